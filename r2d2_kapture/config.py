@@ -1,0 +1,124 @@
+"""Settings of every stage: one frozen dataclass each, no parsing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r2d2_kapture.coordinates import ResizeMap
+from r2d2_kapture.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError with ``message`` unless ``condition`` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PyramidConfig:
+    """Which scales of an image are searched.
+
+    Attributes:
+        scale_f: factor between one level and the next smaller one.
+        min_size: longest side in pixels below which no level is searched.
+        max_size: longest side in pixels above which no level is searched.
+        min_scale: smallest scale searched, relative to the image.
+        max_scale: largest scale searched, relative to the image.
+    """
+
+    scale_f: float = 2**0.25
+    min_size: int = 256
+    max_size: int = 1024
+    min_scale: float = 0.0
+    max_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            self.scale_f > 1, f"--scale-f: found {self.scale_f}, expected a factor > 1"
+        )
+        require(
+            0 <= self.min_size <= self.max_size and self.max_size > 0,
+            f"--min-size {self.min_size} --max-size {self.max_size}: "
+            "expected 0 <= min-size <= max-size",
+        )
+        require(
+            0 <= self.min_scale <= self.max_scale <= 1 and self.max_scale > 0,
+            f"--min-scale {self.min_scale} --max-scale {self.max_scale}: "
+            "expected 0 <= min-scale <= max-scale <= 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which pixels of the maps become keypoints.
+
+    Attributes:
+        reliability_thr: least reliability of a keypoint, 0 to 1.
+        repeatability_thr: least repeatability of a keypoint, 0 to 1.
+        top_k: keypoints kept per image, the best of all levels; 0 keeps all.
+        subpixel: refine each maximum by a quadratic fit in its 3x3 neighbourhood.
+        coordinates: map from a level to the image, see coordinates.image_from_level.
+    """
+
+    reliability_thr: float = 0.7
+    repeatability_thr: float = 0.7
+    top_k: int = 5000
+    subpixel: bool = True
+    coordinates: ResizeMap = "corrected"
+
+    def __post_init__(self) -> None:
+        for name in ("reliability_thr", "repeatability_thr"):
+            value = getattr(self, name)
+            require(
+                0 <= value <= 1,
+                f"--{name.replace('_', '-')}: found {value}, expected 0 to 1",
+            )
+        require(
+            self.top_k >= 0, f"--top-k: found {self.top_k}, expected 0 (all) or more"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """How the network runs.
+
+    Attributes:
+        precision: arithmetic of the network; ``auto`` is the fastest that keeps the
+            accuracy on the device at hand.
+        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
+            where there is one and the CPU elsewhere.
+        tile_pixels: pixels of a tile above which a level is cut into tiles that
+            overlap by the receptive field; 0 chooses by device ("auto").
+        batch_size: images of equal size that share one pass on a GPU; on the CPU
+            images go one by one, which is as fast and keeps outputs identical.
+    """
+
+    precision: Precision = "auto"
+    gpu: int | None = None
+    tile_pixels: int = 0
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        require(
+            self.gpu is None or self.gpu >= -1,
+            f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",
+        )
+        require(
+            self.tile_pixels == 0 or self.tile_pixels >= 128 * 128,
+            f"--tile-pixels: found {self.tile_pixels}, expected auto or at least 16384",
+        )
+        require(
+            self.batch_size > 0, f"--batch-size: found {self.batch_size}, expected >= 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Everything that decides the features of an image, and how they are computed."""
+
+    pyramid: PyramidConfig = PyramidConfig()
+    selection: SelectionConfig = SelectionConfig()
+    engine: EngineConfig = EngineConfig()

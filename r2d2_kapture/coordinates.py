@@ -1,0 +1,74 @@
+"""Pixel origins and resize maps: the only place where half a pixel is written.
+
+Inside the package (0, 0) is the centre of the top-left pixel, as in kapture, R2D2 and
+D2-Net. COLMAP puts (0, 0) at the corner of that pixel, so its centre is (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+HALF_PIXEL = 0.5
+
+PixelOrigin = Literal["center", "corner"]
+ResizeMap = Literal["corrected", "published"]
+FloatArray = npt.NDArray[np.floating]
+
+Coordinate = TypeVar("Coordinate")
+
+
+def image_from_level(
+    level_xy: Coordinate, level_size: int, image_size: int, resize_map: ResizeMap
+) -> Coordinate:
+    """Map coordinates along one axis of a pyramid level to the full image.
+
+    Args:
+        level_xy: array or tensor of pixel coordinates on the level, any shape; the
+            centre of the first pixel is 0.
+        level_size: width (or height) of the level in pixels.
+        image_size: width (or height) of the image in pixels.
+        resize_map: ``corrected`` aligns the borders of both rasters,
+            (x + 1/2) * W / w - 1/2; ``published`` is the x * W / w of the R2D2 paper's
+            code, off by (W / w - 1) / 2.
+
+    Returns:
+        Coordinates in image pixels, of the same type and shape.
+    """
+    ratio = image_size / level_size
+    if resize_map == "published":
+        return level_xy * ratio  # type: ignore[operator, no-any-return]
+    return (level_xy + HALF_PIXEL) * ratio - HALF_PIXEL  # type: ignore[operator, no-any-return]
+
+
+def colmap_from_kapture(keypoints: FloatArray) -> FloatArray:
+    """Shift (N, 2) pixel coordinates from the centre origin to COLMAP's corner one."""
+    return keypoints + HALF_PIXEL
+
+
+def kapture_from_colmap(keypoints: FloatArray) -> FloatArray:
+    """Shift (N, 2) pixel coordinates from COLMAP's corner origin to the centre one."""
+    return keypoints - HALF_PIXEL
+
+
+def principal_point_shift(origin: PixelOrigin) -> float:
+    """Pixels to add to a principal point of the given origin to put it in COLMAP's."""
+    return HALF_PIXEL if origin == "center" else 0.0
+
+
+def principal_point_origin(
+    principal_point: tuple[float, float], image_size: tuple[int, int]
+) -> PixelOrigin | None:
+    """Tell the origin of a principal point that lies in the middle of the image.
+
+    The middle is ((W - 1) / 2, (H - 1) / 2) when counted from the centre of the first
+    pixel and (W / 2, H / 2) from its corner. Anything else is not telling: None.
+    """
+    middle = np.asarray(image_size, dtype=np.float64) / 2
+    if np.allclose(principal_point, middle, atol=1e-6):
+        return "corner"
+    if np.allclose(principal_point, middle - HALF_PIXEL, atol=1e-6):
+        return "center"
+    return None

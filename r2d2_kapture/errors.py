@@ -1,0 +1,33 @@
+"""The exceptions that a user of the package may meet."""
+
+
+class R2D2KaptureError(Exception):
+    """Root of all expected failures: one line, for a person to act on."""
+
+
+class ConfigError(R2D2KaptureError, ValueError):
+    """A setting is out of range, unknown, or contradicts another."""
+
+
+class DatasetError(R2D2KaptureError):
+    """A kapture dataset is missing, malformed, unsafe or in use."""
+
+
+class ImageError(R2D2KaptureError):
+    """An image cannot be read."""
+
+
+class FeatureFormatError(R2D2KaptureError):
+    """A feature file does not hold what its format promises."""
+
+
+class CheckpointError(R2D2KaptureError):
+    """A file is not a checkpoint that this package can load."""
+
+
+class OutputError(R2D2KaptureError):
+    """An output cannot be written: read-only, full, or claimed by other settings."""
+
+
+class ReconstructionError(R2D2KaptureError):
+    """Mapping or localization cannot proceed on the given input."""

@@ -1,0 +1,113 @@
+"""What flows between the stages: validated, frozen, free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from r2d2_kapture.errors import FeatureFormatError
+
+FloatArray = npt.NDArray[np.float32]
+
+PATCH_DIAMETER = 32.0
+"""Side in pixels of the patch that R2D2 describes on a level of scale 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFeatures:
+    """Keypoints and descriptors of one image, best score first.
+
+    Attributes:
+        keypoints: (N, 2) float32, x and y in pixels of the stored image, (0, 0) at the
+            centre of the top-left pixel.
+        scales: (N,) float32, side in pixels of the patch described (32 / level scale
+            for R2D2).
+        scores: (N,) float32, higher is better.
+        descriptors: (N, D) float32, unit L2 norm.
+        image_size: (W, H) of the stored image in pixels.
+
+    Raises:
+        FeatureFormatError: shapes or types disagree.
+    """
+
+    keypoints: FloatArray
+    scales: FloatArray
+    scores: FloatArray
+    descriptors: FloatArray
+    image_size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        count = len(self.keypoints)
+        shapes = {
+            "keypoints": (count, 2),
+            "scales": (count,),
+            "scores": (count,),
+            "descriptors": (count, *self.descriptors.shape[1:2]),
+        }
+        for name, shape in shapes.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != np.float32:
+                raise FeatureFormatError(
+                    f"{name}: found {array.dtype} {array.shape}, expected float32 {shape}"
+                )
+        if self.descriptors.ndim != 2:
+            raise FeatureFormatError(
+                f"descriptors: found {self.descriptors.ndim} axes, expected (N, D)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @property
+    def keypoints_with_scale(self) -> FloatArray:
+        """(N, 3) float32: x, y, patch size in pixels, the columns that kapture keeps."""
+        return np.column_stack([self.keypoints, self.scales]).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One item that a stage could not process, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a stage did: counts, reasons, time in seconds and where the output is."""
+
+    stage: str
+    done: int
+    skipped: int
+    failed: tuple[Failure, ...]
+    seconds: float
+    outputs: tuple[Path, ...]
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "stage": self.stage,
+            "done": self.done,
+            "skipped": self.skipped,
+            "failed": [dataclasses.asdict(failure) for failure in self.failed],
+            "seconds": round(self.seconds, 3),
+            "outputs": [str(path) for path in self.outputs],
+            **self.details,
+        }
+
+    def to_text(self) -> str:
+        """The report as the lines that a command prints at its end."""
+        lines = [
+            f"{self.stage}: {self.done} done, {self.skipped} skipped, "
+            f"{len(self.failed)} failed in {self.seconds:.1f} s"
+        ]
+        lines += [f"  {key}: {value}" for key, value in self.details.items()]
+        lines += [f"  failed: {item.name}: {item.reason}" for item in self.failed]
+        lines += [f"  output: {path}" for path in self.outputs]
+        return "\n".join(lines)
