@@ -27,6 +27,9 @@ class PyramidConfig:
         max_size: longest side in pixels above which no level is searched.
         min_scale: smallest scale searched, relative to the image.
         max_scale: largest scale searched, relative to the image.
+        coordinates: ``corrected`` makes each level from the full image, low-pass
+            filtered, and aligns the borders of level and image; ``published`` takes
+            bilinear samples of the level above, and multiplies coordinates by W / w.
     """
 
     scale_f: float = 2**0.25
@@ -34,6 +37,7 @@ class PyramidConfig:
     max_size: int = 1024
     min_scale: float = 0.0
     max_scale: float = 1.0
+    coordinates: ResizeMap = "corrected"
 
     def __post_init__(self) -> None:
         require(
@@ -59,15 +63,13 @@ class SelectionConfig:
         reliability_thr: least reliability of a keypoint, 0 to 1.
         repeatability_thr: least repeatability of a keypoint, 0 to 1.
         top_k: keypoints kept per image, the best of all levels; 0 keeps all.
-        subpixel: refine each maximum by a quadratic fit in its 3x3 neighbourhood.
-        coordinates: map from a level to the image, see coordinates.image_from_level.
+        subpixel: refine each maximum by a quadratic fit, and read its descriptor there.
     """
 
     reliability_thr: float = 0.7
     repeatability_thr: float = 0.7
     top_k: int = 5000
     subpixel: bool = True
-    coordinates: ResizeMap = "corrected"
 
     def __post_init__(self) -> None:
         for name in ("reliability_thr", "repeatability_thr"):
@@ -90,15 +92,16 @@ class EngineConfig:
             accuracy on the device at hand.
         gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
             where there is one and the CPU elsewhere.
-        tile_pixels: pixels of a tile above which a level is cut into tiles that
-            overlap by the receptive field; 0 chooses by device ("auto").
+        tile_pixels: pixels above which a level is cut into tiles that overlap by the
+            receptive field; ``auto`` is 1 megapixel on the CPU (about 1 GiB) and what
+            fits on a GPU.
         batch_size: images of equal size that share one pass on a GPU; on the CPU
             images go one by one, which is as fast and keeps outputs identical.
     """
 
     precision: Precision = "auto"
     gpu: int | None = None
-    tile_pixels: int = 0
+    tile_pixels: int | Literal["auto"] = "auto"
     batch_size: int = 1
 
     def __post_init__(self) -> None:
@@ -107,7 +110,7 @@ class EngineConfig:
             f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",
         )
         require(
-            self.tile_pixels == 0 or self.tile_pixels >= 128 * 128,
+            self.tile_pixels == "auto" or self.tile_pixels >= 128 * 128,
             f"--tile-pixels: found {self.tile_pixels}, expected auto or at least 16384",
         )
         require(

@@ -1,0 +1,1 @@
+"""Commands: one module each, on shared flags, errors and exit codes."""

@@ -1,0 +1,1 @@
+"""Pure torch: pyramid levels, keypoint selection, fast inference. No files."""

@@ -1,0 +1,1 @@
+"""Extractors: an image in, LocalFeatures out. Each has its own pyramid loop."""

@@ -1,0 +1,1 @@
+"""Networks and their checkpoints; nothing here knows of kapture or pycolmap."""

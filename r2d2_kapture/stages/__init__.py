@@ -1,0 +1,1 @@
+"""Stages: ``run(config, ...) -> Report``, each resumable, each a command."""

@@ -1,0 +1,132 @@
+"""What every command shares: flags made from settings, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+
+import r2d2_kapture
+from r2d2_kapture.core.allocator import keep_heap
+from r2d2_kapture.errors import ConfigError, R2D2KaptureError
+from r2d2_kapture.types import Report
+
+Settings = TypeVar("Settings")
+
+EXIT_OK = 0
+EXIT_SOME_FAILED = 1
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+
+def make_parser(command: str, description: str, example: str) -> ArgumentParser:
+    """A parser with ``--config`` and a help that ends in an example."""
+    parser = ArgumentParser(
+        prog=command,
+        description=description,
+        epilog=f"example: {example}",
+        version=r2d2_kapture.__version__,
+    )
+    parser.add_argument(
+        "--config",
+        action="config",
+        help="YAML file of the settings below, or the name of a preset of configs/; "
+        "flags that follow it win",
+    )
+    return parser
+
+
+def add_settings(parser: ArgumentParser, settings: type) -> None:
+    """Add one flag for each field of a settings dataclass, helped by its docstring."""
+    types = get_type_hints(settings)
+    parsed = parse_docstring(settings.__doc__ or "")
+    helps = {item.arg_name: item.description or "" for item in parsed.params}
+    for field in dataclasses.fields(settings):
+        flag = "--" + field.name.replace("_", "-")
+        text = " ".join(helps.get(field.name, "").replace("``", "").split())
+        if types[field.name] is bool:
+            parser.add_argument(
+                flag,
+                action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+                default=field.default,
+                help=text,
+            )
+        else:
+            parser.add_argument(
+                flag, type=types[field.name], default=field.default, help=text
+            )
+
+
+def settings_from(namespace: Namespace, settings: type[Settings]) -> Settings:
+    """Build a settings dataclass from the flags that add_settings added."""
+    fields = dataclasses.fields(settings)  # type: ignore[arg-type]
+    return settings(**{field.name: namespace[field.name] for field in fields})
+
+
+def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
+    """Replace the name of a preset after ``--config`` by its file.
+
+    Args:
+        arguments: of the command line.
+        folder: of configs/ that holds the command's presets.
+
+    Raises:
+        ConfigError: neither a file nor a preset.
+    """
+    resolved = list(arguments)
+    for i, argument in enumerate(resolved):
+        if argument == "--config" and i + 1 < len(resolved):
+            resolved[i + 1] = str(_preset(resolved[i + 1], folder))
+        elif argument.startswith("--config="):
+            name = argument.removeprefix("--config=")
+            resolved[i] = f"--config={_preset(name, folder)}"
+    return resolved
+
+
+def _preset(name: str, folder: str) -> Path:
+    if Path(name).is_file():
+        return Path(name)
+    package = Path(r2d2_kapture.__file__).parent
+    # installed beside the package's modules, or at the top of a checkout
+    roots = [package / "configs" / folder, package.parent / "configs" / folder]
+    presets = {path.stem: path for root in roots for path in root.glob("*.yaml")}
+    if name not in presets:
+        raise ConfigError(
+            f"--config {name}: no such file, and no preset; "
+            f"presets: {', '.join(sorted(presets)) or 'none'}"
+        )
+    return presets[name]
+
+
+def run_command(
+    command: Callable[[list[str]], int], arguments: Sequence[str] | None
+) -> int:
+    """Run a command: expected failures become one line, and an exit code."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    keep_heap()
+    try:
+        return command(list(sys.argv[1:] if arguments is None else arguments))
+    except R2D2KaptureError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to resume", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def finish(report: Report) -> int:
+    """Print the report and tell the exit code."""
+    print(report.to_text())
+    return EXIT_SOME_FAILED if report.failed else EXIT_OK
+
+
+def dump_settings(parser: ArgumentParser, namespace: Namespace) -> str:
+    """The resolved settings as YAML, to be kept beside the output."""
+    text: Any = parser.dump(namespace, skip_validation=True)
+    return str(text)

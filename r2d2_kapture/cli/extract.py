@@ -1,0 +1,91 @@
+"""kapture_r2d2_extract: local features for every image of a kapture dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    dump_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+)
+from r2d2_kapture.cli.extraction_flags import (
+    PRESETS,
+    add_extraction_flags,
+    add_run_flags,
+    chosen_checkpoint,
+    extract_config,
+    list_models,
+    run_options,
+)
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.atomic import write_text_atomic
+from r2d2_kapture.stages import extract
+
+SETTINGS_NAME = "extract_config.yaml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_extract",
+        "Extract R2D2 or Fast-R2D2 keypoints and descriptors from every image of a "
+        "kapture dataset, into that dataset. Run it again to resume.",
+        "kapture_r2d2_extract --kapture-root mapping --model r2d2_WASF_N16.pt "
+        "--top-k 5000",
+    )
+    parser.add_argument(
+        "--kapture-root", type=Path | None, help="folder of a kapture 1.1 dataset"
+    )
+    add_extraction_flags(parser)
+    parser.add_argument(
+        "--extractor", type=str, default="r2d2", help="which kind of features"
+    )
+    parser.add_argument(
+        "--keypoints-type",
+        type=str | None,
+        help="name of the feature type; the model's by default",
+    )
+    parser.add_argument(
+        "--descriptors-type",
+        type=str | None,
+        help="name of the descriptors' type; that of the keypoints by default",
+    )
+    parser.add_argument(
+        "--tar",
+        action="store_true",
+        help="write keypoints.tar and descriptors.tar, not a file for each image",
+    )
+    add_run_flags(parser)
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.list_models:
+        print(list_models())
+        return EXIT_OK
+    if namespace.kapture_root is None:
+        raise ConfigError("--kapture-root: missing, expected a kapture dataset")
+    report = extract.run(
+        extract_config(namespace),
+        kapture_root=namespace.kapture_root,
+        checkpoint=chosen_checkpoint(namespace),
+        extractor=namespace.extractor,
+        keypoints_type=namespace.keypoints_type,
+        descriptors_type=namespace.descriptors_type,
+        tar=namespace.tar,
+        options=run_options(namespace),
+    )
+    write_text_atomic(
+        report.outputs[0] / SETTINGS_NAME, dump_settings(parser, namespace)
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""kapture_r2d2_extract_images: local features for plain image files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+)
+from r2d2_kapture.cli.extraction_flags import (
+    PRESETS,
+    add_extraction_flags,
+    add_run_flags,
+    chosen_checkpoint,
+    extract_config,
+    list_models,
+    run_options,
+)
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.images import list_images
+from r2d2_kapture.io.plain_files import FileFormat
+from r2d2_kapture.stages import extract_files
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_extract_images",
+        "Extract R2D2 or Fast-R2D2 features from image files into .r2d2 (npz), .mat, "
+        "HDF5 (hloc's layout) or COLMAP text files. Run it again to resume.",
+        "kapture_r2d2_extract_images --model r2d2_WASF_N16.pt --images a.jpg "
+        "'photos/**/*.png' list.txt --output-dir features",
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        type=str,
+        default=[],
+        help="image files, folders, glob patterns, or .txt files with one path a line",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path | None,
+        help="folder of the outputs; beside each image by default",
+    )
+    parser.add_argument(
+        "--image-root",
+        type=Path | None,
+        help="folder that image names are relative to; by default the deepest one that "
+        "holds all images",
+    )
+    parser.add_argument(
+        "--format",
+        type=FileFormat,
+        default="npz",
+        help="npz: IMAGE.r2d2; mat: IMAGE.r2d2.mat; h5: features.h5 for all; "
+        "colmap-text: IMAGE.txt",
+    )
+    add_extraction_flags(parser)
+    parser.add_argument(
+        "--extractor", type=str, default="r2d2", help="which kind of features"
+    )
+    add_run_flags(parser)
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.list_models:
+        print(list_models())
+        return EXIT_OK
+    if not namespace.images:
+        raise ConfigError("--images: none given, expected files, folders or patterns")
+    report = extract_files.run(
+        extract_config(namespace),
+        images=list_images(namespace.images),
+        checkpoint=chosen_checkpoint(namespace),
+        extractor=namespace.extractor,
+        file_format=namespace.format,
+        output_dir=namespace.output_dir,
+        image_root=namespace.image_root,
+        options=run_options(namespace),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,315 @@
+"""Fast inference of a dense network: device, precision, folding, tiling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from r2d2_kapture.config import EngineConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
+
+Layer = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """The resolved counterpart of EngineConfig: what this machine will do.
+
+    Attributes:
+        device: where the network runs.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
+        tile_pixels: largest number of pixels of one pass.
+        batch_size: images of equal size that share one pass.
+    """
+
+    device: torch.device
+    precision: str
+    tile_pixels: int
+    batch_size: int
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return {
+            "fp32": torch.float32,
+            "bf16": torch.bfloat16,
+            "fp16": torch.float16,
+        }[self.precision]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureMaps:
+    """Maps of one pass.
+
+    Attributes:
+        features: (B, H, W, D) in the precision of the engine, not normalised.
+        reliability: (B, H, W) float32, 0 to 1.
+        repeatability: (B, H, W) float32, 0 to 1.
+    """
+
+    features: Tensor
+    reliability: Tensor
+    repeatability: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A window of a level: what goes through the network, and what is kept of it.
+
+    Attributes:
+        top, left, bottom, right: the window with its halo, in pixels of the level.
+        inner_top, inner_left, inner_bottom, inner_right: the part this tile answers for.
+    """
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    inner_top: int
+    inner_left: int
+    inner_bottom: int
+    inner_right: int
+
+
+def resolve_runtime(config: EngineConfig) -> Runtime:
+    """Choose device, precision and tile size for this machine.
+
+    ``auto`` precision is bfloat16 where the processor or the GPU computes with it, else
+    float32: measured to keep the mean matching accuracy within 0.005 (docs/accuracy.md).
+
+    Raises:
+        ConfigError: the GPU asked for is not there, or fp16 is asked for on a CPU.
+    """
+    device = _resolve_device(config.gpu)
+    precision = config.precision
+    if precision == "auto":
+        precision = "bf16" if _has_bf16(device) else "fp32"
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    return Runtime(
+        device=device,
+        precision=precision,
+        tile_pixels=(
+            _auto_tile_pixels(device)
+            if config.tile_pixels == "auto"
+            else config.tile_pixels
+        ),
+        batch_size=config.batch_size if device.type == "cuda" else 1,
+    )
+
+
+def _resolve_device(gpu: int | None) -> torch.device:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpu == -1 or (gpu is None and not available):
+        return torch.device("cpu")
+    if (gpu or 0) >= available:
+        raise ConfigError(
+            f"--gpu {gpu}: found {available} CUDA devices; use --gpu -1 for the CPU"
+        )
+    return torch.device("cuda", gpu or 0)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return any(
+        bool(getattr(torch.cpu, name, bool)())
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )
+
+
+def _auto_tile_pixels(device: torch.device) -> int:
+    """One megapixel takes about 1 GiB of activations in float32."""
+    megapixel = 1 << 20
+    if device.type == "cpu":
+        return megapixel
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return max(megapixel, min(free_bytes >> 12, 32 * megapixel))
+
+
+class Engine:
+    """A dense network with batch norm folded, laid out for one device and precision.
+
+    Args:
+        network: in evaluation mode; it is not modified.
+        runtime: from resolve_runtime.
+    """
+
+    def __init__(self, network: DenseNetwork, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.halo = network.halo
+        self.pixel_stride = network.pixel_stride
+        self.descriptor_dim = network.descriptor_dim
+        self._layers = fold_layers(network.ops, runtime)
+        reliable = network.clf.weight[1] - network.clf.weight[0]
+        heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
+        bias = torch.stack(
+            [network.clf.bias[1] - network.clf.bias[0], network.sal.bias[0]]
+        )
+        self._heads = heads.t().contiguous().to(runtime.device)
+        self._head_bias = bias.to(runtime.device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> FeatureMaps:
+        """Run one pass.
+
+        Args:
+            images: (B, 3, H, W) float32 on the engine's device, normalised RGB.
+        """
+        features = images.to(
+            dtype=self.runtime.dtype, memory_format=torch.channels_last
+        )
+        for layer in self._layers:
+            features = layer(features)
+        features = features.permute(0, 2, 3, 1).contiguous()
+        reliability, repeatability = self._confidences(features)
+        return FeatureMaps(
+            features=features, reliability=reliability, repeatability=repeatability
+        )
+
+    def _confidences(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Both heads in one product, over slices that stay in the cache."""
+        flat = features.view(-1, features.shape[-1])
+        logits = torch.empty(len(flat), 2, device=flat.device)
+        rows = len(flat) if flat.is_cuda else 8192
+        for start in range(0, len(flat), max(rows, 1)):
+            part = flat[start : start + rows].float()
+            torch.addmm(
+                self._head_bias,
+                part.square_() if flat.dtype != torch.float32 else part.square(),
+                self._heads,
+                out=logits[start : start + rows],
+            )
+        reliability = torch.sigmoid(logits[:, 0]).view(features.shape[:3])
+        repeatability = repeatability_from_logit(logits[:, 1]).view(features.shape[:3])
+        return reliability, repeatability
+
+    def tiles(self, height: int, width: int, margin: int) -> Iterator[Tile]:
+        """Cut a level into windows no larger than the runtime's tile size.
+
+        A window reaches ``margin`` pixels plus the receptive field beyond the part it
+        answers for, so that maps within the margin are those of the whole level.
+        """
+        stride = self.pixel_stride
+        overlap = -(-(self.halo + margin) // stride) * stride
+        rows, columns = _tile_shape(
+            height, width, self.runtime.tile_pixels, overlap, stride
+        )
+        for top in range(0, height, rows):
+            for left in range(0, width, columns):
+                bottom, right = min(top + rows, height), min(left + columns, width)
+                yield Tile(
+                    top=max(top - overlap, 0),
+                    left=max(left - overlap, 0),
+                    bottom=min(bottom + overlap, height),
+                    right=min(right + overlap, width),
+                    inner_top=top,
+                    inner_left=left,
+                    inner_bottom=bottom,
+                    inner_right=right,
+                )
+
+
+def _tile_shape(
+    height: int, width: int, tile_pixels: int, overlap: int, stride: int
+) -> tuple[int, int]:
+    """Inner rows and columns of the tiles that waste least within ``tile_pixels``."""
+    if height * width <= tile_pixels:
+        return height, width
+    side = max(int(tile_pixels**0.5) - 2 * overlap, stride)
+    if width <= side + 2 * overlap:
+        columns = width
+        rows = max(tile_pixels // width - 2 * overlap, stride)
+    elif height <= side + 2 * overlap:
+        rows = height
+        columns = max(tile_pixels // height - 2 * overlap, stride)
+    else:
+        rows = columns = side
+    rows = -(-height // -(-height // rows))
+    columns = -(-width // -(-width // columns))
+    return -(-rows // stride) * stride, -(-columns // stride) * stride
+
+
+def fold_layers(ops: nn.Sequential, runtime: Runtime) -> list[Layer]:
+    """Fold batch norms into the convolutions before them, and activations where the
+    processor's library takes them along."""
+    modules = list(ops)
+    layers: list[Layer] = []
+    while modules:
+        module = modules.pop(0)
+        if not isinstance(module, nn.Conv2d):
+            layers.append(_other_layer(module, runtime))
+            continue
+        weight, bias = module.weight, module.bias
+        if modules and isinstance(modules[0], nn.BatchNorm2d):
+            norm = modules.pop(0)
+            weight, bias = fuse_conv_bn_weights(
+                weight,
+                bias,
+                norm.running_mean,
+                norm.running_var,
+                norm.eps,
+                norm.weight,
+                norm.bias,
+            )
+        relu = bool(modules) and isinstance(modules[0], nn.ReLU)
+        if relu:
+            modules.pop(0)
+        layers.append(_convolution(module, weight, bias, relu, runtime))
+    return layers
+
+
+def _convolution(
+    module: nn.Conv2d,
+    weight: Tensor,
+    bias: Tensor | None,
+    relu: bool,
+    runtime: Runtime,
+) -> Layer:
+    weight = weight.detach().to(
+        runtime.device, runtime.dtype, memory_format=torch.channels_last
+    )
+    offset = None if bias is None else bias.detach().to(runtime.device, runtime.dtype)
+    padding = [int(p) for p in module.padding]
+    dilation = list(module.dilation)
+    if runtime.device.type == "cpu" and _onednn_fuses_activations():
+        fused = torch.ops.mkldnn._convolution_pointwise
+        activation = "relu" if relu else "none"
+
+        def convolve_fused(x: Tensor) -> Tensor:
+            result: Tensor = fused(
+                x, weight, offset, padding, [1, 1], dilation, 1, activation, [], ""
+            )
+            return result
+
+        return convolve_fused
+
+    def convolve(x: Tensor) -> Tensor:
+        result = F.conv2d(x, weight, offset, padding=padding, dilation=dilation)
+        return result.relu_() if relu else result
+
+    return convolve
+
+
+def _other_layer(module: nn.Module, runtime: Runtime) -> Layer:
+    """Upsample float32 in planes: the order of additions decides ties on flat areas,
+    and the published outputs were computed in that order."""
+    if not isinstance(module, nn.Upsample) or runtime.precision != "fp32":
+        return module
+
+    def upsample_planes(x: Tensor) -> Tensor:
+        planes: Tensor = module(x.contiguous())
+        return planes.contiguous(memory_format=torch.channels_last)
+
+    return upsample_planes
+
+
+def _onednn_fuses_activations() -> bool:
+    return bool(torch.backends.mkldnn.is_available()) and hasattr(
+        torch.ops.mkldnn, "_convolution_pointwise"
+    )

@@ -1,0 +1,118 @@
+"""The levels of an image pyramid and the pixels on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from r2d2_kapture.config import PyramidConfig
+from r2d2_kapture.coordinates import ResizeMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One scale of the pyramid.
+
+    Attributes:
+        scale: size relative to the image, before rounding to whole pixels.
+        height: rows of the level.
+        width: columns of the level.
+        searched: whether keypoints are wanted here, or the level only leads to the
+            smaller ones.
+    """
+
+    scale: float
+    height: int
+    width: int
+    searched: bool
+
+
+def plan_levels(height: int, width: int, config: PyramidConfig) -> tuple[Level, ...]:
+    """List the levels of an image, the image itself first.
+
+    Scales are 1, 1/f, 1/f^2, ... as in Revaud et al., NeurIPS 2019, section 4.1. Where
+    none of them lies within the limits (a small image, or a narrow range), the largest
+    scale allowed is searched alone: a small image is searched at its own size.
+
+    Args:
+        height, width: of the image, in pixels.
+        config: limits of scale and size; the size of a level is its longest side.
+    """
+    longest = max(height, width)
+    tolerance = 0.001
+    smallest = max(config.min_scale, config.min_size / longest)
+    largest = min(config.max_scale, config.max_size / longest)
+    levels = []
+    scale = 1.0
+    while scale + tolerance >= smallest and round(longest * scale) >= 1:
+        searched = scale - tolerance <= largest
+        levels.append(_level(height, width, scale, searched))
+        scale /= config.scale_f
+    if not any(level.searched for level in levels):
+        return (
+            _level(height, width, 1.0, largest >= 1),
+            *([_level(height, width, largest, True)] if largest < 1 else []),
+        )
+    return tuple(levels)
+
+
+def _level(height: int, width: int, scale: float, searched: bool) -> Level:
+    return Level(
+        scale=scale,
+        height=max(1, round(height * scale)),
+        width=max(1, round(width * scale)),
+        searched=searched,
+    )
+
+
+def iterate_levels(
+    images: Tensor, levels: tuple[Level, ...], coordinates: ResizeMap
+) -> Iterator[tuple[Level, Tensor]]:
+    """Yield every searched level with its pixels.
+
+    Args:
+        images: (B, 3, H, W) float32, any normalisation that commutes with averaging.
+        levels: from plan_levels.
+        coordinates: ``corrected`` filters each level from the full image by a triangle
+            as wide as its pixels; ``published`` takes bilinear samples of the level
+            above, as the published extractor does.
+
+    Yields:
+        The level and its (B, 3, height, width) pixels.
+    """
+    antialias = coordinates == "corrected"
+    above = images
+    for level in levels:
+        if antialias and not level.searched:
+            continue
+        source = images if antialias else above
+        shape = (level.height, level.width)
+        above = (
+            source
+            if source.shape[-2:] == shape
+            else F.interpolate(
+                source,
+                shape,
+                mode="bilinear",
+                align_corners=False,
+                antialias=antialias,
+            )
+        )
+        if level.searched:
+            yield level, above
+
+
+def normalize_rgb(pixels: Tensor) -> Tensor:
+    """Turn (B, H, W, 3) uint8 RGB into (B, 3, H, W) float32 for the networks.
+
+    The ImageNet mean and deviation are those the published weights were trained with.
+    """
+    mean = torch.tensor([0.485, 0.456, 0.406], device=pixels.device)
+    deviation = torch.tensor([0.229, 0.224, 0.225], device=pixels.device)
+    images = pixels.permute(0, 3, 1, 2).to(torch.float32, copy=True)
+    images = images.contiguous().div_(255)
+    return images.sub_(mean.view(1, 3, 1, 1)).div_(deviation.view(1, 3, 1, 1))

@@ -1,0 +1,186 @@
+"""From dense maps to keypoints: local maxima, thresholds, sub-pixel fit, top-k."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """Keypoints found so far in one image.
+
+    Attributes:
+        xy: (N, 2) float32, pixels of the image, origin at the first pixel's centre.
+        scales: (N,) float32, scale of the level each was found on.
+        scores: (N,) float32.
+        descriptors: (N, D) float32, unit L2 norm.
+        order: (N,) int64, rank of the place (level, row, column); breaks ties.
+    """
+
+    xy: Tensor
+    scales: Tensor
+    scores: Tensor
+    descriptors: Tensor
+    order: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def take(self, index: Tensor) -> Candidates:
+        """The candidates at the given positions, in that order."""
+        return Candidates(
+            **{name: value[index] for name, value in vars(self).items()}  # noqa: C416
+        )
+
+
+def no_candidates(descriptor_dim: int, device: torch.device) -> Candidates:
+    """Zero keypoints, with the right shapes."""
+    return Candidates(
+        xy=torch.zeros(0, 2, device=device),
+        scales=torch.zeros(0, device=device),
+        scores=torch.zeros(0, device=device),
+        descriptors=torch.zeros(0, descriptor_dim, device=device),
+        order=torch.zeros(0, dtype=torch.int64, device=device),
+    )
+
+
+def concatenate(parts: list[Candidates]) -> Candidates:
+    """Join candidates of several levels or tiles of one image."""
+    names = vars(parts[0])
+    return Candidates(
+        **{name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    )
+
+
+def best_first(scores: Tensor, order: Tensor, top_k: int) -> Tensor:
+    """Positions of the ``top_k`` best scores (0: all), ties by ``order``.
+
+    Args:
+        scores: (N,) float.
+        order: (N,) int64, distinct.
+
+    Returns:
+        (min(N, top_k),) int64.
+    """
+    by_place = torch.argsort(order)
+    by_score = torch.argsort(scores[by_place], descending=True, stable=True)
+    return by_place[by_score][: top_k or None]
+
+
+def local_maxima(
+    reliability: Tensor,
+    repeatability: Tensor,
+    *,
+    reliability_thr: float,
+    repeatability_thr: float,
+) -> tuple[Tensor, Tensor]:
+    """Find 3x3 maxima of repeatability where both maps reach their thresholds.
+
+    Args:
+        reliability, repeatability: (H, W) float32.
+
+    Returns:
+        rows and columns, (N,) int64 each, in raster order.
+    """
+    padded = F.pad(repeatability[None, None], (1, 1, 1, 1), value=-torch.inf)[0, 0]
+    rows = torch.maximum(torch.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    neighbourhood = torch.maximum(
+        torch.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]
+    )
+    mask = repeatability >= neighbourhood
+    mask &= repeatability >= repeatability_thr
+    mask &= reliability >= reliability_thr
+    found_rows, found_columns = torch.nonzero(mask, as_tuple=True)
+    return found_rows, found_columns
+
+
+def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Fit a quadratic surface around each maximum and find its peak.
+
+    A weighted least-squares fit over 5x5 pixels (a Gaussian of 1 pixel), in place of
+    the central differences of Brown and Lowe, "Invariant features from interest point
+    groups", BMVC 2002, eq. 3: the peak is at -H^-1 g. The surface is that of the odds
+    q / (1 - q), because q itself saturates towards 1 just where its peak is. Where
+    there is no peak the offset is 0; it is held to half a pixel along each axis, and
+    the map is continued by its border.
+
+    Args:
+        repeatability: (H, W) float32, 0 to 1.
+        rows, columns: (N,) int64 positions of the maxima.
+
+    Returns:
+        (N, 2) float32, x then y, in pixels of the map.
+    """
+    radius = 2
+    steps = torch.arange(-radius, radius + 1, device=repeatability.device)
+    dy, dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
+    height, width = repeatability.shape
+    near_rows = (rows[:, None] + dy).clamp(0, height - 1)
+    near_columns = (columns[:, None] + dx).clamp(0, width - 1)
+    window = repeatability.flatten()[near_rows * width + near_columns]
+    odds = window / (1 - window).clamp_min(torch.finfo(window.dtype).eps)
+    gx, gy, hxx, hxy, hyy = (odds @ _quadratic_fit(dx, dy)).unbind(dim=1)
+    determinant = hxx * hyy - hxy * hxy
+    peak = (hxx < 0) & (hyy < 0) & (determinant > 1e-3 * hxx * hyy)
+    safe = torch.where(peak, determinant, torch.ones_like(determinant))
+    offsets = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=1)
+    limit = 1 / 2
+    return torch.where(
+        peak[:, None], (offsets / safe[:, None]).clamp(-limit, limit), 0.0
+    )
+
+
+def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:
+    """(K, 5) weights that turn K samples into gx, gy, hxx, hxy, hyy."""
+    x, y = dx.double(), dy.double()
+    terms = torch.stack([torch.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], dim=1)
+    weighted = terms * torch.exp(-(x * x + y * y) / 2)[:, None]
+    solution = torch.linalg.solve(terms.T @ weighted, weighted.T)
+    return solution[1:].T.float()
+
+
+def sample_descriptors(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Read and normalise descriptors at sub-pixel positions, by bilinear weights.
+
+    Args:
+        features: (H, W, D), any float type.
+        x, y: (N,) float32 positions in pixels of the map.
+
+    Returns:
+        (N, D) float32, unit L2 norm.
+    """
+    height, width, dim = features.shape
+    flat = features.reshape(-1, dim)
+    x0 = x.floor().clamp(0, max(width - 2, 0))
+    y0 = y.floor().clamp(0, max(height - 2, 0))
+    wx = (x - x0).clamp(0, 1)[:, None]
+    wy = (y - y0).clamp(0, 1)[:, None]
+    index = y0.to(torch.int64) * width + x0.to(torch.int64)
+    right = 1 if width > 1 else 0
+    below = width if height > 1 else 0
+
+    def at(step: int) -> Tensor:
+        return flat.index_select(0, index + step).float()
+
+    top = at(0) * (1 - wx) + at(right) * wx
+    bottom = at(below) * (1 - wx) + at(below + right) * wx
+    return F.normalize(top * (1 - wy) + bottom * wy, dim=1)
+
+
+def gather_descriptors(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Read and normalise descriptors at whole pixels.
+
+    Args:
+        features: (H, W, D), any float type.
+        rows, columns: (N,) int64.
+
+    Returns:
+        (N, D) float32, unit L2 norm.
+    """
+    flat = features.reshape(-1, features.shape[-1])
+    index = rows * features.shape[1] + columns
+    return F.normalize(flat.index_select(0, index).float(), dim=1)

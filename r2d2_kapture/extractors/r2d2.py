@@ -1,0 +1,185 @@
+"""Multi-scale extraction of R2D2 and Fast-R2D2 features.
+
+Revaud et al., "R2D2: Repeatable and Reliable Detector and Descriptor", NeurIPS 2019,
+section 4.1: the network runs on every level of a pyramid; keypoints are the 3x3 maxima
+of repeatability above both thresholds; their score is reliability x repeatability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from r2d2_kapture.config import PyramidConfig, SelectionConfig
+from r2d2_kapture.coordinates import image_from_level
+from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, Tile
+from r2d2_kapture.core.pyramid import (
+    Level,
+    iterate_levels,
+    normalize_rgb,
+    plan_levels,
+)
+from r2d2_kapture.core.selection import (
+    Candidates,
+    best_first,
+    concatenate,
+    gather_descriptors,
+    local_maxima,
+    no_candidates,
+    sample_descriptors,
+    subpixel_offsets,
+)
+from r2d2_kapture.models.network import DenseNetwork
+from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
+
+MAXIMUM_MARGIN = 2
+"""Pixels around a keypoint that its 3x3 maximum, fit and descriptor can read."""
+
+
+class R2D2Extractor:
+    """Turns images into LocalFeatures with one network and one set of settings.
+
+    Args:
+        network: R2D2 or Fast-R2D2, in evaluation mode.
+        pyramid: which scales are searched.
+        selection: which pixels become keypoints.
+        runtime: device, precision, tile size.
+    """
+
+    def __init__(
+        self,
+        network: DenseNetwork,
+        pyramid: PyramidConfig,
+        selection: SelectionConfig,
+        runtime: Runtime,
+    ) -> None:
+        self.engine = Engine(network, runtime)
+        self.pyramid = pyramid
+        self.selection = selection
+        self.runtime = runtime
+
+    def __call__(self, image: npt.NDArray[np.uint8]) -> LocalFeatures:
+        """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""
+        return self.extract_batch([image])[0]
+
+    @torch.inference_mode()
+    def extract_batch(
+        self, images: Sequence[npt.NDArray[np.uint8]]
+    ) -> list[LocalFeatures]:
+        """Extract images of equal size that share every pass of the network.
+
+        Args:
+            images: (H, W, 3) uint8 RGB each.
+        """
+        height, width = images[0].shape[:2]
+        levels = plan_levels(height, width, self.pyramid)
+        pixels = normalize_rgb(self._upload(images))
+        dim, device = self.engine.descriptor_dim, self.runtime.device
+        best = [no_candidates(dim, device) for _ in images]
+        pyramid = iterate_levels(pixels, levels, self.pyramid.coordinates)
+        for rank, (level, level_pixels) in enumerate(pyramid):
+            if min(level.height, level.width) < self.engine.pixel_stride:
+                continue
+            for tile in self.engine.tiles(level.height, level.width, MAXIMUM_MARGIN):
+                window = level_pixels[
+                    :, :, tile.top : tile.bottom, tile.left : tile.right
+                ]
+                maps = self.engine(window)
+                for i, previous in enumerate(best):
+                    best[i] = self._merge(
+                        previous, maps, i, tile, level, rank, (height, width)
+                    )
+        return [self._to_features(item, (width, height)) for item in best]
+
+    def _upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """(B, H, W, 3) uint8 on the device; the copy overlaps work queued before it."""
+        if len(images) == 1:
+            pixels = torch.from_numpy(images[0])[None]
+        else:
+            pixels = torch.from_numpy(np.stack(images))
+        if self.runtime.device.type == "cuda":
+            return pixels.pin_memory().to(self.runtime.device, non_blocking=True)
+        return pixels
+
+    def _merge(
+        self,
+        best: Candidates,
+        maps: FeatureMaps,
+        index: int,
+        tile: Tile,
+        level: Level,
+        rank: int,
+        image_shape: tuple[int, int],
+    ) -> Candidates:
+        """Add the keypoints of one tile and keep the best; descriptors only for those."""
+        settings = self.selection
+        reliability = maps.reliability[index]
+        repeatability = maps.repeatability[index]
+        rows, columns = local_maxima(
+            reliability,
+            repeatability,
+            reliability_thr=settings.reliability_thr,
+            repeatability_thr=settings.repeatability_thr,
+        )
+        inner = (
+            (rows >= tile.inner_top - tile.top)
+            & (rows < tile.inner_bottom - tile.top)
+            & (columns >= tile.inner_left - tile.left)
+            & (columns < tile.inner_right - tile.left)
+        )
+        rows, columns = rows[inner], columns[inner]
+        scores = reliability[rows, columns] * repeatability[rows, columns]
+        order = ((rank << 24) + rows + tile.top << 24) + columns + tile.left
+        kept = best_first(
+            torch.cat([best.scores, scores]),
+            torch.cat([best.order, order]),
+            settings.top_k,
+        )
+        new = kept[kept >= len(best)] - len(best)
+        if not len(new):
+            return best
+        rows, columns = rows[new], columns[new]
+        x, y = columns.float(), rows.float()
+        if settings.subpixel:
+            offsets = subpixel_offsets(repeatability, rows, columns)
+            x, y = x + offsets[:, 0], y + offsets[:, 1]
+            descriptors = sample_descriptors(maps.features[index], x, y)
+        else:
+            descriptors = gather_descriptors(maps.features[index], rows, columns)
+        resize = self.pyramid.coordinates
+        found = Candidates(
+            xy=torch.stack(
+                [
+                    image_from_level(
+                        x + tile.left, level.width, image_shape[1], resize
+                    ),
+                    image_from_level(
+                        y + tile.top, level.height, image_shape[0], resize
+                    ),
+                ],
+                dim=1,
+            ),
+            scales=torch.full_like(x, level.scale),
+            scores=scores[new],
+            descriptors=descriptors,
+            order=order[new],
+        )
+        survivors = best.take(torch.sort(kept[kept < len(best)]).values)
+        return concatenate([survivors, found])
+
+    def _to_features(
+        self, candidates: Candidates, image_size: tuple[int, int]
+    ) -> LocalFeatures:
+        index = best_first(candidates.scores, candidates.order, self.selection.top_k)
+        ranked = candidates.take(index)
+        return LocalFeatures(
+            keypoints=ranked.xy.float().cpu().numpy(),
+            scales=(PATCH_DIAMETER / ranked.scales.double()).float().cpu().numpy(),
+            scores=ranked.scores.cpu().numpy(),
+            descriptors=ranked.descriptors.cpu().numpy(),
+            image_size=image_size,
+        )

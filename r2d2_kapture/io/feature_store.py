@@ -1,0 +1,315 @@
+"""Keypoints and descriptors of a kapture dataset: folders or tar archives.
+
+kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): ``.kpt`` and ``.desc`` are
+raw little-endian rows without a header; keypoints.txt and descriptors.txt beside them
+hold type and width. An image is complete when both files exist and agree on the count.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol
+
+import kapture
+import kapture.io.csv as kcsv
+import numpy as np
+
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.lock import LOCK_NAME, exclusive
+from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
+from r2d2_kapture.io.manifest import Manifest, read_manifest
+from r2d2_kapture.types import LocalFeatures
+
+KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
+SUFFIXES = {"keypoints": ".kpt", "descriptors": ".desc"}
+PARTIAL_FOLDER = ".partial"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureType:
+    """Where the features of one kind of extraction live in a dataset.
+
+    Attributes:
+        root: of the dataset.
+        keypoints_type: name of the keypoints' folder.
+        descriptors_type: name of the descriptors' folder.
+        descriptor_dim: float32 values of a descriptor.
+        tar: whether rows go to keypoints.tar and descriptors.tar.
+    """
+
+    root: Path
+    keypoints_type: str
+    descriptors_type: str
+    descriptor_dim: int
+    tar: bool
+
+    def __post_init__(self) -> None:
+        for name in (self.keypoints_type, self.descriptors_type):
+            if name in ("", ".", "..") or any(c in name for c in "/\\,\n\0"):
+                raise DatasetError(
+                    f"feature type '{name}': expected a folder name without / \\ or ,"
+                )
+
+    def folder(self, kind: str) -> Path:
+        """The folder of ``keypoints`` or ``descriptors``."""
+        types = {
+            "keypoints": self.keypoints_type,
+            "descriptors": self.descriptors_type,
+        }
+        return self.root / "reconstruction" / kind / types[kind]
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        return {kind: self.folder(kind) for kind in SUFFIXES}
+
+
+class FeatureWriter(Protocol):
+    """Writes the features of images, and knows which are complete."""
+
+    def is_complete(self, image: str) -> bool:
+        """Whether keypoints and descriptors of an image are there and agree."""
+
+    def write(self, image: str, features: LocalFeatures) -> None:
+        """Store the features of an image; complete or absent, never in between."""
+
+
+@contextmanager
+def open_feature_writer(
+    feature_type: FeatureType, manifest: Manifest, *, force: bool
+) -> Iterator[FeatureWriter]:
+    """Claim a feature type for one set of weights and settings, and write to it.
+
+    Args:
+        feature_type: where to write.
+        manifest: what the features are made with.
+        force: remove what is there and start anew.
+
+    Raises:
+        OutputError: the type holds features made otherwise, another run is writing it,
+            or the folder cannot be written.
+    """
+    with ExitStack() as stack:
+        for folder in feature_type.folders.values():
+            stack.enter_context(exclusive(folder))
+            if force:
+                _clear(folder)
+        for kind, folder in feature_type.folders.items():
+            _claim(folder, kind, feature_type, manifest)
+        _write_configs(feature_type)
+        if feature_type.tar:
+            yield stack.enter_context(_open_tar_writer(feature_type))
+        else:
+            yield _FolderWriter(feature_type)
+
+
+def _claim(
+    folder: Path, kind: str, feature_type: FeatureType, manifest: Manifest
+) -> None:
+    """Compare with the manifest that is there, or leave ours."""
+    way_out = f"choose another --{kind}-type, or --force to redo them"
+    archive = folder / f"{kind}.tar"
+    existing = read_manifest(folder / MANIFEST_NAME)
+    if existing is None:
+        if (folder / f"{kind}.txt").exists() or archive.exists():
+            raise OutputError(
+                f"{folder}: found features without {MANIFEST_NAME}, written by another "
+                f"tool; {way_out}"
+            )
+        write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+        return
+    differences = manifest.differences(existing)
+    if differences:
+        raise OutputError(
+            f"{folder}: found features made with {'; '.join(differences)}; {way_out}"
+        )
+    if feature_type.tar != archive.exists() and (folder / f"{kind}.txt").exists():
+        found, flag = (
+            ("an archive", "add --tar")
+            if archive.exists()
+            else ("a folder of files", "leave --tar out")
+        )
+        raise OutputError(f"{folder}: found {found}; {flag}, or {way_out}")
+
+
+def _write_configs(feature_type: FeatureType) -> None:
+    """Describe the rows for kapture: keypoints.txt and descriptors.txt."""
+    name = feature_type.keypoints_type
+    folders = feature_type.folders
+    kcsv.keypoints_to_file(
+        str(folders["keypoints"] / "keypoints.txt"),
+        kapture.Keypoints(name, np.float32, 3),
+    )
+    kcsv.descriptors_to_file(
+        str(folders["descriptors"] / "descriptors.txt"),
+        kapture.Descriptors(
+            feature_type.descriptors_type,
+            np.float32,
+            feature_type.descriptor_dim,
+            name,
+            "L2",
+        ),
+    )
+
+
+def _rows(features: LocalFeatures) -> dict[str, bytes]:
+    return {
+        "keypoints": features.keypoints_with_scale.astype("<f4").tobytes(),
+        "descriptors": features.descriptors.astype("<f4").tobytes(),
+    }
+
+
+def _agree(keypoint_bytes: int, descriptor_bytes: int, descriptor_dim: int) -> bool:
+    count, rest = divmod(keypoint_bytes, KEYPOINT_BYTES)
+    return rest == 0 and descriptor_bytes == count * descriptor_dim * 4
+
+
+class _FolderWriter:
+    """One file an image and kind, moved into place when whole."""
+
+    def __init__(self, feature_type: FeatureType) -> None:
+        self._type = feature_type
+        for folder in feature_type.folders.values():
+            shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
+
+    def _path(self, kind: str, image: str) -> Path:
+        folder = self._type.folder(kind)
+        return folder / (check_relative_name(image, folder) + SUFFIXES[kind])
+
+    def is_complete(self, image: str) -> bool:
+        try:
+            sizes = [self._path(kind, image).stat().st_size for kind in SUFFIXES]
+        except OSError:
+            return False
+        return _agree(sizes[0], sizes[1], self._type.descriptor_dim)
+
+    def write(self, image: str, features: LocalFeatures) -> None:
+        for kind, data in _rows(features).items():
+            path = self._path(kind, image)
+            partial = self._type.folder(kind) / PARTIAL_FOLDER / "rows.tmp"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial.parent.mkdir(exist_ok=True)
+                with open(partial, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, path)
+            except OSError as error:
+                raise output_error(path, error) from error
+
+
+@contextmanager
+def _open_tar_writer(feature_type: FeatureType) -> Iterator[FeatureWriter]:
+    with ExitStack() as stack:
+        archives, sizes = {}, {}
+        for kind, folder in feature_type.folders.items():
+            path = folder / f"{kind}.tar"
+            try:
+                sizes[kind] = repair_tar(path)
+                archives[kind] = stack.enter_context(tarfile.open(path, "a:"))
+            except (OSError, tarfile.TarError) as error:
+                raise OutputError(f"{path}: cannot be appended to: {error}") from error
+        yield _TarWriter(feature_type, archives, sizes)
+
+
+class _TarWriter:
+    """One archive a kind; an image counts once its last byte is in both."""
+
+    def __init__(
+        self,
+        feature_type: FeatureType,
+        archives: dict[str, tarfile.TarFile],
+        sizes: dict[str, dict[str, int]],
+    ) -> None:
+        self._type = feature_type
+        self._archives = archives
+        self._sizes = sizes
+
+    def is_complete(self, image: str) -> bool:
+        found = [self._sizes[kind].get(image + SUFFIXES[kind]) for kind in SUFFIXES]
+        if found[0] is None or found[1] is None:
+            return False
+        return _agree(found[0], found[1], self._type.descriptor_dim)
+
+    def write(self, image: str, features: LocalFeatures) -> None:
+        for kind, data in _rows(features).items():
+            folder = self._type.folder(kind)
+            member = tarfile.TarInfo(
+                check_relative_name(image, folder) + SUFFIXES[kind]
+            )
+            member.size = len(data)
+            archive = self._archives[kind]
+            try:
+                archive.addfile(member, BytesIO(data))
+                if archive.fileobj is not None:
+                    archive.fileobj.flush()
+            except OSError as error:
+                raise output_error(folder / f"{kind}.tar", error) from error
+            # TarFile remembers every member; the sizes are all that is needed
+            archive.members.clear()  # type: ignore[attr-defined]
+            self._sizes[kind][member.name] = member.size
+
+
+def repair_tar(path: Path) -> dict[str, int]:
+    """Cut an archive after its last whole member, as a killed run may have left it.
+
+    Returns:
+        Sizes in bytes of the members; the last of equal names counts.
+
+    Raises:
+        DatasetError: a member's name leaves the dataset.
+        OutputError: the file is not a tar archive at all.
+    """
+    sizes: dict[str, int] = {}
+    if not path.exists() or path.stat().st_size == 0:
+        with tarfile.open(path, "w:"):
+            return sizes
+    file_size, end = path.stat().st_size, 0
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := _next_member(archive)) is not None:
+                member_end = member.offset_data + -(-member.size // 512) * 512
+                if member_end > file_size:
+                    break
+                sizes[check_relative_name(member.name, path)] = member.size
+                end = member_end
+                archive.members.clear()  # type: ignore[attr-defined]
+    except tarfile.ReadError as error:
+        if end == 0:
+            raise OutputError(
+                f"{path}: not a tar archive ({error}); move it away"
+            ) from error
+    with open(path, "r+b") as file:
+        file.truncate(end)
+        file.seek(end)
+        file.write(bytes(2 * 512))
+    return sizes
+
+
+def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    """The next member, or None at the end or where the archive breaks off."""
+    try:
+        return archive.next()
+    except tarfile.TarError:
+        return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove everything of a feature type but its lock."""
+    for path in folder.iterdir():
+        if path.name == LOCK_NAME:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+

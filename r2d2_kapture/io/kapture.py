@@ -1,0 +1,208 @@
+"""The one place that opens kapture datasets, and checks them before kapture does.
+
+Datasets are untrusted: kapture 1.1.12 evaluates the dtype field of feature files as
+Python, and joins image names to folders as they stand.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import kapture
+import kapture.io.csv as kcsv
+from kapture.io.records import get_record_fullpath
+from kapture.io.tar import TarCollection
+
+from r2d2_kapture.errors import DatasetError
+
+FORMAT_HEADER = "# kapture format: 1.1"
+FEATURE_DTYPES = ("float32", "float64", "int32", "uint8")
+FEATURE_KINDS = {
+    "keypoints": kapture.Keypoints,
+    "descriptors": kapture.Descriptors,
+    "global_features": kapture.GlobalFeatures,
+}
+RECONSTRUCTION_PARTS = [
+    kapture.Keypoints,
+    kapture.Descriptors,
+    kapture.GlobalFeatures,
+    kapture.Matches,
+    kapture.Points3d,
+    kapture.Observations,
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A kapture dataset that has passed the checks.
+
+    Attributes:
+        root: its folder.
+        data: sensors, rigs, trajectories and records; features where asked for.
+        image_names: of the camera records, in order of time, each once.
+    """
+
+    root: Path
+    data: kapture.Kapture
+    image_names: tuple[str, ...]
+
+    def image_path(self, name: str) -> Path:
+        """Where the pixels of an image are."""
+        return Path(get_record_fullpath(str(self.root), name))
+
+
+def open_dataset(root: Path, tar_handlers: TarCollection | None = None) -> Dataset:
+    """Open the sensors and records of a kapture 1.1 dataset.
+
+    Args:
+        root: folder that holds ``sensors/``.
+        tar_handlers: opened archives; where given, features and matches are listed too.
+
+    Raises:
+        DatasetError: missing, of another version, malformed, or unsafe to load.
+    """
+    records = check_dataset(root)
+    quiet_kapture()
+    skipped = [] if tar_handlers is not None else RECONSTRUCTION_PARTS
+    try:
+        data = kcsv.kapture_from_dir(
+            str(root), skip_list=list(skipped), tar_handlers=tar_handlers
+        )
+    except (ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
+        raise DatasetError(f"{root}: kapture cannot read it: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{root}: kapture cannot read it: {error}") from error
+    unknown = {sensor for _, sensor, _ in records} - set(data.sensors or {})
+    if unknown:
+        raise DatasetError(
+            f"{root / 'sensors' / 'records_camera.txt'}: camera '{min(unknown)}' is "
+            "not in sensors.txt; add it there"
+        )
+    names = [name for _, _, name in sorted(records)]
+    return Dataset(root=root, data=data, image_names=tuple(dict.fromkeys(names)))
+
+
+def check_dataset(root: Path) -> list[tuple[int, str, str]]:
+    """Refuse a dataset that is not kapture 1.1, or is unsafe to load.
+
+    Returns:
+        The camera records: timestamp, sensor, image name.
+
+    Raises:
+        DatasetError: naming the file and the way out.
+    """
+    if not root.is_dir():
+        found = "a file" if root.exists() else "nothing there"
+        raise DatasetError(
+            f"{root}: found {found}, expected the folder of a kapture dataset"
+        )
+    sensors = root / "sensors" / "sensors.txt"
+    if not sensors.is_file():
+        raise DatasetError(
+            f"{root}: found no sensors/sensors.txt, expected a kapture dataset "
+            "(kapture_import_image_folder makes one from a folder of images)"
+        )
+    first_line = read_lines(sensors)[:1]
+    if [line.strip() for line in first_line] != [FORMAT_HEADER]:
+        raise DatasetError(
+            f"{sensors}: found '{''.join(first_line)[:60]}', expected '{FORMAT_HEADER}' "
+            "(kapture_upgrade_1_0_to_1_1 converts older datasets)"
+        )
+    check_feature_dtypes(root)
+    return _camera_records(root / "sensors" / "records_camera.txt")
+
+
+def check_feature_dtypes(root: Path) -> None:
+    """Refuse feature descriptions whose dtype field kapture must not evaluate.
+
+    Raises:
+        DatasetError: a dtype is none of FEATURE_DTYPES, or a line is too short.
+    """
+    for kind in FEATURE_KINDS:
+        folder = root / "reconstruction" / kind
+        for config in sorted(folder.glob(f"*/{kind}.txt")) + [folder / f"{kind}.txt"]:
+            if not config.is_file():
+                continue
+            rows = _table(read_lines(config))
+            for row in rows:
+                if len(row) < 3 or row[1] not in FEATURE_DTYPES:
+                    found = row[1] if len(row) > 1 else ", ".join(row)
+                    raise DatasetError(
+                        f"{config}: dtype '{found[:60]}', expected one of "
+                        f"{', '.join(FEATURE_DTYPES)}; the dataset is not loaded"
+                    )
+            if not rows:
+                raise DatasetError(
+                    f"{config}: found no description, expected one line; "
+                    "delete the file to leave this feature type out"
+                )
+
+
+def check_relative_name(name: str, source: Path) -> str:
+    """Refuse a name that is absolute or climbs out of its folder.
+
+    Raises:
+        DatasetError: naming ``source``, where the name stands.
+    """
+    parts = PurePosixPath(name).parts
+    unsafe = (
+        not name.strip()
+        or "\0" in name
+        or PurePosixPath(name).is_absolute()
+        or bool(PureWindowsPath(name).drive)
+        or ".." in parts
+        or ".." in PureWindowsPath(name).parts
+    )
+    if unsafe:
+        raise DatasetError(
+            f"{source}: name '{name[:80]}' leaves the dataset's folder, expected a "
+            "relative path without '..'"
+        )
+    return name
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file.
+
+    Raises:
+        DatasetError: unreadable, or not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 text; convert it") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def quiet_kapture() -> None:
+    """Keep kapture's progress bars and notes out of the output."""
+    logging.getLogger("kapture").setLevel(logging.ERROR)
+
+
+def _table(lines: list[str]) -> list[list[str]]:
+    rows = (line for line in lines if line.strip() and not line.startswith("#"))
+    return [[field.strip() for field in line.split(",")] for line in rows]
+
+
+def _camera_records(path: Path) -> list[tuple[int, str, str]]:
+    if not path.is_file():
+        raise DatasetError(f"{path}: missing, expected the list of images")
+    records = []
+    for row in _table(read_lines(path)):
+        if len(row) != 3:
+            raise DatasetError(
+                f"{path}: found {len(row)} fields in '{', '.join(row)[:80]}', expected "
+                "timestamp, device_id, image_path; kapture cannot hold names with "
+                "commas: rename such images"
+            )
+        try:
+            timestamp = int(row[0])
+        except ValueError as error:
+            raise DatasetError(
+                f"{path}: timestamp '{row[0][:40]}', expected an integer"
+            ) from error
+        records.append((timestamp, row[1], check_relative_name(row[2], path)))
+    return records

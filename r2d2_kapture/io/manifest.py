@@ -1,0 +1,105 @@
+"""The manifest beside a feature type: which weights and settings made it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import r2d2_kapture
+from r2d2_kapture.errors import FeatureFormatError
+
+FILE_NAME = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What decides the numbers of a feature type.
+
+    Attributes:
+        model: name, architecture and SHA-256 of the weights.
+        settings: resolved settings that change the output.
+        versions: of the packages that computed it; for the record, not compared.
+    """
+
+    model: dict[str, Any]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON values."""
+        return {
+            "format": "r2d2_kapture manifest 1",
+            "model": self.model,
+            "settings": self.settings,
+            "versions": self.versions,
+        }
+
+    def to_text(self) -> str:
+        """The manifest on one line, for files that hold it inside."""
+        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
+
+    def differences(self, other: Manifest) -> list[str]:
+        """What ``other`` was made with that differs, as ``name: theirs, not ours``."""
+        ours = {**self.settings, "weights SHA-256": str(self.model.get("sha256"))[:12]}
+        theirs = {
+            **other.settings,
+            "weights SHA-256": str(other.model.get("sha256"))[:12],
+        }
+        return [
+            f"{key}: {theirs.get(key)}, not {ours.get(key)}"
+            for key in sorted(ours.keys() | theirs.keys())
+            if ours.get(key) != theirs.get(key)
+        ]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that decide the numbers."""
+    names = ("torch", "numpy", "pillow", "kapture")
+    return {
+        "r2d2_kapture": r2d2_kapture.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in names},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def parse_manifest(text: str, source: str) -> Manifest:
+    """Read a manifest from JSON text.
+
+    Raises:
+        FeatureFormatError: the text is not a manifest; ``source`` names it.
+    """
+    try:
+        content = json.loads(text)
+        model, settings = dict(content["model"]), dict(content["settings"])
+        versions = {str(k): str(v) for k, v in dict(content["versions"]).items()}
+    except (ValueError, TypeError, KeyError) as error:
+        raise FeatureFormatError(
+            f"{source}: not a manifest of r2d2_kapture; remove it, or redo with --force"
+        ) from error
+    return Manifest(model=model, settings=settings, versions=versions)
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read a manifest file; None where there is none.
+
+    Raises:
+        FeatureFormatError: the file is not a manifest.
+    """
+    if not path.is_file():
+        return None
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    return parse_manifest(text, str(path))

@@ -1,0 +1,231 @@
+"""Features of plain images: one file an image, or one HDF5 file for all.
+
+Every output remembers the settings it was made with, so that a second run can tell
+finished work from work of another kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, Protocol
+
+from r2d2_kapture.errors import FeatureFormatError, OutputError
+from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.colmap_text import write_colmap_text
+from r2d2_kapture.io.hdf5 import h5_names, h5_settings, read_h5, write_h5
+from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.io.manifest import (
+    FILE_NAME,
+    Manifest,
+    parse_manifest,
+    read_manifest,
+)
+from r2d2_kapture.io.mat import read_mat_settings, write_mat
+from r2d2_kapture.io.npz import read_npz, read_npz_settings, write_npz
+from r2d2_kapture.types import LocalFeatures
+
+FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
+H5_NAME = "features.h5"
+WAY_OUT = "choose another output, or --force to redo"
+
+
+class FeatureFiles(Protocol):
+    """Stores features by image name, and knows which are complete."""
+
+    def is_complete(self, name: str) -> bool:
+        """Whether the features of an image are there, made with our settings."""
+
+    def write(self, name: str, features: LocalFeatures) -> None:
+        """Store the features of an image; complete or absent, never in between."""
+
+
+@contextmanager
+def open_feature_files(
+    file_format: FileFormat,
+    targets: dict[str, Path],
+    output_dir: Path | None,
+    manifest: Manifest,
+    *,
+    force: bool,
+) -> Iterator[FeatureFiles]:
+    """Choose how features are stored.
+
+    Args:
+        file_format: ``npz``, ``mat``, ``h5`` or ``colmap-text``.
+        targets: image name -> path of its output without the format's suffix.
+        output_dir: folder of all outputs; needed for h5 and colmap-text.
+        manifest: what the features are made with.
+        force: redo what is there.
+
+    Raises:
+        OutputError: what is there was made otherwise, or cannot be written.
+    """
+    if file_format == "npz":
+        yield _SettingsInside(
+            targets, ".r2d2", write_npz, read_npz_settings, manifest, force
+        )
+    elif file_format == "mat":
+        yield _SettingsInside(
+            targets, ".r2d2.mat", write_mat, read_mat_settings, manifest, force
+        )
+    elif output_dir is None:
+        raise OutputError(
+            f"--format {file_format} needs --output-dir, the folder to write into"
+        )
+    elif file_format == "colmap-text":
+        with exclusive(output_dir):
+            yield _ColmapTexts(targets, output_dir, manifest, force)
+    else:
+        with exclusive(output_dir):
+            files = _H5File(output_dir / H5_NAME, manifest, force)
+            yield files
+            files.assemble()
+
+
+class _SettingsInside:
+    """One file an image that holds its settings; checked before anything is written."""
+
+    def __init__(
+        self,
+        targets: dict[str, Path],
+        suffix: str,
+        write: Callable[[Path, LocalFeatures, str], None],
+        read_settings: Callable[[Path], str | None],
+        manifest: Manifest,
+        force: bool,
+    ) -> None:
+        self._paths = {
+            name: target.with_name(target.name + suffix)
+            for name, target in targets.items()
+        }
+        self._write = write
+        self._settings = manifest.to_text()
+        self._complete = (
+            set()
+            if force
+            else {
+                name
+                for name, path in self._paths.items()
+                if _made_with(path, read_settings, manifest)
+            }
+        )
+
+    def is_complete(self, name: str) -> bool:
+        return name in self._complete
+
+    def write(self, name: str, features: LocalFeatures) -> None:
+        self._write(self._paths[name], features, self._settings)
+
+
+def _made_with(
+    path: Path, read_settings: Callable[[Path], str | None], manifest: Manifest
+) -> bool:
+    """Whether a file is there and ours; a broken one is as good as none."""
+    try:
+        text = read_settings(path)
+    except FeatureFormatError:
+        return False
+    if text is None:
+        return False
+    _refuse_other_settings(path, text, manifest)
+    return True
+
+
+def _refuse_other_settings(path: Path, text: str, manifest: Manifest) -> None:
+    if not text:
+        raise OutputError(f"{path}: found features of another tool; {WAY_OUT}")
+    differences = manifest.differences(parse_manifest(text, str(path)))
+    if differences:
+        raise OutputError(
+            f"{path}: found features made with {'; '.join(differences)}; {WAY_OUT}"
+        )
+
+
+class _ColmapTexts:
+    """One text file an image and, as COLMAP allows no comments, a manifest beside."""
+
+    def __init__(
+        self,
+        targets: dict[str, Path],
+        output_dir: Path,
+        manifest: Manifest,
+        force: bool,
+    ) -> None:
+        self._paths = {
+            name: target.with_name(target.name + ".txt")
+            for name, target in targets.items()
+        }
+        self._force = force
+        existing = None if force else read_manifest(output_dir / FILE_NAME)
+        if existing is not None:
+            _refuse_other_settings(output_dir, existing.to_text(), manifest)
+        elif not force and (
+            found := [path for path in self._paths.values() if path.exists()]
+        ):
+            raise OutputError(f"{found[0]}: found features of another tool; {WAY_OUT}")
+        write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
+
+    def is_complete(self, name: str) -> bool:
+        return not self._force and self._paths[name].is_file()
+
+    def write(self, name: str, features: LocalFeatures) -> None:
+        write_colmap_text(self._paths[name], features)
+
+
+class _H5File:
+    """One file for all, assembled at the end from parts that survive a kill.
+
+    An HDF5 file that is written to when its process dies is lost, so each image first
+    becomes a small file in a folder beside it.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, force: bool) -> None:
+        self._path = path
+        self._settings = manifest.to_text()
+        self._parts = path.with_name(f".{path.name}.parts")
+        if force:
+            path.unlink(missing_ok=True)
+            shutil.rmtree(self._parts, ignore_errors=True)
+        self._finished: set[str] = set()
+        if path.exists():
+            _refuse_other_settings(path, h5_settings(path), manifest)
+            self._finished = set(h5_names(path))
+        self._staged: dict[str, Path] = {}
+
+    def _part(self, name: str) -> Path:
+        digest = hashlib.sha256((self._settings + name).encode("utf-8")).hexdigest()
+        return self._parts / f"{digest[:32]}.r2d2"
+
+    def is_complete(self, name: str) -> bool:
+        if name in self._finished:
+            return True
+        part = self._part(name)
+        try:
+            complete = read_npz_settings(part) is not None
+        except FeatureFormatError:
+            return False
+        if complete:
+            self._staged[name] = part
+        return complete
+
+    def write(self, name: str, features: LocalFeatures) -> None:
+        part = self._part(name)
+        write_npz(part, features, self._settings)
+        self._staged[name] = part
+
+    def assemble(self) -> None:
+        """Move all parts into the HDF5 file, with what it held already."""
+        if not self._staged and self._path.exists():
+            return
+        write_h5(self._path, self._items(), self._settings)
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    def _items(self) -> Iterator[tuple[str, LocalFeatures]]:
+        for name in sorted(self._finished - self._staged.keys()):
+            yield name, read_h5(self._path, name)
+        for name, part in sorted(self._staged.items()):
+            yield name, read_npz(part)

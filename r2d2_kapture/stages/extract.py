@@ -1,0 +1,222 @@
+"""Extraction: images in, local features out, into a kapture dataset or plain files."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from r2d2_kapture.config import ExtractConfig
+from r2d2_kapture.errors import ImageError
+from r2d2_kapture.extractors.registry import Extractor, build_extractor
+from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.images import read_rgb
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.manifest import Manifest, package_versions
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.types import Failure, LocalFeatures, Report
+
+REPORT_NAME = "extract_report.json"
+Image = npt.NDArray[np.uint8]
+Loading = tuple[str, "Future[Image]"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run behaves; none of this changes a feature.
+
+    Attributes:
+        workers: threads that decode images ahead of the network.
+        force: redo finished work.
+        strict: stop at the first image that fails.
+        progress: show a bar; None shows it on a terminal only.
+    """
+
+    workers: int = 2
+    force: bool = False
+    strict: bool = False
+    progress: bool | None = None
+
+
+@dataclass
+class Tally:
+    """Counts of a run in progress."""
+
+    done: int = 0
+    keypoints: int = 0
+    failed: list[Failure] = field(default_factory=list)
+
+
+def run(
+    config: ExtractConfig,
+    *,
+    kapture_root: Path,
+    checkpoint: Checkpoint,
+    extractor: str = "r2d2",
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    tar: bool = False,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Extract every image of a kapture dataset into it, resuming what is there.
+
+    Args:
+        config: what decides the features.
+        kapture_root: the dataset.
+        checkpoint: the weights.
+        extractor: a name of extractors.registry.
+        keypoints_type, descriptors_type: feature type names; the model's by default.
+        tar: write archives instead of one file an image.
+        options: how to run.
+
+    Raises:
+        DatasetError, OutputError, ConfigError: see the functions called.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(kapture_root)
+    engine = build_extractor(extractor, checkpoint.network, config)
+    feature_type = FeatureType(
+        root=kapture_root,
+        keypoints_type=keypoints_type or checkpoint.name,
+        descriptors_type=descriptors_type or keypoints_type or checkpoint.name,
+        descriptor_dim=checkpoint.network.descriptor_dim,
+        tar=tar,
+    )
+    manifest = make_manifest(config, checkpoint, extractor, engine)
+    with open_feature_writer(feature_type, manifest, force=options.force) as writer:
+        todo = [n for n in dataset.image_names if not writer.is_complete(n)]
+        tally = extract_images(
+            engine,
+            {name: dataset.image_path(name) for name in todo},
+            writer.write,
+            options,
+            already_done=len(dataset.image_names) - len(todo),
+        )
+        report = Report(
+            stage="extract",
+            done=tally.done,
+            skipped=len(dataset.image_names) - len(todo),
+            failed=tuple(tally.failed),
+            seconds=time.monotonic() - started,
+            outputs=tuple(feature_type.folders.values()),
+            details=report_details(tally, engine),
+        )
+        write_json_atomic(
+            feature_type.folder("keypoints") / REPORT_NAME, report.to_json()
+        )
+    return report
+
+
+def extract_images(
+    extractor: Extractor,
+    paths: dict[str, Path],
+    write: Callable[[str, LocalFeatures], None],
+    options: RunOptions,
+    *,
+    already_done: int = 0,
+) -> Tally:
+    """Decode, extract and write images, each step beside the others.
+
+    Args:
+        extractor: the network and its settings.
+        paths: image files by name, in order.
+        write: stores the features of a name.
+        options: how to run.
+        already_done: images that the progress bar counts as finished.
+    """
+    tally = Tally()
+    bar = tqdm(
+        total=already_done + len(paths),
+        initial=already_done,
+        desc="extract",
+        unit="image",
+        disable=None if options.progress is None else not options.progress,
+    )
+    loading = read_ahead(paths, lambda name: read_rgb(paths[name]), options.workers)
+    with bar, WriteBehind() as write_behind:
+        batches = _equal_sizes(
+            _loaded(loading, tally, options.strict), extractor.runtime.batch_size
+        )
+        for batch in batches:
+            results = extractor.extract_batch([image for _, image in batch])
+            for (name, _), features in zip(batch, results):
+                write_behind(write, name, features)
+                tally.done += 1
+                tally.keypoints += len(features)
+            bar.update(len(batch))
+    return tally
+
+
+def _loaded(
+    loading: Iterator[Loading], tally: Tally, strict: bool
+) -> Iterator[tuple[str, Image]]:
+    """Yield images that decode; note those that do not."""
+    for name, future in loading:
+        try:
+            image = future.result()
+        except ImageError as error:
+            tally.failed.append(Failure(name=name, reason=str(error)))
+            if strict:
+                return
+            continue
+        yield name, image
+
+
+def _equal_sizes(
+    images: Iterator[tuple[str, Image]], batch_size: int
+) -> Iterator[list[tuple[str, Image]]]:
+    """Group neighbours of one size, at most ``batch_size`` together."""
+    batch: list[tuple[str, Image]] = []
+    for name, image in images:
+        if batch and (
+            len(batch) == batch_size or batch[0][1].shape[:2] != image.shape[:2]
+        ):
+            yield batch
+            batch = []
+        batch.append((name, image))
+    if batch:
+        yield batch
+
+
+def make_manifest(
+    config: ExtractConfig,
+    checkpoint: Checkpoint,
+    extractor_name: str,
+    extractor: Extractor,
+) -> Manifest:
+    """Describe what decides the features: weights and resolved settings."""
+    return Manifest(
+        model={
+            "name": checkpoint.name,
+            "sha256": checkpoint.sha256,
+            "architecture": dataclasses.asdict(checkpoint.architecture),
+        },
+        settings={
+            "extractor": extractor_name,
+            **dataclasses.asdict(config.pyramid),
+            **dataclasses.asdict(config.selection),
+            "precision": extractor.runtime.precision,
+        },
+        versions=package_versions(),
+    )
+
+
+def report_details(tally: Tally, extractor: Extractor) -> dict[str, Any]:
+    """What an extraction report says besides its counts."""
+    return {
+        "keypoints": tally.keypoints,
+        "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
+        "device": str(extractor.runtime.device),
+        "precision": extractor.runtime.precision,
+    }
+
