@@ -63,6 +63,17 @@ class LocalFeatures:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def best_first(self) -> LocalFeatures:
+        """The same features by falling score; equal scores keep their order."""
+        order = np.argsort(-self.scores, kind="stable")
+        return dataclasses.replace(
+            self,
+            keypoints=self.keypoints[order],
+            scales=self.scales[order],
+            scores=self.scores[order],
+            descriptors=self.descriptors[order],
+        )
+
     @property
     def keypoints_with_scale(self) -> FloatArray:
         """(N, 3) float32: x, y, patch size in pixels, the columns that kapture keeps."""

@@ -95,6 +95,43 @@ class R2D2Extractor:
                     )
         return [self._to_features(item, (width, height)) for item in best]
 
+    @torch.inference_mode()
+    def confidence_maps(
+        self, image: npt.NDArray[np.uint8]
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Reliability and repeatability of the largest level searched.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            (h, w) float32 maps by name, 0 to 1, in pixels of that level.
+        """
+        levels = plan_levels(*image.shape[:2], self.pyramid)
+        pixels = normalize_rgb(self._upload([image]))
+        level, level_pixels = next(
+            iterate_levels(pixels, levels, self.pyramid.coordinates)
+        )
+        stitched = torch.zeros(2, level.height, level.width)
+        for tile in self.engine.tiles(level.height, level.width, margin=0):
+            maps = self.engine(
+                level_pixels[:, :, tile.top : tile.bottom, tile.left : tile.right]
+            )
+            both = torch.cat([maps.reliability, maps.repeatability]).cpu()
+            inner = both[
+                :,
+                tile.inner_top - tile.top : tile.inner_bottom - tile.top,
+                tile.inner_left - tile.left : tile.inner_right - tile.left,
+            ]
+            rows, columns = inner.shape[1:]
+            stitched[
+                :,
+                tile.inner_top : tile.inner_top + rows,
+                tile.inner_left : tile.inner_left + columns,
+            ] = inner
+        reliability, repeatability = stitched.numpy()
+        return {"reliability": reliability, "repeatability": repeatability}
+
     def _upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
         """(B, H, W, 3) uint8 on the device; the copy overlaps work queued before it."""
         if len(images) == 1:

@@ -108,7 +108,9 @@ def open_feature_writer(
         if feature_type.tar:
             yield stack.enter_context(_open_tar_writer(feature_type))
         else:
+            _remove_partial(feature_type)
             yield _FolderWriter(feature_type)
+            _remove_partial(feature_type)
 
 
 def _claim(
@@ -160,6 +162,11 @@ def _write_configs(feature_type: FeatureType) -> None:
     )
 
 
+def _remove_partial(feature_type: FeatureType) -> None:
+    for folder in feature_type.folders.values():
+        shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
+
+
 def _rows(features: LocalFeatures) -> dict[str, bytes]:
     return {
         "keypoints": features.keypoints_with_scale.astype("<f4").tobytes(),
@@ -177,8 +184,6 @@ class _FolderWriter:
 
     def __init__(self, feature_type: FeatureType) -> None:
         self._type = feature_type
-        for folder in feature_type.folders.values():
-            shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
 
     def _path(self, kind: str, image: str) -> Path:
         folder = self._type.folder(kind)
@@ -270,14 +275,15 @@ def repair_tar(path: Path) -> dict[str, int]:
         OutputError: the file is not a tar archive at all.
     """
     sizes: dict[str, int] = {}
-    if not path.exists() or path.stat().st_size == 0:
+    # less than one header is what a run killed at its first member leaves
+    if not path.exists() or path.stat().st_size < tarfile.BLOCKSIZE:
         with tarfile.open(path, "w:"):
             return sizes
     file_size, end = path.stat().st_size, 0
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := _next_member(archive)) is not None:
-                member_end = member.offset_data + -(-member.size // 512) * 512
+                member_end = member.offset_data + _padded(member.size)
                 if member_end > file_size:
                     break
                 sizes[check_relative_name(member.name, path)] = member.size
@@ -291,8 +297,13 @@ def repair_tar(path: Path) -> dict[str, int]:
     with open(path, "r+b") as file:
         file.truncate(end)
         file.seek(end)
-        file.write(bytes(2 * 512))
+        file.write(bytes(2 * tarfile.BLOCKSIZE))
     return sizes
+
+
+def _padded(size: int) -> int:
+    """Bytes that a member of ``size`` takes: whole blocks."""
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
@@ -312,4 +323,3 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-

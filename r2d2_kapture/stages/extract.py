@@ -219,4 +219,3 @@ def report_details(tally: Tally, extractor: Extractor) -> dict[str, Any]:
         "device": str(extractor.runtime.device),
         "precision": extractor.runtime.precision,
     }
-

@@ -1,0 +1,70 @@
+"""kapture_r2d2_export: features of a kapture dataset for other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import finish, make_parser, run_command
+from r2d2_kapture.io.colmap_db import CameraOrigin
+from r2d2_kapture.stages import export
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_export",
+        "Export the features of a kapture dataset to a COLMAP 4 database, to hloc's "
+        "HDF5 layout, or to COLMAP's text files.",
+        "kapture_r2d2_export --kapture-root mapping --to colmap-db --output colmap.db",
+    )
+    parser.add_argument(
+        "--kapture-root", type=Path, required=True, help="folder of a kapture dataset"
+    )
+    parser.add_argument(
+        "--to",
+        type=export.ExportFormat,
+        required=True,
+        help="colmap-db: cameras, rigs, frames, images, keypoints in COLMAP's pixel "
+        "origin, matches; h5: features file of hloc; colmap-text: one file an image",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="file, or folder for colmap-text"
+    )
+    parser.add_argument(
+        "--keypoints-type", type=str | None, help="by default the only one there is"
+    )
+    parser.add_argument(
+        "--descriptors-type", type=str | None, help="by default the only one there is"
+    )
+    parser.add_argument(
+        "--camera-origin",
+        type=CameraOrigin,
+        default="auto",
+        help="where principal points count from: the center of the first pixel "
+        "(kapture) or its corner (COLMAP); auto looks for (W / 2, H / 2)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="overwrite an output that exists"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    namespace = parser.parse_args(arguments)
+    report = export.run(
+        kapture_root=namespace.kapture_root,
+        to=namespace.to,
+        output=namespace.output,
+        keypoints_type=namespace.keypoints_type,
+        descriptors_type=namespace.descriptors_type,
+        camera_origin=namespace.camera_origin,
+        force=namespace.force,
+        progress=False if namespace.quiet else None,
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

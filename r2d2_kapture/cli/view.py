@@ -1,0 +1,68 @@
+"""kapture_r2d2_view: pictures of keypoints and confidence maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+)
+from r2d2_kapture.cli.extraction_flags import (
+    PRESETS,
+    add_extraction_flags,
+    chosen_checkpoint,
+    extract_config,
+    list_models,
+)
+from r2d2_kapture.io.images import list_images
+from r2d2_kapture.stages import view
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_view",
+        "Write IMAGE.keypoints.png (circle size: patch, colour: score) and "
+        "IMAGE.maps.png (reliability and repeatability) for every image.",
+        "kapture_r2d2_view photo.jpg --model r2d2_WASF_N16.pt --output-dir pictures",
+    )
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=str,
+        help="image files, folders, glob patterns, or .txt files with one path a line",
+    )
+    parser.add_argument(
+        "--output-dir",
+        type=Path | None,
+        help="folder of the pictures; beside each image by default",
+    )
+    parser.add_argument(
+        "--max-keypoints", type=int, default=1000, help="keypoints drawn, the best"
+    )
+    add_extraction_flags(parser)
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.list_models:
+        print(list_models())
+        return EXIT_OK
+    report = view.run(
+        extract_config(namespace),
+        images=list_images(namespace.images),
+        checkpoint=chosen_checkpoint(namespace),
+        output_dir=namespace.output_dir,
+        max_keypoints=namespace.max_keypoints,
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

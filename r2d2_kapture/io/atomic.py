@@ -1,0 +1,91 @@
+"""Files that are either complete or absent: written beside their place, then moved."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.errors import OutputError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write, which becomes ``path`` if the block succeeds.
+
+    The temporary is a hidden file of the same folder and suffix, so that the move is
+    one rename and writers that append suffixes leave its name alone. It is removed
+    when the block fails or is interrupted; a file already at ``path`` then stays as
+    it was. Folders on the way to ``path`` are made.
+
+    Raises:
+        OutputError: the file system refused; any other exception of the block passes.
+    """
+    temporary = path.with_name(
+        # cut, because the name of an image may be as long as a file name can be
+        f".{path.stem[:40]}.{os.getpid()}-{uuid.uuid4().hex[:8]}{path.suffix}"
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            _flush_to_disk(temporary)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """Say in one line that a path cannot be written, why, and the way out."""
+    reason = str(error.strerror or error).partition("\n")[0]
+    way_out = (
+        "free space and run again: finished work is kept"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        else "make it writable, or choose another place"
+    )
+    return OutputError(f"{path}: cannot write: {reason}; {way_out}")
+
+
+def write_bytes_atomic(path: Path, data: bytes) -> None:
+    """Write a whole file at once.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text_atomic(path: Path, text: str) -> None:
+    """Write a whole UTF-8 text at once, line ends as they are.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    write_bytes_atomic(path, text.encode("utf-8"))
+
+
+def write_json_atomic(path: Path, obj: Any) -> None:
+    """Write plain values as UTF-8 JSON, indented by 2, ending in a new line.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def _flush_to_disk(path: Path) -> None:
+    """Wait until the content is on the disk: a rename may get there before it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

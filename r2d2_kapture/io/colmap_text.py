@@ -1,0 +1,95 @@
+"""COLMAP's text features: ``<image name>.txt``, as ``colmap feature_importer`` reads.
+
+The first line is ``N 128``; then one line per keypoint:
+
+    x y scale orientation d_1 ... d_128
+
+x, y         pixels, (0, 0) at the corner of the top-left pixel
+scale        sigma in pixels of the SIFT keypoint whose window has the side of our
+             patch: SIFT describes 4 x 4 cells of 3 sigma each, so sigma = side / 12
+orientation  radians, always 0
+d            0 to 255: round(127.5 * (d + 1)) of the unit-norm float, an affine map
+             under which nearest neighbours stay nearest neighbours
+
+Source: https://colmap.github.io/tutorial.html, section on importing features.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from r2d2_kapture.coordinates import colmap_from_kapture, kapture_from_colmap
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.atomic import write_text_atomic
+from r2d2_kapture.types import FloatArray, LocalFeatures
+
+DESCRIPTOR_DIM = 128
+SIFT_WINDOW_SIGMAS = 12.0
+"""Side of the SIFT window in units of the keypoint's sigma: 4 cells of 3 sigma."""
+
+HALF_RANGE = 127.5
+"""Levels of a byte on either side of a descriptor value of zero."""
+
+ROW_FORMAT = "%.4f %.4f %.4f 0" + " %d" * DESCRIPTOR_DIM + "\n"
+VALUES_PER_ROW = 4 + DESCRIPTOR_DIM
+
+
+def write_colmap_text(path: Path, features: LocalFeatures) -> None:
+    """Write the features of one image; name the file ``<image name>.txt``.
+
+    Raises:
+        FeatureFormatError: descriptors are not of 128 values.
+        OutputError: the file system refused.
+    """
+    count, dim = features.descriptors.shape
+    if dim != DESCRIPTOR_DIM:
+        raise FeatureFormatError(
+            f"{path}: found descriptors of {dim} values, COLMAP's text format holds "
+            f"only {DESCRIPTOR_DIM}; export to another format"
+        )
+    levels = np.rint(HALF_RANGE * (features.descriptors.astype(np.float64) + 1))
+    rows = np.column_stack(
+        [
+            colmap_from_kapture(features.keypoints.astype(np.float64)),
+            features.scales / SIFT_WINDOW_SIGMAS,
+            levels.clip(0, 255),
+        ]
+    )
+    lines = [ROW_FORMAT % tuple(row) for row in rows.tolist()]
+    write_text_atomic(path, f"{count} {DESCRIPTOR_DIM}\n" + "".join(lines))
+
+
+def read_colmap_text(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Read the features of one image in the conventions of this package.
+
+    Returns:
+        keypoints (N, 2) float32 in pixels, (0, 0) at the centre of the first pixel;
+        scales (N,) float32, patch side in pixels;
+        descriptors (N, 128) float32, brought back to unit L2 norm.
+
+    Raises:
+        FeatureFormatError: absent, truncated or of another format.
+    """
+    try:
+        header, _, body = path.read_text(encoding="utf-8").partition("\n")
+        values = np.array(body.split(), dtype=np.float64)
+        count, dim = (int(word) for word in header.split())
+    except (OSError, ValueError) as error:
+        raise FeatureFormatError(
+            f"{path}: cannot read as COLMAP text features: {error}; export it again"
+        ) from error
+    if dim != DESCRIPTOR_DIM or values.size != count * VALUES_PER_ROW:
+        raise FeatureFormatError(
+            f"{path}: found '{header}' and {values.size} values, expected "
+            f"'N {DESCRIPTOR_DIM}' and N rows of {VALUES_PER_ROW}; export it again"
+        )
+    rows = values.reshape(count, VALUES_PER_ROW)
+    descriptors = rows[:, 4:] / HALF_RANGE - 1
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return (
+        kapture_from_colmap(rows[:, :2]).astype(np.float32),
+        (rows[:, 2] * SIFT_WINDOW_SIGMAS).astype(np.float32),
+        descriptors.astype(np.float32),
+    )

@@ -1,0 +1,186 @@
+"""HDF5 files of the features of many images, in the layout of hloc.
+
+One group per image, named as the image: ``seq1/a b.jpg`` is a group inside ``seq1``.
+
+    keypoints    (N, 2) float32   x, y in pixels of the stored image, (0, 0) at the
+                                  centre of its top-left pixel; hloc adds the half
+                                  pixel itself when it imports them into COLMAP
+    scores       (N,) float32     higher is better
+    descriptors  (D, N) float32   unit L2 norm, or float16 as hloc's ``as_half``
+    image_size   (2,) int64       W, H of the stored image in pixels
+    scales       (N,) float32     patch side in pixels; most of hloc's files lack it
+
+The root attribute ``settings`` holds the JSON of how the features were made.
+Source: https://github.com/cvg/Hierarchical-Localization, hloc/extract_features.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+import h5py
+import numpy as np
+
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
+
+ROOM_TO_CLOSE = 1 << 20
+"""Bytes kept for what HDF5 writes last."""
+
+ROOM_PER_IMAGE = 1 << 14
+"""Bytes of one image's groups and headers, several times what HDF5 takes."""
+
+
+def write_h5(
+    path: Path,
+    items: Iterable[tuple[str, LocalFeatures]],
+    settings: str = "",
+    *,
+    half: bool = False,
+) -> None:
+    """Write the features of all images; the file appears when it is complete.
+
+    Args:
+        path: the file to make or replace.
+        items: image names and features, taken one at a time.
+        settings: JSON of how the features were made.
+        half: store descriptors as float16, half the size; keypoints stay float32.
+
+    Raises:
+        FeatureFormatError: a name that HDF5 cannot hold beside the others.
+        OutputError: the file system refused.
+    """
+    with (
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w") as file,
+        temporary.open("r+b") as space,
+    ):
+        reserved = _reserve(space, 0, ROOM_TO_CLOSE + len(settings.encode()))
+        file.attrs["settings"] = settings
+        images: set[str] = set()
+        folders: set[str] = set()
+        for name, features in items:
+            _claim_name(path, name, images, folders)
+            values = 4 * len(features) + features.descriptors.size
+            reserved = _reserve(space, reserved, 4 * values + ROOM_PER_IMAGE)
+            group = file.create_group(name)
+            group["keypoints"] = features.keypoints
+            group["scores"] = features.scores
+            group["descriptors"] = features.descriptors.T.astype(
+                np.float16 if half else np.float32
+            )
+            group["image_size"] = np.array(features.image_size, dtype=np.int64)
+            group["scales"] = features.scales
+        file.flush()
+        space.truncate(file.id.get_filesize())  # give back what was not used
+
+
+def read_h5(path: Path, name: str) -> LocalFeatures:
+    """Read the features of one image, from our files or hloc's, best score first.
+
+    The rows of hloc's files may come back in another order than in the file. Scales
+    that are absent are those of R2D2 at full size (PATCH_DIAMETER).
+
+    Raises:
+        FeatureFormatError: absent, truncated, of another format, or without the image.
+    """
+    with _open(path) as file:
+        try:
+            group = file[name]
+            scores = group["scores"][()].astype(np.float32)
+            width, height = group["image_size"][()].astype(np.int64)
+            scales = (
+                group["scales"][()].astype(np.float32)
+                if "scales" in group
+                else np.full(len(scores), PATCH_DIAMETER, dtype=np.float32)
+            )
+            return LocalFeatures(
+                keypoints=group["keypoints"][()].astype(np.float32),
+                scales=scales,
+                scores=scores,
+                descriptors=group["descriptors"][()].T.astype(np.float32),
+                image_size=(int(width), int(height)),
+            ).best_first()
+        except KeyError as error:
+            raise FeatureFormatError(
+                f"{path}: image '{name}': {error.args[0]}; expected its keypoints, "
+                "scores, descriptors and image_size"
+            ) from error
+        except (OSError, ValueError, TypeError, FeatureFormatError) as error:
+            raise FeatureFormatError(f"{path}: image '{name}': {error}") from error
+
+
+def h5_settings(path: Path) -> str:
+    """How the features of a file were made; empty in files of other tools.
+
+    Raises:
+        FeatureFormatError: absent, truncated or of another format.
+    """
+    with _open(path) as file:
+        return str(file.attrs.get("settings", ""))
+
+
+def h5_names(path: Path) -> list[str]:
+    """List the images of a file, sorted.
+
+    Raises:
+        FeatureFormatError: absent, truncated or of another format.
+    """
+    names: list[str] = []
+
+    def add_image(name: str, entry: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(entry, h5py.Group) and "keypoints" in entry:
+            if isinstance(entry["keypoints"], h5py.Dataset):
+                names.append(name)
+
+    with _open(path) as file:
+        file.visititems(add_image)
+    return sorted(names)
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise FeatureFormatError(
+            f"{path}: cannot read as an HDF5 file: {error}; "
+            "delete it and write it again"
+        ) from error
+
+
+def _reserve(space: IO[bytes], start: int, size: int) -> int:
+    """Take disk space before HDF5 needs it: a write that fails crashes its process.
+
+    Returns:
+        Where the reserved space ends.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        os.posix_fallocate(space.fileno(), start, size)
+    return start + size
+
+
+def _claim_name(path: Path, name: str, images: set[str], folders: set[str]) -> None:
+    """Refuse a name that would mix the groups of two images."""
+    parts = name.split("/")
+    parents = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
+    if "" in parts or "." in parts:
+        raise FeatureFormatError(
+            f"{path}: image '{name}': expected a relative name without empty or '.' "
+            "parts; rename the image"
+        )
+    if name in images:
+        raise FeatureFormatError(
+            f"{path}: image '{name}' comes twice, expected each name once"
+        )
+    clash = {name} & folders or parents & images
+    if clash:
+        raise FeatureFormatError(
+            f"{path}: '{min(clash)}' is both an image and a folder of another "
+            f"(image '{name}'), which HDF5 cannot hold; rename one of them"
+        )
+    images.add(name)
+    folders |= parents

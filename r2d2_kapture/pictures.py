@@ -1,0 +1,227 @@
+"""Pictures to look at: keypoints on their image, heat maps, a dataset at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import EllipseCollection
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure
+
+from r2d2_kapture.coordinates import HALF_PIXEL
+from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.types import LocalFeatures
+
+ByteImage = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float32]
+
+HEAT_COLORMAP = "plasma"
+SCORE_COLORMAP_START = 0.3
+DOTS_PER_INCH = 100
+LONGEST_SIDE_INCHES = 12.0
+COLORBAR_INCHES = 0.8
+TITLE_INCHES = 0.35
+CIRCLES = 150
+OVERVIEW_CIRCLES = 40
+OVERVIEW_COLUMNS = 4
+
+
+def draw_keypoints(
+    image: ByteImage,
+    features: LocalFeatures,
+    path: Path,
+    *,
+    max_keypoints: int = 1000,
+    title: str = "",
+) -> None:
+    """Draw the best keypoints of an image over it faded, coloured by score.
+
+    The very best are circles as wide as the patch that their descriptor sees, in image
+    pixels; the others are dots.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        features: of this image; none is fine.
+        path: of the picture; its suffix (.png, .jpg, .pdf) is the format.
+        max_keypoints: the best so many are drawn.
+        title: above the picture, before the keypoint count.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    width, height = panel_size(image, LONGEST_SIDE_INCHES)
+    figure = new_figure(width + COLORBAR_INCHES, height + TITLE_INCHES)
+    axes = figure.add_subplot()
+    colors = score_colors([features], max_keypoints)
+    show_image(axes, faded(image))
+    add_keypoints(axes, features, colors, max_keypoints, CIRCLES)
+    count = f"{len(features)} keypoints"
+    if len(features) > max_keypoints:
+        count += f", best {max_keypoints} drawn"
+    axes.set_title(f"{title}: {count}" if title else count, fontsize=11)
+    add_colorbar(figure, [axes], colors, "score")
+    save(figure, path)
+
+
+def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) -> None:
+    """Draw an image and named maps of it side by side.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        maps: title -> (h, w) float32 in 0..1; stretched over the image.
+        path: of the picture; its suffix is the format.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    width, height = panel_size(image, LONGEST_SIDE_INCHES / 2)
+    columns = 1 + len(maps)
+    figure = new_figure(columns * (width + COLORBAR_INCHES), height + TITLE_INCHES)
+    norm = Normalize(0, 1)
+    colors = ScalarMappable(norm, cmap=HEAT_COLORMAP)
+    axes = figure.add_subplot(1, columns, 1)
+    show_image(axes, image)
+    axes.set_title("image", fontsize=11)
+    # an equal bar on every panel keeps the panels equal too, so the image's is hidden
+    add_colorbar(figure, [axes], colors, "").ax.set_visible(False)
+    for column, (name, heat) in enumerate(maps.items(), 2):
+        axes = figure.add_subplot(1, columns, column)
+        axes.imshow(
+            heat,
+            cmap=HEAT_COLORMAP,
+            norm=norm,
+            extent=image_extent(image),
+            interpolation="nearest",
+        )
+        axes.set_axis_off()
+        axes.set_title(name, fontsize=11)
+        add_colorbar(figure, [axes], colors, "")
+    save(figure, path)
+
+
+def draw_overview(
+    panels: Sequence[tuple[str, ByteImage, LocalFeatures]],
+    path: Path,
+    *,
+    max_keypoints: int = 300,
+) -> None:
+    """Draw a grid of images with their keypoints, on one scale of colours.
+
+    Args:
+        panels: title, (H, W, 3) uint8 RGB image and features of each; at least one.
+        path: of the picture; its suffix is the format.
+        max_keypoints: the best so many of each image are drawn.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    columns = min(OVERVIEW_COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    sizes = [panel_size(image, LONGEST_SIDE_INCHES / 3) for _, image, _ in panels]
+    widths, heights = zip(*sizes)
+    figure = new_figure(
+        columns * max(widths) + COLORBAR_INCHES, rows * (max(heights) + TITLE_INCHES)
+    )
+    colors = score_colors([features for _, _, features in panels], max_keypoints)
+    for number, (title, image, features) in enumerate(panels, 1):
+        axes = figure.add_subplot(rows, columns, number)
+        show_image(axes, faded(image))
+        add_keypoints(axes, features, colors, max_keypoints, OVERVIEW_CIRCLES)
+        axes.set_title(f"{title} ({len(features)})", fontsize=9)
+    add_colorbar(figure, figure.axes, colors, "score")
+    save(figure, path)
+
+
+def panel_size(image: ByteImage, longest_side: float) -> tuple[float, float]:
+    """Inches (width, height) of an image drawn so that its longest side is given."""
+    height, width = image.shape[:2]
+    scale = longest_side / max(width, height)
+    # a strip of a few pixels still needs room for its title and its colour bar
+    return max(width * scale, 2.0), max(height * scale, 1.0)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches which no window system knows of."""
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="compressed")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def image_extent(image: ByteImage) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top borders of an image: half a pixel around the centres."""
+    height, width = image.shape[:2]
+    return -HALF_PIXEL, width - HALF_PIXEL, height - HALF_PIXEL, -HALF_PIXEL
+
+
+def show_image(axes: Axes, image: ByteImage) -> None:
+    """Draw an image so that axes coordinates are its pixels, centre origin."""
+    axes.imshow(image, extent=image_extent(image))
+    axes.set_axis_off()
+
+
+def faded(image: ByteImage) -> ByteImage:
+    """The image darker and greyer, so that what is drawn on it stands out."""
+    grey = image.mean(axis=2, keepdims=True)
+    blend: ByteImage = np.rint(0.4 * grey + 0.25 * image).astype(np.uint8)
+    return blend
+
+
+def score_colors(
+    all_features: Sequence[LocalFeatures], max_keypoints: int
+) -> ScalarMappable:
+    """The colours that span the scores of the keypoints to be drawn."""
+    scores = np.concatenate([f.scores[:max_keypoints] for f in all_features])
+    norm = Normalize(scores.min(), scores.max()) if len(scores) else Normalize(0, 1)
+    # the dark end of the map would not show on a dark image
+    bright = matplotlib.colormaps["plasma"](np.linspace(SCORE_COLORMAP_START, 1, 256))
+    return ScalarMappable(norm, cmap=ListedColormap(bright))
+
+
+def add_keypoints(
+    axes: Axes,
+    features: LocalFeatures,
+    colors: ScalarMappable,
+    max_keypoints: int,
+    max_circles: int,
+) -> None:
+    """Draw the best keypoints: patch-wide circles for the first few, dots for all."""
+    score_color = colors.to_rgba(features.scores[:max_keypoints])
+    x, y = features.keypoints[:max_keypoints].T
+    axes.scatter(x, y, s=9, c=score_color, linewidths=0)
+    circles = min(max_circles, max_keypoints)
+    diameters = features.scales[:circles]
+    patches = EllipseCollection(
+        diameters,
+        diameters,
+        np.zeros(len(diameters)),
+        units="xy",
+        offsets=features.keypoints[:circles],
+        offset_transform=axes.transData,
+        facecolors="none",
+        edgecolors=score_color[:circles],
+        linewidths=0.8,
+    )
+    axes.add_collection(patches, autolim=False)
+
+
+def add_colorbar(
+    figure: Figure, axes: Sequence[Axes], colors: ScalarMappable, label: str
+) -> Colorbar:
+    """Add a thin bar of the colours to the right of the axes."""
+    return figure.colorbar(
+        colors, ax=axes, label=label, fraction=0.03, pad=0.01, aspect=40
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)

@@ -1,0 +1,128 @@
+"""Export of features that lie in a kapture dataset to the formats of other tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
+from r2d2_kapture.io.colmap_db import CameraOrigin, write_database
+from r2d2_kapture.io.colmap_text import write_colmap_text
+from r2d2_kapture.io.feature_reader import FeatureReader, open_features
+from r2d2_kapture.io.hdf5 import write_h5
+from r2d2_kapture.io.images import image_size
+from r2d2_kapture.types import Failure, LocalFeatures, Report
+
+ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
+
+
+def run(
+    *,
+    kapture_root: Path,
+    to: ExportFormat,
+    output: Path,
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    camera_origin: CameraOrigin = "auto",
+    force: bool = False,
+    progress: bool | None = None,
+) -> Report:
+    """Export one feature type.
+
+    Args:
+        kapture_root: the dataset.
+        to: ``colmap-db``: a COLMAP 4 database with cameras, rigs, frames, images,
+            keypoints and matches; ``h5``: hloc's feature file; ``colmap-text``: a
+            folder of text files for COLMAP's feature importer.
+        output: the file, or the folder for colmap-text.
+        keypoints_type, descriptors_type: names; None takes the only one there is.
+        camera_origin: where the dataset's principal points are counted from.
+        force: overwrite an output that exists.
+        progress: show a bar; None shows it on a terminal only.
+
+    Raises:
+        DatasetError, FeatureFormatError, OutputError: nothing is written then, but
+            the text files of images before the one that failed.
+    """
+    started = time.monotonic()
+    if not force and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+        raise OutputError(
+            f"{output}: exists; choose another output, or --force to overwrite it"
+        )
+    failed: list[Failure] = []
+    with open_features(
+        kapture_root,
+        keypoints_type,
+        descriptors_type,
+        need_descriptors=to != "colmap-db",
+    ) as reader:
+        names = reader.image_names
+        details: dict[str, object] = {"keypoints_type": reader.keypoints_type}
+        if to == "colmap-db":
+            summary = write_database(
+                output,
+                reader.dataset.data,
+                read_keypoints=_keypoints_or_no_rows(reader),
+                read_matches=reader.matches,
+                pairs=reader.pairs,
+                camera_origin=camera_origin,
+                overwrite=force,
+            )
+            details |= dataclasses.asdict(summary)
+        else:
+            bar = tqdm(
+                names,
+                desc="export",
+                unit="image",
+                disable=None if progress is None else not progress,
+            )
+            items = _items(reader, bar, failed)
+            if to == "h5":
+                write_h5(output, items)
+            else:
+                for name, features in items:
+                    write_colmap_text(output / f"{name}.txt", features)
+    return Report(
+        stage="export",
+        done=len(names) - len(failed),
+        skipped=len(reader.dataset.image_names) - len(names),
+        failed=tuple(failed),
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        details=details,
+    )
+
+
+def _keypoints_or_no_rows(
+    reader: FeatureReader,
+) -> Callable[[str], npt.NDArray[np.float32]]:
+    """COLMAP wants every image, also those whose features are not there."""
+    extracted = set(reader.image_names)
+
+    def read(image: str) -> npt.NDArray[np.float32]:
+        if image not in extracted:
+            return np.zeros((0, 2), np.float32)
+        return reader.keypoints(image)
+
+    return read
+
+
+def _items(
+    reader: FeatureReader, names: tqdm[str], failed: list[Failure]
+) -> Iterator[tuple[str, LocalFeatures]]:
+    """Read features image by image; note those that cannot be read."""
+    for name in names:
+        try:
+            size = image_size(reader.dataset.image_path(name))
+            features = reader.features(name, size)
+        except (FeatureFormatError, ImageError) as error:
+            failed.append(Failure(name=name, reason=str(error)))
+            continue
+        yield name, features

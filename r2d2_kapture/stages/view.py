@@ -1,0 +1,71 @@
+"""Pictures of what the network sees: keypoints and confidence maps of single images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.config import ExtractConfig
+from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.errors import ImageError
+from r2d2_kapture.extractors.r2d2 import R2D2Extractor
+from r2d2_kapture.io.images import read_rgb
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.pictures import draw_heatmaps, draw_keypoints
+from r2d2_kapture.types import Failure, Report
+
+
+def run(
+    config: ExtractConfig,
+    *,
+    images: Sequence[Path],
+    checkpoint: Checkpoint,
+    output_dir: Path | None = None,
+    max_keypoints: int = 1000,
+) -> Report:
+    """Write ``IMAGE.keypoints.png`` and ``IMAGE.maps.png`` for every image.
+
+    Args:
+        config: of the extraction shown.
+        images: image files.
+        checkpoint: the weights.
+        output_dir: where pictures go; beside each image by default.
+        max_keypoints: drawn, the best of those extracted.
+    """
+    started = time.monotonic()
+    extractor = R2D2Extractor(
+        checkpoint.network,
+        config.pyramid,
+        config.selection,
+        resolve_runtime(config.engine),
+    )
+    outputs: list[Path] = []
+    failed: list[Failure] = []
+    for path in images:
+        try:
+            image = read_rgb(path)
+        except ImageError as error:
+            failed.append(Failure(name=str(path), reason=str(error)))
+            continue
+        target = (output_dir or path.parent) / path.name
+        features = extractor(image)
+        keypoints_path = target.with_name(target.name + ".keypoints.png")
+        maps_path = target.with_name(target.name + ".maps.png")
+        draw_keypoints(
+            image,
+            features,
+            keypoints_path,
+            max_keypoints=max_keypoints,
+            title=f"{path.name}: {len(features)} keypoints, {checkpoint.name}",
+        )
+        draw_heatmaps(image, extractor.confidence_maps(image), maps_path)
+        outputs += [keypoints_path, maps_path]
+    return Report(
+        stage="view",
+        done=len(images) - len(failed),
+        skipped=0,
+        failed=tuple(failed),
+        seconds=time.monotonic() - started,
+        outputs=tuple(outputs),
+    )

@@ -1,0 +1,1 @@
+"""A textured room that is drawn, rendered and written as kapture by our own code."""
