@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -20,6 +21,8 @@ from torch import Tensor
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.models.network import DenseNetwork
+
+Array = npt.NDArray[np.float32]
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -61,7 +64,7 @@ def extract(
     max_size: int = 1024,
     top_k: int = 5000,
     threshold: float = 0.7,
-) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+) -> tuple[Array, Array]:
     """Run the network on every level and keep the best keypoints."""
     height, width = image.shape[2:]
     scale, found = 1.0, []

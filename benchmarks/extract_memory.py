@@ -28,7 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "large.jpg"
         width, height = options.size
-        texture = painting(np.random.default_rng(0), 1024)
+        texture = painting(np.random.default_rng(0), (1024, 1024))
         repeats = (-(-height // texture.shape[0]), -(-width // texture.shape[1]), 1)
         pixels = np.tile(texture, repeats)[:height, :width]
         Image.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(path, quality=95)

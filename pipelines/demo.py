@@ -78,7 +78,7 @@ def choose_model(model: str | None, output: Path) -> tuple[Checkpoint, ExtractCo
         return load_checkpoint(published), ExtractConfig()
     print(
         f"   no weights are bundled and {published} is absent: an UNTRAINED network "
-        "shows the plumbing, its features are of no use; pass --model PATH for real ones"
+        "shows the plumbing, its features are of no use; pass --model PATH instead"
     )
     return untrained(output), ExtractConfig(
         selection=SelectionConfig(reliability_thr=0, repeatability_thr=0)

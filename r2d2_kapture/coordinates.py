@@ -6,7 +6,7 @@ D2-Net. COLMAP puts (0, 0) at the corner of that pixel, so its centre is (0.5, 0
 
 from __future__ import annotations
 
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,10 @@ PixelOrigin = Literal["center", "corner"]
 ResizeMap = Literal["corrected", "published"]
 FloatArray = npt.NDArray[np.floating]
 
-Coordinate = TypeVar("Coordinate")
+if TYPE_CHECKING:
+    import torch
+
+Coordinate = TypeVar("Coordinate", FloatArray, "torch.Tensor")
 
 
 def image_from_level(
@@ -39,8 +42,8 @@ def image_from_level(
     """
     ratio = image_size / level_size
     if resize_map == "published":
-        return level_xy * ratio  # type: ignore[operator, no-any-return]
-    return (level_xy + HALF_PIXEL) * ratio - HALF_PIXEL  # type: ignore[operator, no-any-return]
+        return level_xy * ratio
+    return (level_xy + HALF_PIXEL) * ratio - HALF_PIXEL
 
 
 def colmap_from_kapture(keypoints: FloatArray) -> FloatArray:

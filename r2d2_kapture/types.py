@@ -53,7 +53,8 @@ class LocalFeatures:
             array = getattr(self, name)
             if array.shape != shape or array.dtype != np.float32:
                 raise FeatureFormatError(
-                    f"{name}: found {array.dtype} {array.shape}, expected float32 {shape}"
+                    f"{name}: found {array.dtype} {array.shape}, "
+                    f"expected float32 {shape}"
                 )
         if self.descriptors.ndim != 2:
             raise FeatureFormatError(
@@ -76,7 +77,7 @@ class LocalFeatures:
 
     @property
     def keypoints_with_scale(self) -> FloatArray:
-        """(N, 3) float32: x, y, patch size in pixels, the columns that kapture keeps."""
+        """(N, 3) float32: x, y, patch size in pixels, as kapture keeps them."""
         return np.column_stack([self.keypoints, self.scales]).astype(np.float32)
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from r2d2_kapture.config import EngineConfig
 from r2d2_kapture.errors import ConfigError
@@ -63,7 +62,7 @@ class Tile:
 
     Attributes:
         top, left, bottom, right: the window with its halo, in pixels of the level.
-        inner_top, inner_left, inner_bottom, inner_right: the part this tile answers for.
+        inner_top, inner_left, inner_bottom, inner_right: the part that it answers for.
     """
 
     top: int
@@ -80,7 +79,7 @@ def resolve_runtime(config: EngineConfig) -> Runtime:
     """Choose device, precision and tile size for this machine.
 
     ``auto`` precision is bfloat16 where the processor or the GPU computes with it, else
-    float32: measured to keep the mean matching accuracy within 0.005 (docs/accuracy.md).
+    float32; it keeps the mean matching accuracy within 0.005 (docs/accuracy.md).
 
     Raises:
         ConfigError: the GPU asked for is not there, or fp16 is asked for on a CPU.
@@ -148,9 +147,8 @@ class Engine:
         self._layers = fold_layers(network.ops, runtime)
         reliable = network.clf.weight[1] - network.clf.weight[0]
         heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
-        bias = torch.stack(
-            [network.clf.bias[1] - network.clf.bias[0], network.sal.bias[0]]
-        )
+        reliable_bias = torch.diff(_tensor(network.clf.bias))
+        bias = torch.cat([reliable_bias, _tensor(network.sal.bias)])
         self._heads = heads.t().contiguous().to(runtime.device)
         self._head_bias = bias.to(runtime.device)
 
@@ -245,18 +243,10 @@ def fold_layers(ops: nn.Sequential, runtime: Runtime) -> list[Layer]:
         if not isinstance(module, nn.Conv2d):
             layers.append(_other_layer(module, runtime))
             continue
-        weight, bias = module.weight, module.bias
-        if modules and isinstance(modules[0], nn.BatchNorm2d):
-            norm = modules.pop(0)
-            weight, bias = fuse_conv_bn_weights(
-                weight,
-                bias,
-                norm.running_mean,
-                norm.running_var,
-                norm.eps,
-                norm.weight,
-                norm.bias,
-            )
+        weight, bias = module.weight, _tensor(module.bias)
+        if modules and isinstance(norm := modules[0], nn.BatchNorm2d):
+            modules.pop(0)
+            weight, bias = fold_batch_norm(weight, bias, norm)
         relu = bool(modules) and isinstance(modules[0], nn.ReLU)
         if relu:
             modules.pop(0)
@@ -264,17 +254,35 @@ def fold_layers(ops: nn.Sequential, runtime: Runtime) -> list[Layer]:
     return layers
 
 
+def fold_batch_norm(
+    weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d
+) -> tuple[Tensor, Tensor]:
+    """Weights (O, I, h, w) and bias (O,) that do what a batch norm did after them."""
+    scale = torch.rsqrt(_tensor(norm.running_var) + norm.eps)
+    shift = -_tensor(norm.running_mean) * scale
+    if norm.affine:
+        scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+def _tensor(value: Tensor | None) -> Tensor:
+    """A parameter that the networks of this package always have."""
+    if value is None:
+        raise ConfigError("a layer has no bias or statistics; the engine needs both")
+    return value
+
+
 def _convolution(
     module: nn.Conv2d,
     weight: Tensor,
-    bias: Tensor | None,
+    bias: Tensor,
     relu: bool,
     runtime: Runtime,
 ) -> Layer:
     weight = weight.detach().to(
         runtime.device, runtime.dtype, memory_format=torch.channels_last
     )
-    offset = None if bias is None else bias.detach().to(runtime.device, runtime.dtype)
+    offset = bias.detach().to(runtime.device, runtime.dtype)
     padding = [int(p) for p in module.padding]
     dilation = list(module.dilation)
     if runtime.device.type == "cpu" and _onednn_fuses_activations():
@@ -310,6 +318,4 @@ def _other_layer(module: nn.Module, runtime: Runtime) -> Layer:
 
 
 def _onednn_fuses_activations() -> bool:
-    return bool(torch.backends.mkldnn.is_available()) and hasattr(
-        torch.ops.mkldnn, "_convolution_pointwise"
-    )
+    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

@@ -140,7 +140,8 @@ def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:
     terms = torch.stack([torch.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], dim=1)
     weighted = terms * torch.exp(-(x * x + y * y) / 2)[:, None]
     solution = torch.linalg.solve(terms.T @ weighted, weighted.T)
-    return solution[1:].T.float()
+    weights: Tensor = solution[1:].T.float()
+    return weights
 
 
 def sample_descriptors(features: Tensor, x: Tensor, y: Tensor) -> Tensor:

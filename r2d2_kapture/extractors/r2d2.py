@@ -107,7 +107,8 @@ class R2D2Extractor:
         Returns:
             (h, w) float32 maps by name, 0 to 1, in pixels of that level.
         """
-        levels = plan_levels(*image.shape[:2], self.pyramid)
+        height, width = image.shape[:2]
+        levels = plan_levels(height, width, self.pyramid)
         pixels = normalize_rgb(self._upload([image]))
         level, level_pixels = next(
             iterate_levels(pixels, levels, self.pyramid.coordinates)
@@ -152,7 +153,7 @@ class R2D2Extractor:
         rank: int,
         image_shape: tuple[int, int],
     ) -> Candidates:
-        """Add the keypoints of one tile and keep the best; descriptors only for those."""
+        """Add the keypoints of one tile and keep the best, described."""
         settings = self.selection
         reliability = maps.reliability[index]
         repeatability = maps.repeatability[index]

@@ -13,7 +13,6 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +31,7 @@ from r2d2_kapture.types import LocalFeatures
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
 SUFFIXES = {"keypoints": ".kpt", "descriptors": ".desc"}
 PARTIAL_FOLDER = ".partial"
+END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,53 +215,88 @@ class _FolderWriter:
 @contextmanager
 def _open_tar_writer(feature_type: FeatureType) -> Iterator[FeatureWriter]:
     with ExitStack() as stack:
-        archives, sizes = {}, {}
-        for kind, folder in feature_type.folders.items():
-            path = folder / f"{kind}.tar"
-            try:
-                sizes[kind] = repair_tar(path)
-                archives[kind] = stack.enter_context(tarfile.open(path, "a:"))
-            except (OSError, tarfile.TarError) as error:
-                raise OutputError(f"{path}: cannot be appended to: {error}") from error
-        yield _TarWriter(feature_type, archives, sizes)
+        archives = {
+            kind: stack.enter_context(_Archive(folder / f"{kind}.tar"))
+            for kind, folder in feature_type.folders.items()
+        }
+        yield _TarWriter(feature_type, archives)
 
 
 class _TarWriter:
     """One archive a kind; an image counts once its last byte is in both."""
 
     def __init__(
-        self,
-        feature_type: FeatureType,
-        archives: dict[str, tarfile.TarFile],
-        sizes: dict[str, dict[str, int]],
+        self, feature_type: FeatureType, archives: dict[str, _Archive]
     ) -> None:
         self._type = feature_type
         self._archives = archives
-        self._sizes = sizes
 
     def is_complete(self, image: str) -> bool:
-        found = [self._sizes[kind].get(image + SUFFIXES[kind]) for kind in SUFFIXES]
-        if found[0] is None or found[1] is None:
+        keypoints, descriptors = (
+            self._archives[kind].sizes.get(image + suffix)
+            for kind, suffix in SUFFIXES.items()
+        )
+        if keypoints is None or descriptors is None:
             return False
-        return _agree(found[0], found[1], self._type.descriptor_dim)
+        return _agree(keypoints, descriptors, self._type.descriptor_dim)
 
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():
-            folder = self._type.folder(kind)
-            member = tarfile.TarInfo(
-                check_relative_name(image, folder) + SUFFIXES[kind]
-            )
-            member.size = len(data)
-            archive = self._archives[kind]
-            try:
-                archive.addfile(member, BytesIO(data))
-                if archive.fileobj is not None:
-                    archive.fileobj.flush()
-            except OSError as error:
-                raise output_error(folder / f"{kind}.tar", error) from error
-            # TarFile remembers every member; the sizes are all that is needed
-            archive.members.clear()  # type: ignore[attr-defined]
-            self._sizes[kind][member.name] = member.size
+            name = check_relative_name(image, self._type.folder(kind)) + SUFFIXES[kind]
+            self._archives[kind].append(name, data)
+
+
+class _Archive:
+    """A tar archive that grows by whole members only.
+
+    Where a write fails, the next one, or the end, starts again after the last member.
+
+    Attributes:
+        sizes: bytes of each member.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self.sizes = repair_tar(path)
+            # unbuffered: what a failed write left over must not be tried again
+            self._file = path.open("r+b", buffering=0)
+            self._end = self._file.seek(-END_BYTES, os.SEEK_END)
+        except OSError as error:
+            raise output_error(path, error) from error
+
+    def __enter__(self) -> _Archive:
+        return self
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add a member, or change nothing that counts."""
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+        self._write(header + data + bytes(_padded(len(data)) - len(data)))
+        self._end += len(header) + _padded(len(data))
+        self.sizes[name] = len(data)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            os.ftruncate(self._file.fileno(), self._end)
+            self._file.seek(self._end)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise output_error(self._path, error) from error
+
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._write(bytes(END_BYTES))
+            os.fsync(self._file.fileno())
+        except OutputError:
+            # an archive without its end mark resumes; report the first failure only
+            if error_type is None:
+                raise
+        finally:
+            self._file.close()
 
 
 def repair_tar(path: Path) -> dict[str, int]:
@@ -277,8 +312,8 @@ def repair_tar(path: Path) -> dict[str, int]:
     sizes: dict[str, int] = {}
     # less than one header is what a run killed at its first member leaves
     if not path.exists() or path.stat().st_size < tarfile.BLOCKSIZE:
-        with tarfile.open(path, "w:"):
-            return sizes
+        path.write_bytes(bytes(END_BYTES))
+        return sizes
     file_size, end = path.stat().st_size, 0
     try:
         with tarfile.open(path, "r:") as archive:
@@ -297,7 +332,7 @@ def repair_tar(path: Path) -> dict[str, int]:
     with open(path, "r+b") as file:
         file.truncate(end)
         file.seek(end)
-        file.write(bytes(2 * tarfile.BLOCKSIZE))
+        file.write(bytes(END_BYTES))
     return sizes
 
 

@@ -107,8 +107,9 @@ def check_dataset(root: Path) -> list[tuple[int, str, str]]:
     first_line = read_lines(sensors)[:1]
     if [line.strip() for line in first_line] != [FORMAT_HEADER]:
         raise DatasetError(
-            f"{sensors}: found '{''.join(first_line)[:60]}', expected '{FORMAT_HEADER}' "
-            "(kapture_upgrade_1_0_to_1_1 converts older datasets)"
+            f"{sensors}: found '{''.join(first_line)[:60]}', "
+            f"expected '{FORMAT_HEADER}' (kapture_upgrade_1_0_to_1_1 converts older "
+            "datasets)"
         )
     check_feature_dtypes(root)
     return _camera_records(root / "sensors" / "records_camera.txt")

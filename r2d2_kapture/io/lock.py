@@ -33,7 +33,7 @@ def exclusive(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OutputError(
-                f"{folder}: another run is writing here; wait for it, or choose another "
-                "place"
+                f"{folder}: another run is writing here; wait for it, or choose "
+                "another place"
             ) from error
         yield

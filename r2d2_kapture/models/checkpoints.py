@@ -1,4 +1,4 @@
-"""Checkpoints: published .pt files and our own safetensors, loaded without running code.
+"""Checkpoints, published .pt or our own safetensors, loaded without running code.
 
 A published file is a pickled dict ``{'net': str, 'state_dict': dict, ...}``; it goes
 through torch's weights-only unpickler with an allow-list. Our own files are safetensors

@@ -1,7 +1,7 @@
 """R2D2 and Fast-R2D2: L2-Net with dilations in place of strides.
 
 Revaud et al., NeurIPS 2019, section 3.1: the L2-Net of Tian et al. (CVPR 2017) kept at
-full resolution, its last 8x8 convolution replaced by three 2x2 ones of growing dilation.
+full resolution, its last 8x8 convolution replaced by three 2x2 ones.
 """
 
 from __future__ import annotations

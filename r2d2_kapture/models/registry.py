@@ -68,7 +68,8 @@ def parse_published_name(text: str) -> Architecture:
         CheckpointError: the string names nothing of PUBLISHED_NAMES.
     """
     match = re.fullmatch(
-        r"\s*(\w+)\(\s*(?:mchan\s*=\s*(\d{1,4}))?\s*,?\s*(?:dim\s*=\s*(\d{1,4}))?\s*\)\s*",
+        r"\s*(\w+)\(\s*(?:mchan\s*=\s*(\d{1,4}))?\s*,?"
+        r"\s*(?:dim\s*=\s*(\d{1,4}))?\s*\)\s*",
         text,
     )
     if match is None or match[1] not in PUBLISHED_NAMES:

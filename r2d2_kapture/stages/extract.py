@@ -28,7 +28,7 @@ from r2d2_kapture.types import Failure, LocalFeatures, Report
 
 REPORT_NAME = "extract_report.json"
 Image = npt.NDArray[np.uint8]
-Loading = tuple[str, "Future[Image]"]
+Loading = tuple[str, Future[Image]]
 
 
 @dataclass(frozen=True, kw_only=True)

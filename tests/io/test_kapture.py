@@ -1,4 +1,4 @@
-"""Datasets are untrusted: what is unsafe or malformed is refused before kapture reads."""
+"""Datasets are untrusted: what is unsafe is refused before kapture reads it."""
 
 from __future__ import annotations
 
