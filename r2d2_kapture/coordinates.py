@@ -20,7 +20,9 @@ FloatArray = npt.NDArray[np.floating]
 if TYPE_CHECKING:
     import torch
 
-Coordinate = TypeVar("Coordinate", FloatArray, "torch.Tensor")
+Coordinate = TypeVar(
+    "Coordinate", npt.NDArray[np.float32], npt.NDArray[np.float64], "torch.Tensor"
+)
 
 
 def image_from_level(

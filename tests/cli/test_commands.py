@@ -1,0 +1,345 @@
+"""The commands as a user types them: output, exit codes, one-line errors, resume."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.cli.export import main as export
+from r2d2_kapture.cli.extract import main as extract
+from r2d2_kapture.cli.extract_images import main as extract_images
+from r2d2_kapture.cli.view import main as view
+from r2d2_kapture.io.colmap_text import read_colmap_text
+from r2d2_kapture.io.hdf5 import h5_names, read_h5
+from r2d2_kapture.io.mat import read_mat
+from r2d2_kapture.io.npz import read_npz
+from tests.conftest import write_noise_dataset
+
+ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
+CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "20"]
+
+
+@pytest.fixture
+def flags(checkpoint_path: Path) -> list[str]:
+    return ["--model", str(checkpoint_path), *ANY_MAXIMUM, *CPU]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four images, one broken, in folders with spaces and accents."""
+    folder = tmp_path / "my photos"
+    rng = np.random.default_rng(1)
+    for name in ("a.png", "été/b, c.jpg", "été/d.png"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(path)
+    (folder / "broken.jpg").write_bytes(b"not an image")
+    return folder
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_extract_then_resume_then_other_settings(
+    kapture_root: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--kapture-root", str(kapture_root), *flags]
+    assert extract(command) == 0
+    assert "5 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert extract(command) == 0
+    assert "0 done, 5 skipped" in capsys.readouterr().out
+    assert extract([*command, "--top-k", "10"]) == 2
+    assert "top_k: 20, not 10" in one_error_line(capsys)
+    assert extract([*command, "--top-k", "10", "--force"]) == 0
+    settings = kapture_root / "reconstruction/keypoints/tiny/extract_config.yaml"
+    assert "top_k: 10" in settings.read_text()
+
+
+def test_some_failed_is_exit_code_1(
+    kapture_root: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kapture_root / "sensors/records_data/a.png").write_bytes(b"")
+    assert extract(["--kapture-root", str(kapture_root), *flags]) == 1
+    out = capsys.readouterr().out
+    assert "4 done, 0 skipped, 1 failed" in out
+    assert "failed: a.png" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--kapture-root", "/nowhere"], "expected the folder of a kapture dataset"),
+        ([], "--kapture-root: missing"),
+        (["--kapture-root", "{root}", "--model", "/no.pt"], "no such file"),
+        (["--kapture-root", "{root}", "--gpu", "99"], "CUDA devices"),
+        (["--kapture-root", "{root}", "--top-k", "-1"], "--top-k: found -1"),
+        (["--kapture-root", "{root}", "--scale-f", "1"], "--scale-f"),
+        (["--kapture-root", "{root}", "--config", "no_preset"], "aachen, fast"),
+        (["--kapture-root", "{root}", "--extractor", "sift"], "expected one of r2d2"),
+        (["--kapture-root", "{root}", "--workers", "0"], "--workers"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    kapture_root: Path,
+    flags: list[str],
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    typed = [a.replace("{root}", str(kapture_root)) for a in arguments]
+    assert extract([*flags, *typed]) == 2
+    assert message in one_error_line(capsys)
+    assert not (kapture_root / "reconstruction").exists()
+
+
+def test_an_unknown_key_of_a_config_is_an_error(
+    kapture_root: Path, flags: list[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text("top_kk: 3\n")
+    with pytest.raises(SystemExit) as caught:
+        extract(["--config", str(config), "--kapture-root", str(kapture_root), *flags])
+    assert caught.value.code == 2
+
+
+def test_every_preset_is_accepted_and_flags_win(
+    kapture_root: Path, checkpoint_path: Path
+) -> None:
+    presets = sorted(Path("configs/extract").glob("*.yaml"))
+    assert len(presets) >= 4
+    for preset in presets:
+        arguments = ["--config", preset.stem, "--kapture-root", str(kapture_root)]
+        arguments += ["--model", str(checkpoint_path), "--gpu", "-1"]
+        assert (
+            extract([*arguments, "--top-k", "7", "--keypoints-type", preset.stem]) == 0
+        )
+        saved = kapture_root / "reconstruction/keypoints" / preset.stem
+        assert "top_k: 7" in (saved / "extract_config.yaml").read_text()
+
+
+def test_the_front_door_runs_from_a_checkout(
+    kapture_root: Path, flags: list[str], tmp_path: Path
+) -> None:
+    script = Path(__file__).parents[2] / "bin" / "kapture_r2d2_extract"
+    done = subprocess.run(
+        [sys.executable, script, "--kapture-root", kapture_root, *flags],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "5 done" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("tar", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    tmp_path: Path, flags: list[str], how: signal.Signals, tar: bool
+) -> None:
+    options = ["--tar"] if tar else []
+    roots = [write_noise_dataset(tmp_path / name) for name in ("broken", "unbroken")]
+    for root in roots:
+        for i in range(200):
+            noise = np.random.default_rng(i).integers(0, 255, (96, 96, 3), np.uint8)
+            Image.fromarray(noise).save(root / f"sensors/records_data/n{i}.png")
+        with open(root / "sensors/records_camera.txt", "a", encoding="utf-8") as file:
+            file.writelines(f"{100 + i}, cam, n{i}.png\n" for i in range(200))
+    command = ["--kapture-root", str(roots[0]), *flags, *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "r2d2_kapture.cli.extract", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    folder = roots[0] / "reconstruction/keypoints/tiny"
+    grown = (
+        (lambda: (folder / "keypoints.tar").stat().st_size > 20000)
+        if tar
+        else (lambda: (folder / "sub" / "deeper" / "d.png.kpt").exists())
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if grown():
+                break
+        except OSError:
+            pass
+        time.sleep(0.005)
+    process.send_signal(how)
+    _, errors = process.communicate()
+    if how == signal.SIGINT and process.returncode != 0:
+        assert process.returncode == 130
+        assert "run the same command again" in errors
+    assert extract(command) == 0
+    assert extract(["--kapture-root", str(roots[1]), *flags, *options]) == 0
+    if tar:
+        # a member that the kill cut short is written again, so compare what is read
+        assert export_texts(roots[0], tmp_path / "x") == export_texts(
+            roots[1], tmp_path / "y"
+        )
+        return
+    names = sorted(p.relative_to(roots[1]) for p in roots[1].rglob("*.kpt"))
+    assert len(names) == 205
+    for name in names:
+        assert (roots[0] / name).read_bytes() == (roots[1] / name).read_bytes()
+
+
+def export_texts(root: Path, output: Path) -> dict[str, bytes]:
+    command = ["--kapture-root", str(root), "--to", "h5", "--output", str(output)]
+    assert export(command) == 0
+    return {
+        name: read_h5(output, name).descriptors.tobytes() for name in h5_names(output)
+    }
+
+
+def test_images_become_npz_beside_them(
+    photos: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "list.txt").write_text("a.png\nété/b, c.jpg\nbroken.jpg\na.png\n")
+    command = ["--images", str(photos / "list.txt"), *flags]
+    assert extract_images(command) == 1
+    assert "2 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    features = read_npz(photos / "été" / "b, c.jpg.r2d2")
+    assert features.image_size == (56, 40)
+    assert len(features) == 20
+    with np.load(photos / "a.png.r2d2") as raw:
+        assert raw["keypoints"].shape == (20, 3)
+        assert raw["imsize"].tolist() == [56, 40]
+    assert extract_images(command) == 1
+    assert "0 done, 2 skipped, 1 failed" in capsys.readouterr().out
+    assert extract_images([*command, "--top-k", "5"]) == 2
+    assert "top_k: 20, not 5" in one_error_line(capsys)
+
+
+@pytest.mark.parametrize("file_format", ["npz", "mat", "h5"])
+def test_formats_hold_the_same_features(
+    photos: Path, flags: list[str], tmp_path: Path, file_format: str
+) -> None:
+    reference, output = tmp_path / "reference", tmp_path / "out"
+    pattern = str(photos / "**/*.png")
+    assert (
+        extract_images(["--images", pattern, "--output-dir", str(reference), *flags])
+        == 0
+    )
+    command = ["--images", pattern, "--output-dir", str(output), *flags]
+    assert extract_images([*command, "--format", file_format]) == 0
+    for name in ("a.png", "été/d.png"):
+        expected = read_npz(reference / f"{name}.r2d2")
+        found = {
+            "npz": lambda: read_npz(output / f"{name}.r2d2"),
+            "mat": lambda: read_mat(output / f"{name}.r2d2.mat"),
+            "h5": lambda: read_h5(output / "features.h5", name),
+        }[file_format]()
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+        np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+
+
+def test_h5_grows_by_what_is_new(
+    photos: Path, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output-dir", str(tmp_path / "out"), "--format", "h5"]
+    output += ["--image-root", str(photos)]
+    first = ["--images", str(photos / "a.png"), *output, *flags]
+    assert extract_images(first) == 0
+    capsys.readouterr()
+    both = ["--images", str(photos / "**/*.png"), *output, *flags]
+    assert extract_images(both) == 0
+    assert "1 done, 1 skipped" in capsys.readouterr().out
+    path = tmp_path / "out" / "features.h5"
+    assert h5_names(path) == ["a.png", "été/d.png"]
+    with h5py.File(path) as file:
+        assert file["a.png/descriptors"].shape == (16, 20)
+        assert file["a.png/keypoints"].dtype == np.float32
+    assert sorted(p.name for p in path.parent.iterdir()) == [
+        ".lock",
+        "extract_report.json",
+        "features.h5",
+    ]
+
+
+def test_view_writes_both_pictures(photos: Path, flags: list[str]) -> None:
+    pictures = photos.parent / "pictures"
+    command = [str(photos / "a.png"), "--output-dir", str(pictures), *flags]
+    assert view(command) == 0
+    for name in ("a.png.keypoints.png", "a.png.maps.png"):
+        assert min(Image.open(pictures / name).size) > 100
+
+
+def test_export_of_extracted_features(
+    kapture_root: Path, checkpoint_path: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    assert extract(["--kapture-root", str(kapture_root), *flags]) == 0
+    database = tmp_path / "c.db"
+    command = ["--kapture-root", str(kapture_root), "--to", "colmap-db"]
+    assert export([*command, "--output", str(database)]) == 0
+    with sqlite3.connect(database) as connection:
+        counts = [
+            connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
+            for table in ("images", "cameras", "keypoints")
+        ]
+    assert counts == [5, 1, 5]
+    assert export([*command, "--output", str(database)]) == 2
+    assert export([*command, "--output", str(database), "--force"]) == 0
+
+
+def test_colmap_text_refuses_what_it_cannot_hold(
+    kapture_root: Path,
+    flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert extract(["--kapture-root", str(kapture_root), *flags]) == 0
+    capsys.readouterr()
+    command = ["--kapture-root", str(kapture_root), "--to", "colmap-text"]
+    assert export([*command, "--output", str(tmp_path / "text")]) == 2
+    assert "128" in one_error_line(capsys)
+
+
+def test_published_weights_to_colmap_text(
+    shared: Path, photos: Path, tmp_path: Path
+) -> None:
+    model = shared / "data/weights/faster2d2_WASF_N16.pt"
+    output = tmp_path / "text"
+    command = ["--images", str(photos / "a.png"), "--output-dir", str(output)]
+    command += ["--model", str(model), "--format", "colmap-text", "--gpu", "-1"]
+    assert extract_images([*command, *ANY_MAXIMUM]) == 0
+    reference = ["--images", str(photos / "a.png"), "--output-dir", str(tmp_path)]
+    assert (
+        extract_images([*reference, "--model", str(model), "--gpu", "-1", *ANY_MAXIMUM])
+        == 0
+    )
+    keypoints, _, descriptors = read_colmap_text(output / "a.png.txt")
+    expected = read_npz(tmp_path / "a.png.r2d2")
+    np.testing.assert_allclose(keypoints, expected.keypoints, atol=1e-3)
+    cosines = (descriptors * expected.descriptors).sum(axis=1)
+    assert cosines.min() > 0.995
+
+
+def test_a_read_only_output_is_one_line(
+    photos: Path, flags: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    output = ["--output-dir", str(tmp_path / "file" / "out")]
+    assert extract_images(["--images", str(photos / "a.png"), *output, *flags]) == 2
+    assert "cannot write" in one_error_line(capsys)
+
+
+def test_list_models_needs_no_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    assert extract(["--list-models"]) == 0
+    assert capsys.readouterr().out.strip()
