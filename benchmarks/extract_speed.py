@@ -60,7 +60,6 @@ def commands(model: str, root: Path) -> dict[str, list[str]]:
         "published way": [*baseline, "--model", model],
         "ours, fp32": [*extract, "--precision", "fp32"],
         "ours, bf16": [*extract, "--precision", "bf16"],
-        "ours, auto": [*extract, "--precision", "auto"],
     }
 
 

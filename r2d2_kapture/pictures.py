@@ -67,7 +67,7 @@ def draw_keypoints(
     if len(features) > max_keypoints:
         count += f", best {max_keypoints} drawn"
     axes.set_title(f"{title}: {count}" if title else count, fontsize=11)
-    add_colorbar(figure, [axes], colors, "score")
+    add_score_bar(figure, [axes], colors)
     save(figure, path)
 
 
@@ -136,7 +136,7 @@ def draw_overview(
         show_image(axes, faded(image))
         add_keypoints(axes, features, colors, max_keypoints, OVERVIEW_CIRCLES)
         axes.set_title(f"{title} ({len(features)})", fontsize=9)
-    add_colorbar(figure, figure.axes, colors, "score")
+    add_score_bar(figure, figure.axes, colors)
     save(figure, path)
 
 
@@ -219,6 +219,13 @@ def add_colorbar(
     return figure.colorbar(
         colors, ax=axes, label=label, fraction=0.03, pad=0.01, aspect=40
     )
+
+
+def add_score_bar(figure: Figure, axes: Sequence[Axes], colors: ScalarMappable) -> None:
+    """Add the bar of scores, unless all are equal: kapture keeps none."""
+    low, high = colors.get_clim()
+    if low is not None and high is not None and low < high:
+        add_colorbar(figure, axes, colors, "score")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -228,9 +228,16 @@ def _tile_shape(
         columns = max(tile_pixels // height - 2 * overlap, stride)
     else:
         rows = columns = side
-    rows = -(-height // -(-height // rows))
-    columns = -(-width // -(-width // columns))
-    return -(-rows // stride) * stride, -(-columns // stride) * stride
+    return _even_parts(height, rows, stride), _even_parts(width, columns, stride)
+
+
+def _even_parts(length: int, longest: int, stride: int) -> int:
+    """Multiple of ``stride`` that cuts ``length`` into parts of about the same size,
+    none above ``longest``."""
+    if length <= longest:
+        return length
+    part = -(-length // -(-length // (longest // stride * stride)))
+    return -(-part // stride) * stride
 
 
 def fold_layers(ops: nn.Sequential, runtime: Runtime) -> list[Layer]:

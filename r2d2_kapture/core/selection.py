@@ -123,9 +123,11 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     near_columns = (columns[:, None] + dx).clamp(0, width - 1)
     window = repeatability.flatten()[near_rows * width + near_columns]
     odds = window / (1 - window).clamp_min(torch.finfo(window.dtype).eps)
+    odds = odds - odds[:, odds.shape[1] // 2, None]  # exactly flat where the map is
     gx, gy, hxx, hxy, hyy = (odds @ _quadratic_fit(dx, dy)).unbind(dim=1)
     determinant = hxx * hyy - hxy * hxy
     peak = (hxx < 0) & (hyy < 0) & (determinant > 1e-3 * hxx * hyy)
+    peak &= determinant > 1e-5 * (hxx + hyy) ** 2  # a ridge has curvature across only
     safe = torch.where(peak, determinant, torch.ones_like(determinant))
     offsets = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=1)
     limit = 1 / 2

@@ -7,7 +7,8 @@ of repeatability above both thresholds; their score is reliability x repeatabili
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from r2d2_kapture.config import PyramidConfig, SelectionConfig
 from r2d2_kapture.coordinates import image_from_level
+from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
 from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, Tile
 from r2d2_kapture.core.pyramid import (
     Level,
@@ -40,6 +42,27 @@ MAXIMUM_MARGIN = 2
 """Pixels around a keypoint that its 3x3 maximum, fit and descriptor can read."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A batch on its way to the device.
+
+    Attributes:
+        pixels: (B, H, W, 3) uint8.
+        arrived: on a GPU, when they are there.
+    """
+
+    pixels: Tensor
+    arrived: torch.cuda.Event | None
+
+    def wait(self) -> Tensor:
+        """The pixels, for use on the current stream."""
+        if self.arrived is not None:
+            stream = torch.cuda.current_stream(self.pixels.device)
+            stream.wait_event(self.arrived)
+            self.pixels.record_stream(stream)
+        return self.pixels
+
+
 class R2D2Extractor:
     """Turns images into LocalFeatures with one network and one set of settings.
 
@@ -61,30 +84,47 @@ class R2D2Extractor:
         self.pyramid = pyramid
         self.selection = selection
         self.runtime = runtime
+        self._copies = (
+            torch.cuda.Stream(runtime.device) if runtime.device.type == "cuda" else None
+        )
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> LocalFeatures:
         """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""
         return self.extract_batch([image])[0]
 
-    @torch.inference_mode()
     def extract_batch(
         self, images: Sequence[npt.NDArray[np.uint8]]
     ) -> list[LocalFeatures]:
-        """Extract images of equal size that share every pass of the network.
+        """Extract images of equal size: (H, W, 3) uint8 RGB each."""
+        return self.extract_uploaded(self.upload(images))
 
-        Args:
-            images: (H, W, 3) uint8 RGB each.
+    def upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Upload:
+        """Bring images of equal size, (H, W, 3) uint8 RGB each, to the device.
+
+        On a GPU the copy runs beside the passes of the batch before.
         """
-        height, width = images[0].shape[:2]
+        if len(images) == 1:
+            single = np.require(images[0], requirements=["C", "W"])
+            pixels = torch.from_numpy(single)[None]
+        else:
+            pixels = torch.from_numpy(np.stack(images))
+        if self._copies is None:
+            return Upload(pixels=pixels, arrived=None)
+        with torch.cuda.stream(self._copies):
+            pixels = pixels.pin_memory().to(self.runtime.device, non_blocking=True)
+            return Upload(pixels=pixels, arrived=self._copies.record_event())
+
+    @torch.inference_mode()
+    def extract_uploaded(self, upload: Upload) -> list[LocalFeatures]:
+        """Extract the images of an upload, which share every pass of the network."""
+        count, height, width, _ = upload.pixels.shape
         levels = plan_levels(height, width, self.pyramid)
-        pixels = normalize_rgb(self._upload(images))
+        pixels = normalize_rgb(upload.wait())
         dim, device = self.engine.descriptor_dim, self.runtime.device
-        best = [no_candidates(dim, device) for _ in images]
+        best = [no_candidates(dim, device) for _ in range(count)]
         pyramid = iterate_levels(pixels, levels, self.pyramid.coordinates)
         for rank, (level, level_pixels) in enumerate(pyramid):
-            if min(level.height, level.width) < self.engine.pixel_stride:
-                continue
-            for tile in self.engine.tiles(level.height, level.width, MAXIMUM_MARGIN):
+            for tile in self._tiles(level, MAXIMUM_MARGIN):
                 window = level_pixels[
                     :, :, tile.top : tile.bottom, tile.left : tile.right
                 ]
@@ -93,6 +133,10 @@ class R2D2Extractor:
                     best[i] = self._merge(
                         previous, maps, i, tile, level, rank, (height, width)
                     )
+                # the maps of a tile must be gone before the next is computed
+                del maps
+                if self.runtime.device.type == "cpu":
+                    trim_heap(HEAP_LIMIT_BYTES)
         return [self._to_features(item, (width, height)) for item in best]
 
     @torch.inference_mode()
@@ -105,16 +149,17 @@ class R2D2Extractor:
             image: (H, W, 3) uint8 RGB.
 
         Returns:
-            (h, w) float32 maps by name, 0 to 1, in pixels of that level.
+            (h, w) float32 maps by name, 0 to 1, in pixels of that level; 0 where the
+            network has no output, as in the last column of an odd width at half size.
         """
         height, width = image.shape[:2]
         levels = plan_levels(height, width, self.pyramid)
-        pixels = normalize_rgb(self._upload([image]))
+        pixels = normalize_rgb(self.upload([image]).wait())
         level, level_pixels = next(
             iterate_levels(pixels, levels, self.pyramid.coordinates)
         )
         stitched = torch.zeros(2, level.height, level.width)
-        for tile in self.engine.tiles(level.height, level.width, margin=0):
+        for tile in self._tiles(level, margin=0):
             maps = self.engine(
                 level_pixels[:, :, tile.top : tile.bottom, tile.left : tile.right]
             )
@@ -133,15 +178,11 @@ class R2D2Extractor:
         reliability, repeatability = stitched.numpy()
         return {"reliability": reliability, "repeatability": repeatability}
 
-    def _upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
-        """(B, H, W, 3) uint8 on the device; the copy overlaps work queued before it."""
-        if len(images) == 1:
-            pixels = torch.from_numpy(images[0])[None]
-        else:
-            pixels = torch.from_numpy(np.stack(images))
-        if self.runtime.device.type == "cuda":
-            return pixels.pin_memory().to(self.runtime.device, non_blocking=True)
-        return pixels
+    def _tiles(self, level: Level, margin: int) -> Iterator[Tile]:
+        """The tiles of a level; none where it is too small to have an output."""
+        if min(level.height, level.width) < self.engine.pixel_stride:
+            return iter(())
+        return self.engine.tiles(level.height, level.width, margin)
 
     def _merge(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,12 @@ class Extractor(Protocol):
         self, images: Sequence[npt.NDArray[np.uint8]]
     ) -> list[LocalFeatures]:
         """Extract (H, W, 3) uint8 RGB images of equal size."""
+
+    def upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Any:
+        """Bring (H, W, 3) uint8 RGB images of equal size to the device."""
+
+    def extract_uploaded(self, upload: Any) -> list[LocalFeatures]:
+        """Extract the images of an upload."""
 
 
 def build_extractor(

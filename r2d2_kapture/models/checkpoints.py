@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,6 +34,24 @@ from r2d2_kapture.models.registry import (
 )
 
 SUFFIX = ".safetensors"
+
+UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch's unpickler raises on damaged bytes, which may spell any operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +87,16 @@ def resolve_model(model: str) -> Path:
     Raises:
         CheckpointError: neither exists.
     """
-    path = Path(model).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = Path(model).expanduser()
+        found = "a folder" if path.is_dir() else "no such file"
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # name too long, no such user, ...
+        found = _first_line(error)
     bundled = bundled_models()
     if model in bundled:
         return bundled[model]
-    found = "a folder" if path.is_dir() else "no such file"
     names = ", ".join(bundled) or "none"
     raise CheckpointError(
         f"--model {model}: found {found}, expected the path of a .pt or {SUFFIX} "
@@ -99,10 +121,12 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
             architecture, tensors, metadata = _read_safetensors(path)
         else:
             architecture, tensors, metadata = _read_published(path)
+        with torch.device("meta"):  # shapes first: a width in the file costs no memory
+            expected = build_network(architecture).state_dict()
+        _check_tensors(expected, tensors)
         network = build_network(architecture)
-        _check_tensors(network.state_dict(), tensors)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+    except CheckpointError as error:  # it may quote names of the file: one line still
+        raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
     network.load_state_dict(dict(tensors), strict=False)
     network.eval().requires_grad_(False)
     return Checkpoint(
@@ -157,7 +181,7 @@ def _read_safetensors(
     try:
         architecture = Architecture(**json.loads(metadata["architecture"]))
         widths = (int(architecture.width), int(architecture.descriptor_dim))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"architecture metadata cannot be read: {_first_line(error)}"
         ) from error
@@ -182,20 +206,7 @@ def _read_published(
     try:
         with torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        EOFError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except UNPICKLING_ERRORS as error:
         raise CheckpointError(
             "not a complete R2D2 checkpoint, or one that would run code when unpickled "
             f"({_first_line(error)}); expected a published .pt or a {SUFFIX} file"

@@ -147,13 +147,12 @@ def extract_images(
         batches = _equal_sizes(
             _loaded(loading, tally, options.strict), extractor.runtime.batch_size
         )
-        for batch in batches:
-            results = extractor.extract_batch([image for _, image in batch])
-            for (name, _), features in zip(batch, results):
+        for names, upload in _uploaded(batches, extractor):
+            for name, features in zip(names, extractor.extract_uploaded(upload)):
                 write_behind(write, name, features)
                 tally.done += 1
                 tally.keypoints += len(features)
-            bar.update(len(batch))
+            bar.update(len(names))
     return tally
 
 
@@ -186,6 +185,21 @@ def _equal_sizes(
         batch.append((name, image))
     if batch:
         yield batch
+
+
+def _uploaded(
+    batches: Iterator[list[tuple[str, Image]]], extractor: Extractor
+) -> Iterator[tuple[list[str], Any]]:
+    """Bring each batch to the device before the one before it is extracted."""
+    previous: tuple[list[str], Any] | None = None
+    for batch in batches:
+        names = [name for name, _ in batch]
+        current = names, extractor.upload([image for _, image in batch])
+        if previous is not None:
+            yield previous
+        previous = current
+    if previous is not None:
+        yield previous
 
 
 def make_manifest(

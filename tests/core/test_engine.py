@@ -1,0 +1,249 @@
+"""The engine computes what the network computes, whole or in tiles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from r2d2_kapture.config import EngineConfig, Precision
+from r2d2_kapture.core.allocator import keep_heap
+from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, resolve_runtime
+from r2d2_kapture.errors import ConfigError
+from tests.networks import NAMES, random_network
+
+MARGIN = 2
+needs_cuda = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a CUDA device"
+)
+
+
+def make_engine(
+    name: str,
+    *,
+    precision: str = "fp32",
+    tile_pixels: int = 1 << 30,
+    device: str = "cpu",
+) -> Engine:
+    runtime = Runtime(
+        device=torch.device(device),
+        precision=precision,
+        tile_pixels=tile_pixels,
+        batch_size=1,
+    )
+    return Engine(random_network(name), runtime)
+
+
+def noise(batch: int, height: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, 3, height, width, generator=generator)
+
+
+def worst_cosine(found: Tensor, expected: Tensor) -> float:
+    return float(F.cosine_similarity(found.float(), expected.float(), dim=-1).min())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(40, 48), (41, 47), (2, 3), (64, 2)])
+def test_folded_network_equals_the_plain_one(name: str, size: tuple[int, int]) -> None:
+    image = noise(2, *size)
+    expected = random_network(name)(image)
+    maps = make_engine(name)(image)
+    close = {"rtol": 0, "atol": 1e-4}
+    torch.testing.assert_close(maps.reliability, expected.reliability[:, 0], **close)
+    torch.testing.assert_close(
+        maps.repeatability, expected.repeatability[:, 0], **close
+    )
+    descriptors = F.normalize(maps.features, dim=-1).permute(0, 3, 1, 2)
+    torch.testing.assert_close(descriptors, expected.descriptors, **close)
+
+
+def test_the_network_is_not_modified() -> None:
+    network = random_network("fast_r2d2")
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    image = noise(1, 32, 32)
+    copy = image.clone()
+    Engine(network, resolve_runtime(EngineConfig(gpu=-1)))(image)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(image, copy)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_close_to_float32(name: str) -> None:
+    image = noise(1, 64, 80)
+    exact = make_engine(name)(image)
+    maps = make_engine(name, precision="bf16")(image)
+    assert maps.features.dtype == torch.bfloat16
+    assert maps.reliability.dtype == maps.repeatability.dtype == torch.float32
+    assert worst_cosine(maps.features, exact.features) > 0.995
+    for found, expected in (
+        (maps.reliability, exact.reliability),
+        (maps.repeatability, exact.repeatability),
+    ):
+        assert float((found - expected).abs().mean()) < 0.01
+
+
+def whole_and_tiled(
+    name: str, size: tuple[int, int], tile_pixels: int
+) -> tuple[FeatureMaps, FeatureMaps]:
+    image = noise(1, *size)
+    whole = make_engine(name)(image)
+    tiled = FeatureMaps(
+        features=torch.zeros_like(whole.features),
+        reliability=torch.full_like(whole.reliability, -1),
+        repeatability=torch.full_like(whole.repeatability, -1),
+    )
+    engine = make_engine(name, tile_pixels=tile_pixels)
+    for tile in engine.tiles(*size, MARGIN):
+        part = engine(image[:, :, tile.top : tile.bottom, tile.left : tile.right])
+        # everything within the margin must be right, not the inner part alone
+        top, left = max(tile.inner_top - MARGIN, 0), max(tile.inner_left - MARGIN, 0)
+        bottom, right = tile.inner_bottom + MARGIN, tile.inner_right + MARGIN
+        for whole_map, found, target in zip(
+            vars(whole).values(), vars(part).values(), vars(tiled).values()
+        ):
+            rows = slice(top, min(bottom, whole_map.shape[1]))
+            columns = slice(left, min(right, whole_map.shape[2]))
+            window = found[
+                :,
+                rows.start - tile.top : rows.stop - tile.top,
+                columns.start - tile.left : columns.stop - tile.left,
+            ]
+            torch.testing.assert_close(
+                window, whole_map[:, rows, columns], rtol=0, atol=1e-4
+            )
+            target[:, rows, columns] = window
+    return whole, tiled
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "size",
+    [(200, 210), (201, 211), (100, 260), (261, 99), (129, 129), (90, 183)],
+)
+def test_tiles_give_the_maps_of_the_whole_level(
+    name: str, size: tuple[int, int]
+) -> None:
+    whole, tiled = whole_and_tiled(name, size, 128 * 128)
+    for found, expected in zip(vars(tiled).values(), vars(whole).values()):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+SIZES = [1, 2, 33, 100, 127, 128, 129, 200, 333, 1001, 1500, 4000, 20001]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("tile_pixels", [128 * 128, 20_000, 65_536, 100_003, 1 << 20])
+def test_tiles_cover_each_pixel_once_within_the_limit(
+    name: str, tile_pixels: int
+) -> None:
+    engine = make_engine(name, tile_pixels=tile_pixels)
+    for height in SIZES:
+        for width in SIZES:
+            tiles = list(engine.tiles(height, width, MARGIN))
+            if height * width <= tile_pixels:
+                assert len(tiles) == 1
+            tops = sorted({(tile.inner_top, tile.inner_bottom) for tile in tiles})
+            lefts = sorted({(tile.inner_left, tile.inner_right) for tile in tiles})
+            assert len(tiles) == len(tops) * len(lefts)
+            for spans, length in ((tops, height), (lefts, width)):
+                assert spans[0][0] == 0 and spans[-1][1] == length
+                for (_, end), (start, _) in zip(spans, spans[1:]):
+                    assert end == start
+            for tile in tiles:
+                rows, columns = tile.bottom - tile.top, tile.right - tile.left
+                assert rows * columns <= tile_pixels
+                assert tile.top % engine.pixel_stride == 0
+                assert tile.left % engine.pixel_stride == 0
+                for reach, border in (
+                    (tile.inner_top - tile.top, tile.top == 0),
+                    (tile.inner_left - tile.left, tile.left == 0),
+                    (tile.bottom - tile.inner_bottom, tile.bottom == height),
+                    (tile.right - tile.inner_right, tile.right == width),
+                ):
+                    assert border or reach >= engine.halo + MARGIN
+
+
+def test_tiles_smaller_than_their_overlap_still_advance() -> None:
+    engine = make_engine("fast_r2d2", tile_pixels=16)
+    tiles = list(engine.tiles(9, 11, MARGIN))
+    areas = [
+        (tile.inner_bottom - tile.inner_top) * (tile.inner_right - tile.inner_left)
+        for tile in tiles
+    ]
+    assert sum(areas) == 9 * 11
+    assert min(areas) > 0
+
+
+def test_runtime_on_the_cpu() -> None:
+    runtime = resolve_runtime(
+        EngineConfig(gpu=-1, precision="bf16", tile_pixels=20_000, batch_size=8)
+    )
+    assert runtime.device == torch.device("cpu")
+    assert runtime.dtype == torch.bfloat16
+    assert runtime.tile_pixels == 20_000
+    assert runtime.batch_size == 1  # images go one by one on a CPU
+    automatic = resolve_runtime(EngineConfig(gpu=-1))
+    assert automatic.tile_pixels == 1 << 20
+    assert automatic.precision in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("supported, precision", [(True, "bf16"), (False, "fp32")])
+def test_automatic_precision_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, supported: bool, precision: Precision
+) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: supported, raising=False)
+    assert resolve_runtime(EngineConfig(gpu=-1)).precision == precision
+
+
+def test_fp16_is_refused_on_a_cpu() -> None:
+    with pytest.raises(ConfigError, match="--precision fp16"):
+        resolve_runtime(EngineConfig(gpu=-1, precision="fp16"))
+
+
+def test_a_gpu_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match="--gpu 99: found"):
+        resolve_runtime(EngineConfig(gpu=99))
+
+
+def test_without_a_gpu_the_cpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_runtime(EngineConfig()).device.type == "cpu"
+    with pytest.raises(ConfigError, match="--gpu 0: found 0 CUDA devices"):
+        resolve_runtime(EngineConfig(gpu=0))
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_cuda_is_close_to_the_cpu(name: str, precision: str) -> None:
+    image = noise(1, 96, 129)
+    expected = make_engine(name)(image)
+    maps = make_engine(name, precision=precision, device="cuda")(image.cuda())
+    assert maps.features.is_cuda
+    assert worst_cosine(maps.features.cpu(), expected.features) > 0.995
+    tolerance = 0.005 if precision == "fp32" else 0.1  # TF32 counts as fp32
+    torch.testing.assert_close(
+        maps.reliability.cpu(), expected.reliability, rtol=0, atol=tolerance
+    )
+    torch.testing.assert_close(
+        maps.repeatability.cpu(), expected.repeatability, rtol=0, atol=tolerance
+    )
+
+
+@needs_cuda
+def test_runtime_on_cuda() -> None:
+    runtime = resolve_runtime(EngineConfig(batch_size=3))
+    assert runtime.device.type == "cuda"
+    assert runtime.batch_size == 3
+    assert runtime.tile_pixels >= 1 << 20
+
+
+def test_keeping_the_heap_says_whether_it_could(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert keep_heap() is False

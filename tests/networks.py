@@ -1,0 +1,92 @@
+"""Networks with seeded random weights, and images whose maps have distinct maxima."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from r2d2_kapture.models.network import DenseNetwork
+from r2d2_kapture.models.registry import Architecture, build_network
+
+NAMES = ("r2d2", "fast_r2d2")
+
+
+def random_network(
+    name: str = "r2d2", *, width: int = 1, descriptor_dim: int = 16
+) -> DenseNetwork:
+    """An untrained network in evaluation mode whose maps vary from pixel to pixel.
+
+    The batch norms hold statistics of noise, disturbed at random, so that none is the
+    identity and activations stay near 1.
+    """
+    return copy.deepcopy(_random_network(name, width, descriptor_dim))
+
+
+@functools.cache
+def _random_network(name: str, width: int, descriptor_dim: int) -> DenseNetwork:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        network = build_network(
+            Architecture(name=name, width=width, descriptor_dim=descriptor_dim)
+        )
+        norms = [op for op in network.ops if isinstance(op, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = 1.0
+        noise = torch.randn(1, 3, 64, 64)
+        network.train()(noise)
+        for norm in norms:
+            norm.momentum = 0.1
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean += 0.2 * torch.randn_like(norm.running_mean)
+            norm.running_var *= 0.7 + 0.6 * torch.rand_like(norm.running_var)
+        last = [op for op in network.ops if isinstance(op, nn.Conv2d)][-1]
+        last.weight /= network.eval().ops(noise).std()
+        for head in (network.clf, network.sal):
+            head.weight.normal_(0, 0.25)
+    return network.eval().requires_grad_(False)
+
+
+def textured_image(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8: noise at three sizes, so that every scale has structure."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.zeros(1, 3, height, width)
+    for cell, strength in ((1, 20.0), (4, 40.0), (16, 40.0)):
+        coarse = torch.randn(
+            1, 3, height // cell + 2, width // cell + 2, generator=generator
+        )
+        image += strength * F.interpolate(
+            coarse, (height, width), mode="bicubic", align_corners=False
+        )
+    pixels: npt.NDArray[np.uint8] = (
+        (image[0] + 128).clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    )
+    return pixels
+
+
+def published_tensors(network: DenseNetwork) -> dict[str, torch.Tensor]:
+    """A state dict on its own storage, as a published checkpoint holds it."""
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def save_published(
+    path: Path,
+    state_dict: object,
+    net: object,
+    *,
+    zip_format: bool = True,
+    **extra: object,
+) -> Path:
+    """Write a pickled checkpoint of the published layout."""
+    torch.save(
+        {"net": net, "state_dict": state_dict, **extra},
+        path,
+        _use_new_zipfile_serialization=zip_format,
+    )
+    return path

@@ -1,0 +1,203 @@
+"""Imports point one way, and heavy or foreign packages stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import r2d2_kapture
+
+PACKAGE = Path(r2d2_kapture.__file__).resolve().parent
+CHECKOUT = PACKAGE.parent
+
+BASE = {"errors", "types", "coordinates", "config"}
+LIBRARY = {"core", "models", "matching", "io"}
+TASKS = {"extractors", "evaluation", "synthetic", "pictures"}
+ALLOWED = {
+    "errors": set(),
+    "coordinates": {"errors"},
+    "types": {"errors", "coordinates"},
+    "config": {"errors", "types", "coordinates"},
+    "models": BASE,
+    "core": BASE | {"models"},  # the engine runs a network
+    "matching": BASE,
+    "io": BASE,
+    "extractors": BASE | LIBRARY,
+    "evaluation": BASE | LIBRARY,
+    "synthetic": BASE | LIBRARY,
+    "pictures": BASE | LIBRARY,
+    "training": BASE | {"core", "models"},
+    "stages": BASE | LIBRARY | TASKS | {"training"},
+    "cli": BASE | LIBRARY | TASKS | {"training", "stages"},
+}
+"""What each part of the package may import of the others."""
+
+FORBIDDEN = {
+    "errors": {"torch", "kapture", "pycolmap"},
+    "types": {"torch", "kapture", "pycolmap"},
+    "config": {"torch", "kapture", "pycolmap", "jsonargparse"},
+    "io": {"torch", "jsonargparse"},
+    "core": {"kapture", "pycolmap", "jsonargparse"},
+    "models": {"kapture", "pycolmap", "jsonargparse"},
+    "matching": {"kapture", "pycolmap", "jsonargparse"},
+    "training": {"kapture", "pycolmap", "jsonargparse"},
+    "extractors": {"kapture", "pycolmap", "jsonargparse"},
+    "evaluation": {"jsonargparse"},
+    "stages": {"jsonargparse"},
+}
+"""What each part of the package may not import of others' packages."""
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path: Path) -> str:
+    """The sub-package or module right below the package; '' is the package itself."""
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full names of everything a module imports, anywhere in its text."""
+    package = ["r2d2_kapture", *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def identify(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", modules(), ids=identify)
+def test_imports_point_one_way(path: Path) -> None:
+    part = part_of(path)
+    if not part:
+        assert not list(imports_of(path)), "the package itself imports nothing"
+        return
+    assert part in ALLOWED, f"say in ALLOWED what {part} may import"
+    for name in imports_of(path):
+        root, _, rest = name.partition(".")
+        imported = rest.split(".")[0]
+        if root != "r2d2_kapture" or not imported or imported == "__version__":
+            continue
+        assert imported == part or imported in ALLOWED[part], f"imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=identify)
+def test_foreign_packages_stay_where_they_belong(path: Path) -> None:
+    forbidden = FORBIDDEN.get(part_of(path), set())
+    found = {name.partition(".")[0] for name in imports_of(path)}
+    assert not found & forbidden
+
+
+def test_only_the_command_line_parses_arguments() -> None:
+    for path in modules():
+        found = {name.partition(".")[0] for name in imports_of(path)}
+        if part_of(path) != "cli":
+            assert not found & {"argparse", "jsonargparse"}, path
+
+
+def test_the_walk_sees_every_kind_of_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    path = tmp_path / "io" / "a.py"
+    path.parent.mkdir()
+    path.write_text(
+        "import torch.nn as nn\n"
+        "from . import b\n"
+        "from .. import stages\n"
+        "from ..core.engine import Engine\n"
+        "def f():\n    from r2d2_kapture import cli\n"
+    )
+    assert list(imports_of(path)) == [
+        "torch.nn",
+        "r2d2_kapture.io.b",
+        "r2d2_kapture.stages",
+        "r2d2_kapture.core.engine.Engine",
+        "r2d2_kapture.cli",
+    ]
+
+
+def run_python(code: str) -> str:
+    """Run code in a fresh interpreter and return what it prints."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def loaded_after(modules: list[str], watched: list[str]) -> str:
+    return run_python(
+        f"import sys\nimport {', '.join(modules)}\n"
+        f"print(*sorted(set({watched!r}) & sys.modules.keys()))"
+    )
+
+
+def test_inference_loads_neither_kapture_nor_pycolmap() -> None:
+    inference = [
+        "r2d2_kapture.models.checkpoints",
+        "r2d2_kapture.core.engine",
+        "r2d2_kapture.extractors.r2d2",
+    ]
+    watched = ["kapture", "pycolmap", "jsonargparse", "matplotlib", "torch"]
+    assert loaded_after(inference, watched) == "torch"
+
+
+def test_settings_and_types_load_without_torch() -> None:
+    light = [f"r2d2_kapture.{name}" for name in sorted(BASE)]
+    assert loaded_after(light, ["torch", "kapture", "pycolmap"]) == ""
+
+
+def test_files_are_read_and_written_without_torch() -> None:
+    files = [f"r2d2_kapture.io.{path.stem}" for path in (PACKAGE / "io").glob("[!_]*")]
+    assert loaded_after(sorted(set(files)), ["torch"]) == ""
+
+
+@pytest.mark.parametrize(
+    "first, second", [("torch", "pycolmap"), ("pycolmap", "torch")]
+)
+def test_torch_and_pycolmap_work_in_either_order(first: str, second: str) -> None:
+    code = (
+        f"import {first}\nimport {second}\n"
+        "values = torch.linalg.svdvals(torch.eye(3) * 2)\n"
+        "rotation = pycolmap.Rotation3d([0, 0, 0, 1])\n"
+        "print(float(values.sum()), rotation.matrix().trace())"
+    )
+    assert run_python(code) == "6.0 3.0"
+
+
+def test_every_package_on_disk_is_installed() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(CHECKOUT / "setup.cfg", encoding="utf-8")
+    listed = setup["options"]["packages"].split()
+    if listed[0].startswith("find"):
+        return
+    on_disk = {
+        ".".join(path.parent.relative_to(CHECKOUT).parts)
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert on_disk <= set(listed)
+    elsewhere = dict(
+        line.split(" = ")
+        for line in setup["options"]["package_dir"].strip().split("\n")
+    )
+    for name in set(listed) - on_disk:
+        assert (CHECKOUT / elsewhere[name]).is_dir(), f"{name} is listed but not there"

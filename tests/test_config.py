@@ -1,0 +1,109 @@
+"""Bad settings are refused with the name of their flag."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pytest
+
+from r2d2_kapture.config import (
+    EngineConfig,
+    ExtractConfig,
+    PyramidConfig,
+    SelectionConfig,
+    require,
+)
+from r2d2_kapture.errors import ConfigError, R2D2KaptureError
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    "config, values, flag",
+    [
+        (PyramidConfig, {"scale_f": 1}, "--scale-f"),
+        (PyramidConfig, {"scale_f": 0.5}, "--scale-f"),
+        (PyramidConfig, {"scale_f": -2}, "--scale-f"),
+        (PyramidConfig, {"scale_f": NAN}, "--scale-f"),
+        (PyramidConfig, {"min_size": -1}, "--min-size"),
+        (PyramidConfig, {"min_size": 1025}, "--min-size"),
+        (PyramidConfig, {"max_size": 255}, "--max-size"),
+        (PyramidConfig, {"min_size": 0, "max_size": 0}, "--max-size"),
+        (PyramidConfig, {"min_scale": -0.1}, "--min-scale"),
+        (PyramidConfig, {"min_scale": 0.8, "max_scale": 0.5}, "--min-scale"),
+        (PyramidConfig, {"min_scale": NAN}, "--min-scale"),
+        (PyramidConfig, {"max_scale": 1.1}, "--max-scale"),
+        (PyramidConfig, {"max_scale": 0}, "--max-scale"),
+        (PyramidConfig, {"max_scale": NAN}, "--max-scale"),
+        (SelectionConfig, {"reliability_thr": -0.1}, "--reliability-thr"),
+        (SelectionConfig, {"reliability_thr": 1.1}, "--reliability-thr"),
+        (SelectionConfig, {"reliability_thr": NAN}, "--reliability-thr"),
+        (SelectionConfig, {"repeatability_thr": -0.1}, "--repeatability-thr"),
+        (SelectionConfig, {"repeatability_thr": 2}, "--repeatability-thr"),
+        (SelectionConfig, {"repeatability_thr": NAN}, "--repeatability-thr"),
+        (SelectionConfig, {"top_k": -1}, "--top-k"),
+        (EngineConfig, {"gpu": -2}, "--gpu"),
+        (EngineConfig, {"tile_pixels": 16383}, "--tile-pixels"),
+        (EngineConfig, {"tile_pixels": 0}, "--tile-pixels"),
+        (EngineConfig, {"tile_pixels": -1}, "--tile-pixels"),
+        (EngineConfig, {"batch_size": 0}, "--batch-size"),
+        (EngineConfig, {"batch_size": -3}, "--batch-size"),
+    ],
+)
+def test_bad_values_are_refused(config: Any, values: dict[str, Any], flag: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config(**values)
+    message = str(caught.value)
+    assert flag in message
+    assert "expected" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "config, values",
+    [
+        (PyramidConfig, {"scale_f": 1.001}),
+        (PyramidConfig, {"min_size": 0}),
+        (PyramidConfig, {"min_size": 1024, "max_size": 1024}),
+        (PyramidConfig, {"min_scale": 1, "max_scale": 1}),
+        (SelectionConfig, {"reliability_thr": 0, "repeatability_thr": 1}),
+        (SelectionConfig, {"top_k": 0}),
+        (EngineConfig, {"gpu": -1, "tile_pixels": 16384, "batch_size": 1}),
+        (EngineConfig, {"gpu": 7, "tile_pixels": "auto"}),
+    ],
+)
+def test_values_at_the_limits_are_accepted(config: Any, values: dict[str, Any]) -> None:
+    made = config(**values)
+    assert {name: getattr(made, name) for name in values} == values
+
+
+def test_defaults_are_those_of_the_published_extractor() -> None:
+    pyramid, selection = ExtractConfig().pyramid, ExtractConfig().selection
+    assert pyramid.scale_f**4 == pytest.approx(2)
+    assert (pyramid.min_size, pyramid.max_size) == (256, 1024)
+    assert (pyramid.min_scale, pyramid.max_scale) == (0, 1)
+    assert (selection.reliability_thr, selection.repeatability_thr) == (0.7, 0.7)
+    assert selection.top_k == 5000
+
+
+@pytest.mark.parametrize(
+    "config", [PyramidConfig, SelectionConfig, EngineConfig, ExtractConfig]
+)
+def test_settings_are_frozen_and_named(config: Any) -> None:
+    made = config()
+    name = dataclasses.fields(made)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, name, 1)
+    with pytest.raises(TypeError):
+        config(1)
+    assert made == config()
+
+
+def test_require_and_the_exception_tree() -> None:
+    require(True, "never seen")
+    with pytest.raises(R2D2KaptureError, match="--x: wrong"):
+        require(False, "--x: wrong")
+    with pytest.raises(ValueError):
+        require(False, "--x: wrong")
