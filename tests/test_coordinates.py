@@ -21,7 +21,7 @@ SIZES = [(4, 8), (100, 400), (33, 100), (7, 7), (1, 10), (539, 640)]
 
 @pytest.mark.parametrize("level, image", SIZES)
 def test_corrected_map_aligns_borders_and_centres(level: int, image: int) -> None:
-    """Pixel i covers [i - 1/2, i + 1/2]: a raster reaches from -1/2 to its size - 1/2."""
+    """Pixel i covers [i - 1/2, i + 1/2]: a raster spans -1/2 to its size - 1/2."""
     borders_and_centre = np.array([-0.5, level - 0.5, (level - 1) / 2])
     found = image_from_level(borders_and_centre, level, image, "corrected")
     np.testing.assert_allclose(found, [-0.5, image - 0.5, (image - 1) / 2])

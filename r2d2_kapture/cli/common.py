@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,7 +123,11 @@ def run_command(
 
 def finish(report: Report) -> int:
     """Print the report and tell the exit code."""
-    print(report.to_text())
+    try:
+        print(report.to_text(), flush=True)
+    except BrokenPipeError:
+        # the reader, such as head, has seen enough; keep Python quiet at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_SOME_FAILED if report.failed else EXIT_OK
 
 

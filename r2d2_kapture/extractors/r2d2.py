@@ -63,6 +63,13 @@ class Upload:
         return self.pixels
 
 
+def _copy_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream of its own for uploads, where there are streams."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 class R2D2Extractor:
     """Turns images into LocalFeatures with one network and one set of settings.
 
@@ -84,9 +91,7 @@ class R2D2Extractor:
         self.pyramid = pyramid
         self.selection = selection
         self.runtime = runtime
-        self._copies = (
-            torch.cuda.Stream(runtime.device) if runtime.device.type == "cuda" else None
-        )
+        self._copies = _copy_stream(runtime.device)
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> LocalFeatures:
         """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""

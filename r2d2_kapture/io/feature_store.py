@@ -21,7 +21,7 @@ import kapture.io.csv as kcsv
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.atomic import atomic_path, output_error, write_json_atomic
 from r2d2_kapture.io.kapture import check_relative_name
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
@@ -146,20 +146,18 @@ def _write_configs(feature_type: FeatureType) -> None:
     """Describe the rows for kapture: keypoints.txt and descriptors.txt."""
     name = feature_type.keypoints_type
     folders = feature_type.folders
-    kcsv.keypoints_to_file(
-        str(folders["keypoints"] / "keypoints.txt"),
-        kapture.Keypoints(name, np.float32, 3),
+    keypoints = kapture.Keypoints(name, np.float32, 3)
+    descriptors = kapture.Descriptors(
+        feature_type.descriptors_type,
+        np.float32,
+        feature_type.descriptor_dim,
+        name,
+        "L2",
     )
-    kcsv.descriptors_to_file(
-        str(folders["descriptors"] / "descriptors.txt"),
-        kapture.Descriptors(
-            feature_type.descriptors_type,
-            np.float32,
-            feature_type.descriptor_dim,
-            name,
-            "L2",
-        ),
-    )
+    with atomic_path(folders["keypoints"] / "keypoints.txt") as path:
+        kcsv.keypoints_to_file(str(path), keypoints)
+    with atomic_path(folders["descriptors"] / "descriptors.txt") as path:
+        kcsv.descriptors_to_file(str(path), descriptors)
 
 
 def _remove_partial(feature_type: FeatureType) -> None:

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r2d2_kapture.config import EngineConfig, Precision
-from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, resolve_runtime
 from r2d2_kapture.errors import ConfigError
 from tests.networks import NAMES, random_network
@@ -50,13 +49,14 @@ def test_folded_network_equals_the_plain_one(name: str, size: tuple[int, int]) -
     image = noise(2, *size)
     expected = random_network(name)(image)
     maps = make_engine(name)(image)
-    close = {"rtol": 0, "atol": 1e-4}
-    torch.testing.assert_close(maps.reliability, expected.reliability[:, 0], **close)
     torch.testing.assert_close(
-        maps.repeatability, expected.repeatability[:, 0], **close
+        maps.reliability, expected.reliability[:, 0], rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(
+        maps.repeatability, expected.repeatability[:, 0], rtol=0, atol=1e-4
     )
     descriptors = F.normalize(maps.features, dim=-1).permute(0, 3, 1, 2)
-    torch.testing.assert_close(descriptors, expected.descriptors, **close)
+    torch.testing.assert_close(descriptors, expected.descriptors, rtol=0, atol=1e-4)
 
 
 def test_the_network_is_not_modified() -> None:
@@ -240,10 +240,3 @@ def test_runtime_on_cuda() -> None:
     assert runtime.device.type == "cuda"
     assert runtime.batch_size == 3
     assert runtime.tile_pixels >= 1 << 20
-
-
-def test_keeping_the_heap_says_whether_it_could(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("sys.platform", "darwin")
-    assert keep_heap() is False

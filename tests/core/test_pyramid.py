@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,9 +18,9 @@ from r2d2_kapture.core.pyramid import (
 )
 
 
-def searched(height: int, width: int, **limits: float) -> list[tuple[int, int]]:
+def searched(height: int, width: int, **limits: Any) -> list[tuple[int, int]]:
     """(height, width) of the levels where keypoints are wanted."""
-    levels = plan_levels(height, width, PyramidConfig(**limits))  # type: ignore[arg-type]
+    levels = plan_levels(height, width, PyramidConfig(**limits))
     return [(level.height, level.width) for level in levels if level.searched]
 
 
@@ -106,7 +108,7 @@ def test_limits_of_scale_and_size() -> None:
     ],
 )
 def test_a_narrow_range_falls_back_to_the_largest_allowed_scale(
-    limits: dict[str, float], size: tuple[int, int]
+    limits: dict[str, Any], size: tuple[int, int]
 ) -> None:
     assert searched(1000, 4000, **limits) == [size]
 
@@ -119,9 +121,9 @@ def test_a_small_image_is_not_searched_above_the_largest_scale() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (37, 41), (2000, 3000)])
 @pytest.mark.parametrize("limits", [{}, {"min_size": 0}, {"max_scale": 0.3}])
 def test_levels_shrink_from_the_image(
-    size: tuple[int, int], limits: dict[str, float]
+    size: tuple[int, int], limits: dict[str, Any]
 ) -> None:
-    levels = plan_levels(*size, PyramidConfig(**limits))  # type: ignore[arg-type]
+    levels = plan_levels(*size, PyramidConfig(**limits))
     assert (levels[0].height, levels[0].width, levels[0].scale) == (*size, 1.0)
     assert any(level.searched for level in levels)
     for above, level in zip(levels, levels[1:]):

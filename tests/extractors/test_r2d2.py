@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from r2d2_kapture.config import PyramidConfig, SelectionConfig
+from r2d2_kapture.coordinates import ResizeMap
 from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.types import LocalFeatures
@@ -142,11 +143,12 @@ def test_whole_pixels_without_subpixel(name: str) -> None:
 def test_coordinates_follow_the_resize_map(name: str) -> None:
     """A single smaller level: both maps see the same maxima, shifted by a constant."""
     image = np.repeat(np.repeat(textured_image(40, 50), 4, axis=0), 4, axis=1)
-    limits = {"scale_f": 4, "min_size": 50, "max_size": 50}
-    for resize in ("corrected", "published"):
+    limits: dict[str, Any] = {"scale_f": 4, "min_size": 50, "max_size": 50}
+    resize_maps: tuple[ResizeMap, ...] = ("corrected", "published")
+    for resize in resize_maps:
         extract = make_extractor(
             name,
-            pyramid=PyramidConfig(coordinates=resize, **limits),  # type: ignore
+            pyramid=PyramidConfig(coordinates=resize, **limits),
             subpixel=False,
         )
         keypoints = extract(image).keypoints

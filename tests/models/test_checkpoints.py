@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_published_layout_with_a_defaultdict_and_module_prefix(
 ) -> None:
     history = collections.defaultdict(list)
     history["loss"].append(0.5)
-    state = collections.defaultdict(list)
+    state: dict[str, Any] = collections.defaultdict(list)
     state.update({f"module.{key}": value for key, value in tensors.items()})
     path = save_published(
         tmp_path / "a.pt", state, NET, zip_format=zip_format, train_history=history
@@ -149,7 +150,7 @@ class Runs:
     def __init__(self, function: object, argument: str) -> None:
         self.call = (function, (argument,))
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[object, tuple[str]]:
         return self.call
 
 

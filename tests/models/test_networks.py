@@ -63,7 +63,7 @@ def test_width_and_dimension_reach_the_layers(name: str, width: int, dim: int) -
 
 
 def test_published_network_has_its_published_number_of_weights() -> None:
-    """Revaud et al., NeurIPS 2019, table 2: 0.5 million for R2D2, 1.0 for the big one."""
+    """Revaud et al., NeurIPS 2019: 0.5 million, and 1.0 for the big one."""
     for width, millions in ((4, 0.5), (6, 1.0)):
         network = build_network(Architecture(name="r2d2", width=width))
         count = sum(parameter.numel() for parameter in network.parameters())
