@@ -93,8 +93,8 @@ class EngineConfig:
         gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
             where there is one and the CPU elsewhere.
         tile_pixels: pixels above which a level is cut into tiles that overlap by the
-            receptive field; ``auto`` is 1 megapixel on the CPU (about 1 GiB) and what
-            fits on a GPU.
+            receptive field; ``auto`` is 1 megapixel on the CPU in bf16 and half of
+            that in fp32 (layers of 256 MiB), and what fits on a GPU.
         batch_size: images of equal size that share one pass on a GPU; on the CPU
             images go one by one, which is as fast and keeps outputs identical.
     """

@@ -38,7 +38,7 @@ class WriteBehind:
     """One writer thread: calls run in order, at most ``backlog`` wait.
 
     The first failure is raised by the next call, or at the end of the block. When the
-    block itself fails, calls not yet begun are dropped.
+    block itself fails, the calls that wait still run: what was computed is kept.
     """
 
     def __init__(self, backlog: int = 4) -> None:
@@ -63,7 +63,7 @@ class WriteBehind:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=error is not None)
+        self._pool.shutdown(wait=True)
         if error is None:
             for future in self._pending:
                 future.result()

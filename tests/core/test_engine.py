@@ -5,14 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from r2d2_kapture.config import EngineConfig, Precision
-from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, resolve_runtime
+from r2d2_kapture.core.engine import (
+    Engine,
+    FeatureMaps,
+    Runtime,
+    fold_layers,
+    resolve_runtime,
+)
 from r2d2_kapture.errors import ConfigError
 from tests.networks import NAMES, random_network
 
 MARGIN = 2
+ON_THE_CPU = EngineConfig(gpu=-1, precision="fp32")
 needs_cuda = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device"
 )
@@ -57,6 +64,21 @@ def test_folded_network_equals_the_plain_one(name: str, size: tuple[int, int]) -
     )
     descriptors = F.normalize(maps.features, dim=-1).permute(0, 3, 1, 2)
     torch.testing.assert_close(descriptors, expected.descriptors, rtol=0, atol=1e-4)
+
+
+def test_batch_norms_with_weights_of_their_own_are_folded() -> None:
+    norm = nn.BatchNorm2d(5)
+    generator = torch.Generator().manual_seed(0)
+    for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        assert values is not None
+        values.data = torch.rand(5, generator=generator) + 0.5
+    ops = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2))
+    ops.eval().requires_grad_(False)
+    image = noise(1, 8, 10)
+    found = image.to(memory_format=torch.channels_last)
+    for layer in fold_layers(ops, resolve_runtime(ON_THE_CPU)):
+        found = layer(found)
+    torch.testing.assert_close(found, ops(image), rtol=0, atol=1e-5)
 
 
 def test_the_network_is_not_modified() -> None:

@@ -273,6 +273,16 @@ def test_blank_images_are_extracted(name: str, value: int, threshold: float) -> 
         assert len(features) == 0
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_scores_come_by_level_row_and_column(name: str) -> None:
+    image = np.full((100, 121, 3), 200, np.uint8)
+    features = make_extractor(name, subpixel=False)(image)
+    x, y = features.keypoints.T
+    places = list(zip(-features.scores, features.scales, y, x))
+    assert len(np.unique(features.scores)) < len(features) / 2
+    assert places == sorted(places)
+
+
 @pytest.mark.parametrize("layout", ["flipped", "strided", "read-only", "Fortran"])
 def test_the_layout_in_memory_does_not_matter(layout: str) -> None:
     plain = textured_image(64, 80)
