@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from r2d2_kapture.coordinates import ResizeMap
 from r2d2_kapture.errors import ConfigError
@@ -15,6 +15,12 @@ def require(condition: bool, message: str) -> None:
     """Raise ConfigError with ``message`` unless ``condition`` holds."""
     if not condition:
         raise ConfigError(message)
+
+
+def require_choice(flag: str, value: object, choices: Any) -> None:
+    """Raise ConfigError unless ``value`` is one of a Literal's."""
+    listed = get_args(choices)
+    require(value in listed, f"{flag}: found {value!r}, expected one of {listed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,7 @@ class PyramidConfig:
     coordinates: ResizeMap = "corrected"
 
     def __post_init__(self) -> None:
+        require_choice("--coordinates", self.coordinates, ResizeMap)
         require(
             self.scale_f > 1, f"--scale-f: found {self.scale_f}, expected a factor > 1"
         )
@@ -105,6 +112,7 @@ class EngineConfig:
     batch_size: int = 1
 
     def __post_init__(self) -> None:
+        require_choice("--precision", self.precision, Precision)
         require(
             self.gpu is None or self.gpu >= -1,
             f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",

@@ -72,8 +72,8 @@ def principal_point_origin(
     pixel and (W / 2, H / 2) from its corner. Anything else is not telling: None.
     """
     middle = np.asarray(image_size, dtype=np.float64) / 2
-    if np.allclose(principal_point, middle, atol=1e-6):
+    if np.allclose(principal_point, middle, rtol=0, atol=1e-6):
         return "corner"
-    if np.allclose(principal_point, middle - HALF_PIXEL, atol=1e-6):
+    if np.allclose(principal_point, middle - HALF_PIXEL, rtol=0, atol=1e-6):
         return "center"
     return None

@@ -23,6 +23,8 @@ NAN = math.nan
 @pytest.mark.parametrize(
     "config, values, flag",
     [
+        (PyramidConfig, {"coordinates": "colmap"}, "--coordinates"),
+        (EngineConfig, {"precision": "int8"}, "--precision"),
         (PyramidConfig, {"scale_f": 1}, "--scale-f"),
         (PyramidConfig, {"scale_f": 0.5}, "--scale-f"),
         (PyramidConfig, {"scale_f": -2}, "--scale-f"),

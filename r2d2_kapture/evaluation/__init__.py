@@ -1,0 +1,1 @@
+"""How good features and poses are: protocols of the field, on plain arrays."""

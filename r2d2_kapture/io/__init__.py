@@ -1,0 +1,1 @@
+"""Files: images, datasets, feature formats. Nothing here imports torch."""

@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def extract_images(
         disable=None if options.progress is None else not options.progress,
     )
     loading = read_ahead(paths, lambda name: read_rgb(paths[name]), options.workers)
-    with bar, WriteBehind() as write_behind:
+    with bar, closing(loading), WriteBehind() as write_behind:
         batches = _equal_sizes(
             _loaded(loading, tally, options.strict), extractor.runtime.batch_size
         )
@@ -177,12 +178,13 @@ def _equal_sizes(
     """Group neighbours of one size, at most ``batch_size`` together."""
     batch: list[tuple[str, Image]] = []
     for name, image in images:
-        if batch and (
-            len(batch) == batch_size or batch[0][1].shape[:2] != image.shape[:2]
-        ):
+        if batch and batch[0][1].shape[:2] != image.shape[:2]:
             yield batch
             batch = []
         batch.append((name, image))
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
     if batch:
         yield batch
 

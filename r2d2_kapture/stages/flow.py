@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import ParamSpec, TypeVar
@@ -15,7 +15,7 @@ P = ParamSpec("P")
 
 def read_ahead(
     items: Iterable[Item], load: Callable[[Item], Loaded], workers: int
-) -> Iterator[tuple[Item, Future[Loaded]]]:
+) -> Generator[tuple[Item, Future[Loaded]], None, None]:
     """Load items in threads, in order, at most ``workers + 1`` ahead of the reader.
 
     Yields:
