@@ -67,6 +67,7 @@ def settings(top_k: int = 5000) -> dict[str, ExtractConfig]:
 
     return {
         "published, fp32": config("published", False, "fp32"),
+        "published, bf16": config("published", False, "bf16"),
         "published + sub-pixel, bf16": config("published", True, "bf16"),
         "corrected, bf16": config("corrected", False, "bf16"),
         "default, bf16": config("corrected", True, "bf16"),

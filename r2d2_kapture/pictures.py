@@ -66,7 +66,9 @@ def draw_keypoints(
     count = f"{len(features)} keypoints"
     if len(features) > max_keypoints:
         count += f", best {max_keypoints} drawn"
-    axes.set_title(f"{title}: {count}" if title else count, fontsize=11)
+    axes.set_title(
+        f"{title}: {count}" if title else count, fontsize=11, parse_math=False
+    )
     add_score_bar(figure, [axes], colors)
     save(figure, path)
 
@@ -135,7 +137,7 @@ def draw_overview(
         axes = figure.add_subplot(rows, columns, number)
         show_image(axes, faded(image))
         add_keypoints(axes, features, colors, max_keypoints, OVERVIEW_CIRCLES)
-        axes.set_title(f"{title} ({len(features)})", fontsize=9)
+        axes.set_title(f"{title} ({len(features)})", fontsize=9, parse_math=False)
     add_score_bar(figure, figure.axes, colors)
     save(figure, path)
 

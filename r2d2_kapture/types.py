@@ -88,6 +88,12 @@ class Failure:
     name: str
     reason: str
 
+    def to_text(self) -> str:
+        """The reason, led by the name unless it begins with it."""
+        if self.reason.startswith(self.name):
+            return self.reason
+        return f"{self.name}: {self.reason}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
@@ -120,6 +126,6 @@ class Report:
             f"{len(self.failed)} failed in {self.seconds:.1f} s"
         ]
         lines += [f"  {key}: {value}" for key, value in self.details.items()]
-        lines += [f"  failed: {item.name}: {item.reason}" for item in self.failed]
+        lines += [f"  failed: {item.to_text()}" for item in self.failed]
         lines += [f"  output: {path}" for path in self.outputs]
         return "\n".join(lines)

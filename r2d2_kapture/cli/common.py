@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -20,6 +22,7 @@ from r2d2_kapture.types import Report
 
 Settings = TypeVar("Settings")
 
+SETTINGS_NAME = "extract_config.yaml"
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -38,7 +41,7 @@ def make_parser(command: str, description: str, example: str) -> ArgumentParser:
         "--config",
         action="config",
         help="YAML file of the settings below, or the name of a preset of configs/; "
-        "flags that follow it win",
+        "flags win over it",
     )
     return parser
 
@@ -71,7 +74,7 @@ def settings_from(namespace: Namespace, settings: type[Settings]) -> Settings:
 
 
 def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
-    """Replace the name of a preset after ``--config`` by its file.
+    """Put ``--config`` first, so that flags win, and find the file of a preset.
 
     Args:
         arguments: of the command line.
@@ -80,14 +83,16 @@ def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
     Raises:
         ConfigError: neither a file nor a preset.
     """
-    resolved = list(arguments)
-    for i, argument in enumerate(resolved):
-        if argument == "--config" and i + 1 < len(resolved):
-            resolved[i + 1] = str(_preset(resolved[i + 1], folder))
-        elif argument.startswith("--config="):
-            name = argument.removeprefix("--config=")
-            resolved[i] = f"--config={_preset(name, folder)}"
-    return resolved
+    configs, others = [], list(arguments)
+    while "--config" in others[:-1]:
+        i = others.index("--config")
+        configs.append(others.pop(i + 1))
+        others.pop(i)
+    configs += [
+        a.removeprefix("--config=") for a in others if a.startswith("--config=")
+    ]
+    others = [a for a in others if not a.startswith("--config=")]
+    return [f"--config={_preset(name, folder)}" for name in configs] + others
 
 
 def _preset(name: str, folder: str) -> Path:
@@ -110,11 +115,18 @@ def run_command(
 ) -> int:
     """Run a command: expected failures become one line, and an exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    if isinstance(sys.stdout, TextIOWrapper):
+        # names of files may hold bytes that the terminal's encoding cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     keep_heap()
     try:
         return command(list(sys.argv[1:] if arguments is None else arguments))
-    except R2D2KaptureError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except (R2D2KaptureError, OSError, UnicodeError, MemoryError) as error:
+        text = (
+            ascii(str(error))[1:-1] if isinstance(error, UnicodeError) else str(error)
+        )
+        line = " ".join(text.split()) or type(error).__name__
+        print(f"error: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
@@ -131,7 +143,7 @@ def finish(report: Report) -> int:
     return EXIT_SOME_FAILED if report.failed else EXIT_OK
 
 
-def dump_settings(parser: ArgumentParser, namespace: Namespace) -> str:
-    """The resolved settings as YAML, to be kept beside the output."""
-    text: Any = parser.dump(namespace, skip_validation=True)
-    return str(text)
+def dump_settings(namespace: Namespace, classes: Sequence[type]) -> str:
+    """The resolved fields of settings dataclasses as YAML that ``--config`` takes."""
+    names = [f.name for c in classes for f in dataclasses.fields(c)]
+    return "".join(f"{name}: {json.dumps(namespace[name])}\n" for name in names)

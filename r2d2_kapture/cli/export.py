@@ -9,6 +9,12 @@ from r2d2_kapture.cli.common import finish, make_parser, run_command
 from r2d2_kapture.io.colmap_db import CameraOrigin
 from r2d2_kapture.stages import export
 
+DEFAULT_OUTPUTS = {
+    "colmap-db": "colmap.db",
+    "h5": "features.h5",
+    "colmap-text": "colmap_text",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
@@ -33,7 +39,10 @@ def _command(arguments: list[str]) -> int:
         "origin, matches; h5: features file of hloc; colmap-text: one file an image",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="file, or folder for colmap-text"
+        "--output",
+        type=Path | None,
+        help="file, or folder for colmap-text; by default colmap.db, features.h5 or "
+        "colmap_text in the dataset",
     )
     parser.add_argument(
         "--keypoints-type", type=str | None, help="by default the only one there is"
@@ -56,7 +65,8 @@ def _command(arguments: list[str]) -> int:
     report = export.run(
         kapture_root=namespace.kapture_root,
         to=namespace.to,
-        output=namespace.output,
+        output=namespace.output
+        or namespace.kapture_root / DEFAULT_OUTPUTS[namespace.to],
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
         camera_origin=namespace.camera_origin,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
+    SETTINGS_NAME,
     dump_settings,
     finish,
     make_parser,
@@ -14,6 +15,7 @@ from r2d2_kapture.cli.common import (
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
+    EXTRACTION_SETTINGS,
     PRESETS,
     add_extraction_flags,
     add_run_flags,
@@ -25,8 +27,6 @@ from r2d2_kapture.cli.extraction_flags import (
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.stages import extract
-
-SETTINGS_NAME = "extract_config.yaml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,7 +82,7 @@ def _command(arguments: list[str]) -> int:
         options=run_options(namespace),
     )
     write_text_atomic(
-        report.outputs[0] / SETTINGS_NAME, dump_settings(parser, namespace)
+        report.outputs[0] / SETTINGS_NAME, dump_settings(namespace, EXTRACTION_SETTINGS)
     )
     return finish(report)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
+    SETTINGS_NAME,
+    dump_settings,
     finish,
     make_parser,
     resolve_presets,
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
+    EXTRACTION_SETTINGS,
     PRESETS,
     add_extraction_flags,
     add_run_flags,
@@ -22,6 +25,7 @@ from r2d2_kapture.cli.extraction_flags import (
     run_options,
 )
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.io.images import list_images
 from r2d2_kapture.io.plain_files import FileFormat
 from r2d2_kapture.stages import extract_files
@@ -55,8 +59,8 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--image-root",
         type=Path | None,
-        help="folder that image names are relative to; by default the deepest one that "
-        "holds all images",
+        help="folder that the names of outputs are relative to; by default the one of "
+        "the first run into --output-dir, which is the deepest that holds all images",
     )
     parser.add_argument(
         "--format",
@@ -86,6 +90,11 @@ def _command(arguments: list[str]) -> int:
         image_root=namespace.image_root,
         options=run_options(namespace),
     )
+    if namespace.output_dir is not None:
+        write_text_atomic(
+            namespace.output_dir / SETTINGS_NAME,
+            dump_settings(namespace, EXTRACTION_SETTINGS),
+        )
     return finish(report)
 
 

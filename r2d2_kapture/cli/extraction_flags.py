@@ -20,6 +20,7 @@ from r2d2_kapture.models.checkpoints import (
 from r2d2_kapture.stages.extract import RunOptions
 
 PRESETS = "extract"
+EXTRACTION_SETTINGS = (PyramidConfig, SelectionConfig, EngineConfig)
 
 
 def add_extraction_flags(parser: ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def add_extraction_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--list-models", action="store_true", help="list the bundled models and stop"
     )
-    for settings in (PyramidConfig, SelectionConfig, EngineConfig):
+    for settings in EXTRACTION_SETTINGS:
         add_settings(parser, settings)
 
 

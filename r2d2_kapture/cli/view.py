@@ -19,6 +19,7 @@ from r2d2_kapture.cli.extraction_flags import (
     extract_config,
     list_models,
 )
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images import list_images
 from r2d2_kapture.stages import view
 
@@ -37,7 +38,7 @@ def _command(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "images",
-        nargs="+",
+        nargs="*",
         type=str,
         help="image files, folders, glob patterns, or .txt files with one path a line",
     )
@@ -54,6 +55,8 @@ def _command(arguments: list[str]) -> int:
     if namespace.list_models:
         print(list_models())
         return EXIT_OK
+    if not namespace.images:
+        raise ConfigError("no image given, expected files, folders or patterns")
     report = view.run(
         extract_config(namespace),
         images=list_images(namespace.images),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,10 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
 
 Layer = Callable[[Tensor], Tensor]
+
+NARROW_PIXELS = 32
+"""Side below which a CPU computes in float32: oneDNN 3.12 crashes the process on
+bfloat16 convolutions whose dilation reaches beyond the image (10x7 pixels, say)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,8 @@ def _auto_tile_pixels(device: torch.device, precision: str) -> int:
     if device.type == "cpu":
         return megapixel // 2 if precision == "fp32" else megapixel
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return max(megapixel, min(free_bytes >> 12, 32 * megapixel))
+    # 128 channels of 8 megapixels stay below the 2^31 elements that kernels index
+    return max(megapixel, min(free_bytes >> 12, 8 * megapixel))
 
 
 class Engine:
@@ -145,6 +152,12 @@ class Engine:
         self.pixel_stride = network.pixel_stride
         self.descriptor_dim = network.descriptor_dim
         self._layers = fold_layers(network.ops, runtime)
+        exact = dataclasses.replace(runtime, precision="fp32")
+        self._narrow_layers = (
+            fold_layers(network.ops, exact)
+            if runtime.device.type == "cpu" and runtime.precision != "fp32"
+            else None
+        )
         reliable = network.clf.weight[1] - network.clf.weight[0]
         heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
         reliable_bias = torch.diff(_tensor(network.clf.bias))
@@ -159,11 +172,13 @@ class Engine:
         Args:
             images: (B, 3, H, W) float32 on the engine's device, normalised RGB.
         """
-        features = images.to(
-            dtype=self.runtime.dtype, memory_format=torch.channels_last
-        )
-        for layer in self._layers:
-            features = layer(features)
+        layers, dtype = self._layers, self.runtime.dtype
+        if self._narrow_layers is not None and min(images.shape[2:]) < NARROW_PIXELS:
+            layers, dtype = self._narrow_layers, torch.float32
+        features = images.to(dtype=dtype, memory_format=torch.channels_last)
+        with _true_float32(images.device):
+            for layer in layers:
+                features = layer(features)
         features = features.permute(0, 2, 3, 1).contiguous()
         reliability, repeatability = self._confidences(features)
         return FeatureMaps(
@@ -174,7 +189,7 @@ class Engine:
         """Both heads in one product, over slices that stay in the cache."""
         flat = features.view(-1, features.shape[-1])
         logits = torch.empty(len(flat), 2, device=flat.device)
-        rows = len(flat) if flat.is_cuda else 8192
+        rows = 1 << 20 if flat.is_cuda else 8192
         for start in range(0, len(flat), max(rows, 1)):
             part = flat[start : start + rows].float()
             torch.addmm(
@@ -196,7 +211,11 @@ class Engine:
         stride = self.pixel_stride
         overlap = -(-(self.halo + margin) // stride) * stride
         rows, columns = _tile_shape(
-            height, width, self.runtime.tile_pixels, overlap, stride
+            height,
+            width,
+            max(self.runtime.tile_pixels // self.runtime.batch_size, 128 * 128),
+            overlap,
+            stride,
         )
         for top in range(0, height, rows):
             for left in range(0, width, columns):
@@ -211,6 +230,16 @@ class Engine:
                     inner_bottom=bottom,
                     inner_right=right,
                 )
+
+
+def _true_float32(device: torch.device) -> AbstractContextManager[object]:
+    """Keep cuDNN from computing float32 in TF32, whose 10 bits break parity."""
+    if device.type != "cuda":
+        return nullcontext()
+    manager: AbstractContextManager[object] = torch.backends.cudnn.flags(
+        enabled=True, allow_tf32=False
+    )
+    return manager
 
 
 def _tile_shape(

@@ -113,6 +113,7 @@ def normalize_rgb(pixels: Tensor) -> Tensor:
     """
     mean = torch.tensor([0.485, 0.456, 0.406], device=pixels.device)
     deviation = torch.tensor([0.229, 0.224, 0.225], device=pixels.device)
-    images = pixels.permute(0, 3, 1, 2).to(torch.float32, copy=True)
-    images = images.contiguous().div_(255)
+    count, height, width, channels = pixels.shape
+    images = torch.empty((count, channels, height, width), device=pixels.device)
+    images.copy_(pixels.permute(0, 3, 1, 2)).div_(255)
     return images.sub_(mean.view(1, 3, 1, 1)).div_(deviation.view(1, 3, 1, 1))

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from r2d2_kapture.coordinates import HALF_PIXEL
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
@@ -130,10 +132,8 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     peak &= determinant > 1e-5 * (hxx + hyy) ** 2  # a ridge has curvature across only
     safe = torch.where(peak, determinant, torch.ones_like(determinant))
     offsets = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=1)
-    limit = 1 / 2
-    return torch.where(
-        peak[:, None], (offsets / safe[:, None]).clamp(-limit, limit), 0.0
-    )
+    offsets = (offsets / safe[:, None]).clamp(-HALF_PIXEL, HALF_PIXEL)
+    return torch.where(peak[:, None], offsets, 0.0)
 
 
 def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:

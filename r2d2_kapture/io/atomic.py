@@ -67,10 +67,12 @@ def write_bytes_atomic(path: Path, data: bytes) -> None:
 def write_text_atomic(path: Path, text: str) -> None:
     """Write a whole UTF-8 text at once, line ends as they are.
 
+    Bytes of file names that are not UTF-8 are written as escapes.
+
     Raises:
         OutputError: the file system refused.
     """
-    write_bytes_atomic(path, text.encode("utf-8"))
+    write_bytes_atomic(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json_atomic(path: Path, obj: Any) -> None:

@@ -187,6 +187,11 @@ def colmap_camera(
     """
     width, height, *params = sensor.camera_params
     model = sensor.camera_type.name
+    if not (np.isfinite([width, height, *params]).all() and min(width, height) >= 1):
+        raise DatasetError(
+            f"camera {sensor.sensor_params}: expected a size of 1 pixel or more and "
+            "finite parameters; correct sensors.txt"
+        )
     if model == UNKNOWN_CAMERA:  # COLMAP's principal point is the middle, in its origin
         return pycolmap.Camera.create_from_model_name(
             camera_id,
@@ -373,7 +378,13 @@ def _rigid3d(pose: kapture.PoseTransform, owner: str) -> pycolmap.Rigid3d:
             f"{owner}: the pose is incomplete, expected a rotation and a translation; "
             "correct rigs.txt"
         )
-    w, x, y, z = np.array(pose.r_raw) / np.linalg.norm(pose.r_raw)
+    norm = np.linalg.norm(pose.r_raw)
+    if not (np.isfinite([norm, *pose.t_raw]).all() and norm > 0):
+        raise DatasetError(
+            f"{owner}: found rotation {pose.r_raw} and translation {pose.t_raw}, "
+            "expected finite numbers and a rotation; correct rigs.txt"
+        )
+    w, x, y, z = np.array(pose.r_raw) / norm
     rotation = pycolmap.Rotation3d(np.array([x, y, z, w]))
     return pycolmap.Rigid3d(rotation, np.array(pose.t_raw))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -124,14 +126,25 @@ class FeatureReader:
         return self.dataset.data.keypoints[self.keypoints_type]
 
     def _read(self, read: Any, path: Any, config: Any, image: str) -> Array:
+        row_bytes = config.dsize * np.dtype(config.dtype).itemsize
+        expected = (
+            f"{image}: expected {config.type_name} as rows of {config.dsize} "
+            f"{config.dtype.__name__}"
+        )
         try:
-            rows = read(path, config.dtype, config.dsize)
+            # numpy would drop a last, broken row of a file
+            if isinstance(path, str) and os.path.getsize(path) % row_bytes:
+                raise FeatureFormatError(
+                    f"{expected}, found {os.path.getsize(path)} bytes; extract it again"
+                )
+            rows = np.array(read(path, config.dtype, config.dsize), dtype=np.float32)
         except (OSError, ValueError, KeyError) as error:
             raise FeatureFormatError(
-                f"{image}: {config.type_name} cannot be read as rows of "
-                f"{config.dsize} {config.dtype.__name__} ({error}); extract it again"
+                f"{expected} ({error}); extract it again"
             ) from error
-        return np.array(rows, dtype=np.float32)
+        if not np.isfinite(rows).all():
+            raise FeatureFormatError(f"{expected}, found NaN or infinity")
+        return rows
 
 
 @contextmanager
@@ -153,7 +166,11 @@ def open_features(
         DatasetError: the type is not there, there are several, or a name is unsafe.
     """
     check_dataset(root)
-    with kcsv.get_all_tar_handlers(str(root)) as tars:
+    try:
+        handlers = kcsv.get_all_tar_handlers(str(root))
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(f"{root}: an archive cannot be read: {error}") from error
+    with handlers as tars:
         dataset = open_dataset(root, tars)
         keypoints = _choose(root, "keypoints", dataset.data.keypoints, keypoints_type)
         descriptors = None

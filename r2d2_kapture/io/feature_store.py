@@ -7,6 +7,7 @@ hold type and width. An image is complete when both files exist and agree on the
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import tarfile
@@ -22,7 +23,7 @@ import numpy as np
 
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.atomic import atomic_path, output_error, write_json_atomic
-from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.kapture import PARTIAL_FOLDER, check_relative_name
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
 from r2d2_kapture.io.manifest import Manifest, read_manifest
@@ -30,7 +31,6 @@ from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
 SUFFIXES = {"keypoints": ".kpt", "descriptors": ".desc"}
-PARTIAL_FOLDER = ".partial"
 END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
@@ -54,9 +54,15 @@ class FeatureType:
 
     def __post_init__(self) -> None:
         for name in (self.keypoints_type, self.descriptors_type):
-            if name in ("", ".", "..") or any(c in name for c in "/\\,\n\0"):
+            if (
+                name != name.strip()
+                or not name.isprintable()
+                or name[:1] in ("", ".", "#")
+                or any(character in name for character in "/\\,")
+            ):
                 raise DatasetError(
-                    f"feature type '{name}': expected a folder name without / \\ or ,"
+                    f"feature type {name!r}: expected a folder name without / \\ or , "
+                    "that does not begin with . or #"
                 )
 
     def folder(self, kind: str) -> Path:
@@ -100,7 +106,8 @@ def open_feature_writer(
     with ExitStack() as stack:
         for folder in feature_type.folders.values():
             stack.enter_context(exclusive(folder))
-            if force:
+        if force:
+            for folder in feature_type.folders.values():
                 _clear(folder)
         for kind, folder in feature_type.folders.items():
             _claim(folder, kind, feature_type, manifest)
@@ -118,6 +125,15 @@ def _claim(
 ) -> None:
     """Compare with the manifest that is there, or leave ours."""
     way_out = f"choose another --{kind}-type, or --force to redo them"
+    if kind == "descriptors":
+        # descriptors belong to one type of keypoints
+        manifest = dataclasses.replace(
+            manifest,
+            settings={
+                **manifest.settings,
+                "keypoints_type": feature_type.keypoints_type,
+            },
+        )
     archive = folder / f"{kind}.tar"
     existing = read_manifest(folder / MANIFEST_NAME)
     if existing is None:
@@ -162,7 +178,10 @@ def _write_configs(feature_type: FeatureType) -> None:
 
 def _remove_partial(feature_type: FeatureType) -> None:
     for folder in feature_type.folders.values():
-        shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
+        partial = folder / PARTIAL_FOLDER
+        if partial.is_symlink():
+            partial.unlink()
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _rows(features: LocalFeatures) -> dict[str, bytes]:
@@ -197,11 +216,17 @@ class _FolderWriter:
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():
             path = self._path(kind, image)
-            partial = self._type.folder(kind) / PARTIAL_FOLDER / "rows.tmp"
+            folder = self._type.folder(kind)
+            partial = folder / PARTIAL_FOLDER / "rows.tmp"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.parent.resolve().is_relative_to(folder.resolve()):
+                    raise OutputError(
+                        f"{path.parent}: a link that leaves {folder}; remove it"
+                    )
                 partial.parent.mkdir(exist_ok=True)
-                with open(partial, "wb") as file:
+                partial.unlink(missing_ok=True)
+                with open(partial, "xb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
@@ -348,11 +373,23 @@ def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 def _clear(folder: Path) -> None:
-    """Remove everything of a feature type but its lock."""
-    for path in folder.iterdir():
-        if path.name == LOCK_NAME:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+    """Remove everything of a feature type but its lock.
+
+    Raises:
+        OutputError: the folder is a link to elsewhere, or cannot be emptied.
+    """
+    if folder.is_symlink():
+        raise OutputError(
+            f"{folder}: a link to {folder.resolve()}, which --force would empty; "
+            "remove the link, or choose another feature type"
+        )
+    try:
+        for path in folder.iterdir():
+            if path.name == LOCK_NAME:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise output_error(folder, error) from error

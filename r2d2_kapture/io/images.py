@@ -26,6 +26,9 @@ from r2d2_kapture.errors import DatasetError, ImageError
 RGBArray = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "PPM", "BMP", "GIF", "JPEG2000")
+PICTURE_SUFFIXES = (".keypoints.png", ".maps.png")
+"""Endings of what kapture_r2d2_view draws; folders and patterns leave them out."""
+
 SUFFIXES = frozenset(
     ".jpg .jpeg .png .ppm .pgm .tif .tiff .bmp .webp .gif .jp2".split()
 )
@@ -227,7 +230,13 @@ def _paths_of(pattern: str) -> list[Path]:
 def _matching(folder: Path, glob_pattern: str, named: str) -> list[Path]:
     names = glob.iglob(glob_pattern, root_dir=folder, recursive=True)
     paths = sorted(folder / name for name in names)
-    images = [p for p in paths if p.suffix.lower() in SUFFIXES and p.is_file()]
+    images = [
+        path
+        for path in paths
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.endswith(PICTURE_SUFFIXES)
+        and path.is_file()
+    ]
     if not images:
         raise DatasetError(
             f"{named}: found no image, expected files of type "

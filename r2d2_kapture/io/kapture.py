@@ -18,6 +18,8 @@ from kapture.io.tar import TarCollection
 from r2d2_kapture.errors import DatasetError
 
 FORMAT_HEADER = "# kapture format: 1.1"
+PARTIAL_FOLDER = ".partial"
+"""Inside a feature type, where rows lie until they are whole; no image's folder."""
 FEATURE_DTYPES = ("float32", "float64", "int32", "uint8")
 FEATURE_KINDS = {
     "keypoints": kapture.Keypoints,
@@ -105,9 +107,9 @@ def check_dataset(root: Path) -> list[tuple[int, str, str]]:
             "(kapture_import_image_folder makes one from a folder of images)"
         )
     first_line = read_lines(sensors)[:1]
-    if [line.strip() for line in first_line] != [FORMAT_HEADER]:
+    if first_line[0].strip() != FORMAT_HEADER:
         raise DatasetError(
-            f"{sensors}: found '{''.join(first_line)[:60]}', "
+            f"{sensors}: found '{first_line[0][:60]}', "
             f"expected '{FORMAT_HEADER}' (kapture_upgrade_1_0_to_1_1 converts older "
             "datasets)"
         )
@@ -128,6 +130,10 @@ def check_feature_dtypes(root: Path) -> None:
                 continue
             rows = _table(read_lines(config))
             for row in rows:
+                if len(row) > 2 and not (row[2].isdecimal() and int(row[2]) > 0):
+                    raise DatasetError(
+                        f"{config}: dsize '{row[2][:40]}', expected 1 or more"
+                    )
                 if len(row) < 3 or row[1] not in FEATURE_DTYPES:
                     found = row[1] if len(row) > 1 else ", ".join(row)
                     raise DatasetError(
@@ -150,7 +156,8 @@ def check_relative_name(name: str, source: Path) -> str:
     parts = PurePosixPath(name).parts
     unsafe = (
         not name.strip()
-        or "\0" in name
+        or not name.isprintable()
+        or PurePosixPath(name).parts[0] == PARTIAL_FOLDER
         or PurePosixPath(name).is_absolute()
         or bool(PureWindowsPath(name).drive)
         or ".." in parts
@@ -158,20 +165,29 @@ def check_relative_name(name: str, source: Path) -> str:
     )
     if unsafe:
         raise DatasetError(
-            f"{source}: name '{name[:80]}' leaves the dataset's folder, expected a "
-            "relative path without '..'"
+            f"{source}: name {name[:80]!r} leaves the dataset's folder or cannot be a "
+            "file name, expected a relative path without '..'"
         )
     return name
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file.
+    """Lines of a UTF-8 text file, cut where kapture cuts them: at line ends only.
+
+    Python's splitlines also cuts at rarer separators; a file that holds one could look
+    harmless here and not to kapture, so control characters are refused altogether.
 
     Raises:
-        DatasetError: unreadable, or not UTF-8.
+        DatasetError: unreadable, not UTF-8, or with control characters.
     """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
+        if any(len(line.splitlines()) > 1 for line in text.split("\n")):
+            raise DatasetError(
+                f"{path}: found a control character inside a line; the dataset is not "
+                "loaded"
+            )
+        return text.split("\n")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text; convert it") from error
     except OSError as error:

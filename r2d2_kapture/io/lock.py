@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ LOCK_NAME = ".lock"
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Make a folder and hold it for this process; its lock file stays behind, empty.
+    """Make a folder and hold it for this process; its lock file stays behind.
 
     Raises:
         OutputError: another process holds it, or the folder cannot be written.
@@ -22,7 +24,7 @@ def exclusive(folder: Path) -> Iterator[None]:
     path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
+        file = path.open("a+", encoding="utf-8")
     except OSError as error:
         raise OutputError(
             f"{folder}: cannot write: {error.strerror}; make it writable, or choose "
@@ -31,9 +33,14 @@ def exclusive(folder: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
+            file.seek(0)
             raise OutputError(
-                f"{folder}: another run is writing here; wait for it, or choose "
-                "another place"
+                f"{folder}: another run is writing here ({file.read(80) or error}); "
+                "wait for it, or choose another place"
             ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
         yield
+        file.truncate(0)

@@ -7,6 +7,7 @@ finished work from work of another kind.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,18 +160,20 @@ class _ColmapTexts:
             name: target.with_name(target.name + ".txt")
             for name, target in targets.items()
         }
-        self._force = force
-        existing = None if force else read_manifest(output_dir / FILE_NAME)
-        if existing is not None:
+        if force:
+            # before the manifest, which vouches for what is there
+            for path in self._paths.values():
+                path.unlink(missing_ok=True)
+        existing = read_manifest(output_dir / FILE_NAME)
+        left = next(output_dir.rglob("*.txt"), None)
+        if left is not None and existing is None:
+            raise OutputError(f"{left}: found features of another tool; {WAY_OUT}")
+        if left is not None and existing is not None:
             _refuse_other_settings(output_dir, existing.to_text(), manifest)
-        elif not force and (
-            found := [path for path in self._paths.values() if path.exists()]
-        ):
-            raise OutputError(f"{found[0]}: found features of another tool; {WAY_OUT}")
         write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
 
     def is_complete(self, name: str) -> bool:
-        return not self._force and self._paths[name].is_file()
+        return self._paths[name].is_file()
 
     def write(self, name: str, features: LocalFeatures) -> None:
         write_colmap_text(self._paths[name], features)
@@ -187,17 +190,16 @@ class _H5File:
         self._path = path
         self._settings = manifest.to_text()
         self._parts = path.with_name(f".{path.name}.parts")
-        if force:
-            path.unlink(missing_ok=True)
-            shutil.rmtree(self._parts, ignore_errors=True)
         self._finished: set[str] = set()
-        if path.exists():
+        if force:
+            shutil.rmtree(self._parts, ignore_errors=True)
+        elif path.exists():
             _refuse_other_settings(path, h5_settings(path), manifest)
             self._finished = set(h5_names(path))
         self._staged: dict[str, Path] = {}
 
     def _part(self, name: str) -> Path:
-        digest = hashlib.sha256((self._settings + name).encode("utf-8")).hexdigest()
+        digest = hashlib.sha256(os.fsencode(self._settings + name)).hexdigest()
         return self._parts / f"{digest[:32]}.r2d2"
 
     def is_complete(self, name: str) -> bool:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,13 @@ from r2d2_kapture.models.registry import (
 )
 
 SUFFIX = ".safetensors"
+NUMBER_TYPES = (
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.int64,
+)
 
 UNPICKLING_ERRORS = (
     pickle.UnpicklingError,
@@ -205,11 +213,14 @@ def _read_published(
     allowed = [(_plain_dict, "collections.defaultdict"), list]
     try:
         with torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except UNPICKLING_ERRORS as error:
         raise CheckpointError(
-            "not a complete R2D2 checkpoint, or one that would run code when unpickled "
-            f"({_first_line(error)}); expected a published .pt or a {SUFFIX} file"
+            f"found no complete checkpoint ({type(error).__name__} while unpickling it "
+            "without running code); expected a published .pt of R2D2 or Fast-R2D2, or "
+            f"a {SUFFIX} file"
         ) from error
     if not isinstance(content, dict) or not {"net", "state_dict"} <= content.keys():
         raise CheckpointError(
@@ -238,6 +249,11 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
         ]
         raise CheckpointError(f"the state dict {' and '.join(parts)}")
     for name, tensor in found.items():
+        if not _is_plain(tensor):
+            raise CheckpointError(
+                f"tensor {name}: found {tensor.dtype} {tensor.layout}, expected plain "
+                "numbers of 16, 32 or 64 bits"
+            )
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
                 f"tensor {name}: found shape {tuple(tensor.shape)}, "
@@ -245,6 +261,19 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"tensor {name} holds values that are not finite")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            raise CheckpointError(f"tensor {name} holds a variance below zero")
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds each of its numbers, dense, on the CPU."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.dtype in NUMBER_TYPES
+        and tensor.is_contiguous()
+        and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
+    )
 
 
 def _describe(content: object) -> str:

@@ -64,7 +64,11 @@ def run(
         need_descriptors=to != "colmap-db",
     ) as reader:
         names = reader.image_names
-        details: dict[str, object] = {"keypoints_type": reader.keypoints_type}
+        missing = len(reader.dataset.image_names) - len(names)
+        details: dict[str, object] = {
+            "keypoints_type": reader.keypoints_type,
+            "images_without_features": missing,
+        }
         if to == "colmap-db":
             summary = write_database(
                 output,
@@ -85,6 +89,7 @@ def run(
             )
             items = _items(reader, bar, failed)
             if to == "h5":
+                details["scores"] = "0: kapture keeps none; rows keep their order"
                 write_h5(output, items)
             else:
                 for name, features in items:
@@ -92,7 +97,7 @@ def run(
     return Report(
         stage="export",
         done=len(names) - len(failed),
-        skipped=len(reader.dataset.image_names) - len(names),
+        skipped=0,
         failed=tuple(failed),
         seconds=time.monotonic() - started,
         outputs=(output,),

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import OutOfMemoryError
 from tqdm import tqdm
 
 from r2d2_kapture.config import ExtractConfig
-from r2d2_kapture.errors import ImageError
+from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
@@ -85,6 +86,10 @@ def run(
     """
     started = time.monotonic()
     dataset = open_dataset(kapture_root)
+    if not dataset.image_names:
+        raise DatasetError(
+            f"{kapture_root}: records_camera.txt lists no image; nothing to extract"
+        )
     engine = build_extractor(extractor, checkpoint.network, config)
     feature_type = FeatureType(
         root=kapture_root,
@@ -112,9 +117,10 @@ def run(
             outputs=tuple(feature_type.folders.values()),
             details=report_details(tally, engine),
         )
-        write_json_atomic(
-            feature_type.folder("keypoints") / REPORT_NAME, report.to_json()
-        )
+        report_path = feature_type.folder("keypoints") / REPORT_NAME
+        # a run that found everything done has nothing to add to the report
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
     return report
 
 
@@ -143,13 +149,27 @@ def extract_images(
         unit="image",
         disable=None if options.progress is None else not options.progress,
     )
-    loading = read_ahead(paths, lambda name: read_rgb(paths[name]), options.workers)
+    # a batch must be complete before the next pass begins
+    workers = max(options.workers, extractor.runtime.batch_size)
+    loading = read_ahead(paths, lambda name: read_rgb(paths[name]), workers)
     with bar, closing(loading), WriteBehind() as write_behind:
         batches = _equal_sizes(
             _loaded(loading, tally, options.strict), extractor.runtime.batch_size
         )
         for names, upload in _uploaded(batches, extractor):
-            for name, features in zip(names, extractor.extract_uploaded(upload)):
+            try:
+                results = extractor.extract_uploaded(upload)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                tally.failed += [
+                    Failure(name=name, reason=f"too large for the memory: {error}")
+                    for name in names
+                ]
+                if options.strict:
+                    break
+                continue
+            for name, features in zip(names, results):
                 write_behind(write, name, features)
                 tally.done += 1
                 tally.keypoints += len(features)
@@ -187,6 +207,13 @@ def _equal_sizes(
             batch = []
     if batch:
         yield batch
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an image was too large; torch has no class for it on the CPU."""
+    return isinstance(
+        error, (MemoryError, OutOfMemoryError)
+    ) or "allocate memory" in str(error)
 
 
 def _uploaded(

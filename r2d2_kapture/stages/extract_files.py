@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.config import ExtractConfig
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.plain_files import FileFormat, open_feature_files
@@ -21,6 +22,8 @@ from r2d2_kapture.stages.extract import (
     report_details,
 )
 from r2d2_kapture.types import Report
+
+NAMES_FILE = "names.json"
 
 
 def run(
@@ -43,12 +46,12 @@ def run(
         extractor: a name of extractors.registry.
         file_format: of the output.
         output_dir: where outputs go; beside each image by default.
-        image_root: folder that names are relative to; by default the deepest folder
-            that holds all images.
+        image_root: folder that names are relative to, see naming_root.
         options: how to run.
     """
     started = time.monotonic()
-    paths = relative_names(images, image_root)
+    root = naming_root(images, image_root, output_dir, force=options.force)
+    paths = relative_names(images, root)
     targets = {
         name: path if output_dir is None else output_dir / name
         for name, path in paths.items()
@@ -74,7 +77,7 @@ def run(
         skipped=len(paths) - len(todo),
         failed=tuple(tally.failed),
         seconds=time.monotonic() - started,
-        outputs=(output_dir or _common_folder(images),),
+        outputs=(output_dir or root,),
         details=report_details(tally, engine),
     )
     if output_dir is not None:
@@ -82,22 +85,61 @@ def run(
     return report
 
 
-def relative_names(images: Sequence[Path], root: Path | None) -> dict[str, Path]:
+def naming_root(
+    images: Sequence[Path],
+    image_root: Path | None,
+    output_dir: Path | None,
+    *,
+    force: bool,
+) -> Path:
+    """Choose the folder that names are relative to, the same for every run.
+
+    That is ``image_root``, else what the first run into ``output_dir`` took, else the
+    deepest folder that holds all images. A name in ``output_dir`` thus always means the
+    same image.
+
+    Raises:
+        OutputError: ``output_dir`` holds names relative to another folder.
+    """
+    given = None if image_root is None else normal(image_root)
+    chosen = given or common_folder(images)
+    if output_dir is None:
+        return chosen
+    record = output_dir / NAMES_FILE
+    if record.is_file() and not force:
+        recorded = Path(json.loads(record.read_text(encoding="utf-8"))["image_root"])
+        if given is not None and given != recorded:
+            raise OutputError(
+                f"{output_dir}: holds names relative to {recorded}, not to {given}; "
+                "choose another --output-dir, or --force to redo them"
+            )
+        return recorded
+    write_json_atomic(record, {"image_root": str(chosen)})
+    return chosen
+
+
+def relative_names(images: Sequence[Path], root: Path) -> dict[str, Path]:
     """Name images by their path below ``root``.
 
     Raises:
         ConfigError: an image lies outside of ``root``.
     """
-    folder = _common_folder(images) if root is None else root.absolute()
     names = {}
     for path in images:
-        absolute = Path(os.path.normpath(path.absolute()))
-        if not absolute.is_relative_to(folder):
-            raise ConfigError(f"--image-root {root}: {path} is not inside it")
-        names[absolute.relative_to(folder).as_posix()] = path
+        if not normal(path).is_relative_to(root):
+            raise ConfigError(
+                f"{path}: not inside {root}, to which names are relative; give another "
+                "--image-root or --output-dir"
+            )
+        names[normal(path).relative_to(root).as_posix()] = path
     return names
 
 
-def _common_folder(images: Sequence[Path]) -> Path:
-    parents = [os.path.normpath(path.absolute().parent) for path in images]
-    return Path(os.path.commonpath(parents))
+def common_folder(images: Sequence[Path]) -> Path:
+    """The deepest folder that holds all images."""
+    return Path(os.path.commonpath([normal(path).parent for path in images]))
+
+
+def normal(path: Path) -> Path:
+    """An absolute path without dots; links stay."""
+    return Path(os.path.normpath(path.absolute()))

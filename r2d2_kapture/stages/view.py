@@ -10,9 +10,10 @@ from r2d2_kapture.config import ExtractConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import ImageError
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
-from r2d2_kapture.io.images import read_rgb
+from r2d2_kapture.io.images import PICTURE_SUFFIXES, read_rgb
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures import draw_heatmaps, draw_keypoints
+from r2d2_kapture.stages.extract_files import common_folder, relative_names
 from r2d2_kapture.types import Failure, Report
 
 
@@ -42,22 +43,22 @@ def run(
     )
     outputs: list[Path] = []
     failed: list[Failure] = []
-    for path in images:
+    for name, path in relative_names(images, common_folder(images)).items():
         try:
             image = read_rgb(path)
         except ImageError as error:
             failed.append(Failure(name=str(path), reason=str(error)))
             continue
-        target = (output_dir or path.parent) / path.name
+        target = path if output_dir is None else output_dir / name
         features = extractor(image)
-        keypoints_path = target.with_name(target.name + ".keypoints.png")
-        maps_path = target.with_name(target.name + ".maps.png")
+        keypoints_path = target.with_name(target.name + PICTURE_SUFFIXES[0])
+        maps_path = target.with_name(target.name + PICTURE_SUFFIXES[1])
         draw_keypoints(
             image,
             features,
             keypoints_path,
             max_keypoints=max_keypoints,
-            title=f"{path.name}: {len(features)} keypoints, {checkpoint.name}",
+            title=f"{path.name}, {checkpoint.name}",
         )
         draw_heatmaps(image, extractor.confidence_maps(image), maps_path)
         outputs += [keypoints_path, maps_path]

@@ -23,7 +23,7 @@ from r2d2_kapture.io.colmap_text import read_colmap_text
 from r2d2_kapture.io.hdf5 import h5_names, read_h5
 from r2d2_kapture.io.mat import read_mat
 from r2d2_kapture.io.npz import read_npz
-from tests.conftest import write_noise_dataset
+from tests.conftest import write_noise_dataset, write_records
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "20"]
@@ -129,6 +129,25 @@ def test_every_preset_is_accepted_and_flags_win(
         )
         saved = kapture_root / "reconstruction/keypoints" / preset.stem
         assert "top_k: 7" in (saved / "extract_config.yaml").read_text()
+
+
+def test_flags_win_over_a_config_wherever_it_stands(
+    kapture_root: Path, checkpoint_path: Path
+) -> None:
+    arguments = ["--kapture-root", str(kapture_root), "--model", str(checkpoint_path)]
+    arguments += ["--gpu", "-1", "--top-k", "7", "--config", "fast"]
+    assert extract(arguments) == 0
+    saved = kapture_root / "reconstruction/keypoints/tiny/extract_config.yaml"
+    assert "top_k: 7" in saved.read_text()
+    assert "max_size: 768" in saved.read_text()
+
+
+def test_a_dataset_without_images_is_an_error(
+    kapture_root: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_records(kapture_root, [])
+    assert extract(["--kapture-root", str(kapture_root), *flags]) == 2
+    assert "lists no image" in one_error_line(capsys)
 
 
 def test_the_front_door_runs_from_a_checkout(
@@ -268,9 +287,44 @@ def test_h5_grows_by_what_is_new(
         assert file["a.png/keypoints"].dtype == np.float32
     assert sorted(p.name for p in path.parent.iterdir()) == [
         ".lock",
+        "extract_config.yaml",
         "extract_report.json",
         "features.h5",
+        "names.json",
     ]
+
+
+def test_one_name_never_stands_for_two_images(
+    photos: Path, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other" / "a.png"
+    other.parent.mkdir()
+    other.write_bytes((photos / "été/d.png").read_bytes())
+    output = ["--output-dir", str(tmp_path / "out")]
+    assert extract_images(["--images", str(photos / "a.png"), *output, *flags]) == 0
+    capsys.readouterr()
+    assert extract_images(["--images", str(other), *output, *flags]) == 2
+    assert "--image-root or --output-dir" in one_error_line(capsys)
+    nested = ["--images", str(photos / "été/d.png"), *output, *flags]
+    assert extract_images(nested) == 0
+    assert (tmp_path / "out" / "été" / "d.png.r2d2").is_file()
+
+
+def test_a_forced_text_run_that_stops_leaves_nothing_old(
+    photos: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(shared / "data/weights/faster2d2_WASF_N16.pt")
+    command = ["--images", str(photos / "**/*.png"), "--model", model, "--gpu", "-1"]
+    command += ["--output-dir", str(tmp_path / "out"), "--format", "colmap-text"]
+    assert extract_images([*command, "--top-k", "9"]) == 0
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("r2d2_kapture.stages.extract.read_rgb", stop)
+        assert extract_images([*command, "--top-k", "3", "--force"]) == 130
+    assert not list((tmp_path / "out").rglob("*.txt"))
 
 
 def test_view_writes_both_pictures(photos: Path, flags: list[str]) -> None:

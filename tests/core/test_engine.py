@@ -262,3 +262,21 @@ def test_runtime_on_cuda() -> None:
     assert runtime.device.type == "cuda"
     assert runtime.batch_size == 3
     assert runtime.tile_pixels >= 1 << 20
+
+
+@pytest.mark.parametrize(
+    "shape", [(7, 10), (9, 9), (20, 300), (5, 200), (1, 1), (2, 3)]
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_bf16_survives_sizes_below_the_dilation(
+    name: str, shape: tuple[int, int]
+) -> None:
+    network = random_network(name, width=4, descriptor_dim=128)
+    images = torch.randn(1, 3, *(max(side, network.pixel_stride) for side in shape))
+    maps = {
+        precision: Engine(
+            network, resolve_runtime(EngineConfig(gpu=-1, precision=precision))
+        )(images)
+        for precision in ("bf16", "fp32")
+    }
+    torch.testing.assert_close(maps["bf16"].reliability, maps["fp32"].reliability)

@@ -219,7 +219,50 @@ def test_a_second_run_on_the_same_type_is_refused(kapture_root: Path) -> None:
         pass
 
 
+def test_links_that_lead_out_are_not_followed(
+    kapture_root: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "rows.tmp").write_text("secret")
+    kind = feature_type(kapture_root)
+    folder = kind.folder("keypoints")
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(victim)
+    with (
+        pytest.raises(OutputError, match="a link to"),
+        open_feature_writer(kind, manifest(), force=True),
+    ):
+        pass
+    assert (victim / "rows.tmp").read_text() == "secret"
+    folder.unlink()
+    folder.mkdir()
+    (folder / "sub").symlink_to(victim)
+    (folder / ".partial").symlink_to(victim)
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        with pytest.raises(OutputError, match="a link that leaves"):
+            writer.write("sub/x.png", features(3))
+        writer.write("a.png", features(3))
+    assert (victim / "rows.tmp").read_text() == "secret"
+    assert not list(victim.glob("*.kpt"))
+
+
+def test_descriptors_belong_to_one_type_of_keypoints(kapture_root: Path) -> None:
+    shared_type = {"root": kapture_root, "descriptors_type": "d", "tar": False}
+    for name, refused in (("one", False), ("two", True)):
+        kind = FeatureType(keypoints_type=name, descriptor_dim=DIM, **shared_type)
+        if refused:
+            with (
+                pytest.raises(OutputError, match="keypoints_type: one, not two"),
+                open_feature_writer(kind, manifest(), force=False),
+            ):
+                pass
+        else:
+            with open_feature_writer(kind, manifest(), force=False) as writer:
+                writer.write("a.png", features(2))
+
+
 def test_a_feature_type_must_be_a_folder_name(tmp_path: Path) -> None:
-    for name in ("../x", "a/b", "", "a,b"):
+    for name in ("../x", "a/b", "", "a,b", "#a", " a", "a\x85", ".a"):
         with pytest.raises(DatasetError, match="feature type"):
             feature_type(tmp_path, name=name)

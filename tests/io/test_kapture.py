@@ -42,6 +42,26 @@ def test_a_dtype_that_is_code_is_never_run(kapture_root: Path, kind: str) -> Non
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("separator", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_code_hidden_behind_a_rare_line_end_is_never_run(
+    kapture_root: Path, separator: str
+) -> None:
+    marker = kapture_root / "ran"
+    code = f"__import__('pathlib').Path('{marker}').touch()"
+    folder = kapture_root / "reconstruction" / "keypoints" / "x"
+    folder.mkdir(parents=True)
+    (folder / "keypoints.txt").write_text(
+        f"# kapture format: 1.1\n{separator}#x, {code}, 3\nx, float32, 3\n",
+        encoding="utf-8",
+    )
+    with (
+        pytest.raises(DatasetError),
+        open_features(kapture_root, need_descriptors=False),
+    ):
+        pass
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize(
     "name", ["../out.png", "a/../../out.png", "/etc/passwd", "..\\out.png", "C:\\x", ""]
 )
