@@ -23,9 +23,13 @@ from scipy.io.matlab import MatReadError
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.io.fields import (
+    features_from_fields,
+    fields_from_features,
+    require_fields,
+)
 from r2d2_kapture.types import LocalFeatures
 
-FIELDS = ("keypoints", "descriptors", "scores", "imsize")
 UNREADABLE = (
     OSError,
     EOFError,
@@ -44,13 +48,7 @@ def write_mat(path: Path, features: LocalFeatures, settings: str = "") -> None:
     Raises:
         OutputError: the file system refused.
     """
-    fields = {
-        "keypoints": features.keypoints_with_scale,
-        "descriptors": features.descriptors,
-        "scores": features.scores,
-        "imsize": np.array(features.image_size, dtype=np.int64),
-        "settings": settings,
-    }
+    fields = fields_from_features(features, settings)
     with atomic_path(path) as temporary:
         savemat(
             temporary, fields, appendmat=False, do_compression=False, oned_as="column"
@@ -63,29 +61,7 @@ def read_mat(path: Path) -> LocalFeatures:
     Raises:
         FeatureFormatError: absent, truncated, of another format, or lacking a field.
     """
-    arrays = _read_arrays(path)
-    missing = [name for name in FIELDS if name not in arrays]
-    if missing:
-        raise FeatureFormatError(
-            f"{path}: found no {', '.join(missing)}, expected {', '.join(FIELDS)}; "
-            "extract the image again"
-        )
-    try:
-        keypoints = arrays["keypoints"].astype(np.float32)
-        if keypoints.ndim != 2 or keypoints.shape[1] != 3:
-            raise FeatureFormatError(
-                f"keypoints: found {keypoints.shape}, expected (N, 3)"
-            )
-        width, height = arrays["imsize"].ravel().astype(np.int64)
-        return LocalFeatures(
-            keypoints=keypoints[:, :2],
-            scales=keypoints[:, 2],
-            scores=arrays["scores"].ravel().astype(np.float32),
-            descriptors=arrays["descriptors"].astype(np.float32),
-            image_size=(int(width), int(height)),
-        ).best_first()
-    except (ValueError, TypeError, FeatureFormatError) as error:
-        raise FeatureFormatError(f"{path}: {error}; extract the image again") from error
+    return features_from_fields(path, _read_arrays(path))
 
 
 def read_mat_settings(path: Path) -> str | None:
@@ -97,12 +73,8 @@ def read_mat_settings(path: Path) -> str | None:
     if not path.exists():
         return None
     arrays = _read_arrays(path)
-    missing = [name for name in FIELDS if name not in arrays]
-    if missing:  # MATLAB files have no end mark: one cut between fields still reads
-        raise FeatureFormatError(
-            f"{path}: found no {', '.join(missing)}, expected {', '.join(FIELDS)}; "
-            "delete it and extract the image again"
-        )
+    # MATLAB files have no end mark: one cut between fields still reads
+    require_fields(path, arrays)
     settings = arrays.get("settings", np.array([]))
     return str(settings.item()) if settings.size == 1 else ""
 
@@ -115,4 +87,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             f"{path}: cannot read as a MATLAB 5 file: {error}; "
             "delete it and extract the image again"
         ) from error
-    return {name: array for name, array in fields.items() if name[:2] != "__"}
+    arrays = {name: array for name, array in fields.items() if name[:2] != "__"}
+    # MATLAB keeps vectors as matrices of one row or column
+    vectors = {n: arrays[n].ravel() for n in ("scores", "imsize") if n in arrays}
+    return arrays | vectors

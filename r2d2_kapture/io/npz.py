@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.io.fields import FIELDS, features_from_fields, fields_from_features
 from r2d2_kapture.types import LocalFeatures
 
-FIELDS = ("keypoints", "descriptors", "scores", "imsize")
 UNREADABLE = (
     OSError,
     EOFError,
@@ -44,14 +44,8 @@ def write_npz(path: Path, features: LocalFeatures, settings: str = "") -> None:
         OutputError: the file system refused.
     """
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,  # a name would get .npz appended
-            keypoints=features.keypoints_with_scale,
-            descriptors=features.descriptors,
-            scores=features.scores,
-            imsize=np.array(features.image_size, dtype=np.int64),
-            settings=np.array(settings),
-        )
+        # a name would get .npz appended
+        np.savez(file, **fields_from_features(features, settings))
 
 
 def read_npz(path: Path) -> LocalFeatures:
@@ -62,29 +56,7 @@ def read_npz(path: Path) -> LocalFeatures:
     Raises:
         FeatureFormatError: absent, truncated, of another format, or lacking a field.
     """
-    arrays = _read_arrays(path)
-    missing = [name for name in FIELDS if name not in arrays]
-    if missing:
-        raise FeatureFormatError(
-            f"{path}: found no {', '.join(missing)}, expected {', '.join(FIELDS)}; "
-            "extract the image again"
-        )
-    try:
-        keypoints = arrays["keypoints"].astype(np.float32)
-        if keypoints.ndim != 2 or keypoints.shape[1] != 3:
-            raise FeatureFormatError(
-                f"keypoints: found {keypoints.shape}, expected (N, 3)"
-            )
-        width, height = arrays["imsize"].astype(np.int64)
-        return LocalFeatures(
-            keypoints=keypoints[:, :2],
-            scales=keypoints[:, 2],
-            scores=arrays["scores"].astype(np.float32),
-            descriptors=arrays["descriptors"].astype(np.float32),
-            image_size=(int(width), int(height)),
-        ).best_first()
-    except (ValueError, TypeError, FeatureFormatError) as error:
-        raise FeatureFormatError(f"{path}: {error}; extract the image again") from error
+    return features_from_fields(path, _read_arrays(path))
 
 
 def read_npz_settings(path: Path) -> str | None:
