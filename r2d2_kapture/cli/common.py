@@ -22,7 +22,6 @@ from r2d2_kapture.types import Report
 
 Settings = TypeVar("Settings")
 
-SETTINGS_NAME = "extract_config.yaml"
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2

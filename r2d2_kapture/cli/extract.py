@@ -7,25 +7,20 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
-    SETTINGS_NAME,
-    dump_settings,
     finish,
     make_parser,
-    resolve_presets,
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
-    EXTRACTION_SETTINGS,
-    PRESETS,
     add_extraction_flags,
     add_run_flags,
     chosen_checkpoint,
     extract_config,
-    list_models,
+    parse_extraction,
     run_options,
+    save_settings,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.stages import extract
 
 
@@ -47,9 +42,6 @@ def _command(arguments: list[str]) -> int:
     )
     add_extraction_flags(parser)
     parser.add_argument(
-        "--extractor", type=str, default="r2d2", help="which kind of features"
-    )
-    parser.add_argument(
         "--keypoints-type",
         type=str | None,
         help="name of the feature type; the model's by default",
@@ -65,9 +57,8 @@ def _command(arguments: list[str]) -> int:
         help="write keypoints.tar and descriptors.tar, not a file for each image",
     )
     add_run_flags(parser)
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    if namespace.list_models:
-        print(list_models())
+    namespace = parse_extraction(parser, arguments)
+    if namespace is None:
         return EXIT_OK
     if namespace.kapture_root is None:
         raise ConfigError("--kapture-root: missing, expected a kapture dataset")
@@ -81,9 +72,7 @@ def _command(arguments: list[str]) -> int:
         tar=namespace.tar,
         options=run_options(namespace),
     )
-    write_text_atomic(
-        report.outputs[0] / SETTINGS_NAME, dump_settings(namespace, EXTRACTION_SETTINGS)
-    )
+    save_settings(namespace, report.outputs[0])
     return finish(report)
 
 

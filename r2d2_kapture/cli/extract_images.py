@@ -7,25 +7,20 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
-    SETTINGS_NAME,
-    dump_settings,
     finish,
     make_parser,
-    resolve_presets,
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
-    EXTRACTION_SETTINGS,
-    PRESETS,
     add_extraction_flags,
     add_run_flags,
     chosen_checkpoint,
     extract_config,
-    list_models,
+    parse_extraction,
     run_options,
+    save_settings,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.io.images import list_images
 from r2d2_kapture.io.plain_files import FileFormat
 from r2d2_kapture.stages import extract_files
@@ -70,13 +65,9 @@ def _command(arguments: list[str]) -> int:
         "colmap-text: IMAGE.txt",
     )
     add_extraction_flags(parser)
-    parser.add_argument(
-        "--extractor", type=str, default="r2d2", help="which kind of features"
-    )
     add_run_flags(parser)
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    if namespace.list_models:
-        print(list_models())
+    namespace = parse_extraction(parser, arguments)
+    if namespace is None:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
@@ -91,10 +82,7 @@ def _command(arguments: list[str]) -> int:
         options=run_options(namespace),
     )
     if namespace.output_dir is not None:
-        write_text_atomic(
-            namespace.output_dir / SETTINGS_NAME,
-            dump_settings(namespace, EXTRACTION_SETTINGS),
-        )
+        save_settings(namespace, namespace.output_dir)
     return finish(report)
 
 

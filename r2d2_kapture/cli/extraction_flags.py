@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from jsonargparse import ArgumentParser, Namespace
 
-from r2d2_kapture.cli.common import add_settings, settings_from
+from r2d2_kapture.cli.common import (
+    add_settings,
+    dump_settings,
+    resolve_presets,
+    settings_from,
+)
 from r2d2_kapture.config import (
     EngineConfig,
     ExtractConfig,
@@ -12,6 +20,7 @@ from r2d2_kapture.config import (
     SelectionConfig,
 )
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.models.checkpoints import (
     Checkpoint,
     bundled_models,
@@ -20,6 +29,7 @@ from r2d2_kapture.models.checkpoints import (
 from r2d2_kapture.stages.extract import RunOptions
 
 PRESETS = "extract"
+SETTINGS_NAME = "extract_config.yaml"
 EXTRACTION_SETTINGS = (PyramidConfig, SelectionConfig, EngineConfig)
 
 
@@ -39,8 +49,28 @@ def add_extraction_flags(parser: ArgumentParser) -> None:
         add_settings(parser, settings)
 
 
+def parse_extraction(
+    parser: ArgumentParser, arguments: Sequence[str]
+) -> Namespace | None:
+    """Parse flags and presets; None where the models were only to be listed."""
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.list_models:
+        print(list_models())
+        return None
+    return namespace
+
+
+def save_settings(namespace: Namespace, folder: Path) -> None:
+    """Keep the resolved settings beside the output, as YAML that --config takes."""
+    text = dump_settings(namespace, EXTRACTION_SETTINGS)
+    write_text_atomic(folder / SETTINGS_NAME, text)
+
+
 def add_run_flags(parser: ArgumentParser) -> None:
-    """Add what changes how a run behaves, but no feature."""
+    """Add the kind of features, and what changes how a run behaves."""
+    parser.add_argument(
+        "--extractor", type=str, default="r2d2", help="which kind of features"
+    )
     parser.add_argument(
         "--workers",
         type=int,

@@ -9,15 +9,13 @@ from r2d2_kapture.cli.common import (
     EXIT_OK,
     finish,
     make_parser,
-    resolve_presets,
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
-    PRESETS,
     add_extraction_flags,
     chosen_checkpoint,
     extract_config,
-    list_models,
+    parse_extraction,
 )
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images import list_images
@@ -51,9 +49,8 @@ def _command(arguments: list[str]) -> int:
         "--max-keypoints", type=int, default=1000, help="keypoints drawn, the best"
     )
     add_extraction_flags(parser)
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    if namespace.list_models:
-        print(list_models())
+    namespace = parse_extraction(parser, arguments)
+    if namespace is None:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("no image given, expected files, folders or patterns")

@@ -153,19 +153,16 @@ def extract_images(
     workers = max(options.workers, extractor.runtime.batch_size)
     loading = read_ahead(paths, lambda name: read_rgb(paths[name]), workers)
     with bar, closing(loading), WriteBehind() as write_behind:
-        batches = _equal_sizes(
-            _loaded(loading, tally, options.strict), extractor.runtime.batch_size
-        )
+        images = _loaded(loading, tally, options.strict)
+        batches = _equal_sizes(images, extractor.runtime.batch_size)
         for names, upload in _uploaded(batches, extractor):
             try:
                 results = extractor.extract_uploaded(upload)
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                tally.failed += [
-                    Failure(name=name, reason=f"too large for the memory: {error}")
-                    for name in names
-                ]
+                reason = " ".join(f"too large for the memory: {error}".split())
+                tally.failed += [Failure(name=name, reason=reason) for name in names]
                 if options.strict:
                     break
                 continue
