@@ -190,7 +190,7 @@ class Engine:
         flat = features.view(-1, features.shape[-1])
         logits = torch.empty(len(flat), 2, device=flat.device)
         rows = 1 << 20 if flat.is_cuda else 8192
-        for start in range(0, len(flat), max(rows, 1)):
+        for start in range(0, len(flat), rows):
             part = flat[start : start + rows].float()
             torch.addmm(
                 self._head_bias,

@@ -20,7 +20,6 @@ from kapture.io.tar import TarCollection
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture import (
     Dataset,
-    check_dataset,
     check_relative_name,
     open_dataset,
 )
@@ -165,7 +164,6 @@ def open_features(
     Raises:
         DatasetError: the type is not there, there are several, or a name is unsafe.
     """
-    check_dataset(root)
     try:
         handlers = kcsv.get_all_tar_handlers(str(root))
     except (tarfile.TarError, OSError, EOFError) as error:

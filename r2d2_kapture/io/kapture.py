@@ -72,9 +72,14 @@ def open_dataset(root: Path, tar_handlers: TarCollection | None = None) -> Datas
         data = kcsv.kapture_from_dir(
             str(root), skip_list=list(skipped), tar_handlers=tar_handlers
         )
-    except (ValueError, TypeError, KeyError, IndexError, AssertionError) as error:
-        raise DatasetError(f"{root}: kapture cannot read it: {error}") from error
-    except OSError as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AssertionError,
+    ) as error:
         raise DatasetError(f"{root}: kapture cannot read it: {error}") from error
     unknown = {sensor for _, sensor, _ in records} - set(data.sensors or {})
     if unknown:

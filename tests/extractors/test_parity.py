@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from scipy.spatial import cKDTree
 
@@ -16,6 +15,7 @@ from r2d2_kapture.config import EngineConfig, PyramidConfig, SelectionConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint
+from tests.networks import torch_threads
 
 REFERENCES = [
     "faster2d2_WASF_N16__test",
@@ -30,10 +30,8 @@ REFERENCES = [
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
     """As the references were computed: one thread breaks other ties on flat areas."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(2):
+        yield
 
 
 @pytest.mark.shared

@@ -15,16 +15,14 @@ from r2d2_kapture.coordinates import ResizeMap
 from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.types import LocalFeatures
-from tests.networks import NAMES, random_network, textured_image
+from tests.networks import NAMES, random_network, textured_image, torch_threads
 
 
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Threads that wait for each other cost more than they give on small images."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield
 
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")
