@@ -15,7 +15,7 @@ import numpy as np
 from measure import machine
 from tqdm import tqdm
 
-from r2d2_kapture.config import (
+from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     PyramidConfig,

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from r2d2_kapture.cli.common import EXIT_OK, EXIT_SOME_FAILED, run_command
-from r2d2_kapture.config import ExtractConfig, SelectionConfig
+from r2d2_kapture.config.extract import ExtractConfig, SelectionConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.io.atomic import write_bytes_atomic

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from r2d2_kapture.config import (
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
     SelectionConfig,
-    require,
 )
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 

@@ -13,12 +13,13 @@ from r2d2_kapture.cli.common import (
     resolve_presets,
     settings_from,
 )
-from r2d2_kapture.config import (
+from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
     SelectionConfig,
 )
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.models.checkpoints import (
@@ -26,7 +27,6 @@ from r2d2_kapture.models.checkpoints import (
     bundled_models,
     load_checkpoint,
 )
-from r2d2_kapture.stages.extract import RunOptions
 
 PRESETS = "extract"
 SETTINGS_NAME = "extract_config.yaml"

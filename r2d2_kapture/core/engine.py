@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r2d2_kapture.config import EngineConfig
+from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
 

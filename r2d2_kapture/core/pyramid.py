@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2d2_kapture.config import PyramidConfig
+from r2d2_kapture.config.extract import PyramidConfig
 from r2d2_kapture.coordinates import ResizeMap
 
 

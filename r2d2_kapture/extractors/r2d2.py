@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from r2d2_kapture.config import PyramidConfig, SelectionConfig
+from r2d2_kapture.config.extract import PyramidConfig, SelectionConfig
 from r2d2_kapture.coordinates import image_from_level
 from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
 from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, Tile

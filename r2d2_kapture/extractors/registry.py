@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.config import ExtractConfig
+from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.network import DenseNetwork

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from torch import OutOfMemoryError
 from tqdm import tqdm
 
-from r2d2_kapture.config import ExtractConfig
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
@@ -31,23 +32,6 @@ from r2d2_kapture.types import Failure, LocalFeatures, Report
 REPORT_NAME = "extract_report.json"
 Image = npt.NDArray[np.uint8]
 Loading = tuple[str, Future[Image]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a run behaves; none of this changes a feature.
-
-    Attributes:
-        workers: threads that decode images ahead of the network.
-        force: redo finished work.
-        strict: stop at the first image that fails.
-        progress: show a bar; None shows it on a terminal only.
-    """
-
-    workers: int = 2
-    force: bool = False
-    strict: bool = False
-    progress: bool | None = None
 
 
 @dataclass

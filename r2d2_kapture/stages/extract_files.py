@@ -8,7 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.config import ExtractConfig
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
@@ -16,7 +17,6 @@ from r2d2_kapture.io.plain_files import FileFormat, open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.extract import (
     REPORT_NAME,
-    RunOptions,
     extract_images,
     make_manifest,
     report_details,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.config import ExtractConfig
+from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import ImageError
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor

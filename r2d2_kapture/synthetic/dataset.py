@@ -13,7 +13,7 @@ from kapture.io.records import get_image_fullpath
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from r2d2_kapture.config import require
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.synthetic.rendering import PinholeCamera, Scene, look_at, render
 from r2d2_kapture.synthetic.room import textured_room
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r2d2_kapture.config import EngineConfig, Precision
+from r2d2_kapture.config.extract import EngineConfig, Precision
 from r2d2_kapture.core.engine import (
     Engine,
     FeatureMaps,

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from r2d2_kapture.config import PyramidConfig
+from r2d2_kapture.config.extract import PyramidConfig
 from r2d2_kapture.coordinates import ResizeMap, image_from_level
 from r2d2_kapture.core.pyramid import (
     Level,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from r2d2_kapture.config import EngineConfig, PyramidConfig, SelectionConfig
+from r2d2_kapture.config.extract import EngineConfig, PyramidConfig, SelectionConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from r2d2_kapture.config import PyramidConfig, SelectionConfig
+from r2d2_kapture.config.extract import PyramidConfig, SelectionConfig
 from r2d2_kapture.coordinates import ResizeMap
 from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor

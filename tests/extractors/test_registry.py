@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from r2d2_kapture.config import EngineConfig, ExtractConfig, SelectionConfig
+from r2d2_kapture.config.extract import EngineConfig, ExtractConfig, SelectionConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import EXTRACTORS, build_extractor
 from tests.networks import random_network, textured_image

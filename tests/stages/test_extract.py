@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config import (
+from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
     SelectionConfig,
 )
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.feature_reader import open_features
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import extract
-from r2d2_kapture.stages.extract import RunOptions
 from r2d2_kapture.types import Report
 from tests.conftest import write_noise_dataset, write_records
 

@@ -1,26 +1,14 @@
-"""Settings of every stage: one frozen dataclass each, no parsing."""
+"""Settings of extraction."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
+from r2d2_kapture.config.checks import require, require_choice
 from r2d2_kapture.coordinates import ResizeMap
-from r2d2_kapture.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError with ``message`` unless ``condition`` holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def require_choice(flag: str, value: object, choices: Any) -> None:
-    """Raise ConfigError unless ``value`` is one of a Literal's."""
-    listed = get_args(choices)
-    require(value in listed, f"{flag}: found {value!r}, expected one of {listed}")
 
 
 @dataclass(frozen=True, kw_only=True)

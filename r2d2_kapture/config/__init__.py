@@ -1,0 +1,1 @@
+"""Settings of every stage: frozen dataclasses, one module a stage, no parsing."""

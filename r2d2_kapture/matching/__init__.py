@@ -1,0 +1,1 @@
+"""Matching of descriptors: pure arrays, no files."""
