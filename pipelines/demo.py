@@ -29,7 +29,7 @@ from r2d2_kapture.models.checkpoints import (
     serialize_checkpoint,
 )
 from r2d2_kapture.models.registry import Architecture, build_network
-from r2d2_kapture.pictures import draw_heatmaps, draw_keypoints, draw_overview
+from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
 from r2d2_kapture.stages import extract
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 

@@ -12,7 +12,7 @@ from r2d2_kapture.errors import ImageError
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.io.images import PICTURE_SUFFIXES, read_rgb
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.pictures import draw_heatmaps, draw_keypoints
+from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints
 from r2d2_kapture.stages.extract_files import common_folder, relative_names
 from r2d2_kapture.types import Failure, Report
 

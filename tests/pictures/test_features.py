@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.pictures import draw_heatmaps, draw_keypoints, draw_overview
+from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
 from r2d2_kapture.types import LocalFeatures
 
 

@@ -1,0 +1,73 @@
+"""Figures that no window system knows of: sizes, images, colour bars, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+
+from r2d2_kapture.coordinates import HALF_PIXEL
+from r2d2_kapture.io.atomic import atomic_path
+
+ByteImage = npt.NDArray[np.uint8]
+
+DOTS_PER_INCH = 100
+LONGEST_SIDE_INCHES = 12.0
+COLORBAR_INCHES = 0.8
+TITLE_INCHES = 0.35
+
+
+def panel_size(image: ByteImage, longest_side: float) -> tuple[float, float]:
+    """Inches (width, height) of an image drawn so that its longest side is given."""
+    height, width = image.shape[:2]
+    scale = longest_side / max(width, height)
+    # a strip of a few pixels still needs room for its title and its colour bar
+    return max(width * scale, 2.0), max(height * scale, 1.0)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that many inches which no window system knows of."""
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="compressed")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def image_extent(image: ByteImage) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top borders of an image: half a pixel around the centres."""
+    height, width = image.shape[:2]
+    return -HALF_PIXEL, width - HALF_PIXEL, height - HALF_PIXEL, -HALF_PIXEL
+
+
+def show_image(axes: Axes, image: ByteImage) -> None:
+    """Draw an image so that axes coordinates are its pixels, centre origin."""
+    axes.imshow(image, extent=image_extent(image))
+    axes.set_axis_off()
+
+
+def faded(image: ByteImage) -> ByteImage:
+    """The image darker and greyer, so that what is drawn on it stands out."""
+    grey = image.mean(axis=2, keepdims=True)
+    blend: ByteImage = np.rint(0.4 * grey + 0.25 * image).astype(np.uint8)
+    return blend
+
+
+def add_colorbar(
+    figure: Figure, axes: Sequence[Axes], colors: ScalarMappable, label: str
+) -> Colorbar:
+    """Add a thin bar of the colours to the right of the axes."""
+    return figure.colorbar(
+        colors, ax=axes, label=label, fraction=0.03, pad=0.01, aspect=40
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
