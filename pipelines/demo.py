@@ -19,9 +19,9 @@ from r2d2_kapture.config.extract import ExtractConfig, SelectionConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.io.atomic import write_bytes_atomic
-from r2d2_kapture.io.feature_reader import open_features
+from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.images import read_rgb
-from r2d2_kapture.io.kapture import Dataset
+from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.models.checkpoints import (
     Checkpoint,
     bundled_models,
@@ -110,18 +110,14 @@ def draw(
         config.selection,
         resolve_runtime(config.engine),
     )
-    with open_features(root, checkpoint.name, need_descriptors=True) as reader:
-        dataset: Dataset = reader.dataset
-        names = reader.image_names
-        images = {name: read_rgb(dataset.image_path(name)) for name in names}
-        panels = [
-            (
-                name,
-                image,
-                reader.features(name, (image.shape[1], image.shape[0])),
-            )
-            for name, image in images.items()
-        ]
+    dataset = open_dataset(root)
+    names = dataset.image_names
+    tables = open_local_features([root], checkpoint.name)
+    images = {name: read_rgb(dataset.image_path(name)) for name in names}
+    panels = [
+        (name, image, tables.read(name, (image.shape[1], image.shape[0])))
+        for name, image in images.items()
+    ]
     first = images[names[0]]
     paths = [output / f"{name}.png" for name in ("overview", "keypoints", "maps")]
     draw_overview(panels, paths[0])

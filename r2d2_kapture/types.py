@@ -13,6 +13,7 @@ import numpy.typing as npt
 from r2d2_kapture.errors import FeatureFormatError
 
 FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
 
 PATCH_DIAMETER = 32.0
 """Side in pixels of the patch that R2D2 describes on a level of scale 1."""
@@ -79,6 +80,63 @@ class LocalFeatures:
     def keypoints_with_scale(self) -> FloatArray:
         """(N, 3) float32: x, y, patch size in pixels, as kapture keeps them."""
         return np.column_stack([self.keypoints, self.scales]).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairMatches:
+    """Matches between the keypoints of two images.
+
+    Attributes:
+        indices: (K, 2) int64, row of the keypoint in the first and in the second image.
+        scores: (K,) float32, higher is better; cosine similarity where we matched.
+
+    Raises:
+        FeatureFormatError: shapes or types disagree, or an index is negative.
+    """
+
+    indices: IndexArray
+    scores: FloatArray
+
+    def __post_init__(self) -> None:
+        expected = {"indices": (len(self.scores), 2), "scores": (len(self.scores),)}
+        dtypes = {"indices": np.int64, "scores": np.float32}
+        for name, shape in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype != dtypes[name]:
+                raise FeatureFormatError(
+                    f"match {name}: found {array.dtype} {array.shape}, expected "
+                    f"{np.dtype(dtypes[name])} {shape}"
+                )
+        if len(self) and self.indices.min() < 0:
+            raise FeatureFormatError("match indices: found one below 0")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def swapped(self) -> PairMatches:
+        """The matches from the second image to the first, by the new first index."""
+        order = np.argsort(self.indices[:, 1], kind="stable")
+        return PairMatches(
+            indices=np.ascontiguousarray(self.indices[order, ::-1]),
+            scores=self.scores[order],
+        )
+
+    def check_counts(self, pair: tuple[str, str], counts: tuple[int, int]) -> None:
+        """Refuse matches of keypoints that do not exist.
+
+        Args:
+            pair: names of the two images.
+            counts: how many keypoints they have.
+
+        Raises:
+            FeatureFormatError: an index is out of range.
+        """
+        if len(self) and (self.indices.max(axis=0) >= counts).any():
+            raise FeatureFormatError(
+                f"matches of '{pair[0]}' and '{pair[1]}': found indices up to "
+                f"{self.indices.max(axis=0).tolist()}, expected below {list(counts)}, "
+                "the numbers of keypoints; match the pair again with these features"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,12 +33,18 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract",
         "Extract R2D2 or Fast-R2D2 keypoints and descriptors from every image of a "
-        "kapture dataset, into that dataset. Run it again to resume.",
+        "kapture dataset, into that dataset or elsewhere. Run it again to resume.",
         "kapture_r2d2_extract --kapture-root mapping --model r2d2_WASF_N16.pt "
         "--top-k 5000",
     )
     parser.add_argument(
         "--kapture-root", type=Path | None, help="folder of a kapture 1.1 dataset"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        help="folder that receives reconstruction/keypoints and descriptors; the "
+        "dataset by default",
     )
     add_extraction_flags(parser)
     parser.add_argument(
@@ -66,6 +72,7 @@ def _command(arguments: list[str]) -> int:
         extract_config(namespace),
         kapture_root=namespace.kapture_root,
         checkpoint=chosen_checkpoint(namespace),
+        output=namespace.output,
         extractor=namespace.extractor,
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,

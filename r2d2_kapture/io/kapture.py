@@ -13,7 +13,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import kapture
 import kapture.io.csv as kcsv
 from kapture.io.records import get_record_fullpath
-from kapture.io.tar import TarCollection
 
 from r2d2_kapture.errors import DatasetError
 
@@ -42,7 +41,7 @@ class Dataset:
 
     Attributes:
         root: its folder.
-        data: sensors, rigs, trajectories and records; features where asked for.
+        data: sensors, rigs, trajectories and records; no features.
         image_names: of the camera records, in order of time, each once.
     """
 
@@ -55,23 +54,19 @@ class Dataset:
         return Path(get_record_fullpath(str(self.root), name))
 
 
-def open_dataset(root: Path, tar_handlers: TarCollection | None = None) -> Dataset:
+def open_dataset(root: Path) -> Dataset:
     """Open the sensors and records of a kapture 1.1 dataset.
 
     Args:
         root: folder that holds ``sensors/``.
-        tar_handlers: opened archives; where given, features and matches are listed too.
 
     Raises:
         DatasetError: missing, of another version, malformed, or unsafe to load.
     """
     records = check_dataset(root)
     quiet_kapture()
-    skipped = [] if tar_handlers is not None else RECONSTRUCTION_PARTS
     try:
-        data = kcsv.kapture_from_dir(
-            str(root), skip_list=list(skipped), tar_handlers=tar_handlers
-        )
+        data = kcsv.kapture_from_dir(str(root), skip_list=list(RECONSTRUCTION_PARTS))
     except (
         OSError,
         ValueError,
@@ -131,25 +126,35 @@ def check_feature_dtypes(root: Path) -> None:
     for kind in FEATURE_KINDS:
         folder = root / "reconstruction" / kind
         for config in sorted(folder.glob(f"*/{kind}.txt")) + [folder / f"{kind}.txt"]:
-            if not config.is_file():
-                continue
-            rows = _table(read_lines(config))
-            for row in rows:
-                if len(row) > 2 and not (row[2].isdecimal() and int(row[2]) > 0):
-                    raise DatasetError(
-                        f"{config}: dsize '{row[2][:40]}', expected 1 or more"
-                    )
-                if len(row) < 3 or row[1] not in FEATURE_DTYPES:
-                    found = row[1] if len(row) > 1 else ", ".join(row)
-                    raise DatasetError(
-                        f"{config}: dtype '{found[:60]}', expected one of "
-                        f"{', '.join(FEATURE_DTYPES)}; the dataset is not loaded"
-                    )
-            if not rows:
-                raise DatasetError(
-                    f"{config}: found no description, expected one line; "
-                    "delete the file to leave this feature type out"
-                )
+            if config.is_file():
+                read_feature_config(config)
+
+
+def read_feature_config(path: Path) -> list[str]:
+    """Fields of keypoints.txt, descriptors.txt or global_features.txt, checked.
+
+    Returns:
+        Name, dtype (one of FEATURE_DTYPES), dsize (decimal), and what follows.
+
+    Raises:
+        DatasetError: a dtype is none of FEATURE_DTYPES, or a line is too short.
+    """
+    rows = _table(read_lines(path))
+    for row in rows:
+        if len(row) > 2 and not (row[2].isdecimal() and int(row[2]) > 0):
+            raise DatasetError(f"{path}: dsize '{row[2][:40]}', expected 1 or more")
+        if len(row) < 3 or row[1] not in FEATURE_DTYPES:
+            found = row[1] if len(row) > 1 else ", ".join(row)
+            raise DatasetError(
+                f"{path}: dtype '{found[:60]}', expected one of "
+                f"{', '.join(FEATURE_DTYPES)}; the dataset is not loaded"
+            )
+    if not rows:
+        raise DatasetError(
+            f"{path}: found no description, expected one line; "
+            "delete the file to leave this feature type out"
+        )
+    return rows[-1]
 
 
 def check_relative_name(name: str, source: Path) -> str:

@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
 from r2d2_kapture.io.colmap_db import CameraOrigin, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
-from r2d2_kapture.io.feature_reader import FeatureReader, open_features
+from r2d2_kapture.io.feature_table import (
+    FeatureTable,
+    LocalFeatureTables,
+    open_feature_table,
+    open_local_features,
+)
 from r2d2_kapture.io.hdf5 import write_h5
 from r2d2_kapture.io.images import image_size
-from r2d2_kapture.types import Failure, LocalFeatures, Report
+from r2d2_kapture.io.kapture import Dataset, open_dataset
+from r2d2_kapture.io.match_store import find_matches
+from r2d2_kapture.types import Failure, FloatArray, LocalFeatures, Report
 
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 
@@ -57,43 +63,42 @@ def run(
             f"{output}: exists; choose another output, or --force to overwrite it"
         )
     failed: list[Failure] = []
-    with open_features(
-        kapture_root,
-        keypoints_type,
-        descriptors_type,
-        need_descriptors=to != "colmap-db",
-    ) as reader:
-        names = reader.image_names
-        missing = len(reader.dataset.image_names) - len(names)
-        details: dict[str, object] = {
-            "keypoints_type": reader.keypoints_type,
-            "images_without_features": missing,
-        }
-        if to == "colmap-db":
-            summary = write_database(
-                output,
-                reader.dataset.data,
-                read_keypoints=_keypoints_or_no_rows(reader),
-                read_matches=reader.matches,
-                pairs=reader.pairs,
-                camera_origin=camera_origin,
-                overwrite=force,
-            )
-            details |= dataclasses.asdict(summary)
+    dataset = open_dataset(kapture_root)
+    keypoints = open_feature_table([kapture_root], "keypoints", keypoints_type)
+    names = [name for name in dataset.image_names if name in keypoints]
+    details: dict[str, object] = {
+        "keypoints_type": keypoints.type_name,
+        "images_without_features": len(dataset.image_names) - len(names),
+    }
+    if to == "colmap-db":
+        matches = find_matches([kapture_root], keypoints.type_name)
+        summary = write_database(
+            output,
+            dataset.data,
+            read_keypoints=_keypoints_or_no_rows(keypoints),
+            read_matches=matches.read,
+            pairs=matches.pairs,
+            camera_origin=camera_origin,
+            overwrite=force,
+        )
+        details |= dataclasses.asdict(summary)
+    else:
+        features = open_local_features(
+            [kapture_root], keypoints.type_name, descriptors_type
+        )
+        bar = tqdm(
+            names,
+            desc="export",
+            unit="image",
+            disable=None if progress is None else not progress,
+        )
+        items = _items(dataset, features, bar, failed)
+        if to == "h5":
+            details["scores"] = "0: kapture keeps none; rows keep their order"
+            write_h5(output, items)
         else:
-            bar = tqdm(
-                names,
-                desc="export",
-                unit="image",
-                disable=None if progress is None else not progress,
-            )
-            items = _items(reader, bar, failed)
-            if to == "h5":
-                details["scores"] = "0: kapture keeps none; rows keep their order"
-                write_h5(output, items)
-            else:
-                for name, features in items:
-                    write_colmap_text(output / f"{name}.txt", features)
+            for name, item in items:
+                write_colmap_text(output / f"{name}.txt", item)
     return Report(
         stage="export",
         done=len(names) - len(failed),
@@ -106,27 +111,28 @@ def run(
 
 
 def _keypoints_or_no_rows(
-    reader: FeatureReader,
-) -> Callable[[str], npt.NDArray[np.float32]]:
+    keypoints: FeatureTable,
+) -> Callable[[str], FloatArray]:
     """COLMAP wants every image, also those whose features are not there."""
-    extracted = set(reader.image_names)
 
-    def read(image: str) -> npt.NDArray[np.float32]:
-        if image not in extracted:
+    def read(image: str) -> FloatArray:
+        if image not in keypoints:
             return np.zeros((0, 2), np.float32)
-        return reader.keypoints(image)
+        return keypoints.read(image)
 
     return read
 
 
 def _items(
-    reader: FeatureReader, names: tqdm[str], failed: list[Failure]
+    dataset: Dataset,
+    tables: LocalFeatureTables,
+    names: tqdm[str],
+    failed: list[Failure],
 ) -> Iterator[tuple[str, LocalFeatures]]:
     """Read features image by image; note those that cannot be read."""
     for name in names:
         try:
-            size = image_size(reader.dataset.image_path(name))
-            features = reader.features(name, size)
+            features = tables.read(name, image_size(dataset.image_path(name)))
         except (FeatureFormatError, ImageError) as error:
             failed.append(Failure(name=name, reason=str(error)))
             continue

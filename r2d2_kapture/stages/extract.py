@@ -48,18 +48,20 @@ def run(
     *,
     kapture_root: Path,
     checkpoint: Checkpoint,
+    output: Path | None = None,
     extractor: str = "r2d2",
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     tar: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Extract every image of a kapture dataset into it, resuming what is there.
+    """Extract every image of a kapture dataset, resuming what is there.
 
     Args:
         config: what decides the features.
         kapture_root: the dataset.
         checkpoint: the weights.
+        output: folder that receives ``reconstruction/``; the dataset by default.
         extractor: a name of extractors.registry.
         keypoints_type, descriptors_type: feature type names; the model's by default.
         tar: write archives instead of one file an image.
@@ -76,7 +78,7 @@ def run(
         )
     engine = build_extractor(extractor, checkpoint.network, config)
     feature_type = FeatureType(
-        root=kapture_root,
+        root=output or kapture_root,
         keypoints_type=keypoints_type or checkpoint.name,
         descriptors_type=descriptors_type or keypoints_type or checkpoint.name,
         descriptor_dim=checkpoint.network.descriptor_dim,

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.feature_reader import open_features
 from r2d2_kapture.io.feature_store import (
     FeatureType,
     open_feature_writer,
     repair_tar,
 )
+from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.types import LocalFeatures
 
@@ -67,12 +67,12 @@ def test_kapture_reads_back_what_was_written(kapture_root: Path, tar: bool) -> N
         data = kcsv.kapture_from_dir(str(kapture_root), tar_handlers=tars)
         assert data.keypoints["r2d2"] == set(written)
         assert data.descriptors["r2d2"] == set(written)
-    with open_features(kapture_root, need_descriptors=True) as reader:
-        for name, item in written.items():
-            found = reader.features(name, (64, 48))
-            np.testing.assert_array_equal(found.keypoints, item.keypoints)
-            np.testing.assert_array_equal(found.descriptors, item.descriptors)
-            np.testing.assert_array_equal(found.scales, item.scales)
+    tables = open_local_features([kapture_root])
+    for name, item in written.items():
+        found = tables.read(name, (64, 48))
+        np.testing.assert_array_equal(found.keypoints, item.keypoints)
+        np.testing.assert_array_equal(found.descriptors, item.descriptors)
+        np.testing.assert_array_equal(found.scales, item.scales)
 
 
 def test_types_lie_side_by_side(kapture_root: Path) -> None:
@@ -81,13 +81,10 @@ def test_types_lie_side_by_side(kapture_root: Path) -> None:
             feature_type(kapture_root, tar=tar, name=name), manifest(), force=False
         ) as writer:
             writer.write("a.png", features(3))
-    with open_features(kapture_root, "two", need_descriptors=True) as reader:
-        assert len(reader.keypoints("a.png")) == 3
-    with (
-        pytest.raises(DatasetError, match="one, two; choose one"),
-        open_features(kapture_root, need_descriptors=True),
-    ):
-        pass
+    tables = open_local_features([kapture_root], "two")
+    assert len(tables.keypoints.read("a.png")) == 3
+    with pytest.raises(DatasetError, match="one, two; choose one"):
+        open_local_features([kapture_root])
 
 
 @pytest.mark.parametrize("tar", [False, True])
@@ -168,12 +165,12 @@ def test_an_archive_cut_anywhere_resumes(kapture_root: Path) -> None:
             for name in missing:
                 i = names.index(name)
                 writer.write(name, features(3 + i, seed=i))
-        with open_features(kapture_root, need_descriptors=True) as reader:
-            for i, name in enumerate(names):
-                np.testing.assert_array_equal(
-                    reader.features(name, (64, 48)).descriptors,
-                    features(3 + i, seed=i).descriptors,
-                )
+        tables = open_local_features([kapture_root])
+        for i, name in enumerate(names):
+            np.testing.assert_array_equal(
+                tables.read(name, (64, 48)).descriptors,
+                features(3 + i, seed=i).descriptors,
+            )
 
 
 def test_an_archive_with_a_climbing_member_is_refused(tmp_path: Path) -> None:

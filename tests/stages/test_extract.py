@@ -18,7 +18,7 @@ from r2d2_kapture.config.extract import (
 )
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.io.feature_reader import open_features
+from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import extract
@@ -55,17 +55,19 @@ def test_every_image_gets_features_that_fit_it(
 ) -> None:
     report = run(kapture_root, checkpoint_path)
     assert (report.done, report.skipped, report.failed) == (5, 0, ())
-    with open_features(kapture_root, "tiny", need_descriptors=True) as reader:
-        assert set(reader.image_names) == set(open_dataset(kapture_root).image_names)
-        for name in reader.image_names:
-            found = reader.features(name, (64, 48))
-            assert len(found) == 50
-            assert found.descriptors.shape == (50, 16)
-            np.testing.assert_allclose(
-                np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-5
-            )
-            assert (found.keypoints >= -0.5).all()
-            assert (found.keypoints <= np.array([63.5, 47.5])).all()
+    tables = open_local_features([kapture_root], "tiny")
+    assert set(tables.keypoints.image_names) == set(
+        open_dataset(kapture_root).image_names
+    )
+    for name in tables.keypoints.image_names:
+        found = tables.read(name, (64, 48))
+        assert len(found) == 50
+        assert found.descriptors.shape == (50, 16)
+        np.testing.assert_allclose(
+            np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-5
+        )
+        assert (found.keypoints >= -0.5).all()
+        assert (found.keypoints <= np.array([63.5, 47.5])).all()
 
 
 def test_the_manifest_and_report_tell_what_was_done(
@@ -171,10 +173,10 @@ def test_odd_images_yield_features_or_zero_rows(
     )
     report = run(kapture_root, checkpoint_path, config=config)
     assert (report.done, report.failed) == (3, ())
-    with open_features(kapture_root, need_descriptors=True) as reader:
-        for name in shapes:
-            assert reader.keypoints(name).shape == (0, 3)
-            assert reader.descriptors(name).shape == (0, 16)
+    tables = open_local_features([kapture_root])
+    for name in shapes:
+        assert tables.keypoints.read(name).shape == (0, 3)
+        assert tables.read_descriptors(name).shape == (0, 16)
 
 
 def test_an_interrupted_run_resumes_to_the_same_bytes(
@@ -215,3 +217,13 @@ def test_a_full_disk_stops_the_run_with_one_line(
         with pytest.raises(OutputError, match="No space left.*free space"):
             run(kapture_root, checkpoint_path)
     assert run(kapture_root, checkpoint_path).done == 5
+
+
+def test_a_dataset_is_only_read_where_the_output_is_elsewhere(
+    kapture_root: Path, checkpoint_path: Path, tmp_path: Path
+) -> None:
+    before = sorted(kapture_root.rglob("*"))
+    run(kapture_root, checkpoint_path, output=tmp_path / "features")
+    assert sorted(kapture_root.rglob("*")) == before
+    tables = open_local_features([tmp_path / "features"])
+    assert len(tables.keypoints.image_names) == 5

@@ -1,0 +1,357 @@
+"""One feature type of kapture, read from one or several folders by image name.
+
+kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): rows of all images have one
+type and width, given in a text file beside them; each image's rows are a raw
+little-endian file, or a member of a tar archive. Datasets are untrusted: the type is
+looked up in a table, never evaluated, and names stay inside their folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.io.kapture import (
+    PARTIAL_FOLDER,
+    check_relative_name,
+    read_feature_config,
+)
+from r2d2_kapture.types import PATCH_DIAMETER, FloatArray, LocalFeatures
+
+FeatureKind = Literal["keypoints", "descriptors", "global_features"]
+
+SUFFIXES: dict[FeatureKind, str] = {
+    "keypoints": ".kpt",
+    "descriptors": ".desc",
+    "global_features": ".gfeat",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureFolder:
+    """A folder that holds rows of one feature type.
+
+    Attributes:
+        path: the folder of keypoints.txt, descriptors.txt or global_features.txt.
+        kind: which of them.
+        type_name: of the features: the folder's name in a dataset.
+        dtype: one of FEATURE_DTYPES, little-endian in the files.
+        dsize: values of a row.
+        keypoints_type: that descriptors belong to; None for other kinds.
+        members: offset and bytes of each archive member; None without an archive.
+    """
+
+    path: Path
+    kind: FeatureKind
+    type_name: str
+    dtype: np.dtype[Any]
+    dsize: int
+    keypoints_type: str | None
+    members: Mapping[str, tuple[int, int]] | None
+
+    @property
+    def archive(self) -> Path:
+        return self.path / f"{self.kind}.tar"
+
+    def location(self, image: str) -> tuple[Path, int, int] | None:
+        """File, offset and bytes of an image's rows; None where it has none."""
+        name = image + SUFFIXES[self.kind]
+        if self.members is not None:
+            found = self.members.get(name)
+            return None if found is None else (self.archive, *found)
+        path = self.path / name
+        try:
+            return path, 0, path.stat().st_size
+        except OSError:
+            return None
+
+    @property
+    def image_names(self) -> set[str]:
+        """Images that have rows here."""
+        suffix = SUFFIXES[self.kind]
+        if self.members is not None:
+            names: Iterable[str] = self.members
+        else:
+            names = (
+                path.relative_to(self.path).as_posix()
+                for path in self.path.rglob(f"*{suffix}")
+                if path.relative_to(self.path).parts[0] != PARTIAL_FOLDER
+            )
+        return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureTable:
+    """Rows of one feature type by image name; safe to read from several threads.
+
+    Attributes:
+        kind, type_name: which features.
+        dsize: values of a row.
+        folders: where they are; an image's rows come from the first that has them.
+    """
+
+    kind: FeatureKind
+    type_name: str
+    dsize: int
+    folders: tuple[FeatureFolder, ...]
+
+    def __contains__(self, image: object) -> bool:
+        return isinstance(image, str) and self._location(image) is not None
+
+    @property
+    def image_names(self) -> list[str]:
+        """Images that have rows, by name."""
+        return sorted(set().union(*(folder.image_names for folder in self.folders)))
+
+    def count(self, image: str) -> int:
+        """Rows of an image, without reading them.
+
+        Raises:
+            FeatureFormatError: absent, or no whole number of rows.
+        """
+        return self._found(image)[3]
+
+    def read(self, image: str) -> FloatArray:
+        """(N, dsize) float32 rows of an image.
+
+        Raises:
+            FeatureFormatError: absent, no whole number of rows, or not finite.
+        """
+        folder, path, offset, rows = self._found(image)
+        try:
+            with open(path, "rb") as file:
+                values = np.fromfile(
+                    file, folder.dtype, rows * folder.dsize, offset=offset
+                )
+        except OSError as error:
+            raise FeatureFormatError(
+                f"{path}: cannot be read: {error.strerror}; extract '{image}' again"
+            ) from error
+        if len(values) != rows * folder.dsize:
+            raise FeatureFormatError(f"{path}: breaks off; extract '{image}' again")
+        if not np.isfinite(values).all():
+            raise FeatureFormatError(
+                f"{path}: found NaN or infinity in the {self.kind} of '{image}'; "
+                "extract it again"
+            )
+        return values.astype(np.float32).reshape(rows, folder.dsize)
+
+    def _location(self, image: str) -> tuple[FeatureFolder, Path, int, int] | None:
+        for folder in self.folders:
+            found = folder.location(image)
+            if found is not None:
+                return folder, *found
+        return None
+
+    def _found(self, image: str) -> tuple[FeatureFolder, Path, int, int]:
+        located = self._location(image)
+        if located is None:
+            places = ", ".join(str(folder.path) for folder in self.folders)
+            raise FeatureFormatError(
+                f"'{image}': found no {self.kind} of type '{self.type_name}' in "
+                f"{places}; extract the image, or correct its name"
+            )
+        folder, path, offset, size = located
+        rows, rest = divmod(size, folder.dsize * folder.dtype.itemsize)
+        if rest:
+            raise FeatureFormatError(
+                f"{path}: found {size} bytes for '{image}', expected rows of "
+                f"{folder.dsize} {folder.dtype.name}; extract it again"
+            )
+        return folder, path, offset, rows
+
+
+def open_feature_table(
+    roots: Sequence[Path],
+    kind: FeatureKind,
+    type_name: str | None = None,
+    *,
+    keypoints_type: str | None = None,
+) -> FeatureTable:
+    """Open one feature type by name, or the only one there is.
+
+    Args:
+        roots: kapture datasets, or folders of features alone, in which the type's
+            text file is at ``TYPE/keypoints/keypoints.txt`` as kapture-localization
+            has it (the root is ``TYPE``). Roots without such features are passed over.
+        kind: of features.
+        type_name: None takes the only one there is.
+        keypoints_type: only descriptors of these keypoints.
+
+    Raises:
+        DatasetError: the type is not there, there are several, two folders describe
+            it differently, or a description is unsafe.
+    """
+    folders = [
+        folder
+        for root in dict.fromkeys(roots)
+        for folder in find_feature_folders(root, kind)
+        if keypoints_type is None or folder.keypoints_type == keypoints_type
+    ]
+    name = _choose(roots, kind, {folder.type_name for folder in folders}, type_name)
+    chosen = tuple(folder for folder in folders if folder.type_name == name)
+    for folder in chosen[1:]:
+        first = chosen[0]
+        if (folder.dtype, folder.dsize) != (first.dtype, first.dsize):
+            raise DatasetError(
+                f"{folder.path}: found {kind} of {folder.dsize} {folder.dtype.name}, "
+                f"but {first.dsize} {first.dtype.name} of the same name '{name}' in "
+                f"{first.path}; features of two kinds cannot be mixed: give one "
+                "another type name"
+            )
+    return FeatureTable(
+        kind=kind, type_name=name, dsize=chosen[0].dsize, folders=chosen
+    )
+
+
+def find_feature_folders(root: Path, kind: FeatureKind) -> list[FeatureFolder]:
+    """Folders of one kind of features below a root, see open_feature_table.
+
+    Raises:
+        DatasetError: the root is not there, or a description is unsafe.
+    """
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root}: found no such folder, expected a kapture dataset or features"
+        )
+    file = f"{kind}.txt"
+    typed = sorted((root / "reconstruction" / kind).glob(f"*/{file}"))
+    typed += sorted((root / kind).glob(f"*/{file}"))
+    named = [(path.parent, path.parent.name) for path in typed]
+    if (root / kind / file).is_file():
+        named.append((root / kind, root.resolve().name))
+    return [_open_folder(folder, kind, name) for folder, name in named]
+
+
+def _open_folder(path: Path, kind: FeatureKind, type_name: str) -> FeatureFolder:
+    fields = read_feature_config(path / f"{kind}.txt")
+    archive = path / f"{kind}.tar"
+    return FeatureFolder(
+        path=path,
+        kind=kind,
+        type_name=type_name,
+        dtype=np.dtype(fields[1]).newbyteorder("<"),
+        dsize=int(fields[2]),
+        keypoints_type=fields[3] if kind == "descriptors" and len(fields) > 3 else None,
+        members=index_archive(archive) if archive.is_file() else None,
+    )
+
+
+def index_archive(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and bytes of each member of a tar file; the last of equal names counts.
+
+    Raises:
+        DatasetError: not an archive, broken off, or a name that leaves its folder.
+    """
+    members = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = check_relative_name(member.name, path)
+                members[name] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as an archive: {error}; extract again"
+        ) from error
+    if any(offset + size > os.path.getsize(path) for offset, size in members.values()):
+        raise DatasetError(f"{path}: the archive breaks off; extract again")
+    return members
+
+
+def _choose(
+    roots: Sequence[Path], kind: FeatureKind, found: set[str], wanted: str | None
+) -> str:
+    if wanted in found:
+        return str(wanted)
+    if wanted is None and len(found) == 1:
+        return next(iter(found))
+    places = ", ".join(str(root) for root in roots)
+    listed = ", ".join(sorted(found)) or "none"
+    flag = f"--{kind.replace('_', '-')}-type"
+    if wanted is not None:
+        raise DatasetError(
+            f"{places}: found {kind} types {listed}, expected '{wanted}' ({flag})"
+        )
+    way_out = f"choose one with {flag}" if found else "extract features first"
+    raise DatasetError(f"{places}: found {kind} types {listed}; {way_out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFeatureTables:
+    """Keypoints with their descriptors.
+
+    Attributes:
+        keypoints: (N, C) rows: x, y, then the patch size in pixels where C > 2;
+            (0, 0) is the centre of the top-left pixel.
+        descriptors: (N, D) rows.
+    """
+
+    keypoints: FeatureTable
+    descriptors: FeatureTable
+
+    def read_descriptors(self, image: str) -> FloatArray:
+        """(N, D) float32, one row a keypoint.
+
+        Raises:
+            FeatureFormatError: as FeatureTable.read, or counts that disagree.
+        """
+        rows = self.descriptors.read(image)
+        keypoints = self.keypoints.count(image)
+        if len(rows) != keypoints:
+            raise FeatureFormatError(
+                f"'{image}': found {keypoints} keypoints and {len(rows)} descriptors, "
+                "expected as many; extract the image again"
+            )
+        return rows
+
+    def read(self, image: str, image_size: tuple[int, int]) -> LocalFeatures:
+        """Keypoints and descriptors together; kapture keeps no scores, so they are 0.
+
+        Args:
+            image: its name.
+            image_size: (W, H) in pixels.
+
+        Raises:
+            FeatureFormatError: as read_descriptors.
+        """
+        keypoints = self.keypoints.read(image)
+        scales = (
+            keypoints[:, 2]
+            if keypoints.shape[1] > 2
+            else np.full(len(keypoints), PATCH_DIAMETER, np.float32)
+        )
+        return LocalFeatures(
+            keypoints=np.ascontiguousarray(keypoints[:, :2]),
+            scales=np.ascontiguousarray(scales),
+            scores=np.zeros(len(keypoints), np.float32),
+            descriptors=self.read_descriptors(image),
+            image_size=image_size,
+        )
+
+
+def open_local_features(
+    roots: Sequence[Path],
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+) -> LocalFeatureTables:
+    """Open keypoints and the descriptors that belong to them.
+
+    Args:
+        roots: see open_feature_table.
+        keypoints_type, descriptors_type: names; None takes the only one there is.
+
+    Raises:
+        DatasetError: as open_feature_table.
+    """
+    keypoints = open_feature_table(roots, "keypoints", keypoints_type)
+    descriptors = open_feature_table(
+        roots, "descriptors", descriptors_type, keypoints_type=keypoints.type_name
+    )
+    return LocalFeatureTables(keypoints=keypoints, descriptors=descriptors)

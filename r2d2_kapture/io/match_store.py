@@ -1,0 +1,241 @@
+"""Matches of kapture: one file of rows (index 1, index 2, score) for each pair.
+
+kapture 1.1 (kapture_format.adoc): float64 rows without a header, at
+``reconstruction/matches/<keypoints type>/<image 1>.overlapping/<image 2>.matches`` with
+image 1 before image 2 in order of code points, or as members of ``matches.tar``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.io.atomic import atomic_path, write_json_atomic
+from r2d2_kapture.io.feature_table import index_archive
+from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.lock import LOCK_NAME, exclusive
+from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
+from r2d2_kapture.io.manifest import Manifest, read_manifest
+from r2d2_kapture.types import PairMatches
+
+OVERLAPPING = ".overlapping/"
+SUFFIX = ".matches"
+ROW_BYTES = 3 * np.dtype(np.float64).itemsize
+
+
+def sorted_pair(image1: str, image2: str) -> tuple[str, str]:
+    """The names of a pair in the order in which kapture keeps it."""
+    return (image1, image2) if image1 <= image2 else (image2, image1)
+
+
+def match_name(pair: tuple[str, str]) -> str:
+    """Path of a sorted pair's file below the folder of its type."""
+    return f"{pair[0]}{OVERLAPPING}{pair[1]}{SUFFIX}"
+
+
+def matches_folder(root: Path, keypoints_type: str) -> Path:
+    """The folder of a type's matches in a kapture dataset."""
+    return root / "reconstruction" / "matches" / keypoints_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchTable:
+    """Matches by pair of names; safe to read from several threads.
+
+    Attributes:
+        keypoints_type: that the indices count.
+        folders: where they are, with the members of an archive or None; a pair's
+            matches come from the first that has them.
+    """
+
+    keypoints_type: str
+    folders: tuple[tuple[Path, Mapping[str, tuple[int, int]] | None], ...]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Sorted pairs that have matches, also empty ones, in order of names."""
+        found = set()
+        for folder, members in self.folders:
+            for name in _files(folder) if members is None else members:
+                first, separator, second = name.partition(OVERLAPPING)
+                if separator and second.endswith(SUFFIX):
+                    found.add((first, second.removesuffix(SUFFIX)))
+        return sorted(found)
+
+    def read(self, image1: str, image2: str) -> PairMatches | None:
+        """Matches from image 1 to image 2 in that order; None where there are none.
+
+        Raises:
+            FeatureFormatError: the file is no whole number of rows, or its rows are
+                no indices.
+        """
+        pair = sorted_pair(image1, image2)
+        name = match_name(pair)
+        for folder, members in self.folders:
+            if members is None:
+                path, offset = folder / name, 0
+                size = path.stat().st_size if path.is_file() else None
+            else:
+                path = folder / "matches.tar"
+                offset, size = members.get(name, (0, None))
+            if size is not None:
+                matches = _read_rows(path, offset, size, pair)
+                return matches if pair == (image1, image2) else matches.swapped()
+        return None
+
+
+def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
+    """Find the matches of a keypoints type in kapture folders; there may be none.
+
+    Args:
+        roots: kapture datasets, or folders with ``reconstruction/matches`` alone.
+        keypoints_type: whose matches.
+
+    Raises:
+        DatasetError: an archive is unreadable or unsafe.
+    """
+    folders = [matches_folder(root, keypoints_type) for root in dict.fromkeys(roots)]
+    archives = {folder: folder / "matches.tar" for folder in folders if folder.is_dir()}
+    return MatchTable(
+        keypoints_type=keypoints_type,
+        folders=tuple(
+            (folder, index_archive(archive) if archive.is_file() else None)
+            for folder, archive in archives.items()
+        ),
+    )
+
+
+def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
+    """The matches of a keypoints type, which must be there.
+
+    Args:
+        roots, keypoints_type: as for find_matches.
+
+    Raises:
+        DatasetError: none of the folders has them, or as for find_matches.
+    """
+    found = find_matches(roots, keypoints_type)
+    if not found.folders:
+        folders = (matches_folder(root, keypoints_type) for root in roots)
+        raise DatasetError(
+            f"{', '.join(map(str, folders))}: found no matches of keypoints type "
+            f"'{keypoints_type}'; run kapture_r2d2_match first"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchWriter:
+    """Writes the matches of pairs, one whole file each.
+
+    Attributes:
+        folder: of the type's matches.
+    """
+
+    folder: Path
+
+    def is_complete(self, image1: str, image2: str) -> bool:
+        """Whether the matches of a pair are there, in either order."""
+        try:
+            size = self._path(image1, image2).stat().st_size
+        except OSError:
+            return False
+        return size % ROW_BYTES == 0
+
+    def write(self, image1: str, image2: str, matches: PairMatches) -> None:
+        """Store the matches from image 1 to image 2; none is a result too.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        if sorted_pair(image1, image2) != (image1, image2):
+            matches = matches.swapped()
+        rows = np.column_stack([matches.indices, matches.scores]).astype("<f8")
+        with atomic_path(self._path(image1, image2)) as path:
+            path.write_bytes(rows.tobytes())
+
+    def _path(self, image1: str, image2: str) -> Path:
+        for name in (image1, image2):
+            check_relative_name(name, self.folder)
+        return self.folder / match_name(sorted_pair(image1, image2))
+
+
+@contextmanager
+def open_match_writer(
+    root: Path, keypoints_type: str, manifest: Manifest, *, force: bool
+) -> Iterator[MatchWriter]:
+    """Claim a type's matches in a kapture folder for one set of settings.
+
+    Args:
+        root: kapture dataset, or a folder to make.
+        keypoints_type: that the indices will count.
+        manifest: what the matches are made with; ``model`` names the features.
+        force: let the new settings replace those of an earlier run; the caller then
+            writes every pair again. Files of other pairs stay as they are.
+
+    Raises:
+        OutputError: the folder holds matches made otherwise, another run is writing
+            it, or it cannot be written.
+    """
+    folder = matches_folder(root, keypoints_type)
+    with exclusive(folder):
+        existing = read_manifest(folder / MANIFEST_NAME)
+        way_out = "choose another --output, or --force to redo them"
+        if existing is None and not force and _holds_anything(folder):
+            raise OutputError(
+                f"{folder}: found matches without {MANIFEST_NAME}, written by another "
+                f"tool; {way_out}"
+            )
+        if existing is not None and not force:
+            differences = manifest.differences(existing)
+            if differences:
+                raise OutputError(
+                    f"{folder}: found matches made with {'; '.join(differences)}; "
+                    f"{way_out}"
+                )
+        write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+        yield MatchWriter(folder=folder)
+
+
+def _holds_anything(folder: Path) -> bool:
+    return any(path.name != LOCK_NAME for path in folder.iterdir())
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob(f"*{SUFFIX}"):
+        yield path.relative_to(folder).as_posix()
+
+
+def _read_rows(
+    path: Path, offset: int, size: int, pair: tuple[str, str]
+) -> PairMatches:
+    way_out = f"match '{pair[0]}' and '{pair[1]}' again"
+    if size % ROW_BYTES:
+        raise FeatureFormatError(
+            f"{path}: found {size} bytes, expected rows of 3 float64; {way_out}"
+        )
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset, os.SEEK_SET)
+            rows = np.frombuffer(file.read(size), "<f8").reshape(-1, 3)
+    except (OSError, ValueError) as error:
+        raise FeatureFormatError(
+            f"{path}: cannot be read: {error}; {way_out}"
+        ) from error
+    indices = rows[:, :2]
+    whole = np.isfinite(indices) & (indices >= 0) & (indices == np.floor(indices))
+    if not whole.all():
+        row = int(np.flatnonzero(~whole.all(axis=1))[0])
+        raise FeatureFormatError(
+            f"{path}: found indices {indices[row].tolist()} in row {row}, expected "
+            f"whole numbers from 0; {way_out}"
+        )
+    return PairMatches(
+        indices=indices.astype(np.int64), scores=rows[:, 2].astype(np.float32)
+    )
