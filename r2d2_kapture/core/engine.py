@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
+from r2d2_kapture.models.network import (
+    DenseNetwork,
+    receptive_field,
+    repeatability_from_logit,
+)
 
 Layer = Callable[[Tensor], Tensor]
 
@@ -138,39 +142,35 @@ def _auto_tile_pixels(device: torch.device, precision: str) -> int:
     return max(megapixel, min(free_bytes >> 12, 8 * megapixel))
 
 
-class Engine:
-    """A dense network with batch norm folded, laid out for one device and precision.
+class Backbone:
+    """Convolutional layers with batch norm folded, laid out for device and precision.
 
     Args:
-        network: in evaluation mode; it is not modified.
+        ops: convolutions, batch norms, activations, pooling and upsampling, in
+            evaluation mode; not modified.
         runtime: from resolve_runtime.
     """
 
-    def __init__(self, network: DenseNetwork, runtime: Runtime) -> None:
+    def __init__(self, ops: nn.Sequential, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.halo = network.halo
-        self.pixel_stride = network.pixel_stride
-        self.descriptor_dim = network.descriptor_dim
-        self._layers = fold_layers(network.ops, runtime)
+        self.halo, self.pixel_stride = receptive_field(ops)
+        self._layers = fold_layers(ops, runtime)
         exact = dataclasses.replace(runtime, precision="fp32")
         self._narrow_layers = (
-            fold_layers(network.ops, exact)
+            fold_layers(ops, exact)
             if runtime.device.type == "cpu" and runtime.precision != "fp32"
             else None
         )
-        reliable = network.clf.weight[1] - network.clf.weight[0]
-        heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
-        reliable_bias = torch.diff(_tensor(network.clf.bias))
-        bias = torch.cat([reliable_bias, _tensor(network.sal.bias)])
-        self._heads = heads.t().contiguous().to(runtime.device)
-        self._head_bias = bias.to(runtime.device)
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> FeatureMaps:
+    def __call__(self, images: Tensor) -> Tensor:
         """Run one pass.
 
         Args:
-            images: (B, 3, H, W) float32 on the engine's device, normalised RGB.
+            images: (B, 3, H, W) float32 on the runtime's device, normalised.
+
+        Returns:
+            (B, h, w, D) features in the precision of the runtime.
         """
         layers, dtype = self._layers, self.runtime.dtype
         if self._narrow_layers is not None and min(images.shape[2:]) < NARROW_PIXELS:
@@ -179,28 +179,7 @@ class Engine:
         with _true_float32(images.device):
             for layer in layers:
                 features = layer(features)
-        features = features.permute(0, 2, 3, 1).contiguous()
-        reliability, repeatability = self._confidences(features)
-        return FeatureMaps(
-            features=features, reliability=reliability, repeatability=repeatability
-        )
-
-    def _confidences(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Both heads in one product, over slices that stay in the cache."""
-        flat = features.view(-1, features.shape[-1])
-        logits = torch.empty(len(flat), 2, device=flat.device)
-        rows = 1 << 20 if flat.is_cuda else 8192
-        for start in range(0, len(flat), rows):
-            part = flat[start : start + rows].float()
-            torch.addmm(
-                self._head_bias,
-                part.square_() if flat.dtype != torch.float32 else part.square(),
-                self._heads,
-                out=logits[start : start + rows],
-            )
-        reliability = torch.sigmoid(logits[:, 0]).view(features.shape[:3])
-        repeatability = repeatability_from_logit(logits[:, 1]).view(features.shape[:3])
-        return reliability, repeatability
+        return features.permute(0, 2, 3, 1).contiguous()
 
     def tiles(self, height: int, width: int, margin: int) -> Iterator[Tile]:
         """Cut a level into windows no larger than the runtime's tile size.
@@ -230,6 +209,55 @@ class Engine:
                     inner_bottom=bottom,
                     inner_right=right,
                 )
+
+
+class Engine:
+    """A dense network: its backbone, and both confidences of what that computes.
+
+    Args:
+        network: in evaluation mode; it is not modified.
+        runtime: from resolve_runtime.
+    """
+
+    def __init__(self, network: DenseNetwork, runtime: Runtime) -> None:
+        self.backbone = Backbone(network.ops, runtime)
+        self.descriptor_dim = network.descriptor_dim
+        reliable = network.clf.weight[1] - network.clf.weight[0]
+        heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
+        reliable_bias = torch.diff(_tensor(network.clf.bias))
+        bias = torch.cat([reliable_bias, _tensor(network.sal.bias)])
+        self._heads = heads.t().contiguous().to(runtime.device)
+        self._head_bias = bias.to(runtime.device)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> FeatureMaps:
+        """Run one pass.
+
+        Args:
+            images: (B, 3, H, W) float32 on the engine's device, normalised RGB.
+        """
+        features = self.backbone(images)
+        reliability, repeatability = self._confidences(features)
+        return FeatureMaps(
+            features=features, reliability=reliability, repeatability=repeatability
+        )
+
+    def _confidences(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Both heads in one product, over slices that stay in the cache."""
+        flat = features.view(-1, features.shape[-1])
+        logits = torch.empty(len(flat), 2, device=flat.device)
+        rows = 1 << 20 if flat.is_cuda else 8192
+        for start in range(0, len(flat), rows):
+            part = flat[start : start + rows].float()
+            torch.addmm(
+                self._head_bias,
+                part.square_() if flat.dtype != torch.float32 else part.square(),
+                self._heads,
+                out=logits[start : start + rows],
+            )
+        reliability = torch.sigmoid(logits[:, 0]).view(features.shape[:3])
+        repeatability = repeatability_from_logit(logits[:, 1]).view(features.shape[:3])
+        return reliability, repeatability
 
 
 def _true_float32(device: torch.device) -> AbstractContextManager[object]:

@@ -126,7 +126,9 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     window = repeatability.flatten()[near_rows * width + near_columns]
     odds = window / (1 - window).clamp_min(torch.finfo(window.dtype).eps)
     odds = odds - odds[:, odds.shape[1] // 2, None]  # exactly flat where the map is
-    gx, gy, hxx, hxy, hyy = (odds @ _quadratic_fit(dx, dy)).unbind(dim=1)
+    # a product in float32 would round a row differently in another number of rows
+    fit = odds.double() @ _quadratic_fit(dx, dy)
+    gx, gy, hxx, hxy, hyy = fit.float().unbind(dim=1)
     determinant = hxx * hyy - hxy * hxy
     peak = (hxx < 0) & (hyy < 0) & (determinant > 1e-3 * hxx * hyy)
     peak &= determinant > 1e-5 * (hxx + hyy) ** 2  # a ridge has curvature across only
@@ -137,12 +139,12 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
 
 
 def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:
-    """(K, 5) weights that turn K samples into gx, gy, hxx, hxy, hyy."""
+    """(K, 5) float64 weights that turn K samples into gx, gy, hxx, hxy, hyy."""
     x, y = dx.double(), dy.double()
     terms = torch.stack([torch.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], dim=1)
     weighted = terms * torch.exp(-(x * x + y * y) / 2)[:, None]
     solution = torch.linalg.solve(terms.T @ weighted, weighted.T)
-    weights: Tensor = solution[1:].T.float()
+    weights: Tensor = solution[1:].T
     return weights
 
 

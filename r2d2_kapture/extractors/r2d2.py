@@ -185,9 +185,9 @@ class R2D2Extractor:
 
     def _tiles(self, level: Level, margin: int) -> Iterator[Tile]:
         """The tiles of a level; none where it is too small to have an output."""
-        if min(level.height, level.width) < self.engine.pixel_stride:
+        if min(level.height, level.width) < self.engine.backbone.pixel_stride:
             return iter(())
-        return self.engine.tiles(level.height, level.width, margin)
+        return self.engine.backbone.tiles(level.height, level.width, margin)
 
     def _merge(
         self,

@@ -63,12 +63,12 @@ class DenseNetwork(nn.Module):
     @property
     def pixel_stride(self) -> int:
         """Pixels to which tile borders must be aligned."""
-        return _receptive_field(self.ops)[1]
+        return receptive_field(self.ops)[1]
 
     @property
     def halo(self) -> int:
         """Pixels around an output that can change it, a multiple of the stride."""
-        return _receptive_field(self.ops)[0]
+        return receptive_field(self.ops)[0]
 
 
 def repeatability_from_logit(logit: Tensor) -> Tensor:
@@ -77,16 +77,20 @@ def repeatability_from_logit(logit: Tensor) -> Tensor:
     return positive / (1 + positive)
 
 
-def _receptive_field(ops: nn.Sequential) -> tuple[int, int]:
-    """Return (halo, coarsest stride) in input pixels."""
+def receptive_field(ops: nn.Sequential) -> tuple[int, int]:
+    """How far the layers of a backbone see, and how coarse they get.
+
+    Returns:
+        halo: pixels around an output that can change it, a multiple of the stride.
+        stride: pixels to which the borders of a part must be aligned.
+    """
     halo, stride, coarsest = 0, 1, 1
     for op in ops:
         if isinstance(op, nn.Conv2d):
             halo += stride * (op.dilation[0] * (op.kernel_size[0] - 1) // 2)
-        elif isinstance(op, nn.MaxPool2d):
-            window = int(op.kernel_size)  # type: ignore[arg-type]
-            halo += stride * (window - 1)
-            stride *= window
+        elif isinstance(op, (nn.MaxPool2d, nn.AvgPool2d)):
+            halo += stride * (int(op.kernel_size) - 1)  # type: ignore[arg-type]
+            stride *= int(op.stride)  # type: ignore[arg-type]
             coarsest = max(coarsest, stride)
         elif isinstance(op, nn.Upsample):
             halo += stride

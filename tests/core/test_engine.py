@@ -118,7 +118,7 @@ def whole_and_tiled(
         repeatability=torch.full_like(whole.repeatability, -1),
     )
     engine = make_engine(name, tile_pixels=tile_pixels)
-    for tile in engine.tiles(*size, MARGIN):
+    for tile in engine.backbone.tiles(*size, MARGIN):
         part = engine(image[:, :, tile.top : tile.bottom, tile.left : tile.right])
         # everything within the margin must be right, not the inner part alone
         top, left = max(tile.inner_top - MARGIN, 0), max(tile.inner_left - MARGIN, 0)
@@ -164,7 +164,7 @@ def test_tiles_cover_each_pixel_once_within_the_limit(
     engine = make_engine(name, tile_pixels=tile_pixels)
     for height in SIZES:
         for width in SIZES:
-            tiles = list(engine.tiles(height, width, MARGIN))
+            tiles = list(engine.backbone.tiles(height, width, MARGIN))
             if height * width <= tile_pixels:
                 assert len(tiles) == 1
             tops = sorted({(tile.inner_top, tile.inner_bottom) for tile in tiles})
@@ -177,20 +177,20 @@ def test_tiles_cover_each_pixel_once_within_the_limit(
             for tile in tiles:
                 rows, columns = tile.bottom - tile.top, tile.right - tile.left
                 assert rows * columns <= tile_pixels
-                assert tile.top % engine.pixel_stride == 0
-                assert tile.left % engine.pixel_stride == 0
+                assert tile.top % engine.backbone.pixel_stride == 0
+                assert tile.left % engine.backbone.pixel_stride == 0
                 for reach, border in (
                     (tile.inner_top - tile.top, tile.top == 0),
                     (tile.inner_left - tile.left, tile.left == 0),
                     (tile.bottom - tile.inner_bottom, tile.bottom == height),
                     (tile.right - tile.inner_right, tile.right == width),
                 ):
-                    assert border or reach >= engine.halo + MARGIN
+                    assert border or reach >= engine.backbone.halo + MARGIN
 
 
 def test_tiles_smaller_than_their_overlap_still_advance() -> None:
     engine = make_engine("fast_r2d2", tile_pixels=16)
-    tiles = list(engine.tiles(9, 11, MARGIN))
+    tiles = list(engine.backbone.tiles(9, 11, MARGIN))
     areas = [
         (tile.inner_bottom - tile.inner_top) * (tile.inner_right - tile.inner_left)
         for tile in tiles

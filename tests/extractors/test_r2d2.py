@@ -164,7 +164,7 @@ def test_tiles_give_the_features_of_the_whole(
 ) -> None:
     image = textured_image(*size)
     tiled = make_extractor(name, tile_pixels=128 * 128, subpixel=subpixel)
-    assert len(list(tiled.engine.tiles(*size, 2))) > 1
+    assert len(list(tiled.engine.backbone.tiles(*size, 2))) > 1
     expected = make_extractor(name, subpixel=subpixel)(image)
     assert_close(tiled(image), expected)
     assert len(expected) > 200
@@ -255,7 +255,7 @@ def test_tiny_images_are_extracted(
     extract = make_extractor(name, pyramid=PyramidConfig(), subpixel=subpixel)
     features = extract(image)
     assert_valid(features, image)
-    fits = min(size) >= extract.engine.pixel_stride
+    fits = min(size) >= extract.engine.backbone.pixel_stride
     assert (len(features) > 0) == fits  # with no thresholds a map has a maximum
     assert set(features.scales.tolist()) <= {32.0}  # at their own size
 
