@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,20 @@ class Report:
             f"{self.stage}: {self.done} done, {self.skipped} skipped, "
             f"{len(self.failed)} failed in {self.seconds:.1f} s"
         ]
-        lines += [f"  {key}: {value}" for key, value in self.details.items()]
+        lines += _indented(self.details, "  ")
         lines += [f"  failed: {item.to_text()}" for item in self.failed]
         lines += [f"  output: {path}" for path in self.outputs]
         return "\n".join(lines)
+
+
+def _indented(values: Mapping[str, Any], indent: str) -> list[str]:
+    """One line a value, nested ones below their key; floats to 4 digits."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{key}:", *_indented(value, indent + "  ")]
+        elif isinstance(value, float):
+            lines.append(f"{indent}{key}: {value:.4g}")
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return lines
