@@ -14,6 +14,8 @@ import numpy.typing as npt
 HALF_PIXEL = 0.5
 
 PixelOrigin = Literal["center", "corner"]
+CameraOrigin = Literal["auto", "center", "corner"]
+"""Of a dataset's principal points, as a user may give it."""
 ResizeMap = Literal["corrected", "published"]
 FloatArray = npt.NDArray[np.floating]
 

@@ -184,6 +184,25 @@ def test_torch_and_pycolmap_work_in_either_order(first: str, second: str) -> Non
     assert run_python(code) == "6.0 3.0"
 
 
+LOADS_ZLIB = {"zlib", "shutil", "tempfile", "numpy", "torch", "kapture"}
+"""What loads the system's zlib, and sorts before pycolmap."""
+
+
+@pytest.mark.parametrize("path", modules(), ids=identify)
+def test_zlib_is_loaded_before_pycolmap(path: Path) -> None:
+    """pycolmap 4.2.1 exports zlib's names: loaded first, it breaks every use of it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = [
+        alias.name if isinstance(node, ast.Import) else str(node.module)
+        for node in tree.body
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    ]
+    roots = [name.partition(".")[0] for name in names]
+    if "pycolmap" in roots:
+        assert LOADS_ZLIB & set(roots[: roots.index("pycolmap")])
+
+
 def test_every_package_on_disk_is_installed() -> None:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg", encoding="utf-8")

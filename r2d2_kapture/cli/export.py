@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, make_parser, run_command
-from r2d2_kapture.io.colmap_db import CameraOrigin
+from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.stages import export
 
 DEFAULT_OUTPUTS = {

@@ -1,9 +1,10 @@
 """Matching accuracy on image sequences related by known homographies.
 
 The protocol of D2-Net (Dusmanu et al., CVPR 2019) on HPatches (Balntas et al., CVPR
-2017): mutual nearest neighbours between image 1 and each other image of a sequence; a
-match is correct within a threshold in pixels of the point that the homography predicts;
-the mean matching accuracy (MMA) is the share of correct matches, averaged over pairs.
+2017), which R2D2 (Revaud et al., NeurIPS 2019) follows: mutual nearest neighbours
+between image 1 and each other image of a sequence; a match is correct within a
+threshold in pixels of the point that the homography predicts; every pair has the same
+weight in the means.
 """
 
 from __future__ import annotations
@@ -11,158 +12,67 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.evaluation.curves import share_within
+from r2d2_kapture.evaluation.homography_accuracy import corner_error
+from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
+from r2d2_kapture.evaluation.matching_score import matching_score
+from r2d2_kapture.evaluation.projection import transfer_errors
+from r2d2_kapture.evaluation.repeatability import repeatability
+from r2d2_kapture.evaluation.sequences import HomographySequence, Kind
 from r2d2_kapture.types import LocalFeatures
 
 Array = npt.NDArray[np.float64]
 IndexArray = npt.NDArray[np.int64]
-Kind = Literal["illumination", "viewpoint"]
 
-KINDS: dict[str, Kind] = {"i_": "illumination", "v_": "viewpoint"}
-IMAGE_SUFFIXES = frozenset({".ppm", ".png", ".jpg"})
 THRESHOLDS = tuple(float(pixels) for pixels in range(1, 11))
-BLOCK_ROWS = 2048
+"""Pixels, of the accuracy, the repeatability and the matching score."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HomographySequence:
-    """Images of one plane, or from one place, with their true homographies.
-
-    Attributes:
-        name: name of the folder, ``i_...`` or ``v_...``.
-        images: paths of image 1 to image n.
-        homographies: n - 1 matrices, (3, 3) float64; the one at index i maps pixels of
-            image 1 to image i + 2, (0, 0) at the centre of the top-left pixel.
-
-    Raises:
-        DatasetError: the name starts with neither prefix, or the counts disagree.
-    """
-
-    name: str
-    images: tuple[Path, ...]
-    homographies: tuple[Array, ...]
-
-    def __post_init__(self) -> None:
-        if self.name[:2] not in KINDS:
-            raise DatasetError(
-                f"{self.name}: expected a sequence named i_ (illumination) or "
-                "v_ (viewpoint)"
-            )
-        if not 0 < len(self.homographies) == len(self.images) - 1:
-            raise DatasetError(
-                f"{self.name}: found {len(self.images)} images and "
-                f"{len(self.homographies)} homographies, expected n and n - 1, n >= 2"
-            )
-
-    @property
-    def kind(self) -> Kind:
-        """What changes between the images."""
-        return KINDS[self.name[:2]]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PairResult:
-    """Matching accuracy between image 1 of a sequence and another.
+    """How image 1 of a sequence and another match.
 
     Attributes:
         sequence: name of the sequence.
+        kind: what changes in it.
         image: number of the second image, 2 to n.
         features: number of features in image 1 and in the second image.
         matches: number of mutual nearest neighbours.
         mma: (T,) float64, share of correct matches at each threshold.
+        repeatability: (T,) float64, share of keypoints found again.
+        matching_score: (T,) float64, share of keypoints matched correctly.
+        corner_error: pixels, of the homography estimated from the matches; infinite
+            where there is none.
     """
 
     sequence: str
+    kind: Kind
     image: int
     features: tuple[int, int]
     matches: int
     mma: Array
+    repeatability: Array
+    matching_score: Array
+    corner_error: float
 
 
-def read_sequence(folder: Path) -> HomographySequence:
-    """Read a folder of images ``1.png`` to ``n.png`` and files ``H_1_2`` to ``H_1_n``.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MatchedPair(PairResult):
+    """A result with the matches it comes from.
 
-    Images may be .ppm (as published), .png or .jpg; other files are ignored.
-
-    Raises:
-        DatasetError: a file is missing or twice there, or a homography is unreadable.
+    Attributes:
+        points1, points2: (K, 2) float32 pixels of the two images.
+        errors: (K,) float64, distance in image 2 to where the match should be.
     """
-    if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder of a homography sequence")
-    images = _numbered_images(folder)
-    homographies = _numbered_homographies(folder)
-    count = max([2, *images, *homographies])
-    missing = [f"image {k}" for k in range(1, count + 1) if k not in images]
-    missing += [f"H_1_{k}" for k in range(2, count + 1) if k not in homographies]
-    if missing:
-        raise DatasetError(f"{folder}: missing {', '.join(missing)}")
-    return HomographySequence(
-        name=folder.resolve().name,
-        images=tuple(images[k] for k in range(1, count + 1)),
-        homographies=tuple(
-            _read_homography(homographies[k]) for k in range(2, count + 1)
-        ),
-    )
 
-
-def read_sequences(root: Path) -> list[HomographySequence]:
-    """Read every ``i_...`` and ``v_...`` folder directly under ``root``, by name.
-
-    Raises:
-        DatasetError: there is none, or one of them is incomplete.
-    """
-    folders = [
-        path for path in root.glob("*") if path.is_dir() and path.name[:2] in KINDS
-    ]
-    if not folders:
-        raise DatasetError(f"{root}: found no folder named i_... or v_...")
-    return [read_sequence(folder) for folder in sorted(folders)]
-
-
-def mutual_nearest_neighbours(
-    descriptors1: npt.NDArray[np.float32], descriptors2: npt.NDArray[np.float32]
-) -> IndexArray:
-    """Match descriptors that are each other's nearest neighbour by dot product.
-
-    Args:
-        descriptors1: (N, D) float32, unit L2 norm.
-        descriptors2: (M, D) float32, unit L2 norm.
-
-    Returns:
-        (K, 2) int64, rows of the first and of the second, ordered by the first; equal
-        similarities go to the lower row.
-
-    Raises:
-        FeatureFormatError: the dimensions of the descriptors differ.
-    """
-    if descriptors1.shape[1:] != descriptors2.shape[1:]:
-        raise FeatureFormatError(
-            f"descriptors: found {descriptors1.shape} and {descriptors2.shape}, "
-            "expected (N, D) and (M, D)"
-        )
-    if len(descriptors1) == 0 or len(descriptors2) == 0:
-        return np.empty((0, 2), dtype=np.int64)
-    columns = np.arange(len(descriptors2))
-    nearest_in_2 = np.empty(len(descriptors1), dtype=np.int64)
-    nearest_in_1 = np.zeros(len(descriptors2), dtype=np.int64)
-    best = np.full(len(descriptors2), -np.inf, dtype=np.float32)
-    # blocks of rows bound the memory: two images of 50 k features would take 10 GB
-    for start in range(0, len(descriptors1), BLOCK_ROWS):
-        similarity = descriptors1[start : start + BLOCK_ROWS] @ descriptors2.T
-        nearest_in_2[start : start + BLOCK_ROWS] = similarity.argmax(axis=1)
-        row = similarity.argmax(axis=0)
-        block_best = similarity[row, columns]
-        better = block_best > best
-        best[better] = block_best[better]
-        nearest_in_1[better] = row[better] + start
-    rows = np.arange(len(descriptors1))
-    mutual = nearest_in_1[nearest_in_2] == rows
-    return np.column_stack([rows[mutual], nearest_in_2[mutual]])
+    points1: npt.NDArray[np.float32]
+    points2: npt.NDArray[np.float32]
+    errors: Array
 
 
 def matching_errors(
@@ -182,13 +92,11 @@ def matching_errors(
     Returns:
         (K,) float64 in pixels; infinite where the point projects to infinity.
     """
-    xy1 = features1.keypoints[matches[:, 0]].astype(np.float64)
-    xy2 = features2.keypoints[matches[:, 1]].astype(np.float64)
-    projected = np.column_stack([xy1, np.ones(len(xy1))]) @ H_2_from_1.T
-    at_infinity = projected[:, 2] == 0
-    projected[at_infinity, 2] = 1.0
-    errors = np.linalg.norm(projected[:, :2] / projected[:, 2:] - xy2, axis=1)
-    return np.where(at_infinity, np.inf, errors)
+    return transfer_errors(
+        features1.keypoints[matches[:, 0]].astype(np.float64),
+        features2.keypoints[matches[:, 1]].astype(np.float64),
+        H_2_from_1,
+    )
 
 
 def mma(errors: Array, thresholds: Sequence[float]) -> Array:
@@ -201,8 +109,7 @@ def mma(errors: Array, thresholds: Sequence[float]) -> Array:
     Returns:
         (T,) float64 in 0 to 1; zeros where there are no matches, as in D2-Net.
     """
-    correct = errors[:, None] <= np.asarray(thresholds, dtype=np.float64)
-    return np.asarray(correct.sum(axis=0) / max(len(errors), 1), dtype=np.float64)
+    return share_within(errors, thresholds)
 
 
 def mean_matching_accuracy(per_pair: Sequence[Array]) -> Array:
@@ -220,65 +127,68 @@ def evaluate_sequence(
     sequence: HomographySequence,
     features: Callable[[Path], LocalFeatures],
     thresholds: Sequence[float] = THRESHOLDS,
-) -> list[PairResult]:
-    """Match image 1 with every other image and measure the accuracy.
+    *,
+    ransac_error: float = 3.0,
+    seed: int = 0,
+) -> list[MatchedPair]:
+    """Match image 1 with every other image of a sequence and measure everything.
 
     Args:
         sequence: images with their homographies.
         features: extracts or loads the features of an image; called once per image.
         thresholds: T thresholds in pixels.
+        ransac_error: residual in pixels of an inlier of the estimated homography.
+        seed: of its random sampling.
 
     Returns:
         One result per pair, images 2 to n in order.
+
+    Raises:
+        FeatureFormatError: the descriptors of two images have different dimensions.
     """
-    features1 = features(sequence.images[0])
-    results = []
-    for number, (image, homography) in enumerate(
-        zip(sequence.images[1:], sequence.homographies, strict=True), start=2
-    ):
-        features2 = features(image)
-        matches = mutual_nearest_neighbours(
-            features1.descriptors, features2.descriptors
+    first = features(sequence.images[0])
+    return [
+        _evaluate_pair(
+            sequence, number, first, features(image), thresholds, ransac_error, seed
         )
-        errors = matching_errors(features1, features2, matches, homography)
-        results.append(
-            PairResult(
-                sequence=sequence.name,
-                image=number,
-                features=(len(features1), len(features2)),
-                matches=len(matches),
-                mma=mma(errors, thresholds),
-            )
-        )
-    return results
+        for number, image in enumerate(sequence.images[1:], start=2)
+    ]
 
 
-def _numbered_images(folder: Path) -> dict[int, Path]:
-    images: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isdecimal():
-            other = images.setdefault(int(path.stem), path)
-            if other != path:
-                raise DatasetError(f"{folder}: found both {other.name} and {path.name}")
-    return images
-
-
-def _numbered_homographies(folder: Path) -> dict[int, Path]:
-    return {
-        int(path.name.removeprefix("H_1_")): path
-        for path in folder.glob("H_1_*")
-        if path.name.removeprefix("H_1_").isdecimal()
-    }
-
-
-def _read_homography(path: Path) -> Array:
-    try:
-        values = np.array(path.read_text(encoding="utf-8").split(), dtype=np.float64)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: not a homography: {error}") from error
-    if values.size != 9 or not np.isfinite(values).all():
-        raise DatasetError(
-            f"{path}: found {values.size} values, expected the 9 finite values of a "
-            "3x3 homography"
-        )
-    return values.reshape(3, 3)
+def _evaluate_pair(
+    sequence: HomographySequence,
+    image: int,
+    features1: LocalFeatures,
+    features2: LocalFeatures,
+    thresholds: Sequence[float],
+    ransac_error: float,
+    seed: int,
+) -> MatchedPair:
+    H_2_from_1 = sequence.homographies[image - 2]
+    matches = mutual_nearest_neighbours(features1.descriptors, features2.descriptors)
+    errors = matching_errors(features1, features2, matches, H_2_from_1)
+    points1 = features1.keypoints[matches[:, 0]]
+    points2 = features2.keypoints[matches[:, 1]]
+    return MatchedPair(
+        sequence=sequence.name,
+        kind=sequence.kind,
+        image=image,
+        features=(len(features1), len(features2)),
+        matches=len(matches),
+        mma=mma(errors, thresholds),
+        repeatability=repeatability(features1, features2, H_2_from_1, thresholds),
+        matching_score=matching_score(
+            features1, features2, matches, H_2_from_1, thresholds
+        ),
+        corner_error=corner_error(
+            points1,
+            points2,
+            H_2_from_1,
+            features1.image_size,
+            max_error=ransac_error,
+            seed=seed,
+        ),
+        points1=points1,
+        points2=points2,
+        errors=errors,
+    )

@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
-from r2d2_kapture.io.atomic import atomic_path, write_json_atomic
+from r2d2_kapture.io.claim import WAY_OUT, claimed, write_claimed
 from r2d2_kapture.io.feature_table import index_archive
 from r2d2_kapture.io.kapture import check_relative_name
-from r2d2_kapture.io.lock import LOCK_NAME, exclusive
-from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
-from r2d2_kapture.io.manifest import Manifest, read_manifest
+from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.types import PairMatches
 
 OVERLAPPING = ".overlapping/"
 SUFFIX = ".matches"
+ARCHIVE_NAME = "matches.tar"
 ROW_BYTES = 3 * np.dtype(np.float64).itemsize
 
 
@@ -82,7 +81,7 @@ class MatchTable:
                 path, offset = folder / name, 0
                 size = path.stat().st_size if path.is_file() else None
             else:
-                path = folder / "matches.tar"
+                path = folder / ARCHIVE_NAME
                 offset, size = members.get(name, (0, None))
             if size is not None:
                 matches = _read_rows(path, offset, size, pair)
@@ -101,7 +100,7 @@ def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
         DatasetError: an archive is unreadable or unsafe.
     """
     folders = [matches_folder(root, keypoints_type) for root in dict.fromkeys(roots)]
-    archives = {folder: folder / "matches.tar" for folder in folders if folder.is_dir()}
+    archives = {folder: folder / ARCHIVE_NAME for folder in folders if folder.is_dir()}
     return MatchTable(
         keypoints_type=keypoints_type,
         folders=tuple(
@@ -157,8 +156,7 @@ class MatchWriter:
         if sorted_pair(image1, image2) != (image1, image2):
             matches = matches.swapped()
         rows = np.column_stack([matches.indices, matches.scores]).astype("<f8")
-        with atomic_path(self._path(image1, image2)) as path:
-            path.write_bytes(rows.tobytes())
+        write_claimed(self.folder, self._path(image1, image2), rows.tobytes())
 
     def _path(self, image1: str, image2: str) -> Path:
         for name in (image1, image2):
@@ -176,35 +174,25 @@ def open_match_writer(
         root: kapture dataset, or a folder to make.
         keypoints_type: that the indices will count.
         manifest: what the matches are made with; ``model`` names the features.
-        force: let the new settings replace those of an earlier run; the caller then
-            writes every pair again. Files of other pairs stay as they are.
+        force: remove matches that are there if they were made otherwise. Those made
+            with the same settings stay, for the caller to write again.
 
     Raises:
         OutputError: the folder holds matches made otherwise, another run is writing
             it, or it cannot be written.
     """
     folder = matches_folder(root, keypoints_type)
-    with exclusive(folder):
-        existing = read_manifest(folder / MANIFEST_NAME)
-        way_out = "choose another --output, or --force to redo them"
-        if existing is None and not force and _holds_anything(folder):
-            raise OutputError(
-                f"{folder}: found matches without {MANIFEST_NAME}, written by another "
-                f"tool; {way_out}"
-            )
-        if existing is not None and not force:
-            differences = manifest.differences(existing)
-            if differences:
+    archive = folder / ARCHIVE_NAME
+    with claimed(folder, manifest, what="matches", suffix=SUFFIX, force=force):
+        # it would hide the files beside it
+        if archive.exists():
+            if not force:
                 raise OutputError(
-                    f"{folder}: found matches made with {'; '.join(differences)}; "
-                    f"{way_out}"
+                    f"{folder}: found {ARCHIVE_NAME}, to which nothing is added; "
+                    f"{WAY_OUT}"
                 )
-        write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+            archive.unlink()
         yield MatchWriter(folder=folder)
-
-
-def _holds_anything(folder: Path) -> bool:
-    return any(path.name != LOCK_NAME for path in folder.iterdir())
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.atomic import write_text_atomic
+from r2d2_kapture.io.atomic import write_bytes_atomic
 from r2d2_kapture.io.kapture import check_relative_name, read_lines
 
 HEADER = "# kapture format: 1.1\n# query_image, map_image, score\n"
@@ -68,6 +68,11 @@ def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
         DatasetError: a name holds a comma, which the format cannot hold.
         OutputError: the file system refused.
     """
+    write_bytes_atomic(path, pairs_to_bytes(path, pairs))
+
+
+def pairs_to_bytes(path: Path, pairs: Iterable[ImagePair]) -> bytes:
+    """What write_pairs writes; ``path`` is only named where it raises DatasetError."""
     lines = []
     for pair in pairs:
         for name in pair.names:
@@ -77,7 +82,8 @@ def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
                     "cannot hold; rename the image"
                 )
         lines.append(f"{pair.image1}, {pair.image2}, {pair.score:.6g}\n")
-    write_text_atomic(path, HEADER + "".join(lines))
+    # bytes of file names that are not UTF-8 become escapes
+    return (HEADER + "".join(lines)).encode("utf-8", "backslashreplace")
 
 
 def unique_pairs(pairs: Iterable[ImagePair]) -> list[ImagePair]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from tqdm import tqdm
 
+from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
-from r2d2_kapture.io.colmap_db import CameraOrigin, write_database
+from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.feature_table import (
-    FeatureTable,
     LocalFeatureTables,
     open_feature_table,
     open_local_features,
@@ -24,7 +23,7 @@ from r2d2_kapture.io.hdf5 import write_h5
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.match_store import find_matches
-from r2d2_kapture.types import Failure, FloatArray, LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures, Report
 
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 
@@ -75,7 +74,7 @@ def run(
         summary = write_database(
             output,
             dataset.data,
-            read_keypoints=_keypoints_or_no_rows(keypoints),
+            read_keypoints=keypoints_or_no_rows(keypoints),
             read_matches=matches.read,
             pairs=matches.pairs,
             camera_origin=camera_origin,
@@ -108,19 +107,6 @@ def run(
         outputs=(output,),
         details=details,
     )
-
-
-def _keypoints_or_no_rows(
-    keypoints: FeatureTable,
-) -> Callable[[str], FloatArray]:
-    """COLMAP wants every image, also those whose features are not there."""
-
-    def read(image: str) -> FloatArray:
-        if image not in keypoints:
-            return np.zeros((0, 2), np.float32)
-        return keypoints.read(image)
-
-    return read
 
 
 def _items(

@@ -1,0 +1,234 @@
+"""Speed of kapture_r2d2_match against a straightforward matcher in torch.
+
+    python benchmarks/match_speed.py
+
+Both match the same pairs in float32 and one process, in turn, several times. The
+straightforward way reads the descriptors of a pair from disk, makes the whole matrix of
+similarities and takes its arg-max along rows and along columns. Ours is the stage as
+the command runs it: it also writes the matches. Descriptors are drawn in clusters on
+one side of the sphere, and images show the same points with noise, so that
+similarities spread as those of R2D2 do: 0.7 on average, 0.93 for the best.
+
+What bfloat16 could win is timed too: its product alone, and with row and column
+maxima. A path through it would have to score those rows again whose two best
+similarities lie within its error, whose share is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from measure import machine
+
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.allocator import keep_heap
+from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.manifest import Manifest
+from r2d2_kapture.io.match_store import open_matches
+from r2d2_kapture.io.pairs import ImagePair, read_pairs, write_pairs
+from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.stages import match
+from r2d2_kapture.types import FloatArray, LocalFeatures
+
+NAME = "bench"
+DIM = 128
+CLUSTERS = 500
+CLUSTER_SPREAD, POINT_SPREAD, VIEW_NOISE = 0.5, 0.3, 0.2
+"""Distances of clusters to their mean, of points to clusters, of views to points."""
+
+Matches = dict[tuple[str, str], np.ndarray]
+
+
+def main() -> None:
+    """Write descriptors, run both ways in turn, print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keypoints", type=int, default=5000)
+    parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    keep_heap()
+    print(machine())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_dataset(folder, options.keypoints, options.pairs)
+        seconds: dict[str, list[float]] = {"straightforward": [], "ours": []}
+        for _ in range(options.repeats):
+            expected, taken = timed(lambda: straightforward(folder))
+            seconds["straightforward"].append(taken)
+            found, taken = timed(lambda: ours(folder, options.workers))
+            seconds["ours"].append(taken)
+        same = all(np.array_equal(found[pair], expected[pair]) for pair in expected)
+        kernels = time_kernels(folder)
+        undecided = undecided_rows(folder)
+    print_table(seconds, options.pairs)
+    print(
+        f"matches: {sum(map(len, found.values()))}, "
+        f"{'identical' if same else 'NOT IDENTICAL'}"
+    )
+    print("one core, one pair: " + ", ".join(f"{k} {v:.1f} ms" for k, v in kernels))
+    print(f"rows that bfloat16 leaves undecided: {undecided:.0%}")
+
+
+def write_dataset(folder: Path, keypoints: int, pair_count: int) -> None:
+    """Descriptors of as many images as the pairs need, all with each other."""
+    images = next(n for n in itertools.count(2) if n * (n - 1) // 2 >= pair_count)
+    names = [f"image {i:03d}.jpg" for i in range(images)]
+    rng = np.random.default_rng(0)
+    mean = unit(rng.normal(size=(1, DIM)))
+    centres = near(np.repeat(mean, CLUSTERS, axis=0), CLUSTER_SPREAD, rng)
+    clusters = rng.integers(CLUSTERS, size=3 * keypoints)
+    points = near(centres[clusters], POINT_SPREAD, rng)
+    feature_type = FeatureType(
+        root=folder,
+        keypoints_type=NAME,
+        descriptors_type=NAME,
+        descriptor_dim=DIM,
+        tar=False,
+    )
+    manifest = Manifest(model={"name": NAME}, settings={}, versions={})
+    with open_feature_writer(feature_type, manifest, force=True) as writer:
+        for name in names:
+            seen = rng.choice(len(points), keypoints, replace=False)
+            descriptors = near(points[seen], VIEW_NOISE, rng).astype(np.float32)
+            writer.write(name, features(descriptors))
+    every = (ImagePair(image1=a, image2=b) for a, b in itertools.combinations(names, 2))
+    write_pairs(folder / "pairs.txt", itertools.islice(every, pair_count))
+
+
+def near(rows: np.ndarray, distance: float, rng: np.random.Generator) -> np.ndarray:
+    """Unit rows about so far from others."""
+    return unit(rows + distance * unit(rng.normal(size=rows.shape)))
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1."""
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+
+
+def features(descriptors: FloatArray) -> LocalFeatures:
+    """Descriptors with keypoints that nobody looks at."""
+    count = len(descriptors)
+    return LocalFeatures(
+        keypoints=np.zeros((count, 2), np.float32),
+        scales=np.ones(count, np.float32),
+        scores=np.zeros(count, np.float32),
+        descriptors=descriptors,
+        image_size=(640, 480),
+    )
+
+
+def timed(function: Callable[[], Matches]) -> tuple[Matches, float]:
+    """What a function returns, and the seconds it took."""
+    started = time.perf_counter()
+    result = function()
+    return result, time.perf_counter() - started
+
+
+def read_rows(folder: Path, image: str) -> torch.Tensor:
+    """Descriptors of an image, from disk."""
+    path = folder / "reconstruction" / "descriptors" / NAME / f"{image}.desc"
+    return torch.from_numpy(np.fromfile(path, np.float32).reshape(-1, DIM))
+
+
+def straightforward(folder: Path) -> Matches:
+    """The whole matrix and two arg-maxes, on all cores; nothing is written."""
+    found = {}
+    for pair in read_pairs(folder / "pairs.txt"):
+        first, second = (read_rows(folder, image) for image in pair.names)
+        similarity = first @ second.T
+        forward, backward = similarity.argmax(1), similarity.argmax(0)
+        rows = (backward[forward] == torch.arange(len(first))).nonzero()[:, 0]
+        found[pair.names] = torch.stack([rows, forward[rows]], 1).numpy()
+    return found
+
+
+def ours(folder: Path, workers: int) -> Matches:
+    """The stage, then its matches read back."""
+    match.run(
+        MatchConfig(gpu=-1),
+        features=[folder],
+        pairs=folder / "pairs.txt",
+        output=folder,
+        options=RunOptions(workers=workers, force=True, progress=False),
+    )
+    table = open_matches([folder], NAME)
+    found = {}
+    for pair in table.pairs:
+        matches = table.read(*pair)
+        found[pair] = np.zeros((0, 2)) if matches is None else matches.indices
+    return found
+
+
+def time_kernels(folder: Path) -> list[tuple[str, float]]:
+    """Milliseconds of the products alone, and of matching a pair, on one core."""
+    names = open_local_features([folder]).descriptors.image_names[:2]
+    first, second = (read_rows(folder, name) for name in names)
+    half1, half2 = first.bfloat16(), second.bfloat16()
+    product, half_product = first @ second.T, half1 @ half2.T
+
+    def screen() -> None:
+        for block in half1.tensor_split(20):
+            similarity = block @ half2.T
+            similarity.amax(0)
+            similarity.amax(1)
+
+    functions: dict[str, Callable[[], object]] = {
+        "float32 product": lambda: torch.mm(first, second.T, out=product),
+        "float32 matching": lambda: match_mutual_nearest(first, second),
+        "bfloat16 product": lambda: torch.mm(half1, half2.T, out=half_product),
+        "bfloat16 product and maxima": screen,
+    }
+    with match.one_core_a_thread():
+        return [(name, fastest(function)) for name, function in functions.items()]
+
+
+def fastest(function: Callable[[], object], repeats: int = 10) -> float:
+    """Milliseconds of the fastest of some calls."""
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return 1000 * min(times)
+
+
+def undecided_rows(folder: Path) -> float:
+    """Share of rows whose two best similarities bfloat16 may put in the wrong order.
+
+    With unit rows a and b, rounded to a' and b', |ab - a'b'| is at most |a - a'| +
+    |b - b'|; storing a product below 1 adds 2 ** -9. Two products may both be off.
+    """
+    names = open_local_features([folder]).descriptors.image_names[:2]
+    first, second = (read_rows(folder, name) for name in names)
+    error = 2**-9 + sum(
+        float((rows - rows.bfloat16().float()).norm(dim=1).max())
+        for rows in (first, second)
+    )
+    best = (first @ second.T).topk(2, dim=1).values
+    return float((best[:, 0] - best[:, 1] < 2 * error).float().mean())
+
+
+def print_table(seconds: dict[str, list[float]], pairs: int) -> None:
+    """Medians, their spread, and the ratio."""
+    baseline = statistics.median(seconds["straightforward"])
+    for name, taken in seconds.items():
+        median = statistics.median(taken)
+        print(
+            f"{name:16s} {median:6.2f} s ({min(taken):.2f}-{max(taken):.2f}), "
+            f"{1000 * median / pairs:6.1f} ms a pair, ratio {baseline / median:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

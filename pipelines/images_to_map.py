@@ -1,0 +1,50 @@
+"""A folder of photographs becomes a map: cameras from EXIF, poses found.
+
+python pipelines/images_to_map.py --images photos --model r2d2_WASF_N16.pt --output work
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import finish, run_command
+from r2d2_kapture.cli.pipeline import print_report, read_preset
+from r2d2_kapture.io.image_folder import write_image_folder_dataset
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import pipeline
+
+PRESET = "images_to_map"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    return run_command(images_to_map, arguments)
+
+
+def images_to_map(arguments: list[str]) -> int:
+    """Dataset, features, pairs, matches, verification, incremental mapping."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--model", required=True, help="checkpoint")
+    options = parser.parse_args(arguments)
+
+    dataset = options.output / "dataset"
+    write_image_folder_dataset(options.images, dataset)
+    report = pipeline.run(
+        read_preset(PRESET),
+        mapping=dataset,
+        queries={},
+        checkpoint=load_checkpoint(options.model),
+        output=options.output,
+        announce=print_report,
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

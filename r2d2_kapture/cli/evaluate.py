@@ -1,0 +1,153 @@
+"""kapture_r2d2_evaluate: errors of estimated poses against true ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import finish, make_parser, resolve_presets, run_command
+from r2d2_kapture.config.evaluate import (
+    DEFAULT_THRESHOLDS,
+    EvaluateConfig,
+    GroupBy,
+    TextFormat,
+)
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.stages import evaluate
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_evaluate",
+        "Compare estimated camera poses with the true ones of a kapture dataset: "
+        "position and rotation errors, median, mean and the share of images within "
+        "thresholds, as a table, JSON, CSV and pictures.",
+        "kapture_r2d2_evaluate --ground-truth query --estimated ours=localized "
+        "published=poses.txt --output evaluation --by folder",
+    )
+    parser.add_argument(
+        "--ground-truth",
+        type=Path,
+        required=True,
+        help="folder of a kapture dataset with the true poses",
+    )
+    parser.add_argument(
+        "--estimated",
+        type=str,
+        nargs="+",
+        action="extend",
+        required=True,
+        help="kapture datasets, or text files of lines 'name qw qx qy qz tx ty tz'; "
+        "NAME=PATH names one in the table, by default it is the last part of the path",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder of results.json, results.txt, per_image.csv, errors.png, plan.png",
+    )
+    parser.add_argument(
+        "--thresholds",
+        type=str,
+        nargs="+",
+        default=[f"{metres:g},{degrees:g}" for metres, degrees in DEFAULT_THRESHOLDS],
+        help="pairs METRES,DEGREES: the share of all images that are within both",
+    )
+    parser.add_argument(
+        "--by",
+        type=GroupBy,
+        default="none",
+        help="figures of groups of images too: folder: by the first sub-folder in "
+        "which image names differ; lists: by --lists",
+    )
+    parser.add_argument(
+        "--lists",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="text files with an image name a line, a group each, named like the file",
+    )
+    parser.add_argument(
+        "--align",
+        action="store_true",
+        help="first bring the estimate onto the true poses by a rotation, a scale and "
+        "a translation, found robustly; for maps made without known poses",
+    )
+    parser.add_argument(
+        "--text-format",
+        type=TextFormat,
+        default="auto",
+        help="how text files name images; auto takes what fits most of the names",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first that cannot be aligned"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="replace the results of another run"
+    )
+    namespace = parser.parse_args(resolve_presets(arguments, "evaluate"))
+    report = evaluate.run(
+        EvaluateConfig(
+            thresholds=tuple(map(threshold, namespace.thresholds)),
+            by=namespace.by,
+            lists=tuple(namespace.lists),
+            align=namespace.align,
+            text_format=namespace.text_format,
+        ),
+        ground_truth=namespace.ground_truth,
+        estimated=named_paths(namespace.estimated),
+        output=namespace.output,
+        options=RunOptions(force=namespace.force, strict=namespace.strict),
+    )
+    if report.outputs:
+        print((namespace.output / evaluate.TABLE_NAME).read_text(encoding="utf-8"))
+    details = {k: v for k, v in report.details.items() if k != "estimates"}
+    return finish(dataclasses.replace(report, details=details))
+
+
+def threshold(text: str) -> tuple[float, float]:
+    """The metres and degrees in ``0.25,2``.
+
+    Raises:
+        ConfigError: not two numbers.
+    """
+    try:
+        metres, degrees = map(float, text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--thresholds {text}: expected METRES,DEGREES, such as 0.25,2"
+        ) from error
+    return metres, degrees
+
+
+def named_paths(arguments: Sequence[str]) -> dict[str, Path]:
+    """Paths by the name in ``NAME=PATH``, or by their own last part.
+
+    Raises:
+        ConfigError: two of one name.
+    """
+    paths: dict[str, Path] = {}
+    for argument in arguments:
+        name, separator, rest = argument.partition("=")
+        path = Path(rest)
+        if not separator or Path(argument).exists():
+            path = Path(argument)
+            name = path.stem if path.is_file() else path.resolve().name
+        if not name or name in paths:
+            raise ConfigError(
+                f"--estimated {argument}: found the name '{name}' twice or empty, "
+                "expected one each; write NAME=PATH"
+            )
+        paths[name] = path
+    return paths
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

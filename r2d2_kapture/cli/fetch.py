@@ -1,0 +1,74 @@
+"""kapture_r2d2_fetch: the data of the published training recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import EXIT_OK, finish, make_parser, run_command
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.stages import fetch
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_fetch",
+        "Fetch, check and unpack the named sources of training data: W web images, A "
+        "Aachen, S style transfer, F optical flow; say what must be got by hand. "
+        "An interrupted download goes on when the command is run again.",
+        "kapture_r2d2_fetch --data-root data --sources A",
+    )
+    parser.add_argument(
+        "--data-root", type=Path | None, help="folder that the sources go to"
+    )
+    parser.add_argument("--sources", type=str, default="WASF", help="letters of them")
+    parser.add_argument(
+        "--url",
+        type=dict[str, str],
+        default={},
+        help="addresses in place of the built-in ones: '{S: https://...}'",
+    )
+    parser.add_argument(
+        "--sha256",
+        type=dict[str, str],
+        default={},
+        help="checksums of the archives: '{S: 0123...}'; where none is known, that of "
+        "the first download is recorded and later ones are compared with it",
+    )
+    parser.add_argument(
+        "--keep-archives", action="store_true", help="keep archives once unpacked"
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="list the sources and their licences"
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="fetch again what is there"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    namespace = parser.parse_args(arguments)
+    if namespace.list:
+        print("\n".join(fetch.table()))
+        return EXIT_OK
+    if namespace.data_root is None:
+        raise ConfigError("--data-root: none given, expected a folder for the data")
+    report = fetch.run(
+        data_root=namespace.data_root,
+        letters=namespace.sources,
+        urls=namespace.url,
+        checksums=namespace.sha256,
+        keep_archives=namespace.keep_archives,
+        options=RunOptions(
+            force=namespace.force, progress=False if namespace.quiet else None
+        ),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

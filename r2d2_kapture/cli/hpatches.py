@@ -1,0 +1,118 @@
+"""kapture_r2d2_hpatches: matching accuracy on homography sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    add_settings,
+    finish,
+    make_parser,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.evaluation_flags import (
+    add_evaluation_flags,
+    extracted_sources,
+    reads_files,
+    save_all_settings,
+    stored_source,
+)
+from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
+from r2d2_kapture.config.hpatches import HomographyConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.stages import hpatches, hpatches_tables
+
+PLOT_NAME = "mma.png"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = _parser()
+    namespace = parse_extraction(parser, arguments)
+    if namespace is None:
+        return EXIT_OK
+    if namespace.root is None:
+        _show(namespace, namespace.results)
+        return EXIT_OK
+    if namespace.output is None:
+        raise ConfigError("--output: missing, expected a folder for the results")
+    stored = reads_files(namespace)
+    extracted = [] if stored else extracted_sources(parser, arguments, namespace)
+    report = hpatches.run(
+        settings_from(namespace, HomographyConfig),
+        root=namespace.root,
+        output=namespace.output,
+        sources=(
+            [stored_source(namespace, namespace.root)]
+            if stored
+            else [source for source, _ in extracted]
+        ),
+        options=run_options(namespace),
+    )
+    save_all_settings(extracted, namespace.output)
+    if report.outputs:
+        _show(namespace, [*report.outputs, *namespace.results])
+    return finish(report)
+
+
+def _parser() -> ArgumentParser:
+    parser = make_parser(
+        "kapture_r2d2_hpatches",
+        "Evaluate local features on homography sequences in the layout of HPatches, by "
+        "the protocol of D2-Net and R2D2: matching accuracy, repeatability, matching "
+        "score, homography accuracy. Run it again to resume.",
+        "kapture_r2d2_hpatches --root hpatches-sequences-release --model "
+        "r2d2_WASF_N16.pt --output DIR",
+    )
+    parser.add_argument(
+        "--root",
+        type=Path | None,
+        help="folder that holds sequences, at any depth: images 1 to n and files "
+        "H_1_2 to H_1_n in folders i_... and v_...",
+    )
+    parser.add_argument(
+        "--output", type=Path | None, help="folder of results, tables and pictures"
+    )
+    parser.add_argument(
+        "--results",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="results of other runs (.npz) or published caches (.npy), shown beside; "
+        "without --root only these are shown",
+    )
+    parser.add_argument(
+        "--plot",
+        type=Path | None,
+        help="picture of the accuracy (.png, .pdf, .svg); mma.png in --output by "
+        "default",
+    )
+    add_settings(parser, HomographyConfig)
+    add_evaluation_flags(parser)
+    return parser
+
+
+def _show(namespace: Namespace, results: Sequence[Path]) -> None:
+    """Print the table, and write tables and plot where asked for."""
+    runs = hpatches_tables.read_results(results)
+    if namespace.output is not None:
+        hpatches_tables.write_tables(namespace.output, runs)
+    plot = namespace.plot
+    if plot is None and namespace.output is not None:
+        plot = namespace.output / PLOT_NAME
+    if plot is not None:
+        hpatches_tables.plot(runs, plot)
+    print(hpatches_tables.summary_table(runs))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

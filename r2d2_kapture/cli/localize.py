@@ -1,0 +1,119 @@
+"""kapture_r2d2_localize: camera poses of queries in a map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.stages import localize
+
+PRESETS = "localize"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_localize",
+        "Find the camera poses of query images in a map, from their matches with map "
+        "images. Run it again to resume.",
+        "kapture_r2d2_localize --map MAP --query query --pairs pairs_query.txt "
+        "--features mapping query --matches MATCHES --output LOCALIZED",
+    )
+    parser.add_argument(
+        "--map",
+        type=Path,
+        required=True,
+        help="output of kapture_r2d2_map, another COLMAP model, or a kapture dataset "
+        "with points3d and observations",
+    )
+    parser.add_argument(
+        "--query", type=Path, required=True, help="kapture dataset of the queries"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path,
+        required=True,
+        help="list of pairs of query and map image, as kapture has it",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="+",
+        help="kapture datasets or folders of local features; the query dataset by "
+        "default",
+    )
+    parser.add_argument(
+        "--matches",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="output of kapture_r2d2_match, or kapture datasets with matches",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder that gets a kapture dataset of the poses, poses.txt, and a JSON "
+        "file a query",
+    )
+    parser.add_argument(
+        "--keypoints-type", type=str | None, help="by default the only one there is"
+    )
+    add_settings(parser, LocalizeConfig)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="queries localized at a time; no pose depends on it",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="localize every query again, and replace poses found with other settings",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first query that fails"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar, even on a terminal"
+    )
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.workers < 1:
+        raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
+    report = localize.run(
+        settings_from(namespace, LocalizeConfig),
+        map_path=namespace.map,
+        query=namespace.query,
+        pairs=namespace.pairs,
+        features=namespace.features or [namespace.query],
+        matches=namespace.matches,
+        output=namespace.output,
+        keypoints_type=namespace.keypoints_type,
+        options=RunOptions(
+            workers=namespace.workers,
+            force=namespace.force,
+            strict=namespace.strict,
+            progress=False if namespace.quiet else None,
+        ),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,86 @@
+"""kapture_r2d2_map: 3D points, and poses where they are unknown, of a database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.stages import map
+
+PRESETS = "map"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_map",
+        "Make a map of a COLMAP 4 database with verified matches: triangulate points "
+        "with the dataset's poses held fixed, or find poses and points by incremental "
+        "or global mapping. Writes a COLMAP model (sparse), a kapture dataset with "
+        "points3d and observations (kapture), map.ply and report.json.",
+        "kapture_r2d2_map --mapping mapping --database map.db --output map",
+    )
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        required=True,
+        help="kapture dataset of the images, with or without poses",
+    )
+    parser.add_argument(
+        "--database",
+        type=Path,
+        required=True,
+        help="COLMAP database by kapture_r2d2_verify; it is not changed",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of the map, made at the end"
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="folders of the keypoints that the database was made of; by default those "
+        "in --mapping, or else x and y of the database",
+    )
+    parser.add_argument(
+        "--keypoints-type", type=str | None, help="by default the only one there is"
+    )
+    add_settings(parser, MapConfig)
+    parser.add_argument(
+        "--force", action="store_true", help="replace a map made with other settings"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar, even on a terminal"
+    )
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    report = map.run(
+        settings_from(namespace, MapConfig),
+        mapping=namespace.mapping,
+        database=namespace.database,
+        output=namespace.output,
+        features=namespace.features,
+        keypoints_type=namespace.keypoints_type,
+        options=RunOptions(
+            force=namespace.force, progress=False if namespace.quiet else None
+        ),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,74 @@
+"""kapture_r2d2_match: mutual nearest neighbours of image pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.stages import match
+
+PRESETS = "match"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_match",
+        "Match local features of image pairs by mutual nearest neighbours, into "
+        "kapture matches with scores. Run it again to resume.",
+        "kapture_r2d2_match --features mapping query --pairs pairs.txt --output work",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="kapture datasets, or folders of local features such as "
+        "local_features/r2d2_500; the first that has an image's features gives them",
+    )
+    parser.add_argument(
+        "--pairs", type=Path, required=True, help="list of pairs, as kapture has it"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder that gets reconstruction/matches/<keypoints type>",
+    )
+    parser.add_argument(
+        "--keypoints-type", type=str | None, help="by default the only one there is"
+    )
+    parser.add_argument(
+        "--descriptors-type", type=str | None, help="by default the only one there is"
+    )
+    add_settings(parser, MatchConfig)
+    add_stage_flags(parser, "pair")
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    report = match.run(
+        settings_from(namespace, MatchConfig),
+        features=namespace.features,
+        pairs=namespace.pairs,
+        output=namespace.output,
+        keypoints_type=namespace.keypoints_type,
+        descriptors_type=namespace.descriptors_type,
+        options=stage_options(namespace),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,164 @@
+"""kapture_r2d2_pair_poses: matches and relative poses of images of known pose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    add_settings,
+    finish,
+    make_parser,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.evaluation_flags import (
+    add_evaluation_flags,
+    extracted_sources,
+    reads_files,
+    save_all_settings,
+    stored_source,
+)
+from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
+from r2d2_kapture.config.pair_poses import PairPosesConfig
+from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.evaluation.posed_images import (
+    PosedImage,
+    read_ground_truth,
+    read_posed_dataset,
+)
+from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.stages import pair_poses, pair_poses_tables
+from r2d2_kapture.stages.feature_sources import FeatureSource, features_in_kapture
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = _parser()
+    namespace = parse_extraction(parser, arguments)
+    if namespace is None:
+        return EXIT_OK
+    if namespace.gt is None and namespace.kapture_root is None:
+        _show(namespace, namespace.results)
+        return EXIT_OK
+    if namespace.output is None:
+        raise ConfigError("--output: missing, expected a folder for the results")
+    config = settings_from(namespace, PairPosesConfig)
+    images, root = _images(namespace)
+    wanted = None
+    if namespace.pairs_file is not None:
+        wanted = [pair.names for pair in read_pairs(namespace.pairs_file)]
+    stored = _stored(namespace, root)
+    extracted = [] if stored else extracted_sources(parser, arguments, namespace)
+    report = pair_poses.run(
+        config,
+        image_root=root,
+        pairs=pair_poses.choose_pairs(images, config, wanted),
+        sources=stored or [source for source, _ in extracted],
+        output=namespace.output,
+        options=run_options(namespace),
+    )
+    save_all_settings(extracted, namespace.output)
+    if report.outputs:
+        _show(namespace, [*report.outputs, *namespace.results])
+    return finish(report)
+
+
+def _parser() -> ArgumentParser:
+    parser = make_parser(
+        "kapture_r2d2_pair_poses",
+        "Evaluate local features on pairs of images with known cameras and poses: "
+        "distance of matches to the true epipolar line, and relative poses estimated "
+        "from them. Run it again to resume.",
+        "kapture_r2d2_pair_poses --gt lund_door/gt.json --model r2d2_WASF_N16.pt "
+        "--output DIR",
+    )
+    parser.add_argument(
+        "--gt",
+        type=Path | None,
+        help="JSON file of images with name, K, dist, R, t; names are relative to it",
+    )
+    parser.add_argument(
+        "--kapture-root", type=Path | None, help="kapture dataset with poses, instead"
+    )
+    parser.add_argument(
+        "--output", type=Path | None, help="folder of results, tables and pictures"
+    )
+    parser.add_argument(
+        "--results",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="results of other runs (.json), shown beside; without --gt and "
+        "--kapture-root only these are shown",
+    )
+    parser.add_argument(
+        "--pairs-file",
+        type=Path | None,
+        help="pairs to evaluate, in kapture's format: image1, image2, score; by "
+        "default every pair of cameras at different places",
+    )
+    parser.add_argument(
+        "--keypoints-type",
+        type=str | None,
+        help="evaluate these features of the kapture dataset instead of extracting",
+    )
+    parser.add_argument(
+        "--descriptors-type", type=str | None, help="their descriptors' type"
+    )
+    parser.add_argument(
+        "--camera-origin",
+        type=CameraOrigin,
+        default="auto",
+        help="where principal points count from: the center of the first pixel or its "
+        "corner (COLMAP); auto looks for (W / 2, H / 2)",
+    )
+    add_settings(parser, PairPosesConfig)
+    add_evaluation_flags(parser)
+    return parser
+
+
+def _images(namespace: Namespace) -> tuple[list[PosedImage], Path]:
+    """The images with poses, and the folder that their names are relative to."""
+    if namespace.gt is not None and namespace.kapture_root is not None:
+        raise ConfigError("--gt and --kapture-root: expected one of them")
+    if namespace.gt is not None:
+        images = read_ground_truth(namespace.gt, namespace.camera_origin)
+        return images, namespace.gt.parent
+    images = read_posed_dataset(namespace.kapture_root, namespace.camera_origin)
+    return images, namespace.kapture_root / "sensors" / "records_data"
+
+
+def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
+    """Features that are there; none where they are to be extracted."""
+    if namespace.keypoints_type is None:
+        return [stored_source(namespace, root)] if reads_files(namespace) else []
+    if reads_files(namespace) or namespace.kapture_root is None:
+        raise ConfigError(
+            "--keypoints-type: expected with --kapture-root, and no other features"
+        )
+    tables = open_local_features(
+        [namespace.kapture_root], namespace.keypoints_type, namespace.descriptors_type
+    )
+    return [features_in_kapture(tables, root, namespace.label)]
+
+
+def _show(namespace: Namespace, results: Sequence[Path]) -> None:
+    """Print the table, and write tables where asked for."""
+    runs = pair_poses_tables.read_results(results)
+    if namespace.output is not None:
+        pair_poses_tables.write_tables(namespace.output, runs)
+    print(pair_poses_tables.summary_table(runs))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,104 @@
+"""kapture_r2d2_pairs: lists of image pairs worth matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.stages import pairs
+
+PRESETS = "pairs"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_pairs",
+        "Choose which images are matched: all, neighbours in time or space, images "
+        "that see the same points of a map, or similar images by global features, "
+        "found or made of local ones. Without --query, mapping images with each other; "
+        "with it, queries with mapping images.",
+        "kapture_r2d2_pairs --mapping mapping --query query --features AP-GeM-LM18 "
+        "--method global --top-k 5 --output pairs_query.txt",
+    )
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        required=True,
+        help="kapture dataset of the map's images",
+    )
+    parser.add_argument(
+        "--query",
+        type=Path | None,
+        help="kapture dataset of images that are paired with mapping images only",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="list of pairs, as kapture has it"
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of local or global features beside those in the datasets, such "
+        "as global_features/AP-GeM-LM18",
+    )
+    parser.add_argument(
+        "--map",
+        type=Path | None,
+        help="for covisibility: a COLMAP model, a kapture dataset with points3d and "
+        "observations, or an output of kapture_r2d2_map",
+    )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="lists of pairs to add; of a pair in several lists the first stays",
+    )
+    for kind in ("keypoints", "descriptors", "global-features"):
+        parser.add_argument(
+            f"--{kind}-type", type=str | None, help="by default the only one there is"
+        )
+    parser.add_argument(
+        "--global-features-output",
+        type=Path | None,
+        help="kapture folder for the global features that --method local makes, to "
+        "share between lists; by default <output>_features beside the list",
+    )
+    add_settings(parser, PairsConfig)
+    add_stage_flags(parser, "image")
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    report = pairs.run(
+        settings_from(namespace, PairsConfig),
+        mapping=namespace.mapping,
+        query=namespace.query,
+        output=namespace.output,
+        features=namespace.features,
+        map_path=namespace.map,
+        merge=namespace.merge,
+        keypoints_type=namespace.keypoints_type,
+        descriptors_type=namespace.descriptors_type,
+        global_features_type=namespace.global_features_type,
+        global_features_output=namespace.global_features_output,
+        options=stage_options(namespace),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

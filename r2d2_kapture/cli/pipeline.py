@@ -1,0 +1,191 @@
+"""kapture_r2d2_pipeline: from images to a map and localized queries."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionParser, ArgumentParser, Namespace
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    dump_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.extraction_flags import EXTRACTION_SETTINGS, extract_config
+from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.atomic import write_text_atomic
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import pipeline
+from r2d2_kapture.types import Report
+
+COMMAND = "kapture_r2d2_pipeline"
+PRESETS = "pipelines"
+SETTINGS_NAME = "pipeline_config.yaml"
+SECTIONS: dict[str, tuple[type, ...]] = {
+    "extract": EXTRACTION_SETTINGS,
+    "mapping_pairs": (PairsConfig,),
+    "query_pairs": (PairsConfig,),
+    "match": (MatchConfig,),
+    "verify": (VerifyConfig,),
+    "map": (MapConfig,),
+    "localize": (LocalizeConfig,),
+    "evaluate": (EvaluateConfig,),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        COMMAND,
+        "From the images of kapture datasets to a map and localized queries: extract "
+        "features (or take what is there), pair, match, verify, map, localize and "
+        "evaluate. Everything goes below --output; run it again to resume.",
+        f"{COMMAND} --config virtual_gallery --mapping mapping --query query "
+        "--output work",
+    )
+    add_inputs(parser)
+    add_sections(parser)
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    report = pipeline.run(
+        pipeline_config(namespace),
+        mapping=namespace.mapping,
+        queries=named_queries(namespace.query),
+        output=namespace.output,
+        checkpoint=namespace.model and load_checkpoint(namespace.model),
+        features=namespace.features,
+        keypoints_type=namespace.keypoints_type,
+        options=stage_options(namespace),
+        announce=print_report,
+    )
+    write_text_atomic(namespace.output / SETTINGS_NAME, dump_sections(namespace))
+    return finish(report)
+
+
+def print_report(report: Report) -> None:
+    """Show what a stage did, as it ends."""
+    print(report.to_text(), flush=True)
+
+
+def read_preset(name: str) -> PipelineConfig:
+    """The settings of a preset of configs/pipelines, or of a YAML file.
+
+    Raises:
+        ConfigError: there is no such preset.
+    """
+    parser = make_parser(COMMAND, "settings", "")
+    add_sections(parser)
+    arguments = resolve_presets(["--config", name], PRESETS)
+    return pipeline_config(parser.parse_args(arguments))
+
+
+def add_inputs(parser: ArgumentParser) -> None:
+    """Datasets, features and the run."""
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        required=True,
+        help="kapture dataset of the map's images; with poses, they are kept; without, "
+        "they are found",
+    )
+    parser.add_argument(
+        "--query",
+        type=str,
+        nargs="*",
+        default=[],
+        help="kapture datasets to localize, as DIR or NAME=DIR; those with poses are "
+        "evaluated; none: the pipeline ends with the map",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help="folder of everything that is made"
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders of local or global features beside those in the datasets, such "
+        "as local_features/r2d2_500 and global_features/AP-GeM-LM18",
+    )
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        help="checkpoint that extracts local features; without it they are taken from "
+        "--features and the datasets, and extracted by the bundled model if there are "
+        "none",
+    )
+    parser.add_argument(
+        "--keypoints-type",
+        type=str | None,
+        help="of features that are there; by default the only one",
+    )
+    add_stage_flags(parser, "item")
+
+
+def add_sections(parser: ArgumentParser) -> None:
+    """The settings of each stage below its name, as ``--match.ratio``."""
+    for name, classes in SECTIONS.items():
+        section = ArgumentParser()
+        for settings in classes:
+            add_settings(section, settings)
+        parser.add_argument(f"--{name}", action=ActionParser(parser=section))
+
+
+def pipeline_config(namespace: Namespace) -> PipelineConfig:
+    """The settings of all stages that the flags hold."""
+    sections: dict[str, Any] = {
+        name: settings_from(namespace[name], classes[0])
+        for name, classes in SECTIONS.items()
+        if name != "extract"
+    }
+    return PipelineConfig(extract=extract_config(namespace["extract"]), **sections)
+
+
+def named_queries(arguments: Sequence[str]) -> dict[str, Path]:
+    """Query datasets by name: what stands before ``=``, or the folder's own name.
+
+    Raises:
+        ConfigError: two of one name, or a name that is no folder name.
+    """
+    queries: dict[str, Path] = {}
+    for argument in arguments:
+        name, separator, folder = argument.rpartition("=")
+        path = Path(folder)
+        name = name if separator else path.resolve().name
+        if not name or name == "mapping" or name in queries or "/" in name:
+            raise ConfigError(
+                f"--query {argument}: name '{name}' is taken or is no folder name; "
+                "write NAME=DIR with a name of its own"
+            )
+        queries[name] = path
+    return queries
+
+
+def dump_sections(namespace: Namespace) -> str:
+    """The resolved settings as YAML that ``--config`` takes."""
+    return "".join(
+        f"{name}:\n" + textwrap.indent(dump_settings(namespace[name], classes), "  ")
+        for name, classes in SECTIONS.items()
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

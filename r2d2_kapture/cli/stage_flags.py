@@ -1,0 +1,52 @@
+"""Flags that the commands of single stages share."""
+
+from __future__ import annotations
+
+import os
+
+from jsonargparse import ArgumentParser, Namespace
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError
+
+
+def add_stage_flags(parser: ArgumentParser, item: str) -> None:
+    """Add what changes how a run behaves, and no result.
+
+    Args:
+        parser: of the command.
+        item: what the stage works on one by one, such as ``pair``.
+    """
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="threads that work beside each other; no result depends on it",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="redo finished work, and replace what was made with other settings",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help=f"stop at the first {item} that fails"
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="no progress bar, even on a terminal"
+    )
+
+
+def stage_options(namespace: Namespace) -> RunOptions:
+    """The options of the run that the flags hold.
+
+    Raises:
+        ConfigError: fewer than one worker.
+    """
+    if namespace.workers < 1:
+        raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
+    return RunOptions(
+        workers=namespace.workers,
+        force=namespace.force,
+        strict=namespace.strict,
+        progress=False if namespace.quiet else None,
+    )

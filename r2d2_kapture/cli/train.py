@@ -1,0 +1,140 @@
+"""kapture_r2d2_train: R2D2 and Fast-R2D2 from a folder of photographs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.train import (
+    NetworkConfig,
+    OptimizationConfig,
+    PaceConfig,
+    TrainConfig,
+)
+from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.stages import train
+from r2d2_kapture.training.distributed import this_process
+
+PRESETS = "train"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_train",
+        "Train R2D2 or Fast-R2D2 on a folder of photographs. Ctrl-C saves and stops; "
+        "the same command again resumes. On several GPUs: torchrun --nproc-per-node 8 "
+        "-m r2d2_kapture.cli.train, with the same flags.",
+        "kapture_r2d2_train --config r2d2 --images photos --output run",
+    )
+    _add_flags(parser)
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    report = train.run(
+        _train_config(namespace),
+        images=_required(namespace, "images", "a folder of photographs"),
+        output=_required(namespace, "output", "a folder for the run"),
+        start_from=namespace.start_from,
+        validation=namespace.validation,
+        license_name=namespace.license,
+        options=_run_options(namespace),
+        announce=functools.partial(print, flush=True),
+    )
+    return finish(report) if this_process().is_main else EXIT_OK
+
+
+def _add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path | None,
+        help="folder of photographs, searched recursively; a few of them are kept for "
+        "validation",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        help="folder of the run: weights, state, logs; a run that is there resumes",
+    )
+    parser.add_argument(
+        "--start-from",
+        type=str | None,
+        help="checkpoint to begin with, in place of random weights",
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path | None,
+        help="folder of sequences in the layout of HPatches to validate on as well; it "
+        "then chooses the best weights",
+    )
+    parser.add_argument(
+        "--license",
+        type=str,
+        default="unspecified",
+        help="licence of the weights, written into them",
+    )
+    for settings in (
+        NetworkConfig,
+        OptimizationConfig,
+        PaceConfig,
+        PairConfig,
+        LossConfig,
+    ):
+        add_settings(parser, settings)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="processes that make pairs, for each process that trains; 0 makes them "
+        "between the steps",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="begin anew where a run is; its state and logs are lost",
+    )
+
+
+def _train_config(namespace: Namespace) -> TrainConfig:
+    return TrainConfig(
+        network=settings_from(namespace, NetworkConfig),
+        optimization=settings_from(namespace, OptimizationConfig),
+        pace=settings_from(namespace, PaceConfig),
+        pairs=settings_from(namespace, PairConfig),
+        loss=settings_from(namespace, LossConfig),
+    )
+
+
+def _run_options(namespace: Namespace) -> RunOptions:
+    if namespace.workers < 0:
+        raise ConfigError(f"--workers: found {namespace.workers}, expected 0 or more")
+    return RunOptions(workers=namespace.workers, force=namespace.force)
+
+
+def _required(namespace: Namespace, name: str, expected: str) -> Path:
+    """A flag that a config file may give, so that the parser cannot require it."""
+    value: Path | None = namespace[name]
+    if value is None:
+        raise ConfigError(f"--{name}: missing, expected {expected}")
+    return value
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

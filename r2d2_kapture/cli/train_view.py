@@ -1,0 +1,104 @@
+"""kapture_r2d2_train_view: what a training run sees."""
+
+from __future__ import annotations
+
+import dataclasses
+from argparse import SUPPRESS
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_type_hints
+
+from jsonargparse import ArgumentParser
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceConfig
+from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import train_view
+
+PRESETS = "train"
+SHOWN = ("seed", "batch_size")
+"""Settings of training that have a flag of their own here."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_train_view",
+        "Draw the pairs of crops that training sees, with their true correspondences, "
+        "and with --model the reliability and repeatability maps of both.",
+        "kapture_r2d2_train_view --config r2d2 --images photos --output pairs --step 0",
+    )
+    parser.add_argument("--output", type=Path | None, help="folder of the pictures")
+    parser.add_argument(
+        "--step", type=int, default=0, help="of the run; it decides the difficulty"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the run")
+    parser.add_argument("--batch-size", type=int, default=8, help="pairs drawn")
+    parser.add_argument(
+        "--model",
+        type=str | None,
+        help="checkpoint whose maps are drawn; none by default",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="draw again what is already there"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_settings(parser, SourceConfig)
+    add_settings(parser, PairConfig)
+    _accept_other_settings(parser)
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.output is None:
+        raise ConfigError("--output: none given, expected a folder for the pictures")
+    report = train_view.run(
+        settings_from(namespace, PairConfig),
+        inputs=settings_from(namespace, SourceConfig),
+        output=namespace.output,
+        step=namespace.step,
+        count=namespace.batch_size,
+        seed=namespace.seed,
+        checkpoint=load_checkpoint(namespace.model) if namespace.model else None,
+        options=RunOptions(
+            force=namespace.force, progress=False if namespace.quiet else None
+        ),
+    )
+    return finish(report)
+
+
+def _accept_other_settings(parser: ArgumentParser) -> None:
+    """Understand presets and settings files of training; hide what has no effect."""
+    others: tuple[type, ...] = (
+        NetworkConfig,
+        OptimizationConfig,
+        PaceConfig,
+        LossConfig,
+    )
+    for settings in others:
+        types = get_type_hints(settings)
+        for field in dataclasses.fields(settings):
+            if field.name not in SHOWN:
+                parser.add_argument(
+                    "--" + field.name.replace("_", "-"),
+                    type=types[field.name],
+                    default=field.default,
+                    help=SUPPRESS,
+                )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""kapture_r2d2_verify: matches to a COLMAP database, geometrically verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.stages import verify
+
+PRESETS = "verify"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_verify",
+        "Keep the matches that agree with one geometry of their two images, estimated "
+        "or known, and write a COLMAP 4 database with cameras, rigs, frames, images, "
+        "keypoints, matches and two-view geometries. Run it again to resume.",
+        "kapture_r2d2_verify --mapping mapping --features mapping --matches work "
+        "--pairs pairs.txt --database map.db --output verified",
+    )
+    parser.add_argument(
+        "--mapping",
+        type=Path,
+        required=True,
+        help="kapture dataset of the images: cameras, rigs, records, and poses for "
+        "--geometry known_poses",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="kapture datasets, or folders of keypoints such as "
+        "local_features/r2d2_500",
+    )
+    parser.add_argument(
+        "--matches",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="kapture datasets, or outputs of kapture_r2d2_match",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path | None,
+        help="list of pairs, as kapture has it; by default all that have matches",
+    )
+    parser.add_argument(
+        "--database",
+        type=Path,
+        required=True,
+        help="COLMAP database to write; it appears when it is complete",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="folder that gets the verified matches, "
+        "reconstruction/matches/<keypoints type>",
+    )
+    parser.add_argument(
+        "--keypoints-type", type=str | None, help="by default the only one there is"
+    )
+    add_settings(parser, VerifyConfig)
+    add_stage_flags(parser, "pair")
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    report = verify.run(
+        settings_from(namespace, VerifyConfig),
+        mapping=namespace.mapping,
+        features=namespace.features,
+        matches=namespace.matches,
+        pairs=namespace.pairs,
+        database=namespace.database,
+        output=namespace.output,
+        keypoints_type=namespace.keypoints_type,
+        options=stage_options(namespace),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

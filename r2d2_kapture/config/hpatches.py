@@ -1,0 +1,38 @@
+"""Settings of the evaluation on homography sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2d2_kapture.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class HomographyConfig:
+    """What is measured on homography sequences.
+
+    Attributes:
+        all_sequences: evaluate the eight large sequences of HPatches too, which the
+            protocol of D2-Net leaves out.
+        ransac_error: residual in pixels up to which a match is an inlier of the
+            estimated homography.
+        seed: of the random sampling of that estimate.
+        worst_pairs: how many pairs, those of lowest accuracy, have their matches
+            drawn.
+    """
+
+    all_sequences: bool = False
+    ransac_error: float = 3.0
+    seed: int = 0
+    worst_pairs: int = 5
+
+    def __post_init__(self) -> None:
+        require(
+            self.ransac_error > 0,
+            f"--ransac-error: found {self.ransac_error}, expected more than 0",
+        )
+        require(self.seed >= 0, f"--seed: found {self.seed}, expected 0 or more")
+        require(
+            self.worst_pairs >= 0,
+            f"--worst-pairs: found {self.worst_pairs}, expected 0 or more",
+        )

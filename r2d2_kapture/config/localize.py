@@ -1,0 +1,71 @@
+"""Settings of localization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.evaluate import PoseFormat
+from r2d2_kapture.coordinates import CameraOrigin
+
+FocalLength = Literal["auto", "refine", "estimate"]
+RigUse = Literal["auto", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalizeConfig:
+    """How the pose of a query is estimated and written.
+
+    Attributes:
+        max_error: largest distance in pixels between a keypoint and the projection of
+            its map point for the two to agree.
+        loss_scale: distance in pixels from which a point loses weight in the refinement
+            (the scale of a Cauchy loss).
+        min_inliers: distinct map points that must agree with a pose; a query with
+            fewer is reported as failed.
+        covisibility_clustering: try each group of retrieved map images that see common
+            points by itself, and keep the pose that most points agree with.
+        rigs: ``auto`` estimates one pose for all images that the cameras of a rig took
+            at one time; ``off`` takes each image for itself.
+        focal_length: ``auto`` keeps those of sensors.txt, and finds those of unknown
+            cameras from EXIF and the map; ``refine`` also improves those of
+            sensors.txt; ``estimate`` takes every focal length for unknown.
+        camera_origin: where principal points count from: the ``center`` of the first
+            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` looks for (W/2, H/2).
+        seed: of the random sampling.
+        format: of poses.txt: how images are named for visuallocalization.net, aachen
+            and extended_cmu by file name, robotcar by the last folder too, gangnam by
+            the whole name, eth_ms by timestamp and device.
+    """
+
+    max_error: float = 12.0
+    loss_scale: float = 0.5
+    min_inliers: int = 15
+    covisibility_clustering: bool = True
+    rigs: RigUse = "auto"
+    focal_length: FocalLength = "auto"
+    camera_origin: CameraOrigin = "auto"
+    seed: int = 0
+    format: PoseFormat = "gangnam"
+
+    def __post_init__(self) -> None:
+        require_choice("--rigs", self.rigs, RigUse)
+        require_choice("--focal-length", self.focal_length, FocalLength)
+        require_choice("--format", self.format, PoseFormat)
+        require_choice("--camera-origin", self.camera_origin, CameraOrigin)
+        for name in ("max_error", "loss_scale"):
+            value = getattr(self, name)
+            require(
+                0 < value < float("inf"),
+                f"--{name.replace('_', '-')}: found {value}, expected pixels above 0",
+            )
+        require(
+            self.min_inliers >= 4,
+            f"--min-inliers: found {self.min_inliers}, expected at least 4: any three "
+            "points agree with some pose",
+        )
+        # the generator of pycolmap takes negative seeds for none
+        require(
+            0 <= self.seed < 2**31, f"--seed: found {self.seed}, expected 0 to 2^31 - 1"
+        )

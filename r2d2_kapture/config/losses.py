@@ -1,0 +1,86 @@
+"""Settings of the training losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r2d2_kapture.config.checks import require, require_choice
+
+QueryGrid = Literal["grid", "random"]
+WarpOutside = Literal["masked", "border"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What a pair of images teaches (Revaud et al., "R2D2", NeurIPS 2019, section 3).
+
+    Attributes:
+        patch_size: side N in pixels of the windows of the cosine and peaky losses.
+        ap_bins: quantisation bins of the similarity, 0 to 1, in the average precision.
+        ap_base: kappa, the average precision that a pixel left out (reliability 0) is
+            credited with.
+        weight_reliability: weight of the reliability loss.
+        weight_cosine: weight of the cosine loss of repeatability windows.
+        weight_peaky: weight of the peakiness loss of repeatability windows.
+        query_step: pixels between queries along each axis.
+        query_grid: ``grid`` puts queries on a regular grid, ``random`` at a random
+            pixel of each of its cells.
+        positive_radius: pixels from the true position within which the best match
+            counts as correct.
+        negative_radius: pixels from the true position from which a match is wrong.
+        neighbourhood: pixels from the true position up to which all are compared.
+        border: pixels along the image border that hold no query and no distractor.
+        distractor_step: pixels between distractors, a grid over the second images of
+            the batch.
+        warp_outside: how the cosine loss treats pixels whose true position is unknown
+            or outside the second image: ``masked`` leaves them out, ``border`` reads
+            the nearest pixel (the last one where unknown), as the published training.
+    """
+
+    patch_size: int = 16
+    ap_bins: int = 20
+    ap_base: float = 0.5
+    weight_reliability: float = 1.0
+    weight_cosine: float = 1.0
+    weight_peaky: float = 1.0
+    query_step: int = 8
+    query_grid: QueryGrid = "random"
+    positive_radius: int = 3
+    negative_radius: int = 5
+    neighbourhood: int = 7
+    border: int = 16
+    distractor_step: int = 8
+    warp_outside: WarpOutside = "masked"
+
+    def __post_init__(self) -> None:
+        require_choice("--query-grid", self.query_grid, QueryGrid)
+        require_choice("--warp-outside", self.warp_outside, WarpOutside)
+        require(
+            self.patch_size >= 2 and self.patch_size % 2 == 0,
+            f"--patch-size: found {self.patch_size}, expected an even number >= 2",
+        )
+        require(
+            0 <= self.ap_base < 1,
+            f"--ap-base: found {self.ap_base}, expected 0 to below 1",
+        )
+        require(
+            0 <= self.positive_radius < self.negative_radius <= self.neighbourhood,
+            f"--positive-radius {self.positive_radius} --negative-radius "
+            f"{self.negative_radius} --neighbourhood {self.neighbourhood}: expected "
+            "0 <= positive-radius < negative-radius <= neighbourhood",
+        )
+        for name, least in (
+            ("ap_bins", 2),
+            ("weight_reliability", 0),
+            ("weight_cosine", 0),
+            ("weight_peaky", 0),
+            ("query_step", 1),
+            ("border", 0),
+            ("distractor_step", 1),
+        ):
+            value = getattr(self, name)
+            require(
+                least <= value < float("inf"),
+                f"--{name.replace('_', '-')}: found {value}, expected >= {least}",
+            )

@@ -1,0 +1,37 @@
+"""Settings of the evaluation on pairs of images with known poses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2d2_kapture.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairPosesConfig:
+    """What is measured on pairs of images with known poses.
+
+    Attributes:
+        ransac_error: distance in pixels from the epipolar line up to which a match is
+            an inlier of the estimated essential matrix.
+        seed: of the random sampling of that estimate, and of the choice of pairs.
+        max_pairs: pairs evaluated; of more, so many are chosen at random; 0 takes all.
+        worst_pairs: how many pairs, those with the lowest share of correct matches,
+            have their matches drawn.
+    """
+
+    ransac_error: float = 2.0
+    seed: int = 0
+    max_pairs: int = 1000
+    worst_pairs: int = 5
+
+    def __post_init__(self) -> None:
+        require(
+            self.ransac_error > 0,
+            f"--ransac-error: found {self.ransac_error}, expected more than 0",
+        )
+        for name in ("seed", "max_pairs", "worst_pairs"):
+            value = getattr(self, name)
+            require(
+                value >= 0, f"--{name.replace('_', '-')}: found {value}, expected >= 0"
+            )

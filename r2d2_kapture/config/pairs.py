@@ -1,0 +1,86 @@
+"""Settings of the choice of image pairs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from r2d2_kapture.config.checks import require, require_choice
+
+PairMethod = Literal[
+    "exhaustive", "sequential", "poses", "covisibility", "global", "local", "merge"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsConfig:
+    """Which images are matched with which.
+
+    Attributes:
+        method: ``exhaustive`` takes all; ``sequential`` neighbours in time of one
+            camera, score 1 / steps; ``poses`` near cameras that look the same way,
+            score 1 / (1 + distance); ``covisibility`` images that see points of a map
+            in common, score their number; ``global`` similar global features, score
+            their cosine; ``local`` the same with features aggregated from local ones
+            (VLAD); ``merge`` nothing but the lists of --merge.
+        top_k: best partners of an image, 0 for all; not for exhaustive and sequential.
+        min_score: least score of a pair; None takes all.
+        overlap: steps in time that sequential pairs are apart at most.
+        quadratic_overlap: pair images 2, 4, 8, ... 2 ** (overlap - 1) steps apart too.
+        loop: the sequence ends where it began: its last images precede its first.
+        max_distance: between camera centres, in units of the dataset; None for any.
+        max_angle: between viewing directions, in degrees.
+        vlad_clusters: visual words of the vocabulary of ``local``.
+        vlad_dim: numbers that a VLAD descriptor is whitened to where there are enough
+            mapping images, four for each number; 0 leaves it as it is.
+        seed: of the vocabulary.
+        slice: ``i/n`` writes the i-th of n parts of the list, for runs on a cluster.
+    """
+
+    method: PairMethod = "exhaustive"
+    top_k: int = 20
+    min_score: float | None = None
+    overlap: int = 10
+    quadratic_overlap: bool = False
+    loop: bool = False
+    max_distance: float | None = None
+    max_angle: float = 45.0
+    vlad_clusters: int = 64
+    vlad_dim: int = 256
+    seed: int = 0
+    slice: str = "1/1"
+
+    def __post_init__(self) -> None:
+        require_choice("--method", self.method, PairMethod)
+        require(self.top_k >= 0, f"--top-k: found {self.top_k}, expected 0 or more")
+        require(
+            self.overlap >= 1, f"--overlap: found {self.overlap}, expected 1 or more"
+        )
+        require(
+            self.max_distance is None or self.max_distance > 0,
+            f"--max-distance: found {self.max_distance}, expected more than 0",
+        )
+        require(
+            0 < self.max_angle <= 180,
+            f"--max-angle: found {self.max_angle}, expected above 0 to 180 degrees",
+        )
+        require(
+            self.vlad_clusters >= 1,
+            f"--vlad-clusters: found {self.vlad_clusters}, expected 1 or more",
+        )
+        require(
+            self.vlad_dim >= 0, f"--vlad-dim: found {self.vlad_dim}, expected 0 or more"
+        )
+        require(0 <= self.seed < 2**32, f"--seed: found {self.seed}, expected 32 bits")
+        part, count = self.part
+        require(
+            1 <= part <= count,
+            f"--slice: found {self.slice!r}, expected i/n with i from 1 to n",
+        )
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """The part of the list that is written, from 1, and how many there are."""
+        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.slice)
+        return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -1,0 +1,38 @@
+"""Settings of the whole pipeline: those of its stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.verify import VerifyConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """One section a stage.
+
+    Attributes:
+        extract: features of all images, unless they are given.
+        mapping_pairs: which mapping images are matched with each other.
+        query_pairs: which mapping images a query is matched with.
+        match: of both kinds of pairs.
+        verify: geometry of the mapping pairs.
+        map: from verified matches to points.
+        localize: poses of the queries.
+        evaluate: against true poses, where a query dataset has them.
+    """
+
+    extract: ExtractConfig = ExtractConfig()
+    mapping_pairs: PairsConfig = PairsConfig()
+    query_pairs: PairsConfig = PairsConfig()
+    match: MatchConfig = MatchConfig()
+    verify: VerifyConfig = VerifyConfig()
+    map: MapConfig = MapConfig()
+    localize: LocalizeConfig = LocalizeConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()

@@ -1,0 +1,178 @@
+"""Settings of training."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.config.training_pairs import PairConfig
+
+Schedule = Literal["constant", "cosine"]
+TrainingPrecision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Which network is trained.
+
+    Attributes:
+        architecture: ``r2d2``, or ``fast_r2d2``, which pools once.
+        width: width multiplier of its layers; 4 as published, 6 for the big one.
+        descriptor_dim: length of a descriptor.
+    """
+
+    architecture: str = "r2d2"
+    width: int = 4
+    descriptor_dim: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizationConfig:
+    """How the weights are changed; a run keeps these settings from start to end.
+
+    Revaud et al., NeurIPS 2019, section 4: Adam, learning rate 1e-4, weight decay 5e-4,
+    batches of 8 pairs. What goes beyond the paper is off by default.
+
+    Attributes:
+        seed: of the first weights, the pairs and the losses' samples.
+        batch_size: pairs in a step of each process.
+        learning_rate: of Adam, at its highest.
+        weight_decay: L2 penalty on the weights, as published.
+        warmup_steps: steps in which the learning rate rises from 0.
+        schedule: ``constant``, or ``cosine``: down to final_learning_rate at the end.
+        final_learning_rate: share of the learning rate that a cosine ends with.
+        gradient_clip: largest L2 norm of a gradient; 0 clips nothing.
+        average_decay: of the moving average of the weights, which is then what is
+            validated and exported; 0 keeps none.
+        plain_ap_weight: weight of the AP loss without reliability, which stands in for
+            the reliability loss while the descriptors have learned little, and so
+            keeps the reliability from collapsing; 0 does without this help.
+        plain_ap_until: AP at which the help has faded; it fades from ap-base on.
+        precision: arithmetic of the backbone; ``auto`` is bfloat16 where the processor
+            computes with it. Weights, heads and losses are float32.
+    """
+
+    seed: int = 0
+    batch_size: int = 8
+    learning_rate: float = 1e-4
+    weight_decay: float = 5e-4
+    warmup_steps: int = 0
+    schedule: Schedule = "constant"
+    final_learning_rate: float = 0.0
+    gradient_clip: float = 0.0
+    average_decay: float = 0.0
+    plain_ap_weight: float = 0.0
+    plain_ap_until: float = 0.7
+    precision: TrainingPrecision = "auto"
+
+    def __post_init__(self) -> None:
+        require_choice("--schedule", self.schedule, Schedule)
+        require_choice("--precision", self.precision, TrainingPrecision)
+        require(
+            self.batch_size > 0, f"--batch-size: found {self.batch_size}, expected >= 1"
+        )
+        require(
+            self.learning_rate > 0,
+            f"--learning-rate: found {self.learning_rate}, expected more than 0",
+        )
+        for name in (
+            "seed",
+            "weight_decay",
+            "warmup_steps",
+            "gradient_clip",
+            "plain_ap_weight",
+        ):
+            value = getattr(self, name)
+            require(
+                value >= 0,
+                f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
+            )
+        for name in ("final_learning_rate", "plain_ap_until"):
+            value = getattr(self, name)
+            require(
+                0 <= value <= 1,
+                f"--{name.replace('_', '-')}: found {value}, expected 0 to 1",
+            )
+        require(
+            0 <= self.average_decay < 1,
+            f"--average-decay: found {self.average_decay}, expected 0 to below 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaceConfig:
+    """How long and how often; all of it may change when a run is resumed.
+
+    Attributes:
+        epochs: how often each photograph is the first of a pair, unless steps is given.
+        steps: batches to train on; decides in place of epochs.
+        log_every: steps that one row of log.csv averages.
+        validate_every: steps between validations; 0 validates nothing.
+        save_every: steps between saved states.
+        save_minutes: minutes after which a state is saved in any case.
+        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
+            where there is one and the CPU elsewhere. torchrun gives each process its
+            own.
+    """
+
+    epochs: int = 25
+    steps: int | None = None
+    log_every: int = 10
+    validate_every: int = 500
+    save_every: int = 500
+    save_minutes: float = 10.0
+    gpu: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "log_every", "save_every"):
+            value = getattr(self, name)
+            require(
+                value >= 1,
+                f"--{name.replace('_', '-')}: found {value}, expected 1 or more",
+            )
+        require(
+            self.steps is None or self.steps >= 1,
+            f"--steps: found {self.steps}, expected 1 or more",
+        )
+        require(
+            self.validate_every >= 0,
+            f"--validate-every: found {self.validate_every}, expected 0 or more",
+        )
+        require(
+            self.save_minutes > 0,
+            f"--save-minutes: found {self.save_minutes}, expected more than 0",
+        )
+        require(
+            self.gpu is None or self.gpu >= -1,
+            f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",
+        )
+
+    def total_steps(self, photographs: int, pairs_per_step: int) -> int:
+        """Steps of a whole run; an epoch's last pairs may begin the next epoch."""
+        if self.steps is not None:
+            return self.steps
+        return max(-(-self.epochs * photographs // pairs_per_step), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides the weights, and how they are computed."""
+
+    network: NetworkConfig = NetworkConfig()
+    optimization: OptimizationConfig = OptimizationConfig()
+    pairs: PairConfig = PairConfig()
+    loss: LossConfig = LossConfig()
+    pace: PaceConfig = PaceConfig()
+
+    def to_flat(self) -> dict[str, Any]:
+        """All settings by name, as plain values; the names differ between the parts."""
+        parts = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return {k: v for part in parts for k, v in dataclasses.asdict(part).items()}
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with the one before it."""
+        free = {field.name for field in dataclasses.fields(PaceConfig)}
+        return {k: v for k, v in self.to_flat().items() if k not in free}

@@ -1,0 +1,52 @@
+"""Settings of geometric verification."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.coordinates import CameraOrigin
+
+GeometrySource = Literal["estimate", "known_poses"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Which matches agree with one geometry of their two images.
+
+    Attributes:
+        geometry: ``estimate`` finds each pair's geometry from its matches by RANSAC;
+            ``known_poses`` takes it from the poses and cameras of the dataset.
+        max_error: greatest distance in pixels of a match to its epipolar line
+            (or from where a homography puts it).
+        min_inliers: matches that a pair must keep; with fewer it keeps none.
+        max_trials: most samples that RANSAC draws for a pair.
+        seed: of RANSAC's samples; the result is the same for any number of workers.
+        camera_origin: where the dataset's principal points count from: the ``center``
+            of the first pixel (kapture) or its ``corner`` (COLMAP); ``auto`` is
+            ``corner`` where one lies at exactly (W / 2, H / 2), else ``center``.
+    """
+
+    geometry: GeometrySource = "estimate"
+    max_error: float = 4.0
+    min_inliers: int = 15
+    max_trials: int = 10_000
+    seed: int = 0
+    camera_origin: CameraOrigin = "auto"
+
+    def __post_init__(self) -> None:
+        require_choice("--geometry", self.geometry, GeometrySource)
+        require_choice("--camera-origin", self.camera_origin, CameraOrigin)
+        require(
+            self.max_error > 0, f"--max-error: found {self.max_error}, expected > 0"
+        )
+        require(
+            self.min_inliers >= 1,
+            f"--min-inliers: found {self.min_inliers}, expected 1 or more",
+        )
+        require(
+            self.max_trials >= 1,
+            f"--max-trials: found {self.max_trials}, expected 1 or more",
+        )
+        require(self.seed >= 0, f"--seed: found {self.seed}, expected 0 or more")

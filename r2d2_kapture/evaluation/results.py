@@ -1,0 +1,191 @@
+"""Results on disk: NumPy archives without pickles, one a run and one a sequence.
+
+    format          () unicode          FORMAT
+    sequence        (P,) unicode        of each pair
+    kind            (P,) unicode        illumination, viewpoint or other
+    image           (P,) int64          number of the second image
+    features        (P, 2) int64        of image 1 and of the second
+    matches         (P,) int64
+    mma             (P, T) float64      share of correct matches at each threshold
+    repeatability   (P, T) float64
+    matching_score  (P, T) float64
+    corner_error    (P,) float64        pixels, inf where no homography was found
+
+The file of a run adds
+
+    label           () unicode          what was evaluated
+    manifest        () unicode          JSON of weights, settings and versions
+    thresholds      (T,) float64        pixels
+
+and the file of a sequence, the matches of its pairs one after the other:
+
+    points1         (K, 2) float32      pixels of image 1
+    points2         (K, 2) float32      pixels of the second image
+    errors          (K,) float64        pixels
+    fingerprint     () unicode          of the files that were read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.evaluation.homography import MatchedPair, PairResult
+from r2d2_kapture.evaluation.sequences import Kind
+from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.io.npz import UNREADABLE
+
+FORMAT = "r2d2_kapture homography results 1"
+COLUMNS = (
+    "sequence",
+    "kind",
+    "image",
+    "features",
+    "matches",
+    "mma",
+    "repeatability",
+    "matching_score",
+    "corner_error",
+)
+MATCH_FIELDS = ("points1", "points2", "errors")
+
+AnyArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HomographyResults:
+    """What a run found.
+
+    Attributes:
+        label: what was evaluated, for tables and plots.
+        manifest: JSON of weights, settings and versions.
+        thresholds: (T,) pixels.
+        pairs: every pair of every sequence; at least one.
+
+    Raises:
+        FeatureFormatError: there is no pair.
+    """
+
+    label: str
+    manifest: str
+    thresholds: tuple[float, ...]
+    pairs: tuple[PairResult, ...]
+
+    def __post_init__(self) -> None:
+        if not self.pairs:
+            raise FeatureFormatError(f"{self.label}: results without an image pair")
+
+
+def save_results(path: Path, results: HomographyResults) -> None:
+    """Write the results of a run; the same results make the same bytes.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    fields = {
+        "label": np.array(results.label),
+        "manifest": np.array(results.manifest),
+        "thresholds": np.array(results.thresholds),
+    }
+    _save(path, {**_columns(results.pairs), **fields})
+
+
+def load_results(path: Path) -> HomographyResults:
+    """Read the results of a run.
+
+    Raises:
+        FeatureFormatError: absent, broken, or something else.
+    """
+    arrays = _read(path)
+    try:
+        return HomographyResults(
+            label=str(arrays["label"]),
+            manifest=str(arrays["manifest"]),
+            thresholds=tuple(arrays["thresholds"].tolist()),
+            pairs=tuple(PairResult(**row) for row in _rows(arrays)),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise FeatureFormatError(f"{path}: not {FORMAT}: {error}") from error
+
+
+def save_sequence(path: Path, pairs: Sequence[MatchedPair], fingerprint: str) -> None:
+    """Write the results of one sequence with the matches of its pairs; at least one.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    matches = {
+        name: np.concatenate([getattr(pair, name) for pair in pairs])
+        for name in MATCH_FIELDS
+    }
+    fields = {**matches, "fingerprint": np.array(fingerprint)}
+    _save(path, {**_columns(pairs), **fields})
+
+
+def load_sequence(path: Path, fingerprint: str) -> list[MatchedPair] | None:
+    """Read the results of a sequence; None where absent, broken or of other files."""
+    if not path.is_file():
+        return None
+    try:
+        arrays = _read(path)
+        if str(arrays["fingerprint"]) != fingerprint:
+            return None
+        ends = np.cumsum(arrays["matches"])[:-1]
+        parts = zip(*(np.split(arrays[name], ends) for name in MATCH_FIELDS))
+        return [
+            MatchedPair(**row, **dict(zip(MATCH_FIELDS, matches)))
+            for row, matches in zip(_rows(arrays), parts, strict=True)
+        ]
+    except (FeatureFormatError, KeyError, ValueError, TypeError):
+        return None
+
+
+def _columns(pairs: Sequence[PairResult]) -> dict[str, AnyArray]:
+    return {name: np.array([getattr(pair, name) for pair in pairs]) for name in COLUMNS}
+
+
+def _rows(arrays: Mapping[str, AnyArray]) -> Iterator[dict[str, Any]]:
+    """The fields of each pair, with Python's own types where a field is one value."""
+    for values in zip(*(arrays[name] for name in COLUMNS), strict=True):
+        row = dict(zip(COLUMNS, values))
+        first, second = row["features"].tolist()
+        if row["kind"] not in get_args(Kind):
+            raise ValueError(f"found kind {row['kind']}")
+        yield {
+            **row,
+            "sequence": str(row["sequence"]),
+            "kind": str(row["kind"]),
+            "image": int(row["image"]),
+            "features": (first, second),
+            "matches": int(row["matches"]),
+            "corner_error": float(row["corner_error"]),
+        }
+
+
+def _save(path: Path, fields: Mapping[str, AnyArray]) -> None:
+    # a name would get .npz appended
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        arrays: dict[str, Any] = {"format": np.array(FORMAT), **fields}
+        np.savez(file, **arrays)
+
+
+def _read(path: Path) -> dict[str, AnyArray]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise FeatureFormatError(f"{path}: found a single array, expected {FORMAT}")
+        with archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except UNREADABLE as error:
+        raise FeatureFormatError(f"{path}: cannot be read: {error}") from error
+    if str(arrays.get("format")) != FORMAT:
+        raise FeatureFormatError(
+            f"{path}: found an archive of {', '.join(arrays)}, expected {FORMAT}"
+        )
+    return arrays

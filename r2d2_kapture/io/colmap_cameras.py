@@ -1,0 +1,131 @@
+"""Cameras of kapture as COLMAP's, and back.
+
+COLMAP counts pixels from the corner of the first one, so a principal point that was
+counted from its centre moves with the keypoints (see coordinates.py).
+"""
+
+from __future__ import annotations
+
+import kapture
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.coordinates import (
+    CameraOrigin,
+    PixelOrigin,
+    principal_point_origin,
+    principal_point_shift,
+)
+from r2d2_kapture.errors import DatasetError
+
+UNKNOWN_CAMERA = "UNKNOWN_CAMERA"
+UNKNOWN_FOCAL_FACTOR = 1.2
+"""Focal length of an unknown camera in units of its longest side, as in COLMAP."""
+
+
+def camera_sensors(dataset: kapture.Kapture) -> dict[str, kapture.Camera]:
+    """The colour cameras in order of sensor id; depth maps are sensors of their own."""
+    return {
+        sensor_id: sensor
+        for sensor_id, sensor in sorted(dataset.cameras.items())
+        if sensor.sensor_type == "camera"
+    }
+
+
+def resolve_camera_origin(
+    dataset: kapture.Kapture, camera_origin: CameraOrigin
+) -> PixelOrigin:
+    """Decide where the principal points of a dataset are counted from.
+
+    ``auto`` tests each camera by coordinates.principal_point_origin: ``corner`` if any
+    says so, else ``center``, kapture's own convention.
+    """
+    if camera_origin != "auto":
+        return camera_origin
+    cameras = [
+        colmap_camera(sensor, 0, "corner")  # as it stands, not shifted
+        for sensor in camera_sensors(dataset).values()
+        if sensor.camera_type.name != UNKNOWN_CAMERA
+    ]
+    origins = {
+        principal_point_origin(
+            (camera.principal_point_x, camera.principal_point_y),
+            (camera.width, camera.height),
+        )
+        for camera in cameras
+    }
+    return "corner" if "corner" in origins else "center"
+
+
+def colmap_camera(
+    sensor: kapture.Camera, camera_id: int, origin: PixelOrigin
+) -> pycolmap.Camera:
+    """Make COLMAP's camera of kapture's, its principal point in COLMAP's origin.
+
+    A camera of unknown parameters becomes SIMPLE_RADIAL with a focal length of 1.2
+    times its longest side, as in COLMAP, and is marked as a guess.
+
+    Args:
+        sensor: kapture's camera.
+        camera_id: its id in the database or reconstruction.
+        origin: where its principal point is counted from.
+
+    Raises:
+        DatasetError: no size, parameters that are not finite, or no focal length.
+    """
+    width, height, *params = sensor.camera_params
+    model = sensor.camera_type.name
+    if not (np.isfinite([width, height, *params]).all() and min(width, height) >= 1):
+        raise DatasetError(
+            f"camera {sensor.sensor_params}: expected a size of 1 pixel or more and "
+            "finite parameters; correct sensors.txt"
+        )
+    if model == UNKNOWN_CAMERA:  # COLMAP's principal point is the middle, in its origin
+        return pycolmap.Camera.create_from_model_name(
+            camera_id,
+            "SIMPLE_RADIAL",
+            UNKNOWN_FOCAL_FACTOR * max(width, height),
+            int(width),
+            int(height),
+        )
+    camera = pycolmap.Camera(
+        camera_id=camera_id,
+        model=model,
+        width=int(width),
+        height=int(height),
+        params=params,
+        has_prior_focal_length=True,
+    )
+    if min(camera.params[list(camera.focal_length_idxs())]) <= 0:
+        raise DatasetError(
+            f"camera {sensor.sensor_params}: expected a focal length above 0 pixels; "
+            "correct sensors.txt, or write UNKNOWN_CAMERA with width and height only"
+        )
+    camera.principal_point_x += principal_point_shift(origin)
+    camera.principal_point_y += principal_point_shift(origin)
+    return camera
+
+
+def kapture_camera(
+    camera: pycolmap.Camera, origin: PixelOrigin, name: str | None = None
+) -> kapture.Camera:
+    """Make kapture's camera of COLMAP's, its principal point in the given origin.
+
+    Args:
+        camera: in COLMAP's origin.
+        origin: that the principal point is to be counted from.
+        name: of the sensor, for people to read.
+
+    Raises:
+        DatasetError: a camera model that kapture does not have.
+    """
+    if camera.model_name not in kapture.CameraType.__members__:
+        raise DatasetError(
+            f"camera {camera.camera_id}: found COLMAP's model {camera.model_name}, "
+            "which kapture does not have; use another camera model"
+        )
+    params = camera.params.copy()
+    params[list(camera.principal_point_idxs())] -= principal_point_shift(origin)
+    return kapture.Camera(
+        camera.model_name, [camera.width, camera.height, *params.tolist()], name=name
+    )

@@ -1,0 +1,20 @@
+"""What COLMAP prints, which goes to the terminal unless it is told otherwise."""
+
+from __future__ import annotations
+
+import zlib  # noqa: F401  (before pycolmap, which exports a zlib of its own)
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pycolmap
+
+
+@contextmanager
+def quiet_pycolmap() -> Iterator[None]:
+    """Keep COLMAP's information and warnings off the terminal."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = 2
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level

@@ -1,0 +1,367 @@
+"""Pictures of pose errors: cumulative curves, and a plan of true and found cameras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.legend_handler import HandlerTuple
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter
+
+from r2d2_kapture.pictures.figures import new_figure, save
+
+Array = npt.NDArray[np.float64]
+
+WIDTH_INCHES = 11.0
+CURVES_HEIGHT_INCHES = 4.6
+LEAST_SPAN, MOST_SPAN = 1e2, 1e6
+"""Largest over smallest error that curves show."""
+TALLEST_PLAN = 0.75
+"""Height of a plan at most, in units of its width."""
+TITLE_INCHES, LEGEND_INCHES = 0.4, 0.8
+MOST_COLUMNS = 3
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+INK, GREY, PALE = "#222222", "#8a8a8a", "#dcdcdc"
+STYLES = ("-", "--", "-.", ":")
+FLAT, THIN = 0.5, 0.05
+"""Cameras lie near a plane if they spread less than FLAT times as far across it as in
+its shorter direction, and in that more than THIN times as far as in its longer one."""
+WEDGE_LENGTH = 0.05
+MARGIN = 0.12
+"""Shares of the extent of the cameras."""
+MOST_WEDGES = 150
+"""More cameras than this are drawn as dots."""
+LONGEST_ERROR = 0.06
+"""Share of the extent that most errors are magnified to, where they are smaller."""
+
+
+def draw_cumulative_errors(
+    errors: Mapping[str, tuple[Array, Array]],
+    path: Path,
+    *,
+    thresholds: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Draw the share of the images within an error, for each error, on a log scale.
+
+    Args:
+        errors: by name of the estimate: (N,) position errors in metres and (N,)
+            rotation errors in degrees of all images; missing ones are infinite, so a
+            curve ends at the share of the images that are localized.
+        path: of the picture; its suffix (.png, .pdf) is the format.
+        thresholds: metres and degrees to mark.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    figure = new_figure(WIDTH_INCHES, CURVES_HEIGHT_INCHES)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, column, label in (
+        (left, 0, "position error (m)"),
+        (right, 1, "rotation error (degrees)"),
+    ):
+        curves = {name: pair[column] for name, pair in errors.items()}
+        marks = sorted({pair[column] for pair in thresholds})
+        _draw_curves(axes, curves, marks)
+        axes.set_xlabel(label)
+    left.set_ylabel("images within the error (%)")
+    legend = figure.legend(
+        *left.get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=min(len(errors), MOST_COLUMNS),
+        frameon=False,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    save(figure, path)
+
+
+def _draw_curves(
+    axes: Axes, curves: Mapping[str, Array], marks: Sequence[float]
+) -> None:
+    finite = np.concatenate([*curves.values(), np.array(marks)])
+    finite = finite[np.isfinite(finite) & (finite > 0)]
+    high = finite.max(initial=1e-3) * 1.5
+    low = np.clip(finite.min(initial=high) / 1.5, high / MOST_SPAN, high / LEAST_SPAN)
+    for number, (name, values) in enumerate(curves.items()):
+        found = np.sort(values[np.isfinite(values)]).clip(min=low)
+        share = 100 * np.arange(1, len(found) + 1) / max(len(values), 1)
+        axes.step(
+            np.concatenate([[low], found, [high]]),
+            np.concatenate([[0.0], share, share[-1:] if len(share) else [0.0]]),
+            where="post",
+            color=COLORS[number % len(COLORS)],
+            linestyle=STYLES[number // len(COLORS) % len(STYLES)],
+            # thinner and thinner, so that equal curves show side by side
+            linewidth=max(1.5, 3.5 - number),
+            label=f"{name}: {len(found)} of {len(values)} localized",
+            clip_on=False,
+            zorder=3,
+        )
+    for mark in marks:
+        axes.axvline(mark, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
+        axes.annotate(
+            f"{mark:g}",
+            (mark, 1.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=GREY,
+        )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(low, high)
+    axes.set_ylim(0, 100)
+    axes.grid(color=PALE, linewidth=0.5)
+    axes.set_axisbelow(True)
+    _plain(axes)
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlanView:
+    """From where a plan is seen.
+
+    Attributes:
+        axes: (2, 3) float64, the directions in the world that point right and up in the
+            picture, of unit length; their cross product points to the viewer.
+        origin: (3,) float64, the point in the world at (0, 0).
+        seen_along: the direction of view in words.
+    """
+
+    axes: Array
+    origin: Array
+    seen_along: str
+
+    def project(self, points: Array) -> Array:
+        """Map (..., 3) points of the world to (..., 2) coordinates of the plan."""
+        projected: Array = (points - self.origin) @ self.axes.T
+        return projected
+
+
+def plan_view(cam_from_world: Collection[pycolmap.Rigid3d]) -> PlanView:
+    """Choose from where cameras, at least one, are seen best.
+
+    That is along the direction in which their centres spread least, if they lie near a
+    plane; else, on a line or in all directions, along the mean vertical axis of their
+    images. The upper side of the images faces the viewer, and the longest direction of
+    the cameras lies across the picture.
+    """
+    centers = _centers(cam_from_world)
+    origin = centers.mean(axis=0)
+    variances, directions = np.linalg.eigh(np.cov(centers.T, bias=True))
+    least, middle, most = np.sqrt(variances.clip(min=0))
+    upward = -_image_axes(cam_from_world, 1).mean(axis=0)
+    if least < FLAT * middle and middle > THIN * most or not upward.any():
+        normal, seen_along = directions[:, 0], "direction of least camera spread"
+    else:
+        normal, seen_along = upward, "mean vertical axis of the images"
+    normal = normal / math.copysign(np.linalg.norm(normal), normal @ upward)
+    in_plane = np.linalg.svd(normal[None])[2][1:]
+    _, turns = np.linalg.eigh(np.cov(in_plane @ (centers - origin).T, bias=True))
+    across = turns[:, 1] @ in_plane
+    across *= np.sign(across[np.abs(across).argmax()])
+    return PlanView(
+        axes=np.stack([across, np.cross(normal, across)]),
+        origin=origin,
+        seen_along=seen_along,
+    )
+
+
+def draw_plan(
+    true: Mapping[str, pycolmap.Rigid3d],
+    estimated: Mapping[str, Mapping[str, pycolmap.Rigid3d]],
+    path: Path,
+) -> None:
+    """Draw true and estimated cameras from above, with a segment for each error.
+
+    Errors too small to see are drawn longer, by a factor that the picture names; a
+    camera far outside of the true ones is cut off.
+
+    Args:
+        true: cam_from_world in metres by image name, at least one.
+        estimated: by name of the estimate, the poses by image name.
+        path: of the picture; its suffix (.png, .pdf) is the format.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    view = plan_view(true.values())
+    places = view.project(_centers(true.values()))
+    low, high = places.min(axis=0), places.max(axis=0)
+    errors = _position_errors(true, estimated.values())
+    extent = max(
+        float(np.linalg.norm(high - low)),
+        10 * float(np.median(errors)) if len(errors) else 0.0,
+    )
+    extent = extent or 1.0
+    factor = magnification(errors, extent)
+    low, high = low - MARGIN * extent, high + MARGIN * extent
+    aspect = float((high - low)[1] / (high - low)[0])
+    columns = _columns(len(estimated), aspect)
+    rows = math.ceil(len(estimated) / columns)
+    height = WIDTH_INCHES / columns * min(aspect, TALLEST_PLAN) + TITLE_INCHES
+    figure = new_figure(WIDTH_INCHES, rows * height + LEGEND_INCHES)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes in panels.flat[len(estimated) :]:
+        axes.remove()
+    for axes in panels.flat[max(len(estimated) - columns, 0) : len(estimated)]:
+        axes.tick_params(labelbottom=True)  # the panel below it may be gone
+    colors = [COLORS[number % len(COLORS)] for number in range(len(estimated))]
+    for axes, color, (name, poses) in zip(panels.flat, colors, estimated.items()):
+        _draw_cameras(axes, view, true, poses, extent, factor, color)
+        axes.set_aspect("equal")
+        axes.set_xlim(low[0], high[0])
+        axes.set_ylim(low[1], high[1])
+        count = f"{len(poses.keys() & true.keys())} of {len(true)} localized"
+        axes.set_title(f"{name}: {count}", fontsize=11, parse_math=False)
+        _plain(axes)
+    figure.supxlabel(f"metres, seen along the {view.seen_along}", fontsize=10)
+    _add_plan_legend(figure, factor, colors)
+    save(figure, path)
+
+
+def _columns(count: int, aspect: float) -> int:
+    """The fewest columns of panels that keep the picture from getting tall."""
+    for columns in range(1, min(count, MOST_COLUMNS)):
+        if math.ceil(count / columns) * aspect / columns <= TALLEST_PLAN:
+            return columns
+    return min(count, MOST_COLUMNS)
+
+
+def _position_errors(
+    true: Mapping[str, pycolmap.Rigid3d],
+    estimates: Collection[Mapping[str, pycolmap.Rigid3d]],
+) -> Array:
+    """Distances between true and estimated centres, of all estimates together."""
+    pairs = [
+        (true[name], pose)
+        for poses in estimates
+        for name, pose in poses.items()
+        if name in true
+    ]
+    if not pairs:
+        return np.zeros(0)
+    truth, found = zip(*pairs)
+    distances: Array = np.linalg.norm(_centers(found) - _centers(truth), axis=1)
+    return distances
+
+
+def magnification(errors: Array, extent: float) -> float:
+    """By what round number, 1 or more, errors must grow to be seen in a plan.
+
+    It brings the 90th percentile of (N,) position errors to LONGEST_ERROR of the extent
+    at most. Without errors it is 1.
+    """
+    typical = float(np.percentile(errors, 90)) if len(errors) else 0.0
+    if typical < 1e-9 * extent:
+        return 1.0
+    wanted = LONGEST_ERROR * extent / typical
+    power = 10.0 ** math.floor(math.log10(wanted))
+    steps = [step * power for step in (1, 2, 5) if step * power <= wanted]
+    return max(1.0, *steps)
+
+
+def _draw_cameras(
+    axes: Axes,
+    view: PlanView,
+    true: Mapping[str, pycolmap.Rigid3d],
+    estimated: Mapping[str, pycolmap.Rigid3d],
+    extent: float,
+    factor: float,
+    color: str,
+) -> None:
+    found = [name for name in true if name in estimated]
+    missing = [name for name in true if name not in estimated]
+    as_wedges = len(true) <= MOST_WEDGES
+    length = WEDGE_LENGTH * extent if as_wedges else 0.0
+    size = 4.0 if as_wedges else 2.0
+    truth = _wedges(list(true.values()), length)
+    axes.add_collection(
+        PolyCollection(
+            list(view.project(truth)), facecolors=PALE, edgecolors=GREY, linewidths=0.8
+        )
+    )
+    for names, marker in ((found, "o"), (missing, "x")):
+        places = view.project(_centers([true[name] for name in names]))
+        axes.plot(*places.T, marker, color=INK, markersize=size, zorder=4)
+    poses = [estimated[name] for name in found]
+    starts = _centers([true[name] for name in found])
+    grown = (factor - 1) * (_centers(poses) - starts)
+    ends = _centers(poses) + grown
+    segments = view.project(np.stack([starts, ends], axis=1))
+    axes.add_collection(
+        LineCollection(list(segments), colors=color, linewidths=size / 3, zorder=3)
+    )
+    wedges = _wedges(poses, length) + grown[:, None]
+    axes.add_collection(
+        PolyCollection(
+            list(view.project(wedges)),
+            facecolors="none",
+            edgecolors=color,
+            linewidths=1.2,
+        )
+    )
+    axes.plot(*view.project(ends).T, "o", color=color, markersize=size, zorder=4)
+
+
+def _add_plan_legend(figure: Figure, factor: float, colors: Sequence[str]) -> None:
+    times = "" if factor == 1 else f", drawn {factor:g} times as long"
+    line = [Line2D([], [], color=color) for color in colors]
+    # a tuple of handles stands in one entry, which matplotlib's types do not know
+    entries: dict[str, Any] = {
+        "true camera": (_dot(INK, "o"),),
+        "missing": (_dot(INK, "x"),),
+        "estimate": tuple(_dot(color, "o") for color in colors),
+        f"position error{times}": tuple(line),
+    }
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        handler_map={tuple: HandlerTuple(ndivide=None)},
+        loc="outside upper center",
+        ncols=len(entries),
+        frameon=False,
+    )
+
+
+def _dot(color: str, marker: str) -> Line2D:
+    return Line2D([], [], color=color, marker=marker, markersize=4, linestyle="none")
+
+
+def _centers(cam_from_world: Collection[pycolmap.Rigid3d]) -> Array:
+    """(N, 3) camera centres in the world."""
+    centers = [pose.tgt_origin_in_src() for pose in cam_from_world]
+    return np.array(centers).reshape(-1, 3)
+
+
+def _image_axes(cam_from_world: Collection[pycolmap.Rigid3d], axis: int) -> Array:
+    """(N, 3) directions in the world of an axis of the cameras: x right, y down."""
+    axes = [pose.rotation.matrix()[axis] for pose in cam_from_world]
+    return np.array(axes).reshape(-1, 3)
+
+
+def _wedges(cam_from_world: Collection[pycolmap.Rigid3d], length: float) -> Array:
+    """(N, 3, 3) triangles from each centre forward, as wide as they are long."""
+    centers = _centers(cam_from_world)
+    forward = length * _image_axes(cam_from_world, 2)
+    aside = 0.5 * length * _image_axes(cam_from_world, 0)
+    return np.stack(
+        [centers, centers + forward - aside, centers + forward + aside], axis=1
+    )

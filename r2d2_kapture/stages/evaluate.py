@@ -1,0 +1,290 @@
+"""Evaluation: estimated camera poses against the true ones of a kapture dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, OutputError, ReconstructionError
+from r2d2_kapture.evaluation.pose_tables import error_csv, text_table
+from r2d2_kapture.evaluation.poses import (
+    PoseEvaluation,
+    conditions_by_folder,
+    evaluate_poses,
+)
+from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.kapture import Dataset, open_dataset, read_lines
+from r2d2_kapture.io.pose_files import read_submission
+from r2d2_kapture.io.trajectories import read_camera_poses
+from r2d2_kapture.pictures.poses import draw_cumulative_errors, draw_plan
+from r2d2_kapture.types import Failure, Report
+
+RESULTS_NAME = "results.json"
+TABLE_NAME = "results.txt"
+CSV_NAME = "per_image.csv"
+CURVES_NAME = "errors.png"
+PLAN_NAME = "plan.png"
+REPORT_NAME = "evaluate_report.json"
+OUTPUT_NAMES = (RESULTS_NAME, TABLE_NAME, CSV_NAME, CURVES_NAME, PLAN_NAME)
+
+Poses = Mapping[str, pycolmap.Rigid3d]
+Conditions = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One estimate: where it came from and what it is worth.
+
+    Attributes:
+        path: of the dataset or text file.
+        unknown: how many poses are of images that the ground truth does not record.
+        evaluation: its errors.
+    """
+
+    path: Path
+    unknown: int
+    evaluation: PoseEvaluation
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for results.json."""
+        return {
+            "path": str(self.path),
+            "unknown_images": self.unknown,
+            **self.evaluation.to_json(),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of all images, with recall by thresholds in words."""
+        total, thresholds = self.evaluation.total, self.evaluation.thresholds
+        recall = {
+            f"{position:g} m {rotation:g} deg": share
+            for (position, rotation), share in zip(thresholds, total.recall)
+        }
+        figures = total.to_json(thresholds) | {"recall": recall}
+        return figures | {"unknown_images": self.unknown}
+
+
+def run(
+    config: EvaluateConfig,
+    *,
+    ground_truth: Path,
+    estimated: Mapping[str, Path],
+    output: Path,
+    image_names: Sequence[str] | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Evaluate one or several estimates of the same images.
+
+    Missing images are part of the result, not failures: they count in recall, and the
+    report says how many there are. An estimate fails if it cannot be aligned.
+
+    Args:
+        config: what is computed.
+        ground_truth: kapture dataset of the images with their true poses; those
+            without are counted and left out.
+        estimated: by name: kapture datasets, or text files (see io/pose_files.py).
+        output: folder of results.json, results.txt, per_image.csv, errors.png,
+            plan.png and evaluate_report.json. Results that are there already and say
+            the same are left alone.
+        image_names: evaluate these images only; None takes all.
+        options: how to run.
+
+    Returns:
+        A report whose ``details`` hold, besides counts, the figures of each estimate
+        in ``estimates``; ``done`` counts estimates.
+
+    Raises:
+        DatasetError: no true pose, an estimate of other images, an unknown name in a
+            list, or a malformed file.
+        ConfigError: no estimate is given.
+        OutputError: ``output`` holds other results, or cannot be written.
+    """
+    started = time.monotonic()
+    require(bool(estimated), "estimated: found none, expected one or more")
+    dataset = open_dataset(ground_truth)
+    true, without_pose = _true_poses(dataset, image_names)
+    conditions = _conditions(config, dataset, true)
+    evaluations: dict[str, Evaluated] = {}
+    failed: list[Failure] = []
+    for name, path in estimated.items():
+        poses, unknown = _read_estimate(path, dataset, true, config)
+        try:
+            evaluation = evaluate_poses(
+                true,
+                poses,
+                thresholds=config.thresholds,
+                conditions=conditions,
+                align=config.align,
+            )
+        except ReconstructionError as error:
+            failed.append(Failure(name=name, reason=str(error)))
+            if options.strict:
+                break
+            continue
+        evaluations[name] = Evaluated(path=path, unknown=unknown, evaluation=evaluation)
+    results = {
+        "ground_truth": str(ground_truth),
+        "images": len(true),
+        "without_true_pose": without_pose,
+        "settings": _settings(config),
+        "estimates": {name: one.to_json() for name, one in evaluations.items()},
+    }
+    fresh = bool(evaluations) and _must_write(output, results, options.force)
+    if fresh:
+        _write(output, results, evaluations, conditions, true)
+    report = Report(
+        stage="evaluate",
+        done=len(evaluations) if fresh else 0,
+        skipped=0 if fresh else len(evaluations),
+        failed=tuple(failed),
+        seconds=time.monotonic() - started,
+        outputs=tuple(output / name for name in OUTPUT_NAMES) if evaluations else (),
+        details={
+            "images": len(true),
+            "without_true_pose": without_pose,
+            "estimates": {name: one.figures() for name, one in evaluations.items()},
+        },
+    )
+    if fresh or failed:
+        write_json_atomic(output / REPORT_NAME, report.to_json())
+    return report
+
+
+def _true_poses(
+    dataset: Dataset, image_names: Sequence[str] | None
+) -> tuple[Poses, int]:
+    """The true poses to evaluate against, and how many images have none."""
+    poses = read_camera_poses(dataset)
+    names = set(dataset.image_names if image_names is None else image_names)
+    unknown = names - set(dataset.image_names)
+    if unknown:
+        raise DatasetError(
+            f"{dataset.root}: found no image '{min(unknown)}', expected all images to "
+            "evaluate; correct the list of images"
+        )
+    true = {name: p for name, p in poses.cam_from_world.items() if name in names}
+    if not true:
+        raise DatasetError(
+            f"{dataset.root}: found no true pose of {len(names)} images, expected some "
+            "in sensors/trajectories.txt; evaluate against a dataset with poses"
+        )
+    return true, len(names) - len(true)
+
+
+def _conditions(config: EvaluateConfig, dataset: Dataset, true: Poses) -> Conditions:
+    """The names of the evaluated images by condition."""
+    if config.by == "none":
+        return {}
+    if config.by == "folder":
+        return conditions_by_folder(true.keys())
+    known = set(dataset.image_names)
+    return {
+        path.stem: [name for name in _image_list(path, known) if name in true]
+        for path in config.lists
+    }
+
+
+def _image_list(path: Path, known: set[str]) -> list[str]:
+    """The names in a list, one a line; a camera may follow, as in Aachen's lists."""
+    names = []
+    for number, line in enumerate(read_lines(path), start=1):
+        name = line.strip()
+        if name and name not in known:
+            name = name.split()[0]
+            if name not in known:
+                raise DatasetError(
+                    f"{path}, line {number}: '{line.strip()[:80]}' is not an image of "
+                    "the ground truth, expected its name; correct the list"
+                )
+        if name:
+            names.append(name)
+    return names
+
+
+def _read_estimate(
+    path: Path, dataset: Dataset, true: Poses, config: EvaluateConfig
+) -> tuple[Poses, int]:
+    """Read poses, and how many are of images that the ground truth lacks.
+
+    Raises:
+        DatasetError: not one image is evaluated, which nobody can mean.
+    """
+    if path.is_file():
+        submitted = read_submission(path, dataset, config.text_format)
+        poses = submitted.cam_from_world
+        unknown = set(submitted.unknown)
+        images = poses.keys() | unknown
+    else:
+        found = read_camera_poses(open_dataset(path))
+        poses = found.cam_from_world
+        unknown = poses.keys() - set(dataset.image_names)
+        images = poses.keys() | set(found.without_pose)
+    if images and not images & true.keys():
+        raise DatasetError(
+            f"{path}: found none of the images with a true pose in {dataset.root}, "
+            f"such as '{min(true)}', but images such as '{min(images)}'; give an "
+            "estimate of the same images"
+        )
+    return poses, len(unknown)
+
+
+def _settings(config: EvaluateConfig) -> dict[str, Any]:
+    settings = dataclasses.asdict(config)
+    return settings | {
+        "thresholds": [list(pair) for pair in config.thresholds],
+        "lists": [str(path) for path in config.lists],
+    }
+
+
+def _must_write(output: Path, results: dict[str, Any], force: bool) -> bool:
+    """Whether the results are not all there yet; those of other inputs are kept."""
+    path = output / RESULTS_NAME
+    if force or not path.exists():
+        return True
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if found != results:
+        raise OutputError(
+            f"{path}: holds the results of other poses or settings; choose another "
+            "output, or --force to replace them"
+        )
+    return not all((output / name).exists() for name in OUTPUT_NAMES)
+
+
+def _write(
+    output: Path,
+    results: dict[str, Any],
+    evaluated: Mapping[str, Evaluated],
+    conditions: Conditions,
+    true: Poses,
+) -> None:
+    """Write all outputs, results.json last: where it is, they are complete."""
+    evaluations = {name: one.evaluation for name, one in evaluated.items()}
+    (output / RESULTS_NAME).unlink(missing_ok=True)
+    write_text_atomic(output / TABLE_NAME, text_table(evaluations))
+    write_text_atomic(output / CSV_NAME, error_csv(evaluations, conditions))
+    errors = {
+        name: (
+            np.array([error.position for error in evaluation.errors]),
+            np.array([error.rotation for error in evaluation.errors]),
+        )
+        for name, evaluation in evaluations.items()
+    }
+    thresholds = next(iter(evaluations.values())).thresholds
+    draw_cumulative_errors(errors, output / CURVES_NAME, thresholds=thresholds)
+    estimates = {name: one.estimated for name, one in evaluations.items()}
+    draw_plan(true, estimates, output / PLAN_NAME)
+    write_json_atomic(output / RESULTS_NAME, results)

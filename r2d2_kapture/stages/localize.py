@@ -1,0 +1,303 @@
+"""Localization: matches of queries with map images in, camera poses out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.coordinates import PixelOrigin
+from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.colmap_cameras import resolve_camera_origin
+from r2d2_kapture.io.colmap_log import quiet_pycolmap
+from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture import Dataset, open_dataset
+from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.io.manifest import (
+    FILE_NAME,
+    Manifest,
+    package_versions,
+    read_manifest,
+)
+from r2d2_kapture.io.match_store import MatchTable, open_matches
+from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.io.sparse_map import SparseMap, read_sparse_map
+from r2d2_kapture.stages.flow import read_ahead
+from r2d2_kapture.stages.frame_poses import (
+    gather_evidence,
+    inputs_digest,
+    localize_frame,
+)
+from r2d2_kapture.stages.query_cameras import QueryFrame, query_frames, with_exif
+from r2d2_kapture.stages.query_matches import Retrieval, read_query_matches, retrieve
+from r2d2_kapture.stages.query_results import (
+    POSES_NAME,
+    QueryResult,
+    read_localized,
+    write_localized,
+    write_result,
+)
+from r2d2_kapture.types import Failure, Report
+
+REPORT_NAME = "localize_report.json"
+UNSETTLED = ("format",)
+"""Settings that change no pose."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOutcome:
+    """What became of the images of a frame.
+
+    Attributes:
+        results: one an image.
+        fresh: whether they were computed by this run.
+    """
+
+    results: tuple[QueryResult, ...]
+    fresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localizer:
+    """Localizes frames, each on its own; may be used by several threads.
+
+    Attributes:
+        config: settings.
+        origin: of the principal points of the query dataset.
+        sparse_map: the map.
+        keypoints: of queries, and of map images where they are at hand.
+        matches: of queries with map images.
+        retrieval: which those are.
+        output: folder of the outcomes.
+        force: compute outcomes that are there again.
+    """
+
+    config: LocalizeConfig
+    origin: PixelOrigin
+    sparse_map: SparseMap
+    keypoints: FeatureTable
+    matches: MatchTable
+    retrieval: Retrieval
+    output: Path
+    force: bool
+
+    def localize(self, frame: QueryFrame) -> FrameOutcome:
+        """Find and keep the outcome of a frame, unless it is there already.
+
+        Only poses are final: what failed is tried again.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        images = tuple(map(with_exif, frame.images))
+        frame = dataclasses.replace(frame, images=images)
+        try:
+            matches = [
+                read_query_matches(
+                    image.name,
+                    self.retrieval.of_query[image.name],
+                    self.sparse_map,
+                    self.keypoints,
+                    self.matches,
+                )
+                for image in images
+            ]
+        except FeatureFormatError as error:
+            results = tuple(
+                QueryResult(image=image.name, reason=str(error)) for image in images
+            )
+            return self._keep(results)
+        evidence = gather_evidence(frame, matches, self.sparse_map, self.config)
+        if not self.force:
+            digest = inputs_digest(evidence, self.config)
+            known = [read_localized(self.output, image.name) for image in images]
+            there = tuple(r for r in known if r is not None and r.inputs == digest)
+            if len(there) == len(images):
+                return FrameOutcome(results=there, fresh=False)
+        return self._keep(localize_frame(evidence, self.config, self.origin))
+
+    def _keep(self, results: tuple[QueryResult, ...]) -> FrameOutcome:
+        for result in results:
+            write_result(self.output, result)
+        return FrameOutcome(results=results, fresh=True)
+
+
+def run(
+    config: LocalizeConfig,
+    *,
+    map_path: Path,
+    query: Path,
+    pairs: Path,
+    features: Sequence[Path],
+    matches: Sequence[Path],
+    output: Path,
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Localize the images of a query dataset in a map; run again to resume.
+
+    Args:
+        config: how poses are estimated and written.
+        map_path: the map, see io.sparse_map.read_sparse_map.
+        query: kapture dataset of the queries; read only, its poses are not used.
+        pairs: list of pairs of queries with map images.
+        features: folders with the keypoints of the queries, and of the map's images
+            where they are at hand, see io.feature_table.
+        matches: folders of matches, see io.match_store.
+        output: folder that gets a kapture dataset of the poses, ``poses.txt``, a JSON
+            file a query in ``queries``, and ``localize_report.json``.
+        keypoints_type: of features and matches; None takes the only one there is.
+        options: how to run; ``workers`` frames are localized at a time. No pose
+            depends on it.
+
+    Returns:
+        A report that counts query images.
+
+    Raises:
+        DatasetError: the dataset, map, features, matches or pairs cannot be used, or
+            none of the pairs holds a query.
+        OutputError: the folder holds poses found with other settings, or cannot be
+            written.
+        ReconstructionError: the map has no points.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(query)
+    origin = resolve_camera_origin(dataset.data, config.camera_origin)
+    frames = query_frames(dataset, origin, config)
+    keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    localizer = Localizer(
+        config=config,
+        origin=origin,
+        keypoints=keypoints,
+        matches=open_matches(matches, keypoints.type_name),
+        retrieval=_retrieval(pairs, dataset),
+        sparse_map=read_sparse_map(map_path, keypoints.type_name),
+        output=output,
+        force=options.force,
+    )
+    with exclusive(output), quiet_pycolmap():
+        claim(output, config, keypoints.type_name, force=options.force)
+        outcomes = list(localize_frames(localizer, frames, options))
+        results = [result for outcome in outcomes for result in outcome.results]
+        write_localized(output, dataset, results, config.format)
+        report = _report(localizer, outcomes, time.monotonic() - started)
+        # a run that found everything done has nothing to add to the report
+        report_path = output / REPORT_NAME
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
+    return report
+
+
+def localize_frames(
+    localizer: Localizer, frames: Sequence[QueryFrame], options: RunOptions
+) -> Iterator[FrameOutcome]:
+    """The outcomes of frames, in their order; with ``strict`` up to a failure."""
+    bar = tqdm(
+        total=len(frames),
+        desc="localize",
+        unit="query",
+        disable=None if options.progress is None else not options.progress,
+    )
+    working = read_ahead(frames, localizer.localize, options.workers)
+    with bar, closing(working):
+        for _, future in working:
+            outcome = future.result()
+            bar.update()
+            yield outcome
+            if options.strict and not all(r.localized for r in outcome.results):
+                return
+
+
+def claim(
+    output: Path, config: LocalizeConfig, keypoints_type: str, *, force: bool
+) -> None:
+    """Note the settings of an output folder, or refuse if it has others.
+
+    Raises:
+        OutputError: see ``run``.
+    """
+    settings = dataclasses.asdict(config) | {"keypoints_type": keypoints_type}
+    manifest = Manifest(
+        model={},
+        settings={k: v for k, v in settings.items() if k not in UNSETTLED},
+        versions=package_versions(),
+    )
+    existing = None if force else read_manifest(output / FILE_NAME)
+    differences = [] if existing is None else manifest.differences(existing)
+    if differences:
+        raise OutputError(
+            f"{output}: found poses found with {'; '.join(differences)}; choose "
+            "another --output, or --force to replace them"
+        )
+    write_json_atomic(output / FILE_NAME, manifest.to_json())
+
+
+def _retrieval(pairs: Path, dataset: Dataset) -> Retrieval:
+    retrieval = retrieve(read_pairs(pairs), dataset.image_names)
+    if not any(retrieval.of_query.values()):
+        raise DatasetError(
+            f"{pairs}: found no pair with an image of {dataset.root}, expected pairs "
+            "of query, map image, score; list them by kapture_r2d2_pairs"
+        )
+    return retrieval
+
+
+def _report(
+    localizer: Localizer, outcomes: Sequence[FrameOutcome], seconds: float
+) -> Report:
+    fresh = [r for outcome in outcomes if outcome.fresh for r in outcome.results]
+    kept = [r for outcome in outcomes if not outcome.fresh for r in outcome.results]
+    localized = [r for r in (*fresh, *kept) if r.localized]
+    return Report(
+        stage="localize",
+        done=sum(result.localized for result in fresh),
+        skipped=len(kept),
+        failed=tuple(
+            Failure(name=result.image, reason=result.reason)
+            for result in fresh
+            if result.reason is not None
+        ),
+        seconds=seconds,
+        outputs=(localizer.output, localizer.output / POSES_NAME),
+        details=_details(localizer, localized),
+    )
+
+
+def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str, Any]:
+    medians: Mapping[str, Sequence[float]] = {
+        "median_inliers": [result.inliers for result in localized],
+        "median_correspondences": [result.correspondences for result in localized],
+        "median_position_std": [
+            result.position_std
+            for result in localized
+            if result.position_std is not None
+        ],
+    }
+    unknown = localizer.retrieval.unknown
+    return {
+        "localized": len(localized),
+        "in_rigs": sum(bool(result.rig) for result in localized),
+        "with_focal_length_found": sum(r.focal_length != "fixed" for r in localized),
+        **{
+            name: round(float(np.median(values)), 4) if values else None
+            for name, values in medians.items()
+        },
+        "map_images": len(localizer.sparse_map.images),
+        "map_points": len(localizer.sparse_map.points),
+        "camera_origin": localizer.origin,
+        **(
+            {"pairs_of_no_query": len(unknown), "such_as": unknown[0]}
+            if unknown
+            else {}
+        ),
+    }

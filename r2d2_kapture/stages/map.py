@@ -1,0 +1,292 @@
+"""Mapping: verified matches in, 3D points and poses out, for COLMAP and kapture."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+from r2d2_kapture.config.map import MapConfig, MapMethod
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import OutputError, ReconstructionError
+from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.colmap_check import check_database, copy_database, database_sha256
+from r2d2_kapture.io.colmap_model import DatabaseContent
+from r2d2_kapture.io.kapture import Dataset, open_dataset
+from r2d2_kapture.io.map_dataset import write_map_dataset
+from r2d2_kapture.io.trajectories import CameraPoses, read_camera_poses
+from r2d2_kapture.stages.map_sources import (
+    cameras_of_sensors,
+    known_cameras,
+    map_keypoints,
+    origin_of_cameras,
+)
+from r2d2_kapture.stages.reconstruct import (
+    Workspace,
+    map_unknown_poses,
+    read_verified,
+    triangulate,
+)
+from r2d2_kapture.types import Report
+
+REPORT_NAME = "report.json"
+DETAILS = (
+    "method",
+    "images",
+    "registered_images",
+    "points",
+    "observations",
+    "mean_track_length",
+    "mean_reprojection_error",
+    "images_of_further_models",
+    "camera_origin",
+)
+"""What a report says of a map, in order."""
+
+
+def run(
+    config: MapConfig,
+    *,
+    mapping: Path,
+    database: Path,
+    output: Path,
+    features: Sequence[Path] = (),
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Make a map of a verified database; the folder appears when it is complete.
+
+    ``output`` gets ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs,
+    trajectories, records, points3d, observations and the keypoints that they count),
+    ``map.ply``, ``models`` (further models that share no pose with the map, where
+    poses were unknown and the images do not all connect) and ``report.json``.
+
+    Args:
+        config: how points and poses are found.
+        mapping: kapture dataset of the images, with or without poses.
+        database: COLMAP 4 database of images of that dataset, with two-view
+            geometries; it is not changed.
+        output: the folder to make.
+        features: folders of the keypoints that the database was made of; by default
+            those of the dataset, or else the database's own x and y.
+        keypoints_type: of these; None takes the only one there is.
+        options: how to run.
+
+    Raises:
+        DatasetError: the dataset, database or keypoints cannot be used, or do not
+            belong together.
+        OutputError: the output exists and was made otherwise, or cannot be written.
+        ReconstructionError: no verified pairs, poses missing, or no map.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(mapping)
+    check_database(database)
+    poses = read_camera_poses(dataset)
+    inputs = _Inputs.of(config, dataset, database, keypoints_type)
+    refuse_foreign_folder(output, REPORT_NAME)
+    if not options.force and output.is_dir() and inputs.is_done(output):
+        return _report_of_earlier(output, started)
+    with (
+        building_folder(output) as folder,
+        tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
+    ):
+        copy = Path(scratch) / "database.db"
+        copy_database(database, copy)
+        (Path(scratch) / "models").mkdir()
+        content = read_verified(copy)
+        cameras = cameras_of_sensors(content, dataset, database)
+        origin = origin_of_cameras(dataset.data, cameras)
+        workspace = Workspace(
+            database=copy,
+            images=dataset.image_path("."),
+            scratch=Path(scratch) / "models",
+            known_cameras=known_cameras(dataset, cameras),
+        )
+        keypoints = map_keypoints(
+            copy,
+            {image.name: image.image_id for image in content.images},
+            dataset,
+            features,
+            keypoints_type,
+        )
+        method = _choose_method(config, content, poses, mapping)
+        config = dataclasses.replace(config, method=method)
+        known = poses.cam_from_world if method == "triangulate" else {}
+        models = (
+            [triangulate(config, workspace, known)]
+            if known
+            else map_unknown_poses(config, workspace, options)
+        )
+        _write_models(models, folder)
+        write_map_dataset(
+            folder / "kapture",
+            models[0],
+            dataset.data,
+            origin=origin,
+            keypoints=keypoints,
+            known_poses=known,
+        )
+        report = Report(
+            stage="map",
+            done=1,
+            skipped=0,
+            failed=(),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details={
+                "method": method,
+                "images": len(content.images),
+                **_numbers(models),
+                "camera_origin": origin,
+            },
+        )
+        saved = report.to_json() | {"not_registered": _without_pose(models[0], content)}
+        saved |= {"inputs": dataclasses.asdict(inputs)}
+        write_json_atomic(folder / REPORT_NAME, saved)
+    return report
+
+
+def _choose_method(
+    config: MapConfig, content: DatabaseContent, poses: CameraPoses, mapping: Path
+) -> MapMethod:
+    """The method asked for, or the one that the dataset's poses allow.
+
+    Raises:
+        ReconstructionError: some images have poses and some have not, or known poses
+            are asked for and there are none.
+    """
+    paired = [i.name for i in content.images if i.image_id in content.paired]
+    without = [name for name in paired if name not in poses.cam_from_world]
+    posed = len(paired) - len(without)
+    if config.method == "auto" and without and posed:
+        raise ReconstructionError(
+            f"{mapping}: {posed} of {len(paired)} images have a pose, not for example "
+            f"'{without[0]}'; choose --method triangulate to leave the others out, or "
+            "incremental to find all poses anew"
+        )
+    if config.method == "triangulate" and posed < 2:
+        raise ReconstructionError(
+            f"{mapping}: {posed} of {len(paired)} images have a pose, expected 2 or "
+            "more; complete trajectories.txt, or choose --method incremental"
+        )
+    if config.method == "auto":
+        return "incremental" if without else "triangulate"
+    return config.method
+
+
+def _write_models(models: list[pycolmap.Reconstruction], folder: Path) -> None:
+    """The first is the map; the others are kept beside it."""
+    folders = [folder / "sparse"]
+    folders += [folder / "models" / str(i) for i in range(1, len(models))]
+    for model, place in zip(models, folders, strict=True):
+        place.mkdir(parents=True)
+        model.write(str(place))
+    models[0].export_PLY(str(folder / "map.ply"))
+
+
+def _numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
+    model = models[0]
+    return {
+        "registered_images": model.num_reg_images(),
+        "points": model.num_points3D(),
+        "observations": model.compute_num_observations(),
+        "mean_track_length": round(model.compute_mean_track_length(), 4),
+        "mean_reprojection_error": round(model.compute_mean_reprojection_error(), 4),
+        "images_of_further_models": [other.num_reg_images() for other in models[1:]],
+    }
+
+
+def _without_pose(
+    model: pycolmap.Reconstruction, content: DatabaseContent
+) -> list[str]:
+    posed = {image.name for image in model.images.values() if image.has_pose}
+    return sorted({image.name for image in content.images} - posed)
+
+
+def _report_of_earlier(output: Path, started: float) -> Report:
+    earlier = _read_report(output)
+    return Report(
+        stage="map",
+        done=0,
+        skipped=1,
+        failed=(),
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        details={name: earlier[name] for name in DETAILS if name in earlier},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What decides a map.
+
+    Attributes:
+        database: where it is.
+        digests: of the database and of the dataset's sensors, records and poses.
+        settings: of the stage.
+    """
+
+    database: str
+    digests: dict[str, str]
+    settings: dict[str, Any]
+
+    @staticmethod
+    def of(
+        config: MapConfig, dataset: Dataset, database: Path, keypoints_type: str | None
+    ) -> _Inputs:
+        digest = hashlib.sha256()
+        for name in ("sensors", "rigs", "records_camera", "trajectories"):
+            path = dataset.root / "sensors" / f"{name}.txt"
+            digest.update(path.read_bytes() if path.is_file() else b"-")
+        return _Inputs(
+            database=str(database.resolve()),
+            digests={
+                "database": database_sha256(database),
+                "dataset": digest.hexdigest(),
+            },
+            settings=dataclasses.asdict(config) | {"keypoints_type": keypoints_type},
+        )
+
+    def is_done(self, output: Path) -> bool:
+        """Whether a finished map was made of the same.
+
+        Raises:
+            OutputError: it was made with other settings, or of another database.
+        """
+        earlier = _read_report(output)["inputs"]
+        theirs = earlier["settings"]
+        differences = [
+            f"{name}: {theirs.get(name)}, not {value}"
+            for name, value in self.settings.items()
+            if theirs.get(name) != value
+        ]
+        same: bool = earlier["digests"] == self.digests
+        if not same and earlier["database"] != self.database:
+            differences.append(f"database: {earlier['database']}, not {self.database}")
+        if differences:
+            raise OutputError(
+                f"{output}: found a map made with {'; '.join(differences)}; choose "
+                "another --output, or --force to replace it"
+            )
+        return same
+
+
+def _read_report(output: Path) -> dict[str, Any]:
+    path = output / REPORT_NAME
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        report["inputs"]["settings"], report["inputs"]["digests"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise OutputError(
+            f"{path}: not the report of a map; choose another --output, or --force"
+        ) from error
+    return dict(report)

@@ -1,0 +1,243 @@
+"""Matching: descriptors of image pairs in, mutual nearest neighbours out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from r2d2_kapture.config.extract import EngineConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.feature_origin import feature_origin
+from r2d2_kapture.io.feature_table import LocalFeatureTables, open_local_features
+from r2d2_kapture.io.manifest import Manifest, package_versions
+from r2d2_kapture.io.match_store import (
+    MatchWriter,
+    matches_folder,
+    open_match_writer,
+    sorted_pair,
+)
+from r2d2_kapture.io.pairs import ImagePair, read_pairs
+from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.stages.cache import LoadingCache
+from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.types import Failure, PairMatches, Report
+
+REPORT_NAME = "match_report.json"
+NORM_TOLERANCE = 0.01
+"""Deviation from unit norm that descriptors kept in half precision may have."""
+READERS = 2
+Names = tuple[str, str]
+Descriptors = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Tally:
+    """Counts of a run in progress."""
+
+    done: int = 0
+    matches: int = 0
+    without_matches: int = 0
+    failed: list[Failure] = field(default_factory=list)
+
+    def add(self, matches: PairMatches) -> None:
+        """Count a pair."""
+        self.done += 1
+        self.matches += len(matches)
+        self.without_matches += not len(matches)
+
+
+def run(
+    config: MatchConfig,
+    *,
+    features: Sequence[Path],
+    pairs: Path,
+    output: Path,
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Match the images of a list of pairs, resuming what is there.
+
+    Args:
+        config: which matches, and how.
+        features: kapture datasets or folders of features, see open_feature_table.
+        pairs: list of pairs in kapture's format.
+        output: folder that gets ``reconstruction/matches/<keypoints type>``.
+        keypoints_type, descriptors_type: names; None takes the only one there is.
+        options: how to run; ``workers`` pairs are matched at a time, each on one core.
+            The matches do not depend on it.
+
+    Raises:
+        DatasetError, OutputError, ConfigError: see the functions called.
+    """
+    started = time.monotonic()
+    device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
+    tables = open_local_features(features, keypoints_type, descriptors_type)
+    wanted = in_caching_order(read_pairs(pairs))
+    manifest = make_manifest(config, tables)
+    keypoints_type = tables.keypoints.type_name
+    cache: LoadingCache[str, Tensor] = LoadingCache(
+        lambda image: read_unit_descriptors(tables, image).to(device),
+        lambda tensor: tensor.nbytes,
+        int(config.cache_gb * 1e9),
+    )
+    with open_match_writer(
+        output, keypoints_type, manifest, force=options.force
+    ) as writer:
+        todo = [
+            pair for pair in wanted if options.force or not writer.is_complete(*pair)
+        ]
+        tally = match_pairs(config, todo, cache, writer, options, len(wanted))
+        report = Report(
+            stage="match",
+            done=tally.done,
+            skipped=len(wanted) - len(todo),
+            failed=tuple(tally.failed),
+            seconds=time.monotonic() - started,
+            outputs=(matches_folder(output, keypoints_type),),
+            details={
+                "keypoints_type": keypoints_type,
+                "descriptors_type": tables.descriptors.type_name,
+                "matches": tally.matches,
+                "matches_per_pair": round(tally.matches / max(tally.done, 1)),
+                "pairs_without_matches": tally.without_matches,
+                "images_read": cache.loads,
+                "device": str(device),
+            },
+        )
+        report_path = writer.folder / REPORT_NAME
+        # a run that found everything done has nothing to add to the report
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
+    return report
+
+
+def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
+    """Pairs of sorted names, ordered so that images are met again soon.
+
+    Pairs follow the Z-order curve (Morton, 1966) through the matrix of images sorted by
+    name: whatever number of images a cache holds, it serves a square of that side.
+    """
+    names = {sorted_pair(*pair.names) for pair in pairs}
+    images = sorted({image for pair in names for image in pair})
+    # the binary digits of an index, set apart by zeros
+    spread = {image: int(f"{index:b}", base=4) for index, image in enumerate(images)}
+    return sorted(names, key=lambda pair: 2 * spread[pair[0]] + spread[pair[1]])
+
+
+def make_manifest(config: MatchConfig, tables: LocalFeatureTables) -> Manifest:
+    """What decides the matches: the settings, and what made the features."""
+    return Manifest(
+        model={"name": "mutual nearest neighbours"},
+        settings={
+            "ratio": config.ratio,
+            "min_similarity": config.min_similarity,
+            "keypoints_type": tables.keypoints.type_name,
+            "descriptors_type": tables.descriptors.type_name,
+            "keypoints SHA-256": feature_origin(tables.keypoints),
+            "descriptors SHA-256": feature_origin(tables.descriptors),
+        },
+        versions=package_versions(),
+    )
+
+
+def read_unit_descriptors(tables: LocalFeatureTables, image: str) -> Tensor:
+    """(N, D) float32 descriptors of an image.
+
+    Raises:
+        FeatureFormatError: absent, fewer or more than keypoints, or not of unit norm.
+    """
+    rows = tables.read_descriptors(image)
+    norms = np.linalg.norm(rows, axis=1)
+    wrong = np.flatnonzero(abs(norms - 1) > NORM_TOLERANCE)
+    if len(wrong):
+        raise FeatureFormatError(
+            f"'{image}': found a descriptor of norm {norms[wrong[0]]:.4g} in row "
+            f"{wrong[0]}, expected 1; normalise '{tables.descriptors.type_name}' or "
+            "extract it again"
+        )
+    return torch.from_numpy(rows)
+
+
+def match_pairs(
+    config: MatchConfig,
+    pairs: Sequence[Names],
+    descriptors: LoadingCache[str, Tensor],
+    writer: MatchWriter,
+    options: RunOptions,
+    total: int,
+) -> Tally:
+    """Read, match and write pairs, each step beside the others.
+
+    Args:
+        config: which matches.
+        pairs: sorted names, in order.
+        descriptors: of an image.
+        writer: stores the matches.
+        options: how to run.
+        total: pairs of the progress bar, those already done included.
+    """
+
+    def load(pair: Names) -> Descriptors:
+        return descriptors(pair[0]), descriptors(pair[1])
+
+    def match(item: tuple[Names, Future[Descriptors]]) -> PairMatches:
+        first, second = item[1].result()
+        return match_mutual_nearest(
+            first, second, min_similarity=config.min_similarity, ratio=config.ratio
+        )
+
+    tally = Tally()
+    with ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(
+                total=total,
+                initial=total - len(pairs),
+                desc="match",
+                unit="pair",
+                disable=None if options.progress is None else not options.progress,
+            )
+        )
+        stack.enter_context(one_core_a_thread())
+        write_behind = stack.enter_context(WriteBehind())
+        loading = stack.enter_context(closing(read_ahead(pairs, load, READERS)))
+        matching = stack.enter_context(
+            closing(read_ahead(loading, match, options.workers))
+        )
+        for (pair, _), future in matching:
+            bar.update()
+            try:
+                matches = future.result()
+            except FeatureFormatError as error:
+                failure = Failure(name=", ".join(pair), reason=str(error))
+                tally.failed.append(failure)
+                if options.strict:
+                    break
+                continue
+            write_behind(writer.write, *pair, matches)
+            tally.add(matches)
+    return tally
+
+
+@contextmanager
+def one_core_a_thread() -> Iterator[None]:
+    """Let torch compute on the calling thread alone, in every thread started inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,245 @@
+"""Pairs: which images are worth matching, as a list in kapture's format."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.pairs import PairMethod, PairsConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.atomic import output_error, write_bytes_atomic, write_json_atomic
+from r2d2_kapture.io.kapture import Dataset, open_dataset
+from r2d2_kapture.io.pairs import ImagePair, pairs_to_bytes, read_pairs, unique_pairs
+from r2d2_kapture.stages.pair_methods import METHODS, PairInputs
+from r2d2_kapture.types import Report
+
+
+def run(
+    config: PairsConfig,
+    *,
+    mapping: Path,
+    query: Path | None = None,
+    output: Path,
+    features: Sequence[Path] = (),
+    map_path: Path | None = None,
+    merge: Sequence[Path] = (),
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    global_features_type: str | None = None,
+    global_features_output: Path | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Choose pairs of images and write their list.
+
+    Without queries, mapping images are paired with each other; with queries, each query
+    with mapping images. No image is paired with itself, and no query with a query. The
+    list is ordered by the first image's name, then best first. It is made anew each
+    time, since inputs may have changed; descriptors of images are not.
+
+    Args:
+        config: the method and its settings.
+        mapping: kapture dataset.
+        query: kapture dataset.
+        output: the list; ``<stem>.report.json`` beside it holds settings and counts.
+        features: folders of local or global features beside the datasets' own.
+        map_path: for covisibility: COLMAP model or kapture dataset with observations.
+        merge: lists of pairs to add; of a pair in several, the first stays.
+        keypoints_type, descriptors_type, global_features_type: names; None takes the
+            only one there is.
+        global_features_output: kapture folder for the descriptors that ``local`` makes;
+            None is ``<stem>_features`` beside the list.
+        options: how to run.
+
+    Raises:
+        ConfigError: the method lacks an input, or has no use for one.
+        DatasetError, FeatureFormatError, ReconstructionError: inputs are broken.
+        OutputError: the list was made with other settings, or by other means.
+    """
+    started = time.monotonic()
+    check_inputs(config.method, query, map_path, merge)
+    report_path = output.with_name(f"{output.stem}.report.json")
+    settings = {
+        **dataclasses.asdict(config),
+        "keypoints_type": keypoints_type,
+        "descriptors_type": descriptors_type,
+        "global_features_type": global_features_type,
+        "with_query": query is not None,
+        "merged_lists": len(merge),
+    }
+    if output.exists() and not options.force:
+        refuse_others(output, report_path, settings)
+    inputs = PairInputs(
+        mapping=open_with_images(mapping),
+        query=None if query is None else open_with_images(query),
+        features=(*features, mapping, *(() if query is None else (query,))),
+        map_path=map_path,
+        keypoints_type=keypoints_type,
+        descriptors_type=descriptors_type,
+        global_features_type=global_features_type,
+        described=global_features_output or output.with_name(f"{output.stem}_features"),
+        options=options,
+    )
+    merged = [pair for path in merge for pair in read_pairs(path)]
+    selected = METHODS[config.method](config, inputs)
+    pairs = arranged(config, selected.pairs, merged, with_query=query is not None)
+    data = pairs_to_bytes(output, pairs)
+    unchanged = output.exists() and output.read_bytes() == data
+    report = Report(
+        stage="pairs",
+        done=0 if unchanged else len(pairs),
+        skipped=len(pairs) if unchanged else 0,
+        failed=selected.failed,
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        details={
+            "method": config.method,
+            "images_in_pairs": len({name for pair in pairs for name in pair.names}),
+            **selected.details,
+        },
+    )
+    described = report.to_json() | {"settings": settings, "sha256": sha256(data)}
+    if not unchanged:
+        # the list goes first and comes last: it is never there without its report
+        remove(output)
+        write_json_atomic(report_path, described)
+        write_bytes_atomic(output, data)
+    elif report.failed:
+        write_json_atomic(report_path, described)
+    return report
+
+
+def check_inputs(
+    method: PairMethod, query: Path | None, map_path: Path | None, merge: Sequence[Path]
+) -> None:
+    """Refuse a method that lacks an input, or has no use for one.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    require(
+        method not in ("sequential", "covisibility") or query is None,
+        f"--method {method}: found --query, expected mapping images alone; choose "
+        "another method for queries",
+    )
+    require(
+        method == "covisibility" or map_path is None,
+        f"--method {method}: found --map, which only covisibility uses",
+    )
+    require(
+        method != "merge" or bool(merge),
+        "--method merge: found no --merge, expected lists of pairs",
+    )
+
+
+def open_with_images(root: Path) -> Dataset:
+    """Open a dataset that has images.
+
+    Raises:
+        DatasetError: it has none, or as open_dataset.
+    """
+    dataset = open_dataset(root)
+    if not dataset.image_names:
+        raise DatasetError(
+            f"{root}: records_camera.txt lists no image; nothing to pair"
+        )
+    return dataset
+
+
+def arranged(
+    config: PairsConfig,
+    pairs: Iterable[ImagePair],
+    merged: Iterable[ImagePair],
+    *,
+    with_query: bool,
+) -> list[ImagePair]:
+    """The part of the list that is asked for, in order, each pair once.
+
+    Args:
+        config: what is kept.
+        pairs: of the method; of a pair that occurs twice, the better stays.
+        merged: of lists, of which the first goes first; with method ``merge`` the best
+            ``top_k`` of each first image stay.
+        with_query: the first image is a query; else the first by name goes first.
+    """
+    merged = unique_pairs(merged)
+    if config.min_score is not None:
+        least = config.min_score
+        pairs = [pair for pair in pairs if pair.score >= least]
+        merged = [pair for pair in merged if pair.score >= least]
+    if not with_query:
+        pairs = [name_order(pair) for pair in pairs]
+    merged = sorted(merged, key=best_first)
+    if config.method == "merge" and config.top_k:
+        merged = [
+            pair
+            for _, group in itertools.groupby(merged, key=lambda pair: pair.image1)
+            for pair in itertools.islice(group, config.top_k)
+        ]
+    every = unique_pairs([*sorted(pairs, key=best_first), *merged])
+    every.sort(key=best_first)
+    part, parts = config.part
+    return every[len(every) * (part - 1) // parts : len(every) * part // parts]
+
+
+def best_first(pair: ImagePair) -> tuple[str, float, str]:
+    """Orders pairs by their first image, then by falling score."""
+    return pair.image1, -pair.score, pair.image2
+
+
+def name_order(pair: ImagePair) -> ImagePair:
+    """The pair with its first image by name in front."""
+    if pair.image1 <= pair.image2:
+        return pair
+    return dataclasses.replace(pair, image1=pair.image2, image2=pair.image1)
+
+
+def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to replace a list that these settings did not make.
+
+    Raises:
+        OutputError: naming what differs.
+    """
+    way_out = "choose another --output, or --force to replace it"
+    try:
+        report = json.loads(report_path.read_text(encoding="utf-8"))
+        made_with, digest = dict(report["settings"]), report["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        made_with, digest = {}, None
+    if digest != sha256(output.read_bytes()):
+        raise OutputError(
+            f"{output}: found a list that was edited or made by other means; {way_out}"
+        )
+    differences = [
+        f"{key}: {made_with.get(key)}, not {value}"
+        for key, value in settings.items()
+        if made_with.get(key) != value
+    ]
+    if differences:
+        raise OutputError(
+            f"{output}: found pairs made with {'; '.join(differences)}; {way_out}"
+        )
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may be there.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def sha256(data: bytes) -> str:
+    """Digest of a list."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,295 @@
+"""From images to a map and localized queries: every stage in one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
+from r2d2_kapture.stages.query_results import POSES_NAME
+from r2d2_kapture.types import Failure, Report
+
+REPORT_NAME = "pipeline_report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where everything lies below the output folder of a pipeline."""
+
+    output: Path
+
+    @property
+    def features(self) -> Path:
+        """Keypoints, descriptors and global features that the pipeline made."""
+        return self.output / "features"
+
+    @property
+    def retrieval(self) -> Path:
+        """Global features that were aggregated from the local ones."""
+        return self.output / "retrieval"
+
+    @property
+    def matches(self) -> Path:
+        """Matches of all pairs."""
+        return self.output / "matches"
+
+    @property
+    def verified(self) -> Path:
+        """Matches between mapping images that agree with a geometry."""
+        return self.output / "verified"
+
+    @property
+    def database(self) -> Path:
+        """COLMAP's database of the mapping images."""
+        return self.output / "database.db"
+
+    @property
+    def map(self) -> Path:
+        """The map: COLMAP model, kapture dataset, PLY, numbers."""
+        return self.output / "map"
+
+    def pairs(self, name: str) -> Path:
+        """Pairs of the mapping images, or of a query dataset with them."""
+        return self.output / "pairs" / f"{name}.txt"
+
+    def localized(self, query: str) -> Path:
+        """Poses of a query dataset."""
+        return self.output / "localized" / query
+
+    def evaluated(self, query: str) -> Path:
+        """Errors of those poses."""
+        return self.output / "evaluation" / query
+
+    @property
+    def submission(self) -> Path:
+        """Poses of all query datasets, as visuallocalization.net wants them."""
+        return self.output / "submission.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """Where the features of all images are found.
+
+    Attributes:
+        roots: folders that are searched.
+        keypoints_type: the type in use; None is the only one there is.
+    """
+
+    roots: tuple[Path, ...]
+    keypoints_type: str | None
+
+
+def run(
+    config: PipelineConfig,
+    *,
+    mapping: Path,
+    queries: Mapping[str, Path],
+    output: Path,
+    checkpoint: Checkpoint | None = None,
+    features: Sequence[Path] = (),
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+    announce: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Build a map and localize queries in it; run again to resume.
+
+    Args:
+        config: settings of the stages.
+        mapping: kapture dataset of the map's images, with or without poses; read only.
+        queries: kapture datasets to localize, by the name that their outputs get; may
+            be none. Those with poses are evaluated. Read only.
+        output: folder of everything that is made, see Layout.
+        checkpoint: extracts local features by it; None takes what is found.
+        features: folders of local or global features beside the datasets' own.
+        keypoints_type: of features that are found; None is the only one there is.
+        options: how the stages run.
+        announce: is given the report of each stage as it ends.
+
+    Raises:
+        R2D2KaptureError: the first stage that cannot go on.
+    """
+    started = time.monotonic()
+    layout = Layout(output=output)
+    reports: list[Report] = []
+
+    def note(report: Report) -> None:
+        reports.append(report)
+        announce(report)
+
+    with exclusive(output):
+        sources = Sources(
+            roots=(*features, mapping, *queries.values()),
+            keypoints_type=keypoints_type,
+        )
+        if checkpoint is not None:
+            for root in (mapping, *queries.values()):
+                note(
+                    extract.run(
+                        config.extract,
+                        kapture_root=root,
+                        checkpoint=checkpoint,
+                        output=layout.features,
+                        options=options,
+                    )
+                )
+            sources = Sources(
+                roots=(layout.features, *sources.roots), keypoints_type=checkpoint.name
+            )
+        for report in build_map(config, mapping, sources, layout, options):
+            note(report)
+        for name, query in queries.items():
+            steps = localize_query(
+                config, name, mapping, query, sources, layout, options
+            )
+            for report in steps:
+                note(report)
+        if len(queries) > 1:
+            join_submissions([layout.localized(name) for name in queries], layout)
+        whole = summarize(reports, layout, queries, time.monotonic() - started)
+        write_json_atomic(
+            output / REPORT_NAME,
+            whole.to_json() | {"stages": [item.to_json() for item in reports]},
+        )
+    return whole
+
+
+def build_map(
+    config: PipelineConfig,
+    mapping: Path,
+    sources: Sources,
+    layout: Layout,
+    options: RunOptions,
+) -> Iterator[Report]:
+    """Pairs of mapping images, their matches, the geometry of those, and the map."""
+    pairs_file = layout.pairs("mapping")
+    yield pairs.run(
+        config.mapping_pairs,
+        mapping=mapping,
+        query=None,
+        output=pairs_file,
+        features=sources.roots,
+        keypoints_type=sources.keypoints_type,
+        global_features_output=layout.retrieval,
+        options=options,
+    )
+    yield match.run(
+        config.match,
+        features=sources.roots,
+        pairs=pairs_file,
+        output=layout.matches,
+        keypoints_type=sources.keypoints_type,
+        options=options,
+    )
+    yield verify.run(
+        config.verify,
+        mapping=mapping,
+        features=sources.roots,
+        matches=[layout.matches],
+        pairs=pairs_file,
+        database=layout.database,
+        output=layout.verified,
+        keypoints_type=sources.keypoints_type,
+        options=options,
+    )
+    yield map.run(
+        config.map,
+        mapping=mapping,
+        database=layout.database,
+        output=layout.map,
+        features=sources.roots,
+        keypoints_type=sources.keypoints_type,
+        options=options,
+    )
+
+
+def localize_query(
+    config: PipelineConfig,
+    name: str,
+    mapping: Path,
+    query: Path,
+    sources: Sources,
+    layout: Layout,
+    options: RunOptions,
+) -> Iterator[Report]:
+    """Pairs of queries with mapping images, their matches, poses, and their errors."""
+    pairs_file = layout.pairs(name)
+    yield pairs.run(
+        config.query_pairs,
+        mapping=mapping,
+        query=query,
+        output=pairs_file,
+        features=sources.roots,
+        keypoints_type=sources.keypoints_type,
+        global_features_output=layout.retrieval,
+        options=options,
+    )
+    yield match.run(
+        config.match,
+        features=sources.roots,
+        pairs=pairs_file,
+        output=layout.matches,
+        keypoints_type=sources.keypoints_type,
+        options=options,
+    )
+    localized = localize.run(
+        config.localize,
+        map_path=layout.map,
+        query=query,
+        pairs=pairs_file,
+        features=sources.roots,
+        matches=[layout.matches],
+        output=layout.localized(name),
+        keypoints_type=sources.keypoints_type,
+        options=options,
+    )
+    yield localized
+    if open_dataset(query).data.trajectories:
+        yield evaluate.run(
+            config.evaluate,
+            ground_truth=query,
+            estimated={name: layout.localized(name)},
+            output=layout.evaluated(name),
+            # errors of poses that are no more are not worth keeping
+            options=dataclasses.replace(
+                options, force=options.force or bool(localized.done)
+            ),
+        )
+
+
+def join_submissions(localized: Sequence[Path], layout: Layout) -> None:
+    """One file of the poses of all query datasets."""
+    texts = [(folder / POSES_NAME).read_text("utf-8") for folder in localized]
+    write_text_atomic(layout.submission, "".join(texts))
+
+
+def summarize(
+    reports: Sequence[Report],
+    layout: Layout,
+    queries: Mapping[str, Path],
+    seconds: float,
+) -> Report:
+    """One report of all stages: failures of any, and where the results are."""
+    outputs = [layout.map, *(layout.localized(name) for name in queries)]
+    outputs += [layout.evaluated(name) for name in queries]
+    outputs.append(layout.submission)
+    return Report(
+        stage="pipeline",
+        done=sum(bool(report.done) for report in reports),
+        skipped=sum(not report.done for report in reports),
+        failed=tuple(
+            Failure(name=f"{report.stage}: {failure.name}", reason=failure.reason)
+            for report in reports
+            for failure in report.failed
+        ),
+        seconds=seconds,
+        outputs=tuple(path for path in outputs if path.exists()),
+    )

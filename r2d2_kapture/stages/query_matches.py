@@ -1,0 +1,145 @@
+"""What is known of a query before its pose: pairs, keypoints, matches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from r2d2_kapture.coordinates import colmap_from_kapture
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.feature_table import FeatureTable
+from r2d2_kapture.io.match_store import MatchTable
+from r2d2_kapture.io.pairs import ImagePair
+from r2d2_kapture.io.sparse_map import SparseMap
+from r2d2_kapture.types import IndexArray
+
+DoubleArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """Which map images each query is paired with.
+
+    Attributes:
+        of_query: map images in order of the pairs, by query.
+        unknown: first images of the pairs of which none is a query, in order of names.
+    """
+
+    of_query: Mapping[str, tuple[str, ...]]
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryMatches:
+    """Keypoints of a query and their matches with map images.
+
+    Attributes:
+        retrieved: images it is paired with that are in the map, in order of the pairs.
+        absent: how many it is paired with that are not.
+        xy: (N, 2) all its keypoints, in COLMAP's pixel origin.
+        matches: (K, 2) rows of keypoints of the query and of a map image, by the name
+            of that; pairs that were never matched are left out.
+    """
+
+    retrieved: tuple[str, ...]
+    absent: int
+    xy: DoubleArray
+    matches: Mapping[str, IndexArray]
+
+    @property
+    def count(self) -> int:
+        """Matches with all map images."""
+        return sum(map(len, self.matches.values()))
+
+    def lack(self) -> str | None:
+        """What is missing for a pose, and the way out; None where nothing is."""
+        if not self.retrieved and not self.absent:
+            return "no pairs; pair it with map images by kapture_r2d2_pairs"
+        if not self.retrieved:
+            return f"none of the {self.absent} images it is paired with is in the map"
+        if not len(self.xy):
+            return "no keypoints"
+        if not self.matches:
+            return (
+                f"none of its {len(self.retrieved)} pairs is matched; run "
+                "kapture_r2d2_match on the same list of pairs"
+            )
+        if not self.count:
+            return f"no matches with {len(self.matches)} map images"
+        return None
+
+
+def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
+    """Tell queries from map images; the first name of a pair is the query in doubt."""
+    of_query: dict[str, list[str]] = {name: [] for name in queries}
+    unknown: set[str] = set()
+    for pair in pairs:
+        first, second = pair.names
+        if first in of_query:
+            of_query[first].append(second)
+        elif second in of_query:
+            of_query[second].append(first)
+        else:
+            unknown.add(first)
+    return Retrieval(
+        of_query={name: tuple(images) for name, images in of_query.items()},
+        unknown=tuple(sorted(unknown)),
+    )
+
+
+def read_query_matches(
+    name: str,
+    paired: Iterable[str],
+    sparse_map: SparseMap,
+    keypoints: FeatureTable,
+    matches: MatchTable,
+) -> QueryMatches:
+    """Read what a query has.
+
+    Args:
+        name: of the query.
+        paired: images it is paired with.
+        sparse_map: the map.
+        keypoints: of the query, and of the map's images where they are at hand.
+        matches: of the pairs.
+
+    Raises:
+        FeatureFormatError: keypoints or matches that are absent or broken, matches of
+            keypoints that do not exist, or a map made with other keypoints.
+    """
+    images = list(paired)
+    retrieved = tuple(image for image in images if image in sparse_map.images)
+    xy: DoubleArray = np.zeros((0, 2))
+    found: dict[str, IndexArray] = {}
+    if retrieved:
+        rows = keypoints.read(name)[:, :2]
+        xy = colmap_from_kapture(rows.astype(np.float64)).astype(np.float64)
+    for image in retrieved:
+        pair_matches = matches.read(name, image)
+        if pair_matches is not None:
+            count = _keypoint_count(image, sparse_map, keypoints)
+            # an index beyond all counts would go unnoticed, or to a wrong point
+            pair_matches.check_counts((name, image), (len(xy), count))
+            found[image] = pair_matches.indices
+    return QueryMatches(
+        retrieved=retrieved,
+        absent=len(images) - len(retrieved),
+        xy=xy,
+        matches=found,
+    )
+
+
+def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:
+    """Keypoints of a map image, as far as the map or the features tell."""
+    of_map = sparse_map.images[image].keypoint_count
+    of_table = keypoints.count(image) if image in keypoints else None
+    if of_map is not None and of_table is not None and of_map != of_table:
+        raise FeatureFormatError(
+            f"'{image}': found {of_table} keypoints of type '{keypoints.type_name}', "
+            f"but {of_map} in the map; give the features that the map was made of"
+        )
+    counts = [count for count in (of_map, of_table) if count is not None]
+    return min(counts, default=np.iinfo(np.int64).max)

@@ -1,0 +1,383 @@
+"""Training: photographs in, weights out; a run that was stopped resumes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r2d2_kapture.config.extract import EngineConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.train import TrainConfig
+from r2d2_kapture.core.engine import Runtime, resolve_runtime
+from r2d2_kapture.errors import CheckpointError, ConfigError, R2D2KaptureError
+from r2d2_kapture.evaluation.sequences import HomographySequence, read_sequences
+from r2d2_kapture.io.atomic import (
+    write_bytes_atomic,
+    write_json_atomic,
+    write_text_atomic,
+)
+from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.network import DenseNetwork
+from r2d2_kapture.models.registry import Architecture, build_network
+from r2d2_kapture.stages.train_validation import Validator, built_in_pairs
+from r2d2_kapture.stages.training_views import find_photographs, photograph_sources
+from r2d2_kapture.training.data import PairDataset, make_loader
+from r2d2_kapture.training.distributed import Process, joined, this_process
+from r2d2_kapture.training.logs import RunLog
+from r2d2_kapture.training.loop import Batch, Supervisor, Tasks, Trainer, train
+from r2d2_kapture.training.objective import R2D2Objective
+from r2d2_kapture.training.state import check_settings, read_state
+from r2d2_kapture.training.stopping import StopRequest, stop_on_signals
+from r2d2_kapture.training.validation import hold_out
+from r2d2_kapture.types import Failure, Report
+
+STATE_NAME = "state.pt"
+MODEL_NAME = "model.safetensors"
+BEST_NAME = "best.safetensors"
+SETTINGS_NAME = "train_config.yaml"
+REPORT_NAME = "train_report.json"
+NAMED_FAILURES = 5
+
+Announce = Callable[[str], None]
+
+
+def no_announcement(line: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The photographs of a run.
+
+    Attributes:
+        folder: that holds them.
+        trained, held_out: paths of those to train and to validate on.
+        skipped: unreadable and tiny ones.
+        sequences: of a folder of the user's to validate on.
+    """
+
+    folder: Path
+    trained: tuple[Path, ...]
+    held_out: tuple[Path, ...]
+    skipped: tuple[Failure, ...]
+    sequences: tuple[HomographySequence, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """What a checkpoint says of the photographs it was trained on."""
+        names = [path.relative_to(self.folder).as_posix() for path in self.trained]
+        digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
+        return {
+            "folder": self.folder.resolve().name,
+            "photographs": len(self.trained),
+            "held_out": len(self.held_out),
+            "names_sha256": digest.hexdigest(),
+        }
+
+
+def run(
+    config: TrainConfig,
+    *,
+    images: Path,
+    output: Path,
+    start_from: str | None = None,
+    validation: Path | None = None,
+    license_name: str = "unspecified",
+    options: RunOptions = RunOptions(),
+    announce: Announce = no_announcement,
+) -> Report:
+    """Train on the photographs of a folder, resuming the run that is at ``output``.
+
+    Args:
+        config: what decides the weights.
+        images: folder of photographs, searched recursively.
+        output: folder of the run: state, weights, logs, settings, report.
+        start_from: checkpoint whose weights the run begins with; None draws them.
+        validation: folder of sequences in the layout of HPatches, which then chooses
+            the best weights; the built-in validation goes on beside it.
+        license_name: of the weights, written into them.
+        options: its workers are processes that make pairs; ``force`` starts anew.
+        announce: takes lines for the terminal, one a minute.
+
+    Raises:
+        KeyboardInterrupt: asked to stop by SIGINT or SIGTERM; the state is saved.
+        ConfigError: other settings than those of the run at ``output``, or a loss that
+            is not finite.
+        CheckpointError, DatasetError, ImageError, OutputError: see their messages.
+    """
+    started = time.monotonic()
+    process = this_process()
+    runtime = _runtime(config, process)
+    if not process.is_main:
+        announce = no_announcement
+    data = _find_data(config, images, validation)
+    with ExitStack() as stack:
+        if process.is_main:
+            stack.enter_context(exclusive(output))
+        stop = stack.enter_context(stop_on_signals())
+        stack.enter_context(joined(process, runtime.device))
+        job = _Job(
+            config=config,
+            data=data,
+            output=output,
+            start_from=start_from,
+            license_name=license_name,
+            process=process,
+            runtime=runtime,
+        )
+        trainer = job.open(resume=not options.force)
+        first_step = trainer.progress.step
+        if first_step < trainer.total_steps:
+            announce(job.headline(trainer))
+            _announce_skipped(data.skipped, announce)
+            _train(job, trainer, options.workers, stop, announce)
+    report = Report(
+        stage="train",
+        done=trainer.progress.step - first_step,
+        skipped=first_step,
+        failed=(),
+        seconds=time.monotonic() - started,
+        outputs=tuple(
+            path for path in (output / MODEL_NAME, output / BEST_NAME) if path.exists()
+        ),
+        details=job.details(trainer),
+    )
+    if process.is_main and report.done:
+        write_json_atomic(output / REPORT_NAME, report.to_json())
+    return report
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A run's inputs, resolved, and what it reads and writes."""
+
+    config: TrainConfig
+    data: Data
+    output: Path
+    start_from: str | None
+    license_name: str
+    process: Process
+    runtime: Runtime
+
+    @property
+    def architecture(self) -> Architecture:
+        network = self.config.network
+        return Architecture(
+            name=network.architecture,
+            width=network.width,
+            descriptor_dim=network.descriptor_dim,
+        )
+
+    @property
+    def pairs_per_step(self) -> int:
+        return self.config.optimization.batch_size * self.process.world_size
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.pace.total_steps(len(self.data.trained), self.pairs_per_step)
+
+    def open(self, *, resume: bool) -> Trainer[DenseNetwork]:
+        """A trainer at the first step, or where the run was."""
+        network, first_weights = self._first_network()
+        settings = {**self.config.deciding(), "start_from": first_weights}
+        path = self.output / STATE_NAME
+        state = read_state(path) if resume else None
+        if state is not None:
+            check_settings(path, state, settings)
+        trainer = Trainer(
+            network.to(  # type: ignore[call-overload]
+                self.runtime.device, memory_format=torch.channels_last
+            ),
+            R2D2Objective(
+                self.config.loss,
+                self.config.optimization,
+                mixed=self.runtime.precision == "bf16",
+            ),
+            self.config.optimization,
+            self.total_steps,
+            settings,
+            self.process,
+        )
+        if state is not None:
+            trainer.restore(state)
+        return trainer
+
+    def _first_network(self) -> tuple[DenseNetwork, str | None]:
+        """The network at step 0, and the SHA-256 of the weights it was given."""
+        if self.start_from is None:
+            torch.manual_seed(self.config.optimization.seed)
+            return build_network(self.architecture), None
+        checkpoint = load_checkpoint(self.start_from)
+        if checkpoint.architecture != self.architecture:
+            raise CheckpointError(
+                f"--start-from {self.start_from}: found {checkpoint.architecture}, "
+                f"expected {self.architecture}"
+            )
+        return checkpoint.network.requires_grad_(True), checkpoint.sha256
+
+    def save(self, trainer: Trainer[DenseNetwork]) -> None:
+        """Write the weights of now, then the state: the state is what resumes."""
+        write_bytes_atomic(self.output / MODEL_NAME, self._checkpoint(trainer))
+        write_bytes_atomic(self.output / STATE_NAME, trainer.state().to_bytes())
+
+    def keep_best(self, trainer: Trainer[DenseNetwork]) -> None:
+        """Write the weights of now as the best."""
+        write_bytes_atomic(self.output / BEST_NAME, self._checkpoint(trainer))
+
+    def save_settings(self) -> None:
+        """Write the resolved settings, as YAML that --config takes."""
+        lines = (f"{k}: {json.dumps(v)}\n" for k, v in self.config.to_flat().items())
+        write_text_atomic(self.output / SETTINGS_NAME, "".join(lines))
+
+    def _checkpoint(self, trainer: Trainer[DenseNetwork]) -> bytes:
+        return serialize_checkpoint(
+            trainer.result,
+            self.architecture,
+            training=self.history(trainer),
+            license_name=self.license_name,
+        )
+
+    def history(self, trainer: Trainer[DenseNetwork]) -> dict[str, Any]:
+        """How the weights came to be, for their metadata; the same for equal runs."""
+        progress = trainer.progress
+        return {
+            "settings": dict(trainer.settings),
+            "steps": progress.step,
+            "total_steps": trainer.total_steps,
+            "pairs_per_step": self.pairs_per_step,
+            "skipped_steps": progress.skipped,
+            "best_step": progress.best_step,
+            "best_score": progress.best_score if progress.best_step is not None else None,
+            "data": self.data.summary(),
+        }
+
+    def headline(self, trainer: Trainer[DenseNetwork]) -> str:
+        """What begins or resumes."""
+        step = trainer.progress.step
+        network = self.architecture
+        return (
+            f"{f'resuming at step {step}' if step else 'training'}: {network.name}, "
+            f"width {network.width}, {network.descriptor_dim}-d, on "
+            f"{self.runtime.device} in {self.runtime.precision}; "
+            f"{len(self.data.trained)} photographs, {len(self.data.held_out)} held "
+            f"out; {trainer.total_steps} steps of {self.pairs_per_step} pairs"
+        )
+
+    def details(self, trainer: Trainer[DenseNetwork]) -> dict[str, Any]:
+        """What the report says besides its counts."""
+        history = self.history(trainer)
+        return {
+            **{k: v for k, v in history.items() if k != "settings"},
+            "device": str(self.runtime.device),
+            "precision": self.runtime.precision,
+            "left_out": [failure.to_text() for failure in self.data.skipped],
+        }
+
+
+def _runtime(config: TrainConfig, process: Process) -> Runtime:
+    gpu = config.pace.gpu
+    if gpu is None and process.world_size > 1 and torch.cuda.is_available():
+        gpu = process.local_rank
+    return resolve_runtime(
+        EngineConfig(precision=config.optimization.precision, gpu=gpu)
+    )
+
+
+def _find_data(config: TrainConfig, images: Path, validation: Path | None) -> Data:
+    paths, skipped = find_photographs(images, config.pairs)
+    trained, held_out = hold_out(paths, images)
+    return Data(
+        folder=images,
+        trained=trained,
+        held_out=held_out,
+        skipped=tuple(skipped),
+        sequences=tuple(read_sequences(validation)) if validation else (),
+    )
+
+
+def _train(
+    job: _Job,
+    trainer: Trainer[DenseNetwork],
+    workers: int,
+    stop: StopRequest,
+    announce: Announce,
+) -> None:
+    """Train to the end; the main process logs, validates and saves."""
+    config, process = job.config, job.process
+    sources = photograph_sources(job.data.folder, job.data.trained, config.pairs)
+    dataset = PairDataset(
+        sources,
+        config.pairs,
+        seed=config.optimization.seed,
+        steps=trainer.total_steps,
+        pairs_per_step=job.pairs_per_step,
+    )
+    loader = make_loader(
+        dataset,
+        config.optimization.batch_size,
+        start_step=trainer.progress.step,
+        workers=workers,
+        rank=process.rank,
+        world_size=process.world_size,
+    )
+    batches = _batches(loader, workers)
+    if not process.is_main:
+        train(trainer, batches, None, stop)
+        return
+    job.save_settings()
+    log = RunLog(job.output, trainer.progress.step, announce)
+    tasks = Tasks(save=job.save, validate=_validator(job), keep_best=job.keep_best)
+    supervisor = Supervisor(trainer, config.pace, tasks, log)
+    try:
+        train(trainer, batches, supervisor, stop)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"--batch-size {config.optimization.batch_size}: found not enough memory "
+            f"on {job.runtime.device}; the last saved state remains; lower it, or "
+            "--crop-size"
+        ) from error
+    finally:
+        log.close()
+
+
+def _validator(job: _Job) -> Validator:
+    engine = EngineConfig(
+        precision=job.config.optimization.precision,
+        gpu=-1 if job.runtime.device.type == "cpu" else job.runtime.device.index,
+    )
+    held_out = job.data.held_out if job.config.pace.validate_every else ()
+    pairs = built_in_pairs(held_out, job.data.folder)
+    return Validator(pairs, job.data.sequences, engine)
+
+
+def _batches(loader: Iterable[Batch], workers: int) -> Iterator[Batch]:
+    """Batches; what fails in a worker process is one line, not its traceback."""
+    try:
+        yield from loader
+    except R2D2KaptureError as error:
+        name = f"{type(error).__module__}.{type(error).__name__}: "
+        last_line = str(error).strip().splitlines()[-1]
+        raise type(error)(last_line.removeprefix(name)) from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ConfigError(
+            f"--workers {workers}: a process that makes pairs has died "
+            f"({' '.join(str(error).split())}); the last saved state remains; use "
+            "fewer, or 0"
+        ) from error
+
+
+def _announce_skipped(skipped: tuple[Failure, ...], announce: Announce) -> None:
+    for failure in skipped[:NAMED_FAILURES]:
+        announce(f"left out: {failure.to_text()}")
+    if len(skipped) > NAMED_FAILURES:
+        announce(f"left out: {len(skipped) - NAMED_FAILURES} more photographs")

@@ -1,0 +1,190 @@
+"""Opens what pairs are made of: photographs, and the named sources of the recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.images import image_size, list_images, read_rgb
+from r2d2_kapture.training.data import WeightedSource
+from r2d2_kapture.training.loading import MemoryCache, PictureLoader
+from r2d2_kapture.training.photographs import PhotographSource, usable_photographs
+from r2d2_kapture.training.sources import (
+    FLOW_LIST,
+    SOURCE_FOLDERS,
+    PicturePairSource,
+    flow_pairs,
+    style_pairs,
+)
+from r2d2_kapture.types import Failure
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpenedSources:
+    """Sources of pairs, and what was left out with the reason of each."""
+
+    sources: tuple[WeightedSource, ...]
+    skipped: tuple[Failure, ...]
+
+    def joined(self, other: OpenedSources) -> OpenedSources:
+        """Both together."""
+        return OpenedSources(
+            sources=self.sources + other.sources, skipped=self.skipped + other.skipped
+        )
+
+
+def picture_loader(config: PairConfig) -> PictureLoader:
+    """What decodes the pictures of a run; one for all its sources."""
+    return PictureLoader(read_rgb, config.max_side, MemoryCache(config.cache_gib))
+
+
+def find_photographs(
+    folder: Path, config: PairConfig
+) -> tuple[tuple[Path, ...], tuple[Failure, ...]]:
+    """Find the photographs of a folder and of its sub-folders.
+
+    Returns:
+        Those to train on, sorted, and those that are unreadable or smaller than a crop.
+
+    Raises:
+        DatasetError: there is no folder, or nothing in it to train on.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: found no folder, expected one of photographs")
+    paths, skipped = usable_photographs(
+        list_images([str(folder)]), image_size, config.crop_size
+    )
+    if not paths:
+        raise DatasetError(
+            f"{folder}: all {len(skipped)} photographs are unreadable or smaller than "
+            f"{config.crop_size} pixels; the first: {skipped[0].to_text()}"
+        )
+    return tuple(paths), skipped
+
+
+def photograph_sources(
+    folder: Path,
+    paths: Sequence[Path],
+    config: PairConfig,
+    load: PictureLoader | None = None,
+) -> tuple[WeightedSource, ...]:
+    """Synthetic pairs of the photographs of a folder.
+
+    Every photograph is drawn equally often, but those of the sub-folders named in the
+    settings' ``folder_weights``. The weights of all sources together are 1.
+
+    Args:
+        folder: that the sub-folders are in.
+        paths: of the photographs, in it.
+        config: of the pairs.
+        load: decodes photographs; None makes one.
+
+    Raises:
+        ConfigError: a weight names a sub-folder without photographs, or all are 0.
+    """
+    load = load or picture_loader(config)
+    groups = [
+        (name, group, weight * len(group))
+        for name, group, weight in _groups(folder, paths, config.weight_of_folder())
+        if weight > 0
+    ]
+    require(bool(groups), "--folder-weights: all photographs have a weight of 0")
+    total = sum(weight for _, _, weight in groups)
+    return tuple(
+        WeightedSource(
+            source=PhotographSource(name, group, config, load), weight=weight / total
+        )
+        for name, group, weight in groups
+    )
+
+
+def open_named_sources(
+    root: Path, letters: str, config: PairConfig, load: PictureLoader
+) -> OpenedSources:
+    """Open sources of the published recipe, all drawn equally often.
+
+    Args:
+        root: the data root, see training/sources.py.
+        letters: of W, A, S and F, each at most once.
+        config: of the pairs.
+        load: decodes pictures.
+
+    Raises:
+        ConfigError: another letter, or one twice.
+        DatasetError: a source has nothing to train on.
+    """
+    known = "".join(SOURCE_FOLDERS)
+    require(
+        0 < len(letters) == len(set(letters)) and set(letters) <= set(known),
+        f"--sources: found {letters!r}, expected letters of {known}, each once",
+    )
+    opened = OpenedSources(sources=(), skipped=())
+    for letter in letters:
+        opened = opened.joined(_open_named(root, letter, config, load))
+    return opened
+
+
+def _open_named(
+    root: Path, letter: str, config: PairConfig, load: PictureLoader
+) -> OpenedSources:
+    folder = root / SOURCE_FOLDERS[letter]
+    if not folder.is_dir():
+        raise DatasetError(
+            f"{folder}: not there, expected the data of source {letter}; "
+            "kapture_r2d2_fetch says where it comes from"
+        )
+    if letter in "WA":
+        # the weights are of sub-folders of the user's own
+        evenly = dataclasses.replace(config, folder_weights="")
+        paths, skipped = find_photographs(folder, evenly)
+        whole = photograph_sources(folder, paths, evenly, load)
+        return OpenedSources(sources=whole, skipped=skipped)
+    if letter == "S":
+        pairs, skipped = style_pairs(root, list_images([str(folder)]))
+    else:
+        pairs, skipped = flow_pairs(root, _lines(folder / FLOW_LIST))
+    if not pairs and skipped:
+        raise DatasetError(
+            f"{folder}: none of {len(skipped)} pairs is usable; the first: "
+            f"{skipped[0].to_text()}"
+        )
+    source = PicturePairSource(str(folder), pairs, config, load)
+    return OpenedSources(
+        sources=(WeightedSource(source=source, weight=1.0),), skipped=skipped
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read ({error}), expected a list of pairs and flow files"
+        ) from error
+
+
+def _groups(
+    folder: Path, paths: Sequence[Path], weights: Mapping[str, float]
+) -> list[tuple[str, list[Path], float]]:
+    """Name, photographs and weight of each; the rest of the folder comes first."""
+    groups: dict[str, list[Path]] = {"": [], **{name: [] for name in weights}}
+    for path in paths:
+        inside = path.relative_to(folder)
+        # the deepest sub-folder that is named
+        parents = [parent.as_posix() for parent in inside.parents]
+        groups[next((name for name in parents if name in weights), "")].append(path)
+    for name, group in groups.items():
+        require(
+            bool(group) or name == "",
+            f"--folder-weights: found no usable photograph in {folder / name}",
+        )
+    return [
+        (str(folder / name), group, weights.get(name, 1.0))
+        for name, group in groups.items()
+        if group
+    ]

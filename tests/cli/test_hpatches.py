@@ -1,0 +1,198 @@
+"""kapture_r2d2_hpatches as a user types it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.cli.hpatches import main
+from r2d2_kapture.evaluation.summary import OVERALL, read_summary
+from tests.evaluation.test_published_caches import write_cache
+from tests.stages.sequences_on_disk import write_crops
+
+SMALL = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
+CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "40", "--worst-pairs", "0"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("v_wall", "i_lamp")):
+        write_crops(tmp_path / "root" / name, seed)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def command(root: Path, tmp_path: Path, checkpoint_path: Path) -> list[str]:
+    model = ["--model", str(checkpoint_path)]
+    output = ["--output", str(tmp_path / "out")]
+    return ["--root", str(root), *output, *model, *SMALL, *CPU]
+
+
+def test_table_plot_and_resume(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "MMA@3" in out
+    assert "2 done, 0 skipped, 0 failed" in out
+    assert [line.split()[1] for line in out.splitlines()[2:5]] == [
+        "overall",
+        "illumination",
+        "viewpoint",
+    ]
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names >= {
+        "tiny.npz",
+        "tiny",
+        "hpatches.md",
+        "hpatches.csv",
+        "hpatches.json",
+        "mma.png",
+        "hpatches_report.json",
+    }
+    assert "top_k: 40" in (tmp_path / "out/tiny/extract_config.yaml").read_text()
+    assert main(command) == 0
+    assert "0 done, 2 skipped" in capsys.readouterr().out
+    assert main([*command, "--top-k", "30"]) == 2
+    assert "top_k: 40, not 30" in capsys.readouterr().err
+
+
+def test_a_sweep_is_one_table(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweeps = ["--sweep", "subpixel=true,false", "--sweep", "top_k=20,30"]
+    assert main([*command, *sweeps]) == 0
+    out = capsys.readouterr().out
+    for label in ("true top_k=20", "true top_k=30", "false top_k=20"):
+        assert f"tiny subpixel={label}" in out
+    assert "8 done" in out
+    settings = tmp_path / "out/tiny_subpixel=false_top_k=20/extract_config.yaml"
+    assert "subpixel: false\n" in settings.read_text()
+    assert "top_k: 20\n" in settings.read_text()
+
+
+def test_results_are_shown_again_beside_published_ones(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    capsys.readouterr()
+    cache = write_cache(tmp_path / "published.npy")
+    plot = tmp_path / "plots" / "mma.png"
+    results = ["--results", str(tmp_path / "out" / "tiny.npz"), str(cache)]
+    assert main([*results, "--plot", str(plot)]) == 0
+    out = capsys.readouterr().out
+    assert "published" in out and "tiny" in out
+    assert min(Image.open(plot).size) > 300
+    tables = tmp_path / "tables"
+    assert main([*results, "--output", str(tables)]) == 0
+    assert {path.name for path in tables.iterdir()} == {
+        "hpatches.md",
+        "hpatches.csv",
+        "hpatches.json",
+        "mma.png",
+    }
+
+
+def test_a_malicious_cache_is_one_error_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'witness'}",)
+
+    array = np.empty(3, dtype=object)
+    array[:] = [Evil(), 1, 2]
+    np.save(tmp_path / "evil.npy", array)
+    assert main(["--results", str(tmp_path / "evil.npy")]) == 2
+    error = capsys.readouterr().err
+    assert "refused the name" in error and error.count("\n") == 1
+    assert not (tmp_path / "witness").exists()
+    function, arguments = Evil().__reduce__()
+    function(*arguments)
+    assert (tmp_path / "witness").exists(), "the file was harmless"
+
+
+def test_features_of_files(
+    command: list[str], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--features-suffix", ".d2-net"]) == 1
+    assert "d2-net" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found no results"),
+        (["--root", "{root}"], "--output: missing"),
+        (["--root", "/nowhere", "--output", "{out}"], "found no sequence"),
+        (["--results", "/no.npz"], "/no.npz"),
+        (["--root", "{root}", "--output", "{out}", "--sweep", "top_k"], "key=a,b,c"),
+        (["--root", "{root}", "--output", "{out}", "--seed", "-1"], "--seed"),
+        (
+            ["--root", "{root}", "--output", "{out}", "--ransac-error", "0"],
+            "--ransac-error",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--model", "/no.pt"],
+            "no such file",
+        ),
+        (
+            "--root {root} --output {out} --features-suffix a --features-h5 b".split(),
+            "expected one of them",
+        ),
+        (
+            "--root {root} --output {out} --features-suffix a --sweep top_k=1".split(),
+            "no features of files",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    root: Path,
+    tmp_path: Path,
+    checkpoint_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"{root}": str(root), "{out}": str(tmp_path / "out")}
+    typed = [places.get(argument, argument) for argument in arguments]
+    assert main(["--model", str(checkpoint_path), *typed]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]
+
+
+def test_an_unknown_key_of_a_sweep_is_an_error(command: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--sweep", "colour=1,2"])
+    assert caught.value.code == 2
+
+
+def prototype_figures(shared: Path, output: Path, flags: list[str]) -> list[float]:
+    """MMA at 1, 2, 3, 5 px of r2d2_WASF_N16 on 15 pairs, 5000 keypoints."""
+    command = ["--root", str(shared / "data/homography/hpatches")]
+    command += ["--model", str(shared / "data/weights/r2d2_WASF_N16.pt")]
+    assert main([*command, "--output", str(output), *flags]) == 0
+    values = read_summary(output / "r2d2_WASF_N16.npz").groups[OVERALL].values
+    return [values[f"MMA@{threshold}"] for threshold in (1, 2, 3, 5)]
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_published_settings_reach_the_published_figures(
+    shared: Path, tmp_path: Path
+) -> None:
+    flags = ["--coordinates", "published", "--no-subpixel"]
+    found = prototype_figures(shared, tmp_path, flags)
+    np.testing.assert_allclose(found, [0.298, 0.628, 0.788, 0.887], atol=0.003)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_our_settings_reach_more(shared: Path, tmp_path: Path) -> None:
+    found = prototype_figures(shared, tmp_path, [])
+    assert (np.array(found) >= [0.379, 0.678, 0.803, 0.886]).all()

@@ -1,0 +1,154 @@
+"""kapture_r2d2_localize as a user types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.cli.localize import main
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.trajectories import read_camera_poses
+from tests.localize_scene import LocalizationScene, files_below, position_error
+
+VOLATILE = ("localize_report.json", ".lock")
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_localize_then_resume_then_other_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = LocalizationScene(tmp_path, noise=0.5, outliers=0.3)
+    command = scene.command()
+    assert main(command) == 0
+    assert "3 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "0 done, 3 skipped" in capsys.readouterr().out
+    assert main([*command, "--max-error", "8"]) == 2
+    assert "max_error: 12.0, not 8.0" in one_error_line(capsys)
+    assert main([*command, "--max-error", "8", "--force"]) == 0
+    assert main([*command, "--max-error", "8", "--format", "robotcar"]) == 0
+    text = (tmp_path / "output/poses.txt").read_text()
+    assert text.startswith("left/3 b.jpg ")
+    found = read_camera_poses(open_dataset(tmp_path / "output")).cam_from_world
+    for name in scene.queries:
+        assert position_error(found[name], scene.truth(name)) < 0.02
+
+
+def test_a_query_that_fails_is_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = LocalizationScene(tmp_path)
+    scene.keypoint_file(scene.queries[2]).unlink()
+    assert main(scene.command()) == 1
+    output = capsys.readouterr().out
+    assert "2 done, 0 skipped, 1 failed" in output
+    assert f"failed: {scene.queries[2]}" in output.replace("failed: '", "failed: ")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--map", "/nowhere", "neither a COLMAP model"),
+        ("--query", "/nowhere", "expected the folder of a kapture dataset"),
+        ("--pairs", "/nowhere.txt", "expected a list of pairs"),
+        ("--features", "/nowhere", "no such folder"),
+        ("--matches", "/nowhere", "run kapture_r2d2_match first"),
+        ("--keypoints-type", "sift", "expected 'sift'"),
+        ("--workers", "0", "--workers"),
+        ("--min-inliers", "2", "--min-inliers"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    flag: str,
+    value: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scene = LocalizationScene(tmp_path)
+    assert main([*scene.command(), flag, value]) == 2
+    assert message in one_error_line(capsys)
+    assert not (tmp_path / "output").exists()
+
+
+def test_the_query_dataset_has_the_features_by_default(tmp_path: Path) -> None:
+    scene = LocalizationScene(tmp_path)
+    (scene.features / "reconstruction").rename(scene.query / "reconstruction")
+    command = scene.command()
+    at = command.index("--features")
+    assert main(command[:at] + command[at + 2 :]) == 0
+
+
+def test_the_front_door_runs_from_a_checkout(tmp_path: Path) -> None:
+    scene = LocalizationScene(tmp_path)
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "bin/kapture_r2d2_localize", *scene.command()],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 done" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_resumes_to_the_same_bytes(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    scene = LocalizationScene(tmp_path, noise=0.5)
+    scene.write_pairs([(q, image) for q in scene.queries for image in scene.mapped[:1]])
+    # few true matches among many false ones: slow enough to be stopped
+    for query in scene.queries:
+        for image in scene.mapped[:1]:
+            rows = scene.rng.permutation(scene.rows[image])
+            rows[:4] = scene.rows[image][:4]
+            indices = np.column_stack([scene.rows[query], rows])
+            scene.replace_matches(query, image, indices)
+    command = [*scene.command("broken"), "--rigs", "off", "--workers", "1"]
+    command += ["--min-inliers", "4"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "r2d2_kapture.cli.localize", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    )
+    first = tmp_path / "broken/queries" / f"{scene.queries[0]}.json"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if first.exists():
+            break
+        time.sleep(0.002)
+    assert process.poll() is None, "it ended before it could be stopped"
+    process.send_signal(how)
+    _, errors = process.communicate()
+    assert process.returncode in (-9, 130)
+    if how == signal.SIGINT:
+        assert "run the same command again to resume" in errors
+    assert not (tmp_path / "broken/poses.txt").exists()
+    written = first.stat().st_mtime_ns
+    assert main(command) == 0
+    assert first.stat().st_mtime_ns == written
+    unbroken = [arg.replace("/broken", "/unbroken") for arg in command]
+    assert main(unbroken) == 0
+    found, expected = (
+        files_below(tmp_path / name, VOLATILE) for name in ("broken", "unbroken")
+    )
+    assert found == expected
+    assert len(expected) == 3 + 6

@@ -1,0 +1,159 @@
+"""kapture_r2d2_pair_poses as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.cli.extract import main as extract
+from r2d2_kapture.cli.pair_poses import main
+from r2d2_kapture.evaluation.pair_results import load_run
+from r2d2_kapture.evaluation.posed_images import read_posed_dataset
+from r2d2_kapture.synthetic.dataset import write_room_dataset
+
+FLAGS = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
+FLAGS += ["--gpu", "-1", "--precision", "fp32", "--top-k", "50"]
+NO_PICTURES = ["--worst-pairs", "0"]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photographs of the room with their true poses."""
+    folder = tmp_path_factory.mktemp("room")
+    return write_room_dataset(
+        folder, mapping_images=3, query_images=1, image_size=(96, 72)
+    ).mapping
+
+
+@pytest.fixture
+def model(checkpoint_path: Path) -> list[str]:
+    return ["--model", str(checkpoint_path), *FLAGS]
+
+
+def write_ground_truth(dataset: Path, path: Path) -> Path:
+    """The poses of a dataset as gt.json, beside its images."""
+    images = [
+        {
+            "name": image.name,
+            "K": np.diag([72.0, 72.0, 1.0]).tolist(),
+            "dist": [],
+            "R": image.cam_from_world.rotation.matrix().tolist(),
+            "t": image.cam_from_world.translation.tolist(),
+        }
+        for image in read_posed_dataset(dataset)
+    ]
+    for image in images:
+        image["K"][0][2], image["K"][1][2] = 47.5, 35.5  # type: ignore[index]
+    path.write_text(json.dumps({"images": images}))
+    return path
+
+
+def test_a_kapture_dataset_and_its_ground_truth_file_agree(
+    dataset: Path,
+    model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = [*model, "--output", str(tmp_path / "kapture")]
+    assert main(["--kapture-root", str(dataset), *command]) == 0
+    out = capsys.readouterr().out
+    assert "AUC@10" in out and "3 done, 0 skipped" in out
+    names = {path.name for path in (tmp_path / "kapture").iterdir()}
+    assert names >= {"tiny.json", "pair_poses.md", "pair_poses.csv", "pair_poses.json"}
+    assert (tmp_path / "kapture" / "tiny" / "worst_1.png").is_file()
+    assert main(["--kapture-root", str(dataset), *command]) == 0
+    assert "0 done, 3 skipped" in capsys.readouterr().out
+
+    gt = write_ground_truth(dataset, dataset / "sensors" / "records_data" / "gt.json")
+    command = [*model, *NO_PICTURES, "--output", str(tmp_path / "gt")]
+    assert main(["--gt", str(gt), *command]) == 0
+    ours, theirs = (
+        load_run(tmp_path / name / "tiny.json").pairs for name in ("kapture", "gt")
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.image1, one.image2, one.matches) == (
+            other.image1,
+            other.image2,
+            other.matches,
+        )
+        np.testing.assert_allclose(one.epipolar, other.epipolar)
+
+
+def test_features_of_the_dataset_are_evaluated(
+    dataset: Path, model: list[str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "mapping"
+    copy.mkdir()
+    (copy / "sensors").symlink_to(dataset / "sensors")
+    assert extract(["--kapture-root", str(copy), *model]) == 0
+    command = ["--kapture-root", str(copy), *model, *NO_PICTURES]
+    stored = ["--keypoints-type", "tiny", "--label", "stored"]
+    output = ["--output", str(tmp_path / "out")]
+    assert main([*command, *output, *stored]) == 0
+    assert main([*command, *output]) == 0
+    runs = [load_run(tmp_path / "out" / f"{name}.json") for name in ("stored", "tiny")]
+    assert runs[0].pairs == runs[1].pairs
+
+
+def test_a_sweep_and_its_results_again(
+    dataset: Path,
+    model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["--kapture-root", str(dataset), *model, *NO_PICTURES]
+    command += ["--output", str(tmp_path), "--max-pairs", "1"]
+    assert main([*command, "--sweep", "top_k=20,30"]) == 0
+    table = capsys.readouterr().out.split("\n\n")[0]
+    assert "tiny top_k=20" in table and "tiny top_k=30" in table
+    results = [str(tmp_path / f"tiny_top_k={k}.json") for k in (20, 30)]
+    assert main(["--results", *results]) == 0
+    assert capsys.readouterr().out.split("\n\n")[0] == table
+
+
+def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.txt"
+    pairs.write_text("mapping/0002.jpg, mapping/0000.jpg, 1\n")
+    command = ["--kapture-root", str(dataset), *model, *NO_PICTURES]
+    command += ["--output", str(tmp_path / "out")]
+    assert main([*command, "--pairs-file", str(pairs)]) == 0
+    (pair,) = load_run(tmp_path / "out" / "tiny.json").pairs
+    assert (pair.image1, pair.image2) == ("mapping/0002.jpg", "mapping/0000.jpg")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "found no results"),
+        (["--gt", "/no.json"], "--output: missing"),
+        (["--gt", "/no.json", "--output", "{out}"], "/no.json"),
+        (["--kapture-root", "/nowhere", "--output", "{out}"], "/nowhere"),
+        (
+            "--gt a.json --kapture-root {root} --output {out}".split(),
+            "expected one of them",
+        ),
+        (
+            "--kapture-root {root} --output {out} --keypoints-type none".split(),
+            "expected 'none'",
+        ),
+        (
+            "--kapture-root {root} --output {out} --max-pairs -1".split(),
+            "--max-pairs",
+        ),
+        (["--results", "/no.json"], "/no.json"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    dataset: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"{root}": str(dataset), "{out}": str(tmp_path / "out")}
+    assert main([places.get(argument, argument) for argument in arguments]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0]

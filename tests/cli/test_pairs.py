@@ -1,0 +1,127 @@
+"""kapture_r2d2_pairs as a user types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r2d2_kapture.cli.pairs import main
+from r2d2_kapture.io.pairs import read_pairs
+from tests.feature_folders import unit_rows, write_features, write_global_features
+from tests.poses import write_dataset
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ["a b.jpg", "é/c.jpg", "d.jpg"]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    mapping = write_dataset(tmp_path / "mapping", NAMES)
+    return ["--mapping", str(mapping), "--output", str(tmp_path / "p.txt")]
+
+
+def error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_pairs_then_again_then_other_settings(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    assert "pairs: 3 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "0 done, 3 skipped" in capsys.readouterr().out
+    other = [*command, "--method", "sequential", "--overlap", "1"]
+    assert main(other) == 2
+    assert "method: exhaustive, not sequential" in error_line(capsys)
+    assert main([*other, "--loop", "--force"]) == 0
+    assert len(read_pairs(tmp_path / "p.txt")) == 3
+
+
+def test_queries_by_global_features(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = write_dataset(tmp_path / "query", ["q.jpg"])
+    rows = {name: unit_rows(1, seed=i) for i, name in enumerate([*NAMES, "q.jpg"])}
+    features = write_global_features(tmp_path / "features", rows)
+    flags = ["--query", str(query), "--method", "global", "--features", str(features)]
+    assert main([*command, *flags, "--top-k", "2"]) == 0
+    assert "global_features_type: apgem" in capsys.readouterr().out
+    found = read_pairs(tmp_path / "p.txt")
+    assert [pair.image1 for pair in found] == ["q.jpg"] * 2
+    cosines = sorted(
+        (float(rows[n][0] @ rows["q.jpg"][0]) for n in NAMES), reverse=True
+    )
+    assert [pair.score for pair in found] == pytest.approx(cosines[:2], abs=1e-5)
+
+
+def test_local_features_merge_and_slice(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write_features(
+        tmp_path / "features", {n: unit_rows(30, seed=i) for i, n in enumerate(NAMES)}
+    )
+    (tmp_path / "more.txt").write_text("x.jpg, d.jpg, 0.5\n", "utf-8")
+    flags = ["--method", "local", "--vlad-clusters", "4", "--features", str(features)]
+    shared = ["--global-features-output", str(tmp_path / "g")]
+    merge = ["--merge", str(tmp_path / "more.txt"), "--slice", "2/2"]
+    assert main([*command, *flags, *shared, *merge]) == 0
+    assert (tmp_path / "g/reconstruction/global_features/r2d2_vlad4").is_dir()
+    found = [pair.names for pair in read_pairs(tmp_path / "p.txt")]
+    assert found == [("d.jpg", "é/c.jpg"), ("x.jpg", "d.jpg")]
+    assert "images_described: 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--method", "global"], "found global_features types none"),
+        (["--method", "local"], "found keypoints types none"),
+        (["--method", "poses"], "found no pose of an image"),
+        (["--method", "covisibility"], "found no --map"),
+        (["--method", "merge"], "found no --merge"),
+        (["--slice", "3/2"], "--slice: found '3/2'"),
+        (["--query", "nowhere"], "nowhere: found nothing there"),
+        (["--workers", "0"], "--workers: found 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    command: list[str],
+    flags: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([*command, *flags]) == 2
+    assert message in error_line(capsys)
+    assert not (tmp_path / "p.txt").exists()
+
+
+def test_an_image_that_fails_is_exit_code_1(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {name: unit_rows(1, seed=i) for i, name in enumerate(NAMES[:2])}
+    write_global_features(tmp_path / "mapping", rows)
+    assert main([*command, "--method", "global"]) == 1
+    out = capsys.readouterr().out
+    assert "1 done, 0 skipped, 1 failed" in out
+    assert "failed: d.jpg: 'd.jpg': found no global_features" in out
+
+
+def test_the_script_of_a_checkout_explains_itself() -> None:
+    result = subprocess.run(
+        [sys.executable, ROOT / "bin" / "kapture_r2d2_pairs", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    for flag in ("--mapping", "--query", "--method", "--top-k", "--merge", "--slice"):
+        assert flag in result.stdout
+    assert "covisibility" in result.stdout
+    assert "example: kapture_r2d2_pairs" in result.stdout

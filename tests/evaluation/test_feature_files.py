@@ -1,0 +1,138 @@
+"""Features of other tools are read from the files that these write."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.evaluation.feature_files import (
+    feature_path,
+    read_feature_file,
+    read_h5_features,
+)
+from r2d2_kapture.io.hdf5 import write_h5
+from r2d2_kapture.io.mat import write_mat
+from r2d2_kapture.io.npz import write_npz
+from r2d2_kapture.types import LocalFeatures
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "1.ppm"
+    Image.new("RGB", (40, 30)).save(path)
+    return path
+
+
+@pytest.fixture
+def features() -> LocalFeatures:
+    rng = np.random.default_rng(0)
+    descriptors = rng.standard_normal((7, 8)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return LocalFeatures(
+        keypoints=rng.uniform(0, 30, (7, 2)).astype(np.float32),
+        scales=np.full(7, 32, np.float32),
+        scores=np.linspace(1, 0.5, 7, dtype=np.float32),
+        descriptors=descriptors,
+        image_size=(40, 30),
+    )
+
+
+def assert_same(first: LocalFeatures, second: LocalFeatures) -> None:
+    assert first.image_size == second.image_size
+    for field in ("keypoints", "scales", "scores", "descriptors"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
+
+
+@pytest.mark.parametrize("suffix", ["r2d2", ".d2-net", "r2d2.mat"])
+@pytest.mark.parametrize("write", [write_npz, write_mat])
+def test_the_content_tells_the_format(
+    image: Path, features: LocalFeatures, suffix: str, write: object
+) -> None:
+    path = feature_path(image, suffix)
+    assert path.name == f"1.ppm.{suffix.lstrip('.')}"
+    write(path, features)  # type: ignore[operator]
+    assert_same(read_feature_file(path, image), features)
+
+
+@pytest.mark.parametrize("matlab", [False, True])
+def test_files_of_d2_net_take_the_size_of_the_image(
+    image: Path, features: LocalFeatures, matlab: bool
+) -> None:
+    path = feature_path(image, "d2-net")
+    fields = {
+        "keypoints": features.keypoints_with_scale,
+        "scores": features.scores,
+        "descriptors": features.descriptors,
+    }
+    with path.open("wb") as file:
+        if matlab:
+            savemat(file, fields)
+        else:
+            np.savez(file, **fields)
+    assert_same(read_feature_file(path, image), features)
+
+
+def test_worst_first_files_come_back_best_first(
+    image: Path, features: LocalFeatures
+) -> None:
+    path = feature_path(image, "r2d2")
+    reverse = {
+        field: getattr(features, field)[::-1]
+        for field in ("keypoints", "scales", "scores", "descriptors")
+    }
+    write_npz(path, dataclasses.replace(features, **reverse))
+    assert_same(read_feature_file(path, image), features)
+
+
+def test_descriptors_are_scaled_to_unit_norm(
+    image: Path, features: LocalFeatures
+) -> None:
+    path = feature_path(image, "sift")
+    long = 3 * features.descriptors
+    long[2] = 0
+    write_npz(path, dataclasses.replace(features, descriptors=long))
+    norms = np.linalg.norm(read_feature_file(path, image).descriptors, axis=1)
+    np.testing.assert_allclose(norms, [1, 1, 0, 1, 1, 1, 1], atol=1e-6)
+
+
+def test_features_of_one_hdf5_file(tmp_path: Path, features: LocalFeatures) -> None:
+    path = tmp_path / "features.h5"
+    write_h5(path, [("v_wall/1.ppm", features)])
+    assert_same(read_h5_features(path, "v_wall/1.ppm"), features)
+    with pytest.raises(FeatureFormatError, match="v_wall/2.ppm"):
+        read_h5_features(path, "v_wall/2.ppm")
+
+
+def test_half_precision_descriptors_of_hloc(
+    tmp_path: Path, features: LocalFeatures
+) -> None:
+    path = tmp_path / "features.h5"
+    write_h5(path, [("1.ppm", features)], half=True)
+    with h5py.File(path) as file:
+        assert file["1.ppm/descriptors"].dtype == np.float16
+    read = read_h5_features(path, "1.ppm").descriptors
+    np.testing.assert_allclose(read, features.descriptors, atol=1e-3)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 broken", b"text"])
+def test_unreadable_files_are_named(image: Path, content: bytes | None) -> None:
+    path = feature_path(image, "d2-net")
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(FeatureFormatError, match="1.ppm.d2-net"):
+        read_feature_file(path, image)
+
+
+def test_a_missing_field_is_named(image: Path, features: LocalFeatures) -> None:
+    path = feature_path(image, "d2-net")
+    with path.open("wb") as file:
+        np.savez(file, keypoints=features.keypoints_with_scale)
+    with pytest.raises(FeatureFormatError, match="descriptors, scores"):
+        read_feature_file(path, image)

@@ -1,0 +1,56 @@
+"""Homographies estimated from matches whose error is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.evaluation.homography_accuracy import corner_error
+from r2d2_kapture.evaluation.projection import project
+from tests.evaluation.planes import H_2_FROM_1
+
+OPTIONS = {"image_size1": (640, 480), "max_error": 3.0, "seed": 0}
+
+
+@pytest.fixture
+def points() -> np.ndarray:
+    return np.random.default_rng(0).uniform(0, 480, (200, 2))
+
+
+def test_exact_matches_give_the_true_homography(points: np.ndarray) -> None:
+    matched = project(points, H_2_FROM_1)
+    assert corner_error(points, matched, H_2_FROM_1, **OPTIONS) < 1e-6
+
+
+def test_a_common_offset_is_the_error_of_every_corner(points: np.ndarray) -> None:
+    matched = project(points, H_2_FROM_1) + [3.0, -4.0]
+    error = corner_error(points, matched, H_2_FROM_1, **OPTIONS)
+    assert error == pytest.approx(5.0, abs=1e-6)
+
+
+def test_the_corners_are_the_centres_of_the_corner_pixels() -> None:
+    points = np.random.default_rng(1).uniform(0, 480, (50, 2))
+    # x doubled: corners at x = 0 stay, those at x = 639 move by 639
+    doubled = np.diag([2.0, 1.0, 1.0])
+    error = corner_error(points, points, doubled, **OPTIONS)
+    assert error == pytest.approx(639 / 2, abs=1e-6)
+
+
+def test_outliers_are_left_out(points: np.ndarray) -> None:
+    rng = np.random.default_rng(2)
+    matched = project(points, H_2_FROM_1)
+    matched[::2] = rng.uniform(0, 480, (100, 2))
+    assert corner_error(points, matched, H_2_FROM_1, **OPTIONS) < 1e-3
+
+
+def test_the_same_seed_gives_the_same_error(points: np.ndarray) -> None:
+    rng = np.random.default_rng(3)
+    matched = project(points, H_2_FROM_1) + rng.normal(0, 2, points.shape)
+    errors = {corner_error(points, matched, H_2_FROM_1, **OPTIONS) for _ in range(3)}
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_too_few_matches_are_a_failure(points: np.ndarray, count: int) -> None:
+    few = points[:count]
+    assert corner_error(few, few, np.eye(3), **OPTIONS) == np.inf

@@ -1,0 +1,151 @@
+"""Cameras and poses as files give them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.evaluation.posed_images import (
+    pairs_with_baseline,
+    read_ground_truth,
+    read_posed_dataset,
+)
+from r2d2_kapture.synthetic.dataset import write_room_dataset
+from tests.evaluation.scenes import posed_image
+
+ENTRY: dict[str, Any] = {
+    "name": "images/a.png",
+    "K": [[50.0, 0, 31.5], [0, 55.0, 23.5], [0, 0, 1]],
+    "dist": [],
+    "R": [[0.0, -1, 0], [1, 0, 0], [0, 0, 1]],
+    "t": [1.0, 2, 3],
+}
+
+
+def write_gt(folder: Path, *changes: dict[str, Any]) -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48)).save(folder / "images" / "a.png")
+    entries = [{**ENTRY, **change} for change in changes]
+    path = folder / "gt.json"
+    path.write_text(json.dumps({"images": entries}), encoding="utf-8")
+    return path
+
+
+def test_camera_and_pose(tmp_path: Path) -> None:
+    (image,) = read_ground_truth(write_gt(tmp_path, {}))
+    assert (image.name, image.path) == ("images/a.png", tmp_path / "images" / "a.png")
+    assert (image.camera.width, image.camera.height) == (64, 48)
+    # x_cam = R x_world + t
+    np.testing.assert_allclose(image.cam_from_world * np.array([1.0, 0, 0]), [1, 3, 3])
+    np.testing.assert_allclose(image.center, [-2, 1, -3])
+
+
+@pytest.mark.parametrize(
+    ("cx", "origin", "expected"),
+    [
+        (31.5, "auto", 32.0),
+        (32.0, "auto", 32.0),
+        (30.0, "auto", 30.5),
+        (30.0, "corner", 30.0),
+        (30.0, "center", 30.5),
+    ],
+)
+def test_principal_points_are_put_in_the_origin_of_colmap(
+    tmp_path: Path, cx: float, origin: Any, expected: float
+) -> None:
+    cy = 24.0 if cx == 32.0 else 23.5
+    K = [[50.0, 0, cx], [0, 55.0, cy], [0, 0, 1]]
+    (image,) = read_ground_truth(write_gt(tmp_path, {"K": K}), origin)
+    assert image.camera.principal_point_x == expected
+
+
+@pytest.mark.parametrize(
+    ("dist", "model", "params"),
+    [
+        ([], "PINHOLE", []),
+        ([0.1, 0.2, 0.3, 0.4], "OPENCV", [0.1, 0.2, 0.3, 0.4]),
+        (
+            [0.1, 0.2, 0.3, 0.4, 0.5],
+            "FULL_OPENCV",
+            [0.1, 0.2, 0.3, 0.4, 0.5, 0, 0, 0],
+        ),
+    ],
+)
+def test_distortion(
+    tmp_path: Path, dist: list[float], model: str, params: list[float]
+) -> None:
+    (image,) = read_ground_truth(write_gt(tmp_path, {"dist": dist}))
+    assert image.camera.model_name == model
+    assert image.camera.params.tolist() == [50, 55, 32, 24, *params]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"K": [[50, 1, 3], [0, 5, 3], [0, 0, 1]]},
+        {"K": [1, 2]},
+        {"dist": [1]},
+        {"R": [[2, 0, 0], [0, 1, 0], [0, 0, 1]]},
+        {"R": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]},
+        {"t": [1, 2]},
+        {"t": None},
+    ],
+)
+def test_a_broken_entry_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    with pytest.raises(DatasetError, match="images/a.png"):
+        read_ground_truth(write_gt(tmp_path, change))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"images": [{"K": 1}]}', '{"images": 3}'])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "gt.json"
+    with pytest.raises(DatasetError, match="gt.json"):
+        read_ground_truth(path)
+    path.write_text(text)
+    with pytest.raises(DatasetError, match="gt.json"):
+        read_ground_truth(path)
+
+
+def test_names_stay_inside_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="leaves"):
+        read_ground_truth(write_gt(tmp_path, {"name": "../a.png"}))
+
+
+def test_images_of_a_kapture_dataset(tmp_path: Path) -> None:
+    dataset = write_room_dataset(
+        tmp_path, mapping_images=3, query_images=1, image_size=(64, 48)
+    )
+    images = read_posed_dataset(dataset.mapping)
+    assert [image.name for image in images] == [
+        f"mapping/{number:04d}.jpg" for number in range(3)
+    ]
+    assert all(image.path.is_file() for image in images)
+    # ((W - 1) / 2, (H - 1) / 2) from pixel centres is the middle, in COLMAP's origin
+    assert images[0].camera.principal_point_x == 32
+    assert len(pairs_with_baseline(images)) == 3
+
+
+def test_cameras_at_one_place_are_no_pair() -> None:
+    first = posed_image("a")
+    turned = posed_image("b", rotation_vector=(0, 0.2, 0))
+    moved = posed_image("c", translation=(1, 0, 0))
+    pairs = pairs_with_baseline([first, turned, moved])
+    assert [(a.name, b.name) for a, b in pairs] == [("a", "c"), ("b", "c")]
+    assert pairs_with_baseline([first, turned]) == []
+    assert pairs_with_baseline([]) == []
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("scene", "count"), [("lund_door", 12), ("imc_reichstag", 10), ("tum_fr2_desk", 20)]
+)
+def test_real_ground_truth_is_read(shared: Path, scene: str, count: int) -> None:
+    images = read_ground_truth(shared / "data" / "multiview" / scene / "gt.json")
+    assert len(images) == count
+    assert len(pairs_with_baseline(images)) == count * (count - 1) / 2

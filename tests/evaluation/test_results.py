@@ -1,0 +1,117 @@
+"""Results on disk come back as they were."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.evaluation.homography import MatchedPair, evaluate_sequence
+from r2d2_kapture.evaluation.results import (
+    HomographyResults,
+    load_results,
+    load_sequence,
+    save_results,
+    save_sequence,
+)
+from r2d2_kapture.evaluation.sequences import HomographySequence
+from tests.evaluation.planes import H_2_FROM_1, displaced_pair, features_at
+
+
+@pytest.fixture
+def pairs() -> list[MatchedPair]:
+    """Three pairs, of ten matches, of none, and of ten again."""
+    first, second, _ = displaced_pair(np.random.default_rng(0))
+    empty = features_at(np.empty((0, 2)), np.empty((0, 16)))
+    features = dict(zip(map(Path, "1234"), (first, second, empty, second)))
+    sequence = HomographySequence(
+        name="a/v_à côté",
+        images=tuple(features),
+        homographies=(H_2_FROM_1, np.eye(3), np.eye(3)),
+    )
+    return evaluate_sequence(sequence, features.__getitem__)
+
+
+@pytest.fixture
+def results(pairs: list[MatchedPair]) -> HomographyResults:
+    return HomographyResults(
+        label="model, top_k=5", manifest="{}", thresholds=(1.0, 2.0), pairs=tuple(pairs)
+    )
+
+
+def assert_equal(first: object, second: object, names: set[str]) -> None:
+    for name in names:
+        one, other = getattr(first, name), getattr(second, name)
+        assert type(one) is type(other)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_results_come_back(results: HomographyResults, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "r.npz"
+    save_results(path, results)
+    loaded = load_results(path)
+    assert (loaded.label, loaded.thresholds) == (results.label, results.thresholds)
+    names = {f.name for f in dataclasses.fields(loaded.pairs[0])}
+    for one, other in zip(results.pairs, loaded.pairs, strict=True):
+        assert_equal(one, other, names)
+    assert loaded.pairs[1].corner_error == np.inf
+
+
+def test_the_same_results_are_the_same_bytes(
+    results: HomographyResults, tmp_path: Path
+) -> None:
+    for name in ("a.npz", "b.npz"):
+        save_results(tmp_path / name, results)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_a_sequence_comes_back_with_its_matches(
+    pairs: list[MatchedPair], tmp_path: Path
+) -> None:
+    path = tmp_path / "v.npz"
+    save_sequence(path, pairs, "abc")
+    loaded = load_sequence(path, "abc")
+    assert loaded is not None
+    assert [len(pair.points1) for pair in loaded] == [10, 0, 10]
+    names = {f.name for f in dataclasses.fields(MatchedPair)}
+    for one, other in zip(pairs, loaded, strict=True):
+        assert_equal(one, other, names)
+
+
+def test_a_sequence_of_other_files_or_a_broken_one_is_none(
+    pairs: list[MatchedPair], results: HomographyResults, tmp_path: Path
+) -> None:
+    path = tmp_path / "v.npz"
+    assert load_sequence(path, "abc") is None
+    save_sequence(path, pairs, "abc")
+    assert load_sequence(path, "other") is None
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert load_sequence(path, "abc") is None
+    save_results(path, results)
+    assert load_sequence(path, "abc") is None
+
+
+def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    with pytest.raises(FeatureFormatError, match="x.npz"):
+        load_results(path)
+    path.write_bytes(b"not an archive")
+    with pytest.raises(FeatureFormatError, match="x.npz"):
+        load_results(path)
+    with path.open("wb") as file:
+        np.savez(file, keypoints=np.zeros((3, 2)))
+    with pytest.raises(FeatureFormatError, match="archive of keypoints"):
+        load_results(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(FeatureFormatError, match="single array"):
+        load_results(path)
+
+
+def test_no_pair_is_no_result() -> None:
+    with pytest.raises(FeatureFormatError, match="without an image pair"):
+        HomographyResults(label="m", manifest="{}", thresholds=(1.0,), pairs=())

@@ -1,0 +1,151 @@
+"""Rigs and frames of kapture in a COLMAP database."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import kapture
+import numpy as np
+import pycolmap
+import pytest
+
+from r2d2_kapture.errors import DatasetError
+from tests.colmap_scene import Scene, known_pose_model, pose, triangulate, verify
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def test_dataset_without_rigs_fits_trivial_rigs_of_pycolmap(
+    tmp_path: Path, scene: Scene
+) -> None:
+    path = tmp_path / "a.db"
+    scene.dataset.rigs = None
+    summary = scene.write(path)
+    assert (summary.rigs, summary.frames) == (3, 12)
+    verify(path)
+    model = pycolmap.Reconstruction()
+    with pycolmap.Database.open(str(path)) as database:
+        for camera in database.read_all_cameras():
+            model.add_camera_with_trivial_rig(camera)
+        for stored in database.read_all_images():
+            image = pycolmap.Image(
+                name=stored.name, camera_id=stored.camera_id, image_id=stored.image_id
+            )
+            true = scene.poses[stored.name]
+            w, x, y, z = true.r_raw
+            model.add_image_with_trivial_frame(
+                image,
+                pycolmap.Rigid3d(
+                    pycolmap.Rotation3d(np.array([x, y, z, w])), np.array(true.t_raw)
+                ),
+            )
+    model = triangulate(path, model, tmp_path / "model")
+    assert model.num_points3D() == 120
+
+
+def test_frame_may_lack_the_reference_camera(tmp_path: Path, scene: Scene) -> None:
+    path = tmp_path / "a.db"
+    lost = scene.dataset.records_camera[2].pop("left")
+    scene.names.remove(lost)
+    assert scene.write(path).frames == 8
+    verify(path)
+    model = known_pose_model(path, scene.poses.__getitem__)
+    model = triangulate(path, model, tmp_path / "model")
+    assert model.num_reg_images() == 11
+    assert model.num_points3D() == 120
+
+
+def test_nested_rig_is_flattened(tmp_path: Path, scene: Scene) -> None:
+    mounted = kapture.Rigs()
+    mounted["car", "rig"] = pose(0.3, [1, 2, 3])
+    mounted["car", "lidar"] = pose(0, [0, 0, 0])
+    for sensor_id in ("left", "right"):
+        mounted["rig", sensor_id] = scene.dataset.rigs["rig", sensor_id]
+    scene.write(tmp_path / "flat.db")
+    scene.dataset.rigs = mounted
+    assert scene.write(tmp_path / "nested.db").rigs == 2
+    rigs = []
+    for name in ("flat.db", "nested.db"):
+        with pycolmap.Database.open(str(tmp_path / name)) as database:
+            rigs.append(database.read_rig(1))
+    right = pycolmap.sensor_t(pycolmap.SensorType.CAMERA, 2)
+    np.testing.assert_allclose(
+        rigs[0].sensor_from_rig(right).matrix(),
+        rigs[1].sensor_from_rig(right).matrix(),
+        atol=1e-12,
+    )
+
+
+def test_rig_sensors_that_the_dataset_lacks_are_left_out(
+    tmp_path: Path, scene: Scene
+) -> None:
+    scene.dataset.rigs["rig", "absent"] = pose(0, [9, 9, 9])
+    scene.dataset.rigs["other", "absent"] = pose(0, [9, 9, 9])
+    assert scene.write(tmp_path / "a.db").rigs == 2
+
+
+@pytest.mark.parametrize(
+    "rig_id, device_id, device_pose, message",
+    [
+        ("second", "left", pose(0, [0, 0, 0]), "'left': found in rigs"),
+        ("rig", "rig", pose(0, [0, 0, 0]), "inside itself"),
+        ("rig", "walker", kapture.PoseTransform(r=None, t=None), "incomplete"),
+    ],
+)
+def test_rigs_that_colmap_cannot_hold_are_refused(
+    tmp_path: Path,
+    scene: Scene,
+    rig_id: str,
+    device_id: str,
+    device_pose: kapture.PoseTransform,
+    message: str,
+) -> None:
+    scene.dataset.rigs[rig_id, device_id] = device_pose
+    with pytest.raises(DatasetError, match=message):
+        scene.write(tmp_path / "a.db")
+    assert os.listdir(tmp_path) == []
+
+
+def test_camera_twice_in_one_rig_is_refused(tmp_path: Path, scene: Scene) -> None:
+    scene.dataset.rigs["pair", "left"] = pose(0, [0, 0, 0])
+    scene.dataset.rigs["rig", "pair"] = pose(0, [0, 0, 0])
+    with pytest.raises(DatasetError, match="'left' twice"):
+        scene.write(tmp_path / "a.db")
+
+
+def test_image_recorded_twice_is_refused(tmp_path: Path, scene: Scene) -> None:
+    scene.dataset.records_camera[77, "walker"] = scene.names[0]
+    with pytest.raises(DatasetError, match="expected one record"):
+        scene.write(tmp_path / "a.db")
+
+
+def test_image_of_an_unknown_camera_is_refused(tmp_path: Path, scene: Scene) -> None:
+    scene.dataset.records_camera[77, "nobody"] = "n.jpg"
+    with pytest.raises(DatasetError, match="'nobody'"):
+        scene.write(tmp_path / "a.db")
+
+
+def test_rig_is_verified_and_triangulated(tmp_path: Path, scene: Scene) -> None:
+    path = tmp_path / "a.db"
+    scene.write(path)
+    verify(path)
+    with pycolmap.Database.open(str(path)) as database:
+        assert database.num_inlier_matches() > 0.95 * 66 * 120
+        frames = database.read_all_frames()
+    assert sorted(len(list(frame.data_ids)) for frame in frames) == [1] * 4 + [2] * 4
+    model = known_pose_model(path, scene.poses.__getitem__)
+    for image in model.images.values():  # poses that only the rigs give are true
+        true = scene.poses[image.name]
+        np.testing.assert_allclose(
+            image.cam_from_world().translation, true.t_raw, atol=1e-9
+        )
+    model = triangulate(path, model, tmp_path / "model")
+    assert model.num_points3D() == 120
+    assert model.compute_mean_reprojection_error() < 1e-3
+    found = np.array([point.xyz for point in model.points3D.values()])
+    distances = np.linalg.norm(found[:, None] - scene.points[None], axis=2)
+    assert distances.min(axis=1).max() < 1e-3

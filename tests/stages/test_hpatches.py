@@ -1,0 +1,305 @@
+"""Evaluation on sequences: resumable, and the same for any number of workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.config.extract import (
+    EngineConfig,
+    ExtractConfig,
+    PyramidConfig,
+    SelectionConfig,
+)
+from r2d2_kapture.config.hpatches import HomographyConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
+from r2d2_kapture.evaluation.feature_files import feature_path
+from r2d2_kapture.evaluation.results import load_results
+from r2d2_kapture.io.hdf5 import write_h5
+from r2d2_kapture.io.images import read_rgb
+from r2d2_kapture.io.npz import write_npz
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import hpatches, hpatches_tables
+from r2d2_kapture.stages.feature_sources import (
+    ExtractedFeatures,
+    FeatureSource,
+    features_beside_images,
+    features_in_h5,
+)
+from r2d2_kapture.types import Report
+from tests.stages.sequences_on_disk import write_crops
+
+QUIET = RunOptions(progress=False)
+CONFIG = HomographyConfig(worst_pairs=0)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("v_à b", "sub/i_lamp", "v_talent", "other")):
+        write_crops(tmp_path / "root" / name, seed)
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def source(checkpoint_path: Path) -> ExtractedFeatures:
+    return ExtractedFeatures(
+        label="tiny one",
+        config=ExtractConfig(
+            pyramid=PyramidConfig(min_size=64),
+            selection=SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=60),
+            engine=EngineConfig(gpu=-1, precision="fp32"),
+        ),
+        checkpoint=load_checkpoint(str(checkpoint_path)),
+    )
+
+
+def run(
+    root: Path,
+    output: Path,
+    *sources: FeatureSource,
+    options: RunOptions = QUIET,
+    config: HomographyConfig = CONFIG,
+) -> Report:
+    return hpatches.run(
+        config, root=root, output=output, sources=sources, options=options
+    )
+
+
+def times(output: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in output.rglob("results/**/*.npz")}
+
+
+def test_shifted_crops_match_where_they_should(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    report = run(root, tmp_path / "out", source, config=HomographyConfig(worst_pairs=1))
+    assert (report.done, report.skipped, report.failed) == (3, 0, ())
+    assert report.outputs == (tmp_path / "out" / "tiny_one.npz",)
+    results = load_results(report.outputs[0])
+    names = [(pair.sequence, pair.kind, pair.image) for pair in results.pairs]
+    assert names == [
+        ("other", "other", 2),
+        ("other", "other", 3),
+        ("sub/i_lamp", "illumination", 2),
+        ("sub/i_lamp", "illumination", 3),
+        ("v_à b", "viewpoint", 2),
+        ("v_à b", "viewpoint", 3),
+    ]
+    # a shift by whole pixels is no change to the network, but for the borders
+    assert min(pair.mma[0] for pair in results.pairs) > 0.5
+    manifest = json.loads(results.manifest)
+    assert manifest["settings"]["seed"] == 0
+    assert manifest["settings"]["top_k"] == 60
+    assert len(manifest["model"]["sha256"]) == 64
+    assert "pycolmap" in manifest["versions"]
+    assert (tmp_path / "out" / "tiny_one" / "worst_1.png").is_file()
+    saved = json.loads((tmp_path / "out" / "hpatches_report.json").read_text())
+    assert (saved["done"], saved["sequences"]) == (3, 3)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same_bytes(
+    root: Path, tmp_path: Path, source: ExtractedFeatures, workers: int
+) -> None:
+    options = dataclasses.replace(QUIET, workers=workers)
+    run(root, tmp_path / "a", source)
+    run(root, tmp_path / "b", source, options=options)
+    first = (tmp_path / "a" / "tiny_one.npz").read_bytes()
+    assert (tmp_path / "b" / "tiny_one.npz").read_bytes() == first
+
+
+def test_all_sequences_on_request(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    config = HomographyConfig(all_sequences=True, worst_pairs=0)
+    report = run(root, tmp_path / "out", source, config=config)
+    assert (report.done, report.details["left_out"]) == (4, "none")
+    report = run(root, tmp_path / "out", source)
+    assert (report.skipped, report.details["left_out"]) == (3, "v_talent")
+
+
+def test_finished_sequences_are_not_done_again(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    output = tmp_path / "out"
+    run(root, output, source)
+    before = times(output)
+    content = (output / "tiny_one.npz").read_bytes()
+    lost = output / "tiny_one" / "results" / "other.npz"
+    lost.unlink()
+    broken = output / "tiny_one" / "results" / "v_à b.npz"
+    broken.write_bytes(b"broken off")
+    report = run(root, output, source)
+    assert (report.done, report.skipped) == (2, 1)
+    after = times(output)
+    assert [p for p in before if before[p] == after[p]] == [
+        output / "tiny_one" / "results" / "sub" / "i_lamp.npz"
+    ]
+    assert (output / "tiny_one.npz").read_bytes() == content
+
+
+def test_a_changed_image_is_evaluated_again(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    run(root, tmp_path / "out", source)
+    (root / "other" / "2.png").write_bytes((root / "v_à b" / "1.png").read_bytes())
+    report = run(root, tmp_path / "out", source)
+    assert (report.done, report.skipped) == (1, 2)
+
+
+def test_interruption_keeps_what_is_finished(
+    root: Path,
+    tmp_path: Path,
+    source: ExtractedFeatures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = []
+
+    def interrupted(sequence: object, *args: object, **kwargs: object) -> object:
+        measured.append(sequence)
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        return evaluate(sequence, *args, **kwargs)  # type: ignore[arg-type]
+
+    evaluate = hpatches.evaluate_sequence
+    monkeypatch.setattr(hpatches, "evaluate_sequence", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(root, tmp_path / "out", source)
+    monkeypatch.undo()
+    report = run(root, tmp_path / "out", source)
+    assert report.skipped >= 1
+    assert report.done + report.skipped == 3
+    run(root, tmp_path / "clean", source)
+    clean = (tmp_path / "clean" / "tiny_one.npz").read_bytes()
+    assert (tmp_path / "out" / "tiny_one.npz").read_bytes() == clean
+
+
+def test_other_settings_are_refused_unless_forced(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    output = tmp_path / "out"
+    run(root, output, source)
+    fewer = dataclasses.replace(
+        source,
+        config=dataclasses.replace(
+            source.config,
+            selection=dataclasses.replace(source.config.selection, top_k=20),
+        ),
+    )
+    with pytest.raises(OutputError, match="top_k: 60, not 20"):
+        run(root, output, fewer)
+    with pytest.raises(OutputError, match="seed: 0, not 5"):
+        run(root, output, source, config=HomographyConfig(seed=5))
+    forced = run(root, output, fewer, options=dataclasses.replace(QUIET, force=True))
+    assert (forced.done, forced.skipped) == (3, 0)
+    assert run(root, output, fewer).skipped == 3
+
+
+def test_files_of_others_are_not_overwritten(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    (tmp_path / "out" / "tiny_one").mkdir(parents=True)
+    (tmp_path / "out" / "tiny_one" / "thesis.txt").touch()
+    with pytest.raises(OutputError, match="no results"):
+        run(root, tmp_path / "out", source)
+
+
+def test_broken_sequences_are_reported_and_the_others_go_on(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    (root / "other" / "H_1_3").unlink()
+    (root / "sub" / "i_lamp" / "2.png").write_bytes(b"no image")
+    report = run(root, tmp_path / "out", source)
+    assert report.done == 1
+    assert [failure.name for failure in report.failed] == ["other", "sub/i_lamp"]
+    assert "missing H_1_3" in report.failed[0].reason
+    assert "2.png" in report.failed[1].reason
+    results = load_results(report.outputs[0])
+    assert {pair.sequence for pair in results.pairs} == {"v_à b"}
+
+
+def test_strict_stops_at_the_first_failure(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    (root / "other" / "1.png").write_bytes(b"no image")
+    strict = dataclasses.replace(QUIET, strict=True)
+    report = run(root, tmp_path / "out", source, options=strict)
+    assert (report.done, len(report.failed)) == (0, 1)
+
+
+def test_stored_features_give_the_numbers_of_extracted_ones(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    images = [path for path in sorted(root.rglob("*.png"))]
+    features = {
+        image: source._engine.extract_batch([read_rgb(image)])[0] for image in images
+    }
+    for image, item in features.items():
+        write_npz(feature_path(image, "r2d2"), item)
+    h5 = tmp_path / "f.h5"
+    write_h5(h5, [(i.relative_to(root).as_posix(), f) for i, f in features.items()])
+    report = run(
+        root,
+        tmp_path / "out",
+        source,
+        features_beside_images(".r2d2", "beside"),
+        features_in_h5(h5, root),
+    )
+    assert (report.done, report.failed) == (9, ())
+    extracted, beside, in_h5 = (load_results(path) for path in report.outputs)
+    assert (beside.label, in_h5.label) == ("beside", "f")
+    for results in (beside, in_h5):
+        for ours, theirs in zip(extracted.pairs, results.pairs, strict=True):
+            np.testing.assert_array_equal(ours.mma, theirs.mma)
+            assert ours.corner_error == theirs.corner_error
+
+
+def test_missing_feature_files_are_reported(root: Path, tmp_path: Path) -> None:
+    report = run(root, tmp_path / "out", features_beside_images("d2-net"))
+    assert (report.done, len(report.failed), report.outputs) == (0, 3, ())
+    assert "1.png.d2-net" in report.failed[0].reason
+
+
+def test_two_sources_of_one_label_are_refused(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    with pytest.raises(ConfigError, match="tiny one, tiny one"):
+        run(root, tmp_path / "out", source, source)
+
+
+def test_no_sequences_is_an_error(tmp_path: Path, source: ExtractedFeatures) -> None:
+    (tmp_path / "root").mkdir()
+    with pytest.raises(DatasetError, match="found no sequence"):
+        run(tmp_path / "root", tmp_path / "out", source)
+
+
+def test_tables_hold_every_run_and_sequence(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    report = run(root, tmp_path / "out", source)
+    runs = hpatches_tables.read_results(report.outputs)
+    markdown, csv, as_json = hpatches_tables.write_tables(tmp_path / "tables", runs)
+    table = hpatches_tables.summary_table(runs)
+    assert table in markdown.read_text(encoding="utf-8")
+    accuracy, geometry = (part.splitlines() for part in table.split("\n\n"))
+    for lines, title in ((accuracy, "MMA@3"), (geometry, "rep@3")):
+        assert title in lines[0]
+        assert [line.split()[1] for line in lines[2:]] == [
+            "overall",
+            "illumination",
+            "viewpoint",
+            "other",
+        ]
+    assert "v_à b" in markdown.read_text(encoding="utf-8")
+    assert len(csv.read_text(encoding="utf-8").splitlines()) == 1 + 4 + 3
+    (content,) = json.loads(as_json.read_text(encoding="utf-8"))
+    assert content["manifest"]["settings"]["seed"] == 0
+    mean = np.mean([pair.mma[2] for pair in load_results(report.outputs[0]).pairs])
+    assert content["groups"]["overall"]["MMA@3"] == pytest.approx(mean)
+    with pytest.raises(ConfigError, match="no results"):
+        hpatches_tables.read_results([])

@@ -1,0 +1,634 @@
+"""Mapping: exact scenes come back, and what cannot be mapped is said in a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import kapture
+import kapture.io.csv as kcsv
+import kapture.io.features as kfeatures
+import numpy as np
+import pycolmap
+import pytest
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    OutputError,
+    ReconstructionError,
+)
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.trajectories import read_camera_poses
+from r2d2_kapture.stages import map, verify
+from r2d2_kapture.types import Report
+from tests.colmap_scene import (
+    CENTER_PP,
+    CORNER_PP,
+    FOCAL,
+    HEIGHT,
+    WIDTH,
+    Scene,
+    pinhole,
+    pose,
+    write_rows,
+)
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+QUIET = RunOptions(progress=False)
+TYPE = "r2d2"
+TRIANGULATED_BY_TWO = MapConfig(method="triangulate", two_view_tracks=True)
+
+
+def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> Path:
+    """The scene as a dataset in ``root/mapping`` and a database ``root/map.db``."""
+    mapping = scene.write_kapture(root / "mapping")
+    verify.run(
+        config,
+        mapping=mapping,
+        features=[mapping],
+        matches=[mapping],
+        pairs=None,
+        database=root / "map.db",
+        output=root / "verified",
+        options=QUIET,
+    )
+    return root
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prepare(tmp_path_factory.mktemp("scene"), Scene())
+
+
+@pytest.fixture
+def root(tmp_path: Path, prepared: Path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "scene"))
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return Scene()
+
+
+def run(root: Path, config: MapConfig = MapConfig(), **changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "mapping": root / "mapping",
+        "database": root / "map.db",
+        "output": root / "map",
+        "options": QUIET,
+    }
+    return map.run(config, **(settings | changes))
+
+
+def remove_poses(root: Path) -> None:
+    (root / "mapping" / "sensors" / "trajectories.txt").unlink()
+
+
+def model_of(root: Path) -> pycolmap.Reconstruction:
+    return pycolmap.Reconstruction(str(root / "map" / "sparse"))
+
+
+def load_map(root: Path) -> kapture.Kapture:
+    return kcsv.kapture_from_dir(str(root / "map" / "kapture"))
+
+
+def assert_poses(root: Path, scene: Scene, names: list[str]) -> None:
+    """The poses of both outputs are those of the scene to 1e-9."""
+    by_kapture = read_camera_poses(open_dataset(root / "map" / "kapture"))
+    assert sorted(by_kapture.cam_from_world) == sorted(names)
+    by_colmap = {image.name: image for image in model_of(root).images.values()}
+    for name in names:
+        true = scene.poses[name]
+        matrix = np.column_stack([_rotation(true.r_raw).matrix(), np.array(true.t_raw)])
+        for found in (
+            by_kapture.cam_from_world[name],
+            by_colmap[name].cam_from_world(),
+        ):
+            np.testing.assert_allclose(found.matrix(), matrix, rtol=0, atol=1e-9)
+
+
+def _rotation(wxyz: list[float]) -> pycolmap.Rotation3d:
+    w, x, y, z = wxyz
+    return pycolmap.Rotation3d(np.array([x, y, z, w]))
+
+
+def assert_aligned(root: Path, scene: Scene, tolerance: float) -> None:
+    """Camera centres after a similarity are those of the scene."""
+    model = model_of(root)
+    names = [image.name for image in model.images.values()]
+    true = [np.array(scene.poses[name].inverse().t_raw) for name in names]
+    truth_from_model = pycolmap.align_reconstruction_to_locations(
+        model, names, np.array(true), 3, pycolmap.RANSACOptions(max_error=0.1)
+    )
+    for image in model.images.values():
+        centre = truth_from_model * image.projection_center()
+        expected = np.array(scene.poses[image.name].inverse().t_raw)
+        np.testing.assert_allclose(centre, expected, rtol=0, atol=tolerance)
+
+
+def assert_observations_reproject(root: Path, tolerance: float) -> int:
+    """Points land on the kapture keypoints that see them, by kapture's numbers only.
+
+    Poses, cameras and keypoints must all count pixels from the same origin.
+    """
+    folder = root / "map" / "kapture"
+    data, poses = load_map(root), read_camera_poses(open_dataset(folder))
+    sensor_of = {name: s for _, s, name in kapture.flatten(data.records_camera)}
+    count = 0
+    for point, keypoints_type in data.observations.key_pairs():
+        config = data.keypoints[keypoints_type]
+        for name, index in data.observations[point, keypoints_type]:
+            path = kfeatures.get_keypoints_fullpath(keypoints_type, str(folder), name)
+            rows = kfeatures.image_keypoints_from_file(path, config.dtype, config.dsize)
+            sensor = data.sensors[sensor_of[name]]
+            _, _, *params = sensor.camera_params
+            camera = pycolmap.Camera(
+                model=sensor.camera_type.name, width=WIDTH, height=HEIGHT, params=params
+            )
+            ray = poses.cam_from_world[name] * data.points3d[point, :3]
+            np.testing.assert_allclose(
+                camera.img_from_cam(ray), rows[index, :2], rtol=0, atol=tolerance
+            )
+            count += 1
+    return count
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != map.REPORT_NAME
+    }
+
+
+def test_known_poses_stay_and_the_points_are_found(root: Path, scene: Scene) -> None:
+    report = run(root)
+    details = report.details
+    assert details["method"] == "triangulate"
+    assert (details["registered_images"], details["points"]) == (12, 120)
+    assert details["observations"] == 12 * 120
+    assert details["mean_track_length"] == 12
+    assert details["mean_reprojection_error"] < 1e-3
+    assert_poses(root, scene, scene.names)
+    found = np.array([point.xyz for point in model_of(root).points3D.values()])
+    distances = np.linalg.norm(found[:, None] - scene.points[None], axis=2)
+    assert distances.min(axis=1).max() < 1e-3
+    assert sorted(os.listdir(root / "map")) == [
+        "kapture",
+        "map.ply",
+        "report.json",
+        "sparse",
+    ]
+    assert b"element vertex 120\n" in (root / "map" / "map.ply").read_bytes()
+
+
+def test_the_map_is_a_kapture_dataset_of_one_pixel_origin(
+    root: Path, scene: Scene
+) -> None:
+    run(root)
+    data = load_map(root)
+    assert len(data.points3d) == 120
+    assert data.keypoints[TYPE].dsize == 3
+    assert assert_observations_reproject(root, 1e-3) == 12 * 120
+    for sensor_id, sensor in data.cameras.items():
+        assert sensor.camera_params == scene.dataset.sensors[sensor_id].camera_params
+    assert data.rigs.key_pairs() == scene.dataset.rigs.key_pairs()
+    for name in scene.names:
+        path = kfeatures.get_keypoints_fullpath(TYPE, str(root / "map/kapture"), name)
+        rows = kfeatures.image_keypoints_from_file(path, np.float32, 3)
+        np.testing.assert_array_equal(rows, scene.keypoints(name))
+
+
+def test_rigs_are_kept_in_the_colmap_model(root: Path) -> None:
+    run(root)
+    model = model_of(root)
+    assert (model.num_rigs(), model.num_frames()) == (2, 8)
+
+
+def test_corner_origin_is_kept(tmp_path: Path) -> None:
+    scene = Scene(times=2)
+    for sensor_id in scene.dataset.sensors:
+        scene.dataset.sensors[sensor_id] = pinhole([320.0, 240.0])
+    prepare(tmp_path, scene)
+    report = run(tmp_path)
+    assert report.details["camera_origin"] == "corner"
+    data = load_map(tmp_path)
+    assert data.sensors["left"].camera_params[-2:] == CORNER_PP
+    assert model_of(tmp_path).cameras[1].principal_point_x == 320
+
+
+def test_origin_is_read_off_the_database(tmp_path: Path) -> None:
+    scene = Scene(times=2)
+    for sensor_id in scene.dataset.sensors:
+        scene.dataset.sensors[sensor_id] = pinhole([310.0, 230.0])
+    prepare(tmp_path, scene, VerifyConfig(camera_origin="corner"))
+    assert run(tmp_path).details["camera_origin"] == "corner"
+
+
+@pytest.mark.parametrize("method", ["incremental", "global"])
+def test_unknown_poses_are_found(root: Path, scene: Scene, method: Any) -> None:
+    remove_poses(root)
+    report = run(root, MapConfig(method="auto" if method == "incremental" else method))
+    assert report.details["method"] == method
+    assert report.details["registered_images"] == 12
+    assert report.details["points"] == 120
+    assert_aligned(root, scene, 2e-3)
+    data = load_map(root)
+    assert {device for _, device in data.trajectories.key_pairs()} == {"rig", "walker"}
+    poses = read_camera_poses(open_dataset(root / "map" / "kapture"))
+    for image in model_of(root).images.values():
+        np.testing.assert_allclose(
+            poses.cam_from_world[image.name].matrix(),
+            image.cam_from_world().matrix(),
+            atol=1e-9,
+        )
+    assert assert_observations_reproject(root, 0.05) == 12 * 120
+
+
+def test_poses_may_be_found_anew(root: Path, scene: Scene) -> None:
+    report = run(root, MapConfig(method="incremental"))
+    assert report.details["method"] == "incremental"
+    assert_aligned(root, scene, 1e-3)
+
+
+def with_focal_length(scene: Scene, focal: float) -> Scene:
+    for sensor_id in scene.dataset.sensors:
+        params = [WIDTH, HEIGHT, focal, focal, *CENTER_PP]
+        scene.dataset.sensors[sensor_id] = kapture.Camera("PINHOLE", params)
+    return scene
+
+
+def test_intrinsics_are_refined_where_poses_are_unknown(tmp_path: Path) -> None:
+    prepare(tmp_path, with_focal_length(Scene(), 1.02 * FOCAL))
+    remove_poses(tmp_path)
+    run(tmp_path)
+    for sensor in load_map(tmp_path).cameras.values():
+        width, height, fx, fy, cx, cy = sensor.camera_params
+        assert (width, height, cx, cy) == (WIDTH, HEIGHT, *CENTER_PP)
+        assert fx == pytest.approx(FOCAL, rel=1e-3)
+        assert fy == pytest.approx(FOCAL, rel=1e-3)
+    assert assert_observations_reproject(tmp_path, 0.05) == 12 * 120
+
+
+def test_intrinsics_stay_where_asked(root: Path, scene: Scene) -> None:
+    remove_poses(root)
+    run(root, MapConfig(refine_intrinsics=False))
+    for sensor_id, sensor in load_map(root).cameras.items():
+        assert sensor.camera_params == scene.dataset.sensors[sensor_id].camera_params
+
+
+def test_known_poses_with_refined_intrinsics(tmp_path: Path) -> None:
+    scene = with_focal_length(Scene(), 1.002 * FOCAL)
+    prepare(tmp_path, scene)
+    run(tmp_path, MapConfig(refine_intrinsics=True))
+    assert_poses(tmp_path, scene, scene.names)
+    for sensor in load_map(tmp_path).cameras.values():
+        assert sensor.camera_params[2] == pytest.approx(FOCAL, rel=1e-4)
+
+
+def test_unknown_cameras_are_written_as_found(tmp_path: Path) -> None:
+    scene = Scene()
+    for sensor_id in scene.dataset.sensors:
+        scene.dataset.sensors[sensor_id] = kapture.Camera(
+            "UNKNOWN_CAMERA", [WIDTH, HEIGHT]
+        )
+    prepare(tmp_path, scene)
+    remove_poses(tmp_path)
+    report = run(tmp_path)
+    assert report.details["registered_images"] == 12
+    for sensor in load_map(tmp_path).cameras.values():
+        assert sensor.camera_type.name == "SIMPLE_RADIAL"
+        focal, cx, cy, _ = sensor.camera_params[2:]
+        assert focal == pytest.approx(FOCAL, rel=0.01)
+        assert [cx, cy] == CENTER_PP
+    assert assert_observations_reproject(tmp_path, 0.1) == 12 * 120
+
+
+def test_rigs_may_be_refined(tmp_path: Path) -> None:
+    scene = Scene()
+    true = scene.dataset.rigs["rig", "right"]
+    off = pose(0.02, [0.01, 0, 0])
+    scene.dataset.rigs["rig", "right"] = kapture.PoseTransform.compose([off, true])
+    scene.dataset.trajectories = None
+    prepare(tmp_path, scene)
+    run(tmp_path, MapConfig(refine_rigs=True))
+    rigs = load_map(tmp_path).rigs
+    angles = []
+    for made in (true, scene.dataset.rigs["rig", "right"], rigs["rig", "right"]):
+        left = scene.dataset.rigs["rig", "left"]
+        right_from_left = kapture.PoseTransform.compose([made, left.inverse()])
+        angles.append(_rotation(right_from_left.r_raw).angle())
+    assert abs(angles[1] - angles[0]) > 0.015
+    assert abs(angles[2] - angles[0]) < 1e-3
+    assert assert_observations_reproject(tmp_path, 0.05) == 12 * 120
+
+
+def test_own_poses_of_cameras_win_over_a_rig_that_contradicts_them(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(times=3)
+    names = {
+        (timestamp, sensor_id): name
+        for timestamp, sensor_id, name in kapture.flatten(scene.dataset.records_camera)
+    }
+    for timestamp in range(3):
+        del scene.dataset.trajectories[timestamp]["rig"]
+        for sensor_id in ("left", "right"):
+            own = scene.poses[names[timestamp, sensor_id]]
+            scene.dataset.trajectories[timestamp, sensor_id] = own
+    scene.dataset.rigs["rig", "right"] = pose(-0.11, [-0.3, 0.1, 0])
+    prepare(tmp_path, scene)
+    assert run(tmp_path).details["points"] == 120
+    assert_poses(tmp_path, scene, scene.names)
+    assert assert_observations_reproject(tmp_path, 1e-3) == 9 * 120
+
+
+def lose_pose(root: Path, device: str, timestamp: int) -> None:
+    path = root / "mapping" / "sensors" / "trajectories.txt"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    start = f"{timestamp}, {device},"
+    kept = [line for line in lines if start not in " ".join(line.split())]
+    assert len(kept) == len(lines) - 1
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def test_partial_poses_need_a_decision(root: Path, scene: Scene) -> None:
+    lose_pose(root, "walker", 1)
+    with pytest.raises(ReconstructionError) as caught:
+        run(root)
+    message = str(caught.value)
+    assert "11 of 12 images have a pose" in message
+    assert "seq é/walker/1 b.jpg" in message
+    assert "--method" in message
+    assert not (root / "map").exists()
+
+    posed = [name for name in scene.names if name != "seq é/walker/1 b.jpg"]
+    report = run(root, MapConfig(method="triangulate"))
+    assert report.details["registered_images"] == 11
+    assert_poses(root, scene, posed)
+    saved = json.loads((root / "map" / "report.json").read_text(encoding="utf-8"))
+    assert saved["not_registered"] == ["seq é/walker/1 b.jpg"]
+    assert assert_observations_reproject(root, 1e-3) == 11 * 120
+
+
+def test_frame_of_a_rig_without_pose_is_left_out(root: Path, scene: Scene) -> None:
+    lose_pose(root, "rig", 2)
+    run(root, MapConfig(method="triangulate"))
+    posed = [n for n in scene.names if "walker" in n or "/2 b" not in n]
+    assert_poses(root, scene, posed)
+
+
+def test_poses_that_are_needed_and_absent(root: Path) -> None:
+    remove_poses(root)
+    with pytest.raises(ReconstructionError, match="0 of 12 images have a pose"):
+        run(root, MapConfig(method="triangulate"))
+    assert not (root / "map").exists()
+
+
+def test_points_that_two_keypoints_see(tmp_path: Path) -> None:
+    scene = Scene(times=1)
+    del scene.dataset.records_camera[0]["walker"]
+    scene.names = [name for name in scene.names if "walker" not in name]
+    prepare(tmp_path, scene)
+    assert run(tmp_path).details["points"] == 120
+    with pytest.raises(ReconstructionError, match="no 3D point"):
+        run(tmp_path, MapConfig(two_view_tracks=False), output=tmp_path / "none")
+
+
+def test_images_that_do_not_connect_make_further_models(
+    tmp_path: Path, scene: Scene
+) -> None:
+    names = sorted(scene.names)
+    apart = set(names[:4])
+    database = tmp_path / "map.db"
+    (tmp_path / "mapping").mkdir()
+    prepare(tmp_path, Scene())
+    remove_poses(tmp_path)
+    with closing(pycolmap.Database.open(str(database))) as opened:
+        ids = {image.image_id: image.name for image in opened.read_all_images()}
+        for one in ids:
+            for other in ids:
+                if one < other and (ids[one] in apart) != (ids[other] in apart):
+                    opened.delete_two_view_geometry(one, other)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("DELETE FROM frames")
+        connection.execute("DELETE FROM frame_data")
+        connection.execute("DELETE FROM rigs")
+        connection.execute("DELETE FROM rig_sensors")
+        connection.commit()
+    report = run(tmp_path, MapConfig(refine_intrinsics=False))
+    assert report.details["registered_images"] == 8
+    assert report.details["images_of_further_models"] == [4]
+    further = pycolmap.Reconstruction(str(tmp_path / "map" / "models" / "1"))
+    assert {image.name for image in further.images.values()} == apart
+    saved = json.loads((tmp_path / "map/report.json").read_text(encoding="utf-8"))
+    assert saved["not_registered"] == sorted(apart)
+
+
+def test_no_verified_pairs(root: Path) -> None:
+    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
+        database.clear_two_view_geometries()
+    with pytest.raises(ReconstructionError, match="no verified pair"):
+        run(root)
+    assert not (root / "map").exists()
+
+
+def test_poses_that_make_no_points(root: Path) -> None:
+    path = root / "mapping" / "sensors" / "trajectories.txt"
+    lines = ["# kapture format: 1.1"]
+    lines += [
+        f"{t}, {d}, 1, 0, 0, 0, 0, 0, 0" for t in range(4) for d in ("rig", "walker")
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(ReconstructionError, match="no 3D point"):
+        run(root)
+    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
+
+
+def test_unknown_poses_that_cannot_be_found(tmp_path: Path) -> None:
+    scene = Scene(times=1)  # one place: no baseline but that of the rig
+    scene.points = scene.points[:16]
+    prepare(tmp_path, scene)
+    remove_poses(tmp_path)
+    with pytest.raises(ReconstructionError, match="no image could be registered"):
+        run(tmp_path, MapConfig(min_matches=17))
+
+
+Damage = Callable[[Path], object]
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda path: path.unlink(), "no such file"),
+        (lambda path: path.write_bytes(b""), "empty file"),
+        (lambda path: path.write_bytes(b"text" * 100), "no SQLite"),
+        (lambda path: os.truncate(path, path.stat().st_size // 2), "half-written"),
+    ],
+)
+def test_unusable_databases(root: Path, damage: Damage, words: str) -> None:
+    damage(root / "map.db")
+    with pytest.raises(DatasetError, match=words):
+        run(root)
+    assert not (root / "map").exists()
+
+
+def test_database_of_another_dataset(root: Path) -> None:
+    records = root / "mapping" / "sensors" / "records_camera.txt"
+    text = records.read_text(encoding="utf-8")
+    records.write_text(text.replace("walker/3 b", "walker/4 b"), encoding="utf-8")
+    with pytest.raises(DatasetError, match="walker/3 b.jpg' is not in"):
+        run(root)
+
+
+def test_database_of_cameras_of_another_size(root: Path) -> None:
+    sensors = root / "mapping" / "sensors" / "sensors.txt"
+    text = sensors.read_text(encoding="utf-8")
+    sensors.write_text(text.replace("640", "1280"), encoding="utf-8")
+    with pytest.raises(DatasetError, match="640 x 480 pixels.*1280 x 480"):
+        run(root)
+
+
+def test_features_that_the_database_was_not_made_of(root: Path, scene: Scene) -> None:
+    name = scene.names[0]
+    file = root / "mapping" / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
+    write_rows(file, scene.keypoints(name)[:-1])
+    with pytest.raises(DatasetError, match="119 keypoints of .* are not the 120"):
+        run(root)
+
+
+def test_without_features_the_database_has_the_keypoints(
+    root: Path, scene: Scene
+) -> None:
+    shutil.rmtree(root / "mapping" / "reconstruction")
+    run(root)
+    data = load_map(root)
+    assert data.keypoints["colmap"].dsize == 2
+    assert assert_observations_reproject(root, 1e-3) == 12 * 120
+
+
+def test_finished_map_is_skipped(root: Path) -> None:
+    first = run(root)
+    inode = (root / "map").stat().st_ino
+    database = (root / "map.db").read_bytes()
+    report = run(root)
+    assert (report.done, report.skipped) == (0, 1)
+    assert report.details == first.details
+    assert (root / "map").stat().st_ino == inode
+    assert (root / "map.db").read_bytes() == database
+
+
+def test_other_settings_are_refused_and_named(root: Path) -> None:
+    run(root)
+    before = outputs(root / "map")
+    with pytest.raises(OutputError, match="min_angle: 1.5, not 3.0.*--force"):
+        run(root, MapConfig(min_angle=3.0))
+    assert outputs(root / "map") == before
+    forced = dataclasses.replace(QUIET, force=True)
+    assert run(root, MapConfig(min_angle=3.0), options=forced).done == 1
+    assert run(root, MapConfig(min_angle=3.0)).skipped == 1
+
+
+def test_stale_map_is_made_again_but_not_of_another_database(root: Path) -> None:
+    run(root)
+    shutil.copy(root / "map.db", root / "other.db")
+    assert run(root, database=root / "other.db").skipped == 1
+    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
+        database.delete_two_view_geometry(1, 2)
+    assert run(root).done == 1
+    assert run(root).skipped == 1
+    with pytest.raises(OutputError, match="other.db"):
+        run(root, database=root / "other.db")
+
+
+def test_folders_of_others_are_never_replaced(root: Path) -> None:
+    (root / "map").mkdir()
+    (root / "map" / "photo.jpg").write_bytes(b"precious")
+    for force in (False, True):
+        with pytest.raises(OutputError, match="other content"):
+            run(root, options=RunOptions(force=force, progress=False))
+    assert os.listdir(root / "map") == ["photo.jpg"]
+
+
+def test_interruption_leaves_what_was_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(map, "write_map_dataset", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(root)
+    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
+    run(root)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.stages import map
+
+def die(*arguments, **settings):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+map.write_map_dataset = die
+root = Path(sys.argv[1])
+map.run(MapConfig(), mapping=root / "mapping", database=root / "map.db",
+        output=root / "map", options=RunOptions(progress=False))
+"""
+
+
+def test_killed_run_ends_as_an_unbroken_one(root: Path) -> None:
+    run(root, output=root / "unbroken")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(root)], cwd=CHECKOUT)
+    assert done.returncode == -signal.SIGKILL
+    assert not (root / "map").exists()
+    run(root)
+    assert outputs(root / "map") == outputs(root / "unbroken")
+    assert not [name for name in os.listdir(root) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("method", ["triangulate", "incremental"])
+def test_same_seed_gives_the_same_bytes(root: Path, method: Any) -> None:
+    for name in ("map", "again"):
+        run(root, MapConfig(method=method), output=root / name)
+    assert outputs(root / "map") == outputs(root / "again")
+
+
+def test_the_log_level_of_colmap_is_as_before(root: Path) -> None:
+    before = pycolmap.logging.minloglevel
+    run(root)
+    assert pycolmap.logging.minloglevel == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "magic"},
+        {"threads": 0},
+        {"seed": -1},
+        {"min_model_size": 1},
+        {"max_reprojection_error": 0.0},
+        {"refine_intrinsics": "perhaps"},
+    ],
+)
+def test_settings_out_of_range(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected|found"):
+        dataclasses.replace(MapConfig(), **changes)

@@ -1,0 +1,163 @@
+"""Evaluation on posed pairs: exact scenes, resumption, failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.config.pair_poses import PairPosesConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.evaluation.feature_files import feature_path
+from r2d2_kapture.evaluation.pair_results import load_run
+from r2d2_kapture.evaluation.posed_images import PosedImage
+from r2d2_kapture.io.npz import write_npz
+from r2d2_kapture.stages import pair_poses, pair_poses_tables
+from r2d2_kapture.stages.feature_sources import features_beside_images
+from r2d2_kapture.types import Report
+from tests.evaluation.planes import features_at
+from tests.evaluation.scenes import DISTORTED, posed_image, seen_by, space_points
+
+QUIET = RunOptions(progress=False)
+CONFIG = PairPosesConfig(worst_pairs=0)
+SOURCE = features_beside_images("r2d2")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[PosedImage]:
+    """Four images of one scene with exact features beside them."""
+    points = space_points(60)
+    found = []
+    for number in range(4):
+        name = f"sub/é {number}.png"
+        image = posed_image(
+            name, (0, 0.05 * number, 0.02), (-0.4 * number, 0.1, 0), DISTORTED
+        )
+        image = dataclasses.replace(image, path=tmp_path / "images" / name)
+        image.path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (640, 480), (90, 90, 90)).save(image.path)
+        write_npz(feature_path(image.path, "r2d2"), features_at(seen_by(image, points)))
+        found.append(image)
+    return found
+
+
+def run(
+    images: list[PosedImage],
+    output: Path,
+    options: RunOptions = QUIET,
+    config: PairPosesConfig = CONFIG,
+) -> Report:
+    return pair_poses.run(
+        config,
+        image_root=images[0].path.parents[1],
+        pairs=pair_poses.choose_pairs(images, config),
+        sources=[SOURCE],
+        output=output,
+        options=options,
+    )
+
+
+def test_exact_features_have_no_error(images: list[PosedImage], tmp_path: Path) -> None:
+    report = run(images, tmp_path / "out", config=PairPosesConfig(worst_pairs=1))
+    assert (report.done, report.skipped, report.failed) == (6, 0, ())
+    results = load_run(tmp_path / "out" / "r2d2.json")
+    assert len(results.pairs) == 6
+    assert results.values["epipolar@1"] == 1
+    assert results.values["AUC@5"] > 0.95
+    assert results.values["features"] == 60
+    assert results.manifest["settings"]["seed"] == 0
+    assert (tmp_path / "out" / "r2d2" / "worst_1.png").is_file()
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_any_number_of_workers_gives_the_same_bytes(
+    images: list[PosedImage], tmp_path: Path, workers: int
+) -> None:
+    run(images, tmp_path / "a")
+    run(images, tmp_path / "b", dataclasses.replace(QUIET, workers=workers))
+    first = (tmp_path / "a" / "r2d2.json").read_bytes()
+    assert (tmp_path / "b" / "r2d2.json").read_bytes() == first
+
+
+def test_finished_pairs_are_not_done_again(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    run(images, tmp_path / "out")
+    content = (tmp_path / "out" / "r2d2.json").read_bytes()
+    lost = tmp_path / "out" / "r2d2" / "results" / f"{images[1].name}.json"
+    lost.unlink()
+    report = run(images, tmp_path / "out")
+    assert (report.done, report.skipped) == (2, 4)
+    assert (tmp_path / "out" / "r2d2.json").read_bytes() == content
+
+
+def test_changed_features_or_poses_are_evaluated_again(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    run(images, tmp_path / "out")
+    path = feature_path(images[3].path, "r2d2")
+    write_npz(path, features_at(np.empty((0, 2)), np.empty((0, 60))))
+    # the last image is in the pairs of every other
+    assert run(images, tmp_path / "out").done == 6
+    moved = dataclasses.replace(
+        images[0], cam_from_world=posed_image("x", (0, 0, 1)).cam_from_world
+    )
+    assert run([moved, *images[1:]], tmp_path / "out").done == 3
+
+
+def test_other_settings_are_refused(images: list[PosedImage], tmp_path: Path) -> None:
+    run(images, tmp_path / "out")
+    other = PairPosesConfig(ransac_error=4, worst_pairs=0)
+    with pytest.raises(OutputError, match="ransac_error: 2.0, not 4"):
+        run(images, tmp_path / "out", config=other)
+    forced = dataclasses.replace(QUIET, force=True)
+    assert run(images, tmp_path / "out", forced, other).done == 6
+
+
+def test_an_image_without_features_fails_and_the_others_go_on(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    feature_path(images[2].path, "r2d2").unlink()
+    report = run(images, tmp_path / "out")
+    assert report.done == 3
+    assert [failure.name for failure in report.failed] == [images[2].name]
+    assert len(load_run(report.outputs[0]).pairs) == 3
+    strict = dataclasses.replace(QUIET, strict=True, workers=1)
+    assert run(images, tmp_path / "strict", strict).failed
+
+
+def test_pairs_are_chosen_by_name_or_at_random(images: list[PosedImage]) -> None:
+    a, b, c, _ = (image.name for image in images)
+    wanted = [(c, a), (a, b)]
+    chosen = pair_poses.choose_pairs(images, CONFIG, wanted)
+    assert [(one.name, other.name) for one, other in chosen] == wanted
+    few = [
+        pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=3, seed=seed))
+        for seed in (0, 0, 1, 2, 3)
+    ]
+    assert all(len(pairs) == 3 for pairs in few)
+    assert few[0] == few[1]
+    assert any(pairs != few[0] for pairs in few[2:])
+    assert len(pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=0))) == 6
+
+
+def test_wanted_pairs_must_have_poses_and_a_baseline(images: list[PosedImage]) -> None:
+    with pytest.raises(DatasetError, match="'nowhere.png' is not among"):
+        pair_poses.choose_pairs(images, CONFIG, [("nowhere.png", images[0].name)])
+    twins = [posed_image("a"), posed_image("b")]
+    with pytest.raises(DatasetError, match="no pair of cameras"):
+        pair_poses.choose_pairs(twins, CONFIG)
+
+
+def test_tables(images: list[PosedImage], tmp_path: Path) -> None:
+    runs = pair_poses_tables.read_results(run(images, tmp_path / "out").outputs)
+    markdown, as_json, csv = pair_poses_tables.write_tables(tmp_path / "tables", runs)
+    assert pair_poses_tables.summary_table(runs) in markdown.read_text("utf-8")
+    assert len(csv.read_text("utf-8").splitlines()) == 1 + 6
+    (content,) = json.loads(as_json.read_text("utf-8"))
+    assert content["means"]["pairs"] == 6

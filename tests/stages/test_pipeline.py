@@ -1,0 +1,239 @@
+"""The pipeline: one folder, every stage once, the same result however often killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r2d2_kapture.cli.pipeline import main, named_queries
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError, OutputError
+from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.stages import localize, map, match, pipeline, verify
+from r2d2_kapture.types import Report
+from tests.pipeline_scene import PipelineScene
+
+CONFIG = PipelineConfig(query_pairs=PairsConfig(method="exhaustive"))
+TIMED = ("report.json", "settings.json", ".lock")
+"""Ends of the names of files that hold times, or nothing of a result."""
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> PipelineScene:
+    """Datasets and features, which runs only read."""
+    return PipelineScene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    scene: PipelineScene, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """The results of a run that nothing interrupted."""
+    output = tmp_path_factory.mktemp("unbroken")
+    run(scene, output)
+    return results(output)
+
+
+def run(scene: PipelineScene, output: Path, **changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "mapping": scene.mapping,
+        "queries": {"queries": scene.query},
+        "output": output,
+        "features": [scene.features],
+        "options": RunOptions(progress=False),
+    }
+    return pipeline.run(CONFIG, **(settings | changes))
+
+
+def results(output: Path) -> dict[str, bytes]:
+    """What must not depend on how often a run was interrupted."""
+    return {
+        path.relative_to(output)
+        .as_posix(): path.read_bytes()
+        .replace(str(output).encode(), b"OUTPUT")
+        for path in sorted(output.rglob("*"))
+        if path.is_file() and not path.name.endswith(TIMED)
+        # COLMAP's database keeps its rows in the order in which they came
+        and path.suffix not in (".db", ".yaml", ".png")
+    }
+
+
+def test_queries_come_out_where_they_are(scene: PipelineScene, tmp_path: Path) -> None:
+    stages: list[str] = []
+    output = tmp_path / "work"
+    before = sorted(scene.mapping.rglob("*")) + sorted(scene.query.rglob("*"))
+    report = run(scene, output, announce=lambda item: stages.append(item.stage))
+    assert stages == [
+        *("pairs", "match", "verify", "map"),
+        *("pairs", "match", "localize", "evaluate"),
+    ]
+    assert report.failed == ()
+    whole = json.loads((output / "pipeline_report.json").read_text("utf-8"))
+    by_stage = {item["stage"]: item for item in whole["stages"]}
+    assert by_stage["map"]["registered_images"] == 12
+    assert by_stage["map"]["points"] == 120
+    assert by_stage["map"]["mean_reprojection_error"] < 0.4
+    [figures] = by_stage["evaluate"]["estimates"].values()
+    assert figures["localized"] == figures["images"] == 3
+    # 120 points seen with 0.2 pixels of noise at 6 units: a few thousandths of one
+    assert figures["mean_position"] < 0.01
+    assert figures["mean_rotation"] < 0.1
+    after = sorted(scene.mapping.rglob("*")) + sorted(scene.query.rglob("*"))
+    assert after == before, "the datasets are only read"
+
+
+def test_a_second_run_does_nothing(scene: PipelineScene, tmp_path: Path) -> None:
+    output = tmp_path / "work"
+    run(scene, output)
+    before = results(output)
+    again = run(scene, output)
+    assert (again.done, again.skipped) == (0, 8)
+    assert results(output) == before
+
+
+def test_poses_are_found_where_none_are_known(tmp_path: Path) -> None:
+    scene = PipelineScene(tmp_path, mapping_poses=False)
+    stages: dict[str, Report] = {}
+    run(
+        scene,
+        tmp_path / "work",
+        queries={},
+        announce=lambda item: stages.update({item.stage: item}),
+    )
+    assert list(stages) == ["pairs", "match", "verify", "map"]
+    assert stages["map"].details["method"] == "incremental"
+    assert stages["map"].details["registered_images"] == 12
+
+
+def test_several_query_datasets_share_one_submission(
+    scene: PipelineScene, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    PipelineScene(other)
+    queries = {"day": scene.query, "night": other / "query é"}
+    # the names of the images are the same, so the second finds the first's matches
+    run(scene, tmp_path / "work", queries=queries)
+    parts = [
+        (tmp_path / f"work/localized/{name}/poses.txt").read_text("utf-8")
+        for name in queries
+    ]
+    assert (tmp_path / "work/submission.txt").read_text("utf-8") == "".join(parts)
+    assert len(parts[0].splitlines()) == 3
+
+
+class Stop(BaseException):
+    """What ends a run in the middle, as Ctrl-C does."""
+
+
+@pytest.mark.parametrize(
+    "stage", [match, verify, map, localize], ids=["match", "verify", "map", "localize"]
+)
+def test_interrupted_between_stages_and_run_again(
+    scene: PipelineScene,
+    unbroken: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: Any,
+) -> None:
+    def stop(*_: object, **__: object) -> Report:
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(stage, "run", stop)
+        run(scene, tmp_path / "broken")
+    run(scene, tmp_path / "broken")
+    assert results(tmp_path / "broken") == unbroken
+
+
+@pytest.mark.parametrize(
+    "sign",
+    ["**/*.matches", "database.db*", ".*/**/*", "localized/queries/queries/**/*.json"],
+    ids=["matching", "verifying", "mapping", "localizing"],
+)
+def test_killed_and_run_again(
+    scene: PipelineScene, unbroken: dict[str, bytes], tmp_path: Path, sign: str
+) -> None:
+    broken = tmp_path / "broken"
+    code = "from r2d2_kapture.cli.pipeline import main; import sys; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *scene.command(broken)],
+        stdout=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    while process.poll() is None and not any(broken.glob(sign)):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run(scene, broken)
+    assert results(broken) == unbroken
+
+
+def test_two_runs_at_once_are_refused(scene: PipelineScene, tmp_path: Path) -> None:
+    output = tmp_path / "work"
+    with (
+        exclusive(output),
+        pytest.raises(OutputError, match="another run is writing here"),
+    ):
+        run(scene, output)
+
+
+def test_other_settings_are_refused_unless_forced(
+    scene: PipelineScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = scene.command(tmp_path / "work")
+    assert main(command) == 0
+    assert main([*command, "--match.ratio", "0.9"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "ratio" in error and "--force" in error
+    assert main([*command, "--match.ratio", "0.9", "--force"]) == 0
+
+
+def test_the_command_keeps_its_settings(scene: PipelineScene, tmp_path: Path) -> None:
+    output = tmp_path / "work"
+    assert main([*scene.command(output), "--localize.max-error", "8"]) == 0
+    kept = output / "pipeline_config.yaml"
+    assert "max_error: 8.0" in kept.read_text("utf-8")
+    again = scene.command(tmp_path / "again")
+    assert main(["--config", str(kept), *again]) == 0
+    assert (tmp_path / "again/pipeline_config.yaml").read_text() == kept.read_text()
+
+
+@pytest.mark.parametrize(
+    "queries", [["mapping=a"], ["a=x", "a=y"], ["a/b=x"], ["="]], ids=str
+)
+def test_names_of_queries_are_folders_of_their_own(
+    queries: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="--query"):
+        named_queries(queries)
+
+
+def test_unknown_settings_are_errors(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("match:\n  ration: 0.9\n")
+    with pytest.raises(SystemExit) as stopped:
+        main(["--config", str(path), "--mapping", "a", "--output", "b"])
+    assert stopped.value.code == 2
+    assert "ration" in capsys.readouterr().err
+
+
+def test_without_any_features_there_is_one_line(
+    scene: PipelineScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = scene.command(tmp_path / "work")
+    at = command.index("--features")
+    assert main(command[:at] + command[at + 2 :]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and "extract features first" in error[0]

@@ -1,0 +1,261 @@
+"""Flow from depth and poses, against a scene whose geometry is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.synthetic.rendering import (
+    PinholeCamera,
+    Rectangle,
+    Scene,
+    look_at,
+    render,
+    render_depth,
+)
+from r2d2_kapture.training.loading import MemoryCache, PictureLoader
+from r2d2_kapture.training.lookups import DepthMap, inverse_of_depth
+from r2d2_kapture.training.pairs import Points, RGBArray, crop_pair, pixel_grid
+from r2d2_kapture.training.posed_pairs import (
+    PinholeModel,
+    PosedPairSource,
+    PosedPicture,
+    depth_flow,
+    neighbouring_pairs,
+)
+
+CAMERA = PinholeCamera(image_size=(160, 120), focal_length=140.0)
+MODEL = PinholeModel(size=CAMERA.image_size, intrinsics=CAMERA.intrinsics)
+CONFIG = PairConfig(crop_size=48, min_side=64, max_side=160, night=0)
+
+
+def texture(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0.1, 0.9, (16, 16, 3))
+    return np.kron(coarse, np.ones((8, 8, 1))).astype(np.float32)
+
+
+def wall(x: float, y: float, side: float, seed: int) -> Rectangle:
+    """A square that faces the cameras, which look along +y; z is up."""
+    return Rectangle(
+        origin=np.array([x - side / 2, y, 1 + side / 2]),
+        edge_u=np.array([side, 0.0, 0.0]),
+        edge_v=np.array([0.0, 0.0, -side]),
+        texture=texture(seed),
+    )
+
+
+SCENE = Scene(rectangles=(wall(0, 4, 9, 0), wall(0.2, 2.4, 0.8, 1)))
+POSES = [
+    look_at(np.array([x, -0.2 * abs(x), 1.0]), np.array([0.0, 4.0, 1.0]))
+    for x in (-0.6, -0.1, 0.5)
+]
+
+
+def posed(index: int) -> PosedPicture:
+    depth = render_depth(SCENE, POSES[index], CAMERA)
+    return PosedPicture(
+        name=f"view {index}",
+        path=Path(str(index)),
+        camera=MODEL,
+        cam_from_world=POSES[index],
+        read_inverse_depth=lambda: inverse_of_depth(depth),
+    )
+
+
+def depth_of(picture: PosedPicture) -> DepthMap:
+    return DepthMap(picture.read_inverse_depth(), picture.camera.size)
+
+
+def all_pixels() -> Points:
+    return pixel_grid(np.arange(160), np.arange(120))
+
+
+def projected(world: Points, pose: np.ndarray) -> Points:
+    camera = world @ pose[:3, :3].T + pose[:3, 3]
+    return MODEL.pixels(camera[:, :2] / camera[:, 2:])
+
+
+@pytest.mark.parametrize("first, second", [(0, 1), (1, 0), (0, 2)])
+def test_pixels_go_to_where_their_point_is_projected(first: int, second: int) -> None:
+    pictures = posed(first), posed(second)
+    depths = depth_of(pictures[0]), depth_of(pictures[1])
+    pixels = all_pixels()
+    found = depth_flow(pictures, depths, 0.03)(pixels)
+    known = np.isfinite(found[:, 0])
+    assert known.mean() > 0.6
+    depth = render_depth(SCENE, POSES[first], CAMERA).reshape(-1, 1)
+    camera = np.column_stack([MODEL.rays(pixels), np.ones(len(pixels))]) * depth
+    world = (camera - POSES[first][:3, 3]) @ POSES[first][:3, :3]
+    expected = projected(world, POSES[second])
+    np.testing.assert_allclose(found[known], expected[known], atol=2e-3)
+
+
+def test_what_the_other_camera_cannot_see_is_unknown() -> None:
+    pictures = posed(0), posed(2)
+    depths = depth_of(pictures[0]), depth_of(pictures[1])
+    pixels = all_pixels()
+    found = depth_flow(pictures, depths, 0.03)(pixels)
+    depth = render_depth(SCENE, POSES[0], CAMERA).reshape(-1, 1)
+    camera = np.column_stack([MODEL.rays(pixels), np.ones(len(pixels))]) * depth
+    world = (camera - POSES[0][:3, 3]) @ POSES[0][:3, :3]
+    # the ray from the other camera to the point crosses the near square?
+    centre = -POSES[2][:3, :3].T @ POSES[2][:3, 3]
+    share = (2.4 - centre[1]) / (world[:, 1] - centre[1])
+    crossing = centre + share[:, None] * (world - centre)
+    behind = world[:, 1] > 3
+    deep_inside = (np.abs(crossing[:, 0] - 0.2) < 0.37) & (
+        np.abs(crossing[:, 2] - 1) < 0.37
+    )
+    hidden = behind & deep_inside
+    assert hidden.sum() > 100
+    assert np.isnan(found[hidden]).all()
+    clear = behind & (np.abs(crossing[:, 0] - 0.2) > 0.45)
+    targets = projected(world, POSES[2])
+    clear &= ((targets > 1) & (targets < (158, 118))).all(axis=1)
+    # but pixels at the edge of the near square, whose depth is a mixture
+    assert np.isfinite(found[clear, 0]).mean() > 0.97
+
+
+def test_there_and_back_again() -> None:
+    pictures = posed(0), posed(1)
+    depths = depth_of(pictures[0]), depth_of(pictures[1])
+    pixels = all_pixels()
+    there = depth_flow(pictures, depths, 0.03)(pixels)
+    back = depth_flow(pictures[::-1], depths[::-1], 0.03)(there)
+    known = np.isfinite(back[:, 0])
+    assert known.mean() > 0.6
+    np.testing.assert_allclose(back[known], pixels[known], atol=2e-3)
+
+
+def test_points_behind_the_other_camera_are_not_seen() -> None:
+    behind = look_at(np.array([0.0, 6.0, 1.0]), np.array([0.0, 9.0, 1.0]))
+    depth = np.full((120, 160), 3.0, dtype=np.float32)
+    other = PosedPicture(
+        name="behind",
+        path=Path("behind"),
+        camera=MODEL,
+        cam_from_world=behind,
+        read_inverse_depth=lambda: inverse_of_depth(depth),
+    )
+    pictures = posed(0), other
+    flow = depth_flow(pictures, (depth_of(pictures[0]), depth_of(other)), 10.0)
+    assert np.isnan(flow(all_pixels())).all()
+
+
+def test_neighbours_are_near_and_look_alike() -> None:
+    ahead = np.array([0.0, 1.0, 0.0])
+    poses = [
+        look_at(np.array([x, 0.0, 0.0]), np.array([x, 0.0, 0.0]) + ahead)
+        for x in (0.0, 1.0, 2.0)
+    ]
+    poses.append(look_at(np.array([1.0, 0.1, 0.0]), np.array([1.0, -1.0, 0.0])))
+    assert neighbouring_pairs(poses) == [(0, 1), (0, 2), (1, 2)]
+    assert neighbouring_pairs(poses[:1]) == []
+    many = [
+        look_at(np.array([x, 0.0, 0.0]), np.array([x, 1.0, 0.0]))
+        for x in np.arange(60.0)
+    ]
+    pairs = neighbouring_pairs(many)
+    assert (0, 1) in pairs and (0, 59) not in pairs
+    assert len(pairs) == len(set(pairs)) < 60 * 20
+
+
+def read_view(path: Path) -> RGBArray:
+    return render(SCENE, POSES[int(str(path))], CAMERA)
+
+
+def source_of(pictures: list[PosedPicture], pairs, read=read_view) -> PosedPairSource:
+    load = PictureLoader(read, CONFIG.max_side, MemoryCache(0.1))
+    return PosedPairSource("room", pictures, pairs, CONFIG, load, 0.03)
+
+
+def agreement(source: PosedPairSource, index: int, seed: int) -> float | None:
+    """Correlation of the grey values of the crops where the flow says."""
+    rng = np.random.default_rng(seed)
+    raw = source.pair(index, rng, 0.5)
+    pair = None if raw is None else crop_pair(raw, 48, rng, min_overlap=0.3)
+    if pair is None:
+        return None
+    known = np.isfinite(pair.aflow[..., 0])
+    x, y = np.rint(pair.aflow[known]).astype(int).T
+    first = pair.image1[known].mean(axis=-1)
+    return float(np.corrcoef(first, pair.image2[y, x].mean(axis=-1))[0, 1])
+
+
+def test_crops_of_a_pair_show_the_same_thing() -> None:
+    source = source_of([posed(i) for i in range(3)], [(0, 1), (0, 2), (1, 2)])
+    assert len(source) == 3 and source.name == "room"
+    found = [agreement(source, index, seed) for index in range(3) for seed in range(5)]
+    drawn = [value for value in found if value is not None]
+    assert len(drawn) > 9
+    assert np.median(drawn) > 0.9 and min(drawn) > 0.6
+
+
+def test_either_picture_may_come_first() -> None:
+    source = source_of([posed(0), posed(1)], [(0, 1)])
+    drawn = [source.pair(0, np.random.default_rng(s), 0) for s in range(20)]
+    names = {raw.name for raw in drawn if raw is not None}
+    assert names == {"view 0 - view 1", "view 1 - view 0"}
+
+
+def test_views_of_different_things_are_left_out() -> None:
+    away = look_at(np.array([0.0, -9.0, 1.0]), np.array([0.0, -12.0, 1.0]))
+    other = PosedPicture(
+        name="away",
+        path=Path("2"),
+        camera=MODEL,
+        cam_from_world=away,
+        read_inverse_depth=lambda: np.full((120, 160), 0.3, dtype=np.float32),
+    )
+    source = source_of([posed(0), other], [(0, 1)])
+    assert source.pair(0, np.random.default_rng(0), 0) is None
+    assert source.gone == ()
+
+
+def test_unreadable_photographs_and_depths_are_left_out_and_counted() -> None:
+    def read(path: Path) -> RGBArray:
+        if path.name == "1":
+            raise ImageError("gone")
+        return read_view(path)
+
+    def no_depth() -> np.ndarray:
+        raise DatasetError("gone")
+
+    blind = PosedPicture(
+        name="blind",
+        path=Path("2"),
+        camera=MODEL,
+        cam_from_world=POSES[2],
+        read_inverse_depth=no_depth,
+    )
+    source = source_of([posed(0), posed(1), blind], [(0, 1), (0, 2)], read)
+    for index in (0, 1):
+        assert source.pair(index, np.random.default_rng(0), 0) is None
+    assert source.gone == ("view 1", "blind")
+
+
+def test_shrunk_photographs_keep_their_flow() -> None:
+    config = PairConfig(crop_size=32, min_side=48, max_side=60, night=0, jitter=0)
+    load = PictureLoader(read_view, 60, MemoryCache(0.1))
+    pictures = [posed(0), posed(1)]
+    source = PosedPairSource("room", pictures, [(0, 1)], config, load, 0.03)
+    rng = np.random.default_rng(1)
+    raw = source.pair(0, rng, 0.0)
+    assert raw is not None and load(Path("0")).size == (80, 60)
+    pair = crop_pair(raw, 32, rng)
+    assert pair is not None
+    known = np.isfinite(pair.aflow[..., 0])
+    x, y = np.rint(pair.aflow[known]).astype(int).T
+    first = pair.image1[known].mean(axis=-1)
+    second = pair.image2[y, x].mean(axis=-1)
+    assert np.corrcoef(first, second)[0, 1] > 0.8
+
+
+def test_no_pair_is_an_error() -> None:
+    with pytest.raises(DatasetError, match="room: found no two of 1 posed images"):
+        source_of([posed(0)], [])
