@@ -6,6 +6,7 @@ python pipelines/images_to_map.py --images photos --model r2d2_WASF_N16.pt --out
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,13 @@ def images_to_map(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     dataset = options.output / "dataset"
-    write_image_folder_dataset(options.images, dataset)
+    folder = write_image_folder_dataset(options.images, dataset)
+    print(
+        f"{len(folder.names)} images, {folder.cameras} cameras, "
+        f"{folder.with_focal_length} of them with a focal length from EXIF"
+    )
+    for failure in folder.failed:
+        print(f"  left out: {failure.to_text()}")
     report = pipeline.run(
         read_preset(PRESET),
         mapping=dataset,
@@ -43,7 +50,7 @@ def images_to_map(arguments: list[str]) -> int:
         output=options.output,
         announce=print_report,
     )
-    return finish(report)
+    return finish(dataclasses.replace(report, failed=folder.failed + report.failed))
 
 
 if __name__ == "__main__":
