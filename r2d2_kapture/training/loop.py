@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from r2d2_kapture.config.train import OptimizationConfig, PaceConfig
-from r2d2_kapture.errors import ConfigError, OutputError, R2D2KaptureError
+from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.training.average import moving_average
 from r2d2_kapture.training.distributed import Process
 from r2d2_kapture.training.logs import Mean, RunLog, progress_line
@@ -360,10 +360,8 @@ def train(
         supervisor.begin()
     while trainer.progress.step < trainer.total_steps:
         begun = clock()
-        batch = _next_batch(batches, stop)
+        batch = next(batches)
         waited = clock() - begun
-        if batch is None:
-            break
         result = trainer.step(batch, stop_requested=stop.requested)
         if supervisor is not None:
             supervisor.after_step(result, clock() - begun, waited)
@@ -380,13 +378,3 @@ def train(
         )
     if trainer.progress.step < trainer.total_steps:
         raise KeyboardInterrupt
-
-
-def _next_batch(batches: Iterator[Batch], stop: StopRequest) -> Batch | None:
-    """The next batch; None where a stop ended the loader's workers too."""
-    try:
-        return next(batches)
-    except (RuntimeError, R2D2KaptureError):
-        if not stop.requested:
-            raise
-        return None

@@ -44,3 +44,17 @@ def stop_on_signals() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def leave_signals_to_parent(worker: int) -> None:
+    """Let a process that makes batches outlive the signal to stop.
+
+    Ctrl-C, torchrun and timeout signal a whole group of processes; a worker that died
+    of it would take the step under way along. Workers end with the process that they
+    work for in any case.
+
+    Args:
+        worker: its number, which the loader passes.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

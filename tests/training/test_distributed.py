@@ -31,9 +31,7 @@ class PlainObjective(ToyObjective):
 
 def new_trainer(process: Process = Process()) -> Trainer[nn.Linear]:
     torch.manual_seed(process.rank)  # replicas take the weights of rank 0
-    return Trainer(
-        nn.Linear(3, 1), PlainObjective(), OPTIMIZATION, STEPS, {}, process
-    )
+    return Trainer(nn.Linear(3, 1), PlainObjective(), OPTIMIZATION, STEPS, {}, process)
 
 
 def batch_of(step: int, rank: int) -> torch.Tensor:

@@ -164,7 +164,7 @@ def test_a_step_that_is_not_finite_changes_nothing(desk: Desk) -> None:
         trainer.step(batch)
     before = trainer.state().to_bytes()
     (desk.folder / "before.pt").write_bytes(before)
-    result = trainer.step([good[0] [0] * math.nan])
+    result = trainer.step([good[0][0] * math.nan])
     assert not result.applied
     assert trainer.progress.skipped == trainer.progress.skipped_in_a_row == 1
     assert trainer.progress.step == 4
@@ -222,7 +222,11 @@ def test_gradients_are_clipped() -> None:
     assert free.gradient_clip == 0
     assert norms[0] == norms[1] > 0.01
     squared = [
-        sum(float((p.grad**2).sum()) for p in t.network.parameters() if p.grad is not None)
+        sum(
+            float((p.grad**2).sum())
+            for p in t.network.parameters()
+            if p.grad is not None
+        )
         for t in trainers
     ]
     assert math.sqrt(squared[0]) == pytest.approx(norms[0], rel=1e-5)
@@ -356,30 +360,6 @@ def test_a_stop_in_the_last_step_is_an_end(desk: Desk) -> None:
     stop.requested = True
     train(trainer, toy_batches(), desk.supervisor(trainer), stop)
     assert [state.step for state in desk.saved] == [1]
-
-
-def test_workers_that_end_with_the_stop_are_no_error(desk: Desk) -> None:
-    trainer = new_trainer(9)
-    stop = StopRequest()
-
-    def batches() -> Iterator[Batch]:
-        yield next(toy_batches())
-        stop.requested = True
-        raise RuntimeError("DataLoader worker (pid 1) exited unexpectedly")
-
-    with pytest.raises(KeyboardInterrupt):
-        train(trainer, batches(), desk.supervisor(trainer), stop)
-    assert [state.step for state in desk.saved] == [1]
-
-
-def test_workers_that_end_without_a_stop_are_an_error(desk: Desk) -> None:
-    def batches() -> Iterator[Batch]:
-        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Bus error")
-        yield []
-
-    trainer = new_trainer(9)
-    with pytest.raises(RuntimeError, match="Bus error"):
-        train(trainer, batches(), desk.supervisor(trainer), StopRequest())
 
 
 def test_the_second_signal_interrupts_at_once() -> None:

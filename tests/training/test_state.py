@@ -69,7 +69,8 @@ def test_a_state_runs_no_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [3, {}, {"format": "another"}, {"format": "r2d2_kapture training state 1"}]
+    "content",
+    [3, {}, {"format": "another"}, {"format": "r2d2_kapture training state 1"}],
 )
 def test_what_is_no_state_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "state.pt"
