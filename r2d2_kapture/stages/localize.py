@@ -49,7 +49,7 @@ from r2d2_kapture.stages.query_results import (
 )
 from r2d2_kapture.types import Failure, Report
 
-REPORT_NAME = "localize_report.json"
+REPORT_NAME = "report.json"
 UNSETTLED = ("format",)
 """Settings that change no pose."""
 
@@ -155,7 +155,7 @@ def run(
             where they are at hand, see io.feature_table.
         matches: folders of matches, see io.match_store.
         output: folder that gets a kapture dataset of the poses, ``poses.txt``, a JSON
-            file a query in ``queries``, and ``localize_report.json``.
+            file a query in ``queries``, and ``report.json``.
         keypoints_type: of features and matches; None takes the only one there is.
         options: how to run; ``workers`` frames are localized at a time. No pose
             depends on it.

@@ -17,7 +17,7 @@ from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.trajectories import read_camera_poses
 from tests.localize_scene import LocalizationScene, files_below, position_error
 
-VOLATILE = ("localize_report.json", ".lock")
+VOLATILE = ("report.json", ".lock")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
