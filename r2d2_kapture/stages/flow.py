@@ -19,7 +19,7 @@ def read_ahead(
     """Load items in threads, in order, at most ``workers + 1`` ahead of the reader.
 
     Yields:
-        Each item with its finished or failed future.
+        Each item with its future, which the reader may wait for as late as it likes.
     """
     pending: deque[tuple[Item, Future[Loaded]]] = deque()
     pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="read")
@@ -31,7 +31,8 @@ def read_ahead(
         while pending:
             yield pending.popleft()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # a reader that has everything may not have waited for it yet
+        pool.shutdown(wait=True, cancel_futures=bool(pending))
 
 
 class WriteBehind:

@@ -1,0 +1,54 @@
+"""Reading ahead: order, bounds, and futures that outlive their generator."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import pytest
+
+from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+
+
+def test_items_come_in_order_with_what_was_loaded() -> None:
+    loaded = [(i, future.result()) for i, future in read_ahead(range(9), str, 3)]
+    assert loaded == [(i, str(i)) for i in range(9)]
+
+
+def test_futures_may_be_waited_for_after_the_last_item() -> None:
+    go = threading.Event()
+
+    def load(item: int) -> int:
+        go.wait(10)
+        return item * item
+
+    futures: list[Future[int]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        futures.extend(future for _, future in read_ahead(range(6), load, 1))
+        done.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    # the generator now waits for its threads, with several loads not begun
+    assert not done.wait(0.1)
+    go.set()
+    reader.join(10)
+    assert [future.result(0) for future in futures] == [0, 1, 4, 9, 16, 25]
+
+
+def test_what_nobody_will_read_is_not_loaded() -> None:
+    begun: list[int] = []
+    loading = read_ahead(range(1000), lambda item: begun.append(item), 2)
+    next(loading)
+    loading.close()
+    assert len(begun) < 10
+
+
+def test_the_first_failure_of_a_write_is_raised() -> None:
+    def fail() -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), WriteBehind() as write_behind:
+        write_behind(fail)
