@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.localize import LocalizeConfig
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages import localize
 
 PRESETS = "localize"
@@ -76,26 +74,8 @@ def _command(arguments: list[str]) -> int:
         "--keypoints-type", type=str | None, help="by default the only one there is"
     )
     add_settings(parser, LocalizeConfig)
-    parser.add_argument(
-        "--workers",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="queries localized at a time; no pose depends on it",
-    )
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="localize every query again, and replace poses found with other settings",
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help="stop at the first query that fails"
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, even on a terminal"
-    )
+    add_stage_flags(parser, "query")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    if namespace.workers < 1:
-        raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
     report = localize.run(
         settings_from(namespace, LocalizeConfig),
         map_path=namespace.map,
@@ -105,12 +85,7 @@ def _command(arguments: list[str]) -> int:
         matches=namespace.matches,
         output=namespace.output,
         keypoints_type=namespace.keypoints_type,
-        options=RunOptions(
-            workers=namespace.workers,
-            force=namespace.force,
-            strict=namespace.strict,
-            progress=False if namespace.quiet else None,
-        ),
+        options=stage_options(namespace),
     )
     return finish(report)
 

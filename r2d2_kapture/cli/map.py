@@ -13,8 +13,8 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.stage_flags import add_run_flags, run_options
 from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.stages import map
 
 PRESETS = "map"
@@ -61,12 +61,7 @@ def _command(arguments: list[str]) -> int:
         "--keypoints-type", type=str | None, help="by default the only one there is"
     )
     add_settings(parser, MapConfig)
-    parser.add_argument(
-        "--force", action="store_true", help="replace a map made with other settings"
-    )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, even on a terminal"
-    )
+    add_run_flags(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     report = map.run(
         settings_from(namespace, MapConfig),
@@ -75,9 +70,7 @@ def _command(arguments: list[str]) -> int:
         output=namespace.output,
         features=namespace.features,
         keypoints_type=namespace.keypoints_type,
-        options=RunOptions(
-            force=namespace.force, progress=False if namespace.quiet else None
-        ),
+        options=run_options(namespace),
     )
     return finish(report)
 

@@ -68,7 +68,8 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         nargs="*",
         default=[],
-        help="lists of pairs to add; of a pair in several lists the first stays",
+        help="lists of pairs to add; of a pair in several lists the first stays; "
+        "--method merge keeps all of them unless --top-k says how many an image",
     )
     for kind in ("keypoints", "descriptors", "global-features"):
         parser.add_argument(

@@ -29,7 +29,8 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.atomic import write_text_atomic
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.io.feature_table import find_feature_folders
+from r2d2_kapture.models.checkpoints import Checkpoint, bundled_models, load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.types import Report
 
@@ -70,9 +71,11 @@ def _command(arguments: list[str]) -> int:
         mapping=namespace.mapping,
         queries=named_queries(namespace.query),
         output=namespace.output,
-        checkpoint=namespace.model and load_checkpoint(namespace.model),
+        checkpoint=choose_checkpoint(namespace),
         features=namespace.features,
         keypoints_type=namespace.keypoints_type,
+        descriptors_type=namespace.descriptors_type,
+        global_features_type=namespace.global_features_type,
         options=stage_options(namespace),
         announce=print_report,
     )
@@ -135,9 +138,28 @@ def add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--keypoints-type",
         type=str | None,
-        help="of features that are there; by default the only one",
+        help="of features that are there, by default the only one; of those that "
+        "--model extracts, by default its name",
     )
+    for kind in ("descriptors", "global-features"):
+        parser.add_argument(
+            f"--{kind}-type",
+            type=str | None,
+            help="of those that are there; by default the only one",
+        )
     add_stage_flags(parser, "item")
+
+
+def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
+    """The model asked for; a bundled one where there are no keypoints; else none."""
+    if namespace.model is not None:
+        return load_checkpoint(namespace.model)
+    queries = named_queries(namespace.query).values()
+    roots = [*namespace.features, namespace.mapping, *queries]
+    if any(find_feature_folders(root, "keypoints") for root in roots):
+        return None
+    bundled = next(iter(bundled_models()), None)
+    return None if bundled is None else load_checkpoint(bundled)
 
 
 def add_sections(parser: ArgumentParser) -> None:

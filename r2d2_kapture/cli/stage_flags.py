@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 from jsonargparse import ArgumentParser, Namespace
@@ -24,12 +25,17 @@ def add_stage_flags(parser: ArgumentParser, item: str) -> None:
         help="threads that work beside each other; no result depends on it",
     )
     parser.add_argument(
+        "--strict", action="store_true", help=f"stop at the first {item} that fails"
+    )
+    add_run_flags(parser)
+
+
+def add_run_flags(parser: ArgumentParser) -> None:
+    """Add those of a stage that makes one thing as a whole."""
+    parser.add_argument(
         "--force",
         action="store_true",
         help="redo finished work, and replace what was made with other settings",
-    )
-    parser.add_argument(
-        "--strict", action="store_true", help=f"stop at the first {item} that fails"
     )
     parser.add_argument(
         "--quiet", action="store_true", help="no progress bar, even on a terminal"
@@ -44,9 +50,13 @@ def stage_options(namespace: Namespace) -> RunOptions:
     """
     if namespace.workers < 1:
         raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
+    return dataclasses.replace(
+        run_options(namespace), workers=namespace.workers, strict=namespace.strict
+    )
+
+
+def run_options(namespace: Namespace) -> RunOptions:
+    """The options of the run that the flags of ``add_run_flags`` hold."""
     return RunOptions(
-        workers=namespace.workers,
-        force=namespace.force,
-        strict=namespace.strict,
-        progress=False if namespace.quiet else None,
+        force=namespace.force, progress=False if namespace.quiet else None
     )

@@ -1,4 +1,4 @@
-"""kapture_r2d2_train: R2D2 and Fast-R2D2 from a folder of photographs."""
+"""kapture_r2d2_train: R2D2 and Fast-R2D2 from photographs and other pairs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from r2d2_kapture.config.train import (
     TrainConfig,
 )
 from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.config.training_sources import SourceConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages import train
 from r2d2_kapture.training.distributed import this_process
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_train",
-        "Train R2D2 or Fast-R2D2 on a folder of photographs. Ctrl-C saves and stops; "
+        "Train R2D2 or Fast-R2D2, on a folder of photographs or on the sources of the "
+        "published recipe. Ctrl-C saves and stops; "
         "the same command again resumes. On several GPUs: torchrun --nproc-per-node 8 "
         "-m r2d2_kapture.cli.train, with the same flags.",
         "kapture_r2d2_train --config r2d2 --images photos --output run",
@@ -50,8 +52,8 @@ def _command(arguments: list[str]) -> int:
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     report = train.run(
         _train_config(namespace),
-        images=_required(namespace, "images", "a folder of photographs"),
-        output=_required(namespace, "output", "a folder for the run"),
+        inputs=settings_from(namespace, SourceConfig),
+        output=_output(namespace),
         start_from=namespace.start_from,
         validation=namespace.validation,
         license_name=namespace.license,
@@ -62,12 +64,6 @@ def _command(arguments: list[str]) -> int:
 
 
 def _add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--images",
-        type=Path | None,
-        help="folder of photographs, searched recursively; a few of them are kept for "
-        "validation",
-    )
     parser.add_argument(
         "--output",
         type=Path | None,
@@ -91,6 +87,7 @@ def _add_flags(parser: ArgumentParser) -> None:
         help="licence of the weights, written into them",
     )
     for settings in (
+        SourceConfig,
         NetworkConfig,
         OptimizationConfig,
         PaceConfig,
@@ -128,12 +125,11 @@ def _run_options(namespace: Namespace) -> RunOptions:
     return RunOptions(workers=namespace.workers, force=namespace.force)
 
 
-def _required(namespace: Namespace, name: str, expected: str) -> Path:
+def _output(namespace: Namespace) -> Path:
     """A flag that a config file may give, so that the parser cannot require it."""
-    value: Path | None = namespace[name]
-    if value is None:
-        raise ConfigError(f"--{name}: missing, expected {expected}")
-    return value
+    if namespace.output is None:
+        raise ConfigError("--output: missing, expected a folder for the run")
+    return Path(namespace.output)
 
 
 if __name__ == "__main__":

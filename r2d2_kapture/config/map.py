@@ -24,7 +24,8 @@ class MapConfig:
             ``auto`` does so for cameras that the dataset does not know
             (UNKNOWN_CAMERA), or knows from EXIF only. ``global`` cannot hold single
             cameras, and refines all if there is one to refine.
-        refine_rigs: let bundle adjustment change where the cameras of a rig are.
+        refine_rigs: where poses are unknown, let bundle adjustment change where the
+            cameras of a rig are.
         two_view_tracks: keep points that only two keypoints see; ``auto`` does so
             where poses are known.
         min_matches: verified matches of a pair that is used.

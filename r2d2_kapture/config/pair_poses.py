@@ -20,7 +20,7 @@ class PairPosesConfig:
             have their matches drawn.
     """
 
-    ransac_error: float = 2.0
+    ransac_error: float = 1.0
     seed: int = 0
     max_pairs: int = 1000
     worst_pairs: int = 5

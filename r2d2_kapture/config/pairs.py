@@ -24,7 +24,8 @@ class PairsConfig:
             in common, score their number; ``global`` similar global features, score
             their cosine; ``local`` the same with features aggregated from local ones
             (VLAD); ``merge`` nothing but the lists of --merge.
-        top_k: best partners of an image, 0 for all; not for exhaustive and sequential.
+        top_k: best partners of an image, 0 for all; by default 20, and all for merge;
+            not for exhaustive and sequential.
         min_score: least score of a pair; None takes all.
         overlap: steps in time that sequential pairs are apart at most.
         quadratic_overlap: pair images 2, 4, 8, ... 2 ** (overlap - 1) steps apart too.
@@ -39,7 +40,7 @@ class PairsConfig:
     """
 
     method: PairMethod = "exhaustive"
-    top_k: int = 20
+    top_k: int | None = None
     min_score: float | None = None
     overlap: int = 10
     quadratic_overlap: bool = False
@@ -53,7 +54,7 @@ class PairsConfig:
 
     def __post_init__(self) -> None:
         require_choice("--method", self.method, PairMethod)
-        require(self.top_k >= 0, f"--top-k: found {self.top_k}, expected 0 or more")
+        require(self.partners >= 0, f"--top-k: found {self.top_k}, expected 0 or more")
         require(
             self.overlap >= 1, f"--overlap: found {self.overlap}, expected 1 or more"
         )
@@ -78,6 +79,13 @@ class PairsConfig:
             1 <= part <= count,
             f"--slice: found {self.slice!r}, expected i/n with i from 1 to n",
         )
+
+    @property
+    def partners(self) -> int:
+        """Best partners of an image, 0 for all."""
+        if self.top_k is None:
+            return 0 if self.method == "merge" else 20
+        return self.top_k
 
     @property
     def part(self) -> tuple[int, int]:

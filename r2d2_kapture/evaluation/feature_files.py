@@ -41,6 +41,10 @@ def read_feature_file(path: Path, image: Path) -> LocalFeatures:
         FeatureFormatError: absent, of another format, or lacking a field.
         ImageError: the image's size is needed and cannot be read.
     """
+    if not path.is_file():
+        raise FeatureFormatError(
+            f"{path}: found no such file, expected the features of {image.name}"
+        )
     arrays = _read_archive(path) if zipfile.is_zipfile(path) else _read_matlab(path)
     if "imsize" not in arrays:
         arrays["imsize"] = np.array(image_size(image))
@@ -81,6 +85,5 @@ def _read_matlab(path: Path) -> dict[str, npt.NDArray[Any]]:
         return dict(loadmat(path, appendmat=False))
     except mat.UNREADABLE as error:
         raise FeatureFormatError(
-            f"{path}: cannot be read as a NumPy archive or a MATLAB file: {error}; "
-            "expected features beside the image"
+            f"{path}: cannot be read as a NumPy archive or a MATLAB file: {error}"
         ) from error

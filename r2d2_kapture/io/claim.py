@@ -42,10 +42,23 @@ def claimed(
             _remove_others(folder, manifest, suffix)
         else:
             _refuse_others(folder, manifest, what)
-        _remove_partial(folder)
         write_json_atomic(folder / FILE_NAME, manifest.to_json())
         yield
-        _remove_partial(folder)
+        # what this run or a killed one left
+        shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
+
+
+def remove_files(folder: Path, suffix: str) -> None:
+    """Remove the outputs of a claimed folder.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    try:
+        for path in list(folder.rglob(f"*{suffix}")):
+            path.unlink()
+    except OSError as error:
+        raise output_error(folder, error) from error
 
 
 def write_claimed(folder: Path, path: Path, data: bytes) -> None:
@@ -92,14 +105,9 @@ def _remove_others(folder: Path, manifest: Manifest, suffix: str) -> None:
         existing = None
     if existing is not None and not manifest.differences(existing):
         return
+    remove_files(folder, suffix)
     try:
-        for path in list(folder.rglob(f"*{suffix}")):
-            path.unlink()
         # last, so that a run killed here is still told apart
         (folder / FILE_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
-
-
-def _remove_partial(folder: Path) -> None:
-    shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)

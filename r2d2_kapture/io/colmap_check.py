@@ -58,6 +58,24 @@ def check_database(path: Path, *, to_replace: bool = False) -> None:
         _check_content(connection, path)
 
 
+def check_unused(path: Path) -> None:
+    """Refuse to replace a database that another process has open.
+
+    What is no SQLite database passes.
+
+    Raises:
+        DatasetError: it is in use; what that process writes later would be lost.
+    """
+    if not path.is_file():
+        return
+    try:
+        with closing(_connect(path)) as connection:
+            _check_in_use(connection, path, to_replace=True)
+    except sqlite3.Error as error:
+        if "locked" in str(error):
+            raise _in_use(path) from error
+
+
 def database_sha256(path: Path) -> str:
     """A digest of a database that stays the same when COLMAP only opens it.
 
@@ -173,11 +191,15 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         if "locked" in str(error):
-            raise DatasetError(
-                f"{path}: another process is using the database; close COLMAP, or wait "
-                "for it to end"
-            ) from error
+            raise _in_use(path) from error
         raise _half_written(path, str(error)) from error
+
+
+def _in_use(path: Path) -> DatasetError:
+    return DatasetError(
+        f"{path}: another process is using the database; close COLMAP, or wait for it "
+        "to end"
+    )
 
 
 def _half_written(path: Path, found: str) -> DatasetError:

@@ -186,7 +186,9 @@ def _fill_database(
         )
         database.write_image(image, use_image_id=True)
 
-    rigs = colmap_rigs(rig_cameras(dataset, sensors), camera_ids)
+    # a rig is based on its first camera, which COLMAP must find among the images
+    used = {record.sensor_id for record in records}
+    rigs = colmap_rigs(rig_cameras(dataset, used), camera_ids)
     for rig in rigs:
         database.write_rig(rig, use_rig_id=True)
     frames = colmap_frames(records, rigs, camera_ids, image_ids)

@@ -11,9 +11,9 @@ import pycolmap
 
 @contextmanager
 def quiet_pycolmap() -> Iterator[None]:
-    """Keep COLMAP's information and warnings off the terminal."""
+    """Keep what COLMAP logs off the terminal; what it raises is raised."""
     level = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = 2
+    pycolmap.logging.minloglevel = 3
     try:
         yield
     finally:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.feature_table import FeatureTable
+from r2d2_kapture.io.feature_table import FeatureTable, LocalFeatureTables
 from r2d2_kapture.io.manifest import FILE_NAME, read_manifest
 
 UNKNOWN = "unknown"
@@ -15,7 +16,8 @@ UNKNOWN = "unknown"
 def feature_origin(table: FeatureTable) -> str:
     """SHA-256 of the weights and settings that made features, ``unknown`` without.
 
-    Folders without a manifest, written by other tools, are taken on trust.
+    Folders without a manifest were written by other tools; feature_states tells
+    whether their images changed.
 
     Raises:
         DatasetError: two folders of the type were made differently.
@@ -39,3 +41,24 @@ def feature_origin(table: FeatureTable) -> str:
             )
     made_by = json.dumps([first.model, first.settings], sort_keys=True)
     return hashlib.sha256(made_by.encode()).hexdigest()
+
+
+def feature_states(tables: LocalFeatureTables, images: Iterable[str]) -> dict[str, str]:
+    """What changes when features of an image are written anew: sizes and times.
+
+    Features beside a manifest are told apart by it, so that they may be copied.
+    """
+    return {
+        image: f"{_state(tables.keypoints, image)}, {_state(tables.descriptors, image)}"
+        for image in images
+    }
+
+
+def _state(table: FeatureTable, image: str) -> str:
+    located = table.locate(image)
+    if located is None:
+        return "absent"
+    folder, path, offset, size = located
+    if (folder.path / FILE_NAME).is_file():
+        return FILE_NAME
+    return f"{size} bytes at {offset}, {path.stat().st_mtime_ns} ns"

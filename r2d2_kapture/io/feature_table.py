@@ -8,6 +8,7 @@ looked up in a table, never evaluated, and names stay inside their folder.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,7 @@ class FeatureFolder:
     """A folder that holds rows of one feature type.
 
     Attributes:
+        root: the dataset or folder of features that it was found below.
         path: the folder of keypoints.txt, descriptors.txt or global_features.txt.
         kind: which of them.
         type_name: of the features: the folder's name in a dataset.
@@ -48,6 +50,7 @@ class FeatureFolder:
         members: offset and bytes of each archive member; None without an archive.
     """
 
+    root: Path
     path: Path
     kind: FeatureKind
     type_name: str
@@ -103,7 +106,7 @@ class FeatureTable:
     folders: tuple[FeatureFolder, ...]
 
     def __contains__(self, image: object) -> bool:
-        return isinstance(image, str) and self._location(image) is not None
+        return isinstance(image, str) and self.locate(image) is not None
 
     @property
     def image_names(self) -> list[str]:
@@ -143,7 +146,13 @@ class FeatureTable:
             )
         return values.astype(np.float32).reshape(rows, folder.dsize)
 
-    def _location(self, image: str) -> tuple[FeatureFolder, Path, int, int] | None:
+    def below(self, root: Path) -> FeatureTable | None:
+        """The part of the table that lies below one root."""
+        folders = tuple(folder for folder in self.folders if folder.root == root)
+        return dataclasses.replace(self, folders=folders) if folders else None
+
+    def locate(self, image: str) -> tuple[FeatureFolder, Path, int, int] | None:
+        """Folder, file, offset and bytes of an image's rows; None where it has none."""
         for folder in self.folders:
             found = folder.location(image)
             if found is not None:
@@ -151,7 +160,7 @@ class FeatureTable:
         return None
 
     def _found(self, image: str) -> tuple[FeatureFolder, Path, int, int]:
-        located = self._location(image)
+        located = self.locate(image)
         if located is None:
             places = ", ".join(str(folder.path) for folder in self.folders)
             raise FeatureFormatError(
@@ -189,12 +198,16 @@ def open_feature_table(
         DatasetError: the type is not there, there are several, two folders describe
             it differently, or a description is unsafe.
     """
-    folders = [
+    there = [
         folder
         for root in dict.fromkeys(roots)
         for folder in find_feature_folders(root, kind)
-        if keypoints_type is None or folder.keypoints_type == keypoints_type
     ]
+    folders = there
+    if keypoints_type is not None:
+        folders = [one for one in there if one.keypoints_type == keypoints_type]
+        if there and not folders:
+            raise DatasetError(_of_other_keypoints(there[0], keypoints_type))
     name = _choose(roots, kind, {folder.type_name for folder in folders}, type_name)
     chosen = tuple(folder for folder in folders if folder.type_name == name)
     for folder in chosen[1:]:
@@ -227,13 +240,16 @@ def find_feature_folders(root: Path, kind: FeatureKind) -> list[FeatureFolder]:
     named = [(path.parent, path.parent.name) for path in typed]
     if (root / kind / file).is_file():
         named.append((root / kind, root.resolve().name))
-    return [_open_folder(folder, kind, name) for folder, name in named]
+    return [_open_folder(root, folder, kind, name) for folder, name in named]
 
 
-def _open_folder(path: Path, kind: FeatureKind, type_name: str) -> FeatureFolder:
+def _open_folder(
+    root: Path, path: Path, kind: FeatureKind, type_name: str
+) -> FeatureFolder:
     fields = read_feature_config(path / f"{kind}.txt")
     archive = path / f"{kind}.tar"
     return FeatureFolder(
+        root=root,
         path=path,
         kind=kind,
         type_name=type_name,
@@ -265,6 +281,16 @@ def index_archive(path: Path) -> dict[str, tuple[int, int]]:
     return members
 
 
+def _of_other_keypoints(folder: FeatureFolder, keypoints_type: str) -> str:
+    described = folder.path / f"{folder.kind}.txt"
+    return (
+        f"{described}: says that the {folder.kind} '{folder.type_name}' belong to "
+        f"keypoints '{folder.keypoints_type}', expected '{keypoints_type}'; if a "
+        f"folder was renamed, name it '{folder.keypoints_type}' again or correct the "
+        "file, else choose other --keypoints-type"
+    )
+
+
 def _choose(
     roots: Sequence[Path], kind: FeatureKind, found: set[str], wanted: str | None
 ) -> str:
@@ -287,6 +313,8 @@ def _choose(
 class LocalFeatureTables:
     """Keypoints with their descriptors.
 
+    Both are taken from one root: rows of two extractions would not belong together.
+
     Attributes:
         keypoints: (N, C) rows: x, y, then the patch size in pixels where C > 2;
             (0, 0) is the centre of the top-left pixel.
@@ -300,16 +328,32 @@ class LocalFeatureTables:
         """(N, D) float32, one row a keypoint.
 
         Raises:
-            FeatureFormatError: as FeatureTable.read, or counts that disagree.
+            FeatureFormatError: as FeatureTable.read, the root of the image's keypoints
+                lacks its descriptors, or counts that disagree.
         """
-        rows = self.descriptors.read(image)
         keypoints = self.keypoints.count(image)
+        rows = self._beside_keypoints(image).read(image)
         if len(rows) != keypoints:
             raise FeatureFormatError(
                 f"'{image}': found {keypoints} keypoints and {len(rows)} descriptors, "
                 "expected as many; extract the image again"
             )
         return rows
+
+    def _beside_keypoints(self, image: str) -> FeatureTable:
+        located = self.keypoints.locate(image)
+        if located is None:
+            return self.descriptors
+        folder = located[0]
+        beside = self.descriptors.below(folder.root)
+        if beside is None or image not in beside:
+            raise FeatureFormatError(
+                f"'{image}': found keypoints in {folder.path}, but no descriptors of "
+                f"type '{self.descriptors.type_name}' below {folder.root}, expected "
+                "both of one extraction; extract the image there, or leave that "
+                "folder out of --features"
+            )
+        return beside
 
     def read(self, image: str, image_size: tuple[int, int]) -> LocalFeatures:
         """Keypoints and descriptors together; kapture keeps no scores, so they are 0.
@@ -348,7 +392,8 @@ def open_local_features(
         keypoints_type, descriptors_type: names; None takes the only one there is.
 
     Raises:
-        DatasetError: as open_feature_table.
+        DatasetError: as open_feature_table, or the descriptors belong to other
+            keypoints.
     """
     keypoints = open_feature_table(roots, "keypoints", keypoints_type)
     descriptors = open_feature_table(

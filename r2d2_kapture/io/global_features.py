@@ -16,7 +16,7 @@ import kapture.io.csv as kcsv
 import numpy as np
 
 from r2d2_kapture.io.atomic import atomic_path
-from r2d2_kapture.io.claim import claimed, write_claimed
+from r2d2_kapture.io.claim import claimed, remove_files, write_claimed
 from r2d2_kapture.io.feature_table import SUFFIXES
 from r2d2_kapture.io.kapture import check_relative_name
 from r2d2_kapture.io.manifest import Manifest
@@ -43,6 +43,14 @@ class GlobalFeatureWriter:
             return self._path(image).stat().st_size == 4 * self.dsize
         except OSError:
             return False
+
+    def remove_all(self) -> None:
+        """Remove the rows of all images.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        remove_files(self.folder, SUFFIX)
 
     def write(self, image: str, row: FloatArray) -> None:
         """Store the (dsize,) row of an image.

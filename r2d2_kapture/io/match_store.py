@@ -7,6 +7,7 @@ image 1 before image 2 in order of code points, or as members of ``matches.tar``
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.claim import WAY_OUT, claimed, write_claimed
 from r2d2_kapture.io.feature_table import index_archive
 from r2d2_kapture.io.kapture import check_relative_name
@@ -25,6 +27,8 @@ from r2d2_kapture.types import PairMatches
 OVERLAPPING = ".overlapping/"
 SUFFIX = ".matches"
 ARCHIVE_NAME = "matches.tar"
+STATES_NAME = "features.json"
+"""Beside the matches: the state of each image's features when they were made."""
 ROW_BYTES = 3 * np.dtype(np.float64).itemsize
 
 
@@ -62,9 +66,9 @@ class MatchTable:
         found = set()
         for folder, members in self.folders:
             for name in _files(folder) if members is None else members:
-                first, separator, second = name.partition(OVERLAPPING)
-                if separator and second.endswith(SUFFIX):
-                    found.add((first, second.removesuffix(SUFFIX)))
+                pair = _pair_of(name)
+                if pair is not None:
+                    found.add(pair)
         return sorted(found)
 
     def read(self, image1: str, image2: str) -> PairMatches | None:
@@ -139,6 +143,29 @@ class MatchWriter:
 
     folder: Path
 
+    def follow(self, states: Mapping[str, str]) -> None:
+        """Remove matches of images whose features are not those they were made of.
+
+        Args:
+            states: of the features of images, any text; kept beside the matches.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        path = self.folder / STATES_NAME
+        known = _read_states(path)
+        changed = {name for name, state in states.items() if known.get(name) != state}
+        if not changed:
+            return
+        try:
+            for name in list(_files(self.folder)):
+                if not changed.isdisjoint(_pair_of(name) or ()):
+                    (self.folder / name).unlink()
+        except OSError as error:
+            raise output_error(self.folder, error) from error
+        # last, so that a run killed here removes the rest
+        write_json_atomic(path, {**known, **states})
+
     def is_complete(self, image1: str, image2: str) -> bool:
         """Whether the matches of a pair are there, in either order."""
         try:
@@ -193,6 +220,20 @@ def open_match_writer(
                 )
             archive.unlink()
         yield MatchWriter(folder=folder)
+
+
+def _read_states(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _pair_of(name: str) -> tuple[str, str] | None:
+    first, separator, second = name.partition(OVERLAPPING)
+    if separator and second.endswith(SUFFIX):
+        return first, second.removesuffix(SUFFIX)
+    return None
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -65,7 +65,8 @@ def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
     """Write a list of pairs, whole or not at all.
 
     Raises:
-        DatasetError: a name holds a comma, which the format cannot hold.
+        DatasetError: a name holds a comma or begins with #, which the format cannot
+            hold.
         OutputError: the file system refused.
     """
     write_bytes_atomic(path, pairs_to_bytes(path, pairs))
@@ -76,9 +77,10 @@ def pairs_to_bytes(path: Path, pairs: Iterable[ImagePair]) -> bytes:
     lines = []
     for pair in pairs:
         for name in pair.names:
-            if "," in name:
+            if "," in name or name.startswith("#"):
+                found = "a comma" if "," in name else "# in front"
                 raise DatasetError(
-                    f"{path}: image '{name}': found a comma, which kapture's lists "
+                    f"{path}: image '{name}': found {found}, which kapture's lists "
                     "cannot hold; rename the image"
                 )
         lines.append(f"{pair.image1}, {pair.image2}, {pair.score:.6g}\n")

@@ -27,6 +27,8 @@ from r2d2_kapture.types import IndexArray
 
 DoubleArray = npt.NDArray[np.float64]
 
+UNNAMED_TYPE = "colmap"
+"""What kapture_r2d2_map calls keypoints that it only knows from a database."""
 MODEL_FILES = ("cameras", "images", "points3D")
 LEAST_RECORD_BYTES = {
     "cameras": 24,
@@ -113,6 +115,40 @@ def read_sparse_map(path: Path, keypoints_type: str | None = None) -> SparseMap:
             "check its pairs and matches and map again"
         )
     return sparse_map
+
+
+def check_keypoints_type(path: Path, keypoints_type: str) -> None:
+    """Refuse a map of other keypoints, as far as it tells.
+
+    A COLMAP model does not, but the kapture dataset beside it that kapture_r2d2_map
+    writes does.
+
+    Args:
+        path: see ``read_sparse_map``.
+        keypoints_type: in use.
+
+    Raises:
+        DatasetError: all its observations are of other types.
+    """
+    beside = [path.parent / "kapture"] if path.name == "sparse" else []
+    for root in (path, path / "kapture", *beside):
+        table = root / kcsv.CSV_FILENAMES[kapture.Observations]
+        if table.is_file():
+            break
+    else:
+        return
+    types = set()
+    for _, fields in _rows(table):
+        if len(fields) > 1:
+            types.add(fields[1])
+            if fields[1] in (keypoints_type, UNNAMED_TYPE):
+                return
+    if types:
+        raise DatasetError(
+            f"{table}: found a map of keypoints of type {', '.join(sorted(types))}, "
+            f"expected '{keypoints_type}', that of the features; give the features "
+            "that the map was made of, or choose their --keypoints-type"
+        )
 
 
 def _read(path: Path, keypoints_type: str | None) -> SparseMap:

@@ -59,7 +59,7 @@ def plot_accuracy(
 ) -> None:
     """Draw accuracy over the threshold, 1 to 10 pixels, a panel for each group.
 
-    The figure of D2-Net (Dusmanu et al., CVPR 2019, figure 5).
+    The figure of D2-Net (Dusmanu et al., CVPR 2019) on HPatches.
 
     Args:
         methods: at least one; a panel leaves out those that it has no curve of.
@@ -80,7 +80,6 @@ def plot_accuracy(
         figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     )
     colors = matplotlib.colormaps["tab10"].colors  # type: ignore[attr-defined]
-    lines = {}
     for axes, panel in zip(all_axes, panels):
         for i, method in enumerate(methods):
             curve = {
@@ -88,7 +87,7 @@ def plot_accuracy(
                 for t, v in sorted(method.curves.get(panel, {}).items())
                 if t <= MAX_THRESHOLD
             }
-            lines[method.label] = axes.plot(
+            axes.plot(
                 list(curve.keys()),
                 list(curve.values()),
                 linestyle="--" if method.published else "-",
@@ -96,12 +95,12 @@ def plot_accuracy(
                 markersize=3.5,
                 linewidth=1.2 if method.published else 1.8,
                 color=colors[i % len(colors)],
-            )[0]
+            )
         _style_panel(axes, panel, any(panel in method.curves for method in methods))
     all_axes[0].set_ylabel("mean matching accuracy")
     legend = figure.legend(
-        list(lines.values()),
-        list(lines),
+        all_axes[0].get_lines(),
+        [method.label for method in methods],
         loc="outside lower center",
         ncols=columns,
         fontsize=8.5,

@@ -23,7 +23,11 @@ from r2d2_kapture.evaluation.poses import (
     conditions_by_folder,
     evaluate_poses,
 )
-from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.atomic import (
+    output_error,
+    write_json_atomic,
+    write_text_atomic,
+)
 from r2d2_kapture.io.kapture import Dataset, open_dataset, read_lines
 from r2d2_kapture.io.pose_files import read_submission
 from r2d2_kapture.io.trajectories import read_camera_poses
@@ -82,6 +86,7 @@ def run(
     estimated: Mapping[str, Path],
     output: Path,
     image_names: Sequence[str] | None = None,
+    replace: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Evaluate one or several estimates of the same images.
@@ -98,6 +103,7 @@ def run(
             plan.png and evaluate_report.json. Results that are there already and say
             the same are left alone.
         image_names: evaluate these images only; None takes all.
+        replace: results of other poses, which otherwise takes ``options.force``.
         options: how to run.
 
     Returns:
@@ -134,13 +140,13 @@ def run(
             continue
         evaluations[name] = Evaluated(path=path, unknown=unknown, evaluation=evaluation)
     results = {
-        "ground_truth": str(ground_truth),
+        "ground_truth": str(ground_truth.resolve()),
         "images": len(true),
         "without_true_pose": without_pose,
         "settings": _settings(config),
         "estimates": {name: one.to_json() for name, one in evaluations.items()},
     }
-    fresh = bool(evaluations) and _must_write(output, results, options.force)
+    fresh = bool(evaluations) and _must_write(output, results, options.force, replace)
     if fresh:
         _write(output, results, evaluations, conditions, true)
     report = Report(
@@ -247,7 +253,9 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def _must_write(output: Path, results: dict[str, Any], force: bool) -> bool:
+def _must_write(
+    output: Path, results: dict[str, Any], force: bool, replace: bool
+) -> bool:
     """Whether the results are not all there yet; those of other inputs are kept."""
     path = output / RESULTS_NAME
     if force or not path.exists():
@@ -256,6 +264,8 @@ def _must_write(output: Path, results: dict[str, Any], force: bool) -> bool:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         found = None
+    if found != results and replace:
+        return True
     if found != results:
         raise OutputError(
             f"{path}: holds the results of other poses or settings; choose another "
@@ -273,7 +283,10 @@ def _write(
 ) -> None:
     """Write all outputs, results.json last: where it is, they are complete."""
     evaluations = {name: one.evaluation for name, one in evaluated.items()}
-    (output / RESULTS_NAME).unlink(missing_ok=True)
+    try:
+        (output / RESULTS_NAME).unlink(missing_ok=True)
+    except OSError as error:  # such as an output that is a file
+        raise output_error(output, error) from error
     write_text_atomic(output / TABLE_NAME, text_table(evaluations))
     write_text_atomic(output / CSV_NAME, error_csv(evaluations, conditions))
     errors = {

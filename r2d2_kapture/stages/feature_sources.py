@@ -11,6 +11,7 @@ from typing import Protocol
 
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ImageError
 from r2d2_kapture.evaluation.feature_files import (
     feature_path,
     read_feature_file,
@@ -124,7 +125,7 @@ class ExtractedFeatures:
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
-        extract_files.run(
+        report = extract_files.run(
             self.config,
             images=images,
             checkpoint=self.checkpoint,
@@ -134,8 +135,13 @@ class ExtractedFeatures:
             options=options,
         )
 
+        reasons = {failure.name: failure.reason for failure in report.failed}
+
         def load(image: Path) -> LocalFeatures:
-            return read_npz(feature_path(folder / image.relative_to(root), "r2d2"))
+            name = image.relative_to(root).as_posix()
+            if name in reasons:
+                raise ImageError(reasons[name])
+            return read_npz(feature_path(folder / name, "r2d2"))
 
         return load
 

@@ -95,7 +95,8 @@ def localize_frame(
     """Find the pose of a frame.
 
     All retrieved map images are tried together, and covisible groups of them by
-    themselves; the pose with most inliers is kept, the first of equals.
+    themselves; the pose with most inliers is kept, the first of equals. An image whose
+    keypoints or matches cannot be read has no part in it, and fails.
 
     Args:
         evidence: what is known of the frame.
@@ -119,7 +120,7 @@ def localize_frame(
     )
     (pose, inliers), best = max(found, key=lambda each: each[0][1])
     if pose is None or inliers < config.min_inliers:
-        reason = (
+        reason = (pose.doubt if pose is not None else None) or (
             f"{evidence.candidates[0].correspondences} correspondences with the map, "
             f"{inliers} of them inliers of a pose, expected at least "
             f"{config.min_inliers} (--min-inliers)"
@@ -170,9 +171,14 @@ def _localized_results(
 ) -> tuple[QueryResult, ...]:
     results = []
     plain = _plain_results(evidence, config)
-    for result, view, camera, mask in zip(
-        plain, best.views, pose.cameras, pose.inliers
+    for result, matches, view, camera, mask in zip(
+        plain, evidence.matches, best.views, pose.cameras, pose.inliers
     ):
+        if matches.error is not None:
+            results.append(
+                dataclasses.replace(result, reason=matches.error, tried=tried)
+            )
+            continue
         cam_from_rig = view.image.cam_from_rig
         cam_from_world = cam_from_rig * pose.rig_from_world
         x, y, z, w = cam_from_world.rotation.quat.tolist()
@@ -198,13 +204,14 @@ def _localized_results(
 def _estimate(
     candidate: Candidate, config: LocalizeConfig
 ) -> tuple[FramePose | None, int]:
-    """The pose of a candidate, and how many inliers it has."""
+    """The pose of a candidate, and how many inliers it has; in doubt none."""
     # fewer could not be enough, and pycolmap crashes on none
     if candidate.correspondences < config.min_inliers:
         return None, 0
     pose = estimate_pose(candidate.views, config)
-    inliers = 0 if pose is None else count_inliers(candidate.views, pose.inliers)
-    return pose, inliers
+    if pose is None or pose.doubt is not None:
+        return pose, 0
+    return pose, count_inliers(candidate.views, pose.inliers)
 
 
 def _views(

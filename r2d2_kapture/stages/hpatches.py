@@ -219,7 +219,7 @@ class _Evaluation:
         )
         save_results(path, results)
         tally.outputs.append(path)
-        self._draw_worst(found, {s.name: s for s in sequences})
+        tally.failed += self._draw_worst(found, {s.name: s for s in sequences})
 
     def _measure(self, sequence: HomographySequence, load: LoadFeatures) -> None:
         try:
@@ -255,7 +255,9 @@ class _Evaluation:
 
     def _draw_worst(
         self, pairs: Sequence[MatchedPair], sequences: dict[str, HomographySequence]
-    ) -> None:
+    ) -> list[Failure]:
+        """Draw the pairs of lowest accuracy; tell which pictures could not be."""
+        failed = []
         column = THRESHOLDS.index(CORRECT_PIXELS)
         ranked = sorted(pairs, key=lambda p: (p.mma[column], p.sequence, p.image))
         for rank, pair in enumerate(ranked[: self._config.worst_pairs], start=1):
@@ -263,12 +265,18 @@ class _Evaluation:
             if path.exists() and len(self._pairs) == self._resumed:
                 continue
             images = sequences[pair.sequence].images
+            try:
+                image1, image2 = read_rgb(images[0]), read_rgb(images[pair.image - 1])
+            except ImageError as error:
+                failed.append(Failure(name=str(path), reason=str(error)))
+                continue
             draw_matches(
-                read_rgb(images[0]),
-                read_rgb(images[pair.image - 1]),
+                image1,
+                image2,
                 pair.points1,
                 pair.points2,
                 pair.errors <= CORRECT_PIXELS,
                 path,
                 title=f"{self._source.label}: {pair.sequence}, 1 and {pair.image}",
             )
+        return failed

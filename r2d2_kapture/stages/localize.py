@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,7 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
-from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.colmap_cameras import resolve_camera_origin
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
@@ -31,9 +34,15 @@ from r2d2_kapture.io.manifest import (
 )
 from r2d2_kapture.io.match_store import MatchTable, open_matches
 from r2d2_kapture.io.pairs import read_pairs
-from r2d2_kapture.io.sparse_map import SparseMap, read_sparse_map
+from r2d2_kapture.io.sparse_map import (
+    SparseMap,
+    check_keypoints_type,
+    read_sparse_map,
+)
+from r2d2_kapture.io.trajectories import image_records
 from r2d2_kapture.stages.flow import read_ahead
 from r2d2_kapture.stages.frame_poses import (
+    Evidence,
     gather_evidence,
     inputs_digest,
     localize_frame,
@@ -42,6 +51,7 @@ from r2d2_kapture.stages.query_cameras import QueryFrame, query_frames, with_exi
 from r2d2_kapture.stages.query_matches import Retrieval, read_query_matches, retrieve
 from r2d2_kapture.stages.query_results import (
     POSES_NAME,
+    QUERIES_FOLDER,
     QueryResult,
     read_localized,
     write_localized,
@@ -50,8 +60,7 @@ from r2d2_kapture.stages.query_results import (
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "report.json"
-UNSETTLED = ("format",)
-"""Settings that change no pose."""
+STAGE = "localize"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +68,7 @@ class FrameOutcome:
     """What became of the images of a frame.
 
     Attributes:
-        results: one an image.
+        results: one an image; those without pose may be left out if not fresh.
         fresh: whether they were computed by this run.
     """
 
@@ -99,37 +108,44 @@ class Localizer:
         Raises:
             OutputError: the file system refused.
         """
-        images = tuple(map(with_exif, frame.images))
-        frame = dataclasses.replace(frame, images=images)
-        try:
-            matches = [
-                read_query_matches(
-                    image.name,
-                    self.retrieval.of_query[image.name],
-                    self.sparse_map,
-                    self.keypoints,
-                    self.matches,
-                )
-                for image in images
-            ]
-        except FeatureFormatError as error:
-            results = tuple(
-                QueryResult(image=image.name, reason=str(error)) for image in images
-            )
-            return self._keep(results)
-        evidence = gather_evidence(frame, matches, self.sparse_map, self.config)
+        evidence = self._evidence(frame)
         if not self.force:
-            digest = inputs_digest(evidence, self.config)
-            known = [read_localized(self.output, image.name) for image in images]
-            there = tuple(r for r in known if r is not None and r.inputs == digest)
-            if len(there) == len(images):
+            there = self._there(evidence)
+            if len(there) == len(frame.images):
                 return FrameOutcome(results=there, fresh=False)
-        return self._keep(localize_frame(evidence, self.config, self.origin))
-
-    def _keep(self, results: tuple[QueryResult, ...]) -> FrameOutcome:
+        results = localize_frame(evidence, self.config, self.origin)
         for result in results:
             write_result(self.output, result)
         return FrameOutcome(results=results, fresh=True)
+
+    def recall(self, frame: QueryFrame) -> FrameOutcome:
+        """The poses of a frame that are there and still hold."""
+        results = self._there(self._evidence(frame))
+        return FrameOutcome(results=results, fresh=False)
+
+    def _evidence(self, frame: QueryFrame) -> Evidence:
+        images = tuple(map(with_exif, frame.images))
+        matches = [
+            read_query_matches(
+                image.name,
+                self.retrieval.of_query[image.name],
+                self.sparse_map,
+                self.keypoints,
+                self.matches,
+            )
+            for image in images
+        ]
+        frame = dataclasses.replace(frame, images=images)
+        return gather_evidence(frame, matches, self.sparse_map, self.config)
+
+    def _there(self, evidence: Evidence) -> tuple[QueryResult, ...]:
+        digest = inputs_digest(evidence, self.config)
+        known = [
+            read_localized(self.output, image.name)
+            for image, matches in zip(evidence.frame.images, evidence.matches)
+            if matches.error is None
+        ]
+        return tuple(r for r in known if r is not None and r.inputs == digest)
 
 
 def run(
@@ -164,10 +180,10 @@ def run(
         A report that counts query images.
 
     Raises:
-        DatasetError: the dataset, map, features, matches or pairs cannot be used, or
-            none of the pairs holds a query.
-        OutputError: the folder holds poses found with other settings, or cannot be
-            written.
+        DatasetError: the dataset, map, features, matches or pairs cannot be used, none
+            of the pairs holds a query, or the map is of other keypoints.
+        OutputError: the folder holds poses found with other settings or of another
+            dataset, or files of something else; or it cannot be written.
         ReconstructionError: the map has no points.
     """
     started = time.monotonic()
@@ -175,6 +191,7 @@ def run(
     origin = resolve_camera_origin(dataset.data, config.camera_origin)
     frames = query_frames(dataset, origin, config)
     keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    check_keypoints_type(map_path, keypoints.type_name)
     localizer = Localizer(
         config=config,
         origin=origin,
@@ -185,9 +202,13 @@ def run(
         output=output,
         force=options.force,
     )
+    refuse_foreign_folder(output, [query, map_path, *features, *matches])
+    manifest = localized_manifest(config, keypoints.type_name, dataset)
     with exclusive(output), quiet_pycolmap():
-        claim(output, config, keypoints.type_name, force=options.force)
+        claim(output, manifest, force=options.force)
         outcomes = list(localize_frames(localizer, frames, options))
+        # those that a strict run does not reach keep the poses they have
+        outcomes += map(localizer.recall, frames[len(outcomes) :])
         results = [result for outcome in outcomes for result in outcome.results]
         write_localized(output, dataset, results, config.format)
         report = _report(localizer, outcomes, time.monotonic() - started)
@@ -218,27 +239,82 @@ def localize_frames(
                 return
 
 
-def claim(
-    output: Path, config: LocalizeConfig, keypoints_type: str, *, force: bool
-) -> None:
-    """Note the settings of an output folder, or refuse if it has others.
+def localized_manifest(
+    config: LocalizeConfig, keypoints_type: str, dataset: Dataset
+) -> Manifest:
+    """What an output folder is for: settings, and the records of the queries."""
+    settings = dataclasses.asdict(config)
+    del settings["format"]  # changes no pose
+    records = json.dumps(image_records(dataset), sort_keys=True)
+    return Manifest(
+        model={},
+        settings={
+            **settings,
+            "stage": STAGE,
+            "keypoints_type": keypoints_type,
+            "query records SHA-256": hashlib.sha256(records.encode()).hexdigest()[:12],
+        },
+        versions=package_versions(),
+    )
+
+
+def refuse_foreign_folder(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write among files of something else, forced or not.
+
+    Raises:
+        OutputError: the folder is an input, or holds files but no manifest of this
+            stage.
+    """
+    for path in inputs:
+        if output.resolve() == path.resolve():
+            raise OutputError(
+                f"{output}: found an input, expected a folder for poses; choose "
+                "another --output"
+            )
+    if not output.is_dir() or _is_localized(output):
+        return
+    for path in sorted(output.iterdir()):
+        # the lock, and what a run that was killed at once left
+        if not path.name.startswith("."):
+            raise OutputError(
+                f"{output}: found '{path.name}' and no {FILE_NAME} of "
+                "kapture_r2d2_localize, expected a folder of its poses or an empty "
+                "one; choose another --output"
+            )
+
+
+def _is_localized(output: Path) -> bool:
+    try:
+        manifest = read_manifest(output / FILE_NAME)
+    except FeatureFormatError:
+        return False
+    return manifest is not None and manifest.settings.get("stage") == STAGE
+
+
+def claim(output: Path, manifest: Manifest, *, force: bool) -> None:
+    """Note what an output folder is for, or refuse if it is for something else.
+
+    Args:
+        output: passed by ``refuse_foreign_folder``.
+        manifest: of the poses to write.
+        force: remove poses found otherwise.
 
     Raises:
         OutputError: see ``run``.
     """
-    settings = dataclasses.asdict(config) | {"keypoints_type": keypoints_type}
-    manifest = Manifest(
-        model={},
-        settings={k: v for k, v in settings.items() if k not in UNSETTLED},
-        versions=package_versions(),
-    )
-    existing = None if force else read_manifest(output / FILE_NAME)
+    existing = read_manifest(output / FILE_NAME)
     differences = [] if existing is None else manifest.differences(existing)
-    if differences:
+    if differences and not force:
         raise OutputError(
             f"{output}: found poses found with {'; '.join(differences)}; choose "
             "another --output, or --force to replace them"
         )
+    queries = output / QUERIES_FOLDER
+    if differences and queries.exists():
+        try:
+            shutil.rmtree(queries)
+        except OSError as error:
+            raise output_error(queries, error) from error
     write_json_atomic(output / FILE_NAME, manifest.to_json())
 
 
@@ -259,7 +335,7 @@ def _report(
     kept = [r for outcome in outcomes if not outcome.fresh for r in outcome.results]
     localized = [r for r in (*fresh, *kept) if r.localized]
     return Report(
-        stage="localize",
+        stage=STAGE,
         done=sum(result.localized for result in fresh),
         skipped=len(kept),
         failed=tuple(

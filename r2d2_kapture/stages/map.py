@@ -33,6 +33,7 @@ from r2d2_kapture.stages.map_sources import (
 from r2d2_kapture.stages.reconstruct import (
     Workspace,
     map_unknown_poses,
+    model_numbers,
     read_verified,
     triangulate,
 )
@@ -84,7 +85,9 @@ def run(
     Raises:
         DatasetError: the dataset, database or keypoints cannot be used, or do not
             belong together.
-        OutputError: the output exists and was made otherwise, or cannot be written.
+        OutputError: the output exists and was made otherwise, or cannot be written;
+            what is no map is not replaced by ``options.force`` either.
+        ConfigError: ``keypoints_type`` is not the name of a folder.
         ReconstructionError: no verified pairs, poses missing, or no map.
     """
     started = time.monotonic()
@@ -93,8 +96,9 @@ def run(
     poses = read_camera_poses(dataset)
     inputs = _Inputs.of(config, dataset, database, keypoints_type)
     refuse_foreign_folder(output, REPORT_NAME)
-    if not options.force and output.is_dir() and inputs.is_done(output):
-        return _report_of_earlier(output, started)
+    earlier = _read_report(output)
+    if earlier and not options.force and inputs.is_done(earlier, output):
+        return _report_of_earlier(earlier, output, started)
     with (
         building_folder(output) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
@@ -145,7 +149,7 @@ def run(
             details={
                 "method": method,
                 "images": len(content.images),
-                **_numbers(models),
+                **model_numbers(models),
                 "camera_origin": origin,
             },
         )
@@ -193,18 +197,6 @@ def _write_models(models: list[pycolmap.Reconstruction], folder: Path) -> None:
     models[0].export_PLY(str(folder / "map.ply"))
 
 
-def _numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
-    model = models[0]
-    return {
-        "registered_images": model.num_reg_images(),
-        "points": model.num_points3D(),
-        "observations": model.compute_num_observations(),
-        "mean_track_length": round(model.compute_mean_track_length(), 4),
-        "mean_reprojection_error": round(model.compute_mean_reprojection_error(), 4),
-        "images_of_further_models": [other.num_reg_images() for other in models[1:]],
-    }
-
-
 def _without_pose(
     model: pycolmap.Reconstruction, content: DatabaseContent
 ) -> list[str]:
@@ -212,8 +204,7 @@ def _without_pose(
     return sorted({image.name for image in content.images} - posed)
 
 
-def _report_of_earlier(output: Path, started: float) -> Report:
-    earlier = _read_report(output)
+def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
     return Report(
         stage="map",
         done=0,
@@ -256,13 +247,13 @@ class _Inputs:
             settings=dataclasses.asdict(config) | {"keypoints_type": keypoints_type},
         )
 
-    def is_done(self, output: Path) -> bool:
-        """Whether a finished map was made of the same.
+    def is_done(self, report: dict[str, Any], output: Path) -> bool:
+        """Whether a finished map, of which we have the report, was made of the same.
 
         Raises:
             OutputError: it was made with other settings, or of another database.
         """
-        earlier = _read_report(output)["inputs"]
+        earlier = report["inputs"]
         theirs = earlier["settings"]
         differences = [
             f"{name}: {theirs.get(name)}, not {value}"
@@ -281,12 +272,23 @@ class _Inputs:
 
 
 def _read_report(output: Path) -> dict[str, Any]:
+    """The report of a map that is there; empty if there is none.
+
+    Raises:
+        OutputError: the report is not a map's; other stages write that name too.
+    """
     path = output / REPORT_NAME
+    if not path.exists():
+        return {}
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        report["inputs"]["settings"], report["inputs"]["digests"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        inputs = report["inputs"]
+        is_map = report["stage"] == "map" and {"settings", "digests"} <= inputs.keys()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        is_map = False
+    if not is_map:
         raise OutputError(
-            f"{path}: not the report of a map; choose another --output, or --force"
-        ) from error
+            f"{path}: not the report of a map; choose another --output, or delete "
+            f"{output} yourself"
+        )
     return dict(report)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import kapture
 import numpy as np
 import pycolmap
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap_cameras import (
@@ -27,7 +28,7 @@ from r2d2_kapture.io.feature_table import (
     open_feature_table,
 )
 from r2d2_kapture.io.image_folder import approximate_sensors
-from r2d2_kapture.io.kapture import Dataset
+from r2d2_kapture.io.kapture import Dataset, check_relative_name
 from r2d2_kapture.io.map_dataset import MapKeypoints
 from r2d2_kapture.types import FloatArray
 
@@ -123,9 +124,17 @@ def map_keypoints(
         keypoints_type: of the keypoints; None takes the only one there is.
 
     Raises:
+        ConfigError: ``keypoints_type`` is not the name of a folder.
         DatasetError: the features are not those that the database was made of.
         FeatureFormatError: a feature file is broken.
     """
+    if keypoints_type is not None:
+        require(
+            PurePosixPath(keypoints_type).name == keypoints_type != "",
+            f"--keypoints-type: found {keypoints_type[:80]!r}, expected the name of a "
+            "folder",
+        )
+        check_relative_name(keypoints_type, dataset.root)
     stored = _stored_keypoints(database, image_ids)
     roots = list(features)
     if not roots and find_feature_folders(dataset.root, "keypoints"):

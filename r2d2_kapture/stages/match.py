@@ -20,7 +20,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import write_json_atomic
-from r2d2_kapture.io.feature_origin import feature_origin
+from r2d2_kapture.io.feature_origin import feature_origin, feature_states
 from r2d2_kapture.io.feature_table import LocalFeatureTables, open_local_features
 from r2d2_kapture.io.manifest import Manifest, package_versions
 from r2d2_kapture.io.match_store import (
@@ -71,6 +71,8 @@ def run(
 ) -> Report:
     """Match the images of a list of pairs, resuming what is there.
 
+    Matches of images whose features were written anew since are made again.
+
     Args:
         config: which matches, and how.
         features: kapture datasets or folders of features, see open_feature_table.
@@ -97,6 +99,8 @@ def run(
     with open_match_writer(
         output, keypoints_type, manifest, force=options.force
     ) as writer:
+        images = sorted({image for pair in wanted for image in pair})
+        writer.follow(feature_states(tables, images))
         todo = [
             pair for pair in wanted if options.force or not writer.is_complete(*pair)
         ]

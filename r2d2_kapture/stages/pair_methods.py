@@ -319,7 +319,7 @@ def best_named(
     column = {name: i for i, name in enumerate(second)}
     same = np.array([column.get(name, -1) for name in first], np.int64)
     selection = best_partners(
-        without_same(blocks, same), top_k=config.top_k, min_score=config.min_score
+        without_same(blocks, same), top_k=config.partners, min_score=config.min_score
     )
     return named(selection, first, second)
 

@@ -123,9 +123,8 @@ def run(
     outcomes = []
     with exclusive(output):
         for source, stem in zip(sources, stems):
-            outcome = _evaluate(
-                config, source, image_root, pairs, output, stem, options
-            )
+            folder = output / stem
+            outcome = _evaluate(config, source, image_root, pairs, folder, options)
             outcomes.append(outcome)
             if options.strict and outcome.failed:
                 break
@@ -157,12 +156,10 @@ def _evaluate(
     source: FeatureSource,
     image_root: Path,
     pairs: Sequence[Pair],
-    output: Path,
-    stem: str,
+    folder: Path,
     options: RunOptions,
 ) -> Outcome:
     """Evaluate one source of features on all pairs, and write its results."""
-    folder = output / stem
     manifest = with_protocol(
         source.manifest,
         {
@@ -173,9 +170,34 @@ def _evaluate(
     )
     claim_folder(folder, manifest, force=options.force)
     images = {image.name: image.path for pair in pairs for image in pair}
-    paths = list(images.values())
-    load = source.prepare(paths, image_root, folder / FEATURES, options)
+    load = source.prepare(list(images.values()), image_root, folder / FEATURES, options)
     blocks = _Blocks(config, source, load, folder / RESULTS)
+    _evaluate_blocks(blocks, pairs, options)
+    names = [(first.name, second.name) for first, second in pairs]
+    found = [blocks.results[pair] for pair in names if pair in blocks.results]
+    done = len(found) - blocks.resumed
+    failed = [blocks.failed[name] for name in sorted(blocks.failed)]
+    outputs = []
+    if found:
+        outputs.append(folder.with_name(f"{folder.name}.json"))
+        results = PairPoseRun(
+            label=source.label, manifest=manifest.to_json(), pairs=tuple(found)
+        )
+        save_run(outputs[0], results)
+        worst = _worst(config, found, folder, redo=done > 0)
+        failed += _draw(worst, source.label, pairs, load)
+    return Outcome(
+        done=done,
+        skipped=blocks.resumed,
+        failed=tuple(failed),
+        outputs=tuple(outputs),
+    )
+
+
+def _evaluate_blocks(
+    blocks: _Blocks, pairs: Sequence[Pair], options: RunOptions
+) -> None:
+    """Evaluate all pairs in as many threads as there are workers."""
     by_first: dict[str, list[Pair]] = {}
     for pair in pairs:
         by_first.setdefault(pair[0].name, []).append(pair)
@@ -194,26 +216,6 @@ def _evaluate(
             if options.strict and blocks.failed:
                 break
             lane(blocks.evaluate, block, bar)
-    found = [
-        blocks.results[names]
-        for first, second in pairs
-        if (names := (first.name, second.name)) in blocks.results
-    ]
-    outputs: tuple[Path, ...] = ()
-    if found:
-        outputs = (output / f"{stem}.json",)
-        results = PairPoseRun(
-            label=source.label, manifest=manifest.to_json(), pairs=tuple(found)
-        )
-        save_run(outputs[0], results)
-        worst = _worst(config, found, folder, redo=len(found) > blocks.resumed)
-        _draw(worst, source.label, pairs, load)
-    return Outcome(
-        done=len(found) - blocks.resumed,
-        skipped=blocks.resumed,
-        failed=tuple(blocks.failed[name] for name in sorted(blocks.failed)),
-        outputs=outputs,
-    )
 
 
 class _Blocks:
@@ -323,18 +325,29 @@ def _draw(
     label: str,
     pairs: Sequence[Pair],
     load: LoadFeatures,
-) -> None:
-    """Draw the matches of pairs, correct within CORRECT_PIXELS of their line."""
+) -> list[Failure]:
+    """Draw the matches of pairs, correct within CORRECT_PIXELS of their line.
+
+    Returns:
+        Which pictures could not be drawn, and why.
+    """
     by_names = {(first.name, second.name): (first, second) for first, second in pairs}
+    failed = []
     for path, result in pictures.items():
         first, second = by_names[result.image1, result.image2]
-        matched = match_pair(first, second, load(first.path), load(second.path))
+        try:
+            image1, image2 = read_rgb(first.path), read_rgb(second.path)
+            matched = match_pair(first, second, load(first.path), load(second.path))
+        except (FeatureFormatError, ImageError) as error:
+            failed.append(Failure(name=str(path), reason=str(error)))
+            continue
         draw_matches(
-            read_rgb(first.path),
-            read_rgb(second.path),
+            image1,
+            image2,
             matched.points1,
             matched.points2,
             matched.errors <= CORRECT_PIXELS,
             path,
             title=f"{label}: {first.name} and {second.name}",
         )
+    return failed

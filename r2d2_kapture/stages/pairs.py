@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,8 +41,9 @@ def run(
     """Choose pairs of images and write their list.
 
     Without queries, mapping images are paired with each other; with queries, each query
-    with mapping images. No image is paired with itself, and no query with a query. The
-    list is ordered by the first image's name, then best first. It is made anew each
+    with mapping images. No image is paired with itself, and a query with another only
+    where that one is a mapping image too; their pair is listed once, and serves both.
+    The list is ordered by the first image's name, then best first. It is made anew each
     time, since inputs may have changed; descriptors of images are not.
 
     Args:
@@ -68,12 +70,18 @@ def run(
     report_path = output.with_name(f"{output.stem}.report.json")
     settings = {
         **dataclasses.asdict(config),
+        "top_k": config.partners,
         "keypoints_type": keypoints_type,
         "descriptors_type": descriptors_type,
         "global_features_type": global_features_type,
         "with_query": query is not None,
         "merged_lists": len(merge),
     }
+    if output.is_dir():
+        raise OutputError(
+            f"{output}: found a folder, expected a file for the list; choose another "
+            f"--output, such as {output / 'pairs.txt'}"
+        )
     if output.exists() and not options.force:
         refuse_others(output, report_path, settings)
     inputs = PairInputs(
@@ -169,24 +177,33 @@ def arranged(
             ``top_k`` of each first image stay.
         with_query: the first image is a query; else the first by name goes first.
     """
-    merged = unique_pairs(merged)
-    if config.min_score is not None:
-        least = config.min_score
-        pairs = [pair for pair in pairs if pair.score >= least]
-        merged = [pair for pair in merged if pair.score >= least]
+    least = -math.inf if config.min_score is None else config.min_score
+    pairs = [pair for pair in pairs if pair.score >= least]
     if not with_query:
         pairs = [name_order(pair) for pair in pairs]
-    merged = sorted(merged, key=best_first)
-    if config.method == "merge" and config.top_k:
-        merged = [
-            pair
-            for _, group in itertools.groupby(merged, key=lambda pair: pair.image1)
-            for pair in itertools.islice(group, config.top_k)
-        ]
-    every = unique_pairs([*sorted(pairs, key=best_first), *merged])
-    every.sort(key=best_first)
+    if config.method == "merge" and config.partners:
+        merged = best_of_each(merged, config.partners)
+    unique = unique_pairs([*sorted(pairs, key=best_first), *merged])
+    every = sorted((pair for pair in unique if pair.score >= least), key=best_first)
     part, parts = config.part
     return every[len(every) * (part - 1) // parts : len(every) * part // parts]
+
+
+def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
+    """The best pairs of each first image, in the order in which they came.
+
+    Of a pair that occurs twice in one order of its names, the first counts.
+    """
+    first: dict[tuple[str, str], ImagePair] = {}
+    for pair in pairs:
+        first.setdefault(pair.names, pair)
+    ranked = sorted(first.values(), key=best_first)
+    kept = {
+        pair.names
+        for _, group in itertools.groupby(ranked, key=lambda pair: pair.image1)
+        for pair in itertools.islice(group, count)
+    }
+    return [pair for names, pair in first.items() if names in kept]
 
 
 def best_first(pair: ImagePair) -> tuple[str, float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import filecmp
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.lock import exclusive
@@ -81,11 +83,14 @@ class Sources:
 
     Attributes:
         roots: folders that are searched.
-        keypoints_type: the type in use; None is the only one there is.
+        keypoints_type, descriptors_type, global_features_type: in use; None is the
+            only one there is.
     """
 
     roots: tuple[Path, ...]
     keypoints_type: str | None
+    descriptors_type: str | None
+    global_features_type: str | None
 
 
 def run(
@@ -97,6 +102,8 @@ def run(
     checkpoint: Checkpoint | None = None,
     features: Sequence[Path] = (),
     keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    global_features_type: str | None = None,
     options: RunOptions = RunOptions(),
     announce: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -110,7 +117,9 @@ def run(
         output: folder of everything that is made, see Layout.
         checkpoint: extracts local features by it; None takes what is found.
         features: folders of local or global features beside the datasets' own.
-        keypoints_type: of features that are found; None is the only one there is.
+        keypoints_type: of features that are found, None is the only one there is; of
+            those extracted, None is the checkpoint's name.
+        descriptors_type, global_features_type: of those found.
         options: how the stages run.
         announce: is given the report of each stage as it ends.
 
@@ -118,6 +127,7 @@ def run(
         R2D2KaptureError: the first stage that cannot go on.
     """
     started = time.monotonic()
+    check_names([mapping, *queries.values()])
     layout = Layout(output=output)
     reports: list[Report] = []
 
@@ -129,21 +139,29 @@ def run(
         sources = Sources(
             roots=(*features, mapping, *queries.values()),
             keypoints_type=keypoints_type,
+            descriptors_type=descriptors_type,
+            global_features_type=global_features_type,
         )
         if checkpoint is not None:
-            for root in (mapping, *queries.values()):
+            sources = dataclasses.replace(
+                sources,
+                roots=(layout.features, *sources.roots),
+                keypoints_type=keypoints_type or checkpoint.name,
+                descriptors_type=keypoints_type or checkpoint.name,
+            )
+            for number, root in enumerate((mapping, *queries.values())):
+                # force removes what is there: once, not what the first one just made
+                force = options.force and number == 0
                 note(
                     extract.run(
                         config.extract,
                         kapture_root=root,
                         checkpoint=checkpoint,
                         output=layout.features,
-                        options=options,
+                        keypoints_type=sources.keypoints_type,
+                        options=dataclasses.replace(options, force=force),
                     )
                 )
-            sources = Sources(
-                roots=(layout.features, *sources.roots), keypoints_type=checkpoint.name
-            )
         for report in build_map(config, mapping, sources, layout, options):
             note(report)
         for name, query in queries.items():
@@ -162,6 +180,33 @@ def run(
     return whole
 
 
+def check_names(roots: Sequence[Path]) -> None:
+    """Refuse datasets that call two images by one name: features go by names.
+
+    Raises:
+        DatasetError: naming the image and both datasets.
+    """
+    found: dict[str, Path] = {}
+    for root in roots:
+        dataset = open_dataset(root)
+        for name in dataset.image_names:
+            path = dataset.image_path(name)
+            other = found.setdefault(name, path)
+            if other != path and not same_content(other, path):
+                raise DatasetError(
+                    f"{path} and {other}: found two images of one name '{name}', by "
+                    "which features and matches are kept; rename one, for instance "
+                    "into a sub-folder"
+                )
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files are one, or equal; whether both are absent."""
+    if not (one.exists() and other.exists()):
+        return one.exists() == other.exists()
+    return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+
+
 def build_map(
     config: PipelineConfig,
     mapping: Path,
@@ -178,6 +223,8 @@ def build_map(
         output=pairs_file,
         features=sources.roots,
         keypoints_type=sources.keypoints_type,
+        descriptors_type=sources.descriptors_type,
+        global_features_type=sources.global_features_type,
         global_features_output=layout.retrieval,
         options=options,
     )
@@ -187,6 +234,7 @@ def build_map(
         pairs=pairs_file,
         output=layout.matches,
         keypoints_type=sources.keypoints_type,
+        descriptors_type=sources.descriptors_type,
         options=options,
     )
     yield verify.run(
@@ -229,6 +277,8 @@ def localize_query(
         output=pairs_file,
         features=sources.roots,
         keypoints_type=sources.keypoints_type,
+        descriptors_type=sources.descriptors_type,
+        global_features_type=sources.global_features_type,
         global_features_output=layout.retrieval,
         options=options,
     )
@@ -238,9 +288,10 @@ def localize_query(
         pairs=pairs_file,
         output=layout.matches,
         keypoints_type=sources.keypoints_type,
+        descriptors_type=sources.descriptors_type,
         options=options,
     )
-    localized = localize.run(
+    yield localize.run(
         config.localize,
         map_path=layout.map,
         query=query,
@@ -251,17 +302,14 @@ def localize_query(
         keypoints_type=sources.keypoints_type,
         options=options,
     )
-    yield localized
     if open_dataset(query).data.trajectories:
         yield evaluate.run(
             config.evaluate,
             ground_truth=query,
             estimated={name: layout.localized(name)},
             output=layout.evaluated(name),
-            # errors of poses that are no more are not worth keeping
-            options=dataclasses.replace(
-                options, force=options.force or bool(localized.done)
-            ),
+            replace=True,
+            options=options,
         )
 
 

@@ -53,12 +53,15 @@ class FramePose:
         covariance: (6, 6) of rig_from_world for keypoints with errors of 1 px, rather
             too large than too small: rotation about the rig's axes in radians, then
             translation; None where the inliers do not determine the pose.
+        doubt: why a camera that was found cannot be believed, and the way out; None
+            where all can.
     """
 
     rig_from_world: pycolmap.Rigid3d
     cameras: tuple[pycolmap.Camera, ...]
     inliers: tuple[BoolArray, ...]
     covariance: DoubleArray | None
+    doubt: str | None
 
 
 def estimate_pose(views: Sequence[View], config: LocalizeConfig) -> FramePose | None:
@@ -69,14 +72,14 @@ def estimate_pose(views: Sequence[View], config: LocalizeConfig) -> FramePose | 
     but for the scale of the loss. The same input gives the same output.
 
     Returns:
-        None where no pose, or no credible focal length, is found.
+        None where no pose is found.
     """
     cameras = tuple(copy.deepcopy(view.image.camera) for view in views)
     if len(views) == 1:
         found = _estimate_single(views[0], cameras[0], config)
     else:
         found = _estimate_rig(views, cameras, config)
-    if found is None or any(map(_is_incredible, views, cameras)):
+    if found is None:
         return None
     ends = np.cumsum([len(view.xy) for view in views])[:-1]
     return FramePose(
@@ -84,6 +87,7 @@ def estimate_pose(views: Sequence[View], config: LocalizeConfig) -> FramePose | 
         cameras=cameras,
         inliers=tuple(np.split(found["inlier_mask"], ends)),
         covariance=_covariance(found.get("covariance")),
+        doubt=next(filter(None, map(_doubt, views, cameras)), None),
     )
 
 
@@ -126,9 +130,16 @@ def centre_deviation(
     return float(np.sqrt(np.trace(covariance_of_centre)))
 
 
-def _is_incredible(view: View, camera: pycolmap.Camera) -> bool:
-    found = view.image.focal_length != "fixed"
-    return found and bool(camera.has_bogus_params(*CREDIBLE))
+def _doubt(view: View, camera: pycolmap.Camera) -> str | None:
+    if view.image.focal_length == "fixed" or not camera.has_bogus_params(*CREDIBLE):
+        return None
+    distortion = [f"{camera.params[i]:.3g}" for i in camera.extra_params_idxs()]
+    return (
+        f"found a focal length of {camera.mean_focal_length():.4g} px"
+        + (f" and distortion {', '.join(distortion)}" if distortion else "")
+        + f" for {camera.width} x {camera.height} px, which is not credible; give the "
+        "intrinsics of the camera in sensors.txt"
+    )
 
 
 def _estimate_single(

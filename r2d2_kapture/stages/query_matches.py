@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -42,12 +43,15 @@ class QueryMatches:
         xy: (N, 2) all its keypoints, in COLMAP's pixel origin.
         matches: (K, 2) rows of keypoints of the query and of a map image, by the name
             of that; pairs that were never matched are left out.
+        error: why keypoints or matches cannot be read, and none are held; None where
+            they can.
     """
 
     retrieved: tuple[str, ...]
     absent: int
     xy: DoubleArray
     matches: Mapping[str, IndexArray]
+    error: str | None = None
 
     @property
     def count(self) -> int:
@@ -56,6 +60,8 @@ class QueryMatches:
 
     def lack(self) -> str | None:
         """What is missing for a pose, and the way out; None where nothing is."""
+        if self.error is not None:
+            return self.error
         if not self.retrieved and not self.absent:
             return "no pairs; pair it with map images by kapture_r2d2_pairs"
         if not self.retrieved:
@@ -73,19 +79,19 @@ class QueryMatches:
 
 
 def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
-    """Tell queries from map images; the first name of a pair is the query in doubt."""
+    """Tell queries from map images; an image may be both, as those of a map are."""
     of_query: dict[str, list[str]] = {name: [] for name in queries}
     unknown: set[str] = set()
     for pair in pairs:
         first, second = pair.names
-        if first in of_query:
-            of_query[first].append(second)
-        elif second in of_query:
-            of_query[second].append(first)
-        else:
+        for name, other in ((first, second), (second, first)):
+            if name in of_query:
+                of_query[name].append(other)
+        if first not in of_query and second not in of_query:
             unknown.add(first)
     return Retrieval(
-        of_query={name: tuple(images) for name, images in of_query.items()},
+        # a pair may be listed both ways
+        of_query={n: tuple(dict.fromkeys(images)) for n, images in of_query.items()},
         unknown=tuple(sorted(unknown)),
     )
 
@@ -106,17 +112,38 @@ def read_query_matches(
         keypoints: of the query, and of the map's images where they are at hand.
         matches: of the pairs.
 
-    Raises:
-        FeatureFormatError: keypoints or matches that are absent or broken, matches of
-            keypoints that do not exist, or a map made with other keypoints.
+    Returns:
+        With ``error`` if keypoints or matches are absent or broken, matches are of
+        keypoints that do not exist, or the map was made with other keypoints.
     """
     images = list(paired)
     retrieved = tuple(image for image in images if image in sparse_map.images)
-    xy: DoubleArray = np.zeros((0, 2))
+    nothing = QueryMatches(
+        retrieved=retrieved,
+        absent=len(images) - len(retrieved),
+        xy=np.zeros((0, 2)),
+        matches={},
+    )
+    if not retrieved:
+        return nothing
+    try:
+        xy, found = _read(name, retrieved, sparse_map, keypoints, matches)
+    except FeatureFormatError as error:
+        return dataclasses.replace(nothing, error=str(error))
+    return dataclasses.replace(nothing, xy=xy, matches=found)
+
+
+def _read(
+    name: str,
+    retrieved: Iterable[str],
+    sparse_map: SparseMap,
+    keypoints: FeatureTable,
+    matches: MatchTable,
+) -> tuple[DoubleArray, dict[str, IndexArray]]:
+    """Keypoints of a query and its matches, as QueryMatches has them."""
+    rows = keypoints.read(name)[:, :2].astype(np.float64)
+    xy: DoubleArray = colmap_from_kapture(rows).astype(np.float64)
     found: dict[str, IndexArray] = {}
-    if retrieved:
-        rows = keypoints.read(name)[:, :2]
-        xy = colmap_from_kapture(rows.astype(np.float64)).astype(np.float64)
     for image in retrieved:
         pair_matches = matches.read(name, image)
         if pair_matches is not None:
@@ -124,12 +151,7 @@ def read_query_matches(
             # an index beyond all counts would go unnoticed, or to a wrong point
             pair_matches.check_counts((name, image), (len(xy), count))
             found[image] = pair_matches.indices
-    return QueryMatches(
-        retrieved=retrieved,
-        absent=len(images) - len(retrieved),
-        xy=xy,
-        matches=found,
-    )
+    return xy, found
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:

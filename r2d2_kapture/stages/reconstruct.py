@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zlib  # noqa: F401  (before pycolmap, which exports a zlib of its own)
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pycolmap
 from tqdm import tqdm
@@ -64,7 +66,7 @@ def triangulate(
         drop_rigs(workspace.database)
         content = read_verified(workspace.database)
         model = known_pose_model(content, cam_from_world)
-    with quiet_pycolmap():
+    with quiet_pycolmap(), _colmap_errors():
         model = pycolmap.triangulate_points(
             model,
             str(workspace.database),
@@ -101,7 +103,7 @@ def map_unknown_poses(
         unit="image",
         disable=None if options.progress is None else not options.progress,
     )
-    with bar, quiet_pycolmap():
+    with bar, quiet_pycolmap(), _colmap_errors():
         if config.method == "global":
             found = pycolmap.global_mapping(
                 str(workspace.database),
@@ -147,6 +149,19 @@ def read_verified(database: Path) -> DatabaseContent:
     return content
 
 
+def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
+    """What a report says of a map; the mean reprojection error is in pixels."""
+    model = models[0]
+    return {
+        "registered_images": model.num_reg_images(),
+        "points": model.num_points3D(),
+        "observations": model.compute_num_observations(),
+        "mean_track_length": round(model.compute_mean_track_length(), 4),
+        "mean_reprojection_error": round(model.compute_mean_reprojection_error(), 4),
+        "images_of_further_models": [other.num_reg_images() for other in models[1:]],
+    }
+
+
 def _calibrated(
     config: MapConfig, workspace: Workspace
 ) -> tuple[DatabaseContent, frozenset[int]]:
@@ -167,10 +182,23 @@ def _calibrated(
     }
     if guessed - constant:
         options = pycolmap.ViewGraphCalibrationOptions(random_seed=config.seed)
-        with quiet_pycolmap():
+        with quiet_pycolmap(), _colmap_errors():
             pycolmap.calibrate_view_graph(str(workspace.database), options)
         content = read_verified(workspace.database)
     return content, constant
+
+
+@contextmanager
+def _colmap_errors() -> Iterator[None]:
+    """What COLMAP finds wrong with its input, in a line."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).partition("\n")[0].split())
+        raise ReconstructionError(
+            f"COLMAP cannot map this database: {reason}; try another --method, or "
+            "write the database anew by kapture_r2d2_verify"
+        ) from error
 
 
 def _distinct(
@@ -214,7 +242,7 @@ def _incremental_options(
         min_model_size=config.min_model_size,
         ba_refine_focal_length=refine,
         ba_refine_extra_params=refine,
-        ba_refine_sensor_from_rig=config.refine_rigs,
+        ba_refine_sensor_from_rig=config.refine_rigs and not poses_known,
         constant_cameras=set(constant),
     )
     options.mapper.abs_pose_refine_focal_length = refine

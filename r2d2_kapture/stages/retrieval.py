@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
@@ -33,6 +34,7 @@ from r2d2_kapture.stages.flow import read_ahead
 from r2d2_kapture.types import Failure, FloatArray, IndexArray
 
 VOCABULARY_NAME = "vocabulary.safetensors"
+WHOLE = "whole"
 VOCABULARY_IMAGES = 2000
 VOCABULARY_DESCRIPTORS = 200_000
 """Mapping images and descriptors that a vocabulary is learned from, at most."""
@@ -71,7 +73,7 @@ def describe_images(
         config: the vocabulary's size, whitening and seed.
         features: local features of all images.
         mapping: names of the images that the vocabulary is learned on, if there is
-            none yet.
+            none yet, or one that images failed for: they may have been repaired.
         query: names of further images.
         output: kapture folder that gets the features, the vocabulary, a manifest.
         options: how to run.
@@ -87,7 +89,7 @@ def describe_images(
     dim = whitened_dim(config, len(learned_on), features.descriptors.dsize)
     dsize = dim or config.vlad_clusters * features.descriptors.dsize
     manifest = make_manifest(config, features, learned_on)
-    # sums in another order would end in other numbers
+    # workers take the cores; and sums keep their order
     with (
         threadpool_limits(1),
         open_global_feature_writer(
@@ -95,9 +97,15 @@ def describe_images(
         ) as writer,
     ):
         path = writer.folder / VOCABULARY_NAME
-        if options.force or not path.is_file():
-            vocabulary = learn_vocabulary(config, features, learned_on, dim, options)
-            write_vocabulary(path, vocabulary)
+        if options.force or not path.is_file() or not is_whole(path):
+            learned, failed = learn_vocabulary(
+                config, features, learned_on, dim, options
+            )
+            data = vocabulary_to_bytes(learned, whole=not failed)
+            if not path.is_file() or path.read_bytes() != data:
+                # they were made with another one, or part of them would be
+                writer.remove_all()
+                write_bytes_atomic(path, data)
         vocabulary = read_vocabulary(path)
         names = sorted({*mapping, *query})
         todo = [n for n in names if options.force or not writer.is_complete(n)]
@@ -147,8 +155,11 @@ def learn_vocabulary(
     names: Sequence[str],
     dim: int,
     options: RunOptions,
-) -> Vocabulary:
+) -> tuple[Vocabulary, list[Failure]]:
     """Visual words of a sample of images, and whitening where there are enough.
+
+    Returns:
+        The vocabulary, and the images of the sample that could not be read.
 
     Args:
         config: clusters and seed.
@@ -167,8 +178,8 @@ def learn_vocabulary(
         rows = features.read_descriptors(name)
         return rows[draw(len(rows), quota, config.seed)]
 
-    # images that fail here are reported when they are described
-    samples = each_image(chosen, sample, options, [], "sample")
+    failed: list[Failure] = []
+    samples = each_image(chosen, sample, options, failed, "sample")
     descriptors = np.concatenate(
         [np.zeros((0, features.descriptors.dsize), np.float32)]
         + [rows for _, rows in samples]
@@ -181,12 +192,12 @@ def learn_vocabulary(
         )
     centres = learn_centres(descriptors, config.vlad_clusters, config.seed)
     if not dim:
-        return Vocabulary(centres=centres)
+        return Vocabulary(centres=centres), failed
     vectors = each_image(
         chosen,
         lambda name: vlad(features.read_descriptors(name), centres),
         options,
-        [],
+        failed,
         "whiten",
     )
     stacked = np.stack([vector for _, vector in vectors if vector.any()])
@@ -195,9 +206,8 @@ def learn_vocabulary(
             f"--vlad-dim {dim}: found {len(stacked)} mapping images with keypoints, "
             "expected at least as many; choose a lower one, or 0"
         )
-    return Vocabulary(
-        centres=centres, whitening=learn_whitening(stacked, dim, config.seed)
-    )
+    whitening = learn_whitening(stacked, dim, config.seed)
+    return Vocabulary(centres=centres, whitening=whitening), failed
 
 
 def draw(count: int, wanted: int, seed: int) -> IndexArray:
@@ -235,11 +245,12 @@ def each_image(
             yield name, result
 
 
-def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
-    """Write a vocabulary as named float32 arrays.
+def vocabulary_to_bytes(vocabulary: Vocabulary, *, whole: bool = True) -> bytes:
+    """A safetensors file of a vocabulary's arrays, float32.
 
-    Raises:
-        OutputError: the file system refused.
+    Args:
+        vocabulary: to keep.
+        whole: no image failed that it was to be learned on.
     """
     arrays = {"centres": vocabulary.centres}
     if vocabulary.whitening is not None:
@@ -247,11 +258,24 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
         arrays["components"] = vocabulary.whitening.components
     # safetensors writes memory as it lies, and would transpose other layouts
     rows = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    write_bytes_atomic(path, safetensors.numpy.save(rows))
+    return safetensors.numpy.save(rows, {WHOLE: str(whole)})
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all images that a vocabulary was to be learned on could be read.
+
+    Raises:
+        FeatureFormatError: the file is no vocabulary.
+    """
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return bool((file.metadata() or {}).get(WHOLE) == str(True))
+    except (SafetensorError, OSError) as error:
+        raise not_a_vocabulary(path, error) from error
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read what write_vocabulary wrote.
+    """Read a file of vocabulary_to_bytes.
 
     Raises:
         FeatureFormatError: it is something else.
@@ -263,6 +287,11 @@ def read_vocabulary(path: Path) -> Vocabulary:
             whitening = Whitening(mean=arrays["mean"], components=arrays["components"])
         return Vocabulary(centres=arrays["centres"], whitening=whitening)
     except (SafetensorError, OSError, KeyError) as error:
-        raise FeatureFormatError(
-            f"{path}: not a vocabulary of r2d2_kapture: {error}; redo with --force"
-        ) from error
+        raise not_a_vocabulary(path, error) from error
+
+
+def not_a_vocabulary(path: Path, error: Exception) -> FeatureFormatError:
+    """Say that a file is something else."""
+    return FeatureFormatError(
+        f"{path}: not a vocabulary of r2d2_kapture: {error}; redo with --force"
+    )

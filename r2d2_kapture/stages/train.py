@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -15,10 +15,10 @@ import torch
 
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.train import TrainConfig
+from r2d2_kapture.config.train import PaceConfig, TrainConfig
+from r2d2_kapture.config.training_sources import SourceConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import CheckpointError, ConfigError, R2D2KaptureError
-from r2d2_kapture.evaluation.sequences import HomographySequence, read_sequences
 from r2d2_kapture.io.atomic import (
     write_bytes_atomic,
     write_json_atomic,
@@ -28,16 +28,20 @@ from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.models.registry import Architecture, build_network
-from r2d2_kapture.stages.train_validation import Validator, built_in_pairs
-from r2d2_kapture.stages.training_views import find_photographs, photograph_sources
-from r2d2_kapture.training.data import PairDataset, make_loader
+from r2d2_kapture.stages.train_data import TrainingData, open_training_data
+from r2d2_kapture.stages.train_validation import Validator
+from r2d2_kapture.training.data import PairDataset, WeightedSource, make_loader
 from r2d2_kapture.training.distributed import Process, joined, this_process
 from r2d2_kapture.training.logs import RunLog
 from r2d2_kapture.training.loop import Batch, Supervisor, Tasks, Trainer, train
 from r2d2_kapture.training.objective import R2D2Objective
+from r2d2_kapture.training.photographs import PhotographSource
 from r2d2_kapture.training.state import check_settings, read_state
-from r2d2_kapture.training.stopping import StopRequest, stop_on_signals
-from r2d2_kapture.training.validation import hold_out
+from r2d2_kapture.training.stopping import (
+    StopRequest,
+    leave_signals_to_parent,
+    stop_on_signals,
+)
 from r2d2_kapture.types import Failure, Report
 
 STATE_NAME = "state.pt"
@@ -54,39 +58,10 @@ def no_announcement(line: str) -> None:
     """Tell nobody."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The photographs of a run.
-
-    Attributes:
-        folder: that holds them.
-        trained, held_out: paths of those to train and to validate on.
-        skipped: unreadable and tiny ones.
-        sequences: of a folder of the user's to validate on.
-    """
-
-    folder: Path
-    trained: tuple[Path, ...]
-    held_out: tuple[Path, ...]
-    skipped: tuple[Failure, ...]
-    sequences: tuple[HomographySequence, ...]
-
-    def summary(self) -> dict[str, Any]:
-        """What a checkpoint says of the photographs it was trained on."""
-        names = [path.relative_to(self.folder).as_posix() for path in self.trained]
-        digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
-        return {
-            "folder": self.folder.resolve().name,
-            "photographs": len(self.trained),
-            "held_out": len(self.held_out),
-            "names_sha256": digest.hexdigest(),
-        }
-
-
 def run(
     config: TrainConfig,
     *,
-    images: Path,
+    inputs: SourceConfig,
     output: Path,
     start_from: str | None = None,
     validation: Path | None = None,
@@ -94,11 +69,11 @@ def run(
     options: RunOptions = RunOptions(),
     announce: Announce = no_announcement,
 ) -> Report:
-    """Train on the photographs of a folder, resuming the run that is at ``output``.
+    """Train on photographs and other sources, resuming the run at ``output``.
 
     Args:
         config: what decides the weights.
-        images: folder of photographs, searched recursively.
+        inputs: where the pictures are.
         output: folder of the run: state, weights, logs, settings, report.
         start_from: checkpoint whose weights the run begins with; None draws them.
         validation: folder of sequences in the layout of HPatches, which then chooses
@@ -118,7 +93,7 @@ def run(
     runtime = _runtime(config, process)
     if not process.is_main:
         announce = no_announcement
-    data = _find_data(config, images, validation)
+    data = open_training_data(inputs, config.pairs, validation)
     with ExitStack() as stack:
         if process.is_main:
             stack.enter_context(exclusive(output))
@@ -137,7 +112,9 @@ def run(
         first_step = trainer.progress.step
         if first_step < trainer.total_steps:
             announce(job.headline(trainer))
-            _announce_skipped(data.skipped, announce)
+            if first_step and job.trained_on_others():
+                announce("note: the pictures are not those that the run was begun with")
+            _announce_skipped(data.opened.skipped, announce)
             _train(job, trainer, options.workers, stop, announce)
     report = Report(
         stage="train",
@@ -160,7 +137,7 @@ class _Job:
     """A run's inputs, resolved, and what it reads and writes."""
 
     config: TrainConfig
-    data: Data
+    data: TrainingData
     output: Path
     start_from: str | None
     license_name: str
@@ -182,7 +159,7 @@ class _Job:
 
     @property
     def total_steps(self) -> int:
-        return self.config.pace.total_steps(len(self.data.trained), self.pairs_per_step)
+        return self.config.pace.total_steps(self.data.items, self.pairs_per_step)
 
     def open(self, *, resume: bool) -> Trainer[DenseNetwork]:
         """A trainer at the first step, or where the run was."""
@@ -223,6 +200,24 @@ class _Job:
             )
         return checkpoint.network.requires_grad_(True), checkpoint.sha256
 
+    @property
+    def pace(self) -> PaceConfig:
+        """The pace asked for; without anything to validate on, nothing is."""
+        pace = self.config.pace
+        if self.data.held_out or self.data.sequences:
+            return pace
+        return dataclasses.replace(pace, validate_every=0)
+
+    def tasks(self) -> Tasks[DenseNetwork]:
+        """What the loop is to do between steps."""
+        device = self.runtime.device
+        engine = EngineConfig(
+            precision=self.config.optimization.precision,
+            gpu=-1 if device.type == "cpu" else device.index,
+        )
+        validate = Validator(self.data.held_out, self.data.sequences, engine)
+        return Tasks(save=self.save, validate=validate, keep_best=self.keep_best)
+
     def save(self, trainer: Trainer[DenseNetwork]) -> None:
         """Write the weights of now, then the state: the state is what resumes."""
         write_bytes_atomic(self.output / MODEL_NAME, self._checkpoint(trainer))
@@ -231,6 +226,14 @@ class _Job:
     def keep_best(self, trainer: Trainer[DenseNetwork]) -> None:
         """Write the weights of now as the best."""
         write_bytes_atomic(self.output / BEST_NAME, self._checkpoint(trainer))
+
+    def trained_on_others(self) -> bool:
+        """Whether the pictures differ from those of the weights saved before."""
+        path = self.output / MODEL_NAME
+        if not path.exists():
+            return False
+        history = json.loads(load_checkpoint(path).metadata["training"])
+        return bool(history["data"] != self.data.summary())
 
     def save_settings(self) -> None:
         """Write the resolved settings, as YAML that --config takes."""
@@ -255,7 +258,9 @@ class _Job:
             "pairs_per_step": self.pairs_per_step,
             "skipped_steps": progress.skipped,
             "best_step": progress.best_step,
-            "best_score": progress.best_score if progress.best_step is not None else None,
+            "best_score": (
+                progress.best_score if progress.best_step is not None else None
+            ),
             "data": self.data.summary(),
         }
 
@@ -267,8 +272,8 @@ class _Job:
             f"{f'resuming at step {step}' if step else 'training'}: {network.name}, "
             f"width {network.width}, {network.descriptor_dim}-d, on "
             f"{self.runtime.device} in {self.runtime.precision}; "
-            f"{len(self.data.trained)} photographs, {len(self.data.held_out)} held "
-            f"out; {trainer.total_steps} steps of {self.pairs_per_step} pairs"
+            f"{self.data.items} photographs or pairs; {trainer.total_steps} steps of "
+            f"{self.pairs_per_step} pairs"
         )
 
     def details(self, trainer: Trainer[DenseNetwork]) -> dict[str, Any]:
@@ -278,7 +283,7 @@ class _Job:
             **{k: v for k, v in history.items() if k != "settings"},
             "device": str(self.runtime.device),
             "precision": self.runtime.precision,
-            "left_out": [failure.to_text() for failure in self.data.skipped],
+            "left_out": [failure.to_text() for failure in self.data.opened.skipped],
         }
 
 
@@ -291,18 +296,6 @@ def _runtime(config: TrainConfig, process: Process) -> Runtime:
     )
 
 
-def _find_data(config: TrainConfig, images: Path, validation: Path | None) -> Data:
-    paths, skipped = find_photographs(images, config.pairs)
-    trained, held_out = hold_out(paths, images)
-    return Data(
-        folder=images,
-        trained=trained,
-        held_out=held_out,
-        skipped=tuple(skipped),
-        sequences=tuple(read_sequences(validation)) if validation else (),
-    )
-
-
 def _train(
     job: _Job,
     trainer: Trainer[DenseNetwork],
@@ -312,7 +305,7 @@ def _train(
 ) -> None:
     """Train to the end; the main process logs, validates and saves."""
     config, process = job.config, job.process
-    sources = photograph_sources(job.data.folder, job.data.trained, config.pairs)
+    sources = job.data.opened.sources
     dataset = PairDataset(
         sources,
         config.pairs,
@@ -328,14 +321,14 @@ def _train(
         rank=process.rank,
         world_size=process.world_size,
     )
+    loader.worker_init_fn = leave_signals_to_parent
     batches = _batches(loader, workers)
     if not process.is_main:
         train(trainer, batches, None, stop)
         return
     job.save_settings()
     log = RunLog(job.output, trainer.progress.step, announce)
-    tasks = Tasks(save=job.save, validate=_validator(job), keep_best=job.keep_best)
-    supervisor = Supervisor(trainer, config.pace, tasks, log)
+    supervisor = Supervisor(trainer, job.pace, job.tasks(), log)
     try:
         train(trainer, batches, supervisor, stop)
     except torch.OutOfMemoryError as error:
@@ -346,16 +339,7 @@ def _train(
         ) from error
     finally:
         log.close()
-
-
-def _validator(job: _Job) -> Validator:
-    engine = EngineConfig(
-        precision=job.config.optimization.precision,
-        gpu=-1 if job.runtime.device.type == "cpu" else job.runtime.device.index,
-    )
-    held_out = job.data.held_out if job.config.pace.validate_every else ()
-    pairs = built_in_pairs(held_out, job.data.folder)
-    return Validator(pairs, job.data.sequences, engine)
+        _announce_gone(sources, announce)
 
 
 def _batches(loader: Iterable[Batch], workers: int) -> Iterator[Batch]:
@@ -381,3 +365,17 @@ def _announce_skipped(skipped: tuple[Failure, ...], announce: Announce) -> None:
         announce(f"left out: {failure.to_text()}")
     if len(skipped) > NAMED_FAILURES:
         announce(f"left out: {len(skipped) - NAMED_FAILURES} more photographs")
+
+
+def _announce_gone(sources: tuple[WeightedSource, ...], announce: Announce) -> None:
+    """Name what was there at the start and was met unusable since."""
+    gone = [
+        name
+        for item in sources
+        if isinstance(item.source, PhotographSource)
+        for name in item.source.gone
+    ]
+    if gone:
+        announce(f"unusable since the start, others stood in: {len(gone)} pictures")
+    for name in gone[:NAMED_FAILURES]:
+        announce(f"  {name}")

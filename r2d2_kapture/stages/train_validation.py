@@ -99,16 +99,18 @@ class Validator:
         return mean_matching_accuracy(accuracies)
 
 
-def built_in_pairs(paths: Sequence[Path], root: Path) -> list[HomographyPair]:
+def built_in_pairs(paths: Sequence[Path], root: Path) -> tuple[HomographyPair, ...]:
     """Pairs from mild to strong of photographs that are not trained on.
 
     Every photograph makes as many pairs as are needed for 16 in all.
 
+    Args:
+        paths: of at least one photograph.
+        root: folder that their names are relative to.
+
     Raises:
         ImageError: one cannot be read.
     """
-    if not paths:
-        return []
     pairs = []
     for number in range(PAIRS):
         path = paths[number % len(paths)]
@@ -121,7 +123,7 @@ def built_in_pairs(paths: Sequence[Path], root: Path) -> list[HomographyPair]:
                 seed=seed_of(f"{number} {name}"),
             )
         )
-    return pairs
+    return tuple(pairs)
 
 
 def _accuracy(

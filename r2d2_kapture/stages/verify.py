@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,24 +16,31 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import (
+    ConfigError,
     DatasetError,
     FeatureFormatError,
     OutputError,
     ReconstructionError,
 )
-from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
     colmap_camera,
     resolve_camera_origin,
 )
-from r2d2_kapture.io.colmap_check import database_sha256
+from r2d2_kapture.io.colmap_check import check_unused
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, unique_pairs, write_database
 from r2d2_kapture.io.colmap_rigs import image_records
+from r2d2_kapture.io.database_state import DatabaseState
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.lock import exclusive
-from r2d2_kapture.io.match_store import MatchTable, matches_folder, open_matches
+from r2d2_kapture.io.match_store import (
+    MatchTable,
+    match_name,
+    matches_folder,
+    open_matches,
+)
 from r2d2_kapture.io.pairs import read_pairs
 from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.stages.verify_pairs import (
@@ -75,12 +81,15 @@ def run(
         database: the file to write. One that this stage wrote is replaced when its
             inputs have changed; any other only by ``options.force``.
         output: kapture folder that gets the verified matches, with the scores they
-            had, and a log of the geometries.
+            had, and a log of the geometries. Matches of pairs that an earlier run
+            verified and that the database no longer holds are removed.
         keypoints_type: of features and matches; None takes the only one there is.
         options: how to run.
 
     Raises:
-        DatasetError: the dataset, features, matches or pairs cannot be used.
+        ConfigError: the output is where the matches are.
+        DatasetError: the dataset, features, matches or pairs cannot be used, or
+            another process has the database open that is to be replaced.
         FeatureFormatError: a pair cannot be verified, and options.strict.
         OutputError: an output exists that is not to be replaced, or cannot be written.
         ReconstructionError: known poses are asked for and an image has none.
@@ -97,9 +106,14 @@ def run(
         poses=_poses(config, dataset, work.pairs),
     )
     folder = matches_folder(output, keypoints.type_name)
+    if folder.resolve() in {place.resolve() for place, _ in table.folders}:
+        raise ConfigError(
+            f"--output {output}: found the matches to verify there; choose a folder of "
+            "its own"
+        )
     with exclusive(output):
-        state = _DatabaseState(path=output / STATE_NAME, database=database)
-        state.claim(options.force)
+        state = DatabaseState(path=output / STATE_NAME, database=database)
+        _claim(state, options.force)
         found = verify_pairs(
             config,
             images=images,
@@ -109,8 +123,11 @@ def run(
             settings=dataclasses.asdict(config) | {"camera_origin": origin},
             options=options,
         )
+        _remove_others(folder, found)
         inputs = _inputs_digest(dataset, images, found)
         if not state.is_current(inputs):
+            _claim(state, options.force)  # again: verification may have taken hours
+            check_unused(database)
             write_database(
                 database,
                 dataset.data,
@@ -142,63 +159,27 @@ def run(
     return report
 
 
-@dataclass(frozen=True, kw_only=True)
-class _DatabaseState:
-    """What is known of the database that a run may find.
-
-    Attributes:
-        path: of the file that keeps it.
-        database: the database.
-    """
-
-    path: Path
-    database: Path
-
-    def claim(self, force: bool) -> None:
-        """Refuse a database that is not ours, or take it for ours by force."""
-        if not self.database.exists() or self._is_ours():
-            return
-        if not force:
-            raise OutputError(
-                f"{self.database}: found a database that this stage did not write, or "
-                "that was changed since; choose another --database, or --force to "
-                "replace it"
-            )
-        self._save(inputs=None, database=None)
-
-    def is_current(self, inputs: str) -> bool:
-        """Whether the database was made of these inputs."""
-        state = self._read()
-        return (
-            state.get("inputs") == inputs
-            and self.database.is_file()
-            and database_sha256(self.database) == state.get("database")
+def _claim(state: DatabaseState, force: bool) -> None:
+    """Refuse a database that is not ours, or take it for ours by force."""
+    if not state.database.exists() or state.is_ours():
+        return
+    if not force:
+        raise OutputError(
+            f"{state.database}: found a database that this stage did not write, or "
+            "that was changed since; choose another --database, or --force to replace "
+            "it"
         )
+    state.adopt()
 
-    def expect(self, complete: Path, inputs: str) -> None:
-        """Note the database that is about to take its place, beside the present one.
 
-        A run killed before or after the move finds either to be ours.
-        """
-        self._save(inputs=inputs, database=database_sha256(complete))
-
-    def _save(self, inputs: str | None, database: str | None) -> None:
-        before = database_sha256(self.database) if self.database.is_file() else None
-        write_json_atomic(
-            self.path, {"inputs": inputs, "database": database, "before": before}
-        )
-
-    def _is_ours(self) -> bool:
-        state = self._read()
-        known = {state.get("database"), state.get("before")}
-        return self.database.is_file() and database_sha256(self.database) in known
-
-    def _read(self) -> dict[str, object]:
+def _remove_others(folder: Path, found: VerifiedPairs) -> None:
+    """Remove what earlier runs verified of pairs that the database will not hold."""
+    for pair in set(found.table.pairs) - found.geometries.keys():
+        path = folder / match_name(pair)
         try:
-            state = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise output_error(path, error) from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.train import OptimizationConfig
 from r2d2_kapture.models.network import DenseFeatures
-from r2d2_kapture.training.losses import LossTerms, R2D2Loss
 from r2d2_kapture.training.loop import LOSS, Batch
+from r2d2_kapture.training.losses import LossTerms, R2D2Loss
 from r2d2_kapture.training.schedule import help_share
 
 AP = "ap"

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import kapture
 import numpy as np
+import pycolmap
 import pytest
 
+from r2d2_kapture.coordinates import PixelOrigin
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap_cameras import colmap_camera, kapture_camera
 from tests.colmap_scene import (
     CENTER_PP,
     CORNER_PP,
@@ -84,3 +88,51 @@ def test_unknown_camera_is_a_guess_about_the_middle(
     assert camera.model_name == "SIMPLE_RADIAL"
     assert camera.params.tolist() == [1.2 * WIDTH, 320, 240.5, 0]
     assert not camera.has_prior_focal_length
+
+
+@pytest.mark.parametrize("origin", ["center", "corner"])
+@pytest.mark.parametrize(
+    "model, params",
+    [
+        ("SIMPLE_PINHOLE", [500.5, 310.25, 230]),
+        ("OPENCV", [500, 501, 310, 230, 0.1, 0.01, 0.001, 0.002]),
+        ("RADIAL_FISHEYE", [500, 310, 230, 0.1, 0.01]),
+    ],
+)
+def test_cameras_come_back_as_they_went(
+    model: str, params: list[float], origin: PixelOrigin
+) -> None:
+    sensor = kapture.Camera(model, [WIDTH, HEIGHT, *params])
+    back = kapture_camera(colmap_camera(sensor, 1, origin), origin, "front")
+    assert back.camera_params == sensor.camera_params
+    assert back.camera_type == sensor.camera_type
+    assert back.name == "front"
+
+
+def test_principal_points_come_back_in_the_origin_asked_for() -> None:
+    camera = colmap_camera(pinhole(CENTER_PP), 1, "center")
+    assert camera.params.tolist()[2:] == CORNER_PP
+    assert kapture_camera(camera, "corner").camera_params[-2:] == CORNER_PP
+    assert kapture_camera(camera, "center").camera_params[-2:] == CENTER_PP
+
+
+def test_models_that_kapture_lacks_are_refused() -> None:
+    camera = pycolmap.Camera(
+        model="SIMPLE_DIVISION", width=WIDTH, height=HEIGHT, params=[500, 320, 240, 0]
+    )
+    with pytest.raises(DatasetError, match="SIMPLE_DIVISION"):
+        kapture_camera(camera, "center")
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        [0, HEIGHT, 500, 500, 320, 240],
+        [WIDTH, HEIGHT, 0, 500, 320, 240],
+        [WIDTH, HEIGHT, 500, -500, 320, 240],
+        [WIDTH, HEIGHT, 500, np.nan, 320, 240],
+    ],
+)
+def test_cameras_that_cannot_be_are_refused(params: list[float]) -> None:
+    with pytest.raises(DatasetError, match="correct sensors.txt"):
+        colmap_camera(kapture.Camera("PINHOLE", params), 1, "center")

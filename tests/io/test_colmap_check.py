@@ -14,8 +14,13 @@ import numpy as np
 import pycolmap
 import pytest
 
-from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.colmap_check import check_database
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.colmap_check import (
+    check_database,
+    check_unused,
+    copy_database,
+    database_sha256,
+)
 from tests.colmap_scene import Scene
 
 
@@ -145,7 +150,21 @@ def test_open_database_may_be_read_but_not_replaced(path: Path) -> None:
     with another_process(path, opened):
         check_database(path)
         assert_refused(path, "another process is using", to_replace=True)
+        with pytest.raises(DatasetError, match="another process is using"):
+            check_unused(path)
     check_database(path, to_replace=True)
+    check_unused(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"precious", b"SQLite format 3\0" + b"x" * 99]
+)
+def test_what_is_no_database_is_used_by_nobody(tmp_path: Path, content: bytes) -> None:
+    check_unused(tmp_path / "absent.db")
+    check_unused(tmp_path)
+    (tmp_path / "file.db").write_bytes(content)
+    check_unused(tmp_path / "file.db")
+    assert (tmp_path / "file.db").read_bytes() == content
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.999])
@@ -187,3 +206,27 @@ def test_matches_beyond_the_keypoints(path: Path, table: str) -> None:
 def test_keypoints_on_which_colmap_aborts(path: Path) -> None:
     execute(path, "UPDATE keypoints SET cols = 3 WHERE image_id = 1")
     assert_refused(path, "3 columns")
+
+
+def test_digest_stays_when_colmap_opens_and_changes_when_it_writes(path: Path) -> None:
+    before = database_sha256(path)
+    with closing(pycolmap.Database.open(str(path))) as database:
+        database.num_images()
+    assert database_sha256(path) == before
+    with closing(pycolmap.Database.open(str(path))) as database:
+        database.delete_matches(1, 2)
+    assert database_sha256(path) != before
+
+
+def test_copies_hold_what_is_not_yet_in_the_file(path: Path, tmp_path: Path) -> None:
+    with closing(pycolmap.Database.open(str(path))) as database:
+        database.delete_matches(1, 2)
+        assert path.with_name(f"{path.name}-wal").stat().st_size > 0
+        copy_database(path, tmp_path / "copy.db")
+    with closing(pycolmap.Database.open(str(tmp_path / "copy.db"))) as copy:
+        assert copy.num_matched_image_pairs() == 65
+
+
+def test_copies_that_cannot_be_written(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot be copied"):
+        copy_database(path, tmp_path / "absent" / "copy.db")

@@ -132,6 +132,42 @@ def test_matches_follow_the_order_of_names(tmp_path: Path, scene: Scene) -> None
         assert database.read_matches(*ids).tolist() == [[3, 7], [4, 9]]
 
 
+def test_geometries_are_of_the_pair_in_its_order(tmp_path: Path, scene: Scene) -> None:
+    first, second, third = sorted(scene.names)[:3]
+
+    def geometry(one: str, other: str) -> pycolmap.TwoViewGeometry | None:
+        if other == third:
+            return None
+        made = pycolmap.TwoViewGeometry()
+        made.config, made.E = 2, np.arange(9.0).reshape(3, 3)
+        made.inlier_matches = np.array([[3, 7]], np.uint32)
+        return made
+
+    scene.write(
+        tmp_path / "a.db",
+        pairs=[(second, first), (first, third)],
+        read_geometry=geometry,
+    )
+    with pycolmap.Database.open(str(tmp_path / "a.db")) as database:
+        ids = [database.read_image_with_name(n).image_id for n in (first, second)]
+        stored = database.read_two_view_geometry(*ids)
+        assert database.num_verified_image_pairs() == 1
+    assert stored.inlier_matches.tolist() == [[3, 7]]
+    np.testing.assert_array_equal(stored.E, np.arange(9.0).reshape(3, 3))
+
+
+def test_rigs_are_based_on_a_camera_that_took_images(
+    tmp_path: Path, scene: Scene
+) -> None:
+    for timestamp in range(4):
+        scene.names.remove(scene.dataset.records_camera[timestamp].pop("left"))
+    scene.write(tmp_path / "a.db")
+    with pycolmap.Database.open(str(tmp_path / "a.db")) as database:
+        references = {rig.ref_sensor_id.id for rig in database.read_all_rigs()}
+        used = {image.camera_id for image in database.read_all_images()}
+    assert used <= references
+
+
 @pytest.mark.parametrize("row", [[120, 0], [0, 120]])
 def test_matches_of_no_keypoint_are_refused(
     tmp_path: Path, scene: Scene, row: list[int]

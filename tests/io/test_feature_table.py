@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,45 @@ def test_two_roots_are_one_table_and_the_first_goes_first(tmp_path: Path) -> Non
     assert tables.keypoints.count("a") == 2
     assert len(tables.read_descriptors("q")) == 4
     assert open_local_features([query, mapping]).keypoints.count("a") == 9
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_both_kinds_of_an_image_come_from_one_root(tmp_path: Path, alone: bool) -> None:
+    one, two = (
+        write_features(
+            tmp_path / root / "r2d2",
+            {name: unit_rows(5, seed=seed + i) for i, name in enumerate("ab")},
+            alone=alone,
+        )
+        for root, seed in (("one", 1), ("two", 7))
+    )
+    for path in one.rglob("a.desc"):
+        path.unlink()
+    tables = open_local_features([one, two])
+    np.testing.assert_array_equal(tables.read_descriptors("b"), unit_rows(5, seed=2))
+    for call in (tables.read_descriptors, lambda name: tables.read(name, (9, 9))):
+        with pytest.raises(FeatureFormatError, match=f"no descriptors .* below {one}"):
+            call("a")
+    tables = open_local_features([two, one])
+    np.testing.assert_array_equal(tables.read_descriptors("a"), unit_rows(5, seed=7))
+
+
+def test_a_root_of_keypoints_alone(tmp_path: Path) -> None:
+    one = write_features(tmp_path / "one", {"a": unit_rows(5)})
+    shutil.rmtree(one / "reconstruction/descriptors")
+    two = write_features(tmp_path / "two", {"a": unit_rows(5, seed=1)})
+    with pytest.raises(FeatureFormatError, match=f"no descriptors .* below {one}"):
+        open_local_features([one, two]).read_descriptors("a")
+
+
+def test_descriptors_of_another_name_than_their_keypoints(tmp_path: Path) -> None:
+    data = {"a": unit_rows(5)}
+    write_features(tmp_path / "r2d2", data, alone=True)
+    root = (tmp_path / "r2d2").rename(tmp_path / "mine")
+    with pytest.raises(
+        DatasetError, match="belong to keypoints 'r2d2', expected 'mine'; .*renamed"
+    ):
+        open_local_features([root])
 
 
 def test_two_roots_of_one_name_but_other_rows(tmp_path: Path) -> None:

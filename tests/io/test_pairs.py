@@ -95,6 +95,15 @@ def test_a_comma_cannot_be_written_and_leaves_the_old_list(tmp_path: Path) -> No
     assert read_pairs(path) == PAIRS
 
 
+@pytest.mark.parametrize("names", [("#1.jpg", "b.jpg"), ("b.jpg", "#1.jpg")])
+def test_a_name_that_would_be_a_comment_cannot_be_written(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    pair = ImagePair(image1=names[0], image2=names[1])
+    with pytest.raises(DatasetError, match="'#1.jpg': found # in front"):
+        write_pairs(tmp_path / "pairs.txt", [pair])
+
+
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         write_pairs(tmp_path, PAIRS)

@@ -15,7 +15,13 @@ import pytest
 
 from r2d2_kapture.errors import DatasetError, ReconstructionError
 from r2d2_kapture.io.poses import kapture_from_rigid3d
-from r2d2_kapture.io.sparse_map import MapImage, SparseMap, read_sparse_map
+from r2d2_kapture.io.sparse_map import (
+    MapImage,
+    SparseMap,
+    check_keypoints_type,
+    read_sparse_map,
+)
+from r2d2_kapture.stages.map_sources import DEFAULT_TYPE
 
 HEADER = "# kapture format: 1.1\n"
 UNREGISTERED = "camera000001_frame000002.png"
@@ -200,6 +206,24 @@ def test_observations_of_one_keypoints_type_are_read(
     assert read_sparse_map(root, "r2d2").images[name].point_rows.tolist() == [7]
     with pytest.raises(ReconstructionError, match="no observation"):
         read_sparse_map(root, "sift")
+
+
+def test_a_model_is_of_the_keypoints_of_the_dataset_beside_it(
+    binary: Path, model: pycolmap.Reconstruction, tmp_path: Path
+) -> None:
+    check_keypoints_type(binary, "r2d2")  # which does not tell
+    output = tmp_path / "map"
+    shutil.copytree(binary, output / "sparse")
+    check_keypoints_type(output, "r2d2")
+    root = write_kapture(model, output / "kapture", "d2net")
+    for path in (output, output / "sparse", root):
+        check_keypoints_type(path, "d2net")
+        with pytest.raises(DatasetError, match="type d2net, expected 'r2d2'"):
+            check_keypoints_type(path, "r2d2")
+    # kapture_r2d2_map was not told the type
+    shutil.rmtree(root)
+    write_kapture(model, root, DEFAULT_TYPE)
+    check_keypoints_type(output, "r2d2")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from r2d2_kapture.matching.pair_selection import (
 )
 from tests.feature_folders import unit_rows
 
-Array = npt.NDArray[np.floating]
+Array = npt.NDArray[np.float64]
 
 
 def indices(selection: Selection) -> list[tuple[int, int]]:

@@ -85,6 +85,15 @@ def test_three_panels(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["mma.png"]
 
 
+def test_two_methods_of_one_label_are_two_lines(tmp_path: Path) -> None:
+    method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
+    plot_accuracy([method, method], PANELS, tmp_path / "two.png")
+    plot_accuracy([method], PANELS, tmp_path / "one.png")
+    # the second, orange, lies over the first, and both are in the legend
+    assert share_of(read(tmp_path / "two.png"), 0) > 0
+    assert share_of(read(tmp_path / "one.png"), 0) == 0
+
+
 def test_vector_formats(tmp_path: Path) -> None:
     method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
     plot_accuracy([method], PANELS, tmp_path / "mma.pdf")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from r2d2_kapture.io.pairs import ImagePair
+from r2d2_kapture.stages import match
 from r2d2_kapture.stages.cache import LoadingCache
 
 
@@ -67,3 +70,25 @@ def test_a_failure_is_passed_on_and_not_kept() -> None:
     with pytest.raises(ValueError, match="no"):
         cache("a")
     assert cache("a") == "yes"
+
+
+def grid(count: int) -> list[ImagePair]:
+    return [
+        ImagePair(image1=f"{i:03d}", image2=f"{j:03d}")
+        for i, j in itertools.combinations(range(count), 2)
+    ]
+
+
+def test_caching_order_keeps_pairs_and_reads_images_seldom() -> None:
+    pairs = grid(40)
+    ordered = match.in_caching_order(pairs)
+    assert sorted(ordered) == sorted(pair.names for pair in pairs)
+
+    def reads(order: list[tuple[str, str]]) -> int:
+        cache = LoadingCache(str.upper, lambda value: 1, limit=10)
+        for pair in order:
+            for image in pair:
+                cache(image)
+        return cache.loads
+
+    assert reads(ordered) < 0.4 * reads([pair.names for pair in pairs])

@@ -310,6 +310,14 @@ def test_results_of_other_poses_are_replaced_by_force_only(truth, localized, tmp
     assert contents(output)["results.json"] != before["results.json"]
 
 
+def test_output_that_is_a_file_is_refused(truth, localized, tmp_path):
+    (tmp_path / "out").write_bytes(b"precious")
+    for options in (RunOptions(), RunOptions(force=True)):
+        with pytest.raises(OutputError, match="out.*choose another place"):
+            evaluate_one(truth, localized, tmp_path / "out", options=options)
+    assert (tmp_path / "out").read_bytes() == b"precious"
+
+
 @pytest.mark.parametrize("where", ["draw_plan", "write_json_atomic"])
 def test_an_interrupted_run_is_finished_by_the_next(
     truth, localized, tmp_path, monkeypatch, where

@@ -20,6 +20,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.results import load_results
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.hdf5 import write_h5
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.npz import write_npz
@@ -31,7 +32,7 @@ from r2d2_kapture.stages.feature_sources import (
     features_beside_images,
     features_in_h5,
 )
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import LocalFeatures, Report
 from tests.stages.sequences_on_disk import write_crops
 
 QUIET = RunOptions(progress=False)
@@ -68,6 +69,11 @@ def run(
     return hpatches.run(
         config, root=root, output=output, sources=sources, options=options
     )
+
+
+def extract(source: ExtractedFeatures, image: Path) -> LocalFeatures:
+    extractor = build_extractor("r2d2", source.checkpoint.network, source.config)
+    return extractor.extract_batch([read_rgb(image)])[0]
 
 
 def times(output: Path) -> dict[Path, int]:
@@ -236,9 +242,7 @@ def test_stored_features_give_the_numbers_of_extracted_ones(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     images = [path for path in sorted(root.rglob("*.png"))]
-    features = {
-        image: source._engine.extract_batch([read_rgb(image)])[0] for image in images
-    }
+    features = {image: extract(source, image) for image in images}
     for image, item in features.items():
         write_npz(feature_path(image, "r2d2"), item)
     h5 = tmp_path / "f.h5"
@@ -263,6 +267,20 @@ def test_missing_feature_files_are_reported(root: Path, tmp_path: Path) -> None:
     report = run(root, tmp_path / "out", features_beside_images("d2-net"))
     assert (report.done, len(report.failed), report.outputs) == (0, 3, ())
     assert "1.png.d2-net" in report.failed[0].reason
+
+
+def test_images_are_needed_for_pictures_only(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for image in root.rglob("*.png"):
+        write_npz(feature_path(image, "r2d2"), extract(source, image))
+        image.write_bytes(b"no image")
+    config = HomographyConfig(worst_pairs=1)
+    stored = features_beside_images("r2d2")
+    report = run(root, tmp_path / "out", stored, config=config)
+    assert (report.done, len(report.outputs)) == (3, 1)
+    (failure,) = report.failed
+    assert failure.name.endswith("worst_1.png")
 
 
 def test_two_sources_of_one_label_are_refused(

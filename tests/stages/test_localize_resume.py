@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
+import pycolmap
 import pytest
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import OutputError
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.trajectories import read_camera_poses
+from r2d2_kapture.stages import localize
 from tests.colmap_scene import pinhole
 from tests.localize_scene import QUIET, LocalizationScene, files_below
 
@@ -22,6 +27,10 @@ FORCE = dataclasses.replace(QUIET, force=True)
 @pytest.fixture
 def noisy(tmp_path: Path) -> LocalizationScene:
     return LocalizationScene(tmp_path, noise=0.5, outliers=0.5)
+
+
+def poses_of(scene: LocalizationScene) -> dict[str, pycolmap.Rigid3d]:
+    return read_camera_poses(open_dataset(scene.root / "output")).cam_from_world
 
 
 def test_a_second_run_skips_and_changes_nothing(noisy: LocalizationScene) -> None:
@@ -67,6 +76,89 @@ def test_other_settings_are_refused_unless_forced(noisy: LocalizationScene) -> N
     assert noisy.run(other).skipped == 3
     # what a forced run that was stopped left behind is not taken for its own
     assert noisy.run(LocalizeConfig(), FORCE).done == 3
+
+
+def test_a_folder_of_something_else_is_refused_even_if_forced(
+    noisy: LocalizationScene,
+) -> None:
+    poses = noisy.query / "sensors/trajectories.txt"
+    poses.write_text("# kapture format: 1.1\n")
+    foreign = noisy.root / "foreign"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text(
+        json.dumps({"model": {}, "settings": {"max_error": 12.0}, "versions": {}})
+    )
+    for output in ("query", "map", "matches", "features", "foreign"):
+        before = files_below(noisy.root / output)
+        for options in (QUIET, FORCE):
+            with pytest.raises(OutputError, match="choose another --output"):
+                noisy.run(SINGLE, options, output=output)
+        assert files_below(noisy.root / output) == before
+
+
+def test_poses_are_not_written_over_their_queries(noisy: LocalizationScene) -> None:
+    noisy.run(SINGLE)
+    # a dataset, and a folder of this stage
+    localized = noisy.root / "output"
+    before = files_below(localized)
+    with pytest.raises(OutputError, match="found an input"):
+        localize.run(
+            SINGLE,
+            map_path=noisy.map_path,
+            query=localized,
+            pairs=noisy.pairs,
+            features=[noisy.features],
+            matches=[noisy.matches],
+            output=localized.parent / "map/../output",
+            options=FORCE,
+        )
+    assert files_below(localized) == before
+
+
+def test_what_a_run_killed_at_once_left_is_no_obstacle(
+    noisy: LocalizationScene,
+) -> None:
+    output = noisy.root / "output"
+    output.mkdir()
+    for name in (LOCK, ".manifest.1-0123abcd.json"):
+        (output / name).write_text("")
+    assert noisy.run(SINGLE).done == 3
+
+
+def test_poses_of_another_dataset_are_refused_unless_forced(
+    noisy: LocalizationScene,
+) -> None:
+    noisy.run(SINGLE)
+    output = noisy.root / "output"
+    first = files_below(output, [LOCK])
+    gone = noisy.queries.pop()
+    noisy.write_query()
+    with pytest.raises(OutputError, match="query records SHA-256: .*, not "):
+        noisy.run(SINGLE)
+    assert files_below(output, [LOCK]) == first
+    assert noisy.run(SINGLE, FORCE).done == 2
+    assert f"queries/{gone}.json" not in files_below(output)
+    assert sorted(poses_of(noisy)) == noisy.queries
+    assert noisy.run(SINGLE).skipped == 2
+
+
+def test_a_strict_run_keeps_poses_that_it_does_not_reach(
+    noisy: LocalizationScene,
+) -> None:
+    noisy.run(SINGLE)
+    first, second, third = noisy.queries
+    poses = poses_of(noisy)
+    noisy.keypoint_file(first).unlink()
+    # what no longer holds is not kept
+    noisy.replace_matches(third, noisy.mapped[0], np.zeros((0, 2)))
+    strict = dataclasses.replace(QUIET, strict=True, workers=1)
+    report = noisy.run(SINGLE, strict)
+    assert [failure.name for failure in report.failed] == [first]
+    assert (report.done, report.skipped) == (0, 1)
+    assert list(poses_of(noisy)) == [second]
+    assert poses_of(noisy)[second].matrix().tolist() == (
+        poses[second].matrix().tolist()
+    )
 
 
 def test_the_number_of_workers_changes_no_byte(noisy: LocalizationScene) -> None:

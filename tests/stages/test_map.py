@@ -31,6 +31,8 @@ from r2d2_kapture.errors import (
     OutputError,
     ReconstructionError,
 )
+from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.image_folder import STATE_NAME
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.stages import map, verify
@@ -50,7 +52,6 @@ from tests.colmap_scene import (
 CHECKOUT = Path(__file__).resolve().parents[2]
 QUIET = RunOptions(progress=False)
 TYPE = "r2d2"
-TRIANGULATED_BY_TWO = MapConfig(method="triangulate", two_view_tracks=True)
 
 
 def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> Path:
@@ -272,10 +273,18 @@ def with_focal_length(scene: Scene, focal: float) -> Scene:
     return scene
 
 
-def test_intrinsics_are_refined_where_poses_are_unknown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("approximate", [False, True])
+def test_intrinsics_are_refined_where_asked_or_approximate(
+    tmp_path: Path, approximate: bool
+) -> None:
     prepare(tmp_path, with_focal_length(Scene(), 1.02 * FOCAL))
     remove_poses(tmp_path)
-    run(tmp_path)
+    if approximate:  # as io.image_folder marks them
+        cameras = {name: "exif" for name in ("left", "right", "walker")}
+        write_json_atomic(tmp_path / "mapping" / STATE_NAME, {"cameras": cameras})
+        run(tmp_path)
+    else:
+        run(tmp_path, MapConfig(refine_intrinsics=True))
     for sensor in load_map(tmp_path).cameras.values():
         width, height, fx, fy, cx, cy = sensor.camera_params
         assert (width, height, cx, cy) == (WIDTH, HEIGHT, *CENTER_PP)
@@ -284,9 +293,10 @@ def test_intrinsics_are_refined_where_poses_are_unknown(tmp_path: Path) -> None:
     assert assert_observations_reproject(tmp_path, 0.05) == 12 * 120
 
 
-def test_intrinsics_stay_where_asked(root: Path, scene: Scene) -> None:
+@pytest.mark.parametrize("refine", ["auto", False])
+def test_known_intrinsics_stay(root: Path, scene: Scene, refine: Any) -> None:
     remove_poses(root)
-    run(root, MapConfig(refine_intrinsics=False))
+    run(root, MapConfig(refine_intrinsics=refine))
     for sensor_id, sensor in load_map(root).cameras.items():
         assert sensor.camera_params == scene.dataset.sensors[sensor_id].camera_params
 
@@ -335,6 +345,11 @@ def test_rigs_may_be_refined(tmp_path: Path) -> None:
     assert abs(angles[1] - angles[0]) > 0.015
     assert abs(angles[2] - angles[0]) < 1e-3
     assert assert_observations_reproject(tmp_path, 0.05) == 12 * 120
+
+
+def test_known_poses_stay_whatever_is_refined(root: Path, scene: Scene) -> None:
+    run(root, MapConfig(method="triangulate", refine_rigs=True, refine_intrinsics=True))
+    assert_poses(root, scene, scene.names)
 
 
 def test_own_poses_of_cameras_win_over_a_rig_that_contradicts_them(
@@ -399,6 +414,19 @@ def test_poses_that_are_needed_and_absent(root: Path) -> None:
     assert not (root / "map").exists()
 
 
+@pytest.mark.parametrize("method", ["triangulate", "incremental", "global"])
+def test_rig_whose_first_camera_took_no_image(tmp_path: Path, method: Any) -> None:
+    scene = Scene()
+    for timestamp in range(4):
+        scene.names.remove(scene.dataset.records_camera[timestamp].pop("left"))
+    prepare(tmp_path, scene)
+    report = run(tmp_path, MapConfig(method=method))
+    assert report.details["registered_images"] == 8
+    assert assert_observations_reproject(tmp_path, 0.1) == 8 * 120
+    if method == "triangulate":
+        assert_poses(tmp_path, scene, scene.names)
+
+
 def test_points_that_two_keypoints_see(tmp_path: Path) -> None:
     scene = Scene(times=1)
     del scene.dataset.records_camera[0]["walker"]
@@ -447,11 +475,15 @@ def test_no_verified_pairs(root: Path) -> None:
     assert not (root / "map").exists()
 
 
-def test_poses_that_make_no_points(root: Path) -> None:
+def test_poses_that_make_no_points(tmp_path: Path) -> None:
+    scene = Scene(times=2)
+    scene.dataset.rigs = kapture.Rigs()  # its cameras would be apart
+    root = prepare(tmp_path, scene)
     path = root / "mapping" / "sensors" / "trajectories.txt"
     lines = ["# kapture format: 1.1"]
     lines += [
-        f"{t}, {d}, 1, 0, 0, 0, 0, 0, 0" for t in range(4) for d in ("rig", "walker")
+        f"{timestamp}, {sensor_id}, 1, 0, 0, 0, 0, 0, 0"
+        for timestamp, sensor_id, _ in kapture.flatten(scene.dataset.records_camera)
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with pytest.raises(ReconstructionError, match="no 3D point"):
@@ -521,6 +553,16 @@ def test_without_features_the_database_has_the_keypoints(
     assert assert_observations_reproject(root, 1e-3) == 12 * 120
 
 
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "", ".", ".."])
+def test_type_of_keypoints_is_the_name_of_a_folder(root: Path, name: str) -> None:
+    shutil.rmtree(root / "mapping" / "reconstruction")
+    with pytest.raises((ConfigError, DatasetError), match="folder"):
+        run(root, keypoints_type=name)
+    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
+    run(root, keypoints_type="my type")
+    assert list(load_map(root).keypoints) == ["my type"]
+
+
 def test_finished_map_is_skipped(root: Path) -> None:
     first = run(root)
     inode = (root / "map").stat().st_ino
@@ -564,6 +606,20 @@ def test_folders_of_others_are_never_replaced(root: Path) -> None:
     assert os.listdir(root / "map") == ["photo.jpg"]
 
 
+@pytest.mark.parametrize(
+    "text", ['{"stage": "localize", "inputs": {}}', '{"stage": "map"}', "[]", "broken"]
+)
+def test_reports_of_other_stages_mark_no_map(root: Path, text: str) -> None:
+    (root / "map").mkdir()
+    (root / "map" / "report.json").write_text(text, encoding="utf-8")
+    (root / "map" / "poses.txt").write_bytes(b"precious")
+    for force in (False, True):
+        with pytest.raises(OutputError, match="not the report of a map") as caught:
+            run(root, options=RunOptions(force=force, progress=False))
+        assert "choose another --output" in str(caught.value)
+    assert sorted(os.listdir(root / "map")) == ["poses.txt", "report.json"]
+
+
 def test_interruption_leaves_what_was_there(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -605,7 +661,7 @@ def test_killed_run_ends_as_an_unbroken_one(root: Path) -> None:
     assert not [name for name in os.listdir(root) if name.startswith(".")]
 
 
-@pytest.mark.parametrize("method", ["triangulate", "incremental"])
+@pytest.mark.parametrize("method", ["triangulate", "incremental", "global"])
 def test_same_seed_gives_the_same_bytes(root: Path, method: Any) -> None:
     for name in ("map", "again"):
         run(root, MapConfig(method=method), output=root / name)

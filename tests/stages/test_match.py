@@ -19,10 +19,10 @@ import torch
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
+from r2d2_kapture.io import match_store
 from r2d2_kapture.io.match_store import MatchWriter, matches_folder, open_matches
 from r2d2_kapture.io.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages import match
-from r2d2_kapture.stages.cache import LoadingCache
 from r2d2_kapture.types import PairMatches, Report
 from tests.feature_folders import unit_rows, write_features, write_rows
 
@@ -160,7 +160,7 @@ def test_one_bad_image_fails_its_pairs_only(features: Path, tmp_path: Path) -> N
     assert names == bad and len(bad) == 6
     reasons = " ".join(failure.reason for failure in report.failed)
     assert "23 keypoints and 1 descriptors" in reasons
-    assert "'unknown.jpg': found no descriptors of type 'r2d2'" in reasons
+    assert "'unknown.jpg': found no keypoints of type 'r2d2'" in reasons
 
 
 def test_strict_stops_at_the_first_failure(features: Path, tmp_path: Path) -> None:
@@ -281,6 +281,23 @@ def test_other_settings_are_refused_until_forced(
     assert len(digests(tmp_path / "out")) == 2
 
 
+def test_force_matches_again(features: Path, tmp_path: Path) -> None:
+    run(features, tmp_path / "out")
+    report = run(features, tmp_path / "out", EVERY_PAIR[:4], force=True)
+    assert (report.done, report.skipped) == (4, 0)
+    assert len(digests(tmp_path / "out")) == 15
+
+
+def test_threads_of_torch_are_as_before(features: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        run(features, tmp_path / "out")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_how_it_runs_is_no_setting(features: Path, tmp_path: Path) -> None:
     run(features, tmp_path / "out")
     other = MatchConfig(gpu=-1, cache_gb=0.5)
@@ -300,6 +317,51 @@ def test_features_made_anew_are_noticed(features: Path, tmp_path: Path) -> None:
     write_manifests(features, 200)
     with pytest.raises(OutputError, match="descriptors SHA-256"):
         run(features, tmp_path / "out")
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_images_changed_in_place_are_matched_again(tmp_path: Path, tar: bool) -> None:
+    root = write_features(tmp_path / "features", IMAGES, tar=tar)
+    run(root, tmp_path / "out")
+    changed = {**IMAGES, "Z.jpg": IMAGES["Z.jpg"][::-1]}
+    if tar:
+        write_features(root, changed, tar=True)
+    else:
+        write_features(root, {"Z.jpg": changed["Z.jpg"]})
+    few = [pair for pair in EVERY_PAIR if "Z.jpg" in pair][:2]
+    assert run(root, tmp_path / "out", few).done == 2
+    # those of other lists do not stay either
+    report = run(root, tmp_path / "out")
+    assert (report.done, report.skipped) == ((13, 2) if tar else (3, 12))
+    whole = write_features(tmp_path / "whole", changed)
+    run(whole, tmp_path / "expected")
+    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert run(root, tmp_path / "out").skipped == 15
+
+
+def test_killed_while_changed_images_are_noticed(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(features, tmp_path / "out")
+    write_features(features, {"Z.jpg": IMAGES["Z.jpg"][::-1]})
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(match_store, "write_json_atomic", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(features, tmp_path / "out")
+    assert run(features, tmp_path / "out").done == 5
+    run(features, tmp_path / "expected")
+    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+
+
+def test_features_with_a_manifest_may_be_copied(features: Path, tmp_path: Path) -> None:
+    write_manifests(features, 100)
+    run(features, tmp_path / "out")
+    write_features(features, IMAGES)
+    assert run(features, tmp_path / "out").skipped == 15
 
 
 def test_features_made_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
@@ -352,28 +414,6 @@ def test_a_gpu_that_is_not_there(features: Path, tmp_path: Path) -> None:
 def test_settings_out_of_range(settings: dict[str, float], flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         MatchConfig(**settings)  # type: ignore[arg-type]
-
-
-def grid(count: int) -> list[ImagePair]:
-    return [
-        ImagePair(image1=f"{i:03d}", image2=f"{j:03d}")
-        for i, j in itertools.combinations(range(count), 2)
-    ]
-
-
-def test_caching_order_keeps_pairs_and_reads_images_seldom() -> None:
-    pairs = grid(40)
-    ordered = match.in_caching_order(pairs)
-    assert sorted(ordered) == sorted(pair.names for pair in pairs)
-
-    def reads(order: list[tuple[str, str]]) -> int:
-        cache = LoadingCache(str.upper, lambda value: 1, limit=10)
-        for pair in order:
-            for image in pair:
-                cache(image)
-        return cache.loads
-
-    assert reads(ordered) < 0.4 * reads([pair.names for pair in pairs])
 
 
 def test_every_image_is_read_once_where_the_cache_holds_them(

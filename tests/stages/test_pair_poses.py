@@ -113,7 +113,7 @@ def test_changed_features_or_poses_are_evaluated_again(
 def test_other_settings_are_refused(images: list[PosedImage], tmp_path: Path) -> None:
     run(images, tmp_path / "out")
     other = PairPosesConfig(ransac_error=4, worst_pairs=0)
-    with pytest.raises(OutputError, match="ransac_error: 2.0, not 4"):
+    with pytest.raises(OutputError, match="ransac_error: 1.0, not 4"):
         run(images, tmp_path / "out", config=other)
     forced = dataclasses.replace(QUIET, force=True)
     assert run(images, tmp_path / "out", forced, other).done == 6
@@ -129,6 +129,16 @@ def test_an_image_without_features_fails_and_the_others_go_on(
     assert len(load_run(report.outputs[0]).pairs) == 3
     strict = dataclasses.replace(QUIET, strict=True, workers=1)
     assert run(images, tmp_path / "strict", strict).failed
+
+
+def test_a_picture_that_cannot_be_drawn_is_reported(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    for image in images:
+        image.path.write_bytes(b"no image")
+    report = run(images, tmp_path / "out", config=PairPosesConfig(worst_pairs=2))
+    assert (report.done, len(report.outputs)) == (6, 1)
+    assert [Path(f.name).name for f in report.failed] == ["worst_1.png", "worst_2.png"]
 
 
 def test_pairs_are_chosen_by_name_or_at_random(images: list[PosedImage]) -> None:

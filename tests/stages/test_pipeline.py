@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from r2d2_kapture.cli.pipeline import main, named_queries
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError, OutputError
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    OutputError,
+    ReconstructionError,
+)
+from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.types import Report
 from tests.pipeline_scene import PipelineScene
@@ -63,6 +71,8 @@ def results(output: Path) -> dict[str, bytes]:
         .replace(str(output).encode(), b"OUTPUT")
         for path in sorted(output.rglob("*"))
         if path.is_file() and not path.name.endswith(TIMED)
+        # what a kill left of a file that was not yet whole
+        and not path.name.startswith(".")
         # COLMAP's database keeps its rows in the order in which they came
         and path.suffix not in (".db", ".yaml", ".png")
     }
@@ -176,6 +186,42 @@ def test_killed_and_run_again(
     process.wait()
     run(scene, broken)
     assert results(broken) == unbroken
+
+
+def test_two_images_of_one_name_are_refused(
+    scene: PipelineScene, tmp_path: Path
+) -> None:
+    other = PipelineScene(tmp_path / "other")
+    [name, *_] = [path for path in other.query.rglob("*.jpg")]
+    Image.new("RGB", (640, 480), "red").save(name)
+    queries = {"day": scene.query, "night": other.query}
+    with pytest.raises(DatasetError, match="two images of one name"):
+        run(scene, tmp_path / "work", queries=queries)
+    assert not (tmp_path / "work").exists()
+
+
+def test_force_extracts_every_dataset_again(
+    scene: PipelineScene, checkpoint_path: Path, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {
+        "checkpoint": load_checkpoint(checkpoint_path),
+        "options": RunOptions(progress=False, force=True),
+    }
+    # grey images have no keypoints, so that there is no map
+    with pytest.raises(ReconstructionError):
+        run(scene, tmp_path / "work", **arguments)
+    found = open_local_features([tmp_path / "work" / "features"])
+    assert len(found.keypoints.image_names) == 15
+
+
+def test_an_older_evaluation_gives_way(scene: PipelineScene, tmp_path: Path) -> None:
+    output = tmp_path / "work"
+    run(scene, output)
+    before = results(output)
+    path = output / "evaluation/queries/results.json"
+    path.write_text(path.read_text("utf-8").replace("0.", "1."), "utf-8")
+    run(scene, output.parent / "." / "work")
+    assert results(output) == before
 
 
 def test_two_runs_at_once_are_refused(scene: PipelineScene, tmp_path: Path) -> None:

@@ -22,12 +22,14 @@ from r2d2_kapture.config.train import (
     TrainConfig,
 )
 from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.config.training_sources import SourceConfig
 from r2d2_kapture.errors import (
     CheckpointError,
     ConfigError,
     DatasetError,
     OutputError,
 )
+from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import train
 from r2d2_kapture.synthetic.textures import (
@@ -47,7 +49,7 @@ TINY = TrainConfig(
     ),
     pairs=PairConfig(crop_size=64, min_side=64, max_side=160),
     loss=LossConfig(patch_size=8, border=8),
-    pace=PaceConfig(steps=4, validate_every=2, log_every=1, gpu=-1),
+    pace=PaceConfig(steps=4, validate_every=0, log_every=1, gpu=-1),
 )
 
 
@@ -74,9 +76,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures"), (150, 120))
 
 
-def changed(
-    config: TrainConfig, part: str = "pace", **settings: object
-) -> TrainConfig:
+def changed(config: TrainConfig, part: str = "pace", **settings: object) -> TrainConfig:
     whole = getattr(config, part)
     return dataclasses.replace(config, **{part: dataclasses.replace(whole, **settings)})
 
@@ -94,7 +94,7 @@ def run(
 ) -> Report:
     return train.run(
         config,
-        images=images,
+        inputs=SourceConfig(images=images),
         output=output,
         start_from=start_from,
         validation=validation,
@@ -102,6 +102,11 @@ def run(
         options=RunOptions(workers=workers, force=force),
         announce=(lines if lines is not None else []).append,
     )
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    """What the files of a run hold, but for its lock."""
+    return {p.name: p.read_bytes() for p in output.iterdir() if p.suffix}
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -113,10 +118,10 @@ def test_a_run_leaves_weights_logs_settings_and_a_report(
     pictures: Path, tmp_path: Path
 ) -> None:
     output, lines = tmp_path / "run", []
-    report = run(TINY, pictures, output, lines)
+    report = run(changed(TINY, validate_every=2), pictures, output, lines)
     assert (report.done, report.skipped, report.failed) == (4, 0, ())
     assert report.outputs == (output / "model.safetensors", output / "best.safetensors")
-    assert "5 photographs, 1 held out; 4 steps of 2 pairs" in lines[0]
+    assert "5 photographs or pairs; 4 steps of 2 pairs" in lines[0]
 
     for path in report.outputs:
         checkpoint = load_checkpoint(path)
@@ -138,17 +143,18 @@ def test_a_run_leaves_weights_logs_settings_and_a_report(
 def test_a_finished_run_is_left_alone(pictures: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     run(TINY, pictures, output)
-    before = {p: p.read_bytes() for p in output.iterdir() if p.is_file()}
+    before = contents(output)
     report = run(TINY, pictures, output)
     assert (report.done, report.skipped) == (0, 4)
-    assert {p: p.read_bytes() for p in output.iterdir() if p.is_file()} == before
+    assert contents(output) == before
 
 
 @pytest.mark.parametrize("architecture", ["r2d2", "fast_r2d2"])
-def test_a_resumed_run_writes_the_bytes_of_the_unbroken_one(
+def test_a_resumed_run_has_the_weights_of_the_unbroken_one(
     pictures: Path, tmp_path: Path, architecture: str
 ) -> None:
     config = changed(TINY, "network", architecture=architecture)
+    config = changed(config, validate_every=3)
     run(config, pictures, tmp_path / "unbroken")
     shorter, lines = changed(config, steps=3), []
     run(shorter, pictures, tmp_path / "broken")
@@ -158,19 +164,35 @@ def test_a_resumed_run_writes_the_bytes_of_the_unbroken_one(
     )
     assert (report.done, report.skipped) == (1, 3)
     assert lines[0].startswith("resuming at step 3")
-    for name in ("model.safetensors",):
-        first, second = (tmp_path / run / name for run in ("unbroken", "broken"))
-        assert first.read_bytes() == second.read_bytes()
-    first, second = (rows(tmp_path / run / "log.csv") for run in ("unbroken", "broken"))
-    assert [r["loss"] for r in first] == [r["loss"] for r in second]
+    runs = [tmp_path / "unbroken", tmp_path / "broken"]
+    # safetensors orders metadata at random, so the files' bytes tell nothing
+    first, second = (load_checkpoint(run / "model.safetensors") for run in runs)
+    assert first.metadata == second.metadata
+    tensors = second.network.state_dict()
+    for name, tensor in first.network.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+    assert rows(runs[0] / "validation.csv") == rows(runs[1] / "validation.csv")
+    losses = [[row["loss"] for row in rows(run / "log.csv")] for run in runs]
+    assert losses[0] == losses[1]
+
+
+def test_a_folder_that_changed_is_told_at_a_resume(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", (150, 120))
+    lines: list[str] = []
+    run(changed(TINY, steps=1), folder, tmp_path / "run", lines)
+    run(changed(TINY, steps=2), folder, tmp_path / "run", lines)
+    assert not [line for line in lines if line.startswith("note: ")]
+    (folder / "4.png").rename(folder / "another.png")
+    assert run(changed(TINY, steps=3), folder, tmp_path / "run", lines).done == 1
+    assert len([line for line in lines if "not those that the run" in line]) == 1
 
 
 def test_other_settings_are_refused_and_nothing_is_lost(
     pictures: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    run(changed(TINY, steps=1, validate_every=0), pictures, output)
-    before = {p: p.read_bytes() for p in output.iterdir() if p.is_file()}
+    run(changed(TINY, steps=1), pictures, output)
+    before = contents(output)
     for part, settings, message in (
         ("optimization", {"learning_rate": 0.1}, "learning_rate: 0.005, not 0.1"),
         ("network", {"architecture": "r2d2"}, "architecture: 'fast_r2d2', not 'r2d2'"),
@@ -179,7 +201,7 @@ def test_other_settings_are_refused_and_nothing_is_lost(
     ):
         with pytest.raises(ConfigError, match=message):
             run(changed(TINY, part, **settings), pictures, output)
-    assert {p: p.read_bytes() for p in output.iterdir() if p.is_file()} == before
+    assert contents(output) == before
     report = run(
         changed(TINY, "optimization", learning_rate=0.1), pictures, output, force=True
     )
@@ -259,9 +281,7 @@ def test_a_folder_without_photographs_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_photographs_that_all_vanish_are_one_line(
-    tmp_path: Path, workers: int
-) -> None:
+def test_photographs_that_all_vanish_are_one_line(tmp_path: Path, workers: int) -> None:
     folder = write_pictures(tmp_path / "pictures", (150, 120))
     lines: list[str] = []
 
@@ -273,8 +293,8 @@ def test_photographs_that_all_vanish_are_one_line(
 
     with pytest.raises(DatasetError, match="put them back and resume") as caught:
         train.run(
-            TINY,
-            images=folder,
+            changed(TINY, validate_every=4),
+            inputs=SourceConfig(images=folder),
             output=tmp_path / "run",
             options=RunOptions(workers=workers),
             announce=announce,
@@ -282,9 +302,28 @@ def test_photographs_that_all_vanish_are_one_line(
     assert "\n" not in str(caught.value) and "Traceback" not in str(caught.value)
 
 
-def test_a_folder_of_sequences_chooses_the_best(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_a_photograph_that_vanishes_is_replaced_and_told(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", (150, 120))
+    lines: list[str] = []
+
+    def announce(line: str) -> None:
+        lines.append(line)
+        if line.startswith("training"):
+            for name in ("0.png", "2.png", "3.png"):
+                (folder / name).unlink()
+
+    report = train.run(
+        TINY,
+        inputs=SourceConfig(images=folder),
+        output=tmp_path / "run",
+        options=RunOptions(workers=1),
+        announce=announce,
+    )
+    assert report.done == 4
+    assert any("unusable since the start" in line for line in lines)
+
+
+def test_a_folder_of_sequences_chooses_the_best(pictures: Path, tmp_path: Path) -> None:
     sequence = tmp_path / "sequences" / "v_shift"
     sequence.mkdir(parents=True)
     pixels = np.asarray(Image.open(pictures / "0.png"))
@@ -292,7 +331,12 @@ def test_a_folder_of_sequences_chooses_the_best(
     Image.fromarray(pixels[:, 8:]).save(sequence / "2.png")
     (sequence / "H_1_2").write_text("1 0 -8\n0 1 0\n0 0 1\n")
     output = tmp_path / "run"
-    run(changed(TINY, steps=1), pictures, output, validation=tmp_path / "sequences")
+    run(
+        changed(TINY, steps=1, validate_every=1),
+        pictures,
+        output,
+        validation=tmp_path / "sequences",
+    )
     for row in rows(output / "validation.csv"):
         mean = (float(row["folder_mma_1px"]) + float(row["folder_mma_3px"])) / 2
         assert float(row["score"]) == pytest.approx(mean, abs=1e-5)
@@ -301,8 +345,6 @@ def test_a_folder_of_sequences_chooses_the_best(
 
 
 def test_two_runs_at_once_are_refused(pictures: Path, tmp_path: Path) -> None:
-    from r2d2_kapture.io.lock import exclusive
-
     with exclusive(tmp_path / "run"):
         with pytest.raises(OutputError, match="another run is writing here"):
             run(TINY, pictures, tmp_path / "run")
@@ -313,7 +355,10 @@ def scores(output: Path, name: str) -> list[float]:
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    """In 70 steps MMA at 3 px on the picture held out rises by half."""
+    """In 70 steps MMA on the picture held out at least doubles at 1 px.
+
+    Seeds 0 to 3: 0.03 to 0.24, 0.08 to 0.23, 0.03 to 0.25, 0.05 to 0.24.
+    """
     pictures = write_pictures(tmp_path / "pictures", (400, 320))
     config = dataclasses.replace(
         TINY,
@@ -322,10 +367,12 @@ def test_training_learns(tmp_path: Path) -> None:
         pace=PaceConfig(steps=70, validate_every=70, log_every=10, gpu=-1),
     )
     run(config, pictures, tmp_path / "run")
-    first, last = scores(tmp_path / "run", "mma_3px")
-    assert last > first + 0.1
-    losses = [float(row["ap"]) for row in rows(tmp_path / "run" / "log.csv")]
-    assert losses[-1] > losses[0] + 0.05
+    untrained, trained = scores(tmp_path / "run", "mma_1px")
+    assert trained > 2 * untrained
+    untrained, trained = scores(tmp_path / "run", "mma_3px")
+    assert trained > untrained + 0.15
+    accuracies = [float(row["ap"]) for row in rows(tmp_path / "run" / "log.csv")]
+    assert accuracies[-1] > accuracies[0] + 0.05
 
 
 @pytest.mark.slow

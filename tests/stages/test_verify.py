@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -361,6 +362,23 @@ def test_more_pairs_extend_what_is_there(mapping: Path, scene: NoisyScene) -> No
     assert len(inliers_of(mapping.parent / "map.db")) == 12
 
 
+def test_verified_matches_are_those_of_the_database(
+    mapping: Path, tmp_path: Path, scene: NoisyScene
+) -> None:
+    pairs = list(itertools.combinations(sorted(scene.names), 2))
+    few = write_list(tmp_path / "few.txt", pairs[3:7])
+    run(mapping, pairs=few, output=tmp_path / "alone", database=tmp_path / "alone.db")
+    run(mapping)
+    report = run(mapping, pairs=few)
+    assert (report.done, report.skipped) == (0, 4)
+    assert open_matches([tmp_path / "verified"], TYPE).pairs == pairs[3:7]
+    assert (tmp_path / "map.db").read_bytes() == (tmp_path / "alone.db").read_bytes()
+    report = run(mapping)
+    assert (report.done, report.skipped) == (11, 4)
+    assert open_matches([tmp_path / "verified"], TYPE).pairs == pairs
+    assert len(inliers_of(tmp_path / "map.db")) == 15
+
+
 def test_other_settings_are_refused_and_named(mapping: Path) -> None:
     run(mapping)
     before = outputs(mapping)
@@ -394,6 +412,30 @@ def test_database_that_was_changed_is_kept_unless_forced(
         database.delete_matches(1, 2)
     with pytest.raises(OutputError, match="changed since"):
         run(mapping)
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_database_that_is_being_written_is_never_replaced(
+    mapping: Path, tmp_path: Path, scene: NoisyScene, ours: bool
+) -> None:
+    path = tmp_path / "map.db"
+    listed = write_list(tmp_path / "pairs.txt", [tuple(sorted(scene.names)[:2])])
+    if ours:
+        run(mapping, pairs=listed)
+    else:
+        plain_database(path, scene)
+    before = path.read_bytes()
+    options = RunOptions(force=not ours, progress=False)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatasetError, match="another process is using"):
+            run(mapping, options=options)
+        assert path.read_bytes() == before
+        if ours:
+            assert run(mapping, pairs=listed).details["pairs"] == 1  # nothing to write
+        other.execute("ROLLBACK")
+    assert run(mapping, options=options).details["pairs"] == 15
+    assert path.read_bytes() != before
 
 
 def test_two_runs_into_one_folder_are_kept_apart(
@@ -508,6 +550,15 @@ def test_matches_beyond_the_keypoints_are_reported(
     assert "120" in failure.reason
     assert report.done == 14
     assert (1, 2) not in inliers_of(mapping.parent / "map.db")
+
+
+def test_output_where_the_matches_are_is_refused(mapping: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in mapping.rglob("*")}
+    for force in (False, True):
+        with pytest.raises(ConfigError, match="matches to verify"):
+            options = RunOptions(force=force, progress=False)
+            run(mapping, output=mapping, options=options)
+    assert {path: path.stat().st_mtime_ns for path in mapping.rglob("*")} == before
 
 
 def test_pair_of_an_unknown_image_is_refused(mapping: Path, scene: NoisyScene) -> None:

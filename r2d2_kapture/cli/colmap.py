@@ -1,0 +1,117 @@
+"""kapture_r2d2_colmap: from a folder of images to a COLMAP database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionParser, ArgumentParser
+
+from r2d2_kapture.cli.common import (
+    EXIT_OK,
+    add_settings,
+    finish,
+    make_parser,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.cli.extraction_flags import (
+    add_extraction_flags,
+    add_run_flags,
+    chosen_checkpoint,
+    extract_config,
+    parse_extraction,
+    run_options,
+)
+from r2d2_kapture.config.colmap import ColmapConfig, FolderConfig
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.stages import colmap
+
+SECTIONS: dict[str, type] = {
+    "pairing": PairsConfig,
+    "match": MatchConfig,
+    "verify": VerifyConfig,
+    "map": MapConfig,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_colmap",
+        "Put R2D2 keypoints, matches and verified two-view geometries of a folder of "
+        "images into a COLMAP 4 database, a new one or one that is there, and make "
+        "sparse models of it if asked. Run it again to resume.",
+        "kapture_r2d2_colmap --images photos --database photos.db --sparse sparse",
+    )
+    _add_inputs(parser)
+    add_extraction_flags(parser)
+    add_settings(parser, FolderConfig)
+    for name, settings in SECTIONS.items():
+        section = ArgumentParser()
+        add_settings(section, settings)
+        parser.add_argument(f"--{name}", action=ActionParser(parser=section))
+    add_run_flags(parser)
+    namespace = parse_extraction(parser, arguments)
+    if namespace is None:
+        return EXIT_OK
+    for name in ("images", "database"):
+        if namespace[name] is None:
+            raise ConfigError(f"--{name}: missing, see --help")
+    sections: dict[str, Any] = {
+        name: settings_from(namespace[name], settings)
+        for name, settings in SECTIONS.items()
+    }
+    config = ColmapConfig(
+        folder=settings_from(namespace, FolderConfig),
+        extract=extract_config(namespace),
+        **sections,
+    )
+    report = colmap.run(
+        config,
+        images=namespace.images,
+        database=namespace.database,
+        checkpoint=chosen_checkpoint(namespace),
+        extractor=namespace.extractor,
+        sparse=namespace.sparse,
+        pairs_list=namespace.pairs,
+        options=run_options(namespace),
+    )
+    return finish(report)
+
+
+def _add_inputs(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--images", type=Path | None, help="folder of images, searched recursively"
+    )
+    parser.add_argument(
+        "--database",
+        type=Path | None,
+        help="COLMAP database; images of one that is there are found by name, and its "
+        "cameras, rigs and frames stay; <name>_r2d2 beside it keeps what is needed to "
+        "resume",
+    )
+    parser.add_argument(
+        "--sparse",
+        type=Path | None,
+        help="folder for sparse models 0, 1, ..., the one of most images first",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=Path | None,
+        help="list of pairs to match, 'name, name, score' (kapture) or 'name name' "
+        "(COLMAP) a line; by default --pairing chooses",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,304 @@
+"""From a folder of images to a COLMAP database, new or there before."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.colmap import ColmapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.image_folder import ImageFolder, write_image_folder_dataset
+from r2d2_kapture.io.kapture import read_lines
+from r2d2_kapture.io.lock import LOCK_NAME, exclusive
+from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
+from r2d2_kapture.io.manifest import Manifest, package_versions, read_manifest
+from r2d2_kapture.io.match_store import open_matches
+from r2d2_kapture.io.pairs import ImagePair, read_pairs, unique_pairs, write_pairs
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages import extract, match, pairs
+from r2d2_kapture.stages.colmap_database import DatabaseUpdate
+from r2d2_kapture.stages.colmap_sparse import write_sparse_models
+from r2d2_kapture.types import Report
+
+REPORT_NAME = "colmap_report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkFolder:
+    """What lies beside a database, for a run to go on from.
+
+    Attributes:
+        path: the folder, named after the database.
+    """
+
+    path: Path
+
+    @property
+    def dataset(self) -> Path:
+        """The images as a kapture dataset."""
+        return self.path / "dataset"
+
+    @property
+    def features(self) -> Path:
+        """Keypoints and descriptors."""
+        return self.path / "features"
+
+    @property
+    def pairs(self) -> Path:
+        """The pairs that are matched."""
+        return self.path / "pairs.txt"
+
+    @property
+    def matches(self) -> Path:
+        """Matches of all pairs."""
+        return self.path / "matches"
+
+    @property
+    def verified(self) -> Path:
+        """Matches that agree with a geometry."""
+        return self.path / "verified"
+
+
+def run(
+    config: ColmapConfig,
+    *,
+    images: Path,
+    database: Path,
+    checkpoint: Checkpoint,
+    extractor: str = "r2d2",
+    sparse: Path | None = None,
+    pairs_list: Path | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Put features, matches and two-view geometries of images into a COLMAP database.
+
+    A database that is there keeps its images, cameras, rigs, frames and everything of
+    images that are not in the folder; images are found by name. A copy is worked on
+    and moved into place at the end. What is needed to resume lies in
+    ``<stem>_r2d2`` beside the database.
+
+    Args:
+        config: settings of all steps.
+        images: folder, searched recursively.
+        database: COLMAP 4 database, made where it is missing.
+        checkpoint: the weights.
+        extractor: a name of extractors.registry.
+        sparse: folder for sparse models 0, 1, ..., the largest first; None makes none.
+        pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
+            (``a b``); None chooses them by config.pairing.
+        options: how to run. ``force`` replaces features that others put there, and
+            redoes work that was done with other settings.
+
+    Raises:
+        DatasetError: the images, the database or the list of pairs cannot be used.
+        OutputError: the database holds features of others for the same images, the
+            work folder is of other settings, or something cannot be written.
+        ReconstructionError: a sparse model is asked for and there is none.
+    """
+    started = time.monotonic()
+    work = WorkFolder(path=database.with_name(f"{database.stem}_r2d2"))
+    steps = dataclasses.replace(options, force=False)
+    with exclusive(work.path):
+        _claim(work.path, _manifest(config, checkpoint, extractor), options.force)
+        folder = write_image_folder_dataset(
+            images, work.dataset, config.folder.camera_mode
+        )
+        update = DatabaseUpdate(
+            database=database,
+            dataset=work.dataset,
+            state_path=work.path / "database.json",
+            force=options.force,
+        )
+        update.check(_keypoints_so_far(work, checkpoint.name))
+        reports = [
+            extract.run(
+                config.extract,
+                kapture_root=work.dataset,
+                checkpoint=checkpoint,
+                output=work.features,
+                extractor=extractor,
+                options=steps,
+            )
+        ]
+        keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
+        _write_pairs(config, work, folder, keypoints, pairs_list, steps)
+        reports.append(
+            match.run(
+                config.match,
+                features=[work.features],
+                pairs=work.pairs,
+                output=work.matches,
+                options=steps,
+            )
+        )
+        verified = update.run(
+            config.verify,
+            keypoints=keypoints,
+            matches=open_matches([work.matches], keypoints.type_name),
+            pairs=[pair.names for pair in read_pairs(work.pairs)],
+            output=work.verified,
+            options=steps,
+        )
+        models = (
+            {}
+            if sparse is None
+            else write_sparse_models(config.map, database, images, sparse, options)
+        )
+        failed = [
+            *folder.failed,
+            *(failure for report in reports for failure in report.failed),
+            *verified.failed,
+        ]
+        report = Report(
+            stage="colmap",
+            done=reports[0].done + reports[1].done + verified.done,
+            skipped=reports[0].skipped
+            + reports[1].skipped
+            + len(verified.geometries)
+            - verified.done,
+            failed=tuple(failed),
+            seconds=time.monotonic() - started,
+            outputs=(database, *(() if sparse is None else (sparse,))),
+            details={
+                "images": len(folder.names),
+                "cameras_of_folder": folder.cameras,
+                "with_focal_length": folder.with_focal_length,
+                **verified.details(),
+                **models,
+            },
+        )
+        write_json_atomic(work.path / REPORT_NAME, report.to_json())
+    return report
+
+
+def _manifest(config: ColmapConfig, checkpoint: Checkpoint, extractor: str) -> Manifest:
+    """What decides the content of the work folder; the devices do not."""
+    sections: dict[str, dict[str, Any]] = {
+        "": dataclasses.asdict(config.folder),
+        "pyramid.": dataclasses.asdict(config.extract.pyramid),
+        "selection.": dataclasses.asdict(config.extract.selection),
+        "pairing.": dataclasses.asdict(config.pairing),
+        "verify.": dataclasses.asdict(config.verify),
+    }
+    settings = {
+        prefix + name: value
+        for prefix, section in sections.items()
+        for name, value in section.items()
+    }
+    settings |= {
+        "match.ratio": config.match.ratio,
+        "match.min_similarity": config.match.min_similarity,
+        "extractor": extractor,
+    }
+    model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
+    return Manifest(model=model, settings=settings, versions=package_versions())
+
+
+def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
+    """Compare with the manifest of a work folder, or leave ours in a new one.
+
+    Raises:
+        OutputError: a folder of others, or of other settings and no ``force``.
+    """
+    others = [path for path in folder.iterdir() if path.name != LOCK_NAME]
+    existing = read_manifest(folder / MANIFEST_NAME)
+    if existing is None and others:
+        raise OutputError(
+            f"{folder}: found a folder of other content, expected none or that of an "
+            "earlier run; rename it, or name the database otherwise"
+        )
+    differences = [] if existing is None else manifest.differences(existing)
+    if differences and not force:
+        raise OutputError(
+            f"{folder}: found work done with {'; '.join(differences)}; name another "
+            "--database, or --force to redo it"
+        )
+    try:
+        for path in others if differences else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise output_error(folder, error) from error
+    write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+
+
+def _keypoints_so_far(work: WorkFolder, type_name: str) -> FeatureTable | None:
+    """The keypoints that an earlier run extracted."""
+    folder = work.features / "reconstruction" / "keypoints" / type_name
+    if not (folder / "keypoints.txt").is_file():
+        return None
+    return open_feature_table([work.features], "keypoints", type_name)
+
+
+def _write_pairs(
+    config: ColmapConfig,
+    work: WorkFolder,
+    folder: ImageFolder,
+    keypoints: FeatureTable,
+    pairs_list: Path | None,
+    options: RunOptions,
+) -> None:
+    """List the pairs that are asked for or chosen, of images with features."""
+    if pairs_list is not None:
+        chosen = read_either_list(pairs_list, folder.names)
+    else:
+        pairing = config.pairing
+        too_many = len(folder.names) > config.folder.exhaustive_limit
+        if pairing.method == "exhaustive" and too_many:
+            pairing = dataclasses.replace(pairing, method="local")
+        path = work.path / f"pairs_{pairing.method}.txt"
+        pairs.run(
+            pairing,
+            mapping=work.dataset,
+            output=path,
+            features=[work.features],
+            keypoints_type=keypoints.type_name,
+            options=options,
+        )
+        chosen = read_pairs(path)
+    extracted = frozenset(keypoints.image_names)
+    usable = [pair for pair in chosen if extracted.issuperset(pair.names)]
+    if not usable:
+        raise DatasetError(
+            f"{folder.root}: found no pair among {len(folder.names)} images, "
+            f"{len(extracted)} of them with features; expected 2 images or more"
+        )
+    write_pairs(work.pairs, usable)
+
+
+def read_either_list(path: Path, names: Sequence[str]) -> list[ImagePair]:
+    """Read pairs as kapture lists them, or as COLMAP does: two names and a space.
+
+    Raises:
+        DatasetError: unreadable, neither of both, or an image that there is not.
+    """
+    if not path.is_file():
+        raise DatasetError(f"{path}: found no such file, expected a list of pairs")
+    lines = [line.strip() for line in read_lines(path)]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if any("," in line for line in lines):
+        listed = read_pairs(path)
+    else:
+        listed = []
+        for line in lines:
+            fields = line.split()
+            if len(fields) != 2 or fields[0] == fields[1]:
+                raise DatasetError(
+                    f"{path}: found '{line[:80]}', expected two image names and a "
+                    "space between them, or 'name, name, score' where names hold spaces"
+                )
+            listed.append(ImagePair(image1=fields[0], image2=fields[1]))
+    unknown = {name for pair in listed for name in pair.names} - set(names)
+    if unknown:
+        raise DatasetError(
+            f"{path}: image '{min(unknown)}' is not among the images; names are "
+            "relative to the folder of images"
+        )
+    return unique_pairs(listed)

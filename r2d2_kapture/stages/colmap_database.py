@@ -1,0 +1,216 @@
+"""Features, matches and geometries of a folder's images into a COLMAP database."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pycolmap
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.colmap_cameras import camera_sensors
+from r2d2_kapture.io.colmap_check import check_database, copy_database
+from r2d2_kapture.io.colmap_db import building, colmap_keypoints, colmap_matches
+from r2d2_kapture.io.colmap_db import unique_pairs as sorted_pairs
+from r2d2_kapture.io.colmap_log import quiet_pycolmap
+from r2d2_kapture.io.colmap_rigs import image_records
+from r2d2_kapture.io.colmap_update import (
+    add_images,
+    cameras_by_image,
+    images_with_features,
+    remove_features,
+    replace_pair,
+)
+from r2d2_kapture.io.database_state import DatabaseState
+from r2d2_kapture.io.feature_table import FeatureTable
+from r2d2_kapture.io.kapture import Dataset, open_dataset
+from r2d2_kapture.io.match_store import MatchTable
+from r2d2_kapture.stages.verify_pairs import (
+    ImageSource,
+    Pair,
+    VerifiedPairs,
+    verify_pairs,
+)
+from r2d2_kapture.types import FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseUpdate:
+    """Adds to a database, or makes one.
+
+    Attributes:
+        database: the file.
+        dataset: kapture dataset of the images, made of a folder.
+        state_path: file that tells what an earlier run wrote.
+        force: replace features that others wrote.
+    """
+
+    database: Path
+    dataset: Path
+    state_path: Path
+    force: bool
+
+    @property
+    def state(self) -> DatabaseState:
+        """What an earlier run wrote."""
+        return DatabaseState(path=self.state_path, database=self.database)
+
+    def check(self, keypoints: FeatureTable | None) -> None:
+        """Refuse, before any work, a database that could not be written later.
+
+        Args:
+            keypoints: that an earlier run extracted.
+
+        Raises:
+            DatasetError: it is no free COLMAP 4 database, or of other images.
+            OutputError: it holds features of others for our images, and no ``force``.
+        """
+        if not self.database.exists():
+            return
+        check_database(self.database, to_replace=True)
+        dataset = open_dataset(self.dataset)
+        with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
+            copy = Path(folder) / "database.db"
+            copy_database(self.database, copy)
+            with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
+                _check_sizes(opened, dataset, self.database)
+                others = images_with_features(opened, _ours(dataset, keypoints))
+        if others and not self.force and not self.state.is_ours():
+            raise OutputError(
+                f"{self.database}: found features of others for {len(others)} of these "
+                f"images, such as '{others[0]}'; name another database, or --force to "
+                "replace them and the matches that count them"
+            )
+
+    def run(
+        self,
+        config: VerifyConfig,
+        *,
+        keypoints: FeatureTable,
+        matches: MatchTable,
+        pairs: Sequence[Pair],
+        output: Path,
+        options: RunOptions,
+    ) -> VerifiedPairs:
+        """Verify pairs with the database's cameras, and write all there is.
+
+        Args:
+            config: how to verify.
+            keypoints: of the images.
+            matches: of the pairs.
+            pairs: names of images that have keypoints.
+            output: folder of the verified matches.
+            options: how to run.
+
+        Raises:
+            DatasetError, OutputError: as ``check``, or it cannot be written.
+        """
+        dataset = open_dataset(self.dataset)
+        images = ImageSource(
+            cameras=self._cameras(dataset), read_keypoints=keypoints.read
+        )
+        matched = frozenset(matches.pairs)
+        names = sorted(set(dataset.image_names) & set(keypoints.image_names))
+        verified = verify_pairs(
+            config,
+            images=images,
+            matches=matches,
+            pairs=[pair for pair in sorted_pairs(pairs, names) if pair in matched],
+            output=output,
+            settings=dataclasses.asdict(config),
+            options=options,
+        )
+        keypoints_of = {name: images.view(name).keypoints for name in names}
+        inputs = _digest(images, names, verified)
+        if not self.state.is_current(inputs):
+            self.check(keypoints)
+            self._write(dataset, keypoints_of, matches, verified, inputs)
+        return verified
+
+    def _cameras(self, dataset: Dataset) -> dict[str, pycolmap.Camera]:
+        """The camera that each image has, or will get."""
+        with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
+            copy = Path(folder) / "database.db"
+            if self.database.exists():
+                copy_database(self.database, copy)
+            with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
+                return cameras_by_image(opened, add_images(opened, dataset.data))
+
+    def _write(
+        self,
+        dataset: Dataset,
+        keypoints: Mapping[str, FloatArray],
+        matches: MatchTable,
+        verified: VerifiedPairs,
+        inputs: str,
+    ) -> None:
+        with building(
+            self.database, lambda complete: self.state.expect(complete, inputs)
+        ) as local:
+            if self.database.exists():
+                copy_database(self.database, local)
+            with closing(pycolmap.Database.open(str(local))) as opened:
+                ids = add_images(opened, dataset.data)
+                others = images_with_features(opened, keypoints)
+            remove_features(local, (ids[name] for name in others))
+            with closing(pycolmap.Database.open(str(local))) as opened:
+                for name, xy in keypoints.items():
+                    if not opened.exists_keypoints(ids[name]):
+                        opened.write_keypoints(ids[name], xy)
+                    elif opened.num_keypoints_for_image(ids[name]) != len(xy):
+                        opened.update_keypoints(ids[name], xy)
+                for first, second in verified.geometries:
+                    found = matches.read(first, second)
+                    if found is not None:
+                        replace_pair(
+                            opened,
+                            (ids[first], ids[second]),
+                            colmap_matches(found),
+                            verified.geometry(first, second),
+                        )
+
+
+def _ours(
+    dataset: Dataset, keypoints: FeatureTable | None
+) -> dict[str, FloatArray | None]:
+    """Our keypoints of each image as a database holds them, or None."""
+    return {
+        name: (
+            None
+            if keypoints is None or name not in keypoints
+            else colmap_keypoints(name, keypoints.read(name))
+        )
+        for name in dataset.image_names
+    }
+
+
+def _check_sizes(database: pycolmap.Database, dataset: Dataset, path: Path) -> None:
+    """Refuse a database of the same images in another size."""
+    sensors = camera_sensors(dataset.data)
+    cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+    stored = {image.name: image for image in database.read_all_images()}
+    for record in image_records(dataset.data, sensors):
+        if record.name in stored:
+            width, height = map(int, sensors[record.sensor_id].camera_params[:2])
+            camera = cameras[stored[record.name].camera_id]
+            if (camera.width, camera.height) != (width, height):
+                raise DatasetError(
+                    f"{path}: image '{record.name}' has {camera.width} x "
+                    f"{camera.height} pixels, its file {width} x {height}; give the "
+                    "images that the database was made of"
+                )
+
+
+def _digest(images: ImageSource, names: list[str], verified: VerifiedPairs) -> str:
+    """Of all that decides what is written."""
+    digest = hashlib.sha256(verified.digest().encode())
+    for name in names:
+        digest.update(f"{name} {images.view(name).digest}\n".encode())
+    return digest.hexdigest()

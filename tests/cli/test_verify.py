@@ -1,0 +1,142 @@
+"""kapture_r2d2_verify as a user types it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r2d2_kapture.cli.verify import main
+from r2d2_kapture.io.colmap_check import check_database
+from tests.colmap_scene import Scene
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def command(root: Path) -> list[str]:
+    mapping = str(root / "mapping")
+    words = ["--mapping", mapping, "--features", mapping, "--matches", mapping]
+    words += ["--database", str(root / "a b.db"), "--output", str(root / "verified")]
+    return [*words, "--quiet"]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    Scene(times=2).write_kapture(tmp_path / "mapping")
+    return tmp_path
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_verify_then_resume_then_other_settings(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(root)) == 0
+    output = capsys.readouterr().out
+    assert "verify: 15 done, 0 skipped, 0 failed" in output
+    for line in ("pairs: 15", "verified_pairs: 15", "matches: 1800", "inliers: "):
+        assert f"  {line}" in output
+    assert "camera_origin: center" in output
+    check_database(root / "a b.db")
+    assert main([*command(root), "--workers", "1"]) == 0
+    assert "0 done, 15 skipped" in capsys.readouterr().out
+    assert main([*command(root), "--max-error", "2"]) == 2
+    assert "max_error: 4.0, not 2.0" in one_error_line(capsys)
+    assert main([*command(root), "--max-error", "2", "--force"]) == 0
+
+
+def test_known_poses(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command(root), "--geometry", "known_poses"]) == 0
+    assert "geometry: known_poses" in capsys.readouterr().out
+    (root / "mapping" / "sensors" / "trajectories.txt").unlink()
+    assert main([*command(root), "--geometry", "known_poses"]) == 2
+    assert "6 images have no pose" in one_error_line(capsys)
+
+
+def test_an_image_that_fails_is_exit_code_1(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "seq é/left/0 b.jpg"
+    (root / "mapping/reconstruction/keypoints/r2d2" / f"{name}.kpt").unlink()
+    assert main(command(root)) == 1
+    output = capsys.readouterr().out
+    assert "10 done, 0 skipped, 1 failed" in output
+    assert name in output
+
+
+def test_help_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    text = capsys.readouterr().out
+    for flag in ("--mapping", "--matches", "--database", "--geometry", "--workers"):
+        assert flag in text
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "arguments are required: mapping" in capsys.readouterr().err
+
+
+def test_bad_inputs_are_one_line(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flag, value, words in (
+        ("--workers", "0", "--workers"),
+        ("--min-inliers", "0", "--min-inliers"),
+        ("--pairs", str(root / "absent.txt"), "absent.txt"),
+        ("--mapping", str(root / "absent"), "absent"),
+        ("--features", str(root / "absent"), "absent"),
+        ("--matches", str(root / "absent"), "absent"),
+        ("--output", str(root / "mapping"), "matches to verify"),
+    ):
+        assert main([*command(root), flag, value]) == 2
+        assert words in one_error_line(capsys)
+    assert not (root / "a b.db").exists()
+
+
+def test_settings_of_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "settings.yaml").write_text("max_error: 2.0\nseed: 5\n", encoding="utf-8")
+    main([*command(root), "--config", str(root / "settings.yaml")])
+    main(command(root))
+    line = one_error_line(capsys)
+    assert "max_error: 2.0, not 4.0" in line and "seed: 5, not 0" in line
+
+
+def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    Scene().write_kapture(tmp_path / "mapping")
+    log = tmp_path / "verified/reconstruction/matches/r2d2/two_view_geometries.jsonl"
+    slow = (
+        "import sys, time\n"
+        "from r2d2_kapture.cli.verify import main\n"
+        "from r2d2_kapture.stages import verify_pairs\n"
+        "real = verify_pairs.verify_matches\n"
+        "def slow(*arguments):\n    time.sleep(0.3)\n    return real(*arguments)\n"
+        "verify_pairs.verify_matches = slow\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", slow, *command(tmp_path), "--workers", "2"],
+        cwd=CHECKOUT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not (log.is_file() and log.stat().st_size) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        assert process.stderr is not None
+        assert process.stderr.read().strip() == (
+            "interrupted; run the same command again to resume"
+        )
+    assert not (tmp_path / "a b.db").exists()
+    kept = len(log.read_text(encoding="utf-8").splitlines())
+    assert 0 < kept < 66
+    assert main(command(tmp_path)) == 0
+    assert len(log.read_text(encoding="utf-8").splitlines()) == 66

@@ -1,0 +1,239 @@
+"""Localization of what is broken, missing or contradictory: each says why."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    OutputError,
+    ReconstructionError,
+)
+from r2d2_kapture.stages import localize
+from tests.colmap_scene import CENTER_PP, FOCAL
+from tests.localize_scene import QUIET, LocalizationScene, position_error
+from tests.stages.test_localize import poses_of, reasons, record
+
+SINGLE = LocalizeConfig(rigs="off")
+
+
+@pytest.fixture
+def exact(tmp_path: Path) -> LocalizationScene:
+    return LocalizationScene(tmp_path)
+
+
+def break_no_pairs(scene: LocalizationScene, name: str) -> None:
+    others = [query for query in scene.queries if query != name]
+    scene.write_pairs([(query, image) for query in others for image in scene.mapped])
+
+
+def break_pairs_outside_the_map(scene: LocalizationScene, name: str) -> None:
+    others = [query for query in scene.queries if query != name]
+    pairs = [(query, image) for query in others for image in scene.mapped]
+    scene.write_pairs([*pairs, (name, "other map/a.jpg"), (name, "b.jpg")])
+
+
+def break_keypoints(scene: LocalizationScene, name: str) -> None:
+    scene.keypoint_file(name).write_bytes(b"")
+    for image in scene.mapped:
+        scene.replace_matches(name, image, np.zeros((0, 2)))
+
+
+def break_feature_file(scene: LocalizationScene, name: str) -> None:
+    scene.keypoint_file(name).unlink()
+
+
+def break_matching(scene: LocalizationScene, name: str) -> None:
+    for image in scene.mapped:
+        scene.match_file(name, image).unlink()
+
+
+def break_matches(scene: LocalizationScene, name: str) -> None:
+    for image in scene.mapped:
+        scene.replace_matches(name, image, np.zeros((0, 2)))
+
+
+def break_query_index(scene: LocalizationScene, name: str) -> None:
+    scene.replace_matches(name, scene.mapped[0], np.array([[130, 0]]))
+
+
+def break_map_index(scene: LocalizationScene, name: str) -> None:
+    scene.replace_matches(name, scene.mapped[0], np.array([[0, 130]]))
+
+
+def break_match_file(scene: LocalizationScene, name: str) -> None:
+    scene.match_file(name, scene.mapped[0]).write_bytes(b"odd")
+
+
+def break_truth(scene: LocalizationScene, name: str) -> None:
+    break_matches(scene, name)
+    image = scene.mapped[0]
+    rows = scene.rng.permutation(scene.rows[image])
+    scene.replace_matches(name, image, np.column_stack([scene.rows[name], rows]))
+
+
+def test_a_broken_image_of_a_rig_fails_alone(exact: LocalizationScene) -> None:
+    left, right, walker = exact.queries
+    break_feature_file(exact, left)
+    report = exact.run()
+    assert report.done == 2
+    assert list(reasons(report)) == [left]
+    assert "found no keypoints of type 'r2d2'" in reasons(report)[left]
+    assert sorted(poses_of(exact)) == [right, walker]
+    assert position_error(poses_of(exact)[right], exact.truth(right)) < 1e-4
+    # not settled before the other is whole
+    assert list(reasons(exact.run())) == [left]
+    exact.write_features(0.0)
+    assert exact.run().failed == ()
+    assert sorted(poses_of(exact)) == exact.queries
+
+
+def test_images_of_a_rig_that_are_all_broken_each_say_why(
+    exact: LocalizationScene,
+) -> None:
+    left, right, _ = exact.queries
+    break_feature_file(exact, left)
+    break_match_file(exact, right)
+    told = reasons(exact.run())
+    assert list(told) == [left, right]
+    assert "found no keypoints" in told[left]
+    assert "expected rows of 3 float64" in told[right]
+
+
+def test_a_focal_length_that_no_camera_has_is_told(exact: LocalizationScene) -> None:
+    name = exact.queries[2]
+    keypoints = np.fromfile(exact.keypoint_file(name), np.float32).reshape(-1, 3)
+    keypoints[:, :2] = (keypoints[:, :2] - CENTER_PP) * 20 + CENTER_PP
+    keypoints.tofile(exact.keypoint_file(name))
+    report = exact.run(LocalizeConfig(rigs="off", focal_length="estimate"))
+    assert list(reasons(report)) == [name]
+    told = reasons(report)[name]
+    focal = float(told.partition("focal length of ")[2].partition(" px")[0])
+    assert focal == pytest.approx(20 * FOCAL, rel=0.01)
+    assert "640 x 480 px" in told and "sensors.txt" in told
+    assert "inliers" not in told
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (break_no_pairs, "no pairs; pair it with map images"),
+        (break_pairs_outside_the_map, "none of the 2 images it is paired with"),
+        (break_keypoints, "no keypoints"),
+        (break_feature_file, "found no keypoints of type 'r2d2'"),
+        (break_matching, "none of its 9 pairs is matched; run kapture_r2d2_match"),
+        (break_matches, "no matches with 9 map images"),
+        (break_query_index, "expected below"),
+        (break_map_index, "expected below"),
+        (break_match_file, "expected rows of 3 float64"),
+        (break_truth, "expected at least 15 (--min-inliers)"),
+    ],
+)
+def test_a_query_that_fails_says_why_and_the_others_go_on(
+    exact: LocalizationScene, break_it: Any, message: str
+) -> None:
+    broken = exact.queries[2]
+    break_it(exact, broken)
+    report = exact.run(SINGLE)
+    assert report.done == 2
+    assert list(reasons(report)) == [broken]
+    assert message in reasons(report)[broken]
+    assert record(exact, broken)["reason"] == reasons(report)[broken]
+    assert record(exact, broken)["status"] == "failed"
+    assert sorted(poses_of(exact)) == exact.queries[:2]
+    poses = (exact.root / "output/poses.txt").read_text()
+    assert broken not in poses
+
+
+def test_a_pose_that_was_found_and_is_lost_leaves_no_trace(
+    exact: LocalizationScene,
+) -> None:
+    exact.run(SINGLE)
+    break_truth(exact, exact.queries[0])
+    report = exact.run(SINGLE)
+    assert (report.done, report.skipped, len(report.failed)) == (0, 2, 1)
+    assert sorted(poses_of(exact)) == exact.queries[1:]
+
+
+def test_pairs_without_any_query_are_refused(exact: LocalizationScene) -> None:
+    exact.write_pairs([("x.jpg", "y.jpg")])
+    with pytest.raises(DatasetError, match="found no pair with an image of"):
+        exact.run()
+    assert not (exact.root / "output").exists()
+
+
+def test_a_map_without_points_is_refused(exact: LocalizationScene) -> None:
+    for name in ("points3d.txt", "observations.txt"):
+        path = exact.map_path / "reconstruction" / name
+        path.write_text("# kapture format: 1.1\n")
+    with pytest.raises(ReconstructionError, match="found 0 points"):
+        exact.run()
+
+
+def test_a_map_of_other_keypoints_is_told(exact: LocalizationScene) -> None:
+    sparse_map = localize.read_sparse_map(exact.map_path)
+    image = exact.mapped[0]
+    changed = dataclasses.replace(sparse_map.images[image], keypoint_count=77)
+    images = {**sparse_map.images, image: changed}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            localize,
+            "read_sparse_map",
+            lambda *_: dataclasses.replace(sparse_map, images=images),
+        )
+        report = exact.run()
+    assert len(report.failed) == 3
+    assert "found 130 keypoints of type 'r2d2', but 77 in the map" in (
+        report.failed[0].reason
+    )
+
+
+def test_a_map_of_another_keypoints_type_is_refused(exact: LocalizationScene) -> None:
+    observations = exact.map_path / "reconstruction/observations.txt"
+    text = observations.read_text(encoding="utf-8")
+    observations.write_text(text.replace("r2d2", "sift"), encoding="utf-8")
+    with pytest.raises(DatasetError, match="of type sift, expected 'r2d2'"):
+        exact.run()
+    assert not (exact.root / "output").exists()
+
+
+def test_strict_stops_at_the_first_failure(exact: LocalizationScene) -> None:
+    first = exact.queries[0]
+    break_feature_file(exact, first)
+    strict = dataclasses.replace(QUIET, strict=True, workers=1)
+    report = exact.run(SINGLE, strict)
+    assert list(reasons(report)) == [first]
+    assert report.done == 0
+
+
+def test_an_output_that_cannot_be_written_is_told(exact: LocalizationScene) -> None:
+    (exact.root / "output").write_text("a file")
+    with pytest.raises(OutputError, match="cannot write"):
+        exact.run()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_error": 0.0},
+        {"loss_scale": 0.0},
+        {"max_error": float("nan")},
+        {"min_inliers": 3},
+        {"seed": -1},
+        {"rigs": "on"},
+        {"focal_length": "known"},
+        {"camera_origin": "middle"},
+        {"format": "csv"},
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: dict[str, Any]) -> None:
+    flag = "--" + next(iter(setting)).replace("_", "-")
+    with pytest.raises(ConfigError, match=flag):
+        LocalizeConfig(**setting)
