@@ -25,8 +25,8 @@ from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.evaluation.homography import (
     evaluate_sequence,
     mean_matching_accuracy,
-    read_sequences,
 )
+from r2d2_kapture.evaluation.sequences import read_sequences
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.models.checkpoints import load_checkpoint

@@ -173,7 +173,9 @@ def cosine_loss(
         return 0 * moments.sum(), False
     means = F.avg_pool2d(moments, size, stride=size // 2)
     product, square1, square2, weight = means.unbind(dim=1)
-    cosine = product * torch.rsqrt(square1.clamp(min=FLOOR) * square2.clamp(min=FLOOR))
+    # one root each: that of the product of two tiny squares has an infinite gradient
+    norms = torch.rsqrt(square1.clamp(min=FLOOR)), torch.rsqrt(square2.clamp(min=FLOOR))
+    cosine = product * norms[0] * norms[1]
     total = weight.sum()
     return ((1 - cosine) * weight).sum() / total.clamp(min=FLOOR), bool(total > 0)
 

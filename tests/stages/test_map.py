@@ -328,6 +328,7 @@ def test_unknown_cameras_are_written_as_found(tmp_path: Path) -> None:
     assert assert_observations_reproject(tmp_path, 0.1) == 12 * 120
 
 
+@pytest.mark.slow
 def test_rigs_may_be_refined(tmp_path: Path) -> None:
     scene = Scene()
     true = scene.dataset.rigs["rig", "right"]

@@ -313,6 +313,17 @@ def test_saturated_maps_have_finite_gradients(value: float) -> None:
     assert all(g.isfinite().all() for g in gradients(terms.total, *maps))
 
 
+@pytest.mark.parametrize("height", [1e-3, 1e-5, 1e-6, 1e-7, 1e-9])
+def test_faint_maps_have_finite_gradients(height: float) -> None:
+    maps = []
+    for seed in (0, 1):
+        features = random_features(seed, dtype=torch.float32)
+        faint = (features.repeatability.detach() * height).requires_grad_()
+        maps.append(features._replace(repeatability=faint))
+    terms = R2D2Loss(SMALL)(*maps, flow_of_shift(0, 0, dtype=torch.float32))
+    assert all(g.isfinite().all() for g in gradients(terms.total, *maps))
+
+
 def test_bfloat16_networks_are_judged_in_float32() -> None:
     torch.manual_seed(0)
     network = build_network(Architecture(name="fast_r2d2", width=1, descriptor_dim=16))
