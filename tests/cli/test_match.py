@@ -59,7 +59,7 @@ def test_a_pair_that_fails_is_exit_code_1(
     assert main(command) == 1
     out = capsys.readouterr().out
     assert "1 done, 0 skipped, 1 failed" in out
-    assert "failed: a b.jpg, none.jpg: 'none.jpg': found no descriptors" in out
+    assert "failed: a b.jpg, none.jpg: 'none.jpg': found no keypoints" in out
 
 
 @pytest.mark.parametrize(
