@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
@@ -216,26 +218,15 @@ def build_map(
 ) -> Iterator[Report]:
     """Pairs of mapping images, their matches, the geometry of those, and the map."""
     pairs_file = layout.pairs("mapping")
-    yield pairs.run(
+    yield from match_images(
         config.mapping_pairs,
-        mapping=mapping,
-        query=None,
-        output=pairs_file,
-        features=sources.roots,
-        keypoints_type=sources.keypoints_type,
-        descriptors_type=sources.descriptors_type,
-        global_features_type=sources.global_features_type,
-        global_features_output=layout.retrieval,
-        options=options,
-    )
-    yield match.run(
         config.match,
-        features=sources.roots,
-        pairs=pairs_file,
-        output=layout.matches,
-        keypoints_type=sources.keypoints_type,
-        descriptors_type=sources.descriptors_type,
-        options=options,
+        mapping,
+        None,
+        pairs_file,
+        sources,
+        layout,
+        options,
     )
     yield verify.run(
         config.verify,
@@ -270,26 +261,15 @@ def localize_query(
 ) -> Iterator[Report]:
     """Pairs of queries with mapping images, their matches, poses, and their errors."""
     pairs_file = layout.pairs(name)
-    yield pairs.run(
+    yield from match_images(
         config.query_pairs,
-        mapping=mapping,
-        query=query,
-        output=pairs_file,
-        features=sources.roots,
-        keypoints_type=sources.keypoints_type,
-        descriptors_type=sources.descriptors_type,
-        global_features_type=sources.global_features_type,
-        global_features_output=layout.retrieval,
-        options=options,
-    )
-    yield match.run(
         config.match,
-        features=sources.roots,
-        pairs=pairs_file,
-        output=layout.matches,
-        keypoints_type=sources.keypoints_type,
-        descriptors_type=sources.descriptors_type,
-        options=options,
+        mapping,
+        query,
+        pairs_file,
+        sources,
+        layout,
+        options,
     )
     yield localize.run(
         config.localize,
@@ -311,6 +291,40 @@ def localize_query(
             replace=True,
             options=options,
         )
+
+
+def match_images(
+    which: PairsConfig,
+    how: MatchConfig,
+    mapping: Path,
+    query: Path | None,
+    pairs_file: Path,
+    sources: Sources,
+    layout: Layout,
+    options: RunOptions,
+) -> Iterator[Report]:
+    """Pairs of mapping images, or of queries with them, and their matches."""
+    yield pairs.run(
+        which,
+        mapping=mapping,
+        query=query,
+        output=pairs_file,
+        features=sources.roots,
+        keypoints_type=sources.keypoints_type,
+        descriptors_type=sources.descriptors_type,
+        global_features_type=sources.global_features_type,
+        global_features_output=layout.retrieval,
+        options=options,
+    )
+    yield match.run(
+        how,
+        features=sources.roots,
+        pairs=pairs_file,
+        output=layout.matches,
+        keypoints_type=sources.keypoints_type,
+        descriptors_type=sources.descriptors_type,
+        options=options,
+    )
 
 
 def join_submissions(localized: Sequence[Path], layout: Layout) -> None:
