@@ -61,7 +61,7 @@ def _command(arguments: list[str]) -> int:
         "features (or take what is there), pair, match, verify, map, localize and "
         "evaluate. Everything goes below --output; run it again to resume.",
         f"{COMMAND} --config virtual_gallery --mapping mapping --query query "
-        "--output work",
+        "--features local_features/r2d2_500 global_features/AP-GeM-LM18 --output work",
     )
     add_inputs(parser)
     add_sections(parser)
@@ -132,8 +132,8 @@ def add_inputs(parser: ArgumentParser) -> None:
         "--model",
         type=str | None,
         help="checkpoint that extracts local features; without it they are taken from "
-        "--features and the datasets, and extracted by the bundled model if there are "
-        "none",
+        "--features and the datasets, or extracted by a bundled model where there are "
+        "neither",
     )
     parser.add_argument(
         "--keypoints-type",
@@ -151,7 +151,11 @@ def add_inputs(parser: ArgumentParser) -> None:
 
 
 def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
-    """The model asked for; a bundled one where there are no keypoints; else none."""
+    """The model asked for; a bundled one where there are no keypoints; else none.
+
+    Raises:
+        ConfigError: no keypoints, and no model is given or bundled.
+    """
     if namespace.model is not None:
         return load_checkpoint(namespace.model)
     queries = named_queries(namespace.query).values()
@@ -159,7 +163,13 @@ def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
     if any(find_feature_folders(root, "keypoints") for root in roots):
         return None
     bundled = next(iter(bundled_models()), None)
-    return None if bundled is None else load_checkpoint(bundled)
+    if bundled is None:
+        raise ConfigError(
+            f"{', '.join(map(str, roots))}: found no keypoints; extract them with "
+            "--model CHECKPOINT, or give their folder with --features (the one that "
+            "holds keypoints/ and descriptors/)"
+        )
+    return load_checkpoint(bundled)
 
 
 def add_sections(parser: ArgumentParser) -> None:
@@ -194,8 +204,9 @@ def named_queries(arguments: Sequence[str]) -> dict[str, Path]:
         name = name if separator else path.resolve().name
         if not name or name == "mapping" or name in queries or "/" in name:
             raise ConfigError(
-                f"--query {argument}: name '{name}' is taken or is no folder name; "
-                "write NAME=DIR with a name of its own"
+                f"--query {argument}: '{name}' cannot name a query dataset (it is "
+                "taken, no folder name, or 'mapping', which names the map's); write "
+                "NAME=DIR with a name of its own"
             )
         queries[name] = path
     return queries

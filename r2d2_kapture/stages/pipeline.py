@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.io.pairs import read_pairs
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
 from r2d2_kapture.stages.query_results import POSES_NAME
@@ -129,7 +132,10 @@ def run(
         R2D2KaptureError: the first stage that cannot go on.
     """
     started = time.monotonic()
-    check_names([mapping, *queries.values()])
+    roots = [mapping, *queries.values()]
+    check_names(roots)
+    check_output(output, [*roots, *features])
+    check_methods(config, queries, [*features, *roots])
     layout = Layout(output=output)
     reports: list[Report] = []
 
@@ -138,8 +144,10 @@ def run(
         announce(report)
 
     with exclusive(output):
+        if not options.force:
+            refuse_other_map(layout, mapping)
         sources = Sources(
-            roots=(*features, mapping, *queries.values()),
+            roots=(*features, *roots),
             keypoints_type=keypoints_type,
             descriptors_type=descriptors_type,
             global_features_type=global_features_type,
@@ -151,7 +159,7 @@ def run(
                 keypoints_type=keypoints_type or checkpoint.name,
                 descriptors_type=keypoints_type or checkpoint.name,
             )
-            for number, root in enumerate((mapping, *queries.values())):
+            for number, root in enumerate(roots):
                 # force removes what is there: once, not what the first one just made
                 force = options.force and number == 0
                 note(
@@ -200,6 +208,62 @@ def check_names(roots: Sequence[Path]) -> None:
                     "which features and matches are kept; rename one, for instance "
                     "into a sub-folder"
                 )
+
+
+def check_output(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse to write into what is only read.
+
+    Raises:
+        OutputError: the output is one of the inputs, or inside of one.
+    """
+    for folder in inputs:
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{output}: lies in {folder}, which is only read; choose another output"
+            )
+
+
+def check_methods(
+    config: PipelineConfig, queries: Mapping[str, Path], roots: Sequence[Path]
+) -> None:
+    """Refuse, before anything is done, a choice of pairs that cannot be made.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    sections = {"mapping_pairs": config.mapping_pairs}
+    if queries:
+        sections["query_pairs"] = config.query_pairs
+    for section, which in sections.items():
+        setting = f"--{section}.method {which.method}"
+        require(
+            which.method not in ("covisibility", "merge"),
+            f"{setting}: needs a map or lists that a pipeline does not have; choose "
+            "another, or run kapture_r2d2_pairs by itself",
+        )
+        require(
+            which.method != "global"
+            or any(find_feature_folders(root, "global_features") for root in roots),
+            f"{setting}: found no global features in the datasets; give their folder "
+            f"with --features, or take --{section}.method local",
+        )
+
+
+def refuse_other_map(layout: Layout, mapping: Path) -> None:
+    """Refuse an output that holds a map of altogether other images.
+
+    Raises:
+        OutputError: the pairs of the earlier run share no image with the dataset.
+    """
+    pairs_file = layout.pairs("mapping")
+    if not pairs_file.is_file():
+        return
+    paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
+    if paired and paired.isdisjoint(open_dataset(mapping).image_names):
+        raise OutputError(
+            f"{layout.output}: holds a map of other images than those of {mapping}; "
+            "choose another output, or --force to replace it"
+        )
 
 
 def same_content(one: Path, other: Path) -> bool:

@@ -224,6 +224,41 @@ def test_an_older_evaluation_gives_way(scene: PipelineScene, tmp_path: Path) -> 
     assert results(output) == before
 
 
+def test_a_map_of_other_images_is_not_replaced(
+    scene: PipelineScene, tmp_path: Path, unbroken: dict[str, bytes]
+) -> None:
+    output = tmp_path / "work"
+    run(scene, output)
+    swapped = {"mapping": scene.query, "queries": {"queries": scene.mapping}}
+    with pytest.raises(OutputError, match="map of other images"):
+        run(scene, output, **swapped)
+    assert results(output) == unbroken
+
+
+@pytest.mark.parametrize("name", ["mapping", "query", "features"])
+def test_inputs_are_no_outputs(scene: PipelineScene, name: str) -> None:
+    folder: Path = getattr(scene, name)
+    before = sorted(folder.rglob("*"))
+    for output in (folder, folder / "sub"):
+        with pytest.raises(OutputError, match="only read"):
+            run(scene, output)
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("method", ["global", "covisibility", "merge"])
+def test_pairs_that_cannot_be_made_are_told_first(
+    scene: PipelineScene,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+) -> None:
+    command = [*scene.command(tmp_path / "work"), "--query_pairs.method", method]
+    assert main(command) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) == 1 and f"--query_pairs.method {method}" in error[0]
+    assert not (tmp_path / "work").exists()
+
+
 def test_two_runs_at_once_are_refused(scene: PipelineScene, tmp_path: Path) -> None:
     output = tmp_path / "work"
     with (
@@ -282,4 +317,4 @@ def test_without_any_features_there_is_one_line(
     at = command.index("--features")
     assert main(command[:at] + command[at + 2 :]) == 2
     error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1 and "extract features first" in error[0]
+    assert len(error) == 1 and "--model" in error[0] and "--features" in error[0]
