@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -324,13 +324,15 @@ def _train(
     loader.worker_init_fn = leave_signals_to_parent
     batches = _batches(loader, workers)
     if not process.is_main:
-        train(trainer, batches, None, stop)
+        with closing(batches):
+            train(trainer, batches, None, stop)
         return
     job.save_settings()
     log = RunLog(job.output, trainer.progress.step, announce)
     supervisor = Supervisor(trainer, job.pace, job.tasks(), log)
     try:
-        train(trainer, batches, supervisor, stop)
+        with closing(batches):
+            train(trainer, batches, supervisor, stop)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
             f"--batch-size {config.optimization.batch_size}: found not enough memory "
@@ -342,10 +344,11 @@ def _train(
         _announce_gone(sources, announce)
 
 
-def _batches(loader: Iterable[Batch], workers: int) -> Iterator[Batch]:
+def _batches(loader: Iterable[Batch], workers: int) -> Generator[Batch, None, None]:
     """Batches; what fails in a worker process is one line, not its traceback."""
+    iterator = iter(loader)
     try:
-        yield from loader
+        yield from iterator
     except R2D2KaptureError as error:
         name = f"{type(error).__module__}.{type(error).__name__}: "
         last_line = str(error).strip().splitlines()[-1]
@@ -358,6 +361,9 @@ def _batches(loader: Iterable[Batch], workers: int) -> Iterator[Batch]:
             f"({' '.join(str(error).split())}); the last saved state remains; use "
             "fewer, or 0"
         ) from error
+    finally:
+        # workers leave signals to us: alive, they would hold up the end of the process
+        getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def _announce_skipped(skipped: tuple[Failure, ...], announce: Announce) -> None:
