@@ -16,6 +16,7 @@ from r2d2_kapture.cli.localize import main
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.trajectories import read_camera_poses
 from tests.localize_scene import LocalizationScene, files_below, position_error
+from tests.processes import listen_to_ctrl_c
 
 VOLATILE = ("report.json", ".lock")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         stderr=subprocess.PIPE,
         text=True,
         cwd=CHECKOUT,
+        preexec_fn=listen_to_ctrl_c,
     )
     first = tmp_path / "broken/queries" / f"{scene.queries[0]}.json"
     deadline = time.monotonic() + 60

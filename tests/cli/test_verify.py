@@ -13,6 +13,7 @@ import pytest
 from r2d2_kapture.cli.verify import main
 from r2d2_kapture.io.colmap_check import check_database
 from tests.colmap_scene import Scene
+from tests.processes import listen_to_ctrl_c
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -126,6 +127,7 @@ def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
         cwd=CHECKOUT,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_ctrl_c,
     ) as process:
         while not (log.is_file() and log.stat().st_size) and process.poll() is None:
             time.sleep(0.05)
