@@ -134,6 +134,8 @@ def make_network(task: Task) -> DenseNetwork:
     """The untrained network, with the same weights every time."""
     torch.manual_seed(0)
     network = build_network(Architecture(name=task.network, width=task.width))
+    if not isinstance(network, DenseNetwork):
+        raise ValueError(f"{task.network}: expected a network of R2D2")
     network.to(  # type: ignore[call-overload]
         task.device, memory_format=torch.channels_last
     )
