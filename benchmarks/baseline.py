@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     options = parser.parse_args()
     network = load_checkpoint(options.model).network
+    if not isinstance(network, DenseNetwork):
+        parser.error(f"--model {options.model}: expected a checkpoint of R2D2")
     dataset = open_dataset(options.kapture_root)
     output = options.kapture_root / "reconstruction" / "baseline"
     for name in dataset.image_names:

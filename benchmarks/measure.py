@@ -16,9 +16,13 @@ from r2d2_kapture.io.manifest import package_versions
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Wall time in seconds and peak resident memory in GiB of one command."""
+    """Wall time in seconds and peak resident memory in GiB of one command.
+
+    The time of all its processor cores tells more on a machine that others use too.
+    """
 
     seconds: float
+    cpu_seconds: float
     peak_gib: float
 
 
@@ -38,7 +42,11 @@ def measure(command: Sequence[str]) -> Measurement:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)}: {output.decode(errors='replace')}")
-    return Measurement(seconds=seconds, peak_gib=usage.ru_maxrss / 2**20)
+    return Measurement(
+        seconds=seconds,
+        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        peak_gib=usage.ru_maxrss / 2**20,
+    )
 
 
 def machine() -> str:

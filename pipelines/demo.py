@@ -20,9 +20,8 @@ from r2d2_kapture.cli.common import EXIT_OK, finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
-from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import ReconstructionError
-from r2d2_kapture.extractors.r2d2 import R2D2Extractor
+from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.atomic import write_bytes_atomic
 from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.images import read_rgb
@@ -135,12 +134,7 @@ def draw(
     output: Path,
 ) -> list[Path]:
     """Pictures of the features as kapture reads them back, and of the maps."""
-    extractor = R2D2Extractor(
-        checkpoint.network,
-        config.pyramid,
-        config.selection,
-        resolve_runtime(config.engine),
-    )
+    extractor = build_extractor(AUTO, checkpoint.network, config)
     dataset = open_dataset(root)
     names = dataset.image_names
     tables = open_local_features([features], checkpoint.name)

@@ -50,6 +50,28 @@ def image_from_level(
     return (level_xy + HALF_PIXEL) * ratio - HALF_PIXEL
 
 
+def image_from_feature_cell(cell: Coordinate) -> Coordinate:
+    """Map coordinates on the feature map of D2-Net, along one axis, to its input image.
+
+    The map is halved twice, and each halving puts cell x between the pixels 2x and
+    2x + 1 of the raster above, as the published D2-Net has it. (Its last pooling, of
+    stride 1, moves what a cell sees by another half of a cell; published keypoints do
+    without.)
+
+    Args:
+        cell: array or tensor, any shape; the centre of the first cell is 0.
+
+    Returns:
+        Coordinates in pixels of the image, of the same type and shape.
+    """
+    return (cell * 2 + HALF_PIXEL) * 2 + HALF_PIXEL
+
+
+def feature_cell_from_image(pixel: Coordinate) -> Coordinate:
+    """The inverse of image_from_feature_cell, any shape."""
+    return ((pixel - HALF_PIXEL) * 0.5 - HALF_PIXEL) * 0.5
+
+
 def colmap_from_kapture(keypoints: FloatArray) -> FloatArray:
     """Shift (N, 2) pixel coordinates from the centre origin to COLMAP's corner one."""
     return keypoints + HALF_PIXEL

@@ -28,7 +28,7 @@ class LocalFeatures:
         keypoints: (N, 2) float32, x and y in pixels of the stored image, (0, 0) at the
             centre of the top-left pixel.
         scales: (N,) float32, side in pixels of the patch described (32 / level scale
-            for R2D2).
+            for R2D2, 92 / level scale for D2-Net).
         scores: (N,) float32, higher is better.
         descriptors: (N, D) float32, unit L2 norm.
         image_size: (W, H) of the stored image in pixels.
@@ -81,6 +81,25 @@ class LocalFeatures:
     def keypoints_with_scale(self) -> FloatArray:
         """(N, 3) float32: x, y, patch size in pixels, as kapture keeps them."""
         return np.column_stack([self.keypoints, self.scales]).astype(np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileStyle:
+    """How files of one image's features are named and what their scales mean.
+
+    Attributes:
+        suffix: of a NumPy archive, after the name of the image.
+        mat_suffix: of a MATLAB file.
+        scale_unit: patch side in pixels of which the file's column of scales counts
+            multiples.
+    """
+
+    suffix: str
+    mat_suffix: str
+    scale_unit: float = 1.0
+
+
+R2D2_FILES = FileStyle(suffix=".r2d2", mat_suffix=".r2d2.mat")
 
 
 @dataclass(frozen=True, kw_only=True)

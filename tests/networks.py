@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.models.registry import Architecture, build_network
 
@@ -102,4 +103,32 @@ def save_published(
         path,
         _use_new_zipfile_serialization=zip_format,
     )
+    return path
+
+
+@functools.cache
+def _random_d2net(width: int, descriptor_dim: int) -> D2Net:
+    generator = torch.Generator().manual_seed(0)
+    network = D2Net(width=width, descriptor_dim=descriptor_dim)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            deviation = (2 / parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.1
+            parameter.copy_(
+                deviation * torch.randn(parameter.shape, generator=generator)
+            )
+    return network.eval().requires_grad_(False)
+
+
+def random_d2net(width: int = 2, descriptor_dim: int = 16) -> D2Net:
+    """An untrained D2-Net in evaluation mode, whose features keep their size."""
+    return copy.deepcopy(_random_d2net(width, descriptor_dim))
+
+
+def save_d2net(path: Path, network: D2Net, **extra: object) -> Path:
+    """Write a pickled checkpoint of D2-Net's published layout."""
+    tensors = {
+        f"dense_feature_extraction.model.{name.removeprefix('ops.')}": value.clone()
+        for name, value in network.state_dict().items()
+    }
+    torch.save({"model": tensors, **extra}, path)
     return path

@@ -10,6 +10,7 @@ import pytest
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import (
+    D2NetConfig,
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
@@ -46,6 +47,10 @@ NAN = math.nan
         (SelectionConfig, {"repeatability_thr": 2}, "--repeatability-thr"),
         (SelectionConfig, {"repeatability_thr": NAN}, "--repeatability-thr"),
         (SelectionConfig, {"top_k": -1}, "--top-k"),
+        (D2NetConfig, {"preprocessing": "keras"}, "--preprocessing"),
+        (D2NetConfig, {"max_edge": -1}, "--max-edge"),
+        (D2NetConfig, {"max_sum_edges": -1}, "--max-sum-edges"),
+        (D2NetConfig, {"max_keypoints": -1}, "--max-keypoints"),
         (EngineConfig, {"gpu": -2}, "--gpu"),
         (EngineConfig, {"tile_pixels": 16383}, "--tile-pixels"),
         (EngineConfig, {"tile_pixels": 0}, "--tile-pixels"),
@@ -88,10 +93,14 @@ def test_defaults_are_those_of_the_published_extractor() -> None:
     assert (pyramid.min_scale, pyramid.max_scale) == (0, 1)
     assert (selection.reliability_thr, selection.repeatability_thr) == (0.7, 0.7)
     assert selection.top_k == 5000
+    d2net = ExtractConfig().d2net
+    assert (d2net.max_edge, d2net.max_sum_edges) == (1600, 2800)
+    assert d2net.preprocessing == "caffe" and not d2net.multiscale and d2net.relu
 
 
 @pytest.mark.parametrize(
-    "config", [PyramidConfig, SelectionConfig, EngineConfig, ExtractConfig]
+    "config",
+    [PyramidConfig, SelectionConfig, D2NetConfig, EngineConfig, ExtractConfig],
 )
 def test_settings_are_frozen_and_named(config: Any) -> None:
     made = config()

@@ -10,6 +10,8 @@ from r2d2_kapture.coordinates import (
     PixelOrigin,
     ResizeMap,
     colmap_from_kapture,
+    feature_cell_from_image,
+    image_from_feature_cell,
     image_from_level,
     kapture_from_colmap,
     principal_point_origin,
@@ -94,3 +96,11 @@ def test_shifted_central_points_agree_with_colmap(origin: PixelOrigin) -> None:
     assert principal_point_origin(middle, (64, 48)) == origin
     shift = principal_point_shift(origin)
     assert (middle[0] + shift, middle[1] + shift) == (32.0, 24.0)
+
+
+def test_feature_cells_lie_in_the_middle_of_what_two_halvings_joined() -> None:
+    cells = np.array([0.0, 1.0, 2.5])
+    pixels = image_from_feature_cell(cells)
+    np.testing.assert_array_equal(pixels, [1.5, 5.5, 11.5])  # of 0..3, of 4..7
+    np.testing.assert_array_equal(feature_cell_from_image(pixels), cells)
+    assert image_from_feature_cell(torch.tensor([0.0])).tolist() == [1.5]

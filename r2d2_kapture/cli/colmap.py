@@ -71,16 +71,17 @@ def _command(arguments: list[str]) -> int:
         name: settings_from(namespace[name], settings)
         for name, settings in SECTIONS.items()
     }
+    checkpoint = chosen_checkpoint(namespace)
     config = ColmapConfig(
         folder=settings_from(namespace, FolderConfig),
-        extract=extract_config(namespace),
+        extract=extract_config(namespace, checkpoint.network.family),
         **sections,
     )
     report = colmap.run(
         config,
         images=namespace.images,
         database=namespace.database,
-        checkpoint=chosen_checkpoint(namespace),
+        checkpoint=checkpoint,
         extractor=namespace.extractor,
         sparse=namespace.sparse,
         pairs_list=namespace.pairs,

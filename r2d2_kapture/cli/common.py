@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TypeVar, get_type_hints
@@ -45,12 +45,22 @@ def make_parser(command: str, description: str, example: str) -> ArgumentParser:
     return parser
 
 
-def add_settings(parser: ArgumentParser, settings: type) -> None:
-    """Add one flag for each field of a settings dataclass, helped by its docstring."""
+def add_settings(
+    parser: ArgumentParser, settings: type, taken: Collection[str] = ()
+) -> None:
+    """Add one flag for each field of a settings dataclass, helped by its docstring.
+
+    Args:
+        parser: to add to.
+        settings: the dataclass.
+        taken: fields to leave out, whose name the command uses for a flag of its own.
+    """
     types = get_type_hints(settings)
     parsed = parse_docstring(settings.__doc__ or "")
     helps = {item.arg_name: item.description or "" for item in parsed.params}
     for field in dataclasses.fields(settings):
+        if field.name in taken:
+            continue
         flag = "--" + field.name.replace("_", "-")
         text = " ".join(helps.get(field.name, "").replace("``", "").split())
         if types[field.name] is bool:

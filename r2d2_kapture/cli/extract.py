@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract",
-        "Extract R2D2 or Fast-R2D2 keypoints and descriptors from every image of a "
+        "Extract R2D2, Fast-R2D2 or D2-Net features from every image of a "
         "kapture dataset, into that dataset or elsewhere. Run it again to resume.",
         "kapture_r2d2_extract --kapture-root mapping --model r2d2_WASF_N16.pt "
         "--top-k 5000",
@@ -68,10 +68,11 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if namespace.kapture_root is None:
         raise ConfigError("--kapture-root: missing, expected a kapture dataset")
+    checkpoint = chosen_checkpoint(namespace)
     report = extract.run(
-        extract_config(namespace),
+        extract_config(namespace, checkpoint.network.family),
         kapture_root=namespace.kapture_root,
-        checkpoint=chosen_checkpoint(namespace),
+        checkpoint=checkpoint,
         output=namespace.output,
         extractor=namespace.extractor,
         keypoints_type=namespace.keypoints_type,

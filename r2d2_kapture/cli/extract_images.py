@@ -34,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract_images",
-        "Extract R2D2 or Fast-R2D2 features from image files into .r2d2 (npz), .mat, "
-        "HDF5 (hloc's layout) or COLMAP text files. Run it again to resume.",
+        "Extract R2D2, Fast-R2D2 or D2-Net features from image files into .r2d2 or "
+        ".d2-net (npz), .mat, HDF5 (hloc's layout) or COLMAP text files. Run it again "
+        "to resume.",
         "kapture_r2d2_extract_images --model r2d2_WASF_N16.pt --images a.jpg "
         "'photos/**/*.png' list.txt --output-dir features",
     )
@@ -61,8 +62,8 @@ def _command(arguments: list[str]) -> int:
         "--format",
         type=FileFormat,
         default="npz",
-        help="npz: IMAGE.r2d2; mat: IMAGE.r2d2.mat; h5: features.h5 for all; "
-        "colmap-text: IMAGE.txt",
+        help="npz: IMAGE.r2d2 or IMAGE.d2-net; mat: IMAGE.r2d2.mat or IMAGE.d2-net; "
+        "h5: features.h5 for all; colmap-text: IMAGE.txt, of 128 values (not D2-Net)",
     )
     add_extraction_flags(parser)
     add_run_flags(parser)
@@ -71,10 +72,11 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
+    checkpoint = chosen_checkpoint(namespace)
     report = extract_files.run(
-        extract_config(namespace),
+        extract_config(namespace, checkpoint.network.family),
         images=list_images(namespace.images),
-        checkpoint=chosen_checkpoint(namespace),
+        checkpoint=checkpoint,
         extractor=namespace.extractor,
         file_format=namespace.format,
         output_dir=namespace.output_dir,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import itertools
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -14,6 +16,7 @@ from r2d2_kapture.cli.common import (
     settings_from,
 )
 from r2d2_kapture.config.extract import (
+    D2NetConfig,
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
@@ -21,6 +24,7 @@ from r2d2_kapture.config.extract import (
 )
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.extractors.registry import AUTO
 from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.models.checkpoints import (
     Checkpoint,
@@ -30,23 +34,34 @@ from r2d2_kapture.models.checkpoints import (
 
 PRESETS = "extract"
 SETTINGS_NAME = "extract_config.yaml"
-EXTRACTION_SETTINGS = (PyramidConfig, SelectionConfig, EngineConfig)
+FAMILY_SETTINGS: dict[str, tuple[type, ...]] = {
+    "r2d2": (PyramidConfig, SelectionConfig),
+    "d2net": (D2NetConfig,),
+}
+"""What only the networks of one family understand."""
+
+EXTRACTION_SETTINGS = (*itertools.chain(*FAMILY_SETTINGS.values()), EngineConfig)
 
 
-def add_extraction_flags(parser: ArgumentParser) -> None:
-    """Add the model, the settings of extraction and those of the run."""
+def add_extraction_flags(parser: ArgumentParser, taken: Collection[str] = ()) -> None:
+    """Add the model, the settings of extraction and those of the run.
+
+    Args:
+        parser: to add to.
+        taken: settings whose name the command uses for a flag of its own.
+    """
     parser.add_argument(
         "--model",
         type=str | None,
         default=next(iter(bundled_models()), None),
-        help="checkpoint: path of a published .pt or of a .safetensors file, or the "
-        "name of a bundled model",
+        help="checkpoint: path of a published .pt (R2D2) or .pth (D2-Net, VGG16) or of "
+        "a .safetensors file, or the name of a bundled model",
     )
     parser.add_argument(
         "--list-models", action="store_true", help="list the bundled models and stop"
     )
     for settings in EXTRACTION_SETTINGS:
-        add_settings(parser, settings)
+        add_settings(parser, settings, taken)
 
 
 def parse_extraction(
@@ -69,7 +84,10 @@ def save_settings(namespace: Namespace, folder: Path) -> None:
 def add_run_flags(parser: ArgumentParser) -> None:
     """Add the kind of features, and what changes how a run behaves."""
     parser.add_argument(
-        "--extractor", type=str, default="r2d2", help="which kind of features"
+        "--extractor",
+        type=str,
+        default=AUTO,
+        help="which kind of features, r2d2 or d2net; auto is that of the model",
     )
     parser.add_argument(
         "--workers",
@@ -90,13 +108,47 @@ def add_run_flags(parser: ArgumentParser) -> None:
     )
 
 
-def extract_config(namespace: Namespace) -> ExtractConfig:
-    """The settings of extraction that the flags hold."""
+def extract_config(
+    namespace: Namespace, family: str | None = None, taken: Collection[str] = ()
+) -> ExtractConfig:
+    """The settings of extraction that the flags hold.
+
+    Args:
+        namespace: the flags.
+        family: of the network; where given, settings of others must be left alone.
+        taken: as add_extraction_flags was told.
+
+    Raises:
+        ConfigError: a setting of networks of another family was changed.
+    """
+    values = namespace.clone()
+    for settings in EXTRACTION_SETTINGS:
+        for field in dataclasses.fields(settings):
+            if field.name in taken:
+                values[field.name] = field.default
+    if family is not None:
+        _refuse_settings_of_others(values, family)
     return ExtractConfig(
-        pyramid=settings_from(namespace, PyramidConfig),
-        selection=settings_from(namespace, SelectionConfig),
-        engine=settings_from(namespace, EngineConfig),
+        pyramid=settings_from(values, PyramidConfig),
+        selection=settings_from(values, SelectionConfig),
+        d2net=settings_from(values, D2NetConfig),
+        engine=settings_from(values, EngineConfig),
     )
+
+
+def _refuse_settings_of_others(namespace: Namespace, family: str) -> None:
+    for other, classes in FAMILY_SETTINGS.items():
+        changed = [
+            f"--{field.name.replace('_', '-')}"
+            for settings in classes
+            for field in dataclasses.fields(settings)
+            if namespace[field.name] != field.default
+        ]
+        if other != family and changed:
+            raise ConfigError(
+                f"{', '.join(changed)}: found for a model of {family}, expected only "
+                f"for those of {other}; leave out, or choose another --model"
+            )
 
 
 def run_options(namespace: Namespace) -> RunOptions:

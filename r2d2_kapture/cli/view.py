@@ -21,6 +21,9 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images import list_images
 from r2d2_kapture.stages import view
 
+OWN_FLAGS = ("max_keypoints",)
+"""Flags that are named like a setting of D2-Net, and mean what is drawn."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
@@ -31,7 +34,8 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_view",
         "Write IMAGE.keypoints.png (circle size: patch, colour: score) and "
-        "IMAGE.maps.png (reliability and repeatability) for every image.",
+        "IMAGE.maps.png (reliability and repeatability, or soft detection) for every "
+        "image.",
         "kapture_r2d2_view photo.jpg --model r2d2_WASF_N16.pt --output-dir pictures",
     )
     parser.add_argument(
@@ -48,16 +52,17 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--max-keypoints", type=int, default=1000, help="keypoints drawn, the best"
     )
-    add_extraction_flags(parser)
+    add_extraction_flags(parser, OWN_FLAGS)
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("no image given, expected files, folders or patterns")
+    checkpoint = chosen_checkpoint(namespace)
     report = view.run(
-        extract_config(namespace),
+        extract_config(namespace, checkpoint.network.family, OWN_FLAGS),
         images=list_images(namespace.images),
-        checkpoint=chosen_checkpoint(namespace),
+        checkpoint=checkpoint,
         output_dir=namespace.output_dir,
         max_keypoints=namespace.max_keypoints,
     )

@@ -9,6 +9,7 @@ from r2d2_kapture.config.checks import require, require_choice
 from r2d2_kapture.coordinates import ResizeMap
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Preprocessing = Literal["caffe", "torch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,42 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class D2NetConfig:
+    """What decides the features of D2-Net; those of R2D2 have other settings.
+
+    Attributes:
+        preprocessing: what the weights were trained with: ``caffe`` (BGR, mean
+            subtracted) or ``torch`` (RGB, normalised by ImageNet's mean and deviation);
+            by default what they say themselves, and caffe where they say nothing.
+        max_edge: longest side in pixels; larger images are shrunk first; 0 is no limit.
+        max_sum_edges: width + height in pixels; larger images are shrunk first; 0 is
+            no limit.
+        multiscale: search scales 0.5, 1 and 2, each with the features of those below
+            added and without the places found there; else scale 1 alone.
+        relu: cut negative features off, as in training.
+        max_keypoints: keypoints kept per image, the best of all scales; 0 keeps all.
+    """
+
+    preprocessing: Preprocessing | None = None
+    max_edge: int = 1600
+    max_sum_edges: int = 2800
+    multiscale: bool = False
+    relu: bool = True
+    max_keypoints: int = 0
+
+    def __post_init__(self) -> None:
+        if self.preprocessing is not None:
+            require_choice("--preprocessing", self.preprocessing, Preprocessing)
+        for name in ("max_edge", "max_sum_edges", "max_keypoints"):
+            value = getattr(self, name)
+            require(
+                value >= 0,
+                f"--{name.replace('_', '-')}: found {value}, expected 0 (no limit) or "
+                "more",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineConfig:
     """How the network runs.
 
@@ -116,8 +153,15 @@ class EngineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig:
-    """Everything that decides the features of an image, and how they are computed."""
+    """Everything that decides the features of an image, and how they are computed.
+
+    Attributes:
+        pyramid, selection: of R2D2 and Fast-R2D2.
+        d2net: of D2-Net.
+        engine: of every network.
+    """
 
     pyramid: PyramidConfig = PyramidConfig()
     selection: SelectionConfig = SelectionConfig()
+    d2net: D2NetConfig = D2NetConfig()
     engine: EngineConfig = EngineConfig()

@@ -84,6 +84,48 @@ class Tile:
     inner_bottom: int
     inner_right: int
 
+    @property
+    def inner(self) -> tuple[slice, slice]:
+        """Rows and columns of the inner part within the window."""
+        return (
+            slice(self.inner_top - self.top, self.inner_bottom - self.top),
+            slice(self.inner_left - self.left, self.inner_right - self.left),
+        )
+
+    @property
+    def inner_of_whole(self) -> tuple[slice, slice]:
+        """Rows and columns of the inner part within the level."""
+        return (
+            slice(self.inner_top, self.inner_bottom),
+            slice(self.inner_left, self.inner_right),
+        )
+
+    def answers_for(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """Whether places of the window lie in the inner part: (N,) bool."""
+        below = (rows >= self.inner_top - self.top) & (
+            columns >= self.inner_left - self.left
+        )
+        above = (rows < self.inner_bottom - self.top) & (
+            columns < self.inner_right - self.left
+        )
+        return below & above
+
+    def in_cells(self, stride: int, height: int, width: int) -> Tile:
+        """The same window on a map of (height, width) cells of ``stride`` pixels.
+
+        Args:
+            stride: that divides top and left.
+            height, width: of the whole map, which may have fewer cells than fit.
+        """
+        ends = {"bottom": height, "right": width}
+        values = {}
+        for name, pixels in vars(self).items():
+            limit = ends.get(name.removeprefix("inner_"))
+            values[name] = (
+                pixels // stride if limit is None else min(-(-pixels // stride), limit)
+            )
+        return Tile(**values)
+
 
 def resolve_runtime(config: EngineConfig) -> Runtime:
     """Choose device, precision and tile size for this machine.

@@ -117,3 +117,13 @@ def normalize_rgb(pixels: Tensor) -> Tensor:
     images = torch.empty((count, channels, height, width), device=pixels.device)
     images.copy_(pixels.permute(0, 3, 1, 2)).div_(255)
     return images.sub_(mean.view(1, 3, 1, 1)).div_(deviation.view(1, 3, 1, 1))
+
+
+def subtract_caffe_mean(pixels: Tensor) -> Tensor:
+    """Turn (B, H, W, 3) uint8 RGB into (B, 3, H, W) float32 BGR about 0.
+
+    The mean is that of ImageNet in the Caffe models of VGG16, in 0 to 255.
+    """
+    mean = torch.tensor([103.939, 116.779, 123.68], device=pixels.device)
+    images = pixels.flip(3).permute(0, 3, 1, 2).float()
+    return images.contiguous().sub_(mean.view(1, 3, 1, 1))

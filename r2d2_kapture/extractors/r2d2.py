@@ -7,15 +7,19 @@ of repeatability above both thresholds; their score is reliability x repeatabili
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from r2d2_kapture.config.extract import PyramidConfig, SelectionConfig
+from r2d2_kapture.config.extract import (
+    ExtractConfig,
+    PyramidConfig,
+    SelectionConfig,
+)
 from r2d2_kapture.coordinates import image_from_level
 from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
 from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, Tile
@@ -35,39 +39,12 @@ from r2d2_kapture.core.selection import (
     sample_descriptors,
     subpixel_offsets,
 )
+from r2d2_kapture.extractors.upload import Upload, Uploader
 from r2d2_kapture.models.network import DenseNetwork
-from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
+from r2d2_kapture.types import PATCH_DIAMETER, R2D2_FILES, LocalFeatures
 
 MAXIMUM_MARGIN = 2
 """Pixels around a keypoint that its 3x3 maximum, fit and descriptor can read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """A batch on its way to the device.
-
-    Attributes:
-        pixels: (B, H, W, 3) uint8.
-        arrived: on a GPU, when they are there.
-    """
-
-    pixels: Tensor
-    arrived: torch.cuda.Event | None
-
-    def wait(self) -> Tensor:
-        """The pixels, for use on the current stream."""
-        if self.arrived is not None:
-            stream = torch.cuda.current_stream(self.pixels.device)
-            stream.wait_event(self.arrived)
-            self.pixels.record_stream(stream)
-        return self.pixels
-
-
-def _copy_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A stream of its own for uploads, where there are streams."""
-    if device.type != "cuda":
-        return None
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class R2D2Extractor:
@@ -80,6 +57,9 @@ class R2D2Extractor:
         runtime: device, precision, tile size.
     """
 
+    name = "r2d2"
+    file_style = R2D2_FILES
+
     def __init__(
         self,
         network: DenseNetwork,
@@ -91,7 +71,22 @@ class R2D2Extractor:
         self.pyramid = pyramid
         self.selection = selection
         self.runtime = runtime
-        self._copies = _copy_stream(runtime.device)
+        self._uploader = Uploader(runtime.device)
+
+    @classmethod
+    def from_config(
+        cls, network: DenseNetwork, config: ExtractConfig, runtime: Runtime
+    ) -> R2D2Extractor:
+        """Take the settings of this extractor out of those of all."""
+        return cls(network, config.pyramid, config.selection, runtime)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the features, besides weights and precision."""
+        return {
+            **dataclasses.asdict(self.pyramid),
+            **dataclasses.asdict(self.selection),
+        }
 
     def __call__(self, image: npt.NDArray[np.uint8]) -> LocalFeatures:
         """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""
@@ -108,16 +103,7 @@ class R2D2Extractor:
 
         On a GPU the copy runs beside the passes of the batch before.
         """
-        if len(images) == 1:
-            single = np.require(images[0], requirements=["C", "W"])
-            pixels = torch.from_numpy(single)[None]
-        else:
-            pixels = torch.from_numpy(np.stack(images))
-        if self._copies is None:
-            return Upload(pixels=pixels, arrived=None)
-        with torch.cuda.stream(self._copies):
-            pixels = pixels.pin_memory().to(self.runtime.device, non_blocking=True)
-            return Upload(pixels=pixels, arrived=self._copies.record_event())
+        return self._uploader(images)
 
     @torch.inference_mode()
     def extract_uploaded(self, upload: Upload) -> list[LocalFeatures]:
@@ -169,11 +155,8 @@ class R2D2Extractor:
                 level_pixels[:, :, tile.top : tile.bottom, tile.left : tile.right]
             )
             both = torch.cat([maps.reliability, maps.repeatability]).cpu()
-            inner = both[
-                :,
-                tile.inner_top - tile.top : tile.inner_bottom - tile.top,
-                tile.inner_left - tile.left : tile.inner_right - tile.left,
-            ]
+            inner_rows, inner_columns = tile.inner
+            inner = both[:, inner_rows, inner_columns]
             rows, columns = inner.shape[1:]
             stitched[
                 :,
@@ -209,12 +192,7 @@ class R2D2Extractor:
             reliability_thr=settings.reliability_thr,
             repeatability_thr=settings.repeatability_thr,
         )
-        inner = (
-            (rows >= tile.inner_top - tile.top)
-            & (rows < tile.inner_bottom - tile.top)
-            & (columns >= tile.inner_left - tile.left)
-            & (columns < tile.inner_right - tile.left)
-        )
+        inner = tile.answers_for(rows, columns)
         rows, columns = rows[inner], columns[inner]
         scores = reliability[rows, columns] * repeatability[rows, columns]
         order = ((rank << 24) + rows + tile.top << 24) + columns + tile.left

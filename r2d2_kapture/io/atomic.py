@@ -80,8 +80,10 @@ def write_json_atomic(path: Path, obj: Any) -> None:
 
     Raises:
         OutputError: the file system refused.
+        ValueError: a number is infinite or NaN, which JSON does not have.
     """
-    write_text_atomic(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text_atomic(path, text + "\n")
 
 
 def _flush_to_disk(path: Path) -> None:

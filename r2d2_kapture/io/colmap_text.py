@@ -47,7 +47,7 @@ def write_colmap_text(path: Path, features: LocalFeatures) -> None:
     if dim != DESCRIPTOR_DIM:
         raise FeatureFormatError(
             f"{path}: found descriptors of {dim} values, COLMAP's text format holds "
-            f"only {DESCRIPTOR_DIM}; export to another format"
+            f"only {DESCRIPTOR_DIM}; choose another format, such as h5"
         )
     levels = np.rint(HALF_RANGE * (features.descriptors.astype(np.float64) + 1))
     rows = np.column_stack(

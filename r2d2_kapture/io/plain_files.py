@@ -2,17 +2,24 @@
 
 Every output remembers the settings it was made with, so that a second run can tell
 finished work from work of another kind.
+
+The third column of keypoints is the patch side in pixels in ``.r2d2`` files, and one
+over the scale in ``.d2-net`` files, as the published extractors have it (FileStyle).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
+
+import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.io.atomic import write_json_atomic
@@ -27,7 +34,7 @@ from r2d2_kapture.io.manifest import (
 )
 from r2d2_kapture.io.mat import read_mat_settings, write_mat
 from r2d2_kapture.io.npz import read_npz, read_npz_settings, write_npz
-from r2d2_kapture.types import LocalFeatures
+from r2d2_kapture.types import R2D2_FILES, FileStyle, LocalFeatures
 
 FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 H5_NAME = "features.h5"
@@ -51,6 +58,7 @@ def open_feature_files(
     output_dir: Path | None,
     manifest: Manifest,
     *,
+    style: FileStyle = R2D2_FILES,
     force: bool,
 ) -> Iterator[FeatureFiles]:
     """Choose how features are stored.
@@ -60,19 +68,18 @@ def open_feature_files(
         targets: image name -> path of its output without the format's suffix.
         output_dir: folder of all outputs; needed for h5 and colmap-text.
         manifest: what the features are made with.
+        style: of npz and mat files.
         force: redo what is there.
 
     Raises:
         OutputError: what is there was made otherwise, or cannot be written.
     """
     if file_format == "npz":
-        yield _SettingsInside(
-            targets, ".r2d2", write_npz, read_npz_settings, manifest, force
-        )
+        paths = _with_suffix(targets, style.suffix)
+        yield _SettingsInside(paths, NPZ, MAT, style.scale_unit, manifest, force)
     elif file_format == "mat":
-        yield _SettingsInside(
-            targets, ".r2d2.mat", write_mat, read_mat_settings, manifest, force
-        )
+        paths = _with_suffix(targets, style.mat_suffix)
+        yield _SettingsInside(paths, MAT, NPZ, style.scale_unit, manifest, force)
     elif output_dir is None:
         raise OutputError(
             f"--format {file_format} needs --output-dir, the folder to write into"
@@ -87,23 +94,51 @@ def open_feature_files(
             files.assemble()
 
 
+def _with_suffix(targets: dict[str, Path], suffix: str) -> dict[str, Path]:
+    return {
+        name: target.with_name(target.name + suffix) for name, target in targets.items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """A format of one file an image: how to write it, and how to know it."""
+
+    title: str
+    magic: bytes
+    write: Callable[[Path, LocalFeatures, str], None]
+    read_settings: Callable[[Path], str | None]
+
+
+NPZ = _Format(
+    title="a NumPy archive",
+    magic=b"PK",
+    write=write_npz,
+    read_settings=read_npz_settings,
+)
+MAT = _Format(
+    title="a MATLAB file",
+    magic=b"MATLAB",
+    write=write_mat,
+    read_settings=read_mat_settings,
+)
+
+
 class _SettingsInside:
     """One file an image that holds its settings; checked before anything is written."""
 
     def __init__(
         self,
-        targets: dict[str, Path],
-        suffix: str,
-        write: Callable[[Path, LocalFeatures, str], None],
-        read_settings: Callable[[Path], str | None],
+        paths: dict[str, Path],
+        file_format: _Format,
+        other_format: _Format,
+        scale_unit: float,
         manifest: Manifest,
         force: bool,
     ) -> None:
-        self._paths = {
-            name: target.with_name(target.name + suffix)
-            for name, target in targets.items()
-        }
-        self._write = write
+        self._paths = paths
+        self._write = file_format.write
+        self._scale_unit = scale_unit
         self._settings = manifest.to_text()
         self._complete = (
             set()
@@ -111,7 +146,7 @@ class _SettingsInside:
             else {
                 name
                 for name, path in self._paths.items()
-                if _made_with(path, read_settings, manifest)
+                if _made_with(path, file_format, other_format, manifest)
             }
         )
 
@@ -119,16 +154,25 @@ class _SettingsInside:
         return name in self._complete
 
     def write(self, name: str, features: LocalFeatures) -> None:
-        self._write(self._paths[name], features, self._settings)
+        scales = features.scales / np.float32(self._scale_unit)
+        stored = dataclasses.replace(features, scales=scales)
+        self._write(self._paths[name], stored, self._settings)
 
 
 def _made_with(
-    path: Path, read_settings: Callable[[Path], str | None], manifest: Manifest
+    path: Path, file_format: _Format, other_format: _Format, manifest: Manifest
 ) -> bool:
     """Whether a file is there and ours; a broken one is as good as none."""
     try:
-        text = read_settings(path)
+        text = file_format.read_settings(path)
     except FeatureFormatError:
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(other_format.magic)) == other_format.magic:
+                    raise OutputError(
+                        f"{path}: found {other_format.title}, expected "
+                        f"{file_format.title}; {WAY_OUT}"
+                    ) from None
         return False
     if text is None:
         return False

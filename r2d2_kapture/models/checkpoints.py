@@ -1,38 +1,31 @@
-"""Checkpoints, published .pt or our own safetensors, loaded without running code.
+"""Checkpoints, published ones or our own safetensors, loaded without running code.
 
-A published file is a pickled dict ``{'net': str, 'state_dict': dict, ...}``; it goes
-through torch's weights-only unpickler with an allow-list. Our own files are safetensors
-whose metadata hold ``architecture`` (JSON), ``training`` (JSON) and ``license``.
+A published file is a pickle that goes through torch's weights-only unpickler with an
+allow-list (models.published). Our own files are safetensors whose metadata hold
+``architecture`` (JSON), ``training`` (JSON) and ``license``.
 """
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import hashlib
 import json
-import pickle
-import struct
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.errors import CheckpointError
-from r2d2_kapture.models.network import DenseNetwork
-from r2d2_kapture.models.registry import (
-    Architecture,
-    build_network,
-    parse_published_name,
-)
+from r2d2_kapture.models.network import FeatureNetwork
+from r2d2_kapture.models.published import read_published
+from r2d2_kapture.models.registry import Architecture, build_network
 
 SUFFIX = ".safetensors"
 NUMBER_TYPES = (
@@ -42,24 +35,6 @@ NUMBER_TYPES = (
     torch.float64,
     torch.int64,
 )
-
-UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What torch's unpickler raises on damaged bytes, which may spell any operation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +47,15 @@ class Checkpoint:
         sha256: of the file's bytes, hexadecimal.
         architecture: which network it is.
         network: in evaluation mode, on the CPU, float32.
-        metadata: text found beside the tensors (training settings, licence).
+        metadata: text found beside the tensors (training settings, licence); of a
+            published file the names of its tensors that were ``ignored``.
     """
 
     name: str
     path: Path
     sha256: str
     architecture: Architecture
-    network: DenseNetwork
+    network: FeatureNetwork
     metadata: dict[str, str]
 
 
@@ -107,8 +83,8 @@ def resolve_model(model: str) -> Path:
         return bundled[model]
     names = ", ".join(bundled) or "none"
     raise CheckpointError(
-        f"--model {model}: found {found}, expected the path of a .pt or {SUFFIX} "
-        f"checkpoint or the name of a bundled model ({names})"
+        f"--model {model}: found {found}, expected the path of a .pt, .pth or "
+        f"{SUFFIX} checkpoint or the name of a bundled model ({names})"
     )
 
 
@@ -128,7 +104,10 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
         if path.suffix == SUFFIX:
             architecture, tensors, metadata = _read_safetensors(path)
         else:
-            architecture, tensors, metadata = _read_published(path)
+            published = read_published(path)
+            architecture, tensors = published.architecture, published.tensors
+            ignored = ", ".join(published.ignored)
+            metadata = {"ignored": ignored} if ignored else {}
         with torch.device("meta"):  # shapes first: a width in the file costs no memory
             expected = build_network(architecture).state_dict()
         _check_tensors(expected, tensors)
@@ -137,6 +116,7 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {' '.join(str(error).split())}") from error
     network.load_state_dict(dict(tensors), strict=False)
     network.eval().requires_grad_(False)
+    network.preprocessing = _preprocessing(metadata)
     return Checkpoint(
         name=path.stem,
         path=path,
@@ -148,7 +128,7 @@ def load_checkpoint(model: str | Path) -> Checkpoint:
 
 
 def serialize_checkpoint(
-    network: DenseNetwork,
+    network: FeatureNetwork,
     architecture: Architecture,
     *,
     training: Mapping[str, Any],
@@ -157,6 +137,9 @@ def serialize_checkpoint(
     """Encode a network as safetensors with its architecture, training and licence.
 
     Write the bytes atomically (io.atomic) under a name that ends in .safetensors.
+
+    Raises:
+        ValueError: ``training`` holds a number that JSON does not have.
     """
     tensors = {
         name: tensor.detach().cpu().contiguous()
@@ -164,10 +147,21 @@ def serialize_checkpoint(
     }
     metadata = {
         "architecture": json.dumps(dataclasses.asdict(architecture), sort_keys=True),
-        "training": json.dumps(dict(training), sort_keys=True),
+        "training": json.dumps(dict(training), sort_keys=True, allow_nan=False),
         "license": license_name,
     }
     return bytes(save_safetensors(tensors, metadata=metadata))
+
+
+def _preprocessing(metadata: Mapping[str, str]) -> Preprocessing | None:
+    """What weights of our own training say that they were trained with."""
+    try:
+        training = json.loads(metadata.get("training", ""))
+    except (ValueError, RecursionError):
+        return None
+    found = training.get("preprocessing") if isinstance(training, dict) else None
+    known: tuple[Preprocessing, ...] = get_args(Preprocessing)
+    return next((mode for mode in known if mode == found), None)
 
 
 def _read_safetensors(
@@ -200,40 +194,6 @@ def _read_safetensors(
         tensors,
         metadata,
     )
-
-
-def _plain_dict(*_: object) -> dict[str, Any]:
-    """Stand in for the defaultdict that published Fast-R2D2 files hold."""
-    return collections.OrderedDict()
-
-
-def _read_published(
-    path: Path,
-) -> tuple[Architecture, dict[str, Tensor], dict[str, str]]:
-    allowed = [(_plain_dict, "collections.defaultdict"), list]
-    try:
-        with torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except UNPICKLING_ERRORS as error:
-        raise CheckpointError(
-            f"found no complete checkpoint ({type(error).__name__} while unpickling it "
-            "without running code); expected a published .pt of R2D2 or Fast-R2D2, or "
-            f"a {SUFFIX} file"
-        ) from error
-    if not isinstance(content, dict) or not {"net", "state_dict"} <= content.keys():
-        raise CheckpointError(
-            f"found {_describe(content)}, expected a dict with 'net' and 'state_dict'"
-        )
-    state = content["state_dict"]
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor)
-        for name, value in state.items()
-    ):
-        raise CheckpointError("'state_dict' is not a dict of named tensors")
-    tensors = {name.removeprefix("module."): value for name, value in state.items()}
-    return parse_published_name(str(content["net"])), tensors, {}
 
 
 def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
@@ -274,12 +234,6 @@ def _is_plain(tensor: Tensor) -> bool:
         and tensor.is_contiguous()
         and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
     )
-
-
-def _describe(content: object) -> str:
-    if isinstance(content, dict):
-        return f"a dict with keys {', '.join(map(repr, list(content)[:5]))}"
-    return f"a {type(content).__name__}"
 
 
 def _first_line(error: BaseException) -> str:

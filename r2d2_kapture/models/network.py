@@ -1,11 +1,13 @@
-"""What every dense local-feature network offers to extraction and training."""
+"""What every local-feature network offers to extraction and training."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from r2d2_kapture.config.extract import Preprocessing
 
 
 class DenseFeatures(NamedTuple):
@@ -22,7 +24,38 @@ class DenseFeatures(NamedTuple):
     repeatability: Tensor
 
 
-class DenseNetwork(nn.Module):
+class FeatureNetwork(nn.Module):
+    """A feed-forward backbone that gives features.
+
+    Attributes:
+        family: the extractor that these features are for, a name of
+            extractors.registry.
+        ops: the backbone; image (B, 3, H, W) -> features (B, D, H', W').
+        descriptor_dim: D.
+        preprocessing: of the images, where the weights tell which they were trained
+            with.
+    """
+
+    family: ClassVar[str]
+    preprocessing: Preprocessing | None = None
+
+    def __init__(self, ops: nn.Sequential, descriptor_dim: int) -> None:
+        super().__init__()
+        self.ops = ops
+        self.descriptor_dim = descriptor_dim
+
+    @property
+    def pixel_stride(self) -> int:
+        """Pixels to which tile borders must be aligned."""
+        return receptive_field(self.ops)[1]
+
+    @property
+    def halo(self) -> int:
+        """Pixels around an output that can change it, a multiple of the stride."""
+        return receptive_field(self.ops)[0]
+
+
+class DenseNetwork(FeatureNetwork):
     """A feed-forward backbone with two confidence heads on its squared output.
 
     Revaud et al., "R2D2: Repeatable and Reliable Detector and Descriptor", NeurIPS
@@ -39,12 +72,12 @@ class DenseNetwork(nn.Module):
         descriptor_dim: D.
     """
 
+    family = "r2d2"
+
     def __init__(self, ops: nn.Sequential, descriptor_dim: int) -> None:
-        super().__init__()
-        self.ops = ops
+        super().__init__(ops, descriptor_dim)
         self.clf = nn.Conv2d(descriptor_dim, 2, kernel_size=1)
         self.sal = nn.Conv2d(descriptor_dim, 1, kernel_size=1)
-        self.descriptor_dim = descriptor_dim
 
     def forward(self, image: Tensor) -> DenseFeatures:
         """Compute the maps of a batch.
@@ -59,16 +92,6 @@ class DenseNetwork(nn.Module):
             reliability=F.softmax(self.clf(squared), dim=1)[:, 1:2],
             repeatability=repeatability_from_logit(self.sal(squared)),
         )
-
-    @property
-    def pixel_stride(self) -> int:
-        """Pixels to which tile borders must be aligned."""
-        return receptive_field(self.ops)[1]
-
-    @property
-    def halo(self) -> int:
-        """Pixels around an output that can change it, a multiple of the stride."""
-        return receptive_field(self.ops)[0]
 
 
 def repeatability_from_logit(logit: Tensor) -> Tensor:

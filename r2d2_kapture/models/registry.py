@@ -7,11 +7,12 @@ import re
 from dataclasses import dataclass
 
 from r2d2_kapture.errors import CheckpointError
-from r2d2_kapture.models.network import DenseNetwork
+from r2d2_kapture.models.network import FeatureNetwork
 
 ARCHITECTURES = {
     "r2d2": "r2d2_kapture.models.r2d2:R2D2",
     "fast_r2d2": "r2d2_kapture.models.r2d2:FastR2D2",
+    "d2net": "r2d2_kapture.models.d2net:D2Net",
 }
 
 PUBLISHED_NAMES = {
@@ -26,8 +27,9 @@ class Architecture:
 
     Attributes:
         name: a key of ARCHITECTURES.
-        width: width multiplier of its layers.
-        descriptor_dim: length of its descriptors.
+        width: width multiplier of its layers; the default is that of R2D2, D2-Net has
+            64.
+        descriptor_dim: length of its descriptors; D2-Net has 512.
     """
 
     name: str
@@ -35,7 +37,7 @@ class Architecture:
     descriptor_dim: int = 128
 
 
-def build_network(architecture: Architecture) -> DenseNetwork:
+def build_network(architecture: Architecture) -> FeatureNetwork:
     """Make the untrained network of an architecture.
 
     Raises:
@@ -52,7 +54,7 @@ def build_network(architecture: Architecture) -> DenseNetwork:
             raise CheckpointError(f"architecture {field} {value}, expected 1 to 1024")
     module, _, class_name = ARCHITECTURES[architecture.name].partition(":")
     network_class = getattr(importlib.import_module(module), class_name)
-    network: DenseNetwork = network_class(
+    network: FeatureNetwork = network_class(
         width=architecture.width, descriptor_dim=architecture.descriptor_dim
     )
     return network

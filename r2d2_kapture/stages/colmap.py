@@ -13,6 +13,7 @@ from typing import Any
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.image_folder import ImageFolder, write_image_folder_dataset
@@ -73,7 +74,7 @@ def run(
     images: Path,
     database: Path,
     checkpoint: Checkpoint,
-    extractor: str = "r2d2",
+    extractor: str = AUTO,
     sparse: Path | None = None,
     pairs_list: Path | None = None,
     options: RunOptions = RunOptions(),
@@ -106,8 +107,9 @@ def run(
     started = time.monotonic()
     work = WorkFolder(path=database.with_name(f"{database.stem}_r2d2"))
     steps = dataclasses.replace(options, force=False)
+    engine = build_extractor(extractor, checkpoint.network, config.extract)
     with exclusive(work.path):
-        _claim(work.path, _manifest(config, checkpoint, extractor), options.force)
+        _claim(work.path, _manifest(config, checkpoint, engine), options.force)
         folder = write_image_folder_dataset(
             images, work.dataset, config.folder.camera_mode
         )
@@ -179,12 +181,13 @@ def run(
     return report
 
 
-def _manifest(config: ColmapConfig, checkpoint: Checkpoint, extractor: str) -> Manifest:
+def _manifest(
+    config: ColmapConfig, checkpoint: Checkpoint, extractor: Extractor
+) -> Manifest:
     """What decides the content of the work folder; the devices do not."""
     sections: dict[str, dict[str, Any]] = {
         "": dataclasses.asdict(config.folder),
-        "pyramid.": dataclasses.asdict(config.extract.pyramid),
-        "selection.": dataclasses.asdict(config.extract.selection),
+        "extract.": extractor.settings,
         "pairing.": dataclasses.asdict(config.pairing),
         "verify.": dataclasses.asdict(config.verify),
     }
@@ -196,7 +199,7 @@ def _manifest(config: ColmapConfig, checkpoint: Checkpoint, extractor: str) -> M
     settings |= {
         "match.ratio": config.match.ratio,
         "match.min_similarity": config.match.min_similarity,
-        "extractor": extractor,
+        "extractor": extractor.name,
     }
     model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
     return Manifest(model=model, settings=settings, versions=package_versions())

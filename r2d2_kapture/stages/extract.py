@@ -19,7 +19,7 @@ from tqdm import tqdm
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
+from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.images import read_rgb
@@ -49,7 +49,7 @@ def run(
     kapture_root: Path,
     checkpoint: Checkpoint,
     output: Path | None = None,
-    extractor: str = "r2d2",
+    extractor: str = AUTO,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     tar: bool = False,
@@ -62,7 +62,7 @@ def run(
         kapture_root: the dataset.
         checkpoint: the weights.
         output: folder that receives ``reconstruction/``; the dataset by default.
-        extractor: a name of extractors.registry.
+        extractor: a name of extractors.registry; by default the one for the weights.
         keypoints_type, descriptors_type: feature type names; the model's by default.
         tar: write archives instead of one file an image.
         options: how to run.
@@ -84,7 +84,7 @@ def run(
         descriptor_dim=checkpoint.network.descriptor_dim,
         tar=tar,
     )
-    manifest = make_manifest(config, checkpoint, extractor, engine)
+    manifest = make_manifest(checkpoint, engine)
     with open_feature_writer(feature_type, manifest, force=options.force) as writer:
         todo = [n for n in dataset.image_names if not writer.is_complete(n)]
         tally = extract_images(
@@ -214,12 +214,7 @@ def _uploaded(
         yield previous
 
 
-def make_manifest(
-    config: ExtractConfig,
-    checkpoint: Checkpoint,
-    extractor_name: str,
-    extractor: Extractor,
-) -> Manifest:
+def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
     """Describe what decides the features: weights and resolved settings."""
     return Manifest(
         model={
@@ -228,9 +223,8 @@ def make_manifest(
             "architecture": dataclasses.asdict(checkpoint.architecture),
         },
         settings={
-            "extractor": extractor_name,
-            **dataclasses.asdict(config.pyramid),
-            **dataclasses.asdict(config.selection),
+            "extractor": extractor.name,
+            **extractor.settings,
             "precision": extractor.runtime.precision,
         },
         versions=package_versions(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, OutputError
-from r2d2_kapture.extractors.registry import build_extractor
+from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.plain_files import FileFormat, open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -31,7 +31,7 @@ def run(
     *,
     images: Sequence[Path],
     checkpoint: Checkpoint,
-    extractor: str = "r2d2",
+    extractor: str = AUTO,
     file_format: FileFormat = "npz",
     output_dir: Path | None = None,
     image_root: Path | None = None,
@@ -43,7 +43,7 @@ def run(
         config: what decides the features.
         images: image files, each once.
         checkpoint: the weights.
-        extractor: a name of extractors.registry.
+        extractor: a name of extractors.registry; by default the one for the weights.
         file_format: of the output.
         output_dir: where outputs go; beside each image by default.
         image_root: folder that names are relative to, see naming_root.
@@ -57,9 +57,14 @@ def run(
         for name, path in paths.items()
     }
     engine = build_extractor(extractor, checkpoint.network, config)
-    manifest = make_manifest(config, checkpoint, extractor, engine)
+    manifest = make_manifest(checkpoint, engine)
     with open_feature_files(
-        file_format, targets, output_dir, manifest, force=options.force
+        file_format,
+        targets,
+        output_dir,
+        manifest,
+        style=engine.file_style,
+        force=options.force,
     ) as files:
         todo = {
             name: path for name, path in paths.items() if not files.is_complete(name)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.config.extract import ExtractConfig
-from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import ImageError
-from r2d2_kapture.extractors.r2d2 import R2D2Extractor
+from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.images import PICTURE_SUFFIXES, read_rgb
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints
@@ -35,12 +34,7 @@ def run(
         max_keypoints: drawn, the best of those extracted.
     """
     started = time.monotonic()
-    extractor = R2D2Extractor(
-        checkpoint.network,
-        config.pyramid,
-        config.selection,
-        resolve_runtime(config.engine),
-    )
+    extractor = build_extractor(AUTO, checkpoint.network, config)
     outputs: list[Path] = []
     failed: list[Failure] = []
     for name, path in relative_names(images, common_folder(images)).items():

@@ -1,25 +1,55 @@
-"""Extractors are made by name."""
+"""Extractors are made by name, or for the network at hand."""
 
 from __future__ import annotations
 
 import pytest
 
-from r2d2_kapture.config.extract import EngineConfig, ExtractConfig, SelectionConfig
+from r2d2_kapture.config.extract import (
+    D2NetConfig,
+    EngineConfig,
+    ExtractConfig,
+    SelectionConfig,
+)
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import EXTRACTORS, build_extractor
-from tests.networks import random_network, textured_image
+from r2d2_kapture.extractors.registry import AUTO, EXTRACTORS, build_extractor
+from r2d2_kapture.models.network import FeatureNetwork
+from tests.networks import random_d2net, random_network, textured_image
 
 ON_THE_CPU = ExtractConfig(
-    engine=EngineConfig(gpu=-1, precision="fp32"), selection=SelectionConfig(top_k=5)
+    engine=EngineConfig(gpu=-1, precision="fp32"),
+    selection=SelectionConfig(top_k=5),
+    d2net=D2NetConfig(max_keypoints=5),
 )
+NETWORKS = {"r2d2": lambda: random_network("fast_r2d2"), "d2net": random_d2net}
+
+
+def network_of(name: str) -> FeatureNetwork:
+    return NETWORKS[name]()
 
 
 @pytest.mark.parametrize("name", EXTRACTORS)
-def test_every_registered_extractor_is_made_and_runs(name: str) -> None:
-    extractor = build_extractor(name, random_network("fast_r2d2"), ON_THE_CPU)
+@pytest.mark.parametrize("asked", ["by name", AUTO])
+def test_every_registered_extractor_is_made_and_runs(name: str, asked: str) -> None:
+    extractor = build_extractor(
+        name if asked == "by name" else AUTO, network_of(name), ON_THE_CPU
+    )
+    assert extractor.name == name
     assert extractor.runtime.device.type == "cpu"
-    (features,) = extractor.extract_batch([textured_image(40, 50)])
-    assert features.image_size == (50, 40)
+    image = textured_image(60, 70)
+    (features,) = extractor.extract_batch([image])
+    assert features.image_size == (70, 60)
+    assert 0 < len(features) <= 5
+    assert 5 in extractor.settings.values()
+    for values in extractor.confidence_maps(image).values():
+        assert values.ndim == 2 and 0 <= values.min() <= values.max() <= 1
+
+
+@pytest.mark.parametrize("name", EXTRACTORS)
+def test_the_extractor_of_another_network_is_refused(name: str) -> None:
+    (other,) = set(EXTRACTORS) - {name}
+    with pytest.raises(ConfigError, match=f"expected --extractor {other}") as caught:
+        build_extractor(name, network_of(other), ON_THE_CPU)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -1,0 +1,164 @@
+"""Pickled checkpoints of others, read without running code.
+
+R2D2       ``{'net': str, 'state_dict': dict, ...}``
+D2-Net     ``{'model': dict, ...}``, tensors ``dense_feature_extraction.model.<i>.*``
+VGG16      a state dict with ``features.<i>.*``, as torchvision and the conversions of
+           the Caffe weights have it; of it the layers up to conv4_3
+"""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+import struct
+import types
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from r2d2_kapture.errors import CheckpointError
+from r2d2_kapture.models.registry import Architecture, parse_published_name
+
+UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch's unpickler raises on damaged bytes, which may spell any operation."""
+
+D2NET_PREFIX = "dense_feature_extraction.model."
+VGG_PREFIX = "features."
+FIRST_LAYER, LAST_LAYER = 0, 21
+"""Places of conv1_1 and conv4_3 among the layers of VGG16."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedTensors:
+    """What a file of others holds.
+
+    Attributes:
+        architecture: of the network that takes the tensors.
+        tensors: by the names of our network.
+        ignored: names in the file of what that network has no use for.
+    """
+
+    architecture: Architecture
+    tensors: dict[str, Tensor]
+    ignored: tuple[str, ...] = ()
+
+
+def read_published(path: Path) -> PublishedTensors:
+    """Read a pickled checkpoint of a known layout.
+
+    Raises:
+        CheckpointError: truncated, of no known layout, or in need of code to load.
+    """
+    content = _unpickle(path)
+    if isinstance(content, dict):
+        if {"net", "state_dict"} <= content.keys():
+            state = _named_tensors(content["state_dict"], "'state_dict'")
+            architecture = parse_published_name(str(content["net"]))
+            return PublishedTensors(architecture=architecture, tensors=state)
+        if isinstance(content.get("model"), dict):
+            return _vgg_layers(_named_tensors(content["model"], "'model'"))
+        if any(isinstance(name, str) and VGG_PREFIX in name for name in content):
+            return _vgg_layers(_named_tensors(content, "the state dict"))
+    raise CheckpointError(
+        f"found {_describe(content)}, expected a dict with 'net' and 'state_dict' "
+        "(R2D2), one with 'model' (D2-Net), or the state dict of a VGG16"
+    )
+
+
+def _unpickle(path: Path) -> Any:
+    allowed = [
+        (_plain_dict, "collections.defaultdict"),
+        list,
+        (types.SimpleNamespace, "argparse.Namespace"),  # options of a D2-Net training
+    ]
+    try:
+        with torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except UNPICKLING_ERRORS as error:
+        raise CheckpointError(
+            f"found no complete checkpoint ({type(error).__name__} while unpickling it "
+            "without running code); expected a published .pt of R2D2 or Fast-R2D2, a "
+            ".pth of D2-Net or VGG16, or a .safetensors file"
+        ) from error
+
+
+def _plain_dict(*_: object) -> dict[str, Any]:
+    """Stand in for the defaultdict that published Fast-R2D2 files hold."""
+    return collections.OrderedDict()
+
+
+def _named_tensors(state: object, title: str) -> dict[str, Tensor]:
+    """The tensors of a state dict, without the prefix of data parallel training."""
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor)
+        for name, value in state.items()
+    ):
+        raise CheckpointError(f"{title} is not a dict of named tensors")
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def _vgg_layers(state: dict[str, Tensor]) -> PublishedTensors:
+    """The layers of VGG16 up to conv4_3, named as D2Net names them.
+
+    Widths are read off the first and the last of them.
+    """
+    is_d2net = any(name.startswith(D2NET_PREFIX) for name in state)
+    prefix = D2NET_PREFIX if is_d2net else VGG_PREFIX
+    widths = []
+    for layer in (FIRST_LAYER, LAST_LAYER):
+        weight = state.get(f"{prefix}{layer}.weight")
+        if weight is None or weight.ndim != 4:
+            found = "none" if weight is None else f"shape {tuple(weight.shape)}"
+            raise CheckpointError(
+                f"tensor {prefix}{layer}.weight: found {found}, expected a 3x3 "
+                "convolution of VGG16 (without batch norm)"
+            )
+        widths.append(len(weight))
+    ignored = () if is_d2net else tuple(sorted(filter(_after_conv4_3, state)))
+    return PublishedTensors(
+        architecture=Architecture(
+            name="d2net", width=widths[0], descriptor_dim=widths[1]
+        ),
+        tensors={
+            re.sub(f"^{re.escape(prefix)}", "ops.", name): value
+            for name, value in state.items()
+            if name not in ignored
+        },
+        ignored=ignored,
+    )
+
+
+def _after_conv4_3(name: str) -> bool:
+    match = re.fullmatch(r"features\.(\d{1,2})\.(weight|bias)", name)
+    return name.startswith("classifier.") or (
+        match is not None and int(match[1]) > LAST_LAYER
+    )
+
+
+def _describe(content: object) -> str:
+    if isinstance(content, dict):
+        return f"a dict with keys {', '.join(map(repr, list(content)[:5]))}"
+    return f"a {type(content).__name__}"
