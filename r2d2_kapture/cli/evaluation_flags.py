@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from r2d2_kapture.cli.common import resolve_presets
 from r2d2_kapture.cli.extraction_flags import (
+    EXTRACTION_SETTINGS,
+    PRESETS,
     add_extraction_flags,
-    add_run_flags,
     chosen_checkpoint,
     extract_config,
-    parse_extraction,
     save_settings,
 )
+from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.extractors.registry import AUTO
+from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.feature_sources import (
     ExtractedFeatures,
     FeatureSource,
@@ -25,9 +31,23 @@ from r2d2_kapture.stages.feature_sources import (
 )
 from r2d2_kapture.stages.results_folder import file_stem
 
+SWEEP_KEYS = (
+    "model",
+    "extractor",
+    *(f.name for settings in EXTRACTION_SETTINGS for f in dataclasses.fields(settings)),
+)
+"""What decides features, and may thus be compared."""
 
-def add_evaluation_flags(parser: ArgumentParser) -> None:
-    """Add the choice of features, and the flags of their extraction."""
+WORKERS = 2
+
+
+def add_evaluation_flags(parser: ArgumentParser, item: str) -> None:
+    """Add the choice of features, the flags of their extraction and of the run.
+
+    Args:
+        parser: of the command.
+        item: what is evaluated one by one, such as ``pair``.
+    """
     parser.add_argument(
         "--features-suffix",
         type=str | None,
@@ -51,11 +71,20 @@ def add_evaluation_flags(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         type=str,
-        help="key=a,b,c: compare values of a setting of the extraction, or of model; "
-        "several sweeps are combined",
+        help="key=a,b,c: compare values of a setting in one table; several sweeps are "
+        "combined, as in --sweep top-k=1000,5000 --sweep subpixel=true,false; keys: "
+        f"{', '.join(key.replace('_', '-') for key in SWEEP_KEYS)}",
     )
     add_extraction_flags(parser)
-    add_run_flags(parser)
+    parser.add_argument(
+        "--extractor",
+        type=str,
+        default=AUTO,
+        help="which kind of features, r2d2 or d2net; auto is that of the model",
+    )
+    add_stage_flags(parser, item)
+    # the network has cores of its own
+    parser.set_defaults({"workers": WORKERS})
 
 
 def reads_files(namespace: Namespace) -> bool:
@@ -87,13 +116,20 @@ def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
 def extracted_sources(
     parser: ArgumentParser, arguments: Sequence[str], namespace: Namespace
 ) -> list[tuple[ExtractedFeatures, Namespace]]:
-    """What is extracted, with its flags: one, or as many as the sweeps combine to."""
-    sources = []
-    for variant in expand_sweeps(namespace.sweep):
-        flags = parse_extraction(parser, [*arguments, *variant.flags])
-        if flags is not None:
-            sources.append((_extracted(flags, variant), flags))
-    return sources
+    """What is extracted, with its flags: one, or as many as the sweeps combine to.
+
+    Raises:
+        ConfigError: a sweep or a setting is wrong.
+        CheckpointError: a model cannot be loaded.
+    """
+    variants = expand_sweeps(namespace.sweep, SWEEP_KEYS)
+    flags = [_parse_variant(parser, arguments, variant) for variant in variants]
+    checkpoints = [chosen_checkpoint(item) for item in flags]
+    names = _tell_apart({f.model: c.name for f, c in zip(flags, checkpoints)})
+    return [
+        (_extracted(item, variant, checkpoint, names), item)
+        for item, variant, checkpoint in zip(flags, variants, checkpoints)
+    ]
 
 
 def save_all_settings(
@@ -104,12 +140,52 @@ def save_all_settings(
         save_settings(flags, output / file_stem(source.label))
 
 
-def _extracted(flags: Namespace, variant: Variant) -> ExtractedFeatures:
-    checkpoint = chosen_checkpoint(flags)
+def with_results(outputs: Sequence[Path], results: Sequence[Path]) -> list[Path]:
+    """Results of this run and of others, each once."""
+    ours = {path.resolve() for path in outputs}
+    return [*outputs, *(path for path in results if path.resolve() not in ours)]
+
+
+def _parse_variant(
+    parser: ArgumentParser, arguments: Sequence[str], variant: Variant
+) -> Namespace:
+    # what was typed besides has been parsed before: only the sweep can be wrong
+    parser.exit_on_error = False
+    try:
+        return parser.parse_args(resolve_presets([*arguments, *variant.flags], PRESETS))
+    except ArgumentError as error:
+        typed = ", ".join(f"{key}={value}" for key, value in variant.values.items())
+        raise ConfigError(f"--sweep {typed}: {error}") from error
+
+
+def _tell_apart(names: Mapping[str, str]) -> dict[str, str]:
+    """Name models, given by what was typed, so that no two have one name.
+
+    That is their own name, or with the folder that they are in, or what was typed.
+    """
+    in_folders = {
+        typed: f"{Path(typed).absolute().parent.name}/{name}"
+        for typed, name in names.items()
+    }
+    for choice in (dict(names), in_folders):
+        if len(set(choice.values())) == len(choice):
+            return choice
+    return {typed: typed for typed in names}
+
+
+def _extracted(
+    flags: Namespace,
+    variant: Variant,
+    checkpoint: Checkpoint,
+    names: Mapping[str, str],
+) -> ExtractedFeatures:
+    model = names[flags.model]
+    if flags.label is not None:
+        model = flags.label if len(names) == 1 else f"{flags.label} {model}"
     settings = [f"{k}={v}" for k, v in variant.values.items() if k != "model"]
     return ExtractedFeatures(
-        label=" ".join([flags.label or checkpoint.name, *settings]),
-        config=extract_config(flags),
+        label=" ".join([model, *settings]),
+        config=extract_config(flags, checkpoint.network.family),
         checkpoint=checkpoint,
         extractor=flags.extractor,
     )

@@ -21,13 +21,12 @@ from r2d2_kapture.cli.evaluation_flags import (
     reads_files,
     save_all_settings,
     stored_source,
+    with_results,
 )
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages import hpatches, hpatches_tables
-
-PLOT_NAME = "mma.png"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +39,17 @@ def _command(arguments: list[str]) -> int:
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
+    if namespace.plot is not None:
+        hpatches_tables.check_plot_path(namespace.plot)
+    if namespace.results:
+        # an error in them is told before the work, not after it
+        hpatches_tables.read_results(namespace.results)
     if namespace.root is None:
+        if not namespace.results:
+            raise ConfigError(
+                "found neither --root, a folder of sequences to evaluate, nor "
+                "--results, files to show; give one of them"
+            )
         _show(namespace, namespace.results)
         return EXIT_OK
     if namespace.output is None:
@@ -60,7 +69,9 @@ def _command(arguments: list[str]) -> int:
     )
     save_all_settings(extracted, namespace.output)
     if report.outputs:
-        _show(namespace, [*report.outputs, *namespace.results])
+        _show(namespace, with_results(report.outputs, namespace.results))
+    else:
+        hpatches_tables.remove_tables(namespace.output)
     return finish(report)
 
 
@@ -97,7 +108,7 @@ def _parser() -> ArgumentParser:
         "default",
     )
     add_settings(parser, HomographyConfig)
-    add_evaluation_flags(parser)
+    add_evaluation_flags(parser, "sequence")
     return parser
 
 
@@ -108,7 +119,7 @@ def _show(namespace: Namespace, results: Sequence[Path]) -> None:
         hpatches_tables.write_tables(namespace.output, runs)
     plot = namespace.plot
     if plot is None and namespace.output is not None:
-        plot = namespace.output / PLOT_NAME
+        plot = namespace.output / hpatches_tables.PLOT_NAME
     if plot is not None:
         hpatches_tables.plot(runs, plot)
     print(hpatches_tables.summary_table(runs))

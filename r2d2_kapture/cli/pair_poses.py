@@ -21,6 +21,7 @@ from r2d2_kapture.cli.evaluation_flags import (
     reads_files,
     save_all_settings,
     stored_source,
+    with_results,
 )
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
 from r2d2_kapture.config.pair_poses import PairPosesConfig
@@ -47,7 +48,15 @@ def _command(arguments: list[str]) -> int:
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
+    if namespace.results:
+        # an error in them is told before the work, not after it
+        pair_poses_tables.read_results(namespace.results)
     if namespace.gt is None and namespace.kapture_root is None:
+        if not namespace.results:
+            raise ConfigError(
+                "found neither --gt or --kapture-root, images to evaluate, nor "
+                "--results, files to show; give one of them"
+            )
         _show(namespace, namespace.results)
         return EXIT_OK
     if namespace.output is None:
@@ -62,14 +71,16 @@ def _command(arguments: list[str]) -> int:
     report = pair_poses.run(
         config,
         image_root=root,
-        pairs=pair_poses.choose_pairs(images, config, wanted),
+        chosen=pair_poses.choose_pairs(images, config, wanted),
         sources=stored or [source for source, _ in extracted],
         output=namespace.output,
         options=run_options(namespace),
     )
     save_all_settings(extracted, namespace.output)
     if report.outputs:
-        _show(namespace, [*report.outputs, *namespace.results])
+        _show(namespace, with_results(report.outputs, namespace.results))
+    else:
+        pair_poses_tables.remove_tables(namespace.output)
     return finish(report)
 
 
@@ -98,7 +109,7 @@ def _parser() -> ArgumentParser:
         nargs="+",
         type=Path,
         default=[],
-        help="results of other runs (.json), shown beside; without --gt and "
+        help="results of other runs (.poses.json), shown beside; without --gt and "
         "--kapture-root only these are shown",
     )
     parser.add_argument(
@@ -123,7 +134,7 @@ def _parser() -> ArgumentParser:
         "corner (COLMAP); auto looks for (W / 2, H / 2)",
     )
     add_settings(parser, PairPosesConfig)
-    add_evaluation_flags(parser)
+    add_evaluation_flags(parser, "pair")
     return parser
 
 

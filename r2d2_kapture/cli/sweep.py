@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from r2d2_kapture.errors import ConfigError
@@ -24,16 +24,26 @@ class Variant:
     flags: tuple[str, ...]
 
 
-def expand_sweeps(sweeps: Sequence[str]) -> list[Variant]:
+def expand_sweeps(sweeps: Sequence[str], allowed: Collection[str]) -> list[Variant]:
     """Every combination of the values of ``key=a,b,c``; one variant without sweeps.
 
     A key is the name of a flag, with - or _; its values true and false switch it.
 
+    Args:
+        sweeps: as typed.
+        allowed: keys, with _.
+
     Raises:
-        ConfigError: a sweep of another form, or a key twice.
+        ConfigError: a sweep of another form, another key, or a key twice.
     """
     axes = [_parse(sweep) for sweep in sweeps]
     keys = [key for key, _ in axes]
+    for sweep, key in zip(sweeps, keys):
+        if key not in allowed:
+            raise ConfigError(
+                f"--sweep {sweep}: found the key {key}, expected one of "
+                f"{', '.join(allowed)}"
+            )
     if len(set(keys)) < len(keys):
         raise ConfigError(f"--sweep: found a key twice in {', '.join(keys)}")
     combinations = itertools.product(*(values for _, values in axes))

@@ -15,7 +15,8 @@ class PairPosesConfig:
         ransac_error: distance in pixels from the epipolar line up to which a match is
             an inlier of the estimated essential matrix.
         seed: of the random sampling of that estimate, and of the choice of pairs.
-        max_pairs: pairs evaluated; of more, so many are chosen at random; 0 takes all.
+        max_pairs: pairs evaluated; of more, so many are chosen at random, unless they
+            are listed; 0 takes all.
         worst_pairs: how many pairs, those with the lowest share of correct matches,
             have their matches drawn.
     """

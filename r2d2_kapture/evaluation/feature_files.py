@@ -5,15 +5,12 @@ from __future__ import annotations
 import dataclasses
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.io import loadmat
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io import mat, npz
-from r2d2_kapture.io.fields import features_from_fields
+from r2d2_kapture.io.fields import WAY_OUT, features_from_fields
 from r2d2_kapture.io.hdf5 import read_h5
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.types import LocalFeatures
@@ -38,29 +35,36 @@ def read_feature_file(path: Path, image: Path) -> LocalFeatures:
         image: that they belong to.
 
     Raises:
-        FeatureFormatError: absent, of another format, or lacking a field.
+        FeatureFormatError: absent, of another format, or lacking a field, or holding
+            values that are not finite.
         ImageError: the image's size is needed and cannot be read.
     """
     if not path.is_file():
         raise FeatureFormatError(
             f"{path}: found no such file, expected the features of {image.name}"
         )
-    arrays = _read_archive(path) if zipfile.is_zipfile(path) else _read_matlab(path)
+    read_arrays = npz.read_arrays if zipfile.is_zipfile(path) else mat.read_arrays
+    arrays = read_arrays(path)
     if "imsize" not in arrays:
         arrays["imsize"] = np.array(image_size(image))
     arrays = arrays | {
         n: arrays[n].ravel() for n in ("scores", "imsize") if n in arrays
     }
-    return with_unit_descriptors(features_from_fields(path, arrays))
+    features = features_from_fields(path, arrays)
+    _require_finite(str(path), features)
+    return with_unit_descriptors(features)
 
 
 def read_h5_features(path: Path, name: str) -> LocalFeatures:
     """Read the features of one image from a file of hloc's layout, ours or anyone's.
 
     Raises:
-        FeatureFormatError: absent, of another format, or without the image.
+        FeatureFormatError: absent, of another format, without the image, or holding
+            values that are not finite.
     """
-    return with_unit_descriptors(read_h5(path, name))
+    features = read_h5(path, name)
+    _require_finite(f"{path}: image '{name}'", features)
+    return with_unit_descriptors(features)
 
 
 def with_unit_descriptors(features: LocalFeatures) -> LocalFeatures:
@@ -72,18 +76,12 @@ def with_unit_descriptors(features: LocalFeatures) -> LocalFeatures:
     return dataclasses.replace(features, descriptors=scaled.astype(np.float32))
 
 
-def _read_archive(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except npz.UNREADABLE as error:
-        raise FeatureFormatError(f"{path}: cannot be read: {error}") from error
-
-
-def _read_matlab(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        return dict(loadmat(path, appendmat=False))
-    except mat.UNREADABLE as error:
-        raise FeatureFormatError(
-            f"{path}: cannot be read as a NumPy archive or a MATLAB file: {error}"
-        ) from error
+def _require_finite(source: str, features: LocalFeatures) -> None:
+    for name in ("keypoints", "scales", "scores", "descriptors"):
+        finite = np.isfinite(getattr(features, name))
+        broken = np.count_nonzero(~finite.all(axis=tuple(range(1, finite.ndim))))
+        if broken:
+            raise FeatureFormatError(
+                f"{source}: {name}: found NaN or infinity in {broken} of "
+                f"{len(features)} rows, expected finite numbers; {WAY_OUT}"
+            )

@@ -165,7 +165,11 @@ def _evaluate_pair(
     seed: int,
 ) -> MatchedPair:
     H_2_from_1 = sequence.homographies[image - 2]
-    matches = mutual_nearest_neighbours(features1.descriptors, features2.descriptors)
+    matches = mutual_nearest_neighbours(
+        features1.descriptors,
+        features2.descriptors,
+        (str(sequence.images[0]), str(sequence.images[image - 1])),
+    )
     errors = matching_errors(features1, features2, matches, H_2_from_1)
     points1 = features1.keypoints[matches[:, 0]]
     points2 = features2.keypoints[matches[:, 1]]

@@ -13,13 +13,16 @@ BLOCK_ROWS = 2048
 
 
 def mutual_nearest_neighbours(
-    descriptors1: npt.NDArray[np.float32], descriptors2: npt.NDArray[np.float32]
+    descriptors1: npt.NDArray[np.float32],
+    descriptors2: npt.NDArray[np.float32],
+    images: tuple[str, str] = ("image 1", "image 2"),
 ) -> IndexArray:
     """Match descriptors that are each other's nearest neighbour by dot product.
 
     Args:
         descriptors1: (N, D) float32, unit L2 norm.
         descriptors2: (M, D) float32, unit L2 norm.
+        images: names of the two, for the error.
 
     Returns:
         (K, 2) int64, rows of the first and of the second, ordered by the first; equal
@@ -30,8 +33,9 @@ def mutual_nearest_neighbours(
     """
     if descriptors1.shape[1:] != descriptors2.shape[1:]:
         raise FeatureFormatError(
-            f"descriptors: found {descriptors1.shape} and {descriptors2.shape}, "
-            "expected (N, D) and (M, D)"
+            f"descriptors of '{images[0]}' and '{images[1]}': found "
+            f"{descriptors1.shape[1]} and {descriptors2.shape[1]} values each, "
+            "expected as many: features of one kind"
         )
     if len(descriptors1) == 0 or len(descriptors2) == 0:
         return np.empty((0, 2), dtype=np.int64)

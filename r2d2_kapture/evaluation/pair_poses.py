@@ -90,7 +90,11 @@ def match_pair(
     Raises:
         FeatureFormatError: the descriptors of the two have different dimensions.
     """
-    matches = mutual_nearest_neighbours(features1.descriptors, features2.descriptors)
+    matches = mutual_nearest_neighbours(
+        features1.descriptors,
+        features2.descriptors,
+        (str(image1.path), str(image2.path)),
+    )
     points1 = features1.keypoints[matches[:, 0]]
     points2 = features2.keypoints[matches[:, 1]]
     errors = epipolar_errors(image1, image2, points1, points2)

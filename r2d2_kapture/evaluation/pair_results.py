@@ -94,7 +94,7 @@ def load_run(path: Path) -> PairPoseRun:
             manifest=dict(content["manifest"]),
             pairs=tuple(_from_json(pair) for pair in content["pairs"]),
         )
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise FeatureFormatError(
             f"{path}: cannot be read as {FORMAT}: {error}"
         ) from error
@@ -122,7 +122,7 @@ def load_block(path: Path, fingerprint: str) -> list[PairPoseResult] | None:
         if content["fingerprint"] != fingerprint:
             return None
         return [_from_json(pair) for pair in content["pairs"]]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
 
 
@@ -136,11 +136,19 @@ def _to_json(pair: PairPoseResult) -> dict[str, Any]:
 def _from_json(values: Mapping[str, Any]) -> PairPoseResult:
     errors = {k: math.inf if values[k] is None else float(values[k]) for k in ERRORS}
     first, second = values["features"]
+    shares = tuple(map(float, values["epipolar"]))
+    # comparisons with NaN are false
+    if len(shares) != len(EPIPOLAR_THRESHOLDS) or not all(0 <= s <= 1 for s in shares):
+        raise ValueError(
+            f"found epipolar {shares}, expected {len(EPIPOLAR_THRESHOLDS)} shares"
+        )
+    if not all(error >= 0 for error in errors.values()):
+        raise ValueError(f"found errors {errors}, expected degrees")
     return PairPoseResult(
         image1=str(values["image1"]),
         image2=str(values["image2"]),
         features=(int(first), int(second)),
         matches=int(values["matches"]),
-        epipolar=tuple(map(float, values["epipolar"])),
+        epipolar=shares,
         **errors,
     )

@@ -67,7 +67,7 @@ def read_ground_truth(
     """Read a JSON file of ``images``, each with name, K, dist, R and t.
 
     x_cam = R x_world + t with OpenCV axes; dist holds OpenCV's k1 k2 p1 p2 [k3], or
-    nothing. Names are relative to the folder of the file.
+    nothing, or is null or absent. Names are relative to the folder of the file.
 
     Args:
         path: of the file.
@@ -75,33 +75,22 @@ def read_ground_truth(
             if any lies at exactly (W / 2, H / 2), else ``center``.
 
     Raises:
-        DatasetError: unreadable, or a field is missing or of a wrong shape.
+        DatasetError: unreadable, an image comes twice, or a field is missing, of a
+            wrong shape, not finite, or no camera or rotation.
         ImageError: the size of an image cannot be read.
     """
-    try:
-        entries = list(json.loads(path.read_text(encoding="utf-8"))["images"])
-        names = [check_relative_name(str(entry["name"]), path) for entry in entries]
-        matrices = [np.array(entry["K"], dtype=np.float64) for entry in entries]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DatasetError(
-            f"{path}: expected JSON with images of name, K, dist, R, t: {error}"
-        ) from error
-    sizes = [image_size(path.parent / name) for name in names]
-    origin = _resolve_origin(matrices, sizes, camera_origin)
-    images = []
-    for name, entry, K, size in zip(names, entries, matrices, sizes):
-        try:
-            images.append(
-                PosedImage(
-                    name=name,
-                    path=path.parent / name,
-                    camera=_opencv_camera(K, entry.get("dist", []), size, origin),
-                    cam_from_world=_rigid3d(entry),
-                )
-            )
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DatasetError(f"{path}: image '{name}': {error}") from error
-    return images
+    entries = _read_entries(path)
+    sizes = [image_size(path.parent / entry.name) for entry in entries]
+    origin = _resolve_origin([entry.K for entry in entries], sizes, camera_origin)
+    return [
+        PosedImage(
+            name=entry.name,
+            path=path.parent / entry.name,
+            camera=_opencv_camera(entry, size, origin),
+            cam_from_world=entry.cam_from_world,
+        )
+        for entry, size in zip(entries, sizes)
+    ]
 
 
 def read_posed_dataset(
@@ -150,6 +139,79 @@ def pairs_with_baseline(
     ]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Entry:
+    """An image of a JSON file, its values checked."""
+
+    name: str
+    K: Array
+    dist: Array
+    cam_from_world: pycolmap.Rigid3d
+
+
+def _read_entries(path: Path) -> list[_Entry]:
+    try:
+        images = list(json.loads(path.read_text(encoding="utf-8"))["images"])
+        by_name = {check_relative_name(str(i["name"]), path): i for i in images}
+    except KeyError as error:
+        raise DatasetError(
+            f"{path}: found no {error}, expected images of name, K, dist, R, t"
+        ) from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DatasetError(
+            f"{path}: expected JSON with images of name, K, dist, R, t: {error}"
+        ) from error
+    if len(by_name) < len(images):
+        names = [str(image["name"]) for image in images]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"{path}: image '{twice}': comes twice, expected once")
+    entries = []
+    for name, image in by_name.items():
+        try:
+            entries.append(_entry(name, image))
+        except ValueError as error:
+            raise DatasetError(f"{path}: image '{name}': {error}") from error
+    return entries
+
+
+def _entry(name: str, values: Mapping[str, Any]) -> _Entry:
+    K = _numbers(values, "K", (3, 3))
+    fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+    if fx <= 0 or fy <= 0 or (K != [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]).any():
+        raise ValueError(
+            f"K: found {K.tolist()}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] "
+            "with fx and fy above 0"
+        )
+    has_dist = values.get("dist") is not None
+    R, t = _numbers(values, "R", (3, 3)), _numbers(values, "t", (3,))
+    rotates = np.allclose(R @ R.T, np.eye(3), rtol=0, atol=ROTATION_TOLERANCE)
+    if not rotates or np.linalg.det(R) < 0:
+        raise ValueError(f"R: found {R.tolist()}, expected a rotation")
+    return _Entry(
+        name=name,
+        K=K,
+        dist=_numbers(values, "dist", (0,), (4,), (5,)) if has_dist else np.empty(0),
+        cam_from_world=pycolmap.Rigid3d(pycolmap.Rotation3d(R), t),
+    )
+
+
+def _numbers(values: Mapping[str, Any], name: str, *shapes: tuple[int, ...]) -> Array:
+    """A field as an array of one of the shapes, finite."""
+    if name not in values:
+        raise ValueError(f"found no {name}")
+    expected = " or ".join("x".join(map(str, shape)) for shape in shapes)
+    try:
+        array = np.array(values[name], dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        array = np.array(np.nan)
+    if array.shape not in shapes or not np.isfinite(array).all():
+        raise ValueError(
+            f"{name}: found {str(values[name]):.120}, expected {expected} finite "
+            "numbers"
+        )
+    return array
+
+
 def _resolve_origin(
     matrices: Sequence[Array],
     sizes: Sequence[tuple[int, int]],
@@ -160,33 +222,17 @@ def _resolve_origin(
     found = {
         principal_point_origin((float(K[0, 2]), float(K[1, 2])), size)
         for K, size in zip(matrices, sizes)
-        if K.shape == (3, 3)
     }
     return "corner" if "corner" in found else "center"
 
 
 def _opencv_camera(
-    K: Array, dist: Sequence[float], size: tuple[int, int], origin: PixelOrigin
+    entry: _Entry, size: tuple[int, int], origin: PixelOrigin
 ) -> pycolmap.Camera:
-    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 1] != 0:
-        raise ValueError(f"K: found {K.tolist()}, expected 3x3 without skew")
-    if len(dist) not in (0, 4, 5):
-        raise ValueError(f"dist: found {len(dist)} numbers, expected 0, 4 or 5")
+    K, dist = entry.K, entry.dist.tolist()
     shift = principal_point_shift(origin)
-    params = [K[0, 0], K[1, 1], K[0, 2] + shift, K[1, 2] + shift, *map(float, dist)]
+    params = [K[0, 0], K[1, 1], K[0, 2] + shift, K[1, 2] + shift, *dist]
     model = {0: "PINHOLE", 4: "OPENCV", 5: "FULL_OPENCV"}[len(dist)]
     if model == "FULL_OPENCV":
         params += [0.0, 0.0, 0.0]
     return pycolmap.Camera(model=model, width=size[0], height=size[1], params=params)
-
-
-def _rigid3d(entry: Mapping[str, Any]) -> pycolmap.Rigid3d:
-    R, t = (np.array(entry[name], dtype=np.float64) for name in ("R", "t"))
-    rotates = R.shape == (3, 3) and np.allclose(
-        R @ R.T, np.eye(3), rtol=0, atol=ROTATION_TOLERANCE
-    )
-    if not rotates or np.linalg.det(R) < 0 or t.shape != (3,):
-        raise ValueError(
-            f"R {R.tolist()}, t {t.tolist()}: expected a rotation and 3 numbers"
-        )
-    return pycolmap.Rigid3d(pycolmap.Rotation3d(R), t)

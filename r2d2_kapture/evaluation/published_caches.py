@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.evaluation.array_pickle import (
+from r2d2_kapture.io.array_pickle import (
     MALFORMED,
     ObjectArray,
     read_object_array,
@@ -60,10 +60,13 @@ def read_published_cache(path: Path) -> dict[Group, PublishedGroup]:
             "illumination": illumination,
             "viewpoint": viewpoint,
         }
-        return {
+        groups = {
             group: _group(errors[group], kinds == letter, features, matches)
             for group, letter in GROUPS.items()
         }
+        if len({frozenset(group.accuracy) for group in groups.values()}) > 1:
+            raise ValueError("found other thresholds in one kind than in the other")
+        return groups
     except MALFORMED as error:
         raise FeatureFormatError(
             f"{path}: found an array of objects, but no HPatches results: {error}"
@@ -90,9 +93,16 @@ def _group(
     pairs = int(in_group.sum())
     if pairs == 0:
         raise ValueError("found no pair of one of its kinds")
+    accuracy = {float(t): float(total) / pairs for t, total in errors.items()}
+    means = (
+        float(features.reshape(sequences, -1)[of_sequence].mean()),
+        float(matches[in_group].mean()),
+    )
+    # comparisons with NaN are false
+    if not all(0 <= share <= 1 for share in accuracy.values()):
+        raise ValueError("found an accuracy that is not within 0 to 1")
+    if not all(0 <= mean < float("inf") for mean in (*means, *accuracy)):
+        raise ValueError("found a count or a threshold below 0 or not finite")
     return PublishedGroup(
-        pairs=pairs,
-        accuracy={float(t): float(total) / pairs for t, total in errors.items()},
-        features=float(features.reshape(sequences, -1)[of_sequence].mean()),
-        matches=float(matches[in_group].mean()),
+        pairs=pairs, accuracy=accuracy, features=means[0], matches=means[1]
     )

@@ -39,7 +39,7 @@ from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.evaluation.homography import MatchedPair, PairResult
 from r2d2_kapture.evaluation.sequences import Kind
 from r2d2_kapture.io.atomic import atomic_path
-from r2d2_kapture.io.npz import UNREADABLE
+from r2d2_kapture.io.npz import read_arrays
 
 FORMAT = "r2d2_kapture homography results 1"
 COLUMNS = (
@@ -53,6 +53,7 @@ COLUMNS = (
     "matching_score",
     "corner_error",
 )
+SHARES = ("mma", "repeatability", "matching_score")
 MATCH_FIELDS = ("points1", "points2", "errors")
 
 AnyArray = npt.NDArray[Any]
@@ -104,13 +105,15 @@ def load_results(path: Path) -> HomographyResults:
     """
     arrays = _read(path)
     try:
+        thresholds = tuple(map(float, arrays["thresholds"]))
+        _check_shapes(arrays, len(thresholds))
         return HomographyResults(
             label=str(arrays["label"]),
             manifest=str(arrays["manifest"]),
-            thresholds=tuple(arrays["thresholds"].tolist()),
+            thresholds=thresholds,
             pairs=tuple(PairResult(**row) for row in _rows(arrays)),
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise FeatureFormatError(f"{path}: not {FORMAT}: {error}") from error
 
 
@@ -142,12 +145,22 @@ def load_sequence(path: Path, fingerprint: str) -> list[MatchedPair] | None:
             MatchedPair(**row, **dict(zip(MATCH_FIELDS, matches)))
             for row, matches in zip(_rows(arrays), parts, strict=True)
         ]
-    except (FeatureFormatError, KeyError, ValueError, TypeError):
+    except (FeatureFormatError, KeyError, ValueError, TypeError, OverflowError):
         return None
 
 
 def _columns(pairs: Sequence[PairResult]) -> dict[str, AnyArray]:
     return {name: np.array([getattr(pair, name) for pair in pairs]) for name in COLUMNS}
+
+
+def _check_shapes(arrays: Mapping[str, AnyArray], thresholds: int) -> None:
+    expected = len(arrays["image"]), thresholds
+    for name in SHARES:
+        if arrays[name].shape != expected:
+            raise ValueError(
+                f"{name}: found {arrays[name].shape}, expected {expected}, the pairs "
+                "and the thresholds"
+            )
 
 
 def _rows(arrays: Mapping[str, AnyArray]) -> Iterator[dict[str, Any]]:
@@ -157,12 +170,17 @@ def _rows(arrays: Mapping[str, AnyArray]) -> Iterator[dict[str, Any]]:
         first, second = row["features"].tolist()
         if row["kind"] not in get_args(Kind):
             raise ValueError(f"found kind {row['kind']}")
+        # comparisons with NaN are false
+        if not all(((row[name] >= 0) & (row[name] <= 1)).all() for name in SHARES):
+            raise ValueError("found a share that is not within 0 to 1")
+        if not row["corner_error"] >= 0:
+            raise ValueError(f"found a corner error of {row['corner_error']}")
         yield {
             **row,
             "sequence": str(row["sequence"]),
             "kind": str(row["kind"]),
             "image": int(row["image"]),
-            "features": (first, second),
+            "features": (int(first), int(second)),
             "matches": int(row["matches"]),
             "corner_error": float(row["corner_error"]),
         }
@@ -176,14 +194,7 @@ def _save(path: Path, fields: Mapping[str, AnyArray]) -> None:
 
 
 def _read(path: Path) -> dict[str, AnyArray]:
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise FeatureFormatError(f"{path}: found a single array, expected {FORMAT}")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except UNREADABLE as error:
-        raise FeatureFormatError(f"{path}: cannot be read: {error}") from error
+    arrays = read_arrays(path)
     if str(arrays.get("format")) != FORMAT:
         raise FeatureFormatError(
             f"{path}: found an archive of {', '.join(arrays)}, expected {FORMAT}"

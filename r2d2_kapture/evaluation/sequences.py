@@ -8,8 +8,9 @@ changes and ``v_...`` where the viewpoint does. Its homographies map pixels to p
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,6 +25,9 @@ Kind = Literal["illumination", "viewpoint", "other"]
 
 KINDS: dict[str, Kind] = {"i_": "illumination", "v_": "viewpoint"}
 IMAGE_SUFFIXES = frozenset({".ppm", ".png", ".jpg", ".jpeg"})
+MAX_NAMED = 8
+"""Missing files that an error names."""
+
 LARGE_SEQUENCES = frozenset(
     "i_contruction i_crownnight i_dc i_pencils i_whitebuilding "
     "v_artisans v_astronautis v_talent".split()
@@ -69,7 +73,8 @@ def find_sequences(
     """Find the folders of sequences at or below ``root``, at any depth.
 
     A sequence is a folder named ``i_...`` or ``v_...``, or one that holds a file
-    ``H_1_2``.
+    ``H_1_2``. A root of such a name is one only if it holds numbered images too, else
+    it holds the sequences.
 
     Args:
         root: where to look.
@@ -80,10 +85,13 @@ def find_sequences(
         itself goes by its own name.
 
     Raises:
-        DatasetError: there is none.
+        DatasetError: there is no such folder, or no sequence.
     """
-    if _is_sequence(root):
-        return {root.resolve().name: root}
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder, expected one that holds sequences")
+    root_name = root.resolve().name
+    if _holds_homography(root) or (_is_named(root_name) and _numbered_images(root)):
+        return {root_name: root}
     found = []
     for folder, subfolders, _ in os.walk(root):
         paths = [Path(folder) / name for name in subfolders]
@@ -116,10 +124,11 @@ def read_sequence(folder: Path, name: str | None = None) -> HomographySequence:
     images = _numbered_images(folder)
     homographies = _numbered_homographies(folder)
     count = max([2, *images, *homographies])
-    missing = [f"image {k}" for k in range(1, count + 1) if k not in images]
-    missing += [f"H_1_{k}" for k in range(2, count + 1) if k not in homographies]
+    missing = 2 * count - 1 - len(images) - len(homographies)
     if missing:
-        raise DatasetError(f"{folder}: missing {', '.join(missing)}")
+        raise DatasetError(
+            f"{folder}: missing {_some_missing(images, homographies, count, missing)}"
+        )
     return HomographySequence(
         name=name or folder.resolve().name,
         images=tuple(images[k] for k in range(1, count + 1)),
@@ -142,27 +151,51 @@ def read_sequences(
 
 
 def _is_sequence(folder: Path) -> bool:
-    return folder.is_dir() and (
-        folder.name[:2] in KINDS or (folder / "H_1_2").is_file()
-    )
+    return folder.is_dir() and (_is_named(folder.name) or _holds_homography(folder))
+
+
+def _is_named(name: str) -> bool:
+    return name[:2] in KINDS
+
+
+def _holds_homography(folder: Path) -> bool:
+    return (folder / "H_1_2").is_file()
 
 
 def _numbered_images(folder: Path) -> dict[int, Path]:
-    images: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.stem.isdecimal():
-            other = images.setdefault(int(path.stem), path)
-            if other != path:
-                raise DatasetError(f"{folder}: found both {other.name} and {path.name}")
-    return images
+    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    return _numbered({path: path.stem for path in files}, first=1)
 
 
 def _numbered_homographies(folder: Path) -> dict[int, Path]:
-    return {
-        int(path.name.removeprefix("H_1_")): path
-        for path in folder.glob("H_1_*")
-        if path.name.removeprefix("H_1_").isdecimal()
-    }
+    files = folder.glob("H_1_*")
+    return _numbered({path: path.name.removeprefix("H_1_") for path in files}, first=2)
+
+
+def _numbered(texts: Mapping[Path, str], first: int) -> dict[int, Path]:
+    """Files by their numbers from ``first`` on; those without a number are ignored."""
+    numbered: dict[int, Path] = {}
+    for path, text in sorted(texts.items()):
+        if text.isdecimal() and int(text) >= first:
+            other = numbered.setdefault(int(text), path)
+            if other != path:
+                raise DatasetError(
+                    f"{path.parent}: found both {other.name} and {path.name}"
+                )
+    return numbered
+
+
+def _some_missing(
+    images: Collection[int], homographies: Collection[int], count: int, missing: int
+) -> str:
+    """The first few of what is missing: a stray 200000.png makes it long."""
+    names = itertools.chain(
+        (f"image {k}" for k in range(1, count + 1) if k not in images),
+        (f"H_1_{k}" for k in range(2, count + 1) if k not in homographies),
+    )
+    shown = list(itertools.islice(names, MAX_NAMED))
+    more = f" and {missing - len(shown)} more" if missing > len(shown) else ""
+    return ", ".join(shown) + more
 
 
 def _read_homography(path: Path) -> Array:
@@ -170,10 +203,13 @@ def _read_homography(path: Path) -> Array:
         values = np.array(path.read_text(encoding="utf-8").split(), dtype=np.float64)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not a homography: {error}") from error
-    if values.size != 9 or not np.isfinite(values).all():
+    if values.size != 9:
         raise DatasetError(
-            f"{path}: found {values.size} values, expected the 9 finite values of a "
-            "3x3 homography"
+            f"{path}: found {values.size} values, expected the 9 of a 3x3 homography"
+        )
+    if not np.isfinite(values).all():
+        raise DatasetError(
+            f"{path}: found {' '.join(map(str, values))}, expected finite values"
         )
     homography = values.reshape(3, 3)
     if np.linalg.matrix_rank(homography) < 3:

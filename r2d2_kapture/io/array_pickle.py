@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.npz import BROKEN_HEADER
 
 AnyArray = npt.NDArray[Any]
 
@@ -47,14 +48,7 @@ TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 IGNORED = frozenset({"PROTO", "FRAME"})
 
 
-MALFORMED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    struct.error,
-)
+MALFORMED = (*BROKEN_HEADER, ArithmeticError, AttributeError, struct.error)
 """What following a pickle of something else may end in."""
 
 
@@ -76,12 +70,21 @@ def read_object_array(path: Path) -> list[Any]:
             than such arrays need.
     """
     try:
-        elements = _object_array(path.read_bytes()).content
-        return list(_of_type(elements, list))
+        return parse_object_array(path.read_bytes())
     except (OSError, *MALFORMED) as error:
+        reason = str(error).partition("\n")[0]
         raise FeatureFormatError(
-            f"{path}: not a NumPy array of objects that can be read safely: {error}"
+            f"{path}: not a NumPy array of objects that can be read safely: {reason}"
         ) from error
+
+
+def parse_object_array(data: bytes) -> list[Any]:
+    """The elements of the content of a .npy file, as ``read_object_array`` has them.
+
+    Raises:
+        MALFORMED: not such a file, or an unsafe one.
+    """
+    return list(_of_type(_object_array(data).content, list))
 
 
 def _object_array(data: bytes) -> ObjectArray:
@@ -113,11 +116,15 @@ class _DType:
     def is_object(self) -> bool:
         return self.code.startswith("O")
 
-    def decode(self, data: bytes, shape: tuple[int, ...]) -> AnyArray:
+    def decode(
+        self, data: bytes, shape: tuple[int, ...], fortran_order: bool = False
+    ) -> AnyArray:
         if self.is_object:
             raise ValueError("found bytes for objects")
         dtype = np.dtype(self.order.replace("|", "=") + self.code)
-        return np.frombuffer(data, dtype).reshape(shape)
+        return np.frombuffer(data, dtype).reshape(
+            shape, order="F" if fortran_order else "C"
+        )
 
 
 class _Mark:
@@ -246,11 +253,11 @@ def _build(target: Any, state: Any) -> None:
         return
     _, shape, dtype, fortran_order, content = state
     dtype = _of_type(dtype, _DType)
-    if fortran_order or (dtype.is_object and len(shape) != 1):
+    if dtype.is_object and len(shape) != 1:
         raise ValueError(f"refused an array of shape {shape}")
     array = _of_type(target, ObjectArray)
     array.content = (
         _of_type(content, list)
         if dtype.is_object
-        else dtype.decode(_of_type(content, bytes), shape)
+        else dtype.decode(_of_type(content, bytes), shape, fortran_order)
     )

@@ -13,6 +13,7 @@ from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.types import LocalFeatures
 
 FIELDS = ("keypoints", "descriptors", "scores", "imsize")
+WAY_OUT = "make the file again with the tool that wrote it"
 
 
 def fields_from_features(features: LocalFeatures, settings: str) -> dict[str, Any]:
@@ -36,8 +37,25 @@ def require_fields(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     if missing:
         raise FeatureFormatError(
             f"{path}: found no {', '.join(missing)}, expected {', '.join(FIELDS)}; "
-            "delete it and extract the image again"
+            f"{WAY_OUT}"
         )
+
+
+def checked_image_size(values: npt.NDArray[Any]) -> tuple[int, int]:
+    """(W, H) in pixels of an array that was read.
+
+    Raises:
+        FeatureFormatError: not two numbers from 1 on.
+    """
+    size = np.asarray(values, dtype=np.float64)
+    if size.shape != (2,) or not (np.isfinite(size) & (size >= 1)).all():
+        found = (
+            size.tolist() if size.shape == (2,) else f"numbers of shape {size.shape}"
+        )
+        raise FeatureFormatError(
+            f"image size: found {found}, expected width and height in pixels"
+        )
+    return int(size[0]), int(size[1])
 
 
 def features_from_fields(
@@ -55,13 +73,12 @@ def features_from_fields(
             raise FeatureFormatError(
                 f"keypoints: found {keypoints.shape}, expected (N, 3)"
             )
-        width, height = arrays["imsize"].astype(np.int64)
         return LocalFeatures(
             keypoints=keypoints[:, :2],
             scales=keypoints[:, 2],
             scores=arrays["scores"].astype(np.float32),
             descriptors=arrays["descriptors"].astype(np.float32),
-            image_size=(int(width), int(height)),
+            image_size=checked_image_size(arrays["imsize"]),
         ).best_first()
     except (ValueError, TypeError, FeatureFormatError) as error:
-        raise FeatureFormatError(f"{path}: {error}; extract the image again") from error
+        raise FeatureFormatError(f"{path}: {error}; {WAY_OUT}") from error

@@ -26,6 +26,7 @@ import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.io.fields import WAY_OUT, checked_image_size
 from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
 
 ROOM_TO_CLOSE = 1 << 20
@@ -92,7 +93,6 @@ def read_h5(path: Path, name: str) -> LocalFeatures:
         try:
             group = file[name]
             scores = group["scores"][()].astype(np.float32)
-            width, height = group["image_size"][()].astype(np.int64)
             scales = (
                 group["scales"][()].astype(np.float32)
                 if "scales" in group
@@ -103,14 +103,20 @@ def read_h5(path: Path, name: str) -> LocalFeatures:
                 scales=scales,
                 scores=scores,
                 descriptors=group["descriptors"][()].T.astype(np.float32),
-                image_size=(int(width), int(height)),
+                image_size=checked_image_size(group["image_size"][()]),
             ).best_first()
         except KeyError as error:
             raise FeatureFormatError(
                 f"{path}: image '{name}': {error.args[0]}; expected its keypoints, "
                 "scores, descriptors and image_size"
             ) from error
-        except (OSError, ValueError, TypeError, FeatureFormatError) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            FeatureFormatError,
+        ) as error:
             raise FeatureFormatError(f"{path}: image '{name}': {error}") from error
 
 
@@ -147,8 +153,7 @@ def _open(path: Path) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         raise FeatureFormatError(
-            f"{path}: cannot read as an HDF5 file: {error}; "
-            "delete it and write it again"
+            f"{path}: cannot read as an HDF5 file: {error}; {WAY_OUT}"
         ) from error
 
 

@@ -13,33 +13,24 @@ The fields of the ``.r2d2`` format, scalars and vectors as MATLAB columns:
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat, savemat
-from scipy.io.matlab import MatReadError
+from scipy.io import savemat
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import atomic_path
 from r2d2_kapture.io.fields import (
+    WAY_OUT,
     features_from_fields,
     fields_from_features,
     require_fields,
 )
+from r2d2_kapture.io.mat5 import plain_arrays
 from r2d2_kapture.types import LocalFeatures
-
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    NotImplementedError,
-    MatReadError,
-)
-"""What SciPy raises on a file that is truncated or is something else."""
 
 
 def write_mat(path: Path, features: LocalFeatures, settings: str = "") -> None:
@@ -61,7 +52,7 @@ def read_mat(path: Path) -> LocalFeatures:
     Raises:
         FeatureFormatError: absent, truncated, of another format, or lacking a field.
     """
-    return features_from_fields(path, _read_arrays(path))
+    return features_from_fields(path, read_arrays(path))
 
 
 def read_mat_settings(path: Path) -> str | None:
@@ -72,22 +63,25 @@ def read_mat_settings(path: Path) -> str | None:
     """
     if not path.exists():
         return None
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     # MATLAB files have no end mark: one cut between fields still reads
     require_fields(path, arrays)
     settings = arrays.get("settings", np.array([]))
     return str(settings.item()) if settings.size == 1 else ""
 
 
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays and texts of a file, ours or anyone's, by name.
+
+    Raises:
+        FeatureFormatError: absent, truncated or of another format.
+    """
     try:
-        fields = loadmat(path, appendmat=False)
-    except UNREADABLE as error:
+        arrays = plain_arrays(path.read_bytes())
+    except (OSError, ValueError, zlib.error) as error:
         raise FeatureFormatError(
-            f"{path}: cannot read as a MATLAB 5 file: {error}; "
-            "delete it and extract the image again"
+            f"{path}: cannot read as a MATLAB 5 file: {error}; {WAY_OUT}"
         ) from error
-    arrays = {name: array for name, array in fields.items() if name[:2] != "__"}
     # MATLAB keeps vectors as matrices of one row or column
     vectors = {n: arrays[n].ravel() for n in ("scores", "imsize") if n in arrays}
     return arrays | vectors

@@ -13,6 +13,7 @@ The format of the published extractor (naver/r2d2, extract.py), which adds no
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,16 +24,31 @@ import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import atomic_path
-from r2d2_kapture.io.fields import FIELDS, features_from_fields, fields_from_features
+from r2d2_kapture.io.fields import (
+    WAY_OUT,
+    features_from_fields,
+    fields_from_features,
+)
 from r2d2_kapture.types import LocalFeatures
+
+BROKEN_HEADER = (
+    ValueError,
+    TypeError,
+    LookupError,
+    SyntaxError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
+)
+"""What NumPy raises on the header of an array that is broken or promises too much."""
 
 UNREADABLE = (
     OSError,
     EOFError,
-    ValueError,
     RuntimeError,
     zipfile.BadZipFile,
     zlib.error,
+    *BROKEN_HEADER,
 )
 """What NumPy and zipfile raise on a file that is truncated or is something else."""
 
@@ -56,7 +72,7 @@ def read_npz(path: Path) -> LocalFeatures:
     Raises:
         FeatureFormatError: absent, truncated, of another format, or lacking a field.
     """
-    return features_from_fields(path, _read_arrays(path))
+    return features_from_fields(path, read_arrays(path))
 
 
 def read_npz_settings(path: Path) -> str | None:
@@ -69,22 +85,32 @@ def read_npz_settings(path: Path) -> str | None:
     """
     if not path.exists():
         return None
-    arrays = _read_arrays(path)
+    arrays = read_arrays(path)
     return str(arrays["settings"]) if "settings" in arrays else ""
 
 
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of an archive, ours or anyone's, by name.
+
+    Raises:
+        FeatureFormatError: absent, truncated or of another format.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise FeatureFormatError(
-                f"{path}: found a single array, expected a zip archive of "
-                f"{', '.join(FIELDS)}"
-            )
+            raise ValueError("found a single array")
         with archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: _member(archive, name) for name in archive.files}
     except UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
         raise FeatureFormatError(
-            f"{path}: cannot read as a .r2d2 (NumPy zip) file: {error}; "
-            "delete it and extract the image again"
+            f"{path}: cannot read as an archive of NumPy arrays: {reason}; {WAY_OUT}"
         ) from error
+
+
+def _member(archive: np.lib.npyio.NpzFile, name: str) -> npt.NDArray[Any]:
+    array = archive[name]
+    # NumPy gives the bytes of a member that is no array, and elements of no bytes
+    if not isinstance(array, np.ndarray) or array.nbytes < array.size:
+        raise ValueError(f"found no array in its member '{name}'")
+    return array

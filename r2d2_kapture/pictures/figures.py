@@ -14,6 +14,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
 from r2d2_kapture.coordinates import HALF_PIXEL
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.atomic import atomic_path
 
 ByteImage = npt.NDArray[np.uint8]
@@ -22,6 +23,7 @@ DOTS_PER_INCH = 100
 LONGEST_SIDE_INCHES = 12.0
 COLORBAR_INCHES = 0.8
 TITLE_INCHES = 0.35
+FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
 def panel_size(image: ByteImage, longest_side: float) -> tuple[float, float]:
@@ -68,6 +70,16 @@ def add_colorbar(
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all."""
+    """Write a figure, whole or not at all.
+
+    Raises:
+        ConfigError: the suffix is none of FORMATS, in small or capital letters.
+        OutputError: the file system refused.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(
+            f"{path}: found the ending '{path.suffix}', expected one of "
+            f"{', '.join(FORMATS)}"
+        )
     with atomic_path(path) as temporary:
         figure.savefig(temporary)

@@ -64,9 +64,10 @@ def plot_accuracy(
     Args:
         methods: at least one; a panel leaves out those that it has no curve of.
         panels: names of the groups.
-        path: of the picture; its suffix (.png, .pdf, .svg) is the format.
+        path: of the picture; its suffix (.png, .jpg, .pdf, .svg) is the format.
 
     Raises:
+        ConfigError: another suffix.
         OutputError: ``path`` cannot be written.
     """
     longest = max(len(method.label) for method in methods) + LEGEND_HANDLE_LETTERS
@@ -153,6 +154,7 @@ def draw_matches(
         title: before the counts.
 
     Raises:
+        ConfigError: another suffix.
         OutputError: ``path`` cannot be written.
     """
     canvas, offset = _side_by_side(image1, image2)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,26 +12,37 @@ from typing import Protocol
 
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ImageError
+from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.evaluation.feature_files import (
     feature_path,
     read_feature_file,
     read_h5_features,
 )
 from r2d2_kapture.evaluation.sequences import HomographySequence
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
+from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.feature_table import LocalFeatureTables
+from r2d2_kapture.io.hdf5 import h5_settings
 from r2d2_kapture.io.images import image_size
-from r2d2_kapture.io.manifest import Manifest, package_versions
+from r2d2_kapture.io.manifest import (
+    FILE_NAME,
+    Manifest,
+    package_versions,
+    read_manifest,
+)
 from r2d2_kapture.io.npz import read_npz
+from r2d2_kapture.io.plain_files import open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.stages import extract_files
 from r2d2_kapture.stages.extract import extract_images, make_manifest
+from r2d2_kapture.stages.results_folder import fingerprint_of
 from r2d2_kapture.types import Failure, LocalFeatures
 
 LoadFeatures = Callable[[Path], LocalFeatures]
-Evaluate = Callable[[HomographySequence, LoadFeatures], bool]
-"""Takes a sequence and a way to its features; tells whether to go on."""
+Evaluate = Callable[[HomographySequence, LoadFeatures], None]
+"""Takes a sequence and a way to its features; may raise to end the run."""
+
+IMAGES_NAME = "images.json"
+"""Tells what the images were like that features were extracted from."""
 
 
 class FeatureSource(Protocol):
@@ -82,7 +94,7 @@ class ExtractedFeatures:
     label: str
     config: ExtractConfig
     checkpoint: Checkpoint
-    extractor: str = "r2d2"
+    extractor: str = AUTO
 
     @cached_property
     def _engine(self) -> Extractor:
@@ -90,7 +102,7 @@ class ExtractedFeatures:
 
     @property
     def manifest(self) -> Manifest:
-        return make_manifest(self.config, self.checkpoint, self.extractor, self._engine)
+        return make_manifest(self.checkpoint, self._engine)
 
     def files(self, image: Path) -> list[Path]:
         return []
@@ -104,14 +116,18 @@ class ExtractedFeatures:
         images = {
             str(image): sequence for sequence in sequences for image in sequence.images
         }
-        waiting: dict[str, dict[Path, LocalFeatures]] = {}
+        extracted: dict[Path, LocalFeatures] = {}
 
         def collect(name: str, features: LocalFeatures) -> None:
+            nonlocal extracted
             sequence = images[name]
-            extracted = waiting.setdefault(sequence.name, {})
+            if not extracted.keys() <= set(sequence.images):
+                # images come in order: the sequence before this one is broken
+                extracted = {}
             extracted[Path(name)] = features
             if len(extracted) == len(sequence.images):
-                evaluate(sequence, waiting.pop(sequence.name).__getitem__)
+                evaluate(sequence, extracted.__getitem__)
+                extracted = {}
 
         tally = extract_images(
             self._engine,
@@ -125,25 +141,50 @@ class ExtractedFeatures:
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
-        report = extract_files.run(
-            self.config,
-            images=images,
-            checkpoint=self.checkpoint,
-            extractor=self.extractor,
-            output_dir=folder,
-            image_root=root,
-            options=options,
-        )
-
-        reasons = {failure.name: failure.reason for failure in report.failed}
+        paths = {image.relative_to(root).as_posix(): image for image in images}
+        suffix = self._engine.file_style.suffix
+        stored = {name: feature_path(folder / name, suffix) for name in paths}
+        _forget_changed(paths, stored, folder / IMAGES_NAME)
+        with open_feature_files(
+            "npz",
+            {name: folder / name for name in paths},
+            folder,
+            self.manifest,
+            style=self._engine.file_style,
+            force=False,  # a run with --force begins with an empty folder
+        ) as files:
+            todo = {n: path for n, path in paths.items() if not files.is_complete(n)}
+            tally = extract_images(
+                self._engine,
+                todo,
+                files.write,
+                options,
+                already_done=len(paths) - len(todo),
+            )
+        reasons = {failure.name: failure.reason for failure in tally.failed}
 
         def load(image: Path) -> LocalFeatures:
             name = image.relative_to(root).as_posix()
             if name in reasons:
                 raise ImageError(reasons[name])
-            return read_npz(feature_path(folder / name, "r2d2"))
+            return read_npz(stored[name])
 
         return load
+
+
+def _forget_changed(
+    images: Mapping[str, Path], stored: Mapping[str, Path], record: Path
+) -> None:
+    """Remove features whose image has changed since a run with this record."""
+    try:
+        known = dict(json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    states = {name: fingerprint_of([path], b"") for name, path in images.items()}
+    for name, state in states.items():
+        if known.get(name) != state:
+            stored[name].unlink(missing_ok=True)
+    write_json_atomic(record, known | states)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,19 +196,24 @@ class StoredFeatures:
         place: where they lie, in words, for the manifest.
         load: reads the features of an image.
         locate: gives the files that they are read from.
+        made_with: weights and settings, where they are known.
     """
 
     label: str
     place: str
     load: LoadFeatures
     locate: Callable[[Path], list[Path]]
+    made_with: Manifest | None = None
 
     @property
     def manifest(self) -> Manifest:
-        return Manifest(
-            model={"name": self.label},
-            settings={"features": self.place},
-            versions=package_versions(),
+        made = self.made_with or Manifest(
+            model={}, settings={}, versions=package_versions()
+        )
+        return dataclasses.replace(
+            made,
+            model={**made.model, "name": self.label},
+            settings={**made.settings, "features": self.place},
         )
 
     def files(self, image: Path) -> list[Path]:
@@ -180,14 +226,27 @@ class StoredFeatures:
         options: RunOptions,
     ) -> list[Failure]:
         for sequence in sequences:
-            if not evaluate(sequence, self.load):
-                break
+            evaluate(sequence, self.load)
         return []
 
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
         return self.load
+
+
+def require_some(source: FeatureSource, images: Collection[Path]) -> None:
+    """Check that features which lie in files are there for an image at least.
+
+    Raises:
+        FeatureFormatError: no image has any.
+    """
+    files = [path for image in images for path in source.files(image)]
+    if files and not any(path.is_file() for path in files):
+        raise FeatureFormatError(
+            f"{files[0]}: found no such file, nor any for the other {len(images) - 1} "
+            f"images; correct where '{source.label}' are read from"
+        )
 
 
 def features_beside_images(suffix: str, label: str | None = None) -> StoredFeatures:
@@ -202,7 +261,12 @@ def features_beside_images(suffix: str, label: str | None = None) -> StoredFeatu
 
 
 def features_in_h5(path: Path, root: Path, label: str | None = None) -> StoredFeatures:
-    """Features of all images in one file of hloc's layout, named relative to root."""
+    """Features of all images in one file of hloc's layout, named relative to root.
+
+    Raises:
+        FeatureFormatError: the file is absent, or of another format.
+    """
+    h5_settings(path)
     return StoredFeatures(
         label=label or path.stem,
         place=path.name,
@@ -214,15 +278,26 @@ def features_in_h5(path: Path, root: Path, label: str | None = None) -> StoredFe
 def features_in_kapture(
     tables: LocalFeatureTables, root: Path, label: str | None = None
 ) -> StoredFeatures:
-    """Features of a kapture dataset, of images named relative to root."""
+    """Features of a kapture dataset, of images named relative to root.
+
+    Raises:
+        FeatureFormatError: the manifest beside them is broken.
+    """
     types = (tables.keypoints.type_name, tables.descriptors.type_name)
 
     def load(image: Path) -> LocalFeatures:
         return tables.read(image.relative_to(root).as_posix(), image_size(image))
 
+    def locate(image: Path) -> list[Path]:
+        name = image.relative_to(root).as_posix()
+        found = (tables.keypoints.locate(name), tables.descriptors.locate(name))
+        return [located[1] for located in found if located is not None]
+
     return StoredFeatures(
         label=label or types[0],
         place=f"kapture keypoints '{types[0]}', descriptors '{types[1]}'",
         load=load,
-        locate=lambda image: [],
+        locate=locate,
+        # that of the descriptors tells what keypoints they belong to
+        made_with=read_manifest(tables.descriptors.folders[0].path / FILE_NAME),
     )

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,7 +39,11 @@ from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.pictures.homography import draw_matches
-from r2d2_kapture.stages.feature_sources import FeatureSource, LoadFeatures
+from r2d2_kapture.stages.feature_sources import (
+    FeatureSource,
+    LoadFeatures,
+    require_some,
+)
 from r2d2_kapture.stages.flow import WriteBehind
 from r2d2_kapture.stages.results_folder import (
     RESULTS,
@@ -48,6 +52,7 @@ from r2d2_kapture.stages.results_folder import (
     fingerprint_of,
     with_protocol,
 )
+from r2d2_kapture.stages.worst_pictures import Picture, update_pictures
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "hpatches_report.json"
@@ -90,6 +95,7 @@ def run(
 
     Raises:
         DatasetError: no sequence was found.
+        FeatureFormatError: a source has no features of any image.
         ConfigError: two sources have one label, or a device is not there.
         OutputError: results of other settings are there, or cannot be written.
     """
@@ -99,6 +105,8 @@ def run(
     stems = file_stems([source.label for source in sources])
     tally = Tally()
     sequences = _read_sequences(folders, tally)
+    for source in sources:
+        require_some(source, [i for sequence in sequences for i in sequence.images])
     if options.strict and tally.failed:
         sequences = []
     bar = tqdm(
@@ -144,6 +152,10 @@ def _read_sequences(folders: dict[str, Path], tally: Tally) -> list[HomographySe
     return sequences
 
 
+class _Stop(Exception):
+    """Ends a strict run that has a failure."""
+
+
 class _Evaluation:
     """One source of features on all sequences."""
 
@@ -161,6 +173,7 @@ class _Evaluation:
         self._options = options
         self._bar = bar
         self._lock = threading.Lock()
+        self._fingerprints: dict[str, str] = {}
         self._pairs: dict[str, list[MatchedPair]] = {}
         self._failed: list[Failure] = []
         self._resumed = 0
@@ -177,14 +190,21 @@ class _Evaluation:
     def run(self, sequences: Sequence[HomographySequence]) -> None:
         """Evaluate what is not there yet."""
         claim_folder(self._folder, self.manifest, force=self._options.force)
+        # before anything is read: what changes from now on is evaluated again
+        self._fingerprints = {s.name: self._fingerprint(s) for s in sequences}
         for sequence in sequences:
-            path, fingerprint = self._path(sequence), self._fingerprint(sequence)
-            pairs = load_sequence(path, fingerprint)
+            pairs = load_sequence(
+                self._path(sequence), self._fingerprints[sequence.name]
+            )
             if pairs is not None:
                 self._pairs[sequence.name] = pairs
         self._resumed = len(self._pairs)
         self._bar.update(self._resumed)
         todo = [s for s in sequences if s.name not in self._pairs]
+        if todo:
+            self._evaluate(todo)
+
+    def _evaluate(self, sequences: Sequence[HomographySequence]) -> None:
         with ExitStack() as stack:
             # one thread each, which does the sequences it is given in order
             lanes = [
@@ -193,23 +213,31 @@ class _Evaluation:
             ]
             turns = itertools.cycle(lanes)
 
-            def evaluate(sequence: HomographySequence, load: LoadFeatures) -> bool:
+            def evaluate(sequence: HomographySequence, load: LoadFeatures) -> None:
+                if self._options.strict and self._failed:
+                    raise _Stop
                 next(turns)(self._measure, sequence, load)
-                return not (self._options.strict and self._failed)
 
-            unread = self._source.feed(todo, evaluate, self._options) if todo else []
-        self._failed += unread
+            with suppress(_Stop):
+                unread = self._source.feed(sequences, evaluate, self._options)
+                for failure in unread:
+                    self._fail(failure)
 
     def finish(
         self, sequences: Sequence[HomographySequence], path: Path, tally: Tally
     ) -> None:
-        """Write the results of all sequences, and the pictures of the worst pairs."""
+        """Write the results of all sequences, and the pictures of the worst pairs.
+
+        Without a result, those of an earlier run are removed.
+        """
         found = [pair for s in sequences for pair in self._pairs.get(s.name, [])]
         tally.done += len(self._pairs) - self._resumed
         tally.skipped += self._resumed
         tally.pairs += len(found)
         tally.failed += sorted(self._failed, key=lambda failure: failure.name)
+        tally.failed += self._draw_worst(found, {s.name: s for s in sequences})
         if not found:
+            path.unlink(missing_ok=True)
             return
         results = HomographyResults(
             label=self._source.label,
@@ -219,7 +247,6 @@ class _Evaluation:
         )
         save_results(path, results)
         tally.outputs.append(path)
-        tally.failed += self._draw_worst(found, {s.name: s for s in sequences})
 
     def _measure(self, sequence: HomographySequence, load: LoadFeatures) -> None:
         try:
@@ -231,13 +258,17 @@ class _Evaluation:
                 seed=self._config.seed,
             )
         except (FeatureFormatError, ImageError) as error:
-            failure = Failure(name=sequence.name, reason=str(error))
-            with self._lock:
-                self._failed.append(failure)
+            self._fail(Failure(name=sequence.name, reason=str(error)))
             return
-        save_sequence(self._path(sequence), pairs, self._fingerprint(sequence))
+        fingerprint = self._fingerprints[sequence.name]
+        save_sequence(self._path(sequence), pairs, fingerprint)
         with self._lock:
             self._pairs[sequence.name] = pairs
+            self._bar.update()
+
+    def _fail(self, failure: Failure) -> None:
+        with self._lock:
+            self._failed.append(failure)
             self._bar.update()
 
     def _path(self, sequence: HomographySequence) -> Path:
@@ -257,26 +288,28 @@ class _Evaluation:
         self, pairs: Sequence[MatchedPair], sequences: dict[str, HomographySequence]
     ) -> list[Failure]:
         """Draw the pairs of lowest accuracy; tell which pictures could not be."""
-        failed = []
         column = THRESHOLDS.index(CORRECT_PIXELS)
         ranked = sorted(pairs, key=lambda p: (p.mma[column], p.sequence, p.image))
-        for rank, pair in enumerate(ranked[: self._config.worst_pairs], start=1):
-            path = self._folder / f"worst_{rank}.png"
-            if path.exists() and len(self._pairs) == self._resumed:
-                continue
-            images = sequences[pair.sequence].images
-            try:
-                image1, image2 = read_rgb(images[0]), read_rgb(images[pair.image - 1])
-            except ImageError as error:
-                failed.append(Failure(name=str(path), reason=str(error)))
-                continue
+        return update_pictures(
+            self._folder,
+            [
+                self._picture(pair, sequences[pair.sequence])
+                for pair in ranked[: self._config.worst_pairs]
+            ],
+        )
+
+    def _picture(self, pair: MatchedPair, sequence: HomographySequence) -> Picture:
+        title = f"{self._source.label}: {pair.sequence}, 1 and {pair.image}"
+
+        def draw(path: Path) -> None:
             draw_matches(
-                image1,
-                image2,
+                read_rgb(sequence.images[0]),
+                read_rgb(sequence.images[pair.image - 1]),
                 pair.points1,
                 pair.points2,
                 pair.errors <= CORRECT_PIXELS,
                 path,
-                title=f"{self._source.label}: {pair.sequence}, 1 and {pair.image}",
+                title=title,
             )
-        return failed
+
+        return Picture(title=title, state=self._fingerprints[pair.sequence], draw=draw)

@@ -15,6 +15,9 @@ from r2d2_kapture.pictures.homography import AccuracyCurves, plot_accuracy
 
 GROUPS = (OVERALL, "illumination", "viewpoint")
 TABLE_STEM = "hpatches"
+SUFFIXES = ("md", "csv", "json")
+PLOT_NAME = "mma.png"
+PLOT_SUFFIXES = (".png", ".pdf", ".svg")
 TABLES: tuple[dict[str, str], ...] = (
     {
         "pairs": "pairs",
@@ -85,7 +88,7 @@ def write_tables(folder: Path, runs: Sequence[RunSummary]) -> list[Path]:
         for run in runs
         for name, group in run.groups.items()
     ]
-    paths = [folder / f"{TABLE_STEM}.{suffix}" for suffix in ("md", "csv", "json")]
+    paths = [folder / f"{TABLE_STEM}.{suffix}" for suffix in SUFFIXES]
     text = f"{summary_table(runs)}\n{LEGEND}"
     if sequences:
         by_sequence = _markdown(("features of", "sequence"), sequences)
@@ -107,6 +110,26 @@ def _markdown(name_titles: tuple[str, str], rows: Sequence[Row]) -> str:
         for columns, found in filled
         if found
     )
+
+
+def remove_tables(folder: Path) -> None:
+    """Remove the tables and the plot of an earlier run."""
+    for name in (*(f"{TABLE_STEM}.{suffix}" for suffix in SUFFIXES), PLOT_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def check_plot_path(path: Path) -> None:
+    """Check that a plot can be written under a name, before the work begins.
+
+    Raises:
+        ConfigError: it is a folder, or of another format.
+    """
+    if path.suffix.lower() not in PLOT_SUFFIXES or path.is_dir():
+        found = "a folder" if path.is_dir() else repr(path.suffix)
+        raise ConfigError(
+            f"--plot {path}: found {found}, expected a file that ends in "
+            f"{', '.join(PLOT_SUFFIXES)}"
+        )
 
 
 def plot(runs: Sequence[RunSummary], path: Path) -> None:

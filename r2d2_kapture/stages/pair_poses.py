@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,93 +34,135 @@ from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.pictures.homography import draw_matches
-from r2d2_kapture.stages.feature_sources import FeatureSource, LoadFeatures
+from r2d2_kapture.stages.feature_sources import (
+    FeatureSource,
+    LoadFeatures,
+    require_some,
+)
 from r2d2_kapture.stages.flow import WriteBehind
 from r2d2_kapture.stages.results_folder import (
+    FEATURES,
     RESULTS,
     claim_folder,
     file_stems,
     fingerprint_of,
     with_protocol,
 )
+from r2d2_kapture.stages.worst_pictures import Picture, update_pictures
 from r2d2_kapture.types import Failure, LocalFeatures, Report
 
 REPORT_NAME = "pair_poses_report.json"
-FEATURES = "features"
+RESULTS_SUFFIX = ".poses.json"
+"""Of files of results; tables end in .json alone."""
+
 CORRECT_PIXELS = EPIPOLAR_THRESHOLDS[-1]
 
 Pair = tuple[PosedImage, PosedImage]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChosenPairs:
+    """Pairs to evaluate.
+
+    Attributes:
+        pairs: of cameras at different places; at least one.
+        at_one_place: pairs left out because their cameras are at one place.
+        not_drawn: pairs left out by chance, because there were too many.
+    """
+
+    pairs: tuple[Pair, ...]
+    at_one_place: int = 0
+    not_drawn: int = 0
 
 
 def choose_pairs(
     images: Sequence[PosedImage],
     config: PairPosesConfig,
     wanted: Sequence[tuple[str, str]] | None = None,
-) -> list[Pair]:
+) -> ChosenPairs:
     """Choose pairs of cameras at different places.
 
     Args:
         images: with poses.
         config: its max_pairs and seed draw from too many.
-        wanted: names of pairs; None takes all. Their order in a pair is kept.
+        wanted: names of pairs, none of which is left to chance; None takes all. Their
+            order in a pair is kept.
 
     Raises:
         DatasetError: no pair is left, or a wanted image has no pose.
     """
-    by_name = {image.name: image for image in images}
-    unknown = {name for pair in wanted or () for name in pair} - by_name.keys()
-    if unknown:
-        raise DatasetError(
-            f"pairs: image '{min(unknown)}' is not among the {len(by_name)} with a "
-            "known pose; correct the list"
-        )
     usable = pairs_with_baseline(images)
+    count = math.comb(len(images), 2)
     if wanted is not None:
-        apart = {frozenset((a.name, b.name)) for a, b in usable}
-        usable = [
-            (by_name[a], by_name[b]) for a, b in wanted if frozenset((a, b)) in apart
-        ]
+        usable, count = _wanted_pairs(images, usable, wanted), len(wanted)
     if not usable:
         raise DatasetError(
             f"found no pair of cameras at different places among {len(images)} images "
             "with poses"
         )
-    if not 0 < config.max_pairs < len(usable):
-        return usable
-    rng = np.random.default_rng(config.seed)
-    chosen = rng.choice(len(usable), size=config.max_pairs, replace=False)
-    return [usable[i] for i in np.sort(chosen)]
+    chosen = usable
+    if wanted is None and 0 < config.max_pairs < len(usable):
+        rng = np.random.default_rng(config.seed)
+        drawn = rng.choice(len(usable), size=config.max_pairs, replace=False)
+        chosen = [usable[i] for i in np.sort(drawn)]
+    return ChosenPairs(
+        pairs=tuple(chosen),
+        at_one_place=count - len(usable),
+        not_drawn=len(usable) - len(chosen),
+    )
+
+
+def _wanted_pairs(
+    images: Sequence[PosedImage],
+    usable: Sequence[Pair],
+    wanted: Sequence[tuple[str, str]],
+) -> list[Pair]:
+    by_name = {image.name: image for image in images}
+    unknown = {name for pair in wanted for name in pair} - by_name.keys()
+    if unknown:
+        raise DatasetError(
+            f"pairs: image '{min(unknown)}' is not among the {len(by_name)} with a "
+            "known pose; correct the list"
+        )
+    apart = {frozenset((a.name, b.name)) for a, b in usable}
+    return [(by_name[a], by_name[b]) for a, b in wanted if frozenset((a, b)) in apart]
 
 
 def run(
     config: PairPosesConfig,
     *,
     image_root: Path,
-    pairs: Sequence[Pair],
+    chosen: ChosenPairs,
     sources: Sequence[FeatureSource],
     output: Path,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Evaluate features on pairs of posed images, resuming what is there.
 
-    Writes for each source ``LABEL.json``, its results, and a folder ``LABEL`` with its
-    manifest, the features that were extracted, the finished pairs of each first image,
-    and pictures of the worst pairs. The numbers are the same for any number of workers.
+    Writes for each source ``LABEL.poses.json``, its results, and a folder ``LABEL``
+    with its manifest, the features that were extracted, the finished pairs of each
+    first image, and pictures of the worst pairs. The numbers are the same for any
+    number of workers.
 
     Args:
         config: what is measured.
         image_root: folder that the names of images are relative to.
-        pairs: images to match; at least one pair.
+        chosen: images to match.
         sources: features to evaluate, one after another.
         output: folder of the results.
         options: how to run.
 
     Raises:
+        FeatureFormatError: a source has no features of any image.
         ConfigError: two sources have one label, or a device is not there.
         OutputError: results of other settings are there, or cannot be written.
     """
     started = time.monotonic()
     stems = file_stems([source.label for source in sources])
+    pairs = chosen.pairs
+    images = {image.path for pair in pairs for image in pair}
+    for source in sources:
+        require_some(source, sorted(images))
     outcomes = []
     with exclusive(output):
         for source, stem in zip(sources, stems):
@@ -135,7 +178,11 @@ def run(
             failed=tuple(failure for outcome in outcomes for failure in outcome.failed),
             seconds=time.monotonic() - started,
             outputs=tuple(path for outcome in outcomes for path in outcome.outputs),
-            details={"pairs": len(pairs)},
+            details={
+                "pairs": len(pairs),
+                "at_one_place": chosen.at_one_place,
+                "not_drawn": chosen.not_drawn,
+            },
         )
         write_json_atomic(output / REPORT_NAME, report.to_json())
     return report
@@ -169,57 +216,31 @@ def _evaluate(
         },
     )
     claim_folder(folder, manifest, force=options.force)
+    blocks = _Blocks(config, source, pairs, folder / RESULTS)
     images = {image.name: image.path for pair in pairs for image in pair}
     load = source.prepare(list(images.values()), image_root, folder / FEATURES, options)
-    blocks = _Blocks(config, source, load, folder / RESULTS)
-    _evaluate_blocks(blocks, pairs, options)
-    names = [(first.name, second.name) for first, second in pairs]
-    found = [blocks.results[pair] for pair in names if pair in blocks.results]
-    done = len(found) - blocks.resumed
+    blocks.evaluate(load, options)
     failed = [blocks.failed[name] for name in sorted(blocks.failed)]
-    outputs = []
+    failed += update_pictures(folder, blocks.pictures(config.worst_pairs, load))
+    found = blocks.found
+    path = folder.with_name(folder.name + RESULTS_SUFFIX)
     if found:
-        outputs.append(folder.with_name(f"{folder.name}.json"))
         results = PairPoseRun(
             label=source.label, manifest=manifest.to_json(), pairs=tuple(found)
         )
-        save_run(outputs[0], results)
-        worst = _worst(config, found, folder, redo=done > 0)
-        failed += _draw(worst, source.label, pairs, load)
+        save_run(path, results)
+    else:
+        path.unlink(missing_ok=True)
     return Outcome(
-        done=done,
+        done=len(found) - blocks.resumed,
         skipped=blocks.resumed,
         failed=tuple(failed),
-        outputs=tuple(outputs),
+        outputs=(path,) if found else (),
     )
-
-
-def _evaluate_blocks(
-    blocks: _Blocks, pairs: Sequence[Pair], options: RunOptions
-) -> None:
-    """Evaluate all pairs in as many threads as there are workers."""
-    by_first: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        by_first.setdefault(pair[0].name, []).append(pair)
-    bar = tqdm(
-        total=len(pairs),
-        desc="pair_poses",
-        unit="pair",
-        disable=None if options.progress is None else not options.progress,
-    )
-    with bar, ExitStack() as stack:
-        # one thread each, which does the blocks it is given in order
-        lanes = [
-            stack.enter_context(WriteBehind(backlog=1)) for _ in range(options.workers)
-        ]
-        for block, lane in zip(by_first.values(), itertools.cycle(lanes)):
-            if options.strict and blocks.failed:
-                break
-            lane(blocks.evaluate, block, bar)
 
 
 class _Blocks:
-    """Evaluates the pairs of one first image after another, in several threads.
+    """Pairs, those of one first image together; several threads evaluate them.
 
     Attributes:
         results: by names of the pair.
@@ -231,26 +252,71 @@ class _Blocks:
         self,
         config: PairPosesConfig,
         source: FeatureSource,
-        load: LoadFeatures,
+        pairs: Sequence[Pair],
         folder: Path,
     ) -> None:
         self._config = config
         self._source = source
-        self._load = load
+        self._pairs = {(pair[0].name, pair[1].name): pair for pair in pairs}
         self._folder = folder
         self._lock = threading.Lock()
+        self._blocks: dict[str, list[Pair]] = {}
+        for pair in self._pairs.values():
+            self._blocks.setdefault(pair[0].name, []).append(pair)
+        # before anything is read: what changes from now on is evaluated again
+        self._fingerprints = {
+            name: self._fingerprint(block) for name, block in self._blocks.items()
+        }
         self.results: dict[tuple[str, str], PairPoseResult] = {}
         self.failed: dict[str, Failure] = {}
         self.resumed = 0
 
-    def evaluate(self, block: Sequence[Pair], bar: tqdm[None]) -> None:
-        """Evaluate the pairs of one first image, unless they are there."""
-        path = self._folder / f"{block[0][0].name}.json"
-        fingerprint = self._fingerprint(block)
+    @property
+    def found(self) -> list[PairPoseResult]:
+        """Results in the order of the pairs."""
+        return [self.results[names] for names in self._pairs if names in self.results]
+
+    def evaluate(self, load: LoadFeatures, options: RunOptions) -> None:
+        """Evaluate all pairs that are not there, in as many threads as workers."""
+        bar = tqdm(
+            total=len(self._pairs),
+            desc="pair_poses",
+            unit="pair",
+            disable=None if options.progress is None else not options.progress,
+        )
+        with bar, ExitStack() as stack:
+            # one thread each, which does the blocks it is given in order
+            lanes = [
+                stack.enter_context(WriteBehind(backlog=1))
+                for _ in range(options.workers)
+            ]
+            for name, lane in zip(self._blocks, itertools.cycle(lanes)):
+                if options.strict and self.failed:
+                    break
+                lane(self._evaluate, name, load, bar)
+
+    def pictures(self, count: int, load: LoadFeatures) -> list[Picture]:
+        """Pictures of the pairs with the lowest share of correct matches."""
+        ranked = sorted(
+            self.results.values(), key=lambda r: (r.epipolar[-1], r.image1, r.image2)
+        )
+        return [
+            _picture(
+                self._source.label,
+                self._pairs[result.image1, result.image2],
+                self._fingerprints[result.image1],
+                load,
+            )
+            for result in ranked[:count]
+        ]
+
+    def _evaluate(self, name: str, load: LoadFeatures, bar: tqdm[None]) -> None:
+        block, fingerprint = self._blocks[name], self._fingerprints[name]
+        path = self._folder / f"{name}.json"
         results = load_block(path, fingerprint)
         resumed = results is not None
         if results is None:
-            results = self._evaluate(block)
+            results = self._evaluate_block(block, load)
             if len(results) == len(block):
                 save_block(path, results, fingerprint)
         with self._lock:
@@ -258,12 +324,14 @@ class _Blocks:
             self.resumed += len(results) if resumed else 0
             bar.update(len(block))
 
-    def _evaluate(self, block: Sequence[Pair]) -> list[PairPoseResult]:
+    def _evaluate_block(
+        self, block: Sequence[Pair], load: LoadFeatures
+    ) -> list[PairPoseResult]:
         first = block[0][0]
-        features1 = self._features(first)
+        features1 = self._features(first, load)
         results = []
         for _, second in block if features1 is not None else ():
-            features2 = self._features(second)
+            features2 = self._features(second, load)
             if features1 is None or features2 is None:
                 continue
             try:
@@ -281,9 +349,9 @@ class _Blocks:
             results.append(result)
         return results
 
-    def _features(self, image: PosedImage) -> LocalFeatures | None:
+    def _features(self, image: PosedImage, load: LoadFeatures) -> LocalFeatures | None:
         try:
-            return self._load(image.path)
+            return load(image.path)
         except (FeatureFormatError, ImageError) as error:
             self._fail(image.name, error)
             return None
@@ -304,43 +372,14 @@ class _Blocks:
         return fingerprint_of(files, "".join(truth).encode("utf-8", "surrogateescape"))
 
 
-def _worst(
-    config: PairPosesConfig,
-    results: Sequence[PairPoseResult],
-    folder: Path,
-    *,
-    redo: bool,
-) -> dict[Path, PairPoseResult]:
-    """Pictures to draw, of the pairs with the lowest share of correct matches."""
-    ranked = sorted(results, key=lambda r: (r.epipolar[-1], r.image1, r.image2))
-    pictures = {
-        folder / f"worst_{rank}.png": result
-        for rank, result in enumerate(ranked[: config.worst_pairs], start=1)
-    }
-    return {p: result for p, result in pictures.items() if redo or not p.exists()}
+def _picture(label: str, pair: Pair, state: str, load: LoadFeatures) -> Picture:
+    """The matches of a pair, correct within CORRECT_PIXELS of their line."""
+    first, second = pair
+    title = f"{label}: {first.name} and {second.name}"
 
-
-def _draw(
-    pictures: Mapping[Path, PairPoseResult],
-    label: str,
-    pairs: Sequence[Pair],
-    load: LoadFeatures,
-) -> list[Failure]:
-    """Draw the matches of pairs, correct within CORRECT_PIXELS of their line.
-
-    Returns:
-        Which pictures could not be drawn, and why.
-    """
-    by_names = {(first.name, second.name): (first, second) for first, second in pairs}
-    failed = []
-    for path, result in pictures.items():
-        first, second = by_names[result.image1, result.image2]
-        try:
-            image1, image2 = read_rgb(first.path), read_rgb(second.path)
-            matched = match_pair(first, second, load(first.path), load(second.path))
-        except (FeatureFormatError, ImageError) as error:
-            failed.append(Failure(name=str(path), reason=str(error)))
-            continue
+    def draw(path: Path) -> None:
+        image1, image2 = read_rgb(first.path), read_rgb(second.path)
+        matched = match_pair(first, second, load(first.path), load(second.path))
         draw_matches(
             image1,
             image2,
@@ -348,6 +387,7 @@ def _draw(
             matched.points2,
             matched.errors <= CORRECT_PIXELS,
             path,
-            title=f"{label}: {first.name} and {second.name}",
+            title=title,
         )
-    return failed
+
+    return Picture(title=title, state=state, draw=draw)

@@ -11,6 +11,7 @@ from r2d2_kapture.evaluation.tables import Row, csv_table, markdown_table
 from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
 
 TABLE_STEM = "pair_poses"
+SUFFIXES = ("md", "json", "csv")
 COLUMNS = {
     "pairs": "pairs",
     "features": "features",
@@ -35,7 +36,9 @@ def read_results(paths: Sequence[Path]) -> list[PairPoseRun]:
         ConfigError: there is none.
     """
     if not paths:
-        raise ConfigError("found no results, expected .json files of this command")
+        raise ConfigError(
+            "found no results, expected .poses.json files of this command"
+        )
     return [load_run(path) for path in paths]
 
 
@@ -54,7 +57,7 @@ def write_tables(folder: Path, runs: Sequence[PairPoseRun]) -> list[Path]:
     Raises:
         OutputError: the file system refused.
     """
-    paths = [folder / f"{TABLE_STEM}.{suffix}" for suffix in ("md", "json", "csv")]
+    paths = [folder / f"{TABLE_STEM}.{suffix}" for suffix in SUFFIXES]
     write_text_atomic(paths[0], f"{summary_table(runs)}\n{LEGEND}")
     summaries = [
         {"label": run.label, "manifest": dict(run.manifest), "means": run.values}
@@ -68,3 +71,9 @@ def write_tables(folder: Path, runs: Sequence[PairPoseRun]) -> list[Path]:
     ]
     write_text_atomic(paths[2], csv_table(("label", "image1", "image2"), rows))
     return paths
+
+
+def remove_tables(folder: Path) -> None:
+    """Remove the tables of an earlier run."""
+    for suffix in SUFFIXES:
+        (folder / f"{TABLE_STEM}.{suffix}").unlink(missing_ok=True)

@@ -14,9 +14,16 @@ from typing import Any
 from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.manifest import FILE_NAME, Manifest, read_manifest
+from r2d2_kapture.stages.worst_pictures import remove_pictures
 
 RESULTS = "results"
 """Folder, in that of a set of features, of what is resumed."""
+
+FEATURES = "features"
+"""Folder, in that of a set of features, of what was extracted for it."""
+
+TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}(\.[^.]*)?")
+"""Names of what io.atomic writes before it moves it into place."""
 
 
 def file_stem(label: str) -> str:
@@ -62,27 +69,47 @@ def fingerprint_of(files: Iterable[Path], truth: bytes) -> str:
 def claim_folder(folder: Path, manifest: Manifest, *, force: bool) -> None:
     """Make a folder of results, or check that its results have the same settings.
 
+    What a run that was killed left half written is removed.
+
     Args:
         folder: of one source of features.
         manifest: what its results are made with.
-        force: remove results that are there.
+        force: remove what is there.
 
     Raises:
+        FeatureFormatError: its manifest is broken.
         OutputError: it holds results made with other settings, or something else.
     """
-    existing = read_manifest(folder / FILE_NAME)
-    if existing is None and folder.is_dir() and any(folder.iterdir()):
-        raise OutputError(
-            f"{folder}: found files that are no results; choose another --output or "
-            "--label"
-        )
-    if existing is not None and not force:
+    path = folder / FILE_NAME
+    existing = None if force else read_manifest(path)
+    if existing is not None:
         differences = manifest.differences(existing)
         if differences:
             raise OutputError(
                 f"{folder}: found results made with {'; '.join(differences)}; choose "
                 "another --output or --label, or --force to redo them"
             )
-        return
-    shutil.rmtree(folder / RESULTS, ignore_errors=True)
-    write_json_atomic(folder / FILE_NAME, manifest.to_json())
+    elif not path.is_file() and _holds_files(folder):
+        raise OutputError(
+            f"{folder}: found files that are no results; choose another --output or "
+            "--label"
+        )
+    else:
+        for name in (RESULTS, FEATURES):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        remove_pictures(folder)
+        write_json_atomic(path, manifest.to_json())
+    _remove_temporaries(folder)
+
+
+def _holds_files(folder: Path) -> bool:
+    """Whether there is anything but what a killed run left half written."""
+    return folder.is_dir() and not all(
+        TEMPORARY.fullmatch(path.name) for path in folder.iterdir()
+    )
+
+
+def _remove_temporaries(folder: Path) -> None:
+    for path in folder.rglob(".*"):
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink()

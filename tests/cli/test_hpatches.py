@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,60 @@ def test_a_sweep_is_one_table(
     assert "top_k: 20\n" in settings.read_text()
 
 
+def test_models_of_one_name_and_label_are_told_apart(
+    command: list[str],
+    tmp_path: Path,
+    checkpoint_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models = [tmp_path / name / checkpoint_path.name for name in ("a", "b")]
+    models.append(tmp_path / "a" / f"other{checkpoint_path.suffix}")
+    for path in models:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(checkpoint_path, path)
+    same_name = f"model={models[0]},{models[1]}"
+    assert main([*command, "--sweep", same_name]) == 0
+    assert "a/tiny" in (out := capsys.readouterr().out) and "b/tiny" in out
+    assert {p.name for p in tmp_path.glob("out/*.npz")} == {"a_tiny.npz", "b_tiny.npz"}
+    same_label = f"model={models[0]},{models[2]}"
+    assert main([*command, "--label", "foo", "--sweep", same_label]) == 0
+    assert "foo tiny" in (out := capsys.readouterr().out) and "foo other" in out
+    assert main([*command, "--label", "foo", "--sweep", "top_k=20"]) == 0
+    assert "foo top_k=20" in capsys.readouterr().out
+
+
+def test_tables_of_an_earlier_run_do_not_stay_when_all_sequences_fail(
+    command: list[str], root: Path, tmp_path: Path
+) -> None:
+    assert main(command) == 0
+    for image in root.rglob("1.png"):
+        image.write_bytes(b"no image")
+    assert main(command) == 1
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"tiny", "hpatches_report.json", ".lock"}
+
+
+def test_own_results_among_others_are_shown_once(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command) == 0
+    table = capsys.readouterr().out.split("hpatches:")[0]
+    assert main([*command, "--results", str(tmp_path / "out" / "tiny.npz")]) == 0
+    assert capsys.readouterr().out.split("hpatches:")[0] == table
+
+
+def test_help_speaks_of_sequences_and_lists_the_keys_of_sweeps(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "stop at the first sequence that fails" in words
+    assert "--sweep top-k=1000,5000 --sweep subpixel=true,false" in words
+    assert "keys: model, extractor, scale-f, " in words
+    assert "image that fails" not in words
+
+
 def test_results_are_shown_again_beside_published_ones(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,25 +172,54 @@ def test_a_malicious_cache_is_one_error_line(
     assert (tmp_path / "witness").exists(), "the file was harmless"
 
 
-def test_features_of_files(
-    command: list[str], root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*command, "--features-suffix", ".d2-net"]) == 1
-    assert "d2-net" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "found no results"),
+        ([], "neither --root, a folder of sequences to evaluate, nor --results"),
         (["--root", "{root}"], "--output: missing"),
-        (["--root", "/nowhere", "--output", "{out}"], "found no sequence"),
+        (["--root", "/nowhere", "--output", "{out}"], "/nowhere: "),
         (["--results", "/no.npz"], "/no.npz"),
         (["--root", "{root}", "--output", "{out}", "--sweep", "top_k"], "key=a,b,c"),
         (["--root", "{root}", "--output", "{out}", "--seed", "-1"], "--seed"),
         (
             ["--root", "{root}", "--output", "{out}", "--ransac-error", "0"],
             "--ransac-error",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--plot", "mma.jpx"],
+            "found '.jpx', expected a file that ends in .png, .pdf, .svg",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--plot", "{root}"],
+            "found a folder",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--results", "/no.npz"],
+            "/no.npz",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--features-suffix", ".d2-net"],
+            "1.png.d2-net: found no such file",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--features-h5", "/none.h5"],
+            "/none.h5",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--sweep", "colour=1,2"],
+            "--sweep colour=1,2: found the key colour, expected one of model, ",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--sweep", "seed=0,1"],
+            "found the key seed",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--sweep", "top-k=1,many"],
+            "--sweep top_k=many: ",
+        ),
+        (
+            ["--root", "{root}", "--output", "{out}", "--sweep", "subpixel=1.5"],
+            "--sweep subpixel=1.5: ",
         ),
         (
             ["--root", "{root}", "--output", "{out}", "--model", "/no.pt"],
@@ -164,12 +248,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert main(["--model", str(checkpoint_path), *typed]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
-
-
-def test_an_unknown_key_of_a_sweep_is_an_error(command: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main([*command, "--sweep", "colour=1,2"])
-    assert caught.value.code == 2
+    assert not (tmp_path / "out").exists(), "the work had begun"
 
 
 def prototype_figures(shared: Path, output: Path, flags: list[str]) -> list[float]:

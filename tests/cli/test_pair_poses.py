@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,12 @@ def test_a_kapture_dataset_and_its_ground_truth_file_agree(
     out = capsys.readouterr().out
     assert "AUC@10" in out and "3 done, 0 skipped" in out
     names = {path.name for path in (tmp_path / "kapture").iterdir()}
-    assert names >= {"tiny.json", "pair_poses.md", "pair_poses.csv", "pair_poses.json"}
+    assert names >= {
+        "tiny.poses.json",
+        "pair_poses.md",
+        "pair_poses.csv",
+        "pair_poses.json",
+    }
     assert (tmp_path / "kapture" / "tiny" / "worst_1.png").is_file()
     assert main(["--kapture-root", str(dataset), *command]) == 0
     assert "0 done, 3 skipped" in capsys.readouterr().out
@@ -71,7 +77,8 @@ def test_a_kapture_dataset_and_its_ground_truth_file_agree(
     command = [*model, *NO_PICTURES, "--output", str(tmp_path / "gt")]
     assert main(["--gt", str(gt), *command]) == 0
     ours, theirs = (
-        load_run(tmp_path / name / "tiny.json").pairs for name in ("kapture", "gt")
+        load_run(tmp_path / name / "tiny.poses.json").pairs
+        for name in ("kapture", "gt")
     )
     for one, other in zip(ours, theirs, strict=True):
         assert (one.image1, one.image2, one.matches) == (
@@ -94,8 +101,65 @@ def test_features_of_the_dataset_are_evaluated(
     output = ["--output", str(tmp_path / "out")]
     assert main([*command, *output, *stored]) == 0
     assert main([*command, *output]) == 0
-    runs = [load_run(tmp_path / "out" / f"{name}.json") for name in ("stored", "tiny")]
+    runs = [
+        load_run(tmp_path / "out" / f"{name}.poses.json") for name in ("stored", "tiny")
+    ]
     assert runs[0].pairs == runs[1].pairs
+    assert runs[0].manifest["settings"]["top_k"] == 50
+
+
+@pytest.mark.parametrize("tar", [[], ["--tar"]])
+def test_features_of_the_dataset_that_change_are_evaluated_again(
+    dataset: Path,
+    model: list[str],
+    tmp_path: Path,
+    tar: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = tmp_path / "mapping"
+    copy.mkdir()
+    (copy / "sensors").symlink_to(dataset / "sensors")
+    command = ["--kapture-root", str(copy), *model]
+    assert extract([*command, *tar]) == 0
+    stored = [*command, *NO_PICTURES, "--keypoints-type", "tiny"]
+    stored += ["--output", str(tmp_path / "out")]
+    assert main(stored) == 0
+    # the same features, written anew
+    assert extract([*command, *tar, "--force"]) == 0
+    capsys.readouterr()
+    assert main(stored) == 0
+    assert "3 done, 0 skipped" in capsys.readouterr().out
+    assert extract([*command, *tar, "--force", "--top-k", "30"]) == 0
+    assert main(stored) == 2
+    assert "top_k: 50, not 30" in capsys.readouterr().err
+    assert main([*stored, "--force"]) == 0
+    (summary,) = json.loads((tmp_path / "out" / "pair_poses.json").read_text())
+    assert summary["means"]["features"] == 30
+
+
+def test_a_label_like_the_tables_overwrites_nothing(
+    dataset: Path, model: list[str], tmp_path: Path
+) -> None:
+    command = ["--kapture-root", str(dataset), *model, *NO_PICTURES]
+    command += ["--output", str(tmp_path / "out"), "--label", "pair_poses"]
+    assert main(command) == 0
+    assert main(["--results", *map(str, tmp_path.glob("out/*.poses.json"))]) == 0
+
+
+def test_tables_of_an_earlier_run_do_not_stay_when_all_pairs_fail(
+    dataset: Path, model: list[str], tmp_path: Path
+) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(dataset / "sensors" / "records_data", images)
+    gt = write_ground_truth(dataset, images / "gt.json")
+    command = ["--gt", str(gt), *model, *NO_PICTURES, "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    for image in images.rglob("*.jpg"):
+        whole = image.read_bytes()
+        image.write_bytes(whole[: len(whole) // 2])
+    assert main(command) == 1
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"tiny", "pair_poses_report.json", ".lock"}
 
 
 def test_a_sweep_and_its_results_again(
@@ -109,7 +173,7 @@ def test_a_sweep_and_its_results_again(
     assert main([*command, "--sweep", "top_k=20,30"]) == 0
     table = capsys.readouterr().out.split("\n\n")[0]
     assert "tiny top_k=20" in table and "tiny top_k=30" in table
-    results = [str(tmp_path / f"tiny_top_k={k}.json") for k in (20, 30)]
+    results = [str(tmp_path / f"tiny_top_k={k}.poses.json") for k in (20, 30)]
     assert main(["--results", *results]) == 0
     assert capsys.readouterr().out.split("\n\n")[0] == table
 
@@ -120,14 +184,14 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
     command = ["--kapture-root", str(dataset), *model, *NO_PICTURES]
     command += ["--output", str(tmp_path / "out")]
     assert main([*command, "--pairs-file", str(pairs)]) == 0
-    (pair,) = load_run(tmp_path / "out" / "tiny.json").pairs
+    (pair,) = load_run(tmp_path / "out" / "tiny.poses.json").pairs
     assert (pair.image1, pair.image2) == ("mapping/0002.jpg", "mapping/0000.jpg")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "found no results"),
+        ([], "--gt or --kapture-root, images to evaluate, nor --results"),
         (["--gt", "/no.json"], "--output: missing"),
         (["--gt", "/no.json", "--output", "{out}"], "/no.json"),
         (["--kapture-root", "/nowhere", "--output", "{out}"], "/nowhere"),
@@ -144,6 +208,22 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
             "--max-pairs",
         ),
         (["--results", "/no.json"], "/no.json"),
+        (
+            "--kapture-root {root} --output {out} --results /no.json".split(),
+            "/no.json",
+        ),
+        (
+            "--kapture-root {root} --output {out} --features-suffix d2-net".split(),
+            "found no such file",
+        ),
+        (
+            "--kapture-root {root} --output {out} --features-h5 /none.h5".split(),
+            "/none.h5",
+        ),
+        (
+            "--kapture-root {root} --output {out} --sweep max-pairs=1,2".split(),
+            "found the key max_pairs, expected one of model, ",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -136,3 +138,114 @@ def test_a_missing_field_is_named(image: Path, features: LocalFeatures) -> None:
         np.savez(file, keypoints=features.keypoints_with_scale)
     with pytest.raises(FeatureFormatError, match="descriptors, scores"):
         read_feature_file(path, image)
+
+
+WRITERS = {
+    "npz": lambda path, fields: path.write_bytes(_archive(fields)),
+    "mat": lambda path, fields: savemat(path, fields, appendmat=False),
+}
+
+
+def _archive(fields: dict[str, Any]) -> bytes:
+    stream = BytesIO()
+    np.savez(stream, **fields)
+    return stream.getvalue()
+
+
+def _fields(features: LocalFeatures) -> dict[str, Any]:
+    return {
+        "keypoints": features.keypoints_with_scale.copy(),
+        "scores": features.scores.copy(),
+        "descriptors": features.descriptors.copy(),
+        "imsize": np.array([40.0, 30.0]),
+    }
+
+
+@pytest.mark.parametrize("file_format", WRITERS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(
+    ("field", "place", "message"),
+    [
+        ("keypoints", (2, 0), "keypoints: found NaN or infinity in 1 of 7 rows"),
+        ("keypoints", (2, 2), "scales: found"),
+        ("scores", 2, "scores: found"),
+        ("descriptors", (2, 5), "descriptors: found"),
+        ("imsize", 1, "image size: found"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(
+    image: Path,
+    features: LocalFeatures,
+    file_format: str,
+    value: float,
+    field: str,
+    place: Any,
+    message: str,
+) -> None:
+    path, fields = feature_path(image, "d2-net"), _fields(features)
+    fields[field][place] = value
+    WRITERS[file_format](path, fields)
+    with pytest.raises(FeatureFormatError, match=f"1.ppm.d2-net: {message}"):
+        read_feature_file(path, image)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("keypoints", "keypoints: found NaN or infinity in 1 of 7 rows"),
+        ("scales", "scales: found"),
+        ("scores", "scores: found"),
+        ("descriptors", "descriptors: found"),
+        ("image_size", "image size: found"),
+    ],
+)
+def test_numbers_of_hdf5_that_are_not_finite_are_refused(
+    tmp_path: Path, features: LocalFeatures, field: str, message: str
+) -> None:
+    path = tmp_path / "features.h5"
+    write_h5(path, [("v_wall/1.ppm", features)])
+    with h5py.File(path, "a") as file:
+        values = file[f"v_wall/1.ppm/{field}"][()].astype(np.float64)
+        values.flat[1] = np.nan
+        del file[f"v_wall/1.ppm/{field}"]
+        file[f"v_wall/1.ppm/{field}"] = values
+    with pytest.raises(FeatureFormatError, match=f"'v_wall/1.ppm': {message}"):
+        read_h5_features(path, "v_wall/1.ppm")
+
+
+def test_no_features_are_a_result(image: Path, features: LocalFeatures) -> None:
+    path = feature_path(image, "r2d2")
+    fields = {name: array[:0] for name, array in _fields(features).items()}
+    WRITERS["npz"](path, fields | {"imsize": [40, 30]})
+    assert len(read_feature_file(path, image)) == 0
+
+
+def test_texts_in_hdf5_are_no_features(tmp_path: Path, features: LocalFeatures) -> None:
+    path = tmp_path / "features.h5"
+    write_h5(path, [("1.ppm", features)])
+    with h5py.File(path, "a") as file:
+        del file["1.ppm/scores"]
+        file["1.ppm/scores"] = "none"
+    with pytest.raises(FeatureFormatError, match="'1.ppm'"):
+        read_h5_features(path, "1.ppm")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file_format", WRITERS)
+def test_damage_is_an_error_that_names_the_file_or_harmless(
+    image: Path, features: LocalFeatures, file_format: str
+) -> None:
+    path = feature_path(image, "d2-net")
+    WRITERS[file_format](path, _fields(features))
+    data, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(500):
+        damaged = bytearray(data)
+        for position in rng.integers(len(data), size=3):
+            damaged[position] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            read_feature_file(path, image)
+        except FeatureFormatError as error:
+            assert str(error).startswith(str(path))
+            refused += 1
+    assert refused > 50

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.evaluation.homography import (
     THRESHOLDS,
     evaluate_sequence,
@@ -95,3 +95,13 @@ def test_each_image_is_asked_for_once(displaced: Displaced) -> None:
     )
     evaluate_sequence(sequence, features)
     assert asked == ["1", "2", "3"]
+
+
+def test_images_whose_descriptors_differ_are_named(displaced: Displaced) -> None:
+    sequence = HomographySequence(
+        name="i_lamp", images=(Path("i/1"), Path("i/2")), homographies=(np.eye(3),)
+    )
+    other = features_at([[1, 1]], np.ones((1, 128)))
+    features = {Path("i/1"): displaced[0], Path("i/2"): other}
+    with pytest.raises(FeatureFormatError, match="'i/1' and 'i/2': found 16 and 128"):
+        evaluate_sequence(sequence, features.__getitem__)

@@ -54,3 +54,26 @@ def test_the_same_seed_gives_the_same_error(points: np.ndarray) -> None:
 def test_too_few_matches_are_a_failure(points: np.ndarray, count: int) -> None:
     few = points[:count]
     assert corner_error(few, few, np.eye(3), **OPTIONS) == np.inf
+
+
+def test_the_seed_decides_the_sampling(points: np.ndarray) -> None:
+    rng = np.random.default_rng(3)
+    matched = project(points, H_2_FROM_1) + rng.normal(0, 3, points.shape)
+    options = {**OPTIONS, "max_error": 1.0}
+    by_seed = [
+        corner_error(points, matched, H_2_FROM_1, **{**options, "seed": seed})
+        for seed in range(5)
+    ]
+    assert len(set(by_seed)) > 1
+
+
+def test_inliers_are_what_the_error_allows(points: np.ndarray) -> None:
+    # a third of the matches agree on a place 10 pixels away from the others
+    matched = project(points, H_2_FROM_1)
+    matched[::3] += [6.0, 8.0]
+    few, all_of_them = (
+        corner_error(points, matched, H_2_FROM_1, **{**OPTIONS, "max_error": error})
+        for error in (1.0, 20.0)
+    )
+    assert few < 1e-3
+    assert 1 < all_of_them < 10

@@ -52,5 +52,7 @@ def test_no_descriptors_are_no_matches() -> None:
 
 def test_descriptors_of_two_sizes_are_refused() -> None:
     first, second = np.ones((2, 8), np.float32), np.ones((2, 16), np.float32)
-    with pytest.raises(FeatureFormatError, match=r"\(2, 8\) and \(2, 16\)"):
+    with pytest.raises(FeatureFormatError, match="'image 1' and 'image 2'"):
         mutual_nearest_neighbours(first, second)
+    with pytest.raises(FeatureFormatError, match="'a.png' and 'b.png': found 8 and 16"):
+        mutual_nearest_neighbours(first, second, ("a.png", "b.png"))

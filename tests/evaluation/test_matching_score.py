@@ -60,3 +60,13 @@ def test_nothing_shared_or_nothing_matched_scores_zero() -> None:
     np.testing.assert_array_equal(
         matching_score(features, empty, none, np.eye(3), [3]), [0]
     )
+
+
+def test_a_near_match_of_a_keypoint_outside_the_region_does_not_count() -> None:
+    # it projects 2 pixels beside image 2, within 3 of its match at the border
+    shift = np.array([[1.0, 0, -50], [0, 1, 0], [0, 0, 1]])
+    first = features_at([[48, 5], [60, 5]], image_size=(100, 10))
+    second = features_at([[0, 5], [10, 5]], image_size=(100, 10))
+    score = matching_score(first, second, rows(2), shift, [1, 3])
+    # 1 of 1 from image 1; 1 and 2 of 2 from image 2
+    np.testing.assert_allclose(score, [(1 + 1 / 2) / 2, 1.0])

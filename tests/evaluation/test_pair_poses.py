@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.evaluation.pair_poses import (
     epipolar_errors,
     evaluate_pair_pose,
@@ -147,3 +148,32 @@ def test_a_pair_without_features() -> None:
     result = evaluate_pair_pose(first, second, none, none, **RANSAC)
     assert (result.matches, result.epipolar) == (0, (0, 0, 0))
     assert result.pose_error == math.inf
+
+
+def test_images_whose_descriptors_differ_are_named() -> None:
+    first, second = two_views(PINHOLE)
+    short, long = features_at([[1, 1]]), features_at([[1, 1]], np.ones((1, 128)))
+    with pytest.raises(FeatureFormatError, match="'a' and 'b': found 1 and 128"):
+        evaluate_pair_pose(first, second, short, long, **RANSAC)
+
+
+def noisy_errors(**options: float) -> tuple[float, float]:
+    """Pose errors from matches that are 3 pixels off, so that sampling matters."""
+    first, second = two_views(PINHOLE)
+    points, rng = space_points(60), np.random.default_rng(4)
+    seen1, seen2 = seen_by(first, points), seen_by(second, points)
+    seen2 = seen2 + rng.normal(0, 3, seen2.shape).astype(np.float32)
+    return relative_pose_errors(first, second, seen1, seen2, **{**RANSAC, **options})
+
+
+def test_the_seed_decides_the_sampling() -> None:
+    by_seed = [noisy_errors(seed=seed, ransac_error=1.0) for seed in range(5)]
+    assert len(set(by_seed)) > 1
+    assert noisy_errors(seed=3, ransac_error=1.0) == by_seed[3]
+
+
+def test_inliers_are_what_the_error_allows() -> None:
+    by_error = [noisy_errors(ransac_error=error) for error in (0.5, 1.0, 4.0, 12.0)]
+    assert len(set(by_error)) == 4
+    # all matches together know the pose better than a few that agree by chance
+    assert max(by_error[3]) < max(by_error[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -72,5 +73,28 @@ def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(FeatureFormatError, match="r.json"):
         load_run(path)
     path.write_text(text)
+    with pytest.raises(FeatureFormatError, match="r.json"):
+        load_run(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epipolar": [0.5, 1.0]},
+        {"epipolar": [0.5, 1.0, math.nan]},
+        {"epipolar": [0.5, 1.0, 1.5]},
+        {"rotation_error": math.nan},
+        {"translation_error": -1.0},
+        {"features": [math.inf, 1]},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "r.json"
+    save_run(path, PairPoseRun(label="m", manifest={}, pairs=PAIRS))
+    content = json.loads(path.read_text())
+    content["pairs"][0] |= change
+    path.write_text(json.dumps(content))
     with pytest.raises(FeatureFormatError, match="r.json"):
         load_run(path)

@@ -149,3 +149,71 @@ def test_real_ground_truth_is_read(shared: Path, scene: str, count: int) -> None
     images = read_ground_truth(shared / "data" / "multiview" / scene / "gt.json")
     assert len(images) == count
     assert len(pairs_with_baseline(images)) == count * (count - 1) / 2
+
+
+NAN = float("nan")
+K = ENTRY["K"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dist": [NAN, 0, 0, 0]}, "dist: found .*, expected 0 or 4 or 5 finite"),
+        ({"dist": [[0, 0, 0, 0, 0]]}, "dist: found"),
+        ({"dist": "none"}, "dist: found none"),
+        ({"K": [[-50, 0, 31], [0, 55, 23], [0, 0, 1]]}, "fx and fy above 0"),
+        ({"K": [[50, 0, 31], [0, 0, 23], [0, 0, 1]]}, "fx and fy above 0"),
+        ({"K": [[50, 0, 31], [0, 55, 23], [0, 0, 2]]}, "K: found"),
+        ({"K": [[50, 0, NAN], [0, 55, 23], [0, 0, 1]]}, "K: found .* 3x3 finite"),
+        ({"K": [[50, 0, 31], [0, 55, 23], [0, 0, 10**400]]}, "K: found"),
+        ({"K": None}, "K: found None"),
+        ({"K": [[50, 0], [0]]}, "K: found"),
+        ({"t": [1, 2, NAN]}, "t: found .* 3 finite"),
+        ({"R": [[NAN, 0, 0], [0, 1, 0], [0, 0, 1]]}, "R: found"),
+        ({"R": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]}, "expected a rotation"),
+    ],
+)
+def test_values_that_no_camera_has_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = write_gt(tmp_path, change)
+    with pytest.raises(
+        DatasetError, match=f"gt.json: image 'images/a.png': .*{message}"
+    ) as error:
+        read_ground_truth(path)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("field", ["K", "R", "t"])
+def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
+    path = write_gt(tmp_path)
+    entry = {name: value for name, value in ENTRY.items() if name != field}
+    path.write_text(json.dumps({"images": [entry]}))
+    with pytest.raises(DatasetError, match=f"image 'images/a.png': found no {field}$"):
+        read_ground_truth(path)
+
+
+def test_a_missing_name_is_told(tmp_path: Path) -> None:
+    path = write_gt(tmp_path)
+    path.write_text('{"images": [{"K": 1}]}')
+    with pytest.raises(DatasetError, match="gt.json: found no 'name', expected"):
+        read_ground_truth(path)
+
+
+def test_dist_may_be_null_or_absent(tmp_path: Path) -> None:
+    path = write_gt(tmp_path, {"dist": None})
+    (image,) = read_ground_truth(path)
+    assert image.camera.model_name == "PINHOLE"
+    content = json.loads(path.read_text())
+    del content["images"][0]["dist"]
+    path.write_text(json.dumps(content))
+    (image,) = read_ground_truth(path)
+    assert image.camera.model_name == "PINHOLE"
+
+
+def test_an_image_that_comes_twice_is_refused(tmp_path: Path) -> None:
+    path = write_gt(tmp_path, {}, {"t": [3, 2, 1]})
+    with pytest.raises(
+        DatasetError, match="gt.json: image 'images/a.png': comes twice"
+    ):
+        read_ground_truth(path)

@@ -60,6 +60,15 @@ def test_the_overall_mean_weighs_every_pair_equally(tmp_path: Path) -> None:
         {"matches": "none"},
         {"i": [1, 2]},
         {"v": {1: "many"}},
+        {"v": {1: 0.5}},
+        {"v": {1: 0.5, 5: 1.0}},
+        {"v": {1: np.nan, 3: 1.0}},
+        {"i": {1: 2.0, 3: 5.0}},
+        {"i": {1: -1.0, 3: 3.0}},
+        {"i": {np.nan: 2.0, 3: 3.0}},
+        {"features": np.array([np.nan] * 9)},
+        {"matches": np.array([4, 4, 6, 6, 7, np.inf])},
+        {"matches": np.array([4, 4, 6, 6, 7, -9])},
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:

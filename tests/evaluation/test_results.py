@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.evaluation.homography import MatchedPair, evaluate_sequence
+from r2d2_kapture.evaluation.homography import (
+    THRESHOLDS,
+    MatchedPair,
+    evaluate_sequence,
+)
 from r2d2_kapture.evaluation.results import (
     HomographyResults,
     load_results,
@@ -38,7 +43,7 @@ def pairs() -> list[MatchedPair]:
 @pytest.fixture
 def results(pairs: list[MatchedPair]) -> HomographyResults:
     return HomographyResults(
-        label="model, top_k=5", manifest="{}", thresholds=(1.0, 2.0), pairs=tuple(pairs)
+        label="model, top_k=5", manifest="{}", thresholds=THRESHOLDS, pairs=tuple(pairs)
     )
 
 
@@ -115,3 +120,49 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
 def test_no_pair_is_no_result() -> None:
     with pytest.raises(FeatureFormatError, match="without an image pair"):
         HomographyResults(label="m", manifest="{}", thresholds=(1.0,), pairs=())
+
+
+def changed(path: Path, results: HomographyResults, **changes: object) -> Path:
+    """Results with other arrays in them."""
+    save_results(path, results)
+    with np.load(path) as archive:
+        arrays: dict[str, object] = dict(archive)
+    with path.open("wb") as file:
+        np.savez(file, **(arrays | changes))  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"thresholds": np.arange(1.0, 3)},
+        {"thresholds": np.array(1.0)},
+        {"thresholds": np.array(["a"] * 10)},
+        {"mma": np.zeros((3, 9))},
+        {"repeatability": np.zeros((3, 11))},
+        {"matching_score": np.zeros((2, 10))},
+        {"mma": np.full((3, 10), np.nan)},
+        {"repeatability": np.full((3, 10), 1.5)},
+        {"matching_score": np.full((3, 10), -0.5)},
+        {"corner_error": np.array([1.0, np.nan, 2.0])},
+        {"corner_error": np.array([1.0, -1.0, 2.0])},
+        {"features": np.full((3, 2), np.nan)},
+        {"features": np.full((3, 2), np.inf)},
+        {"matches": np.full(3, np.nan)},
+        {"image": np.array(2)},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(
+    results: HomographyResults, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    assert load_results(changed(tmp_path / "r.npz", results)).label == results.label
+    with pytest.raises(FeatureFormatError, match="r.npz: not r2d2_kapture"):
+        load_results(changed(tmp_path / "r.npz", results, **changes))
+
+
+def test_an_archive_of_other_files_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("word/document.xml", "text")
+    with pytest.raises(FeatureFormatError, match="r.npz: .*'word/document.xml'"):
+        load_results(path)

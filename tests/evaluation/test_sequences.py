@@ -156,3 +156,54 @@ def test_real_sequences_are_read(
 ) -> None:
     found = sequences.read_sequences(shared / "data" / "homography" / group)
     assert [len(sequence.images) for sequence in found] == [images] * count
+
+
+@pytest.mark.parametrize("number", ["200000", "9" * 60])
+def test_many_missing_files_are_counted_not_listed(tmp_path: Path, number: str) -> None:
+    folder = write_sequence(tmp_path / "v_wall")
+    (folder / f"{number}.ppm").touch()
+    with pytest.raises(DatasetError, match="missing image 4, image 5") as error:
+        sequences.read_sequence(folder)
+    assert len(str(error.value)) - len(str(folder)) < 200
+    missing = 2 * int(number) - 1 - 4 - 2
+    assert f"image 11 and {missing - 8} more" in str(error.value)
+
+
+@pytest.mark.parametrize("extra", ["H_1_02", "02.png", "02.ppm"])
+def test_one_number_written_in_two_ways_is_refused(tmp_path: Path, extra: str) -> None:
+    folder = write_sequence(tmp_path / "v_wall")
+    (folder / extra).write_text("1 0 0 0 1 0 0 0 1")
+    with pytest.raises(DatasetError, match=f"found both {extra} and "):
+        sequences.read_sequence(folder)
+
+
+def test_numbers_before_the_first_are_ignored(tmp_path: Path) -> None:
+    folder = write_sequence(tmp_path / "v_wall")
+    for name in ("0.png", "H_1_0", "H_1_1"):
+        (folder / name).touch()
+    assert len(sequences.read_sequence(folder).images) == 3
+
+
+@pytest.mark.parametrize("root", ["v_data", "i_data"])
+def test_a_root_of_any_name_holds_sequences(tmp_path: Path, root: str) -> None:
+    write_sequence(tmp_path / root / "v_wall")
+    assert list(sequences.find_sequences(tmp_path / root)) == ["v_wall"]
+
+
+def test_a_root_that_is_a_broken_sequence_is_one(tmp_path: Path) -> None:
+    folder = write_sequence(tmp_path / "v_wall", homographies=())
+    assert sequences.find_sequences(folder) == {"v_wall": folder}
+
+
+def test_a_root_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="nothere: no such folder"):
+        sequences.find_sequences(tmp_path / "nothere")
+
+
+def test_a_homography_with_nan_is_told_so(tmp_path: Path) -> None:
+    folder = write_sequence(tmp_path / "v_wall")
+    (folder / "H_1_3").write_text("1 0 nan 0 1 0 0 0 inf")
+    with pytest.raises(
+        DatasetError, match="H_1_3: found .* nan .* inf, expected finite"
+    ):
+        sequences.read_sequence(folder)

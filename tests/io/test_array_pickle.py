@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.evaluation.array_pickle import ObjectArray, read_object_array
+from r2d2_kapture.io.array_pickle import ObjectArray, read_object_array
 
 
 def as_npy(path: Path, payload: bytes) -> Path:
@@ -34,12 +34,15 @@ def content(value: Any) -> Any:
     return value.content if isinstance(value, ObjectArray) else value
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("protocol", [2, 3, 4])
-def test_plain_values_and_arrays_come_back(tmp_path: Path, protocol: int) -> None:
+def test_plain_values_and_arrays_come_back(
+    tmp_path: Path, protocol: int, order: str
+) -> None:
     array = object_array(
         {1: 0.5, 2: np.float64(1.5), np.int64(3): -7},
         [np.arange(5), np.array(["i", "v"]), (True, None, "naïve", 2**40)],
-        np.arange(6, dtype=np.float32).reshape(2, 3),
+        np.arange(6, dtype=np.float32).reshape(2, 3, order=order),
     )
     path = as_npy(tmp_path / "a.npy", pickle.dumps(array, protocol))
     mapping, listed, matrix = read_object_array(path)
@@ -47,7 +50,8 @@ def test_plain_values_and_arrays_come_back(tmp_path: Path, protocol: int) -> Non
     np.testing.assert_array_equal(content(listed[0]), np.arange(5))
     assert content(listed[1]).tolist() == ["i", "v"]
     assert listed[2] == (True, None, "naïve", 2**40)
-    np.testing.assert_array_equal(content(matrix), np.arange(6).reshape(2, 3))
+    expected = np.arange(6).reshape(2, 3, order=order)
+    np.testing.assert_array_equal(content(matrix), expected)
 
 
 def test_what_numpy_saves_comes_back(tmp_path: Path) -> None:
@@ -135,3 +139,47 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     np.save(path, np.zeros(3))
     with pytest.raises(FeatureFormatError, match="float64, expected objects"):
         read_object_array(path)
+
+
+HEADER = "{'descr': '|O', 'fortran_order': False, 'shape': (3,), }".ljust(117) + "\n"
+
+
+def with_header(path: Path, header: bytes) -> Path:
+    """Any header before the pickle of an array of three."""
+    payload = pickle.dumps(object_array(1, 2, 3), 2)
+    size = len(header).to_bytes(2, "little")
+    path.write_bytes(b"\x93NUMPY\x01\x00" + size + header + payload)
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '|O', 'shape': (3,,(((, }\n",
+        "{'descr': '|O', 'shape': (3,), 'fortran_order': False",
+        " {\n  'descr': 1\n }",
+        "[" * 9000,
+        "{'descr': '|O,(', 'fortran_order': False, 'shape': (3,), }\n",
+        " " * 20_000,
+    ],
+)
+def test_broken_headers_are_refused_in_one_line(tmp_path: Path, header: str) -> None:
+    with pytest.raises(FeatureFormatError, match="a.npy: not a") as error:
+        read_object_array(with_header(tmp_path / "a.npy", header.encode()))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_header_is_an_error_of_ours_or_harmless(tmp_path: Path) -> None:
+    path = with_header(tmp_path / "a.npy", HEADER.encode())
+    assert read_object_array(path) == [1, 2, 3]
+    rng, letters, refused = np.random.default_rng(0), b"()[]{},:'|O3\\\n#\0", 0
+    for _ in range(500):
+        damaged = bytearray(HEADER.encode())
+        for position in rng.integers(60, size=3):
+            damaged[position] = rng.choice(list(letters))
+        try:
+            read_object_array(with_header(path, bytes(damaged)))
+        except FeatureFormatError:
+            refused += 1
+    assert refused > 250

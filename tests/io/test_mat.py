@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,50 @@ def test_disagreeing_counts_are_told(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", fields)
     with pytest.raises(FeatureFormatError, match=r"a\.mat: descriptors"):
         read_mat(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_damage_never_ends_the_process(
+    tmp_path: Path, make_features: MakeFeatures, compress: bool
+) -> None:
+    """SciPy's reader does: it believes the types and sizes that a file names."""
+    path = tmp_path / "a.mat"
+    features = make_features(3, dim=4)
+    fields = {
+        "keypoints": features.keypoints_with_scale,
+        "descriptors": features.descriptors,
+        "scores": features.scores,
+        "imsize": [64, 48],
+        "settings": "{}",
+    }
+    savemat(path, fields, do_compression=compress)
+    code = """
+import sys
+from pathlib import Path
+import numpy as np
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.mat import read_mat, read_mat_settings
+path, rng, refused = Path(sys.argv[1]), np.random.default_rng(0), 0
+data = path.read_bytes()
+np.seterr(all="ignore")
+for _ in range(500):
+    damaged = bytearray(data)
+    for position in rng.integers(116, len(data), size=3):
+        damaged[position] = rng.choice([0, 1, 8, 20, 127, 255, rng.integers(256)])
+    path.write_bytes(damaged)
+    for read in (read_mat, read_mat_settings):
+        try:
+            read(path)
+        except FeatureFormatError as error:
+            assert str(error).startswith(str(path)), error
+            refused += 1
+print(refused)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,57 @@ def test_single_array_is_told(tmp_path: Path) -> None:
         np.save(file, np.ones(3))
     with pytest.raises(FeatureFormatError, match="single array"):
         read_npz(tmp_path / "a.r2d2")
+
+
+def header(text: str) -> bytes:
+    """An array of no data whose header says anything."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"no array",
+        b"",
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,,(((, }\n"),
+        header(
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1" + "0" * 13 + ",)}"
+        ),
+        header(
+            "{'descr': '|V0', 'fortran_order': False, 'shape': (1" + "0" * 13 + ",)}"
+        ),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}\n"),
+        header(" {\n  'descr': 1\n }"),
+        header("[" * 9000),
+    ],
+)
+def test_members_that_are_no_arrays_are_told(tmp_path: Path, member: bytes) -> None:
+    path = tmp_path / "a.r2d2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("keypoints.npy", member)
+    for read in (read_npz, read_npz_settings):
+        with pytest.raises(FeatureFormatError, match=r"a\.r2d2: [^\n]*again") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "imsize", [(np.nan, 48), (64, np.inf), (0, 48), (-1, -1), (64, 48, 3)]
+)
+def test_image_sizes_are_pixels(tmp_path: Path, imsize: tuple[float, ...]) -> None:
+    arrays = {
+        "keypoints": np.ones((3, 3), np.float32),
+        "scores": np.ones(3, np.float32),
+        "descriptors": np.ones((3, 8), np.float32),
+    }
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.savez(file, imsize=imsize, **arrays)
+    with pytest.raises(FeatureFormatError, match=r"a\.r2d2: image size: found"):
+        read_npz(tmp_path / "a.r2d2")
+
+
+def test_the_way_out_is_one_for_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "a.r2d2").write_bytes(b"text")
+    with pytest.raises(FeatureFormatError, match="the tool that wrote it") as error:
+        read_npz(tmp_path / "a.r2d2")
+    assert "delete" not in str(error.value) and "extract" not in str(error.value)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.errors import OutputError
+from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.pictures.homography import (
     AccuracyCurves,
     draw_matches,
@@ -104,3 +104,22 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         draw(tmp_path / "file" / "p.png", [True])
+
+
+@pytest.mark.parametrize("name", ["mma.bmp", "mma.tif", "mma", "mma.png.txt", ".png"])
+def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
+    method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
+    with pytest.raises(
+        ConfigError, match=r"expected one of \.png, \.jpg, \.pdf, \.svg"
+    ):
+        plot_accuracy([method], PANELS, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "magic"), [("a.PNG", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.Pdf", b"%PDF")]
+)
+def test_endings_may_be_capital(tmp_path: Path, name: str, magic: bytes) -> None:
+    method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
+    plot_accuracy([method], PANELS, tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(magic)

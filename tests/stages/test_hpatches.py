@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import shutil
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from r2d2_kapture.config.extract import (
     EngineConfig,
@@ -17,26 +23,34 @@ from r2d2_kapture.config.extract import (
 )
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    FeatureFormatError,
+    OutputError,
+)
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.results import load_results
+from r2d2_kapture.evaluation.sequences import read_sequence
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.hdf5 import write_h5
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.npz import write_npz
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import hpatches, hpatches_tables
+from r2d2_kapture.stages import feature_sources, hpatches, hpatches_tables
+from r2d2_kapture.stages.extract import Tally
 from r2d2_kapture.stages.feature_sources import (
     ExtractedFeatures,
     FeatureSource,
     features_beside_images,
     features_in_h5,
 )
-from r2d2_kapture.types import LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures, Report
 from tests.stages.sequences_on_disk import write_crops
 
 QUIET = RunOptions(progress=False)
 CONFIG = HomographyConfig(worst_pairs=0)
+FEW = SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=20)
 
 
 @pytest.fixture
@@ -158,6 +172,212 @@ def test_a_changed_image_is_evaluated_again(
     assert (report.done, report.skipped) == (1, 2)
 
 
+def replace(path: Path, content: bytes) -> None:
+    """Write other bytes, and a later time however fast the test is."""
+    before = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(before, before + 10**9))
+
+
+def test_a_changed_image_of_equal_length_is_evaluated_again(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    images = [root / "other" / f"{number}.ppm" for number in (1, 2, 3)]
+    for path in images:
+        png = path.with_suffix(".png")
+        Image.open(png).save(path)
+        png.unlink()
+    run(root, tmp_path / "out", source)
+    content = images[2].read_bytes()
+    assert len(content) == images[1].stat().st_size
+    replace(images[1], content)
+    report = run(root, tmp_path / "out", source)
+    assert (report.done, report.skipped) == (1, 2)
+
+
+def test_changed_features_beside_images_are_evaluated_again(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for image in root.rglob("*.png"):
+        write_npz(feature_path(image, "r2d2"), extract(source, image))
+    stored = features_beside_images("r2d2")
+    run(root, tmp_path / "out", stored)
+    one, two = (feature_path(root / "other" / f"{n}.png", "r2d2") for n in (1, 2))
+    replace(two, one.read_bytes())
+    report = run(root, tmp_path / "out", stored)
+    assert (report.done, report.skipped) == (1, 2)
+
+
+def test_an_image_that_changes_during_the_run_is_evaluated_again(
+    root: Path,
+    tmp_path: Path,
+    source: ExtractedFeatures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    edited = root / "other" / "2.png"
+
+    def evaluate_then_edit(sequence: Any, *args: Any, **kwargs: Any) -> Any:
+        pairs = evaluate(sequence, *args, **kwargs)
+        if sequence.name == "other":
+            replace(edited, (root / "v_à b" / "2.png").read_bytes())
+        return pairs
+
+    evaluate = hpatches.evaluate_sequence
+    monkeypatch.setattr(hpatches, "evaluate_sequence", evaluate_then_edit)
+    run(root, tmp_path / "out", source)
+    monkeypatch.undo()
+    assert run(root, tmp_path / "out", source).done == 1
+    run(root, tmp_path / "clean", source)
+    clean = (tmp_path / "clean" / "tiny_one.npz").read_bytes()
+    assert (tmp_path / "out" / "tiny_one.npz").read_bytes() == clean
+
+
+def pictures(output: Path) -> dict[str, bytes]:
+    found = sorted((output / "tiny_one").glob("worst_*"))
+    return {path.name: path.read_bytes() for path in found if path.suffix == ".png"}
+
+
+def test_pictures_of_the_worst_pairs_follow_the_pairs(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    output, three = tmp_path / "out", HomographyConfig(worst_pairs=3)
+    run(root, output, source, config=three)
+    before = pictures(output)
+    assert list(before) == ["worst_1.png", "worst_2.png", "worst_3.png"]
+    times = [path.stat().st_mtime_ns for path in output.rglob("worst_*.png")]
+    run(root, output, source, config=three)
+    assert [p.stat().st_mtime_ns for p in output.rglob("worst_*.png")] == times
+    # nothing is evaluated again in what follows
+    shutil.rmtree(root / "other")
+    assert run(root, output, source, config=three).done == 0
+    run(root, tmp_path / "clean", source, config=three)
+    assert pictures(output) == pictures(tmp_path / "clean") != before
+    run(root, output, source, config=HomographyConfig(worst_pairs=1))
+    assert pictures(output).keys() == {"worst_1.png"}
+    run(root, output, source)
+    assert pictures(output) == {}
+
+
+def test_pictures_of_other_settings_are_drawn_again(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for name in ("other", "sub"):
+        shutil.rmtree(root / name)
+    config = HomographyConfig(worst_pairs=2)
+    forced = dataclasses.replace(QUIET, force=True)
+    other = dataclasses.replace(
+        source, config=dataclasses.replace(source.config, selection=FEW)
+    )
+    run(root, tmp_path / "out", source, config=config)
+    run(root, tmp_path / "out", other, config=config, options=forced)
+    run(root, tmp_path / "clean", other, config=config)
+    assert pictures(tmp_path / "out") == pictures(tmp_path / "clean")
+
+
+def test_no_results_of_an_earlier_run_stay_when_all_sequences_fail(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    config = HomographyConfig(worst_pairs=1)
+    run(root, tmp_path / "out", source, config=config)
+    for image in root.rglob("1.png"):
+        image.write_bytes(b"no image")
+    report = run(root, tmp_path / "out", source, config=config)
+    assert (report.done, len(report.failed), report.outputs) == (0, 3, ())
+    assert not (tmp_path / "out" / "tiny_one.npz").exists()
+    assert not pictures(tmp_path / "out")
+
+
+def test_the_bar_counts_sequences_that_fail(
+    root: Path,
+    tmp_path: Path,
+    source: ExtractedFeatures,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (root / "other" / "1.png").write_bytes(b"no image")
+    feature_path(root / "sub" / "i_lamp" / "1.png", "r2d2").write_bytes(b"no features")
+    for one in (source, features_beside_images("r2d2")):
+        run(root, tmp_path / "out", one, options=RunOptions(progress=True))
+        assert "| 3/3 [" in capsys.readouterr().err
+
+
+def test_features_of_a_broken_sequence_are_let_go(
+    root: Path, source: ExtractedFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequences = [read_sequence(root / name) for name in ("other", "sub/i_lamp")]
+    alive: list[int] = []
+    extracted: list[weakref.ref[LocalFeatures]] = []
+
+    def without_the_first(
+        engine: object,
+        paths: dict[str, Path],
+        write: Callable[[str, LocalFeatures], None],
+        options: RunOptions,
+    ) -> Tally:
+        for name in list(paths)[1:]:
+            features = extract(source, paths[name])
+            extracted.append(weakref.ref(features))
+            write(name, features)
+            del features
+            alive.append(sum(ref() is not None for ref in extracted))
+        return Tally(failed=[Failure(name=next(iter(paths)), reason="broken")])
+
+    monkeypatch.setattr(feature_sources, "extract_images", without_the_first)
+    fed = []
+    failed = source.feed(sequences, lambda s, load: fed.append(s.name), QUIET)
+    assert (fed, [item.name for item in failed]) == (["i_lamp"], ["other"])
+    # two of the first sequence, then those of the second until it is complete
+    assert alive == [1, 2, 1, 2, 0]
+
+
+def test_strict_stops_the_extraction_at_a_failed_evaluation(
+    root: Path,
+    tmp_path: Path,
+    source: ExtractedFeatures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured = []
+
+    def fail(sequence: Any, *args: object, **kwargs: object) -> None:
+        measured.append(sequence.name)
+        raise FeatureFormatError("no features")
+
+    monkeypatch.setattr(hpatches, "evaluate_sequence", fail)
+    for number in range(5):
+        write_crops(root / f"v_{number}")
+    strict = dataclasses.replace(QUIET, strict=True, workers=1)
+    report = run(root, tmp_path / "out", source, options=strict)
+    assert report.failed and len(measured) < 8
+
+
+def test_what_a_killed_run_left_is_removed(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    folder = tmp_path / "out" / "tiny_one"
+    left = [
+        folder / ".manifest.123-0a1b2c3d.json",
+        folder / "results" / ".v_à b.123-0a1b2c3d.npz",
+    ]
+    left[0].parent.mkdir(parents=True)
+    left[0].write_text("{")
+    assert run(root, tmp_path / "out", source).done == 3
+    assert not left[0].exists()
+    left[1].touch()
+    assert run(root, tmp_path / "out", source).skipped == 3
+    assert not left[1].exists()
+
+
+def test_a_broken_manifest_is_replaced_on_request(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    run(root, tmp_path / "out", source)
+    (tmp_path / "out" / "tiny_one" / "manifest.json").write_text("{")
+    with pytest.raises(FeatureFormatError, match="manifest.json"):
+        run(root, tmp_path / "out", source)
+    forced = dataclasses.replace(QUIET, force=True)
+    assert run(root, tmp_path / "out", source, options=forced).done == 3
+    assert run(root, tmp_path / "out", source).skipped == 3
+
+
 def test_interruption_keeps_what_is_finished(
     root: Path,
     tmp_path: Path,
@@ -192,10 +412,7 @@ def test_other_settings_are_refused_unless_forced(
     run(root, output, source)
     fewer = dataclasses.replace(
         source,
-        config=dataclasses.replace(
-            source.config,
-            selection=dataclasses.replace(source.config.selection, top_k=20),
-        ),
+        config=dataclasses.replace(source.config, selection=FEW),
     )
     with pytest.raises(OutputError, match="top_k: 60, not 20"):
         run(root, output, fewer)
@@ -263,10 +480,22 @@ def test_stored_features_give_the_numbers_of_extracted_ones(
             assert ours.corner_error == theirs.corner_error
 
 
-def test_missing_feature_files_are_reported(root: Path, tmp_path: Path) -> None:
+def test_missing_feature_files_are_reported(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for image in sorted(root.rglob("*.png"))[1:]:
+        write_npz(feature_path(image, "d2-net"), extract(source, image))
     report = run(root, tmp_path / "out", features_beside_images("d2-net"))
-    assert (report.done, len(report.failed), report.outputs) == (0, 3, ())
+    assert (report.done, len(report.failed)) == (2, 1)
     assert "1.png.d2-net" in report.failed[0].reason
+
+
+def test_features_that_are_nowhere_are_an_error(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FeatureFormatError, match="any for the other 8 images"):
+        run(root, tmp_path / "out", features_beside_images("d2-net"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(FeatureFormatError, match="none.h5"):
+        features_in_h5(tmp_path / "none.h5", root)
 
 
 def test_images_are_needed_for_pictures_only(

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from r2d2_kapture.config.extract import (
+    EngineConfig,
+    ExtractConfig,
+    PyramidConfig,
+    SelectionConfig,
+)
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.pair_results import load_run
 from r2d2_kapture.evaluation.posed_images import PosedImage
 from r2d2_kapture.io.npz import write_npz
-from r2d2_kapture.stages import pair_poses, pair_poses_tables
-from r2d2_kapture.stages.feature_sources import features_beside_images
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import feature_sources, pair_poses, pair_poses_tables
+from r2d2_kapture.stages.feature_sources import (
+    ExtractedFeatures,
+    FeatureSource,
+    features_beside_images,
+)
 from r2d2_kapture.types import Report
 from tests.evaluation.planes import features_at
 from tests.evaluation.scenes import DISTORTED, posed_image, seen_by, space_points
+from tests.networks import textured_image
 
 QUIET = RunOptions(progress=False)
 CONFIG = PairPosesConfig(worst_pairs=0)
@@ -46,17 +60,37 @@ def images(tmp_path: Path) -> list[PosedImage]:
     return found
 
 
+@pytest.fixture
+def source(checkpoint_path: Path) -> ExtractedFeatures:
+    return ExtractedFeatures(
+        label="r2d2",
+        config=ExtractConfig(
+            pyramid=PyramidConfig(min_size=64),
+            selection=SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=40),
+            engine=EngineConfig(gpu=-1, precision="fp32"),
+        ),
+        checkpoint=load_checkpoint(str(checkpoint_path)),
+    )
+
+
+def draw(image: PosedImage, seed: int) -> None:
+    """Write an image, with a time of its own however fast the test is."""
+    Image.fromarray(textured_image(72, 96, seed)).save(image.path)
+    os.utime(image.path, ns=(seed * 10**9, seed * 10**9))
+
+
 def run(
     images: list[PosedImage],
     output: Path,
     options: RunOptions = QUIET,
     config: PairPosesConfig = CONFIG,
+    source: FeatureSource = SOURCE,
 ) -> Report:
     return pair_poses.run(
         config,
         image_root=images[0].path.parents[1],
-        pairs=pair_poses.choose_pairs(images, config),
-        sources=[SOURCE],
+        chosen=pair_poses.choose_pairs(images, config),
+        sources=[source],
         output=output,
         options=options,
     )
@@ -65,7 +99,7 @@ def run(
 def test_exact_features_have_no_error(images: list[PosedImage], tmp_path: Path) -> None:
     report = run(images, tmp_path / "out", config=PairPosesConfig(worst_pairs=1))
     assert (report.done, report.skipped, report.failed) == (6, 0, ())
-    results = load_run(tmp_path / "out" / "r2d2.json")
+    results = load_run(tmp_path / "out" / "r2d2.poses.json")
     assert len(results.pairs) == 6
     assert results.values["epipolar@1"] == 1
     assert results.values["AUC@5"] > 0.95
@@ -80,20 +114,20 @@ def test_any_number_of_workers_gives_the_same_bytes(
 ) -> None:
     run(images, tmp_path / "a")
     run(images, tmp_path / "b", dataclasses.replace(QUIET, workers=workers))
-    first = (tmp_path / "a" / "r2d2.json").read_bytes()
-    assert (tmp_path / "b" / "r2d2.json").read_bytes() == first
+    first = (tmp_path / "a" / "r2d2.poses.json").read_bytes()
+    assert (tmp_path / "b" / "r2d2.poses.json").read_bytes() == first
 
 
 def test_finished_pairs_are_not_done_again(
     images: list[PosedImage], tmp_path: Path
 ) -> None:
     run(images, tmp_path / "out")
-    content = (tmp_path / "out" / "r2d2.json").read_bytes()
+    content = (tmp_path / "out" / "r2d2.poses.json").read_bytes()
     lost = tmp_path / "out" / "r2d2" / "results" / f"{images[1].name}.json"
     lost.unlink()
     report = run(images, tmp_path / "out")
     assert (report.done, report.skipped) == (2, 4)
-    assert (tmp_path / "out" / "r2d2.json").read_bytes() == content
+    assert (tmp_path / "out" / "r2d2.poses.json").read_bytes() == content
 
 
 def test_changed_features_or_poses_are_evaluated_again(
@@ -108,6 +142,110 @@ def test_changed_features_or_poses_are_evaluated_again(
         images[0], cam_from_world=posed_image("x", (0, 0, 1)).cam_from_world
     )
     assert run([moved, *images[1:]], tmp_path / "out").done == 3
+
+
+def test_features_of_a_changed_image_are_extracted_again(
+    images: list[PosedImage], tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for seed, image in enumerate(images, start=1):
+        draw(image, seed)
+    out, clean = tmp_path / "out", tmp_path / "clean"
+    run(images, out, source=source)
+    before = (out / "r2d2.poses.json").read_bytes()
+    features = sorted((out / "r2d2" / "features").rglob("*.r2d2"))
+    times = [path.stat().st_mtime_ns for path in features]
+    draw(images[0], seed=9)
+    report = run(images, out, source=source)
+    assert (report.done, report.skipped) == (3, 3)
+    later = [path.stat().st_mtime_ns for path in features]
+    assert [one == other for one, other in zip(times, later)] == [False] + 3 * [True]
+    run(images, clean, source=source)
+    after = (out / "r2d2.poses.json").read_bytes()
+    assert after == (clean / "r2d2.poses.json").read_bytes() != before
+
+
+def test_an_image_that_changes_during_the_run_is_evaluated_again(
+    images: list[PosedImage],
+    tmp_path: Path,
+    source: ExtractedFeatures,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seed, image in enumerate(images, start=1):
+        draw(image, seed)
+    out, clean = tmp_path / "out", tmp_path / "clean"
+
+    def extract_then_edit(*args: Any, **kwargs: Any) -> Any:
+        tally = extract_images(*args, **kwargs)
+        draw(images[0], seed=9)
+        return tally
+
+    extract_images = feature_sources.extract_images
+    monkeypatch.setattr(feature_sources, "extract_images", extract_then_edit)
+    run(images, out, source=source)
+    monkeypatch.undo()
+    assert run(images, out, source=source).done == 3
+    run(images, clean, source=source)
+    after = (out / "r2d2.poses.json").read_bytes()
+    assert after == (clean / "r2d2.poses.json").read_bytes()
+
+
+def test_images_may_be_moved(
+    images: list[PosedImage], tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for seed, image in enumerate(images, start=1):
+        draw(image, seed)
+    run(images, tmp_path / "out", source=source)
+    root = images[0].path.parents[1].rename(tmp_path / "elsewhere")
+    moved = [dataclasses.replace(image, path=root / image.name) for image in images]
+    report = run(moved, tmp_path / "out", source=source)
+    assert (report.done, report.skipped) == (0, 6)
+
+
+def test_pictures_of_the_worst_pairs_follow_the_pairs(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    out, two = tmp_path / "out", PairPosesConfig(worst_pairs=2)
+    run(images, out, config=two)
+    run(images[1:], out, config=two)
+    run(images[1:], tmp_path / "clean", config=two)
+    for name in ("worst_1.png", "worst_2.png"):
+        ours, clean = (f / "r2d2" / name for f in (out, tmp_path / "clean"))
+        assert ours.read_bytes() == clean.read_bytes()
+    run(images[1:], out, config=PairPosesConfig(worst_pairs=1))
+    assert [path.name for path in out.rglob("worst_*.png")] == ["worst_1.png"]
+
+
+def test_no_results_of_an_earlier_run_stay_when_all_pairs_fail(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    run(images, tmp_path / "out")
+    for image in images:
+        feature_path(image.path, "r2d2").write_bytes(b"no features")
+    report = run(images, tmp_path / "out")
+    assert report.failed and not report.outputs
+    assert not (tmp_path / "out" / "r2d2.poses.json").exists()
+
+
+def test_features_that_are_nowhere_are_an_error(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    for image in images:
+        feature_path(image.path, "r2d2").unlink()
+    with pytest.raises(FeatureFormatError, match="any for the other 3 images"):
+        run(images, tmp_path / "out")
+
+
+def test_pairs_that_are_left_out_are_counted(
+    images: list[PosedImage], tmp_path: Path
+) -> None:
+    twin = dataclasses.replace(images[0], name="twin.png")
+    everything = pair_poses.choose_pairs([*images, twin], PairPosesConfig(max_pairs=4))
+    assert (everything.at_one_place, everything.not_drawn) == (1, 5)
+    listed = [(twin.name, images[0].name), (images[0].name, images[1].name)]
+    chosen = pair_poses.choose_pairs([*images, twin], CONFIG, listed)
+    assert (len(chosen.pairs), chosen.at_one_place, chosen.not_drawn) == (1, 1, 0)
+    report = run(images, tmp_path / "out", config=PairPosesConfig(max_pairs=2))
+    assert report.details == {"pairs": 2, "at_one_place": 0, "not_drawn": 4}
 
 
 def test_other_settings_are_refused(images: list[PosedImage], tmp_path: Path) -> None:
@@ -144,16 +282,20 @@ def test_a_picture_that_cannot_be_drawn_is_reported(
 def test_pairs_are_chosen_by_name_or_at_random(images: list[PosedImage]) -> None:
     a, b, c, _ = (image.name for image in images)
     wanted = [(c, a), (a, b)]
-    chosen = pair_poses.choose_pairs(images, CONFIG, wanted)
-    assert [(one.name, other.name) for one, other in chosen] == wanted
+    # a list is not cut
+    for config in (CONFIG, PairPosesConfig(max_pairs=1)):
+        chosen = pair_poses.choose_pairs(images, config, wanted)
+        assert [(one.name, other.name) for one, other in chosen.pairs] == wanted
+        assert chosen.not_drawn == 0
     few = [
-        pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=3, seed=seed))
+        pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=3, seed=seed)).pairs
         for seed in (0, 0, 1, 2, 3)
     ]
     assert all(len(pairs) == 3 for pairs in few)
     assert few[0] == few[1]
     assert any(pairs != few[0] for pairs in few[2:])
-    assert len(pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=0))) == 6
+    everything = pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=0))
+    assert len(everything.pairs) == 6
 
 
 def test_wanted_pairs_must_have_poses_and_a_baseline(images: list[PosedImage]) -> None:
