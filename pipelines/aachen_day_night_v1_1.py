@@ -19,7 +19,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
 from r2d2_kapture.stages import pipeline
 
 PRESET = "aachen_day_night_v1_1"
@@ -38,7 +38,7 @@ def aachen(arguments: list[str]) -> int:
     )
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--model", required=True, help="checkpoint")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
     parser.add_argument("--global-features", type=Path, help="folder of their type")
     options = parser.parse_args(arguments)
 

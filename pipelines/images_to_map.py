@@ -13,7 +13,7 @@ from pathlib import Path
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
 from r2d2_kapture.io.image_folder import write_image_folder_dataset
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
 from r2d2_kapture.stages import pipeline
 
 PRESET = "images_to_map"
@@ -31,7 +31,7 @@ def images_to_map(arguments: list[str]) -> int:
     )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--model", required=True, help="checkpoint")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
     options = parser.parse_args(arguments)
 
     dataset = options.output / "dataset"

@@ -27,6 +27,7 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import AUTO
 from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.models.checkpoints import (
+    DEFAULT_MODEL,
     Checkpoint,
     bundled_models,
     load_checkpoint,
@@ -52,8 +53,8 @@ def add_extraction_flags(parser: ArgumentParser, taken: Collection[str] = ()) ->
     """
     parser.add_argument(
         "--model",
-        type=str | None,
-        default=next(iter(bundled_models()), None),
+        type=str,
+        default=DEFAULT_MODEL,
         help="checkpoint: path of a published .pt (R2D2) or .pth (D2-Net, VGG16) or of "
         "a .safetensors file, or the name of a bundled model",
     )
@@ -165,11 +166,6 @@ def run_options(namespace: Namespace) -> RunOptions:
 
 def chosen_checkpoint(namespace: Namespace) -> Checkpoint:
     """Load the checkpoint asked for."""
-    if namespace.model is None:
-        raise ConfigError(
-            "--model: none given and no model is bundled yet; give the path of a "
-            "checkpoint, for example r2d2_WASF_N16.pt"
-        )
     return load_checkpoint(namespace.model)
 
 
@@ -184,4 +180,4 @@ def list_models() -> str:
             f"{architecture.descriptor_dim}-d, licence "
             f"{checkpoint.metadata.get('license', 'unknown')}"
         )
-    return "\n".join(lines) or "no model is bundled yet: give --model PATH"
+    return "\n".join(lines)

@@ -30,7 +30,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.io.feature_table import find_feature_folders
-from r2d2_kapture.models.checkpoints import Checkpoint, bundled_models, load_checkpoint
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.types import Report
 
@@ -151,25 +151,14 @@ def add_inputs(parser: ArgumentParser) -> None:
 
 
 def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
-    """The model asked for; a bundled one where there are no keypoints; else none.
-
-    Raises:
-        ConfigError: no keypoints, and no model is given or bundled.
-    """
+    """The model asked for; the bundled one where there are no keypoints; else none."""
     if namespace.model is not None:
         return load_checkpoint(namespace.model)
     queries = named_queries(namespace.query).values()
     roots = [*namespace.features, namespace.mapping, *queries]
     if any(find_feature_folders(root, "keypoints") for root in roots):
         return None
-    bundled = next(iter(bundled_models()), None)
-    if bundled is None:
-        raise ConfigError(
-            f"{', '.join(map(str, roots))}: found no keypoints; extract them with "
-            "--model CHECKPOINT, or give their folder with --features (the one that "
-            "holds keypoints/ and descriptors/)"
-        )
-    return load_checkpoint(bundled)
+    return load_checkpoint(DEFAULT_MODEL)
 
 
 def add_sections(parser: ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""kapture_r2d2_train: R2D2 and Fast-R2D2 from photographs and other pairs."""
+"""kapture_r2d2_train: R2D2, Fast-R2D2 and D2-Net from photographs and other pairs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import (
     NetworkConfig,
@@ -26,7 +28,7 @@ from r2d2_kapture.config.train import (
     TrainConfig,
 )
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages import train
 from r2d2_kapture.training.distributed import this_process
@@ -43,9 +45,9 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_train",
         "Train R2D2 or Fast-R2D2, on a folder of photographs or on the sources of the "
-        "published recipe. Ctrl-C saves and stops; "
-        "the same command again resumes. On several GPUs: torchrun --nproc-per-node 8 "
-        "-m r2d2_kapture.cli.train, with the same flags.",
+        "published recipe, or D2-Net, on pairs with depth and poses. Ctrl-C saves and "
+        "stops; the same command again resumes. On several GPUs: torchrun "
+        "--nproc-per-node 8 -m r2d2_kapture.cli.train, with the same flags.",
         "kapture_r2d2_train --config r2d2 --images photos --output run",
     )
     _add_flags(parser)
@@ -55,7 +57,7 @@ def _command(arguments: list[str]) -> int:
         inputs=settings_from(namespace, SourceConfig),
         output=_output(namespace),
         start_from=namespace.start_from,
-        validation=namespace.validation,
+        validation=settings_from(namespace, ValidationConfig),
         license_name=namespace.license,
         options=_run_options(namespace),
         announce=functools.partial(print, flush=True),
@@ -72,13 +74,8 @@ def _add_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--start-from",
         type=str | None,
-        help="checkpoint to begin with, in place of random weights",
-    )
-    parser.add_argument(
-        "--validation",
-        type=Path | None,
-        help="folder of sequences in the layout of HPatches to validate on as well; it "
-        "then chooses the best weights",
+        help="checkpoint to begin with, in place of random weights; for D2-Net also "
+        "weights of VGG16",
     )
     parser.add_argument(
         "--license",
@@ -88,11 +85,14 @@ def _add_flags(parser: ArgumentParser) -> None:
     )
     for settings in (
         SourceConfig,
+        ValidationConfig,
         NetworkConfig,
         OptimizationConfig,
         PaceConfig,
         PairConfig,
+        MegadepthPairs,
         LossConfig,
+        D2NetTrainingConfig,
     ):
         add_settings(parser, settings)
     parser.add_argument(
@@ -115,7 +115,9 @@ def _train_config(namespace: Namespace) -> TrainConfig:
         optimization=settings_from(namespace, OptimizationConfig),
         pace=settings_from(namespace, PaceConfig),
         pairs=settings_from(namespace, PairConfig),
+        megadepth=settings_from(namespace, MegadepthPairs),
         loss=settings_from(namespace, LossConfig),
+        d2net=settings_from(namespace, D2NetTrainingConfig),
     )
 
 

@@ -18,7 +18,10 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
+from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceConfig
 from r2d2_kapture.config.training_pairs import PairConfig
@@ -28,7 +31,7 @@ from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import train_view
 
 PRESETS = "train"
-SHOWN = ("seed", "batch_size")
+SHOWN = ("seed", "batch_size", "preprocessing")
 """Settings of training that have a flag of their own here."""
 
 
@@ -41,7 +44,8 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_train_view",
         "Draw the pairs of crops that training sees, with their true correspondences, "
-        "and with --model the reliability and repeatability maps of both.",
+        "and with --model what the network sees in both: reliability and repeatability "
+        "of R2D2, soft detections of D2-Net.",
         "kapture_r2d2_train_view --config r2d2 --images photos --output pairs --step 0",
     )
     parser.add_argument("--output", type=Path | None, help="folder of the pictures")
@@ -56,11 +60,18 @@ def _command(arguments: list[str]) -> int:
         help="checkpoint whose maps are drawn; none by default",
     )
     parser.add_argument(
+        "--preprocessing",
+        type=Preprocessing | None,
+        help="of the images, as the weights of a D2-Net expect it: caffe or torch; by "
+        "default what they say themselves, and caffe where they say nothing",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="draw again what is already there"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     add_settings(parser, SourceConfig)
     add_settings(parser, PairConfig)
+    add_settings(parser, MegadepthPairs)
     _accept_other_settings(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     if namespace.output is None:
@@ -68,11 +79,13 @@ def _command(arguments: list[str]) -> int:
     report = train_view.run(
         settings_from(namespace, PairConfig),
         inputs=settings_from(namespace, SourceConfig),
+        selection=settings_from(namespace, MegadepthPairs),
         output=namespace.output,
         step=namespace.step,
         count=namespace.batch_size,
         seed=namespace.seed,
         checkpoint=load_checkpoint(namespace.model) if namespace.model else None,
+        preprocessing=namespace.preprocessing,
         options=RunOptions(
             force=namespace.force, progress=False if namespace.quiet else None
         ),
@@ -87,6 +100,7 @@ def _accept_other_settings(parser: ArgumentParser) -> None:
         OptimizationConfig,
         PaceConfig,
         LossConfig,
+        D2NetTrainingConfig,
     )
     for settings in others:
         types = get_type_hints(settings)

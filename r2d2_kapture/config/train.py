@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.training_pairs import PairConfig
 
 Schedule = Literal["constant", "cosine"]
@@ -19,9 +23,10 @@ class NetworkConfig:
     """Which network is trained.
 
     Attributes:
-        architecture: ``r2d2``, or ``fast_r2d2``, which pools once.
-        width: width multiplier of its layers; 4 as published, 6 for the big one.
-        descriptor_dim: length of a descriptor.
+        architecture: ``r2d2``, ``fast_r2d2``, which pools once, or ``d2net``.
+        width: width multiplier of its layers; 4 as published, 6 for the big one; 64
+            for D2-Net.
+        descriptor_dim: length of a descriptor; 512 for D2-Net.
     """
 
     architecture: str = "r2d2"
@@ -108,6 +113,8 @@ class PaceConfig:
 
     Attributes:
         epochs: how often each photograph is the first of a pair, unless steps is given.
+        pairs_per_source: pairs of each source that make an epoch, as of each scene of
+            MegaDepth; 0 is as many as it has.
         steps: batches to train on; decides in place of epochs.
         log_every: steps that one row of log.csv averages.
         validate_every: steps between validations; 0 validates nothing.
@@ -119,6 +126,7 @@ class PaceConfig:
     """
 
     epochs: int = 25
+    pairs_per_source: int = 0
     steps: int | None = None
     log_every: int = 10
     validate_every: int = 500
@@ -137,10 +145,12 @@ class PaceConfig:
             self.steps is None or self.steps >= 1,
             f"--steps: found {self.steps}, expected 1 or more",
         )
-        require(
-            self.validate_every >= 0,
-            f"--validate-every: found {self.validate_every}, expected 0 or more",
-        )
+        for name in ("pairs_per_source", "validate_every"):
+            value = getattr(self, name)
+            require(
+                value >= 0,
+                f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
+            )
         require(
             self.save_minutes > 0,
             f"--save-minutes: found {self.save_minutes}, expected more than 0",
@@ -150,11 +160,17 @@ class PaceConfig:
             f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",
         )
 
-    def total_steps(self, photographs: int, pairs_per_step: int) -> int:
-        """Steps of a whole run; an epoch's last pairs may begin the next epoch."""
+    def total_steps(self, sources: Sequence[int], pairs_per_step: int) -> int:
+        """Steps of a whole run; an epoch's last pairs may begin the next epoch.
+
+        Args:
+            sources: photographs or pairs of each.
+            pairs_per_step: of all processes together.
+        """
         if self.steps is not None:
             return self.steps
-        return max(-(-self.epochs * photographs // pairs_per_step), 1)
+        epoch = sum(self.pairs_per_source or items for items in sources)
+        return max(-(-self.epochs * epoch // pairs_per_step), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,15 +180,28 @@ class TrainConfig:
     network: NetworkConfig = NetworkConfig()
     optimization: OptimizationConfig = OptimizationConfig()
     pairs: PairConfig = PairConfig()
+    megadepth: MegadepthPairs = MegadepthPairs()
     loss: LossConfig = LossConfig()
+    d2net: D2NetTrainingConfig = D2NetTrainingConfig()
     pace: PaceConfig = PaceConfig()
+
+    def __post_init__(self) -> None:
+        for name, value in self.to_flat().items():
+            require(
+                not isinstance(value, float) or math.isfinite(value),
+                f"--{name.replace('_', '-')}: found {value}, expected a finite number",
+            )
 
     def to_flat(self) -> dict[str, Any]:
         """All settings by name, as plain values; the names differ between the parts."""
         parts = (getattr(self, field.name) for field in dataclasses.fields(self))
         return {k: v for part in parts for k, v in dataclasses.asdict(part).items()}
 
-    def deciding(self) -> dict[str, Any]:
-        """The settings that a resumed run must share with the one before it."""
-        free = {field.name for field in dataclasses.fields(PaceConfig)}
+    def deciding(self, unused: Collection[str]) -> dict[str, Any]:
+        """The settings that a resumed run must share with the one before it.
+
+        Args:
+            unused: names of those that mean nothing to the network that is trained.
+        """
+        free = {field.name for field in dataclasses.fields(PaceConfig)}.union(unused)
         return {k: v for k, v in self.to_flat().items() if k not in free}

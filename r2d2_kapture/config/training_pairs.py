@@ -36,7 +36,8 @@ class PairConfig:
         ramp_steps: training steps in which the difficulty rises to 1.
         folder_weights: how often photographs of sub-folders are drawn relative to
             others, as in ``drone=0.2,street=0.5``; 0 leaves a sub-folder out.
-        cache_gib: memory in GiB for decoded photographs, of all workers together.
+        cache_gib: memory in GiB for decoded photographs, of all workers together; half
+            of it is for those of posed pairs to validate on, where there are any.
     """
 
     crop_size: int = 192

@@ -16,7 +16,7 @@ import torch
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import PaceConfig, TrainConfig
-from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import CheckpointError, ConfigError, R2D2KaptureError
 from r2d2_kapture.io.atomic import (
@@ -25,17 +25,21 @@ from r2d2_kapture.io.atomic import (
     write_text_atomic,
 )
 from r2d2_kapture.io.lock import exclusive
-from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
-from r2d2_kapture.models.network import DenseNetwork
+from r2d2_kapture.models.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    serialize_checkpoint,
+)
+from r2d2_kapture.models.network import DenseNetwork, FeatureNetwork
 from r2d2_kapture.models.registry import Architecture, build_network
+from r2d2_kapture.models.transfer import transfer_weights
 from r2d2_kapture.stages.train_data import TrainingData, open_training_data
-from r2d2_kapture.stages.train_validation import Validator
-from r2d2_kapture.training.data import PairDataset, WeightedSource, make_loader
+from r2d2_kapture.stages.train_methods import Method, method_of
+from r2d2_kapture.stages.train_validation import Validator, posed_pairs
+from r2d2_kapture.training.data import PairDataset, make_loader
 from r2d2_kapture.training.distributed import Process, joined, this_process
 from r2d2_kapture.training.logs import RunLog
 from r2d2_kapture.training.loop import Batch, Supervisor, Tasks, Trainer, train
-from r2d2_kapture.training.objective import R2D2Objective
-from r2d2_kapture.training.photographs import PhotographSource
 from r2d2_kapture.training.state import check_settings, read_state
 from r2d2_kapture.training.stopping import (
     StopRequest,
@@ -64,20 +68,19 @@ def run(
     inputs: SourceConfig,
     output: Path,
     start_from: str | None = None,
-    validation: Path | None = None,
+    validation: ValidationConfig = ValidationConfig(),
     license_name: str = "unspecified",
     options: RunOptions = RunOptions(),
     announce: Announce = no_announcement,
 ) -> Report:
-    """Train on photographs and other sources, resuming the run at ``output``.
+    """Train a network on pairs of pictures, resuming the run at ``output``.
 
     Args:
         config: what decides the weights.
         inputs: where the pictures are.
         output: folder of the run: state, weights, logs, settings, report.
         start_from: checkpoint whose weights the run begins with; None draws them.
-        validation: folder of sequences in the layout of HPatches, which then chooses
-            the best weights; the built-in validation goes on beside it.
+        validation: what chooses the best weights, besides photographs held out.
         license_name: of the weights, written into them.
         options: its workers are processes that make pairs; ``force`` starts anew.
         announce: takes lines for the terminal, one a minute.
@@ -90,10 +93,11 @@ def run(
     """
     started = time.monotonic()
     process = this_process()
+    method = method_of(config)
     runtime = _runtime(config, process)
     if not process.is_main:
         announce = no_announcement
-    data = open_training_data(inputs, config.pairs, validation)
+    data = open_training_data(inputs, validation, config.pairs, config.megadepth)
     with ExitStack() as stack:
         if process.is_main:
             stack.enter_context(exclusive(output))
@@ -101,6 +105,7 @@ def run(
         stack.enter_context(joined(process, runtime.device))
         job = _Job(
             config=config,
+            method=method,
             data=data,
             output=output,
             start_from=start_from,
@@ -114,7 +119,9 @@ def run(
             announce(job.headline(trainer))
             if first_step and job.trained_on_others():
                 announce("note: the pictures are not those that the run was begun with")
-            _announce_skipped(data.opened.skipped, announce)
+            _announce_skipped("left out", data.opened.skipped, announce)
+            _announce_skipped("left out of validation", data.posed.skipped, announce)
+            _announce_in_both(data.in_both, announce)
             _train(job, trainer, options.workers, stop, announce)
     report = Report(
         stage="train",
@@ -137,6 +144,7 @@ class _Job:
     """A run's inputs, resolved, and what it reads and writes."""
 
     config: TrainConfig
+    method: Method
     data: TrainingData
     output: Path
     start_from: str | None
@@ -161,10 +169,18 @@ class _Job:
     def total_steps(self) -> int:
         return self.config.pace.total_steps(self.data.items, self.pairs_per_step)
 
-    def open(self, *, resume: bool) -> Trainer[DenseNetwork]:
+    @property
+    def mixed(self) -> bool:
+        """Whether convolutions compute in bfloat16."""
+        return self.runtime.precision == "bf16"
+
+    def open(self, *, resume: bool) -> Trainer[FeatureNetwork]:
         """A trainer at the first step, or where the run was."""
         network, first_weights = self._first_network()
-        settings = {**self.config.deciding(), "start_from": first_weights}
+        settings = {
+            **self.config.deciding(self.method.unused),
+            "start_from": first_weights,
+        }
         path = self.output / STATE_NAME
         state = read_state(path) if resume else None
         if state is not None:
@@ -173,11 +189,7 @@ class _Job:
             network.to(  # type: ignore[call-overload]
                 self.runtime.device, memory_format=torch.channels_last
             ),
-            R2D2Objective(
-                self.config.loss,
-                self.config.optimization,
-                mixed=self.runtime.precision == "bf16",
-            ),
+            self.method.objective(mixed=self.mixed),
             self.config.optimization,
             self.total_steps,
             settings,
@@ -187,43 +199,74 @@ class _Job:
             trainer.restore(state)
         return trainer
 
-    def _first_network(self) -> tuple[DenseNetwork, str | None]:
+    def _first_network(self) -> tuple[FeatureNetwork, str | None]:
         """The network at step 0, and the SHA-256 of the weights it was given."""
         if self.start_from is None:
             torch.manual_seed(self.config.optimization.seed)
-            return build_network(self.architecture), None
+            network = build_network(self.architecture)
+            self.method.prepare(network, None)
+            return network, None
         checkpoint = load_checkpoint(self.start_from)
-        if checkpoint.architecture != self.architecture:
+        network = self._with_weights_of(checkpoint).requires_grad_(True)
+        self.method.prepare(network, checkpoint)
+        return network, checkpoint.sha256
+
+    def _with_weights_of(self, checkpoint: Checkpoint) -> FeatureNetwork:
+        """The network of the checkpoint, or that of the run with its weights."""
+        given = checkpoint.network
+        if checkpoint.architecture == self.architecture:
+            return given
+        network = build_network(self.architecture)
+        sizes = dataclasses.replace(
+            checkpoint.architecture, name=self.architecture.name
+        )
+        if (
+            sizes != self.architecture
+            or not isinstance(given, DenseNetwork)
+            or not isinstance(network, DenseNetwork)
+        ):
             raise CheckpointError(
                 f"--start-from {self.start_from}: found {checkpoint.architecture}, "
                 f"expected {self.architecture}"
             )
-        return checkpoint.network.requires_grad_(True), checkpoint.sha256
+        transfer_weights(given, network)
+        return network
 
     @property
     def pace(self) -> PaceConfig:
         """The pace asked for; without anything to validate on, nothing is."""
         pace = self.config.pace
-        if self.data.held_out or self.data.sequences:
+        if self.data.has_validation:
             return pace
         return dataclasses.replace(pace, validate_every=0)
 
-    def tasks(self) -> Tasks[DenseNetwork]:
+    def tasks(self) -> Tasks[FeatureNetwork]:
         """What the loop is to do between steps."""
         device = self.runtime.device
         engine = EngineConfig(
             precision=self.config.optimization.precision,
             gpu=-1 if device.type == "cpu" else device.index,
         )
-        validate = Validator(self.data.held_out, self.data.sequences, engine)
-        return Tasks(save=self.save, validate=validate, keep_best=self.keep_best)
+        validate = Validator(
+            self.method,
+            self.data.held_out,
+            posed_pairs(self.data.posed.sources, self.config.pairs, self.method),
+            self.data.sequences,
+            engine,
+        )
+        return Tasks(
+            save=self.save,
+            validate=validate,
+            keep_best=self.keep_best,
+            scored_by=validate.scored_by,
+        )
 
-    def save(self, trainer: Trainer[DenseNetwork]) -> None:
+    def save(self, trainer: Trainer[FeatureNetwork]) -> None:
         """Write the weights of now, then the state: the state is what resumes."""
         write_bytes_atomic(self.output / MODEL_NAME, self._checkpoint(trainer))
         write_bytes_atomic(self.output / STATE_NAME, trainer.state().to_bytes())
 
-    def keep_best(self, trainer: Trainer[DenseNetwork]) -> None:
+    def keep_best(self, trainer: Trainer[FeatureNetwork]) -> None:
         """Write the weights of now as the best."""
         write_bytes_atomic(self.output / BEST_NAME, self._checkpoint(trainer))
 
@@ -240,7 +283,7 @@ class _Job:
         lines = (f"{k}: {json.dumps(v)}\n" for k, v in self.config.to_flat().items())
         write_text_atomic(self.output / SETTINGS_NAME, "".join(lines))
 
-    def _checkpoint(self, trainer: Trainer[DenseNetwork]) -> bytes:
+    def _checkpoint(self, trainer: Trainer[FeatureNetwork]) -> bytes:
         return serialize_checkpoint(
             trainer.result,
             self.architecture,
@@ -248,7 +291,7 @@ class _Job:
             license_name=self.license_name,
         )
 
-    def history(self, trainer: Trainer[DenseNetwork]) -> dict[str, Any]:
+    def history(self, trainer: Trainer[FeatureNetwork]) -> dict[str, Any]:
         """How the weights came to be, for their metadata; the same for equal runs."""
         progress = trainer.progress
         return {
@@ -261,10 +304,12 @@ class _Job:
             "best_score": (
                 progress.best_score if progress.best_step is not None else None
             ),
+            "scored_by": progress.scored_by,
             "data": self.data.summary(),
+            **self.method.history(),
         }
 
-    def headline(self, trainer: Trainer[DenseNetwork]) -> str:
+    def headline(self, trainer: Trainer[FeatureNetwork]) -> str:
         """What begins or resumes."""
         step = trainer.progress.step
         network = self.architecture
@@ -272,11 +317,11 @@ class _Job:
             f"{f'resuming at step {step}' if step else 'training'}: {network.name}, "
             f"width {network.width}, {network.descriptor_dim}-d, on "
             f"{self.runtime.device} in {self.runtime.precision}; "
-            f"{self.data.items} photographs or pairs; {trainer.total_steps} steps of "
-            f"{self.pairs_per_step} pairs"
+            f"{sum(self.data.items)} photographs or pairs; "
+            f"{trainer.total_steps} steps of {self.pairs_per_step} pairs"
         )
 
-    def details(self, trainer: Trainer[DenseNetwork]) -> dict[str, Any]:
+    def details(self, trainer: Trainer[FeatureNetwork]) -> dict[str, Any]:
         """What the report says besides its counts."""
         history = self.history(trainer)
         return {
@@ -284,6 +329,9 @@ class _Job:
             "device": str(self.runtime.device),
             "precision": self.runtime.precision,
             "left_out": [failure.to_text() for failure in self.data.opened.skipped],
+            "left_out_of_validation": [
+                failure.to_text() for failure in self.data.posed.skipped
+            ],
         }
 
 
@@ -298,20 +346,20 @@ def _runtime(config: TrainConfig, process: Process) -> Runtime:
 
 def _train(
     job: _Job,
-    trainer: Trainer[DenseNetwork],
+    trainer: Trainer[FeatureNetwork],
     workers: int,
     stop: StopRequest,
     announce: Announce,
 ) -> None:
     """Train to the end; the main process logs, validates and saves."""
     config, process = job.config, job.process
-    sources = job.data.opened.sources
     dataset = PairDataset(
-        sources,
+        job.data.opened.sources,
         config.pairs,
         seed=config.optimization.seed,
         steps=trainer.total_steps,
         pairs_per_step=job.pairs_per_step,
+        normalize=job.method.normalize,
     )
     loader = make_loader(
         dataset,
@@ -341,7 +389,7 @@ def _train(
         ) from error
     finally:
         log.close()
-        _announce_gone(sources, announce)
+        _announce_gone(job.data.gone, announce)
 
 
 def _batches(loader: Iterable[Batch], workers: int) -> Generator[Batch, None, None]:
@@ -366,22 +414,28 @@ def _batches(loader: Iterable[Batch], workers: int) -> Generator[Batch, None, No
         getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
-def _announce_skipped(skipped: tuple[Failure, ...], announce: Announce) -> None:
+def _announce_skipped(
+    title: str, skipped: tuple[Failure, ...], announce: Announce
+) -> None:
     for failure in skipped[:NAMED_FAILURES]:
-        announce(f"left out: {failure.to_text()}")
+        announce(f"{title}: {failure.to_text()}")
     if len(skipped) > NAMED_FAILURES:
-        announce(f"left out: {len(skipped) - NAMED_FAILURES} more photographs")
+        announce(f"{title}: {len(skipped) - NAMED_FAILURES} more")
 
 
-def _announce_gone(sources: tuple[WeightedSource, ...], announce: Announce) -> None:
-    """Name what was there at the start and was met unusable since."""
-    gone = [
-        name
-        for item in sources
-        if isinstance(item.source, PhotographSource)
-        for name in item.source.gone
-    ]
+def _announce_in_both(names: tuple[str, ...], announce: Announce) -> None:
+    if names:
+        more = f" and {len(names) - NAMED_FAILURES} more"
+        announce(
+            f"note: both trained and validated on: {', '.join(names[:NAMED_FAILURES])}"
+            f"{more * (len(names) > NAMED_FAILURES)}; such figures flatter the weights"
+        )
+
+
+def _announce_gone(gone: tuple[str, ...], announce: Announce) -> None:
     if gone:
-        announce(f"unusable since the start, others stood in: {len(gone)} pictures")
+        announce(
+            f"unusable since the start, others stood in: {len(gone)} pictures or pairs"
+        )
     for name in gone[:NAMED_FAILURES]:
         announce(f"  {name}")

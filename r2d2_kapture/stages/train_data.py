@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.evaluation.sequences import HomographySequence, read_sequences
 from r2d2_kapture.stages.train_validation import built_in_pairs
-from r2d2_kapture.stages.training_sources import open_sources
+from r2d2_kapture.stages.training_sources import (
+    open_sources,
+    open_validation_sources,
+)
 from r2d2_kapture.stages.training_views import (
     OpenedSources,
     find_photographs,
     photograph_sources,
+    picture_loader,
 )
 from r2d2_kapture.training.validation import HomographyPair, hold_out
 
@@ -30,17 +35,37 @@ class TrainingData:
         trained: names of the photographs of the synthetic pairs, in their folder.
         held_out: pairs to validate on, of photographs that are not trained on.
         sequences: of a folder of the user's to validate on.
+        posed: sources of pairs to validate on by their loss, and what they leave out.
     """
 
     opened: OpenedSources
     trained: tuple[str, ...]
     held_out: tuple[HomographyPair, ...]
     sequences: tuple[HomographySequence, ...]
+    posed: OpenedSources
 
     @property
-    def items(self) -> int:
-        """Photographs and pairs of all sources, which make an epoch."""
-        return sum(len(item.source) for item in self.opened.sources)
+    def items(self) -> tuple[int, ...]:
+        """Photographs or pairs of each source."""
+        return tuple(len(item.source) for item in self.opened.sources)
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is anything to validate on."""
+        return bool(self.held_out or self.sequences or self.posed.sources)
+
+    @property
+    def in_both(self) -> tuple[str, ...]:
+        """Names of sources that are both trained and validated on."""
+        trained = {item.source.name for item in self.opened.sources}
+        validated = {item.source.name for item in self.posed.sources}
+        return tuple(sorted(trained & validated))
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """What was there at the start and was met unusable since."""
+        both = (*self.opened.sources, *self.posed.sources)
+        return tuple(name for item in both for name in item.source.gone)
 
     def summary(self) -> dict[str, Any]:
         """What a checkpoint says of what it was trained on; no path in full."""
@@ -56,33 +81,49 @@ class TrainingData:
 
 
 def open_training_data(
-    inputs: SourceConfig, config: PairConfig, validation: Path | None
+    inputs: SourceConfig,
+    validation: ValidationConfig,
+    config: PairConfig,
+    selection: MegadepthPairs = MegadepthPairs(),
 ) -> TrainingData:
     """Open the sources, but for a few photographs that are held out.
 
     Args:
         inputs: where the pictures are.
+        validation: what to validate on.
         config: of the pairs.
-        validation: folder of sequences in the layout of HPatches.
+        selection: which pairs of MegaDepth.
 
     Raises:
         ConfigError, DatasetError, ImageError, ReconstructionError: a source cannot be
             used.
     """
-    sequences = tuple(read_sequences(validation)) if validation else ()
+    folder = validation.validation
+    sequences = tuple(read_sequences(folder)) if folder else ()
+    if validation.has_posed:
+        # of the memory for pictures, one half is theirs
+        config = dataclasses.replace(config, cache_gib=config.cache_gib / 2)
+    posed = open_validation_sources(inputs, validation, config, selection)
     if inputs.images is None:
-        opened = open_sources(inputs, config)
-        return TrainingData(opened=opened, trained=(), held_out=(), sequences=sequences)
+        return TrainingData(
+            opened=open_sources(inputs, config, selection),
+            trained=(),
+            held_out=(),
+            sequences=sequences,
+            posed=posed,
+        )
+    load = picture_loader(config)
     paths, skipped = find_photographs(inputs.images, config)
     trained, held_out = hold_out(paths, inputs.images)
-    sources = photograph_sources(inputs.images, trained, config)
+    sources = photograph_sources(inputs.images, trained, config, load)
     opened = OpenedSources(sources=sources, skipped=skipped)
-    if inputs.data_root or inputs.depth_dataset or inputs.sfm_model:
+    if inputs.has_others:
         others = dataclasses.replace(inputs, images=None)
-        opened = opened.joined(open_sources(others, config))
+        opened = opened.joined(open_sources(others, config, selection, load))
     return TrainingData(
         opened=opened,
         trained=tuple(path.relative_to(inputs.images).as_posix() for path in trained),
         held_out=built_in_pairs(held_out, inputs.images),
         sequences=sequences,
+        posed=posed,
     )

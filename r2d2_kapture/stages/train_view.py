@@ -11,13 +11,14 @@ import torch
 from tqdm import tqdm
 
 from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.extract import Preprocessing
+from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig
-from r2d2_kapture.core.pyramid import normalize_rgb
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.pictures.training import draw_training_pair
+from r2d2_kapture.stages.train_methods import method_of_checkpoint
 from r2d2_kapture.stages.training_sources import open_sources
 from r2d2_kapture.training.data import PairDataset
 from r2d2_kapture.training.pairs import TrainingPair
@@ -31,11 +32,13 @@ def run(
     config: PairConfig,
     *,
     inputs: SourceConfig,
+    selection: MegadepthPairs = MegadepthPairs(),
     output: Path,
     step: int = 0,
     count: int = 8,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
+    preprocessing: Preprocessing | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Draw the pairs of one step of a run, ``pair_<number of the pair>.png`` each.
@@ -47,22 +50,25 @@ def run(
     Args:
         config: of the pairs.
         inputs: where the pictures are.
+        selection: which pairs of MegaDepth.
         output: folder of what is drawn.
         step: of the run, which decides the difficulty.
         count: pairs drawn.
         seed: of the run.
         checkpoint: of a network whose maps are drawn too.
+        preprocessing: of D2-Net; by default that of its weights, else caffe.
         options: force and progress are used.
 
     Raises:
-        ConfigError, DatasetError, ReconstructionError: the pictures cannot be used.
+        ConfigError, DatasetError, ReconstructionError: the pictures, or the weights,
+            cannot be used.
         OutputError: a picture cannot be written.
     """
     started = time.monotonic()
     require(step >= 0, f"--step: found {step}, expected 0 or more")
     require(count >= 1, f"--batch-size: found {count}, expected 1 or more")
     require(seed >= 0, f"--seed: found {seed}, expected 0 or more")
-    opened = open_sources(inputs, config)
+    opened = open_sources(inputs, config, selection)
     dataset = PairDataset(
         opened.sources, config, seed=seed, steps=step + 1, pairs_per_step=count
     )
@@ -79,7 +85,9 @@ def run(
             pair.aflow,
             paths[number],
             title=f"pair {number}, step {step}: {pair.name}",
-            maps=None if checkpoint is None else confidence_maps(checkpoint, pair),
+            maps=(
+                confidence_maps(checkpoint, pair, preprocessing) if checkpoint else None
+            ),
         )
     details = {
         "difficulty": round(config.difficulty(step), 3),
@@ -102,14 +110,14 @@ def run(
     )
 
 
-def confidence_maps(checkpoint: Checkpoint, pair: TrainingPair) -> Maps:
-    """Reliability and repeatability (h, w) of both crops."""
-    network: DenseNetwork = checkpoint.network
+def confidence_maps(
+    checkpoint: Checkpoint,
+    pair: TrainingPair,
+    preprocessing: Preprocessing | None = None,
+) -> Maps:
+    """What the network makes of both crops, by name: (H, W) each, 0 to 1."""
     crops = torch.from_numpy(np.stack([pair.image1, pair.image2]))
+    method = method_of_checkpoint(checkpoint, preprocessing)
     with torch.inference_mode():
-        features = network.eval()(normalize_rgb(crops))
-    found = {
-        "reliability": features.reliability[:, 0].numpy(),
-        "repeatability": features.repeatability[:, 0].numpy(),
-    }
-    return {name: (maps[0], maps[1]) for name, maps in found.items()}
+        found = method.maps(checkpoint.network.eval(), crops)
+    return {name: (maps[0].numpy(), maps[1].numpy()) for name, maps in found.items()}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.scene_info import read_scene_list
+from r2d2_kapture.stages.megadepth_views import open_megadepth
 from r2d2_kapture.stages.posed_views import open_depth_views, open_model_views
 from r2d2_kapture.stages.training_views import (
     OpenedSources,
@@ -12,15 +16,27 @@ from r2d2_kapture.stages.training_views import (
     photograph_sources,
     picture_loader,
 )
+from r2d2_kapture.training.loading import PictureLoader
 
 
-def open_sources(inputs: SourceConfig, config: PairConfig) -> OpenedSources:
+def open_sources(
+    inputs: SourceConfig,
+    config: PairConfig,
+    selection: MegadepthPairs = MegadepthPairs(),
+    load: PictureLoader | None = None,
+) -> OpenedSources:
     """Open all sources, with one memory for their pictures.
+
+    Args:
+        inputs: where the pictures are.
+        config: of the pairs.
+        selection: which pairs of MegaDepth.
+        load: decodes pictures; None makes one.
 
     Raises:
         ConfigError, DatasetError, ReconstructionError: one of them cannot be used.
     """
-    load = picture_loader(config)
+    load = load or picture_loader(config)
     opened = OpenedSources(sources=(), skipped=())
     if inputs.images is not None:
         paths, skipped = find_photographs(inputs.images, config)
@@ -40,4 +56,46 @@ def open_sources(inputs: SourceConfig, config: PairConfig) -> OpenedSources:
                 inputs.sfm_model, config, load, inputs.sfm_images, inputs.camera_origin
             )
         )
+    if inputs.megadepth is not None and inputs.train_scenes is not None:
+        scenes = read_scene_list(inputs.train_scenes)
+        opened = opened.joined(
+            open_megadepth(inputs.megadepth, scenes, config, load, selection)
+        )
+    return opened
+
+
+def open_validation_sources(
+    inputs: SourceConfig,
+    validation: ValidationConfig,
+    config: PairConfig,
+    selection: MegadepthPairs = MegadepthPairs(),
+) -> OpenedSources:
+    """Open what posed pairs to validate on are made of; nothing by default.
+
+    Args:
+        inputs: where MegaDepth is.
+        validation: which dataset and scenes.
+        config: of the pairs.
+        selection: which pairs of MegaDepth.
+
+    Raises:
+        ConfigError, DatasetError: one of them cannot be used.
+    """
+    load = picture_loader(config)
+    opened = OpenedSources(sources=(), skipped=())
+    if validation.validation_dataset is not None:
+        opened = opened.joined(
+            open_depth_views(
+                validation.validation_dataset, config, load, inputs.camera_origin
+            )
+        )
+    if validation.validation_scenes is not None:
+        root = inputs.megadepth
+        if root is None:
+            raise ConfigError(
+                f"--validation-scenes {validation.validation_scenes}: found no "
+                "--megadepth, expected the folder of the scenes"
+            )
+        scenes = read_scene_list(validation.validation_scenes)
+        opened = opened.joined(open_megadepth(root, scenes, config, load, selection))
     return opened

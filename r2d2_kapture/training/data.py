@@ -6,7 +6,7 @@ step, with another number of workers or processes, sees what it would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.training.pairs import PairSource, RGBArray, TrainingPair, crop_pair
 
 Item = tuple[Tensor, Tensor, Tensor]
+Normalize = Callable[[Tensor], Tensor]
+"""(B, H, W, 3) uint8 RGB to the (B, 3, H, W) float32 that a network takes."""
 PAIR_TRIES = 50
 
 
@@ -41,6 +43,7 @@ class PairDataset(Dataset[Item]):
         seed: of the run.
         steps: of the run.
         pairs_per_step: in the batches of all processes together.
+        normalize: turns pixels to what the network takes.
 
     Raises:
         ConfigError: a number is below 1, or no source has a weight.
@@ -54,6 +57,7 @@ class PairDataset(Dataset[Item]):
         seed: int,
         steps: int,
         pairs_per_step: int,
+        normalize: Normalize = normalize_rgb,
     ) -> None:
         require(steps >= 1, f"steps: found {steps}, expected at least 1")
         require(
@@ -69,6 +73,7 @@ class PairDataset(Dataset[Item]):
         self.seed = seed
         self.steps = steps
         self.pairs_per_step = pairs_per_step
+        self._normalize = normalize
 
     def __len__(self) -> int:
         return self.steps * self.pairs_per_step
@@ -100,12 +105,15 @@ class PairDataset(Dataset[Item]):
         """Pair ``index`` for the network.
 
         Returns:
-            Two (3, H, W) float32 images normalised by the ImageNet mean and deviation,
-            and the (2, H, W) float32 positions of TrainingPair.
+            Two (3, H, W) float32 images, normalised, and the (2, H, W) float32
+            positions of TrainingPair.
         """
         pair = self.training_pair(index)
         aflow = torch.from_numpy(pair.aflow).permute(2, 0, 1).contiguous()
-        return _normalized(pair.image1), _normalized(pair.image2), aflow
+        return self._normalized(pair.image1), self._normalized(pair.image2), aflow
+
+    def _normalized(self, image: RGBArray) -> Tensor:
+        return self._normalize(torch.from_numpy(image)[None])[0]
 
 
 class StepSampler(Sampler[list[int]]):
@@ -165,7 +173,3 @@ def make_loader(
         generator=torch.Generator(),  # else every iteration draws from the global one
         prefetch_factor=4 if workers else None,
     )
-
-
-def _normalized(image: RGBArray) -> Tensor:
-    return normalize_rgb(torch.from_numpy(image)[None])[0]

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, cast
 
@@ -28,6 +29,8 @@ from r2d2_kapture.training.stopping import StopRequest
 
 LOSS = "loss"
 """The term of an objective that is minimised; all terms are logged."""
+PAIRS = "pairs"
+"""The term, where an objective has it, of how many pairs of the batch told anything."""
 SCORE = "score"
 """The figure of a validation by which the best weights are chosen: more is better."""
 MAX_SKIPPED_IN_A_ROW = 20
@@ -53,11 +56,13 @@ class Objective(Protocol):
 
         Returns:
             Scalars by name; LOSS is differentiable, and depends on every weight that
-            is trained, if only by a factor of 0.
+            is trained, if only by a factor of 0. PAIRS may be among them.
         """
 
     def observe(self, terms: Mapping[str, float]) -> None:
-        """Take note of the terms of a finished step, means over all processes."""
+        """Take note of the terms of a step that changed weights, means over all
+        processes.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """What ``observe`` has changed, as plain values."""
@@ -76,6 +81,8 @@ class Progress:
         skipped_in_a_row: the latest of them without another step between.
         best_step: step of the best validation, None before the first.
         best_score: of that validation.
+        scored_by: kind of that score; None where it is not known, as in states of
+            versions before.
     """
 
     step: int = 0
@@ -83,6 +90,7 @@ class Progress:
     skipped_in_a_row: int = 0
     best_step: int | None = None
     best_score: float = -math.inf
+    scored_by: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +99,7 @@ class StepResult:
 
     Attributes:
         values: terms of the objective, norm of the gradient and learning rate.
-        applied: whether the weights changed: everything was finite.
+        applied: whether the step counts: everything was finite.
         stop: whether any process was asked to stop.
     """
 
@@ -148,7 +156,11 @@ class Trainer(Generic[Network]):
         return cast(Network, self._average.module)
 
     def step(self, batch: Batch, *, stop_requested: bool = False) -> StepResult:
-        """Take one step; one that is not finite changes no weight and no statistic.
+        """Take one step.
+
+        One that is not finite, or in which no pair of any process told anything,
+        changes no weight and no statistic: momentum and weight decay, too, would move
+        weights by a gradient of 0.
 
         Args:
             batch: on any device.
@@ -173,13 +185,15 @@ class Trainer(Generic[Network]):
         progress.step += 1
         if applied:
             progress.skipped_in_a_row = 0
+        else:
+            progress.skipped += 1
+            progress.skipped_in_a_row += 1
+        if applied and values.get(PAIRS, 1.0) > 0:
             self._optimizer.step()
             if self._average is not None:
                 self._average.update_parameters(self.network)
             self.objective.observe(values)
         else:
-            progress.skipped += 1
-            progress.skipped_in_a_row += 1
             with torch.no_grad():
                 for buffer, before in zip(self.network.buffers(), statistics):
                     buffer.copy_(before)
@@ -233,11 +247,13 @@ class Tasks(Generic[Network]):
         save: keep the state and export the weights of now.
         validate: figures of a network in evaluation mode, SCORE among them.
         keep_best: export the weights of now as the best so far.
+        scored_by: kind of the SCORE; scores of different kinds cannot be compared.
     """
 
     save: Callable[[Trainer[Network]], None]
     validate: Callable[[Network], Mapping[str, float]]
     keep_best: Callable[[Trainer[Network]], None]
+    scored_by: str = SCORE
 
 
 class Supervisor(Generic[Network]):
@@ -304,14 +320,30 @@ class Supervisor(Generic[Network]):
     def _validate(self) -> None:
         network, progress = self._trainer.result, self._trainer.progress
         network.eval()
-        figures = self._tasks.validate(network)
+        with ExitStack() as failing:
+            failing.callback(self._try_to_save)  # no step taken is lost
+            figures = self._tasks.validate(network)
+            failing.pop_all()
         self._log.validation(progress.step, figures)
+        self._compare_like_with_like()
         if figures[SCORE] > progress.best_score:
             progress.best_score, progress.best_step = figures[SCORE], progress.step
             try:
                 self._tasks.keep_best(self._trainer)
             except OutputError as error:
                 self._log.announce(f"{error}; training goes on")
+
+    def _compare_like_with_like(self) -> None:
+        """Begin the search for the best anew if a resume changed what tells it."""
+        progress, kind = self._trainer.progress, self._tasks.scored_by
+        if progress.scored_by not in (None, kind) and progress.best_step is not None:
+            self._log.announce(
+                f"note: the best weights are chosen by {kind} from now on, not by "
+                f"{progress.scored_by} any more; the best of step {progress.best_step} "
+                "no longer counts"
+            )
+            progress.best_score, progress.best_step = -math.inf, None
+        progress.scored_by = kind
 
     def _write_row(self) -> None:
         means, times = self._row.take(), self._row_time.take()

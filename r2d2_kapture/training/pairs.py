@@ -76,6 +76,10 @@ class PairSource(Protocol):
     def name(self) -> str:
         """Tells the source to people."""
 
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """What was met unusable in training, in any worker."""
+
     def __len__(self) -> int: ...
 
     def pair(

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from r2d2_kapture.errors import CheckpointError, ConfigError
-from r2d2_kapture.models.checkpoints import UNPICKLING_ERRORS
+from r2d2_kapture.models.published import UNPICKLING_ERRORS
 
 FORMAT = "r2d2_kapture training state 1"
 

@@ -15,6 +15,8 @@ from r2d2_kapture.cli.match import main as match
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.manifest import read_manifest
+from r2d2_kapture.models.checkpoints import serialize_checkpoint
+from r2d2_kapture.models.registry import Architecture
 from tests.networks import random_d2net, save_d2net
 
 
@@ -198,3 +200,31 @@ def test_features_are_matched_and_exported(
     text = ["--to", "colmap-text", "--output", str(tmp_path / "text")]
     assert export([*root, *text]) == 2
     assert "16 values, COLMAP's text format holds only 128" in one_error_line(capsys)
+
+
+def test_weights_that_know_their_preprocessing_are_extracted_with_it(
+    kapture_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ours.safetensors"
+    path.write_bytes(
+        serialize_checkpoint(
+            random_d2net(),
+            Architecture(name="d2net", width=2, descriptor_dim=16),
+            training={"preprocessing": "torch"},
+            license_name="CC0",
+        )
+    )
+    command = ["--kapture-root", str(kapture_root), "--model", str(path), "--gpu", "-1"]
+    assert extract([*command, "--preprocessing", "caffe"]) == 2
+    assert "trained with torch; give" in one_error_line(capsys)
+    assert not (kapture_root / "reconstruction").exists()
+    assert extract(command) == 0
+    folder = kapture_root / "reconstruction/keypoints/ours"
+    manifest = read_manifest(folder / "manifest.json")
+    assert manifest is not None and manifest.settings["preprocessing"] == "torch"
+    # to say it changes nothing, nor do the settings that were kept
+    kept = ["--config", str(folder / "extract_config.yaml")]
+    for more in (["--preprocessing", "torch"], kept):
+        capsys.readouterr()
+        assert extract([*command, *more]) == 0
+        assert "0 done, 5 skipped" in capsys.readouterr().out

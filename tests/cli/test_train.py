@@ -24,6 +24,8 @@ TINY = (
     "--crop-size 64 --min-side 64 --patch-size 8 --border 8 --average-decay 0.9 "
     "--validate-every 0 --log-every 1 --gpu -1"
 ).split()
+D2NET = "--architecture d2net --patch-size 16 --border 16".split()
+"""What undoes the settings above that are of R2D2."""
 
 
 @pytest.fixture
@@ -129,7 +131,27 @@ def test_a_stopped_run_resumes_to_the_weights_of_the_unbroken_one(
         (["{ok}", "--crop-size", "200", "--min-side", "200"], "smaller than 200"),
         (["{ok}", "--start-from", "/no.pt"], "no such file"),
         (["{ok}", "--validation", "/nowhere"], "/nowhere"),
-        (["{ok}", "--config", "no_preset"], "presets: fast_r2d2"),
+        (["{ok}", "--config", "no_preset"], "presets: d2net, fast_r2d2"),
+        ([*D2NET, "{ok}"], "--start-from: missing"),
+        ([*D2NET, "{ok}", "--crop-size", "48"], "11 x 11 = 121 cells"),
+        (
+            [*D2NET, "{ok}", "--safe-radius", "14", "--least-correspondences", "9"],
+            "--safe-radius 14: found crops of 15 x 15 cells",
+        ),
+        ([*D2NET, "{ok}", "--trained-layers", "11"], "found 11, expected 0 to 10"),
+        (
+            [*D2NET, "{ok}", "--weight-peaky", "5", "--plain-ap-weight", "3"],
+            "--plain-ap-weight, --weight-peaky: found for --architecture d2net",
+        ),
+        (
+            ["{ok}", "--margin", "7", "--trained-layers", "2"],
+            "--margin, --trained-layers: found for --architecture fast_r2d2",
+        ),
+        (["{ok}", "--gradient-clip", ".inf"], "--gradient-clip: found inf"),
+        (["{ok}", "--margin", "0"], "--margin: found 0"),
+        (["{ok}", "--megadepth", "x"], "--megadepth and --train-scenes"),
+        (["{ok}", "--validation-scenes", "x.txt"], "found no --megadepth"),
+        (["{ok}", "--validation-dataset", "/nowhere"], "/nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

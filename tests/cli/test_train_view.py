@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.cli.train_view import main
+from r2d2_kapture.models.checkpoints import serialize_checkpoint
+from r2d2_kapture.models.registry import Architecture, build_network
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SMALL = ["--crop-size=48", "--min-side=64", "--max-side=128", "--quiet"]
@@ -41,6 +43,28 @@ def test_the_settings_of_a_run_are_understood(photos: Path, tmp_path: Path) -> N
     arguments = ["--images", str(photos), "--output", str(tmp_path / "out"), *SMALL]
     assert main([f"--config={config}", *arguments]) == 0
     assert len(list((tmp_path / "out").glob("pair_*.png"))) == 3
+
+
+def test_the_pairs_of_d2net_are_drawn_with_its_detections(photos, tmp_path) -> None:
+    architecture = Architecture(name="d2net", width=1, descriptor_dim=8)
+    model = tmp_path / "d2.safetensors"
+    model.write_bytes(
+        serialize_checkpoint(
+            build_network(architecture), architecture, training={}, license_name="CC0"
+        )
+    )
+    arguments = ["--images", str(photos), "--output", str(tmp_path / "out"), *SMALL]
+    assert main(["--config=d2net", *arguments, "--model", str(model)]) == 0
+    # its preset trains on one pair a step
+    (path,) = (tmp_path / "out").glob("pair_*.png")
+    picture = Image.open(path)
+    assert picture.height > 0.5 * picture.width
+    # the network is given the pixels that it was asked to be given
+    drawn = path.read_bytes()
+    again = [*arguments, "--model", str(model), "--batch-size=1", "--force"]
+    for preprocessing, same in (("caffe", True), ("torch", False)):
+        assert main([*again, "--config=d2net", "--preprocessing", preprocessing]) == 0
+        assert (path.read_bytes() == drawn) == same
 
 
 def test_maps_are_drawn_with_a_model(photos, tmp_path, checkpoint_path) -> None:

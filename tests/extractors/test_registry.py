@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from r2d2_kapture.config.extract import (
@@ -11,8 +15,15 @@ from r2d2_kapture.config.extract import (
     SelectionConfig,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import AUTO, EXTRACTORS, build_extractor
+from r2d2_kapture.extractors.registry import (
+    AUTO,
+    EXTRACTORS,
+    Extractor,
+    build_extractor,
+)
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.network import FeatureNetwork
+from r2d2_kapture.models.registry import Architecture
 from tests.networks import random_d2net, random_network, textured_image
 
 ON_THE_CPU = ExtractConfig(
@@ -55,3 +66,50 @@ def test_the_extractor_of_another_network_is_refused(name: str) -> None:
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="--extractor sift: expected one of .*r2d2"):
         build_extractor("sift", random_network("fast_r2d2"), ON_THE_CPU)
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "expected"),
+    [
+        (None, None, "caffe"),
+        (None, "torch", "torch"),
+        ("torch", None, "torch"),
+        ("torch", "torch", "torch"),
+        ("caffe", "caffe", "caffe"),
+        ("caffe", "torch", None),
+        ("torch", "caffe", None),
+    ],
+)
+def test_weights_are_given_the_preprocessing_they_were_trained_with(
+    tmp_path: Path, known: str | None, asked: str | None, expected: str | None
+) -> None:
+    architecture = Architecture(name="d2net", width=2, descriptor_dim=16)
+    path = tmp_path / "d2.safetensors"
+    path.write_bytes(
+        serialize_checkpoint(
+            random_d2net(),
+            architecture,
+            training={"preprocessing": known} if known else {},
+            license_name="CC0",
+        )
+    )
+    network = load_checkpoint(path).network
+
+    def make(network: FeatureNetwork, preprocessing: str | None) -> Extractor:
+        settings = D2NetConfig(preprocessing=preprocessing)  # type: ignore[arg-type]
+        config = dataclasses.replace(ON_THE_CPU, d2net=settings)
+        return build_extractor(AUTO, network, config)
+
+    if expected is None:
+        with pytest.raises(ConfigError, match=f"trained with {known}; give") as caught:
+            make(network, asked)
+        assert "\n" not in str(caught.value)
+        return
+    found, explicit = make(network, asked), make(random_d2net(), expected)
+    assert found.settings == explicit.settings
+    assert found.settings["preprocessing"] == expected
+    image = textured_image(60, 70)
+    features = [extractor(image) for extractor in (found, explicit)]
+    assert len(features[0]) > 5
+    for name in ("keypoints", "descriptors", "scores"):
+        np.testing.assert_array_equal(*(getattr(item, name) for item in features))

@@ -130,3 +130,12 @@ def test_json_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json_atomic(tmp_path / "a.json", {"path": tmp_path})
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_numbers_that_json_does_not_have_are_refused(
+    tmp_path: Path, number: float
+) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json_atomic(tmp_path / "a.json", {"score": number})
+    assert os.listdir(tmp_path) == []

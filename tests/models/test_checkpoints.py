@@ -131,6 +131,16 @@ def test_own_format_round_trip(tmp_path: Path, name: str) -> None:
     assert_same_outputs(found.network, network)
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_training_that_json_cannot_hold_is_refused(number: float) -> None:
+    architecture = Architecture(name="r2d2", width=1, descriptor_dim=8)
+    network = random_network("r2d2", width=1, descriptor_dim=8)
+    with pytest.raises(ValueError, match="JSON"):
+        serialize_checkpoint(
+            network, architecture, training={"steps": number}, license_name="CC0"
+        )
+
+
 def test_half_precision_files_give_float32_networks(
     tmp_path: Path, tensors: dict[str, Tensor]
 ) -> None:

@@ -23,7 +23,7 @@ from r2d2_kapture.config.train import (
     TrainConfig,
 )
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.errors import (
     CheckpointError,
     ConfigError,
@@ -31,7 +31,8 @@ from r2d2_kapture.errors import (
     OutputError,
 )
 from r2d2_kapture.io.lock import exclusive
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.registry import Architecture
 from r2d2_kapture.stages import train
 from r2d2_kapture.synthetic.textures import (
     bookshelf,
@@ -41,7 +42,7 @@ from r2d2_kapture.synthetic.textures import (
     poster,
 )
 from r2d2_kapture.types import Report
-from tests.networks import torch_threads
+from tests.networks import random_network, torch_threads
 
 TINY = TrainConfig(
     network=NetworkConfig(architecture="fast_r2d2", width=1, descriptor_dim=16),
@@ -91,7 +92,7 @@ def run(
     workers: int = 0,
     force: bool = False,
     start_from: str | None = None,
-    validation: Path | None = None,
+    validation: ValidationConfig = ValidationConfig(),
 ) -> Report:
     return train.run(
         config,
@@ -229,6 +230,35 @@ def test_a_run_begins_with_given_weights(
         run(config, pictures, tmp_path / "run")
 
 
+@pytest.mark.parametrize("architecture", ["r2d2", "fast_r2d2"])
+def test_weights_of_r2d2_begin_a_fast_one_and_the_other_way_round(
+    pictures: Path, tmp_path: Path, architecture: str
+) -> None:
+    (other,) = {"r2d2", "fast_r2d2"} - {architecture}
+    given = random_network(other)
+    path = tmp_path / "given.safetensors"
+    path.write_bytes(
+        serialize_checkpoint(
+            given,
+            Architecture(name=other, width=1, descriptor_dim=16),
+            training={},
+            license_name="CC0",
+        )
+    )
+    config = changed(TINY, "network", architecture=architecture)
+    config = changed(config, "optimization", learning_rate=1e-12, weight_decay=0.0)
+    run(changed(config, steps=1), pictures, tmp_path / "run", start_from=str(path))
+    checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert checkpoint.architecture.name == architecture
+    pairs = zip(given.parameters(), checkpoint.network.parameters(), strict=True)
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in pairs)
+    assert "start_from" in json.loads(checkpoint.metadata["training"])["settings"]
+    for name, size in (("width", 2), ("descriptor_dim", 8)):
+        with pytest.raises(CheckpointError, match="--start-from .*expected"):
+            wrong = changed(config, "network", **{name: size})
+            run(wrong, pictures, tmp_path / "other", start_from=str(path))
+
+
 def test_a_full_disk_is_told_and_the_state_before_remains(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,7 +368,7 @@ def test_a_folder_of_sequences_chooses_the_best(pictures: Path, tmp_path: Path) 
         changed(TINY, steps=1, validate_every=1),
         pictures,
         output,
-        validation=tmp_path / "sequences",
+        validation=ValidationConfig(validation=tmp_path / "sequences"),
     )
     for row in rows(output / "validation.csv"):
         mean = (float(row["folder_mma_1px"]) + float(row["folder_mma_3px"])) / 2

@@ -6,16 +6,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.core.pyramid import normalize_rgb, subtract_caffe_mean
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.registry import Architecture, build_network
 from r2d2_kapture.stages import train_view
 from r2d2_kapture.stages.training_sources import open_sources
+from r2d2_kapture.training.d2net_loss import enlarged, soft_detection_scores
 from r2d2_kapture.training.data import PairDataset
+from r2d2_kapture.training.pairs import TrainingPair
+from tests.networks import random_d2net, save_d2net
 
 CONFIG = PairConfig(
     crop_size=48, min_side=64, max_side=128, hold_steps=0, ramp_steps=10
@@ -108,6 +115,40 @@ def test_maps_have_the_size_of_the_crops(photos, checkpoint_path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("training", "normalize"),
+    [
+        ({"preprocessing": "torch"}, normalize_rgb),
+        ({"preprocessing": "caffe"}, subtract_caffe_mean),
+        ({}, subtract_caffe_mean),
+    ],
+)
+def test_soft_detections_of_d2net_are_drawn(training, normalize, tmp_path) -> None:
+    architecture = Architecture(name="d2net", width=2, descriptor_dim=8)
+    torch.manual_seed(0)
+    network = build_network(architecture)
+    for layer in network.ops:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight)
+    path = tmp_path / "d2.safetensors"
+    path.write_bytes(
+        serialize_checkpoint(
+            network, architecture, training=training, license_name="CC0"
+        )
+    )
+    images = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
+    aflow = np.zeros((48, 48, 2), np.float32)
+    pair = TrainingPair(image1=images[0], image2=images[1], aflow=aflow, name="")
+    (maps,) = train_view.confidence_maps(load_checkpoint(path), pair).values()
+    for found, image in zip(maps, images, strict=True):
+        with torch.no_grad():
+            features = network(normalize(torch.from_numpy(image)[None]))
+        scores = soft_detection_scores(features)
+        expected = enlarged(scores, (48, 48))[0] / scores.max()
+        assert found.shape == (48, 48) and 0.3 < found.max() <= 1
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     "settings, flag",
     [
         ({"step": -1}, "--step"),
@@ -136,3 +177,25 @@ def test_all_kinds_of_sources_open_together(photos: Path, tmp_path: Path) -> Non
     opened = open_sources(inputs, CONFIG)
     assert [item.weight for item in opened.sources] == [1, 1]
     assert len(opened.skipped) == 2
+
+
+def test_the_preprocessing_asked_for_is_that_of_the_maps(tmp_path: Path) -> None:
+    path = save_d2net(tmp_path / "vgg.pth", random_d2net())
+    checkpoint = load_checkpoint(path)
+    crop = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    aflow = np.zeros((48, 48, 2), np.float32)
+    pair = TrainingPair(image1=crop, image2=crop, aflow=aflow, name="")
+    for asked, normalize in (
+        (None, subtract_caffe_mean),
+        ("caffe", subtract_caffe_mean),
+        ("torch", normalize_rgb),
+    ):
+        (maps,) = train_view.confidence_maps(checkpoint, pair, asked).values()
+        with torch.no_grad():
+            features = checkpoint.network(normalize(torch.from_numpy(crop)[None]))
+        scores = soft_detection_scores(features)
+        expected = enlarged(scores, (48, 48))[0] / scores.max()
+        np.testing.assert_allclose(maps[0], expected, atol=1e-5)
+    checkpoint.network.preprocessing = "torch"
+    with pytest.raises(ConfigError, match="--preprocessing caffe: found weights"):
+        train_view.confidence_maps(checkpoint, pair, "caffe")

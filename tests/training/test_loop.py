@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from r2d2_kapture.config.train import OptimizationConfig, PaceConfig
-from r2d2_kapture.errors import ConfigError, OutputError
+from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.training.logs import RunLog
 from r2d2_kapture.training.loop import (
     MAX_SKIPPED_IN_A_ROW,
@@ -50,11 +50,17 @@ class Desk:
     best: list[int] = field(default_factory=list)
     validated: list[nn.Module] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
+    scored_by: str = SCORE
     full: bool = False
     now: float = 0.0
 
     def tasks(self) -> Tasks[ToyNetwork]:
-        return Tasks(save=self._save, validate=self._validate, keep_best=self._keep)
+        return Tasks(
+            save=self._save,
+            validate=self._validate,
+            keep_best=self._keep,
+            scored_by=self.scored_by,
+        )
 
     def supervisor(
         self, trainer: ToyTrainer, pace: PaceConfig = PaceConfig(validate_every=0)
@@ -288,6 +294,49 @@ def test_a_resumed_run_knows_its_best(desk: Desk) -> None:
     desk.scores = lambda count: 0.4
     run(resumed, desk, PaceConfig(validate_every=2))
     assert desk.best == [0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "best"),
+    [
+        ("mma", "mma", (4, 0.5)),
+        ("mma", "posed_loss", (6, -0.9)),
+        (None, "posed_loss", (4, 0.5)),
+    ],
+)
+def test_the_best_begins_anew_where_another_kind_of_score_tells_it(
+    desk: Desk, before: str | None, after: str, best: tuple[int, float]
+) -> None:
+    desk.scores = lambda count: 0.1 * count + 0.2  # 0.5 at step 4
+    desk.scored_by = "mma"
+    run(new_trainer(4), desk, PaceConfig(validate_every=2))
+    state = desk.saved[-1]
+    assert state.progress["scored_by"] == "mma"
+    if before is None:  # as a version wrote it that knew of no kinds
+        state.progress.pop("scored_by")
+    resumed = new_trainer(8)
+    resumed.restore(state)
+    desk.scored_by, desk.lines = after, []
+    desk.scores = lambda count: -0.9 if count == 4 else -1.0
+    run(resumed, desk, PaceConfig(validate_every=2))
+    assert (resumed.progress.best_step, resumed.progress.best_score) == best
+    told = [line for line in desk.lines if "best of step 4 no longer counts" in line]
+    assert len(told) == (best[0] != 4)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_validation_that_fails_loses_no_step(desk: Desk, full: bool) -> None:
+    def fail(count: int) -> float:
+        desk.full = full
+        if count == 2:
+            raise DatasetError("the depth maps have gone")
+        return 0.0
+
+    desk.scores = fail
+    trainer = new_trainer(8)
+    with pytest.raises(DatasetError, match="have gone"):
+        run(trainer, desk, PaceConfig(validate_every=3))
+    assert [state.step for state in desk.saved] == ([] if full else [3])
 
 
 def test_states_are_saved_every_few_steps_and_at_the_end(desk: Desk) -> None:

@@ -72,7 +72,16 @@ def test_help_that_ends_at_kappa_is_a_step() -> None:
 def test_epochs_or_steps_decide_the_length(
     pace: PaceConfig, photographs: int, pairs: int, steps: int
 ) -> None:
-    assert pace.total_steps(photographs, pairs) == steps
+    assert pace.total_steps([photographs], pairs) == steps
+
+
+def test_an_epoch_draws_as_many_pairs_of_each_source() -> None:
+    pace = PaceConfig(epochs=10, pairs_per_source=100)
+    # three scenes, large and small
+    assert pace.total_steps([5000, 200, 7], 1) == 10 * 300
+    assert pace.total_steps([5000, 200, 7], 8) == 375
+    with pytest.raises(ConfigError, match="--pairs-per-source"):
+        PaceConfig(pairs_per_source=-1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""kapture_r2d2_megadepth: MegaDepth made ready for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.cli.common import (
+    add_settings,
+    finish,
+    make_parser,
+    run_command,
+    settings_from,
+)
+from r2d2_kapture.config.megadepth import MegadepthConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.scene_info import read_scene_list
+from r2d2_kapture.stages import megadepth
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_megadepth",
+        "Make MegaDepth ready for training: undistort its SfM models, and write for "
+        "each which images see how much of the same. Download both parts by hand from "
+        "www.cs.cornell.edu/projects/megadepth and unpack them: MegaDepth v1 (depth "
+        "maps) and MegaDepth v1 SfM models. Scenes are prepared beside each other; an "
+        "interrupted run goes on when the command is run again. Train on the output: "
+        "kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.",
+        "kapture_r2d2_megadepth --depth-root MegaDepth_v1 --sfm-root MegaDepth_v1_SfM "
+        "--output megadepth",
+    )
+    parser.add_argument(
+        "--depth-root",
+        type=Path,
+        required=True,
+        help="depth maps: .../phoenix/S6/zl548/MegaDepth_v1, or the folder that it was "
+        "unpacked into",
+    )
+    parser.add_argument(
+        "--sfm-root",
+        type=Path,
+        required=True,
+        help="SfM models: .../MegaDepth_v1_SfM, or the folder that it was unpacked "
+        "into",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help="gets Undistorted_SfM/<scene>, scene_info/<scene>.<model>.npz, and "
+        "scene_info/<scene>.<model>.json, which says what was left out and why",
+    )
+    parser.add_argument(
+        "--scenes",
+        type=Path | None,
+        help="text file of the scenes to prepare, one name a line, # for comments; by "
+        "default all that have depth maps",
+    )
+    add_settings(parser, MegadepthConfig)
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="processes; each prepares one model at a time, in up to a few GB",
+    )
+    parser.add_argument("--force", action="store_true", help="redo finished models")
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at the first model that fails"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    namespace = parser.parse_args(arguments)
+    if namespace.workers < 1:
+        raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
+    scenes = None if namespace.scenes is None else read_scene_list(namespace.scenes)
+    report = megadepth.run(
+        settings_from(namespace, MegadepthConfig),
+        depth_root=namespace.depth_root,
+        sfm_root=namespace.sfm_root,
+        output=namespace.output,
+        scenes=scenes,
+        options=RunOptions(
+            workers=namespace.workers,
+            force=namespace.force,
+            strict=namespace.strict,
+            progress=False if namespace.quiet else None,
+        ),
+    )
+    return finish(report)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,69 @@
+"""Settings of MegaDepth: how it is prepared, and which of its pairs are trained on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from r2d2_kapture.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class MegadepthConfig:
+    """How the scenes of MegaDepth are prepared.
+
+    Attributes:
+        max_image_size: longer side in pixels that undistorted images are shrunk to, if
+            larger; that of the published depth maps is 1600.
+        depth_tolerance: largest relative difference between the depth of a 3D point and
+            the depth map at its place; a point that differs more is not counted.
+    """
+
+    max_image_size: int = 1600
+    depth_tolerance: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(
+            self.max_image_size >= 1,
+            f"--max-image-size: found {self.max_image_size}, expected at least 1 pixel",
+        )
+        require(
+            0 < self.depth_tolerance < math.inf,
+            f"--depth-tolerance: found {self.depth_tolerance}, expected more than 0",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MegadepthPairs:
+    """Which pairs of a prepared scene are trained on.
+
+    Attributes:
+        min_overlap_ratio: least share of the 3D points of one image that the other one
+            sees too, as D2-Net has it.
+        max_overlap_ratio: largest such share.
+        max_scale_ratio: largest change of scale between the two images; 0: any, as in
+            D2-Net.
+        pairs_per_scene: most pairs of a scene, drawn once; D2-Net draws 100 in each of
+            10 epochs.
+    """
+
+    min_overlap_ratio: float = 0.5
+    max_overlap_ratio: float = 1.0
+    max_scale_ratio: float = 0.0
+    pairs_per_scene: int = 1000
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.min_overlap_ratio <= self.max_overlap_ratio <= 1,
+            f"--min-overlap-ratio {self.min_overlap_ratio} --max-overlap-ratio "
+            f"{self.max_overlap_ratio}: expected 0 < min <= max <= 1",
+        )
+        require(
+            self.max_scale_ratio == 0 or 1 <= self.max_scale_ratio < math.inf,
+            f"--max-scale-ratio: found {self.max_scale_ratio}, expected at least 1, or "
+            "0 for any",
+        )
+        require(
+            self.pairs_per_scene >= 1,
+            f"--pairs-per-scene: found {self.pairs_per_scene}, expected at least 1",
+        )

@@ -1,0 +1,58 @@
+"""Depth maps of MegaDepth: HDF5 files with one array ``depth``.
+
+Depth is along the camera's z axis in the units of the SfM model, 0 where unknown;
+values below 0 mark the two sides of ordinal pairs and tell no depth (Li & Snavely,
+MegaDepth, CVPR 2018, section 3).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.types import FloatArray
+
+DATASET = "depth"
+UNREADABLE = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+)
+"""What h5py raises, depending on where a file is broken."""
+
+
+def read_depth(path: Path, size: tuple[int, int]) -> FloatArray:
+    """Read a depth map.
+
+    Args:
+        path: of the file.
+        size: (W, H) of its image in pixels.
+
+    Returns:
+        (H, W) float32; above 0 where depth is known.
+
+    Raises:
+        DatasetError: missing, truncated, of another format, or of another size.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = file[DATASET]
+            # a broken header may promise more than the memory holds
+            if dataset.shape != size[::-1]:
+                raise DatasetError(
+                    f"{path}: found '{DATASET}' of shape (H, W) {dataset.shape}, "
+                    f"expected {size[::-1]} as its image"
+                )
+            return np.asarray(dataset.astype(np.float32)[()])
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(
+            f"{path}: no depth map that can be read ({reason}), expected HDF5 with an "
+            f"array '{DATASET}'; download it again"
+        ) from error

@@ -1,0 +1,86 @@
+"""Runs each of some jobs in a process of its own, several beside each other.
+
+COLMAP ends the whole process where its input is broken in an unforeseen way: here that
+is the failure of one job.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from r2d2_kapture.errors import DatasetError, R2D2KaptureError
+
+Job = tuple[Any, ...]
+
+
+def run_apart(
+    work: Callable[..., Any], jobs: Sequence[Job], workers: int
+) -> Generator[tuple[int, Any], None, None]:
+    """Run ``work(*job)`` for each job, and end the processes when the caller leaves.
+
+    Args:
+        work: a function at the top of a module.
+        jobs: arguments, which processes can pass to each other.
+        workers: most processes at a time.
+
+    Yields:
+        Number of the job, and its result or its expected failure, as they come.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork copies locks of threads
+    waiting = list(enumerate(jobs))[::-1]
+    running: list[_Running] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < max(workers, 1):
+                number, job = waiting.pop()
+                receiver, sender = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(sender, work, job))
+                process.start()
+                sender.close()
+                running.append(_Running(number, process, receiver))
+            ready = wait([one.receiver for one in running])
+            for ended in [one for one in running if one.receiver in ready]:
+                running.remove(ended)
+                result = _receive(ended.receiver)
+                ended.process.join()
+                yield ended.number, result
+    finally:
+        for one in running:
+            one.process.kill()  # COLMAP would print at SIGTERM
+        for one in running:
+            one.process.join()
+
+
+@dataclass(frozen=True, eq=False)
+class _Running:
+    number: int
+    process: BaseProcess
+    receiver: Connection
+
+
+def _receive(receiver: Connection) -> Any:
+    try:
+        with receiver:
+            return receiver.recv()
+    except EOFError:
+        return DatasetError(
+            "its process ended without a word: COLMAP crashed at broken input, or the "
+            "memory was too small; check its files, or use fewer --workers"
+        )
+
+
+def _work(sender: Connection, work: Callable[..., Any], job: Job) -> None:
+    """What a process does; Ctrl-C is for its parent, which ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        result = work(*job)
+    except (R2D2KaptureError, MemoryError, OSError) as error:
+        expected = isinstance(error, R2D2KaptureError)
+        result = error if expected else DatasetError(str(error) or "out of memory")
+    sender.send(result)
