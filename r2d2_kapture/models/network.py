@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,16 +83,25 @@ class DenseNetwork(FeatureNetwork):
     def forward(self, image: Tensor) -> DenseFeatures:
         """Compute the maps of a batch.
 
+        Under autocast the backbone and the descriptors have the lower precision, both
+        confidences float32: in bfloat16 neighbours on a peak are equal.
+
         Args:
             image: (B, 3, H, W) RGB, normalised by the ImageNet mean and deviation.
         """
         features = self.ops(image)
-        squared = features**2
-        return DenseFeatures(
-            descriptors=F.normalize(features, dim=1),
-            reliability=F.softmax(self.clf(squared), dim=1)[:, 1:2],
-            repeatability=repeatability_from_logit(self.sal(squared)),
-        )
+        with torch.autocast(image.device.type, enabled=False):
+            squared = at_least_float32(features) ** 2
+            return DenseFeatures(
+                descriptors=F.normalize(features, dim=1),
+                reliability=F.softmax(self.clf(squared), dim=1)[:, 1:2],
+                repeatability=repeatability_from_logit(self.sal(squared)),
+            )
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values, in float32 where they have less precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def repeatability_from_logit(logit: Tensor) -> Tensor:

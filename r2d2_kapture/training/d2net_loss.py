@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.coordinates import feature_cell_from_image, image_from_feature_cell
+from r2d2_kapture.models.network import at_least_float32
 
 NEIGHBOURS = 3
 """Side of the window, in cells, within which a feature is to stand out."""
@@ -90,9 +91,7 @@ class D2NetLoss(nn.Module):
                 f"maps {tuple(features1.shape)} and {tuple(features2.shape)}, flow "
                 f"{tuple(aflow.shape)}: expected as many of each, the maps alike"
             )
-        features1, features2 = _at_least_float32(features1), _at_least_float32(
-            features2
-        )
+        features1, features2 = at_least_float32(features1), at_least_float32(features2)
         scores1 = soft_detection_scores(features1)
         scores2 = soft_detection_scores(features2)
         counted, correspondences = [], 0
@@ -312,7 +311,3 @@ def _mean_root(squares: Tensor) -> Tensor:
 def _divisor(values: Tensor) -> Tensor:
     """The values, or 1 in place of those by which nothing can be divided."""
     return torch.where(values > FLOOR, values, 1.0)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r2d2_kapture.config.losses import LossConfig
-from r2d2_kapture.models.network import DenseFeatures
+from r2d2_kapture.models.network import DenseFeatures, at_least_float32
 from r2d2_kapture.training.average_precision import query_average_precision
 from r2d2_kapture.training.sampler import sample_pixels
 from r2d2_kapture.training.warp import warp_map
@@ -88,8 +88,8 @@ class R2D2Loss(nn.Module):
                     f"flow has, {tuple(aflow.shape[2:])}"
                 )
         config = self.config
-        repeatability1 = _at_least_float32(features1.repeatability)
-        repeatability2 = _at_least_float32(features2.repeatability)
+        repeatability1 = at_least_float32(features1.repeatability)
+        repeatability2 = at_least_float32(features2.repeatability)
         reliability, plain_ap, queries = self._reliability(
             features1, features2, aflow, generator
         )
@@ -137,7 +137,7 @@ class R2D2Loss(nn.Module):
         )
         reliable1 = features1.reliability.flatten().index_select(0, samples.queries)
         reliable2 = features2.reliability.flatten().index_select(0, best)
-        reliability = (_at_least_float32(reliable1) + _at_least_float32(reliable2)) / 2
+        reliability = (at_least_float32(reliable1) + at_least_float32(reliable2)) / 2
         base = self.config.ap_base
         # the mean of 1 - AP * R - base * (1 - R)
         losses = 1 - base - (ap - base) * reliability
@@ -214,7 +214,3 @@ def _windows_over(length: int, reach: int, like: Tensor) -> Tensor:
 def _pixel_rows(maps: Tensor) -> Tensor:
     """Maps (B, D, H, W) as (B * H * W, D): a view of channels-last ones."""
     return maps.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))

@@ -115,3 +115,15 @@ def _only_bias(network: DenseNetwork, clf: Tensor, sal: Tensor) -> None:
 def test_unknown_architecture_lists_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match="fast_r2d2, r2d2"):
         build_network(Architecture(name="superpoint"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_confidences_of_a_bfloat16_backbone_are_float32(name: str) -> None:
+    """In bfloat16 neighbours on a peak would be equal, and both be maxima."""
+    network = random_network(name)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = network(noise(64, 64))
+    assert maps.descriptors.dtype == torch.bfloat16
+    for confidence in (maps.reliability, maps.repeatability):
+        assert confidence.dtype == torch.float32
+        assert len(confidence.unique()) > len(confidence.bfloat16().unique())

@@ -335,6 +335,7 @@ def test_bfloat16_networks_are_judged_in_float32() -> None:
         maps = [network(image) for image in images]
         terms = loss(*maps, flow)
     assert maps[0].descriptors.dtype == torch.bfloat16
+    assert maps[0].repeatability.dtype == maps[0].reliability.dtype == torch.float32
     assert terms.total.dtype == terms.reliability.dtype == torch.float32
     exact = [DenseFeatures(*(m.detach().float() for m in f)) for f in maps]
     torch.testing.assert_close(
