@@ -42,7 +42,8 @@ def aachen(arguments: list[str]) -> int:
     parser.add_argument("--global-features", type=Path, help="folder of their type")
     options = parser.parse_args(arguments)
 
-    config = read_preset(PRESET)
+    checkpoint = load_checkpoint(options.model)
+    config = read_preset(PRESET, checkpoint)
     features = []
     if options.global_features is not None:
         features = [options.global_features]
@@ -53,7 +54,7 @@ def aachen(arguments: list[str]) -> int:
         mapping=options.dataset / "mapping",
         queries={name: options.dataset / f"query_{name}" for name in CONDITIONS},
         features=features,
-        checkpoint=load_checkpoint(options.model),
+        checkpoint=checkpoint,
         output=options.output,
         announce=print_report,
     )

@@ -39,10 +39,11 @@ def demo(arguments: list[str]) -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
     options = parser.parse_args(arguments)
     output: Path = options.output
+    checkpoint = load_checkpoint(options.model)
+    config = read_preset(PRESET, checkpoint)
 
     print(f"1. rendering a room into {output}/mapping and {output}/query")
     room = write_room_dataset(output)
-    checkpoint, config = load_checkpoint(options.model), read_preset(PRESET)
 
     print(f"2. from images to poses with {checkpoint.name}")
     report = pipeline.run(

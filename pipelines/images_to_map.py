@@ -34,6 +34,8 @@ def images_to_map(arguments: list[str]) -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
     options = parser.parse_args(arguments)
 
+    checkpoint = load_checkpoint(options.model)
+    config = read_preset(PRESET, checkpoint)
     dataset = options.output / "dataset"
     folder = write_image_folder_dataset(options.images, dataset)
     print(
@@ -43,10 +45,10 @@ def images_to_map(arguments: list[str]) -> int:
     for failure in folder.failed:
         print(f"  left out: {failure.to_text()}")
     report = pipeline.run(
-        read_preset(PRESET),
+        config,
         mapping=dataset,
         queries={},
-        checkpoint=load_checkpoint(options.model),
+        checkpoint=checkpoint,
         output=options.output,
         announce=print_report,
     )

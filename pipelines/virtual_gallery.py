@@ -36,14 +36,15 @@ def virtual_gallery(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     dataset: Path = options.dataset
+    checkpoint = load_checkpoint(options.model) if options.model else None
     local_features = [] if options.model else [dataset / "local_features" / "r2d2_500"]
     global_features = [dataset / "global_features" / "AP-GeM-LM18"]
     report = pipeline.run(
-        read_preset(PRESET),
+        read_preset(PRESET, checkpoint),
         mapping=dataset / "mapping",
         queries={"query": dataset / "query"},
         features=local_features + global_features,
-        checkpoint=load_checkpoint(options.model) if options.model else None,
+        checkpoint=checkpoint,
         output=options.output,
         announce=print_report,
     )

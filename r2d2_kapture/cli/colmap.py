@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionParser, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
@@ -57,9 +57,7 @@ def _command(arguments: list[str]) -> int:
     add_extraction_flags(parser)
     add_settings(parser, FolderConfig)
     for name, settings in SECTIONS.items():
-        section = ArgumentParser()
-        add_settings(section, settings)
-        parser.add_argument(f"--{name}", action=ActionParser(parser=section))
+        add_settings(parser, settings, section=f"{name}.")
     add_run_flags(parser)
     namespace = parse_extraction(parser, arguments)
     if namespace is None:

@@ -46,7 +46,10 @@ def make_parser(command: str, description: str, example: str) -> ArgumentParser:
 
 
 def add_settings(
-    parser: ArgumentParser, settings: type, taken: Collection[str] = ()
+    parser: ArgumentParser,
+    settings: type,
+    taken: Collection[str] = (),
+    section: str = "",
 ) -> None:
     """Add one flag for each field of a settings dataclass, helped by its docstring.
 
@@ -54,6 +57,7 @@ def add_settings(
         parser: to add to.
         settings: the dataclass.
         taken: fields to leave out, whose name the command uses for a flag of its own.
+        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
     """
     types = get_type_hints(settings)
     parsed = parse_docstring(settings.__doc__ or "")
@@ -61,12 +65,12 @@ def add_settings(
     for field in dataclasses.fields(settings):
         if field.name in taken:
             continue
-        flag = "--" + field.name.replace("_", "-")
+        flag = f"--{section}" + field.name.replace("_", "-")
         text = " ".join(helps.get(field.name, "").replace("``", "").split())
         if types[field.name] is bool:
             parser.add_argument(
                 flag,
-                action=ActionYesNo(yes_prefix="", no_prefix="no-"),
+                action=ActionYesNo(yes_prefix=section, no_prefix=f"{section}no-"),
                 default=field.default,
                 help=text,
             )

@@ -110,7 +110,10 @@ def add_run_flags(parser: ArgumentParser) -> None:
 
 
 def extract_config(
-    namespace: Namespace, family: str | None = None, taken: Collection[str] = ()
+    namespace: Namespace,
+    family: str | None = None,
+    taken: Collection[str] = (),
+    section: str = "",
 ) -> ExtractConfig:
     """The settings of extraction that the flags hold.
 
@@ -118,6 +121,7 @@ def extract_config(
         namespace: the flags.
         family: of the network; where given, settings of others must be left alone.
         taken: as add_extraction_flags was told.
+        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
 
     Raises:
         ConfigError: a setting of networks of another family was changed.
@@ -128,7 +132,7 @@ def extract_config(
             if field.name in taken:
                 values[field.name] = field.default
     if family is not None:
-        _refuse_settings_of_others(values, family)
+        _refuse_settings_of_others(values, family, section)
     return ExtractConfig(
         pyramid=settings_from(values, PyramidConfig),
         selection=settings_from(values, SelectionConfig),
@@ -137,10 +141,10 @@ def extract_config(
     )
 
 
-def _refuse_settings_of_others(namespace: Namespace, family: str) -> None:
+def _refuse_settings_of_others(namespace: Namespace, family: str, section: str) -> None:
     for other, classes in FAMILY_SETTINGS.items():
         changed = [
-            f"--{field.name.replace('_', '-')}"
+            _flag(section, field.name, namespace[field.name])
             for settings in classes
             for field in dataclasses.fields(settings)
             if namespace[field.name] != field.default
@@ -150,6 +154,11 @@ def _refuse_settings_of_others(namespace: Namespace, family: str) -> None:
                 f"{', '.join(changed)}: found for a model of {family}, expected only "
                 f"for those of {other}; leave out, or choose another --model"
             )
+
+
+def _flag(section: str, name: str, value: object) -> str:
+    """How a setting is typed; a switch is turned off by ``--no-NAME``."""
+    return f"--{section}{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
 def run_options(namespace: Namespace) -> RunOptions:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionParser, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from r2d2_kapture.cli.common import (
     add_settings,
@@ -66,12 +66,13 @@ def _command(arguments: list[str]) -> int:
     add_inputs(parser)
     add_sections(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    checkpoint = choose_checkpoint(namespace)
     report = pipeline.run(
-        pipeline_config(namespace),
+        pipeline_config(namespace, checkpoint),
         mapping=namespace.mapping,
         queries=named_queries(namespace.query),
         output=namespace.output,
-        checkpoint=choose_checkpoint(namespace),
+        checkpoint=checkpoint,
         features=namespace.features,
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
@@ -88,16 +89,24 @@ def print_report(report: Report) -> None:
     print(report.to_text(), flush=True)
 
 
-def read_preset(name: str) -> PipelineConfig:
+def read_preset(name: str, checkpoint: Checkpoint | None) -> PipelineConfig:
     """The settings of a preset of configs/pipelines, or of a YAML file.
 
+    Args:
+        name: of the preset, or path of the file.
+        checkpoint: that extracts, if any.
+
     Raises:
-        ConfigError: there is no such preset.
+        ConfigError: there is no such preset, or it is for networks of another family.
     """
     parser = make_parser(COMMAND, "settings", "")
     add_sections(parser)
     arguments = resolve_presets(["--config", name], PRESETS)
-    return pipeline_config(parser.parse_args(arguments))
+    namespace = parser.parse_args(arguments)
+    try:
+        return pipeline_config(namespace, checkpoint)
+    except ConfigError as error:
+        raise ConfigError(f"preset {name}: {error}") from error
 
 
 def add_inputs(parser: ArgumentParser) -> None:
@@ -164,20 +173,30 @@ def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
 def add_sections(parser: ArgumentParser) -> None:
     """The settings of each stage below its name, as ``--match.ratio``."""
     for name, classes in SECTIONS.items():
-        section = ArgumentParser()
         for settings in classes:
-            add_settings(section, settings)
-        parser.add_argument(f"--{name}", action=ActionParser(parser=section))
+            add_settings(parser, settings, section=f"{name}.")
 
 
-def pipeline_config(namespace: Namespace) -> PipelineConfig:
-    """The settings of all stages that the flags hold."""
+def pipeline_config(
+    namespace: Namespace, checkpoint: Checkpoint | None
+) -> PipelineConfig:
+    """The settings of all stages that the flags hold.
+
+    Args:
+        namespace: the flags.
+        checkpoint: that extracts, if any: settings of other families are refused.
+
+    Raises:
+        ConfigError: a setting is out of its range, or of networks of another family.
+    """
     sections: dict[str, Any] = {
         name: settings_from(namespace[name], classes[0])
         for name, classes in SECTIONS.items()
         if name != "extract"
     }
-    return PipelineConfig(extract=extract_config(namespace["extract"]), **sections)
+    family = None if checkpoint is None else checkpoint.network.family
+    extract = extract_config(namespace["extract"], family, section="extract.")
+    return PipelineConfig(extract=extract, **sections)
 
 
 def named_queries(arguments: Sequence[str]) -> dict[str, Path]:

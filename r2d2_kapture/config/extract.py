@@ -120,8 +120,8 @@ class EngineConfig:
     """How the network runs.
 
     Attributes:
-        precision: arithmetic of the network; ``auto`` is the fastest that keeps the
-            accuracy on the device at hand.
+        precision: arithmetic of the network; ``auto`` is bf16 where the device at hand
+            computes with it, else fp32; with R2D2 either is as accurate.
         gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
             where there is one and the CPU elsewhere.
         tile_pixels: pixels above which a level is cut into tiles that overlap by the

@@ -131,7 +131,8 @@ def resolve_runtime(config: EngineConfig) -> Runtime:
     """Choose device, precision and tile size for this machine.
 
     ``auto`` precision is bfloat16 where the processor or the GPU computes with it, else
-    float32; it keeps the mean matching accuracy within 0.005 (docs/accuracy.md).
+    float32. The mean matching accuracy of R2D2 is within 0.005 of that in float32; of
+    D2-Net it was measured with random weights only (docs/accuracy.md).
 
     Raises:
         ConfigError: the GPU asked for is not there, or fp16 is asked for on a CPU.

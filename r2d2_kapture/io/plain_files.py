@@ -3,8 +3,10 @@
 Every output remembers the settings it was made with, so that a second run can tell
 finished work from work of another kind.
 
-The third column of keypoints is the patch side in pixels in ``.r2d2`` files, and one
-over the scale in ``.d2-net`` files, as the published extractors have it (FileStyle).
+The third column of keypoints is the patch side in pixels in ``.r2d2`` files. In
+``.d2-net`` files it is 1 / scale in stored pixels: one over the scale of the level,
+times the factor by which the image was shrunk first. So the published extractors have
+it (FileStyle).
 """
 
 from __future__ import annotations

@@ -213,8 +213,8 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
     for name, tensor in found.items():
         if not _is_plain(tensor):
             raise CheckpointError(
-                f"tensor {name}: found {tensor.dtype} {tensor.layout}, expected plain "
-                "numbers of 16, 32 or 64 bits"
+                f"tensor {name}: found {tensor.dtype} {tensor.layout}, expected dense "
+                "numbers of 16, 32 or 64 bits, each of them stored"
             )
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
@@ -228,12 +228,11 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor holds each of its numbers, dense, on the CPU."""
+    """Whether a tensor holds each of its numbers, in any order, on the CPU."""
     return (
         tensor.layout == torch.strided
         and tensor.device.type == "cpu"
         and tensor.dtype in NUMBER_TYPES
-        and tensor.is_contiguous()
         and tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
     )
 

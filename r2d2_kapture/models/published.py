@@ -48,6 +48,17 @@ VGG_PREFIX = "features."
 FIRST_LAYER, LAST_LAYER = 0, 21
 """Places of conv1_1 and conv4_3 among the layers of VGG16."""
 
+NUMPY_GLOBALS = (
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.{core}.multiarray.{name}"
+        for core in ("core", "_core")  # before NumPy 2, and since
+        for name in ("scalar", "_reconstruct")
+    ),
+)
+"""What pickles of NumPy's numbers and arrays call."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTensors:
@@ -91,6 +102,7 @@ def _unpickle(path: Path) -> Any:
         (_plain_dict, "collections.defaultdict"),
         list,
         (types.SimpleNamespace, "argparse.Namespace"),  # options of a D2-Net training
+        *((_Ignored, name) for name in NUMPY_GLOBALS),  # its losses
     ]
     try:
         with torch.serialization.safe_globals(allowed):  # type: ignore[arg-type]
@@ -108,6 +120,19 @@ def _unpickle(path: Path) -> Any:
 def _plain_dict(*_: object) -> dict[str, Any]:
     """Stand in for the defaultdict that published Fast-R2D2 files hold."""
     return collections.OrderedDict()
+
+
+class _Ignored:
+    """Stand in for NumPy's types, arrays and numbers, of which nothing is used.
+
+    NumPy's own would take the memory layout of a type from the file.
+    """
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _named_tensors(state: object, title: str) -> dict[str, Tensor]:

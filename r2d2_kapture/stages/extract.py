@@ -233,9 +233,12 @@ def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
 
 def report_details(tally: Tally, extractor: Extractor) -> dict[str, Any]:
     """What an extraction report says besides its counts."""
-    return {
+    details = {
         "keypoints": tally.keypoints,
         "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
         "device": str(extractor.runtime.device),
         "precision": extractor.runtime.precision,
     }
+    if "preprocessing" in extractor.settings:  # which weights may decide
+        details["preprocessing"] = extractor.settings["preprocessing"]
+    return details

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,8 @@ def test_settings_of_d2net_are_refused_for_r2d2(
 ) -> None:
     command = ["--kapture-root", str(kapture_root), "--model", str(checkpoint_path)]
     assert extract([*command, "--multiscale", "--no-relu"]) == 2
-    assert "--multiscale, --relu: found for a model of r2d2" in one_error_line(capsys)
+    error = one_error_line(capsys)
+    assert "--multiscale, --no-relu: found for a model of r2d2" in error
     assert extract([*command, "--extractor", "d2net"]) == 2
     assert "expected --extractor r2d2" in one_error_line(capsys)
     assert not (kapture_root / "reconstruction").exists()
@@ -219,7 +221,10 @@ def test_weights_that_know_their_preprocessing_are_extracted_with_it(
     assert "trained with torch; give" in one_error_line(capsys)
     assert not (kapture_root / "reconstruction").exists()
     assert extract(command) == 0
+    assert "preprocessing: torch" in capsys.readouterr().out
     folder = kapture_root / "reconstruction/keypoints/ours"
+    report = json.loads((folder / "extract_report.json").read_text("utf-8"))
+    assert report["preprocessing"] == "torch"
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None and manifest.settings["preprocessing"] == "torch"
     # to say it changes nothing, nor do the settings that were kept

@@ -149,6 +149,17 @@ def test_features_are_those_of_the_plain_way(
     assert len(np.unique(found.scales)) == len(scales)
 
 
+def test_a_scale_too_small_for_a_map_adds_nothing() -> None:
+    """Half of 14 rows have none: scores are means over the two other scales."""
+    image = textured_image(14, 200)
+    network = random_d2net()
+    found = make_extractor(network, multiscale=True)(image)
+    pixels = d2net_baseline.caffe_input(image.astype(np.float32))
+    keypoints, scores, _ = d2net_baseline.extract(network, pixels, (1.0, 2.0))
+    assert set(found.scales / PATCH_SIDE) == set(keypoints[:, 2]) == {1.0, 0.5}
+    np.testing.assert_allclose(found.scores, np.sort(scores)[::-1], rtol=1e-4)
+
+
 @pytest.mark.parametrize("size", [(301, 203), (180, 322)])
 @pytest.mark.parametrize("multiscale", [False, True])
 def test_tiles_give_the_features_of_the_whole(
@@ -232,16 +243,34 @@ def test_images_are_shrunk_to_both_limits(
     assert found.shape == (expected[1], expected[0], 3)
 
 
-def test_keypoints_of_a_shrunk_image_are_in_pixels_of_the_stored_one() -> None:
-    image = textured_image(240, 320)
+def test_a_shrunk_pixel_weighs_those_around_it() -> None:
+    """At half the size, by 1, 3, 3 and 1: a triangle as wide as two pixels each way."""
+    row = np.repeat(np.array([0, 255], np.uint8), 4)
+    image = np.repeat(row[None, :, None], 2, axis=0).repeat(3, axis=2)
+    found = shrink(image, D2NetConfig(max_edge=4))
+    expected = np.array([0, 255 * 1 / 8, 255 * 7 / 8, 255])
+    assert found.shape == (1, 4, 3)
+    np.testing.assert_allclose(found - expected[None, :, None], 0, atol=0.51)
+
+
+@pytest.mark.parametrize(
+    "size, shrunk", [((320, 240), (160, 120)), ((317, 131), (160, 66))]
+)
+def test_keypoints_of_a_shrunk_image_are_in_pixels_of_the_stored_one(
+    size: tuple[int, int], shrunk: tuple[int, int]
+) -> None:
+    image = textured_image(size[1], size[0])
     config = D2NetConfig(max_edge=160)
     small = make_extractor()(shrink(image, config))
     found = make_extractor(max_edge=160)(image)
     assert len(found) > 20
-    assert found.image_size == (320, 240)
-    # borders stay on borders: the first pixel becomes a half of the first one
-    np.testing.assert_allclose(found.keypoints, 2 * small.keypoints + 0.5, atol=1e-3)
-    assert set(found.scales) == {2 * PATCH_SIDE}
+    assert small.image_size == shrunk
+    assert found.image_size == size
+    # borders stay on borders: at half the size the first pixel is a half of the first
+    ratios = np.array(size) / shrunk
+    expected = (small.keypoints + 0.5) * ratios - 0.5
+    np.testing.assert_allclose(found.keypoints, expected, atol=1e-3)
+    np.testing.assert_allclose(found.scales, PATCH_SIDE * size[0] / shrunk[0])
     np.testing.assert_array_equal(found.descriptors, small.descriptors)
 
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -113,6 +114,74 @@ def test_published_files_load(tmp_path: Path, prefix: str) -> None:
     assert found.metadata == {}
     assert not found.network.training
     assert_same_weights(found.network, network)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [np.float64(1.5), np.float32(0.5), np.int64(3), np.bool_(True)],
+        np.arange(3.0),
+    ],
+    ids=["numbers", "array"],
+)
+@pytest.mark.parametrize("core", [b"numpy._core.", b"numpy.core."])
+def test_losses_of_numpy_beside_the_weights_are_passed_over(
+    tmp_path: Path, history: object, core: bytes
+) -> None:
+    path = tmp_path / "a.pth"
+    tensors = vgg_tensors(random_d2net())
+    content = {"model": tensors, "train_loss_history": history}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    # NumPy 2 names its modules otherwise than NumPy 1
+    data = path.read_bytes()
+    assert b"numpy._core." in data or b"numpy.core." in data
+    path.write_bytes(data.replace(b"numpy._core.", core).replace(b"numpy.core.", core))
+    assert_same_weights(load_checkpoint(path).network, random_d2net())
+
+
+class Calls:
+    """Unpickles to the result of a call, with a state set."""
+
+    def __init__(self, function: object, arguments: object, state: object) -> None:
+        self.call = (function, arguments, state)
+
+    def __reduce__(self) -> object:
+        return self.call
+
+
+def test_a_memory_layout_in_a_file_is_not_taken(tmp_path: Path) -> None:
+    """NumPy would read 8 bytes 2**40 bytes behind the only one there is."""
+    fields = {"a": (np.dtype("f8"), 2**40)}
+    layout = (3, "|", None, ("a",), fields, 1, 1, 0)
+    lying = Calls(np.dtype, ("V1", False, True), layout)
+    make_number = np.float64(1).__reduce__()[0]
+    scalar = Calls(make_number, (lying, b"x"), None)
+    path = save_d2net(tmp_path / "a.pth", random_d2net(), history=[scalar])
+    assert_same_weights(load_checkpoint(path).network, random_d2net())
+
+
+def test_numbers_of_numpy_are_no_weights(tmp_path: Path) -> None:
+    tensors = {**vgg_tensors(random_d2net()), "features.7.bias": np.float64(1)}
+    torch.save(tensors, tmp_path / "a.pth")
+    assert "not a dict of named tensors" in load_error(tmp_path / "a.pth")
+
+
+def test_weights_may_lie_in_memory_in_any_order(tmp_path: Path) -> None:
+    network = random_d2net()
+    tensors = vgg_tensors(network)
+    last = tensors["features.21.weight"].contiguous(memory_format=torch.channels_last)
+    assert not last.is_contiguous()
+    torch.save({**tensors, "features.21.weight": last}, tmp_path / "a.pth")
+    found = load_checkpoint(tmp_path / "a.pth").network
+    assert_same_weights(found, network)
+    assert all(value.is_contiguous() for value in found.state_dict().values())
+
+
+def test_weights_that_repeat_one_number_are_refused(tmp_path: Path) -> None:
+    tensors = vgg_tensors(random_d2net())
+    repeated = torch.zeros(1).expand_as(tensors["features.7.bias"])
+    torch.save({**tensors, "features.7.bias": repeated}, tmp_path / "a.pth")
+    assert "each of them stored" in load_error(tmp_path / "a.pth")
 
 
 def test_vgg16_loads_without_its_later_layers(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""kapture_r2d2_pipeline and the recipes: settings that do not fit the model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines import aachen_day_night_v1_1, demo
+from r2d2_kapture.cli.pipeline import main, read_preset
+from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from tests.networks import random_d2net, save_d2net
+
+
+@pytest.fixture(scope="module")
+def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_d2net(tmp_path_factory.mktemp("weights") / "d2.pth", random_d2net())
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    "typed, message",
+    [
+        (["--extract.top_k", "9"], "--extract.top-k: found for a model of d2net"),
+        (["--extract.no-subpixel"], "--extract.no-subpixel: found for a model of d2"),
+        (["--config", "demo"], "--extract.top-k: found for a model of d2net"),
+        (["--config", "mine.yaml"], "--extract.no-subpixel: found for a model of d2"),
+    ],
+)
+def test_settings_of_r2d2_are_refused_for_d2net(
+    kapture_root: Path,
+    d2net_path: Path,
+    typed: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extract:\n  subpixel: false\n", "utf-8")
+    output = kapture_root.parent / "work"
+    command = ["--mapping", str(kapture_root), "--output", str(output)]
+    assert main([*command, "--model", str(d2net_path), *typed]) == 2
+    assert message in one_error_line(capsys)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("model", ["tiny", None])
+def test_settings_of_d2net_are_refused_for_r2d2(
+    kapture_root: Path,
+    checkpoint_path: Path,
+    model: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of the model asked for, and of the bundled one where none is."""
+    output = kapture_root.parent / "work"
+    command = ["--mapping", str(kapture_root), "--output", str(output)]
+    command += [] if model is None else ["--model", str(checkpoint_path)]
+    command += ["--extract.multiscale", "--extract.max-edge", "800"]
+    assert main(command) == 2
+    error = one_error_line(capsys)
+    assert "--extract.max-edge, --extract.multiscale: found for a model of r" in error
+    assert not output.exists()
+
+
+def test_settings_of_d2net_reach_a_d2net(
+    kapture_root: Path, d2net_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = kapture_root.parent / "work"
+    command = ["--mapping", str(kapture_root), "--output", str(output), "--quiet"]
+    command += ["--model", str(d2net_path), "--extract.gpu", "-1"]
+    main([*command, "--extract.max-keypoints", "3"])  # noise has no map
+    features = open_local_features([output / "features"], "d2")
+    assert len(features.read("a.png", (64, 48))) == 3
+    assert "extract: 5 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["virtual_gallery", "images_to_map"])
+def test_these_recipes_take_any_model(
+    name: str, d2net_path: Path, checkpoint_path: Path
+) -> None:
+    for path in (d2net_path, checkpoint_path):
+        assert read_preset(name, load_checkpoint(path)).extract == ExtractConfig()
+
+
+@pytest.mark.parametrize("name", ["demo", "aachen_day_night_v1_1"])
+def test_these_presets_are_for_r2d2(
+    name: str, d2net_path: Path, checkpoint_path: Path
+) -> None:
+    config = read_preset(name, load_checkpoint(checkpoint_path))
+    assert config.extract.selection.top_k != ExtractConfig().selection.top_k
+    assert config.extract.d2net == D2NetConfig()
+    with pytest.raises(ConfigError, match=rf"preset {name}: .*--extract\.top-k: found"):
+        read_preset(name, load_checkpoint(d2net_path))
+
+
+def test_recipes_refuse_a_model_before_anything_is_made(
+    d2net_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "work"
+    command = ["--model", str(d2net_path), "--output", str(output)]
+    assert demo.main(command) == 2
+    assert "preset demo: --extract.top-k: found" in one_error_line(capsys)
+    assert aachen_day_night_v1_1.main([*command, "--dataset", str(tmp_path)]) == 2
+    assert "--extract.min-scale, --extract.top-k: found" in one_error_line(capsys)
+    assert not output.exists()
