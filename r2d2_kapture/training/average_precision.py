@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from r2d2_kapture.models.network import at_least_float32
 from r2d2_kapture.training.sampler import Samples
 
 SLICE_ON_CPU = 64
@@ -208,5 +209,4 @@ def _slices(queries: Tensor) -> Iterator[slice]:
 
 def _rows(descriptors: Tensor, pixels: Tensor) -> Tensor:
     """A copy of some descriptors of a map, in float32 at least."""
-    rows = descriptors.index_select(0, pixels)
-    return rows.to(torch.promote_types(rows.dtype, torch.float32))
+    return at_least_float32(descriptors.index_select(0, pixels))

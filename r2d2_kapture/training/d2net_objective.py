@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.training.d2net_loss import D2NetLoss
+from r2d2_kapture.training.forward import forward_together
 from r2d2_kapture.training.loop import LOSS, PAIRS, Batch
 
 
@@ -39,11 +40,7 @@ class D2NetObjective:
             generator: not used.
         """
         image1, image2, aflow = batch
-        images = torch.cat([image1, image2]).contiguous(
-            memory_format=torch.channels_last
-        )
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._mixed):
-            features: Tensor = network(images)
+        features: Tensor = forward_together(network, image1, image2, mixed=self._mixed)
         first, second = torch.split(features, len(image1))
         terms = self._loss(first, second, aflow)
         return {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.train import OptimizationConfig
 from r2d2_kapture.models.network import DenseFeatures
+from r2d2_kapture.training.forward import forward_together
 from r2d2_kapture.training.loop import LOSS, Batch
 from r2d2_kapture.training.losses import LossTerms, R2D2Loss
 from r2d2_kapture.training.schedule import help_share
@@ -54,11 +55,9 @@ class R2D2Objective:
             generator: of the CPU.
         """
         image1, image2, aflow = batch
-        images = torch.cat([image1, image2]).contiguous(
-            memory_format=torch.channels_last
+        maps: DenseFeatures = forward_together(
+            network, image1, image2, mixed=self._mixed
         )
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self._mixed):
-            maps: DenseFeatures = network(images)
         # the gradient of a split is one copy, that of two slices three
         halves = [torch.split(values, len(image1)) for values in maps]
         first, second = (DenseFeatures(*half) for half in zip(*halves, strict=True))
