@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.errors import OutputError
+
+TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}(\.[^.]*)?")
+"""Names of what is written here before it is moved into place."""
 
 
 @contextmanager
@@ -41,6 +45,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what a killed run left half written, by its name."""
+    return TEMPORARY.fullmatch(path.name) is not None
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import get_ident
 
 from r2d2_kapture.errors import FeatureFormatError, OutputError
-from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.atomic import is_temporary, output_error, write_json_atomic
 from r2d2_kapture.io.kapture import PARTIAL_FOLDER
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME, Manifest, read_manifest
@@ -85,7 +85,8 @@ def write_claimed(folder: Path, path: Path, data: bytes) -> None:
 def _refuse_others(folder: Path, manifest: Manifest, what: str) -> None:
     existing = read_manifest(folder / FILE_NAME)
     if existing is None:
-        if any(path.name != LOCK_NAME for path in folder.iterdir()):
+        others = (path for path in folder.iterdir() if path.name != LOCK_NAME)
+        if not all(map(is_temporary, others)):
             raise OutputError(
                 f"{folder}: found {what} without {FILE_NAME}, written by another tool; "
                 f"{WAY_OUT}"

@@ -119,7 +119,8 @@ def read_geometries(path: Path) -> dict[tuple[str, str], PairGeometry]:
     if not path.is_file():
         return {}
     found = {}
-    for line in path.read_bytes().split(b"\n"):
+    # the last is empty, or not whole
+    for line in path.read_bytes().split(b"\n")[:-1]:
         geometry = _parse(line)
         if geometry is not None:
             found[geometry.pair] = geometry

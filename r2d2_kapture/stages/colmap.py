@@ -14,7 +14,7 @@ from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
-from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.atomic import is_temporary, output_error, write_json_atomic
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.image_folder import ImageFolder, write_image_folder_dataset
 from r2d2_kapture.io.kapture import read_lines
@@ -213,7 +213,7 @@ def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
     """
     others = [path for path in folder.iterdir() if path.name != LOCK_NAME]
     existing = read_manifest(folder / MANIFEST_NAME)
-    if existing is None and others:
+    if existing is None and not all(map(is_temporary, others)):
         raise OutputError(
             f"{folder}: found a folder of other content, expected none or that of an "
             "earlier run; rename it, or name the database otherwise"

@@ -173,8 +173,8 @@ def run(
         output: folder that gets a kapture dataset of the poses, ``poses.txt``, a JSON
             file a query in ``queries``, and ``report.json``.
         keypoints_type: of features and matches; None takes the only one there is.
-        options: how to run; ``workers`` frames are localized at a time. No pose
-            depends on it.
+        options: how to run; ``workers`` frames are localized at a time, one where
+            there are rigs. No pose depends on it.
 
     Returns:
         A report that counts query images.
@@ -229,7 +229,10 @@ def localize_frames(
         unit="query",
         disable=None if options.progress is None else not options.progress,
     )
-    working = read_ahead(frames, localizer.localize, options.workers)
+    # pycolmap's poses of rigs draw from numbers that all threads of a process share
+    in_turn = any(len(frame.images) > 1 for frame in frames)
+    workers = 1 if in_turn else options.workers
+    working = read_ahead(frames, localizer.localize, workers)
     with bar, closing(working):
         for _, future in working:
             outcome = future.result()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.errors import ConfigError, OutputError
-from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.atomic import is_temporary, write_json_atomic
 from r2d2_kapture.io.manifest import FILE_NAME, Manifest, read_manifest
 from r2d2_kapture.stages.worst_pictures import remove_pictures
 
@@ -21,9 +21,6 @@ RESULTS = "results"
 
 FEATURES = "features"
 """Folder, in that of a set of features, of what was extracted for it."""
-
-TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}(\.[^.]*)?")
-"""Names of what io.atomic writes before it moves it into place."""
 
 
 def file_stem(label: str) -> str:
@@ -104,12 +101,10 @@ def claim_folder(folder: Path, manifest: Manifest, *, force: bool) -> None:
 
 def _holds_files(folder: Path) -> bool:
     """Whether there is anything but what a killed run left half written."""
-    return folder.is_dir() and not all(
-        TEMPORARY.fullmatch(path.name) for path in folder.iterdir()
-    )
+    return folder.is_dir() and not all(map(is_temporary, folder.iterdir()))
 
 
 def _remove_temporaries(folder: Path) -> None:
     for path in folder.rglob(".*"):
-        if TEMPORARY.fullmatch(path.name) and path.is_file():
+        if is_temporary(path) and path.is_file():
             path.unlink()

@@ -14,6 +14,7 @@ import pytest
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.atomic import (
     atomic_path,
+    is_temporary,
     write_bytes_atomic,
     write_json_atomic,
     write_text_atomic,
@@ -34,8 +35,11 @@ def test_temporary_is_hidden_beside_the_file_and_keeps_its_suffix(
         assert temporary.parent == tmp_path
         assert temporary.name.startswith(".")
         assert temporary.suffix == ".r2d2"
+        assert is_temporary(temporary)
         temporary.write_bytes(b"")
         assert not (tmp_path / "a.r2d2").exists()
+    assert not is_temporary(tmp_path / "a.r2d2")
+    assert not is_temporary(tmp_path / ".config.json")
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:

@@ -205,6 +205,15 @@ def test_other_settings_are_refused_and_change_nothing(tmp_path: Path) -> None:
     write(tmp_path, ("c", "d"))
 
 
+def test_what_a_run_killed_at_once_left_is_no_obstacle(tmp_path: Path) -> None:
+    folder = matches_folder(tmp_path, TYPE)
+    folder.mkdir(parents=True)
+    for name in (".lock", ".manifest.1-0123abcd.json"):
+        (folder / name).write_text('{"half', encoding="utf-8")
+    write(tmp_path, ("a", "b"))
+    assert same(read(tmp_path, "a", "b"), MATCHES)
+
+
 def test_matches_of_another_tool_are_refused(tmp_path: Path) -> None:
     path = kf.get_matches_fullpath(("a.jpg", "b.jpg"), TYPE, str(tmp_path))
     kf.image_matches_to_file(path, np.zeros((1, 3)))

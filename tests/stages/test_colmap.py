@@ -441,6 +441,15 @@ def test_other_settings_are_refused_and_named(
     assert run(photos, checkpoint, config).done == 0
 
 
+def test_what_a_run_killed_at_once_left_is_no_obstacle(
+    photos: Path, checkpoint: Checkpoint
+) -> None:
+    work = photos.parent / "a b_r2d2"
+    work.mkdir()
+    (work / ".manifest.1-0123abcd.json").write_text('{"half', encoding="utf-8")
+    assert run(photos, checkpoint).done > 0
+
+
 def test_work_folders_of_others_are_kept(photos: Path, checkpoint: Checkpoint) -> None:
     work = photos.parent / "a b_r2d2"
     work.mkdir()

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -14,7 +17,7 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.trajectories import read_camera_poses
-from r2d2_kapture.stages import localize
+from r2d2_kapture.stages import frame_poses, localize
 from tests.colmap_scene import pinhole
 from tests.localize_scene import QUIET, LocalizationScene, files_below
 
@@ -159,6 +162,29 @@ def test_a_strict_run_keeps_poses_that_it_does_not_reach(
     assert poses_of(noisy)[second].matrix().tolist() == (
         poses[second].matrix().tolist()
     )
+
+
+@pytest.mark.parametrize("rigs, at_once", [("auto", 1), ("off", 2)])
+def test_frames_are_localized_in_turn_where_there_are_rigs(
+    noisy: LocalizationScene, monkeypatch: pytest.MonkeyPatch, rigs: Any, at_once: int
+) -> None:
+    """Or the poses of rigs would differ in their last digits from run to run."""
+    real, running, most = frame_poses.estimate_pose, 0, 0
+    changing = Lock()
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal running, most
+        with changing:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.2)
+        with changing:
+            running -= 1
+        return real(*arguments)
+
+    monkeypatch.setattr(frame_poses, "estimate_pose", counted)
+    noisy.run(LocalizeConfig(rigs=rigs))
+    assert most == at_once
 
 
 def test_the_number_of_workers_changes_no_byte(noisy: LocalizationScene) -> None:
