@@ -12,8 +12,10 @@ from jsonargparse import ArgumentParser, Namespace
 from r2d2_kapture.cli.common import resolve_presets
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
+    FAMILY_SETTINGS,
     PRESETS,
     add_extraction_flags,
+    changed_settings,
     chosen_checkpoint,
     extract_config,
     save_settings,
@@ -22,7 +24,7 @@ from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import AUTO
-from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint
 from r2d2_kapture.stages.feature_sources import (
     ExtractedFeatures,
     FeatureSource,
@@ -98,12 +100,33 @@ def reads_files(namespace: Namespace) -> bool:
         raise ConfigError("--features-suffix and --features-h5: expected one of them")
     if suffix is None and h5 is None:
         return False
-    if namespace.sweep:
-        raise ConfigError(
-            "--sweep: compares settings of the extraction, expected no features of "
-            "files"
-        )
+    refuse_extraction(
+        namespace, "--features-h5" if suffix is None else "--features-suffix"
+    )
     return True
+
+
+def refuse_extraction(namespace: Namespace, chosen: str) -> None:
+    """Refuse what decides an extraction where features are there already.
+
+    Args:
+        namespace: the flags.
+        chosen: the flag that says where the features are.
+
+    Raises:
+        ConfigError: an extraction is described too.
+    """
+    flags = {"--sweep": namespace.sweep != []}
+    flags["--model"] = namespace.model != DEFAULT_MODEL
+    flags["--extractor"] = namespace.extractor != AUTO
+    given = [flag for flag, is_given in flags.items() if is_given]
+    for family in FAMILY_SETTINGS:
+        given += changed_settings(namespace, family)
+    if given:
+        raise ConfigError(
+            f"{', '.join(given)}: describes an extraction, but {chosen} takes features "
+            "that are there; leave one of them out"
+        )
 
 
 def stored_source(namespace: Namespace, root: Path) -> FeatureSource:

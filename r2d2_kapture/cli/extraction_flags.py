@@ -141,14 +141,19 @@ def extract_config(
     )
 
 
+def changed_settings(namespace: Namespace, family: str, section: str = "") -> list[str]:
+    """The flags of what a family of networks understands that are not at default."""
+    return [
+        _flag(section, field.name, namespace[field.name])
+        for settings in FAMILY_SETTINGS[family]
+        for field in dataclasses.fields(settings)
+        if namespace[field.name] != field.default
+    ]
+
+
 def _refuse_settings_of_others(namespace: Namespace, family: str, section: str) -> None:
-    for other, classes in FAMILY_SETTINGS.items():
-        changed = [
-            _flag(section, field.name, namespace[field.name])
-            for settings in classes
-            for field in dataclasses.fields(settings)
-            if namespace[field.name] != field.default
-        ]
+    for other in FAMILY_SETTINGS:
+        changed = changed_settings(namespace, other, section)
         if other != family and changed:
             raise ConfigError(
                 f"{', '.join(changed)}: found for a model of {family}, expected only "

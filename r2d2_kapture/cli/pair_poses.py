@@ -19,6 +19,7 @@ from r2d2_kapture.cli.evaluation_flags import (
     add_evaluation_flags,
     extracted_sources,
     reads_files,
+    refuse_extraction,
     save_all_settings,
     stored_source,
     with_results,
@@ -157,6 +158,7 @@ def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
         raise ConfigError(
             "--keypoints-type: expected with --kapture-root, and no other features"
         )
+    refuse_extraction(namespace, "--keypoints-type")
     tables = open_local_features(
         [namespace.kapture_root], namespace.keypoints_type, namespace.descriptors_type
     )

@@ -90,6 +90,15 @@ def read_h5(path: Path, name: str) -> LocalFeatures:
         FeatureFormatError: absent, truncated, of another format, or without the image.
     """
     with _open(path) as file:
+        if name not in file:
+            there = file.visititems(
+                lambda other, item: other if _is_image(item) else None
+            )
+            found = "no images" if there is None else f"others, such as '{there}'"
+            raise FeatureFormatError(
+                f"{path}: image '{name}': not in the file, which holds {found}; "
+                "expected names relative to the folder of the images"
+            )
         try:
             group = file[name]
             scores = group["scores"][()].astype(np.float32)
@@ -139,13 +148,18 @@ def h5_names(path: Path) -> list[str]:
     names: list[str] = []
 
     def add_image(name: str, entry: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(entry, h5py.Group) and "keypoints" in entry:
-            if isinstance(entry["keypoints"], h5py.Dataset):
-                names.append(name)
+        if _is_image(entry):
+            names.append(name)
 
     with _open(path) as file:
         file.visititems(add_image)
     return sorted(names)
+
+
+def _is_image(entry: h5py.Group | h5py.Dataset) -> bool:
+    if not isinstance(entry, h5py.Group) or "keypoints" not in entry:
+        return False
+    return isinstance(entry["keypoints"], h5py.Dataset)
 
 
 def _open(path: Path) -> h5py.File:

@@ -231,21 +231,28 @@ def test_a_malicious_cache_is_one_error_line(
         ),
         (
             "--root {root} --output {out} --features-suffix a --sweep top_k=1".split(),
-            "no features of files",
+            "--sweep: describes an extraction, but --features-suffix takes",
+        ),
+        (
+            "--root {root} --output {out} --features-suffix a --top-k 9".split(),
+            "--top-k: describes an extraction, but --features-suffix takes",
+        ),
+        (
+            "--root {root} --output {out} --features-h5 a --model b --no-relu".split(),
+            "--model, --no-relu: describes an extraction, but --features-h5 takes",
         ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     root: Path,
     tmp_path: Path,
-    checkpoint_path: Path,
     arguments: list[str],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     places = {"{root}": str(root), "{out}": str(tmp_path / "out")}
     typed = [places.get(argument, argument) for argument in arguments]
-    assert main(["--model", str(checkpoint_path), *typed]) == 2
+    assert main(typed) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and message in lines[0]
     assert not (tmp_path / "out").exists(), "the work had begun"

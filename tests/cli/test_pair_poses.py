@@ -204,6 +204,11 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
             "expected 'none'",
         ),
         (
+            "--kapture-root {root} --output {out} --keypoints-type tiny --extractor "
+            "d2net".split(),
+            "--extractor: describes an extraction, but --keypoints-type takes",
+        ),
+        (
             "--kapture-root {root} --output {out} --max-pairs -1".split(),
             "--max-pairs",
         ),

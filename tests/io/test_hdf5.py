@@ -179,8 +179,11 @@ def test_absent_image_and_absent_field_are_named(
     tmp_path: Path, make_features: MakeFeatures
 ) -> None:
     write_h5(tmp_path / "a.h5", [("seq/a.jpg", make_features(2))])
-    with pytest.raises(FeatureFormatError, match="b.jpg"):
+    with pytest.raises(FeatureFormatError, match="'b.jpg'.*such as 'seq/a.jpg'"):
         read_h5(tmp_path / "a.h5", "b.jpg")
+    write_h5(tmp_path / "empty.h5", [])
+    with pytest.raises(FeatureFormatError, match="'b.jpg'.*holds no images"):
+        read_h5(tmp_path / "empty.h5", "b.jpg")
     with pytest.raises(FeatureFormatError, match="image 'seq'"):
         read_h5(tmp_path / "a.h5", "seq")
     with h5py.File(tmp_path / "a.h5", "a") as file:
