@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -13,85 +11,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from r2d2_kapture.config.extract import (
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import (
-    ConfigError,
-    DatasetError,
-    FeatureFormatError,
-    OutputError,
-)
+from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.results import load_results
 from r2d2_kapture.evaluation.sequences import read_sequence
-from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.hdf5 import write_h5
-from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.npz import write_npz
-from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import feature_sources, hpatches, hpatches_tables
 from r2d2_kapture.stages.extract import Tally
 from r2d2_kapture.stages.feature_sources import (
     ExtractedFeatures,
-    FeatureSource,
     features_beside_images,
     features_in_h5,
 )
-from r2d2_kapture.types import Failure, LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures
+from tests.stages.hpatches_runs import QUIET, extract, run, tiny_source, write_sequences
 from tests.stages.sequences_on_disk import write_crops
-
-QUIET = RunOptions(progress=False)
-CONFIG = HomographyConfig(worst_pairs=0)
-FEW = SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=20)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    for seed, name in enumerate(("v_à b", "sub/i_lamp", "v_talent", "other")):
-        write_crops(tmp_path / "root" / name, seed)
-    return tmp_path / "root"
+    return write_sequences(tmp_path / "root")
 
 
 @pytest.fixture
 def source(checkpoint_path: Path) -> ExtractedFeatures:
-    return ExtractedFeatures(
-        label="tiny one",
-        config=ExtractConfig(
-            pyramid=PyramidConfig(min_size=64),
-            selection=SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=60),
-            engine=EngineConfig(gpu=-1, precision="fp32"),
-        ),
-        checkpoint=load_checkpoint(str(checkpoint_path)),
-    )
-
-
-def run(
-    root: Path,
-    output: Path,
-    *sources: FeatureSource,
-    options: RunOptions = QUIET,
-    config: HomographyConfig = CONFIG,
-) -> Report:
-    return hpatches.run(
-        config, root=root, output=output, sources=sources, options=options
-    )
-
-
-def extract(source: ExtractedFeatures, image: Path) -> LocalFeatures:
-    extractor = build_extractor("r2d2", source.checkpoint.network, source.config)
-    return extractor.extract_batch([read_rgb(image)])[0]
-
-
-def times(output: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in output.rglob("results/**/*.npz")}
+    return tiny_source(checkpoint_path)
 
 
 def test_shifted_crops_match_where_they_should(
@@ -141,150 +89,6 @@ def test_all_sequences_on_request(
     assert (report.done, report.details["left_out"]) == (4, "none")
     report = run(root, tmp_path / "out", source)
     assert (report.skipped, report.details["left_out"]) == (3, "v_talent")
-
-
-def test_finished_sequences_are_not_done_again(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    output = tmp_path / "out"
-    run(root, output, source)
-    before = times(output)
-    content = (output / "tiny_one.npz").read_bytes()
-    lost = output / "tiny_one" / "results" / "other.npz"
-    lost.unlink()
-    broken = output / "tiny_one" / "results" / "v_à b.npz"
-    broken.write_bytes(b"broken off")
-    report = run(root, output, source)
-    assert (report.done, report.skipped) == (2, 1)
-    after = times(output)
-    assert [p for p in before if before[p] == after[p]] == [
-        output / "tiny_one" / "results" / "sub" / "i_lamp.npz"
-    ]
-    assert (output / "tiny_one.npz").read_bytes() == content
-
-
-def test_a_changed_image_is_evaluated_again(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    run(root, tmp_path / "out", source)
-    (root / "other" / "2.png").write_bytes((root / "v_à b" / "1.png").read_bytes())
-    report = run(root, tmp_path / "out", source)
-    assert (report.done, report.skipped) == (1, 2)
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write other bytes, and a later time however fast the test is."""
-    before = path.stat().st_mtime_ns
-    path.write_bytes(content)
-    os.utime(path, ns=(before, before + 10**9))
-
-
-def test_a_changed_image_of_equal_length_is_evaluated_again(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    images = [root / "other" / f"{number}.ppm" for number in (1, 2, 3)]
-    for path in images:
-        png = path.with_suffix(".png")
-        Image.open(png).save(path)
-        png.unlink()
-    run(root, tmp_path / "out", source)
-    content = images[2].read_bytes()
-    assert len(content) == images[1].stat().st_size
-    replace(images[1], content)
-    report = run(root, tmp_path / "out", source)
-    assert (report.done, report.skipped) == (1, 2)
-
-
-def test_changed_features_beside_images_are_evaluated_again(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    for image in root.rglob("*.png"):
-        write_npz(feature_path(image, "r2d2"), extract(source, image))
-    stored = features_beside_images("r2d2")
-    run(root, tmp_path / "out", stored)
-    one, two = (feature_path(root / "other" / f"{n}.png", "r2d2") for n in (1, 2))
-    replace(two, one.read_bytes())
-    report = run(root, tmp_path / "out", stored)
-    assert (report.done, report.skipped) == (1, 2)
-
-
-def test_an_image_that_changes_during_the_run_is_evaluated_again(
-    root: Path,
-    tmp_path: Path,
-    source: ExtractedFeatures,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    edited = root / "other" / "2.png"
-
-    def evaluate_then_edit(sequence: Any, *args: Any, **kwargs: Any) -> Any:
-        pairs = evaluate(sequence, *args, **kwargs)
-        if sequence.name == "other":
-            replace(edited, (root / "v_à b" / "2.png").read_bytes())
-        return pairs
-
-    evaluate = hpatches.evaluate_sequence
-    monkeypatch.setattr(hpatches, "evaluate_sequence", evaluate_then_edit)
-    run(root, tmp_path / "out", source)
-    monkeypatch.undo()
-    assert run(root, tmp_path / "out", source).done == 1
-    run(root, tmp_path / "clean", source)
-    clean = (tmp_path / "clean" / "tiny_one.npz").read_bytes()
-    assert (tmp_path / "out" / "tiny_one.npz").read_bytes() == clean
-
-
-def pictures(output: Path) -> dict[str, bytes]:
-    found = sorted((output / "tiny_one").glob("worst_*"))
-    return {path.name: path.read_bytes() for path in found if path.suffix == ".png"}
-
-
-def test_pictures_of_the_worst_pairs_follow_the_pairs(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    output, three = tmp_path / "out", HomographyConfig(worst_pairs=3)
-    run(root, output, source, config=three)
-    before = pictures(output)
-    assert list(before) == ["worst_1.png", "worst_2.png", "worst_3.png"]
-    times = [path.stat().st_mtime_ns for path in output.rglob("worst_*.png")]
-    run(root, output, source, config=three)
-    assert [p.stat().st_mtime_ns for p in output.rglob("worst_*.png")] == times
-    # nothing is evaluated again in what follows
-    shutil.rmtree(root / "other")
-    assert run(root, output, source, config=three).done == 0
-    run(root, tmp_path / "clean", source, config=three)
-    assert pictures(output) == pictures(tmp_path / "clean") != before
-    run(root, output, source, config=HomographyConfig(worst_pairs=1))
-    assert pictures(output).keys() == {"worst_1.png"}
-    run(root, output, source)
-    assert pictures(output) == {}
-
-
-def test_pictures_of_other_settings_are_drawn_again(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    for name in ("other", "sub"):
-        shutil.rmtree(root / name)
-    config = HomographyConfig(worst_pairs=2)
-    forced = dataclasses.replace(QUIET, force=True)
-    other = dataclasses.replace(
-        source, config=dataclasses.replace(source.config, selection=FEW)
-    )
-    run(root, tmp_path / "out", source, config=config)
-    run(root, tmp_path / "out", other, config=config, options=forced)
-    run(root, tmp_path / "clean", other, config=config)
-    assert pictures(tmp_path / "out") == pictures(tmp_path / "clean")
-
-
-def test_no_results_of_an_earlier_run_stay_when_all_sequences_fail(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    config = HomographyConfig(worst_pairs=1)
-    run(root, tmp_path / "out", source, config=config)
-    for image in root.rglob("1.png"):
-        image.write_bytes(b"no image")
-    report = run(root, tmp_path / "out", source, config=config)
-    assert (report.done, len(report.failed), report.outputs) == (0, 3, ())
-    assert not (tmp_path / "out" / "tiny_one.npz").exists()
-    assert not pictures(tmp_path / "out")
 
 
 def test_the_bar_counts_sequences_that_fail(
@@ -347,89 +151,6 @@ def test_strict_stops_the_extraction_at_a_failed_evaluation(
     strict = dataclasses.replace(QUIET, strict=True, workers=1)
     report = run(root, tmp_path / "out", source, options=strict)
     assert report.failed and len(measured) < 8
-
-
-def test_what_a_killed_run_left_is_removed(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    folder = tmp_path / "out" / "tiny_one"
-    left = [
-        folder / ".manifest.123-0a1b2c3d.json",
-        folder / "results" / ".v_à b.123-0a1b2c3d.npz",
-    ]
-    left[0].parent.mkdir(parents=True)
-    left[0].write_text("{")
-    assert run(root, tmp_path / "out", source).done == 3
-    assert not left[0].exists()
-    left[1].touch()
-    assert run(root, tmp_path / "out", source).skipped == 3
-    assert not left[1].exists()
-
-
-def test_a_broken_manifest_is_replaced_on_request(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    run(root, tmp_path / "out", source)
-    (tmp_path / "out" / "tiny_one" / "manifest.json").write_text("{")
-    with pytest.raises(FeatureFormatError, match="manifest.json"):
-        run(root, tmp_path / "out", source)
-    forced = dataclasses.replace(QUIET, force=True)
-    assert run(root, tmp_path / "out", source, options=forced).done == 3
-    assert run(root, tmp_path / "out", source).skipped == 3
-
-
-def test_interruption_keeps_what_is_finished(
-    root: Path,
-    tmp_path: Path,
-    source: ExtractedFeatures,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    measured = []
-
-    def interrupted(sequence: object, *args: object, **kwargs: object) -> object:
-        measured.append(sequence)
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        return evaluate(sequence, *args, **kwargs)  # type: ignore[arg-type]
-
-    evaluate = hpatches.evaluate_sequence
-    monkeypatch.setattr(hpatches, "evaluate_sequence", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(root, tmp_path / "out", source)
-    monkeypatch.undo()
-    report = run(root, tmp_path / "out", source)
-    assert report.skipped >= 1
-    assert report.done + report.skipped == 3
-    run(root, tmp_path / "clean", source)
-    clean = (tmp_path / "clean" / "tiny_one.npz").read_bytes()
-    assert (tmp_path / "out" / "tiny_one.npz").read_bytes() == clean
-
-
-def test_other_settings_are_refused_unless_forced(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    output = tmp_path / "out"
-    run(root, output, source)
-    fewer = dataclasses.replace(
-        source,
-        config=dataclasses.replace(source.config, selection=FEW),
-    )
-    with pytest.raises(OutputError, match="top_k: 60, not 20"):
-        run(root, output, fewer)
-    with pytest.raises(OutputError, match="seed: 0, not 5"):
-        run(root, output, source, config=HomographyConfig(seed=5))
-    forced = run(root, output, fewer, options=dataclasses.replace(QUIET, force=True))
-    assert (forced.done, forced.skipped) == (3, 0)
-    assert run(root, output, fewer).skipped == 3
-
-
-def test_files_of_others_are_not_overwritten(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
-) -> None:
-    (tmp_path / "out" / "tiny_one").mkdir(parents=True)
-    (tmp_path / "out" / "tiny_one" / "thesis.txt").touch()
-    with pytest.raises(OutputError, match="no results"):
-        run(root, tmp_path / "out", source)
 
 
 def test_broken_sequences_are_reported_and_the_others_go_on(

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import kapture
-import kapture.io.csv as kcsv
 import kapture.io.features as kfeatures
 import numpy as np
 import pycolmap
 import pytest
 
 from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.errors import (
-    ConfigError,
-    DatasetError,
-    OutputError,
-    ReconstructionError,
-)
+from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.image_folder import STATE_NAME
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.trajectories import read_camera_poses
-from r2d2_kapture.stages import map, verify
-from r2d2_kapture.types import Report
 from tests.colmap_scene import (
     CENTER_PP,
     CORNER_PP,
@@ -46,65 +32,18 @@ from tests.colmap_scene import (
     Scene,
     pinhole,
     pose,
-    write_rows,
 )
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-QUIET = RunOptions(progress=False)
-TYPE = "r2d2"
-
-
-def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> Path:
-    """The scene as a dataset in ``root/mapping`` and a database ``root/map.db``."""
-    mapping = scene.write_kapture(root / "mapping")
-    verify.run(
-        config,
-        mapping=mapping,
-        features=[mapping],
-        matches=[mapping],
-        pairs=None,
-        database=root / "map.db",
-        output=root / "verified",
-        options=QUIET,
-    )
-    return root
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare(tmp_path_factory.mktemp("scene"), Scene())
+from tests.stages.map_runs import TYPE, load_map, model_of, prepare, remove_poses, run
 
 
 @pytest.fixture
-def root(tmp_path: Path, prepared: Path) -> Path:
-    return Path(shutil.copytree(prepared, tmp_path / "scene"))
+def root(tmp_path: Path, ready_to_map: Path) -> Path:
+    return Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
 
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     return Scene()
-
-
-def run(root: Path, config: MapConfig = MapConfig(), **changes: Any) -> Report:
-    settings: dict[str, Any] = {
-        "mapping": root / "mapping",
-        "database": root / "map.db",
-        "output": root / "map",
-        "options": QUIET,
-    }
-    return map.run(config, **(settings | changes))
-
-
-def remove_poses(root: Path) -> None:
-    (root / "mapping" / "sensors" / "trajectories.txt").unlink()
-
-
-def model_of(root: Path) -> pycolmap.Reconstruction:
-    return pycolmap.Reconstruction(str(root / "map" / "sparse"))
-
-
-def load_map(root: Path) -> kapture.Kapture:
-    return kcsv.kapture_from_dir(str(root / "map" / "kapture"))
 
 
 def assert_poses(root: Path, scene: Scene, names: list[str]) -> None:
@@ -166,14 +105,6 @@ def assert_observations_reproject(root: Path, tolerance: float) -> int:
             )
             count += 1
     return count
-
-
-def outputs(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != map.REPORT_NAME
-    }
 
 
 def test_known_poses_stay_and_the_points_are_found(root: Path, scene: Scene) -> None:
@@ -408,13 +339,6 @@ def test_frame_of_a_rig_without_pose_is_left_out(root: Path, scene: Scene) -> No
     assert_poses(root, scene, posed)
 
 
-def test_poses_that_are_needed_and_absent(root: Path) -> None:
-    remove_poses(root)
-    with pytest.raises(ReconstructionError, match="0 of 12 images have a pose"):
-        run(root, MapConfig(method="triangulate"))
-    assert not (root / "map").exists()
-
-
 @pytest.mark.parametrize("method", ["triangulate", "incremental", "global"])
 def test_rig_whose_first_camera_took_no_image(tmp_path: Path, method: Any) -> None:
     scene = Scene()
@@ -468,82 +392,6 @@ def test_images_that_do_not_connect_make_further_models(
     assert saved["not_registered"] == sorted(apart)
 
 
-def test_no_verified_pairs(root: Path) -> None:
-    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
-        database.clear_two_view_geometries()
-    with pytest.raises(ReconstructionError, match="no verified pair"):
-        run(root)
-    assert not (root / "map").exists()
-
-
-def test_poses_that_make_no_points(tmp_path: Path) -> None:
-    scene = Scene(times=2)
-    scene.dataset.rigs = kapture.Rigs()  # its cameras would be apart
-    root = prepare(tmp_path, scene)
-    path = root / "mapping" / "sensors" / "trajectories.txt"
-    lines = ["# kapture format: 1.1"]
-    lines += [
-        f"{timestamp}, {sensor_id}, 1, 0, 0, 0, 0, 0, 0"
-        for timestamp, sensor_id, _ in kapture.flatten(scene.dataset.records_camera)
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(ReconstructionError, match="no 3D point"):
-        run(root)
-    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
-
-
-def test_unknown_poses_that_cannot_be_found(tmp_path: Path) -> None:
-    scene = Scene(times=1)  # one place: no baseline but that of the rig
-    scene.points = scene.points[:16]
-    prepare(tmp_path, scene)
-    remove_poses(tmp_path)
-    with pytest.raises(ReconstructionError, match="no image could be registered"):
-        run(tmp_path, MapConfig(min_matches=17))
-
-
-Damage = Callable[[Path], object]
-
-
-@pytest.mark.parametrize(
-    "damage, words",
-    [
-        (lambda path: path.unlink(), "no such file"),
-        (lambda path: path.write_bytes(b""), "empty file"),
-        (lambda path: path.write_bytes(b"text" * 100), "no SQLite"),
-        (lambda path: os.truncate(path, path.stat().st_size // 2), "half-written"),
-    ],
-)
-def test_unusable_databases(root: Path, damage: Damage, words: str) -> None:
-    damage(root / "map.db")
-    with pytest.raises(DatasetError, match=words):
-        run(root)
-    assert not (root / "map").exists()
-
-
-def test_database_of_another_dataset(root: Path) -> None:
-    records = root / "mapping" / "sensors" / "records_camera.txt"
-    text = records.read_text(encoding="utf-8")
-    records.write_text(text.replace("walker/3 b", "walker/4 b"), encoding="utf-8")
-    with pytest.raises(DatasetError, match="walker/3 b.jpg' is not in"):
-        run(root)
-
-
-def test_database_of_cameras_of_another_size(root: Path) -> None:
-    sensors = root / "mapping" / "sensors" / "sensors.txt"
-    text = sensors.read_text(encoding="utf-8")
-    sensors.write_text(text.replace("640", "1280"), encoding="utf-8")
-    with pytest.raises(DatasetError, match="640 x 480 pixels.*1280 x 480"):
-        run(root)
-
-
-def test_features_that_the_database_was_not_made_of(root: Path, scene: Scene) -> None:
-    name = scene.names[0]
-    file = root / "mapping" / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
-    write_rows(file, scene.keypoints(name)[:-1])
-    with pytest.raises(DatasetError, match="119 keypoints of .* are not the 120"):
-        run(root)
-
-
 def test_without_features_the_database_has_the_keypoints(
     root: Path, scene: Scene
 ) -> None:
@@ -554,138 +402,7 @@ def test_without_features_the_database_has_the_keypoints(
     assert assert_observations_reproject(root, 1e-3) == 12 * 120
 
 
-@pytest.mark.parametrize("name", ["../../escaped", "a/b", "", ".", ".."])
-def test_type_of_keypoints_is_the_name_of_a_folder(root: Path, name: str) -> None:
-    shutil.rmtree(root / "mapping" / "reconstruction")
-    with pytest.raises((ConfigError, DatasetError), match="folder"):
-        run(root, keypoints_type=name)
-    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
-    run(root, keypoints_type="my type")
-    assert list(load_map(root).keypoints) == ["my type"]
-
-
-def test_finished_map_is_skipped(root: Path) -> None:
-    first = run(root)
-    inode = (root / "map").stat().st_ino
-    database = (root / "map.db").read_bytes()
-    report = run(root)
-    assert (report.done, report.skipped) == (0, 1)
-    assert report.details == first.details
-    assert (root / "map").stat().st_ino == inode
-    assert (root / "map.db").read_bytes() == database
-
-
-def test_other_settings_are_refused_and_named(root: Path) -> None:
-    run(root)
-    before = outputs(root / "map")
-    with pytest.raises(OutputError, match="min_angle: 1.5, not 3.0.*--force"):
-        run(root, MapConfig(min_angle=3.0))
-    assert outputs(root / "map") == before
-    forced = dataclasses.replace(QUIET, force=True)
-    assert run(root, MapConfig(min_angle=3.0), options=forced).done == 1
-    assert run(root, MapConfig(min_angle=3.0)).skipped == 1
-
-
-def test_stale_map_is_made_again_but_not_of_another_database(root: Path) -> None:
-    run(root)
-    shutil.copy(root / "map.db", root / "other.db")
-    assert run(root, database=root / "other.db").skipped == 1
-    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
-        database.delete_two_view_geometry(1, 2)
-    assert run(root).done == 1
-    assert run(root).skipped == 1
-    with pytest.raises(OutputError, match="other.db"):
-        run(root, database=root / "other.db")
-
-
-def test_folders_of_others_are_never_replaced(root: Path) -> None:
-    (root / "map").mkdir()
-    (root / "map" / "photo.jpg").write_bytes(b"precious")
-    for force in (False, True):
-        with pytest.raises(OutputError, match="other content"):
-            run(root, options=RunOptions(force=force, progress=False))
-    assert os.listdir(root / "map") == ["photo.jpg"]
-
-
-@pytest.mark.parametrize(
-    "text", ['{"stage": "localize", "inputs": {}}', '{"stage": "map"}', "[]", "broken"]
-)
-def test_reports_of_other_stages_mark_no_map(root: Path, text: str) -> None:
-    (root / "map").mkdir()
-    (root / "map" / "report.json").write_text(text, encoding="utf-8")
-    (root / "map" / "poses.txt").write_bytes(b"precious")
-    for force in (False, True):
-        with pytest.raises(OutputError, match="not the report of a map") as caught:
-            run(root, options=RunOptions(force=force, progress=False))
-        assert "choose another --output" in str(caught.value)
-    assert sorted(os.listdir(root / "map")) == ["poses.txt", "report.json"]
-
-
-def test_interruption_leaves_what_was_there(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*arguments: Any, **settings: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(map, "write_map_dataset", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(root)
-    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
-    run(root)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.stages import map
-
-def die(*arguments, **settings):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-map.write_map_dataset = die
-root = Path(sys.argv[1])
-map.run(MapConfig(), mapping=root / "mapping", database=root / "map.db",
-        output=root / "map", options=RunOptions(progress=False))
-"""
-
-
-def test_killed_run_ends_as_an_unbroken_one(root: Path) -> None:
-    run(root, output=root / "unbroken")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(root)], cwd=CHECKOUT)
-    assert done.returncode == -signal.SIGKILL
-    assert not (root / "map").exists()
-    run(root)
-    assert outputs(root / "map") == outputs(root / "unbroken")
-    assert not [name for name in os.listdir(root) if name.startswith(".")]
-
-
-@pytest.mark.parametrize("method", ["triangulate", "incremental", "global"])
-def test_same_seed_gives_the_same_bytes(root: Path, method: Any) -> None:
-    for name in ("map", "again"):
-        run(root, MapConfig(method=method), output=root / name)
-    assert outputs(root / "map") == outputs(root / "again")
-
-
 def test_the_log_level_of_colmap_is_as_before(root: Path) -> None:
     before = pycolmap.logging.minloglevel
     run(root)
     assert pycolmap.logging.minloglevel == before
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"method": "magic"},
-        {"threads": 0},
-        {"seed": -1},
-        {"min_model_size": 1},
-        {"max_reprojection_error": 0.0},
-        {"refine_intrinsics": "perhaps"},
-    ],
-)
-def test_settings_out_of_range(changes: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="expected|found"):
-        dataclasses.replace(MapConfig(), **changes)

@@ -6,10 +6,6 @@ import dataclasses
 import itertools
 import json
 import os
-import signal
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,41 +21,25 @@ from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
     FeatureFormatError,
-    OutputError,
     R2D2KaptureError,
     ReconstructionError,
 )
 from r2d2_kapture.io.colmap_check import check_database
 from r2d2_kapture.io.match_store import open_matches
-from r2d2_kapture.io.pairs import ImagePair, write_pairs
-from r2d2_kapture.stages import verify, verify_pairs
-from r2d2_kapture.types import PairMatches, Report
-from tests.colmap_scene import (
-    Scene,
-    known_pose_model,
-    pair_matches,
-)
+from r2d2_kapture.stages import verify
+from tests.colmap_scene import Scene, known_pose_model, pair_matches
 from tests.colmap_scene import verify as colmap_verify
 from tests.colmap_scene import write_matches, write_rows
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-TYPE = "r2d2"
-
-
-class NoisyScene(Scene):
-    """The scene with half a pixel of noise, and every fourth match wrong."""
-
-    def keypoints(self, name: str) -> Any:
-        rng = np.random.default_rng(sorted(self.names).index(name))
-        keypoints = super().keypoints(name)
-        keypoints[:, :2] += rng.normal(0, 0.5, (len(keypoints), 2))
-        return keypoints.astype(np.float32)
-
-    def matches(self, first: str, second: str) -> PairMatches:
-        indices = super().matches(first, second).indices
-        indices[::4, 1] = np.roll(indices[::4, 1], 1)
-        scores = 1 - 0.001 * np.arange(len(indices), dtype=np.float32)
-        return PairMatches(indices=indices, scores=scores.astype(np.float32))
+from tests.stages.verify_runs import (
+    TYPE,
+    NoisyScene,
+    folder,
+    inliers_of,
+    outputs,
+    plain_database,
+    run,
+    write_list,
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,53 +50,6 @@ def scene() -> NoisyScene:
 @pytest.fixture
 def mapping(tmp_path: Path, scene: NoisyScene) -> Path:
     return scene.write_kapture(tmp_path / "mapping")
-
-
-def run(mapping: Path, config: VerifyConfig = VerifyConfig(), **changes: Any) -> Report:
-    out = mapping.parent
-    settings: dict[str, Any] = {
-        "features": [mapping],
-        "matches": [mapping],
-        "pairs": None,
-        "database": out / "map.db",
-        "output": out / "verified",
-        "options": RunOptions(progress=False),
-    }
-    return verify.run(config, mapping=mapping, **(settings | changes))
-
-
-def folder(mapping: Path) -> Path:
-    return mapping.parent / "verified" / "reconstruction" / "matches" / TYPE
-
-
-def outputs(mapping: Path) -> dict[str, bytes]:
-    """All that a run writes but for its report, which holds the time."""
-    paths = [*folder(mapping).rglob("*"), mapping.parent / "map.db"]
-    return {
-        str(path.relative_to(mapping.parent)): path.read_bytes()
-        for path in paths
-        if path.is_file() and path.name not in (verify.REPORT_NAME, ".lock")
-    }
-
-
-def inliers_of(database: Path) -> dict[tuple[int, int], list[list[int]]]:
-    with closing(pycolmap.Database.open(str(database))) as opened:
-        pair_ids, geometries = opened.read_two_view_geometries()
-    return {
-        pycolmap.pair_id_to_image_pair(pair_id): geometry.inlier_matches.tolist()
-        for pair_id, geometry in zip(pair_ids, geometries)
-        if len(geometry.inlier_matches)
-    }
-
-
-def write_list(path: Path, pairs: list[tuple[str, str]]) -> Path:
-    write_pairs(path, [ImagePair(image1=a, image2=b) for a, b in pairs])
-    return path
-
-
-def plain_database(path: Path, scene: Scene) -> Path:
-    scene.write(path)
-    return path
 
 
 def test_wrong_matches_go_and_right_ones_keep_their_scores(
@@ -236,132 +169,6 @@ def test_any_number_of_workers_gives_the_same_bytes(
     assert written[0] == written[1]
 
 
-def test_second_run_finds_everything_done(mapping: Path) -> None:
-    first = run(mapping)
-    before = {path: path.stat().st_mtime_ns for path in folder(mapping).rglob("*")}
-    database = (mapping.parent / "map.db").stat()
-    report = run(mapping)
-    assert (report.done, report.skipped) == (0, 15)
-    assert report.details == first.details
-    for path, time in before.items():
-        assert path.name in (".lock", "manifest.json") or (
-            path.is_dir() or path.stat().st_mtime_ns == time
-        )
-    assert (mapping.parent / "map.db").stat().st_ino == database.st_ino
-
-
-def test_opening_the_database_with_colmap_does_not_count_as_a_change(
-    mapping: Path,
-) -> None:
-    run(mapping)
-    pycolmap.Database.open(str(mapping.parent / "map.db")).close()
-    assert run(mapping).skipped == 15
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages import verify, verify_pairs
-
-root, place = Path(sys.argv[1]), sys.argv[2]
-count = 0
-def die(*arguments, **settings):
-    global count
-    count += 1
-    if count == 8 or place == "database":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*arguments, **settings)
-
-module, name = {
-    "pairs": (verify_pairs, "verify_matches"), "database": (verify, "write_database")
-}[place]
-real = getattr(module, name)
-setattr(module, name, die)
-verify.run(
-    VerifyConfig(), mapping=root, features=[root], matches=[root], pairs=None,
-    database=root.parent / "map.db", output=root.parent / "verified",
-    options=RunOptions(workers=2, progress=False),
-)
-"""
-
-
-@pytest.mark.parametrize("place, kept", [("pairs", 4), ("database", 15)])
-def test_killed_run_is_resumed_to_the_same_end(
-    tmp_path: Path, scene: NoisyScene, place: str, kept: int
-) -> None:
-    unbroken = scene.write_kapture(tmp_path / "unbroken" / "mapping")
-    run(unbroken)
-    mapping = scene.write_kapture(tmp_path / "killed" / "mapping")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(mapping), place], cwd=CHECKOUT
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert not (mapping.parent / "map.db").exists()
-    report = run(mapping)
-    assert report.skipped >= kept
-    assert report.done + report.skipped == 15
-    assert outputs(mapping) == outputs(unbroken)
-
-
-def test_interrupted_run_is_resumed_to_the_same_end(
-    tmp_path: Path, scene: NoisyScene, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unbroken = scene.write_kapture(tmp_path / "unbroken" / "mapping")
-    run(unbroken)
-    mapping = scene.write_kapture(tmp_path / "broken" / "mapping")
-    real, calls = verify_pairs.verify_matches, itertools.count()
-
-    def interrupted(*arguments: Any) -> pycolmap.TwoViewGeometry:
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(verify_pairs, "verify_matches", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(mapping)
-    assert not (mapping.parent / "map.db").exists()
-    assert run(mapping).skipped >= 6
-    assert outputs(mapping) == outputs(unbroken)
-
-
-def test_lost_and_broken_results_are_made_again(mapping: Path) -> None:
-    run(mapping)
-    before = outputs(mapping)
-    lost, short, odd = sorted(folder(mapping).rglob("*.matches"))[:3]
-    lost.unlink()
-    short.write_bytes(short.read_bytes()[:-24])
-    odd.write_bytes(odd.read_bytes()[:-5])
-    assert run(mapping).done == 3
-    assert outputs(mapping) == before
-
-
-def test_changed_keypoints_are_verified_again(mapping: Path, scene: NoisyScene) -> None:
-    run(mapping)
-    name = scene.names[0]
-    file = mapping / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
-    write_rows(file, Scene(times=2).keypoints(name))
-    report = run(mapping)
-    assert (report.done, report.skipped) == (5, 10)
-    with closing(pycolmap.Database.open(str(mapping.parent / "map.db"))) as database:
-        stored = database.read_keypoints(database.read_image_with_name(name).image_id)
-    np.testing.assert_allclose(
-        stored, Scene(times=2).keypoints(name)[:, :2] + 0.5, atol=1e-4
-    )
-
-
-def test_more_pairs_extend_what_is_there(mapping: Path, scene: NoisyScene) -> None:
-    pairs = list(itertools.combinations(sorted(scene.names), 2))
-    listed = write_list(mapping.parent / "pairs.txt", pairs[:10])
-    assert run(mapping, pairs=listed).done == 10
-    write_list(listed, [(b, a) for a, b in pairs[:12]])
-    report = run(mapping, pairs=listed)
-    assert (report.done, report.skipped) == (2, 10)
-    assert len(inliers_of(mapping.parent / "map.db")) == 12
-
-
 def test_verified_matches_are_those_of_the_database(
     mapping: Path, tmp_path: Path, scene: NoisyScene
 ) -> None:
@@ -377,76 +184,6 @@ def test_verified_matches_are_those_of_the_database(
     assert (report.done, report.skipped) == (11, 4)
     assert open_matches([tmp_path / "verified"], TYPE).pairs == pairs
     assert len(inliers_of(tmp_path / "map.db")) == 15
-
-
-def test_other_settings_are_refused_and_named(mapping: Path) -> None:
-    run(mapping)
-    before = outputs(mapping)
-    with pytest.raises(OutputError, match="max_error: 4.0, not 2.0") as caught:
-        run(mapping, VerifyConfig(max_error=2.0))
-    assert "--force" in str(caught.value)
-    assert outputs(mapping) == before
-    options = RunOptions(force=True, progress=False)
-    assert run(mapping, VerifyConfig(max_error=2.0), options=options).done == 15
-    assert outputs(mapping) != before
-    assert run(mapping, VerifyConfig(max_error=2.0)).skipped == 15
-
-
-def test_database_of_others_is_kept_unless_forced(
-    mapping: Path, tmp_path: Path
-) -> None:
-    path = tmp_path / "map.db"
-    path.write_bytes(b"precious")
-    with pytest.raises(OutputError, match="did not write"):
-        run(mapping)
-    assert path.read_bytes() == b"precious"
-    run(mapping, options=RunOptions(force=True, progress=False))
-    check_database(path)
-
-
-def test_database_that_was_changed_is_kept_unless_forced(
-    mapping: Path, tmp_path: Path
-) -> None:
-    run(mapping)
-    with closing(pycolmap.Database.open(str(tmp_path / "map.db"))) as database:
-        database.delete_matches(1, 2)
-    with pytest.raises(OutputError, match="changed since"):
-        run(mapping)
-
-
-@pytest.mark.parametrize("ours", [True, False])
-def test_database_that_is_being_written_is_never_replaced(
-    mapping: Path, tmp_path: Path, scene: NoisyScene, ours: bool
-) -> None:
-    path = tmp_path / "map.db"
-    listed = write_list(tmp_path / "pairs.txt", [tuple(sorted(scene.names)[:2])])
-    if ours:
-        run(mapping, pairs=listed)
-    else:
-        plain_database(path, scene)
-    before = path.read_bytes()
-    options = RunOptions(force=not ours, progress=False)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(DatasetError, match="another process is using"):
-            run(mapping, options=options)
-        assert path.read_bytes() == before
-        if ours:
-            assert run(mapping, pairs=listed).details["pairs"] == 1  # nothing to write
-        other.execute("ROLLBACK")
-    assert run(mapping, options=options).details["pairs"] == 15
-    assert path.read_bytes() != before
-
-
-def test_two_runs_into_one_folder_are_kept_apart(
-    mapping: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def meanwhile(*arguments: Any) -> None:
-        run(mapping)
-
-    monkeypatch.setattr(verify_pairs, "verify_matches", meanwhile)
-    with pytest.raises(OutputError, match="another run"):
-        run(mapping)
 
 
 def test_pairs_without_enough_matches_are_results(

@@ -1,0 +1,17 @@
+"""What takes a while to make, once for all tests of stages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ready_to_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the scene's dataset and database lie; to be copied, not changed."""
+    # tests of training run where there is no pycolmap
+    from tests.colmap_scene import Scene
+    from tests.stages.map_runs import prepare
+
+    return prepare(tmp_path_factory.mktemp("scene"), Scene())

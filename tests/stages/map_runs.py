@@ -1,0 +1,66 @@
+"""Datasets and databases to map, and what a map is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kapture
+import kapture.io.csv as kcsv
+import pycolmap
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.stages import map, verify
+from r2d2_kapture.types import Report
+from tests.colmap_scene import Scene
+
+QUIET = RunOptions(progress=False)
+TYPE = "r2d2"
+
+
+def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> Path:
+    """The scene as a dataset in ``root/mapping`` and a database ``root/map.db``."""
+    mapping = scene.write_kapture(root / "mapping")
+    verify.run(
+        config,
+        mapping=mapping,
+        features=[mapping],
+        matches=[mapping],
+        pairs=None,
+        database=root / "map.db",
+        output=root / "verified",
+        options=QUIET,
+    )
+    return root
+
+
+def run(root: Path, config: MapConfig = MapConfig(), **changes: Any) -> Report:
+    settings: dict[str, Any] = {
+        "mapping": root / "mapping",
+        "database": root / "map.db",
+        "output": root / "map",
+        "options": QUIET,
+    }
+    return map.run(config, **(settings | changes))
+
+
+def remove_poses(root: Path) -> None:
+    (root / "mapping" / "sensors" / "trajectories.txt").unlink()
+
+
+def model_of(root: Path) -> pycolmap.Reconstruction:
+    return pycolmap.Reconstruction(str(root / "map" / "sparse"))
+
+
+def load_map(root: Path) -> kapture.Kapture:
+    return kcsv.kapture_from_dir(str(root / "map" / "kapture"))
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != map.REPORT_NAME
+    }

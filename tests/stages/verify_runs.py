@@ -1,0 +1,83 @@
+"""A scene with noise and wrong matches, and runs of its verification."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.io.pairs import ImagePair, write_pairs
+from r2d2_kapture.stages import verify
+from r2d2_kapture.types import PairMatches, Report
+from tests.colmap_scene import Scene
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TYPE = "r2d2"
+
+
+class NoisyScene(Scene):
+    """The scene with half a pixel of noise, and every fourth match wrong."""
+
+    def keypoints(self, name: str) -> Any:
+        rng = np.random.default_rng(sorted(self.names).index(name))
+        keypoints = super().keypoints(name)
+        keypoints[:, :2] += rng.normal(0, 0.5, (len(keypoints), 2))
+        return keypoints.astype(np.float32)
+
+    def matches(self, first: str, second: str) -> PairMatches:
+        indices = super().matches(first, second).indices
+        indices[::4, 1] = np.roll(indices[::4, 1], 1)
+        scores = 1 - 0.001 * np.arange(len(indices), dtype=np.float32)
+        return PairMatches(indices=indices, scores=scores.astype(np.float32))
+
+
+def run(mapping: Path, config: VerifyConfig = VerifyConfig(), **changes: Any) -> Report:
+    out = mapping.parent
+    settings: dict[str, Any] = {
+        "features": [mapping],
+        "matches": [mapping],
+        "pairs": None,
+        "database": out / "map.db",
+        "output": out / "verified",
+        "options": RunOptions(progress=False),
+    }
+    return verify.run(config, mapping=mapping, **(settings | changes))
+
+
+def folder(mapping: Path) -> Path:
+    return mapping.parent / "verified" / "reconstruction" / "matches" / TYPE
+
+
+def outputs(mapping: Path) -> dict[str, bytes]:
+    """All that a run writes but for its report, which holds the time."""
+    paths = [*folder(mapping).rglob("*"), mapping.parent / "map.db"]
+    return {
+        str(path.relative_to(mapping.parent)): path.read_bytes()
+        for path in paths
+        if path.is_file() and path.name not in (verify.REPORT_NAME, ".lock")
+    }
+
+
+def inliers_of(database: Path) -> dict[tuple[int, int], list[list[int]]]:
+    with closing(pycolmap.Database.open(str(database))) as opened:
+        pair_ids, geometries = opened.read_two_view_geometries()
+    return {
+        pycolmap.pair_id_to_image_pair(pair_id): geometry.inlier_matches.tolist()
+        for pair_id, geometry in zip(pair_ids, geometries)
+        if len(geometry.inlier_matches)
+    }
+
+
+def write_list(path: Path, pairs: list[tuple[str, str]]) -> Path:
+    write_pairs(path, [ImagePair(image1=a, image2=b) for a, b in pairs])
+    return path
+
+
+def plain_database(path: Path, scene: Scene) -> Path:
+    scene.write(path)
+    return path
