@@ -96,11 +96,11 @@ def test_features_of_the_dataset_are_evaluated(
     copy.mkdir()
     (copy / "sensors").symlink_to(dataset / "sensors")
     assert extract(["--kapture-root", str(copy), *model]) == 0
-    command = ["--kapture-root", str(copy), *model, *NO_PICTURES]
+    command = ["--kapture-root", str(copy), *NO_PICTURES]
     stored = ["--keypoints-type", "tiny", "--label", "stored"]
     output = ["--output", str(tmp_path / "out")]
     assert main([*command, *output, *stored]) == 0
-    assert main([*command, *output]) == 0
+    assert main([*command, *output, *model]) == 0
     runs = [
         load_run(tmp_path / "out" / f"{name}.poses.json") for name in ("stored", "tiny")
     ]
@@ -119,9 +119,10 @@ def test_features_of_the_dataset_that_change_are_evaluated_again(
     copy = tmp_path / "mapping"
     copy.mkdir()
     (copy / "sensors").symlink_to(dataset / "sensors")
-    command = ["--kapture-root", str(copy), *model]
+    place = ["--kapture-root", str(copy)]
+    command = [*place, *model]
     assert extract([*command, *tar]) == 0
-    stored = [*command, *NO_PICTURES, "--keypoints-type", "tiny"]
+    stored = [*place, *NO_PICTURES, "--keypoints-type", "tiny"]
     stored += ["--output", str(tmp_path / "out")]
     assert main(stored) == 0
     # the same features, written anew
