@@ -116,9 +116,11 @@ def refuse_extraction(namespace: Namespace, chosen: str) -> None:
     Raises:
         ConfigError: an extraction is described too.
     """
-    flags = {"--sweep": namespace.sweep != []}
-    flags["--model"] = namespace.model != DEFAULT_MODEL
-    flags["--extractor"] = namespace.extractor != AUTO
+    flags = {
+        "--sweep": namespace.sweep != [],
+        "--model": namespace.model != DEFAULT_MODEL,
+        "--extractor": namespace.extractor != AUTO,
+    }
     given = [flag for flag, is_given in flags.items() if is_given]
     for family in FAMILY_SETTINGS:
         given += changed_settings(namespace, family)

@@ -90,16 +90,8 @@ def read_h5(path: Path, name: str) -> LocalFeatures:
         FeatureFormatError: absent, truncated, of another format, or without the image.
     """
     with _open(path) as file:
-        if name not in file:
-            there = file.visititems(
-                lambda other, item: other if _is_image(item) else None
-            )
-            found = "no images" if there is None else f"others, such as '{there}'"
-            raise FeatureFormatError(
-                f"{path}: image '{name}': not in the file, which holds {found}; "
-                "expected names relative to the folder of the images"
-            )
         try:
+            _require_image(file, name)
             group = file[name]
             scores = group["scores"][()].astype(np.float32)
             scales = (
@@ -121,6 +113,7 @@ def read_h5(path: Path, name: str) -> LocalFeatures:
             ) from error
         except (
             OSError,
+            RuntimeError,  # of HDF5, in damaged files
             ValueError,
             TypeError,
             AttributeError,
@@ -152,8 +145,24 @@ def h5_names(path: Path) -> list[str]:
             names.append(name)
 
     with _open(path) as file:
-        file.visititems(add_image)
+        try:
+            file.visititems(add_image)
+        except (OSError, RuntimeError, KeyError) as error:
+            raise FeatureFormatError(
+                f"{path}: cannot read as an HDF5 file: {error}; {WAY_OUT}"
+            ) from error
     return sorted(names)
+
+
+def _require_image(file: h5py.File, name: str) -> None:
+    if name in file:
+        return
+    there = file.visititems(lambda other, item: other if _is_image(item) else None)
+    found = "no images" if there is None else f"others, such as '{there}'"
+    raise FeatureFormatError(
+        f"not in the file, which holds {found}; expected names relative to the folder "
+        "of the images"
+    )
 
 
 def _is_image(entry: h5py.Group | h5py.Dataset) -> bool:

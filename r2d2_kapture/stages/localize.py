@@ -229,7 +229,7 @@ def localize_frames(
         unit="query",
         disable=None if options.progress is None else not options.progress,
     )
-    # pycolmap's poses of rigs draw from numbers that all threads of a process share
+    # beside other poses, pycolmap's poses of rigs are not the same from run to run
     in_turn = any(len(frame.images) > 1 for frame in frames)
     workers = 1 if in_turn else options.workers
     working = read_ahead(frames, localizer.localize, workers)

@@ -175,6 +175,30 @@ def test_truncated_file_is_told(
         read_h5(path, "a.jpg")
 
 
+def test_damage_anywhere_is_told_in_our_words(
+    tmp_path: Path, make_features: MakeFeatures
+) -> None:
+    path = tmp_path / "a.h5"
+    write_h5(path, [("s/a.jpg", make_features(5)), ("s/b.jpg", make_features(5))])
+    whole = np.frombuffer(path.read_bytes(), np.uint8)
+    rng = np.random.default_rng(0)
+    told = 0
+    for _ in range(100):
+        data = whole.copy()
+        data[rng.integers(0, 6000, 8)] = rng.integers(0, 256, 8)
+        path.write_bytes(data.tobytes())
+        for read in (
+            lambda: read_h5(path, "s/a.jpg"),
+            lambda: read_h5(path, "none.jpg"),
+            lambda: h5_names(path),
+        ):
+            try:
+                read()
+            except FeatureFormatError as error:
+                told += str(path) in str(error)
+    assert told > 100
+
+
 def test_absent_image_and_absent_field_are_named(
     tmp_path: Path, make_features: MakeFeatures
 ) -> None:
