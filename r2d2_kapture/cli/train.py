@@ -56,7 +56,7 @@ def _command(arguments: list[str]) -> int:
         _train_config(namespace),
         inputs=settings_from(namespace, SourceConfig),
         output=_output(namespace),
-        start_from=namespace.start_from,
+        start_from=_checkpoints(namespace.start_from),
         validation=settings_from(namespace, ValidationConfig),
         license_name=namespace.license,
         options=_run_options(namespace),
@@ -74,8 +74,8 @@ def _add_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--start-from",
         type=str | None,
-        help="checkpoint to begin with, in place of random weights; for D2-Net also "
-        "weights of VGG16",
+        help="checkpoint to begin with, in place of random weights, or several of one "
+        "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
     parser.add_argument(
         "--license",
@@ -125,6 +125,13 @@ def _run_options(namespace: Namespace) -> RunOptions:
     if namespace.workers < 0:
         raise ConfigError(f"--workers: found {namespace.workers}, expected 0 or more")
     return RunOptions(workers=namespace.workers, force=namespace.force)
+
+
+def _checkpoints(text: str | None) -> tuple[str, ...]:
+    """One for each part between commas, which the name of a single file may hold."""
+    if text is None:
+        return ()
+    return (text,) if Path(text).exists() else tuple(text.split(","))
 
 
 def _output(namespace: Namespace) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from r2d2_kapture.models.checkpoints import (
     load_checkpoint,
     serialize_checkpoint,
 )
+from r2d2_kapture.models.mean_checkpoint import load_mean_checkpoint
 from r2d2_kapture.models.network import DenseNetwork, FeatureNetwork
 from r2d2_kapture.models.registry import Architecture, build_network
 from r2d2_kapture.models.transfer import transfer_weights
@@ -67,7 +68,7 @@ def run(
     *,
     inputs: SourceConfig,
     output: Path,
-    start_from: str | None = None,
+    start_from: Sequence[str] = (),
     validation: ValidationConfig = ValidationConfig(),
     license_name: str = "unspecified",
     options: RunOptions = RunOptions(),
@@ -79,7 +80,8 @@ def run(
         config: what decides the weights.
         inputs: where the pictures are.
         output: folder of the run: state, weights, logs, settings, report.
-        start_from: checkpoint whose weights the run begins with; None draws them.
+        start_from: checkpoints whose mean weights the run begins with; without any
+            they are drawn.
         validation: what chooses the best weights, besides photographs held out.
         license_name: of the weights, written into them.
         options: its workers are processes that make pairs; ``force`` starts anew.
@@ -147,7 +149,7 @@ class _Job:
     method: Method
     data: TrainingData
     output: Path
-    start_from: str | None
+    start_from: Sequence[str]
     license_name: str
     process: Process
     runtime: Runtime
@@ -201,12 +203,12 @@ class _Job:
 
     def _first_network(self) -> tuple[FeatureNetwork, str | None]:
         """The network at step 0, and the SHA-256 of the weights it was given."""
-        if self.start_from is None:
+        if not self.start_from:
             torch.manual_seed(self.config.optimization.seed)
             network = build_network(self.architecture)
             self.method.prepare(network, None)
             return network, None
-        checkpoint = load_checkpoint(self.start_from)
+        checkpoint = load_mean_checkpoint(self.start_from)
         network = self._with_weights_of(checkpoint).requires_grad_(True)
         self.method.prepare(network, checkpoint)
         return network, checkpoint.sha256
@@ -226,8 +228,8 @@ class _Job:
             or not isinstance(network, DenseNetwork)
         ):
             raise CheckpointError(
-                f"--start-from {self.start_from}: found {checkpoint.architecture}, "
-                f"expected {self.architecture}"
+                f"--start-from {' '.join(self.start_from)}: found "
+                f"{checkpoint.architecture}, expected {self.architecture}"
             )
         transfer_weights(given, network)
         return network

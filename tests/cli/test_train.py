@@ -16,7 +16,7 @@ from PIL import Image
 
 from r2d2_kapture.cli.train import main as train
 from r2d2_kapture.config.train import TrainConfig
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
 from tests.networks import textured_image, torch_threads
 
 TINY = (
@@ -89,6 +89,20 @@ def test_train_then_train_on(
     assert "train: 0 done, 3 skipped, 0 failed" in capsys.readouterr().out
 
 
+def test_weights_to_begin_with_are_listed_with_commas(
+    photos: Path, tmp_path: Path
+) -> None:
+    once = ["--steps", "1", "--workers", "0"]
+    first, second = tmp_path / "first, and best", tmp_path / "second"
+    assert train(flags(photos, first, *once)) == 0
+    start = f"{first}/model.safetensors"
+    assert train(flags(photos, second, *once, "--start-from", start)) == 0
+    start = f"{second}/model.safetensors,{second}/best.safetensors"
+    assert train(flags(photos, tmp_path / "missing", *once, "--start-from", start)) == 2
+    start = start.replace("best", "model")
+    assert train(flags(photos, tmp_path / "mean", *once, "--start-from", start)) == 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_run_resumes_to_the_weights_of_the_unbroken_one(
     photos: Path, tmp_path: Path, how: signal.Signals
@@ -130,6 +144,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_the_unbroken_one(
         (["{ok}", "--crop-size", "2000", "--min-side", "2000"], "--max-side"),
         (["{ok}", "--crop-size", "200", "--min-side", "200"], "smaller than 200"),
         (["{ok}", "--start-from", "/no.pt"], "no such file"),
+        (["{ok}", "--start-from", f"{DEFAULT_MODEL},/no.pt"], "/no.pt: found no such"),
         (["{ok}", "--validation", "/nowhere"], "/nowhere"),
         (["{ok}", "--config", "no_preset"], "presets: d2net, fast_r2d2"),
         ([*D2NET, "{ok}"], "--start-from: missing"),

@@ -1,0 +1,61 @@
+"""The mean of the weights of several checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from r2d2_kapture.errors import CheckpointError
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.mean_checkpoint import load_mean_checkpoint
+from r2d2_kapture.models.registry import Architecture, build_network
+
+
+def save(path: Path, seed: int, name: str = "fast_r2d2", width: int = 1) -> Path:
+    architecture = Architecture(name=name, width=width, descriptor_dim=16)
+    torch.manual_seed(seed)
+    network = build_network(architecture)
+    with torch.no_grad():
+        for key, tensor in network.state_dict().items():
+            if key.endswith("num_batches_tracked"):
+                tensor.fill_(seed)
+            else:
+                tensor.copy_(torch.rand(tensor.shape) + 0.1)
+    path.write_bytes(
+        serialize_checkpoint(network, architecture, training={}, license_name="CC0")
+    )
+    return path
+
+
+def test_weights_and_statistics_are_averaged(tmp_path: Path) -> None:
+    paths = [save(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2, 3)]
+    checkpoints = [load_checkpoint(path) for path in paths]
+    states = [checkpoint.network.state_dict() for checkpoint in checkpoints]
+    mean = load_mean_checkpoint(paths)
+    assert mean.architecture == checkpoints[0].architecture
+    assert mean.sha256 == "+".join(checkpoint.sha256 for checkpoint in checkpoints)
+    for name, tensor in mean.network.state_dict().items():
+        if tensor.is_floating_point():
+            expected = (states[0][name] + states[1][name] + states[2][name]) / 3
+            torch.testing.assert_close(tensor, expected)
+        else:
+            assert torch.equal(tensor, states[0][name])
+
+
+def test_one_checkpoint_is_as_it_is(tmp_path: Path) -> None:
+    path = save(tmp_path / "one.safetensors", 1)
+    one, mean = load_checkpoint(path), load_mean_checkpoint([path])
+    assert mean.sha256 == one.sha256
+    for name, tensor in mean.network.state_dict().items():
+        assert torch.equal(tensor, one.network.state_dict()[name])
+
+
+@pytest.mark.parametrize("other", [{"name": "r2d2"}, {"width": 2}])
+def test_other_networks_are_refused(tmp_path: Path, other: dict[str, object]) -> None:
+    first = save(tmp_path / "first.safetensors", 1)
+    second = save(tmp_path / "second.safetensors", 2, **other)  # type: ignore[arg-type]
+    message = f"{second}: found .* expected .* as in {first}"
+    with pytest.raises(CheckpointError, match=message):
+        load_mean_checkpoint([first, second])
