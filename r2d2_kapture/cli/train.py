@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -131,7 +132,16 @@ def _checkpoints(text: str | None) -> tuple[str, ...]:
     """One for each part between commas, which the name of a single file may hold."""
     if text is None:
         return ()
-    return (text,) if Path(text).exists() else tuple(text.split(","))
+    # not Path.exists, which fails where a long list is no possible name
+    if os.path.exists(os.path.expanduser(text)):
+        return (text,)
+    parts = tuple(part.strip() for part in text.split(","))
+    if not all(parts):
+        raise ConfigError(
+            f"--start-from {text}: found an empty name between commas, expected one "
+            "checkpoint or several, A,B"
+        )
+    return parts
 
 
 def _output(namespace: Namespace) -> Path:

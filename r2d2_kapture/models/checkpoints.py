@@ -67,8 +67,12 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
 
 
-def resolve_model(model: str) -> Path:
+def resolve_model(model: str, flag: str = "--model") -> Path:
     """Find a checkpoint by path or by the name of a bundled model.
+
+    Args:
+        model: what was asked for.
+        flag: that asked for it, for the message.
 
     Raises:
         CheckpointError: neither exists.
@@ -85,19 +89,23 @@ def resolve_model(model: str) -> Path:
         return bundled[model]
     names = ", ".join(bundled) or "none"
     raise CheckpointError(
-        f"--model {model}: found {found}, expected the path of a .pt, .pth or "
+        f"{flag} {model}: found {found}, expected the path of a .pt, .pth or "
         f"{SUFFIX} checkpoint or the name of a bundled model ({names})"
     )
 
 
-def load_checkpoint(model: str | Path) -> Checkpoint:
+def load_checkpoint(model: str | Path, flag: str = "--model") -> Checkpoint:
     """Load a checkpoint by path or bundled name, on the CPU.
+
+    Args:
+        model: what was asked for.
+        flag: that asked for it, for the message where there is no such file.
 
     Raises:
         CheckpointError: the file is missing, truncated, not a checkpoint, of an unknown
             architecture, or its tensors are missing, superfluous or of wrong shape.
     """
-    path = resolve_model(str(model))
+    path = resolve_model(str(model), flag)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -1,15 +1,13 @@
-"""The mean of several checkpoints, a better start for training than any of them.
+"""The mean of several checkpoints, which can be a better start than any of them.
 
-Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves
-accuracy without increasing inference time", ICML 2022. Checkpoints of one run, or that
-were trained from the same weights, are near enough to each other for it.
+Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization",
+UAI 2018, for checkpoints of one run; Wortsman et al., "Model soups", ICML 2022, for
+runs that began with the same weights. Weights of other origin have no useful mean.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +16,7 @@ from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 
 
-def load_mean_checkpoint(models: Sequence[str | Path]) -> Checkpoint:
+def load_mean_checkpoint(models: tuple[str, ...], flag: str = "--model") -> Checkpoint:
     """Load checkpoints by path or bundled name, with the mean of their weights.
 
     The statistics of batch norms are averaged, too, which only approximates those of
@@ -26,33 +24,42 @@ def load_mean_checkpoint(models: Sequence[str | Path]) -> Checkpoint:
 
     Args:
         models: one or more; a single one is returned as it is.
+        flag: that asked for them, for the message where there is no such file.
 
     Returns:
-        The first checkpoint, with the mean as its network and the SHA-256 of all, each
-        in its order, joined by "+".
+        The mean as the network, and as the SHA-256 that of each in turn, joined by "+";
+        name, path and metadata are those of the first.
 
     Raises:
-        CheckpointError: one cannot be loaded, or they are not of one kind.
+        CheckpointError: one cannot be loaded, their networks differ, or they were
+            trained with different preprocessings.
     """
-    first, *others = (load_checkpoint(model) for model in models)
-    for other in others:
-        if _kind(other) != _kind(first):
-            raise CheckpointError(
-                f"{other.path}: found {_kind(other)}, expected {_kind(first)} as in "
-                f"{first.path}: only weights of one network have a mean"
-            )
-    checkpoints = [first, *others]
+    checkpoints = [load_checkpoint(model, flag) for model in models]
+    first = checkpoints[0]
+    for other in checkpoints[1:]:
+        _require_same("a network", first, other, first.architecture, other.architecture)
+    known = [c for c in checkpoints if c.network.preprocessing is not None]
+    for other in known[1:]:
+        modes = (known[0].network.preprocessing, other.network.preprocessing)
+        _require_same("a preprocessing", known[0], other, *modes)
     states = [checkpoint.network.state_dict() for checkpoint in checkpoints]
     mean = {name: _mean([state[name] for state in states]) for name in states[0]}
     first.network.load_state_dict(mean)
+    if known:
+        first.network.preprocessing = known[0].network.preprocessing
     return dataclasses.replace(
         first, sha256="+".join(checkpoint.sha256 for checkpoint in checkpoints)
     )
 
 
-def _kind(checkpoint: Checkpoint) -> str:
-    preprocessing = checkpoint.network.preprocessing
-    return f"{checkpoint.architecture}" + (f", {preprocessing}" * bool(preprocessing))
+def _require_same(
+    what: str, first: Checkpoint, other: Checkpoint, expected: object, found: object
+) -> None:
+    if found != expected:
+        raise CheckpointError(
+            f"{other.path}: found {found}, expected {expected} as in {first.path}: "
+            f"only weights that share {what} have a mean"
+        )
 
 
 def _mean(tensors: list[Tensor]) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +68,7 @@ def run(
     *,
     inputs: SourceConfig,
     output: Path,
-    start_from: Sequence[str] = (),
+    start_from: tuple[str, ...] = (),
     validation: ValidationConfig = ValidationConfig(),
     license_name: str = "unspecified",
     options: RunOptions = RunOptions(),
@@ -80,8 +80,8 @@ def run(
         config: what decides the weights.
         inputs: where the pictures are.
         output: folder of the run: state, weights, logs, settings, report.
-        start_from: checkpoints whose mean weights the run begins with; without any
-            they are drawn.
+        start_from: checkpoints whose mean the run begins with; without any, weights
+            are drawn.
         validation: what chooses the best weights, besides photographs held out.
         license_name: of the weights, written into them.
         options: its workers are processes that make pairs; ``force`` starts anew.
@@ -149,7 +149,7 @@ class _Job:
     method: Method
     data: TrainingData
     output: Path
-    start_from: Sequence[str]
+    start_from: tuple[str, ...]
     license_name: str
     process: Process
     runtime: Runtime
@@ -208,7 +208,7 @@ class _Job:
             network = build_network(self.architecture)
             self.method.prepare(network, None)
             return network, None
-        checkpoint = load_mean_checkpoint(self.start_from)
+        checkpoint = load_mean_checkpoint(self.start_from, "--start-from")
         network = self._with_weights_of(checkpoint).requires_grad_(True)
         self.method.prepare(network, checkpoint)
         return network, checkpoint.sha256
@@ -228,7 +228,7 @@ class _Job:
             or not isinstance(network, DenseNetwork)
         ):
             raise CheckpointError(
-                f"--start-from {' '.join(self.start_from)}: found "
+                f"--start-from {','.join(self.start_from)}: found "
                 f"{checkpoint.architecture}, expected {self.architecture}"
             )
         transfer_weights(given, network)

@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +91,7 @@ def run(
     *,
     workers: int = 0,
     force: bool = False,
-    start_from: Sequence[str] = (),
+    start_from: tuple[str, ...] = (),
     validation: ValidationConfig = ValidationConfig(),
 ) -> Report:
     return train.run(
@@ -214,7 +214,7 @@ def test_a_run_begins_with_given_weights(
     pictures: Path, tmp_path: Path, checkpoint_path: Path
 ) -> None:
     config = changed(TINY, "optimization", learning_rate=1e-12, weight_decay=0.0)
-    run(config, pictures, tmp_path / "run", start_from=[str(checkpoint_path)])
+    run(config, pictures, tmp_path / "run", start_from=(str(checkpoint_path),))
     given = load_checkpoint(checkpoint_path).network.state_dict()
     found = load_checkpoint(tmp_path / "run" / "model.safetensors").network.state_dict()
     assert torch.allclose(given["ops.0.weight"], found["ops.0.weight"], atol=1e-6)
@@ -223,7 +223,7 @@ def test_a_run_begins_with_given_weights(
             changed(TINY, "network", width=2),
             pictures,
             tmp_path / "other",
-            start_from=[str(checkpoint_path)],
+            start_from=(str(checkpoint_path),),
         )
     # the run knows which weights it began with
     with pytest.raises(ConfigError, match="start_from: '[0-9a-f]{64}', not None"):
@@ -237,7 +237,7 @@ def test_a_run_begins_with_the_mean_of_several_weights(
         run(changed(TINY, steps=steps), pictures, tmp_path / str(steps))
     config = changed(TINY, "optimization", learning_rate=1e-12, weight_decay=0.0)
     config = changed(config, steps=1)
-    models = [str(tmp_path / steps / "model.safetensors") for steps in "24"]
+    models = tuple(str(tmp_path / n / "model.safetensors") for n in "24")
     run(config, pictures, tmp_path / "run", start_from=models)
     checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
     given = [
@@ -268,7 +268,7 @@ def test_weights_of_r2d2_begin_a_fast_one_and_the_other_way_round(
     )
     config = changed(TINY, "network", architecture=architecture)
     config = changed(config, "optimization", learning_rate=1e-12, weight_decay=0.0)
-    run(changed(config, steps=1), pictures, tmp_path / "run", start_from=[str(path)])
+    run(changed(config, steps=1), pictures, tmp_path / "run", start_from=(str(path),))
     checkpoint = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert checkpoint.architecture.name == architecture
     pairs = zip(given.parameters(), checkpoint.network.parameters(), strict=True)
@@ -277,7 +277,7 @@ def test_weights_of_r2d2_begin_a_fast_one_and_the_other_way_round(
     for name, size in (("width", 2), ("descriptor_dim", 8)):
         with pytest.raises(CheckpointError, match="--start-from .*expected"):
             wrong = changed(config, "network", **{name: size})
-            run(wrong, pictures, tmp_path / "other", start_from=[str(path)])
+            run(wrong, pictures, tmp_path / "other", start_from=(str(path),))
 
 
 def test_a_full_disk_is_told_and_the_state_before_remains(

@@ -135,7 +135,7 @@ def run(
         config,
         inputs=inputs,
         output=output,
-        start_from=[] if start_from is None else [str(start_from)],
+        start_from=() if start_from is None else (str(start_from),),
         validation=validation,
         options=RunOptions(workers=0),
     )
@@ -379,7 +379,7 @@ def test_what_vanishes_is_told_at_the_end_and_loses_no_step(
             inputs=SourceConfig(depth_dataset=roots[0]),
             validation=ValidationConfig(validation_dataset=roots[1]),
             output=tmp_path / "run",
-            start_from=[str(weights)],
+            start_from=(str(weights),),
             options=RunOptions(workers=0),
             announce=announce,
         )
