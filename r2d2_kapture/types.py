@@ -175,7 +175,17 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a stage did: counts, reasons, time in seconds and where the output is."""
+    """What a stage did: counts, reasons, time in seconds and where the output is.
+
+    Attributes:
+        stage: its name.
+        done, skipped: items that this run made, and that it found made.
+        failed: items that could not be made.
+        seconds: of the run.
+        outputs: where the results are.
+        details: numbers of the stage, by name.
+        warnings: sentences on what was made and may not be what the user expects.
+    """
 
     stage: str
     done: int
@@ -184,6 +194,7 @@ class Report:
     seconds: float
     outputs: tuple[Path, ...]
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -192,6 +203,7 @@ class Report:
             "done": self.done,
             "skipped": self.skipped,
             "failed": [dataclasses.asdict(failure) for failure in self.failed],
+            "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
             "outputs": [str(path) for path in self.outputs],
             **self.details,
@@ -204,6 +216,7 @@ class Report:
             f"{len(self.failed)} failed in {self.seconds:.1f} s"
         ]
         lines += _indented(self.details, "  ")
+        lines += [f"  warning: {text}" for text in self.warnings]
         lines += [f"  failed: {item.to_text()}" for item in self.failed]
         lines += [f"  output: {path}" for path in self.outputs]
         return "\n".join(lines)

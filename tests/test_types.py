@@ -93,6 +93,7 @@ def report() -> Report:
         seconds=1.23456,
         outputs=(Path("out/features"),),
         details={"precision": "bf16"},
+        warnings=("2 files were left out",),
     )
 
 
@@ -102,6 +103,7 @@ def test_report_as_json(report: Report) -> None:
         "done": 3,
         "skipped": 2,
         "failed": [{"name": "a b.jpg", "reason": "truncated"}],
+        "warnings": ["2 files were left out"],
         "seconds": 1.235,
         "outputs": ["out/features"],
         "precision": "bf16",
@@ -112,5 +114,10 @@ def test_report_as_text(report: Report) -> None:
     lines = report.to_text().splitlines()
     assert lines[0] == "extract: 3 done, 2 skipped, 1 failed in 1.2 s"
     text = report.to_text()
-    for expected in ("precision: bf16", "a b.jpg: truncated", "out/features"):
+    for expected in (
+        "precision: bf16",
+        "warning: 2 files were left out",
+        "a b.jpg: truncated",
+        "out/features",
+    ):
         assert expected in text

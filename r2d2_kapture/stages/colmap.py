@@ -167,6 +167,7 @@ def run(
             + len(verified.geometries)
             - verified.done,
             failed=tuple(failed),
+            warnings=tuple(text for step in reports for text in step.warnings),
             seconds=time.monotonic() - started,
             outputs=(database, *(() if sparse is None else (sparse,))),
             details={

@@ -416,6 +416,9 @@ def summarize(
             for report in reports
             for failure in report.failed
         ),
+        warnings=tuple(
+            f"{report.stage}: {text}" for report in reports for text in report.warnings
+        ),
         seconds=seconds,
         outputs=tuple(path for path in outputs if path.exists()),
     )
