@@ -15,6 +15,7 @@ import kapture
 import pycolmap
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture_tables import check_records
 from r2d2_kapture.io.poses import rigid3d_from_kapture
 
 RigCameras = dict[str, dict[str, pycolmap.Rigid3d]]
@@ -38,22 +39,20 @@ def image_records(
     Raises:
         DatasetError: an unknown camera, or an image that is recorded twice.
     """
-    records: dict[str, ImageRecord] = {}
-    for timestamp, sensor_id, name in kapture.flatten(dataset.records_camera or {}):
+    found = check_records(
+        "records_camera.txt", kapture.flatten(dataset.records_camera or {})
+    )
+    for _, sensor_id, name in found:
         if sensor_id not in sensors:
             raise DatasetError(
                 f"image '{name}': camera '{sensor_id}' is not among the cameras of "
                 "sensors.txt; add it there"
             )
-        if name in records:
-            first = records[name]
-            raise DatasetError(
-                f"image '{name}': recorded at {first.timestamp}, '{first.sensor_id}' "
-                f"and at {timestamp}, '{sensor_id}', expected one record; "
-                "correct records_camera.txt"
-            )
-        records[name] = ImageRecord(name=name, timestamp=timestamp, sensor_id=sensor_id)
-    return [records[name] for name in sorted(records)]
+    records = (
+        ImageRecord(name=name, timestamp=timestamp, sensor_id=sensor_id)
+        for timestamp, sensor_id, name in found
+    )
+    return sorted(records, key=lambda record: record.name)
 
 
 def rig_cameras(dataset: kapture.Kapture, sensor_ids: Iterable[str]) -> RigCameras:

@@ -15,6 +15,13 @@ import kapture.io.csv as kcsv
 from kapture.io.records import get_record_fullpath
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture_tables import (
+    KEY_FIELDS,
+    check_cameras,
+    check_record_sensors,
+    check_records,
+    check_table,
+)
 
 FORMAT_HEADER = "# kapture format: 1.1"
 PARTIAL_FOLDER = ".partial"
@@ -76,21 +83,18 @@ def open_dataset(root: Path) -> Dataset:
         AssertionError,
     ) as error:
         raise DatasetError(f"{root}: kapture cannot read it: {error}") from error
-    unknown = {sensor for _, sensor, _ in records} - set(data.sensors or {})
-    if unknown:
-        raise DatasetError(
-            f"{root / 'sensors' / 'records_camera.txt'}: camera '{min(unknown)}' is "
-            "not in sensors.txt; add it there"
-        )
+    source = root / "sensors" / "records_camera.txt"
+    check_record_sensors(source, records, data.sensors or {}, data.rigs or {})
     names = [name for _, _, name in sorted(records)]
-    return Dataset(root=root, data=data, image_names=tuple(dict.fromkeys(names)))
+    return Dataset(root=root, data=data, image_names=tuple(names))
 
 
 def check_dataset(root: Path) -> list[tuple[int, str, str]]:
-    """Refuse a dataset that is not kapture 1.1, or is unsafe to load.
+    """Refuse a dataset that is not kapture 1.1, contradicts itself, or is unsafe.
 
     Returns:
-        The camera records: timestamp, sensor, image name.
+        The camera records: timestamp, sensor, image name; each image once, and one of
+        a camera at a time.
 
     Raises:
         DatasetError: naming the file and the way out.
@@ -114,7 +118,13 @@ def check_dataset(root: Path) -> list[tuple[int, str, str]]:
             "datasets)"
         )
     check_feature_dtypes(root)
-    return _camera_records(root / "sensors" / "records_camera.txt")
+    check_cameras(sensors, _table(read_lines(sensors)))
+    for name in KEY_FIELDS:
+        path = root / "sensors" / f"{name}.txt"
+        if path.is_file():
+            check_table(path, _table(read_lines(path)))
+    path = root / "sensors" / "records_camera.txt"
+    return check_records(path, _camera_records(path))
 
 
 def check_feature_dtypes(root: Path) -> None:
@@ -154,7 +164,12 @@ def read_feature_config(path: Path) -> list[str]:
             f"{path}: found no description, expected one line; "
             "delete the file to leave this feature type out"
         )
-    return rows[-1]
+    if any(row != rows[0] for row in rows):
+        raise DatasetError(
+            f"{path}: found {len(rows)} descriptions that differ, expected one line; "
+            "delete the wrong ones"
+        )
+    return rows[0]
 
 
 def check_relative_name(name: str, source: Path) -> str:

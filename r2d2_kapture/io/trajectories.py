@@ -14,7 +14,7 @@ import pycolmap
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.atomic import output_error, write_text_atomic
-from r2d2_kapture.io.kapture import Dataset
+from r2d2_kapture.io.kapture import Dataset, read_lines
 from r2d2_kapture.io.poses import kapture_from_rigid3d, rigid3d_from_kapture
 
 POSE_FIELDS = "qw, qx, qy, qz, tx, ty, tz"
@@ -46,11 +46,12 @@ def read_camera_poses(dataset: Dataset) -> CameraPoses:
     recorded at its timestamp, or where a pose on the way is partial.
 
     Raises:
-        DatasetError: numbers that are not finite, a rig inside itself, or two records
-            of one image.
+        DatasetError: numbers that are not finite, a rig inside itself, or poses of
+            which none is of a sensor or rig of the dataset.
     """
     source = dataset.root / "sensors" / "trajectories.txt"
     trajectories = dataset.data.trajectories or {}
+    _refuse_unknown_devices(dataset, source)
 
     def find(timestamp: int, device_id: str) -> pycolmap.Rigid3d | None:
         pose = trajectories.get(timestamp, {}).get(device_id)
@@ -83,6 +84,18 @@ def resolve_camera_poses(dataset: Dataset, find: FindPose) -> CameraPoses:
     )
 
 
+def _refuse_unknown_devices(dataset: Dataset, source: Path) -> None:
+    """Refuse poses that are all of unknown devices, which kapture leaves out."""
+    if dataset.data.trajectories or not source.is_file():
+        return
+    rows = [row for row in read_lines(source) if row.strip() and row[0] != "#"]
+    if rows:
+        raise DatasetError(
+            f"{source}: found poses of no sensor of sensors.txt and no rig of "
+            f"rigs.txt, such as '{rows[0][:80]}'; correct the ids, or delete the file"
+        )
+
+
 def _camera_pose(
     timestamp: int, camera: str, find: FindPose, above: RigsAbove
 ) -> pycolmap.Rigid3d | None:
@@ -95,28 +108,13 @@ def _camera_pose(
 
 
 def image_records(dataset: Dataset) -> dict[str, tuple[int, str]]:
-    """The timestamp and camera of each image.
-
-    Raises:
-        DatasetError: an image recorded twice, or two images of one camera at a time.
-    """
-    source = dataset.root / "sensors" / "records_camera.txt"
-    records: dict[str, tuple[int, str]] = {}
-    for timestamp, camera, name in kapture.flatten(dataset.data.records_camera or {}):
-        if name in records:
-            first = records[name]
-            raise DatasetError(
-                f"{source}: image '{name}' recorded at {first[0]}, '{first[1]}' and at "
-                f"{timestamp}, '{camera}', expected one record; delete the other"
-            )
-        records[name] = timestamp, camera
-    lost = set(dataset.image_names) - records.keys()
-    if lost:
-        raise DatasetError(
-            f"{source}: image '{min(lost)}' has the timestamp and camera of another "
-            "image, expected one image of a camera at a time; correct the timestamps"
+    """The timestamp and camera of each image."""
+    return {
+        name: (timestamp, camera)
+        for timestamp, camera, name in kapture.flatten(
+            dataset.data.records_camera or {}
         )
-    return records
+    }
 
 
 def rigs_above(dataset: Dataset) -> RigsAbove:

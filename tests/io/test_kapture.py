@@ -10,6 +10,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.kapture import check_relative_name, open_dataset
 from tests.conftest import write_records
+from tests.poses import write_files
 
 CONFIG_ROWS = {
     "keypoints": "x, {dtype}, 3\n",
@@ -19,8 +20,110 @@ CONFIG_ROWS = {
 
 
 def test_names_come_in_order_of_time_each_once(kapture_root: Path) -> None:
-    write_records(kapture_root, ["b c.png", "a.png", "b c.png"])
-    assert open_dataset(kapture_root).image_names == ("b c.png", "a.png")
+    write_files(kapture_root, records_camera="1, cam, a.png\n0, cam, b.png")
+    assert open_dataset(kapture_root).image_names == ("b.png", "a.png")
+    # the same row twice says nothing else
+    write_files(kapture_root, records_camera="1, cam, a.png\n1, cam, a.png")
+    assert open_dataset(kapture_root).image_names == ("a.png",)
+
+
+TWO_CAMERAS = (
+    "cam, , camera, PINHOLE, 64, 48, 60, 60, 31.5, 23.5\n"
+    "wide, , camera, SIMPLE_PINHOLE, 64, 48, 30, 31.5, 23.5\n"
+    "laser, , lidar"
+)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        (
+            {"records_camera": "0, cam, a.png\n1, cam, b.png\n0, cam, c.png"},
+            "records_camera.txt: images 'a.png' and 'c.png' have one timestamp 0 of "
+            "one camera 'cam', .* give each image a timestamp of its own",
+        ),
+        (
+            {"records_camera": "7, cam, a.png\n07, cam, c.png"},
+            "images 'a.png' and 'c.png' have one timestamp 7",
+        ),
+        (
+            {"records_camera": "0, cam, a.png\n1, cam, a.png"},
+            "image 'a.png' recorded at 0, 'cam' and at 1, 'cam', expected one record",
+        ),
+        (
+            {"records_camera": "0, cam, a.png\n0, wide, a.png"},
+            "image 'a.png' recorded at 0, 'cam' and at 0, 'wide'",
+        ),
+        (
+            {"records_camera": "0, laser, a.png"},
+            "'laser' is of type 'lidar' in sensors.txt, expected 'camera'",
+        ),
+        (
+            {"rigs": "rig, cam, 1, 0, 0, 0, 0, 0, 0", "records_camera": "0, rig, a"},
+            "'rig' is a rig of rigs.txt, expected one of its cameras",
+        ),
+        (
+            {"sensors": f"{TWO_CAMERAS}\ncam, , camera, UNKNOWN_CAMERA, 64, 48"},
+            "sensors.txt: found two rows of 'cam', ', camera, PINHOLE, 64, .*"
+            "', camera, UNKNOWN_CAMERA, 64, 48', expected one",
+        ),
+        (
+            {"rigs": "r, cam, 1, 0, 0, 0, 0, 0, 0\nr, cam, 1, 0, 0, 0, 0, 0, 9"},
+            "rigs.txt: found two rows of 'r, cam'",
+        ),
+        (
+            {"trajectories": "0, cam, 1, 0, 0, 0, 0, 0, 0\n00, cam, , , , , 0, 0, 9"},
+            "trajectories.txt: found two rows of '00, cam'",
+        ),
+        (
+            {"records_depth": "0, cam, a.depth\n0, cam, b.depth"},
+            "records_depth.txt: found two rows of '0, cam'",
+        ),
+        (
+            {"sensors": "cam, , camera, PINHOLE, 64, 48, 60, 31.5, 23.5"},
+            "camera 'cam': found 5 numbers after PINHOLE, expected 6",
+        ),
+        (
+            {"sensors": "cam, , camera, PINHOLE, 64, 48, 60, x, 31.5, 23.5"},
+            "camera 'cam': found 'x' after PINHOLE",
+        ),
+        ({"sensors": "cam, , camera"}, "camera 'cam': found the model ''"),
+        ({"sensors": "cam, camera"}, "found 'cam, camera', expected sensor_id, name"),
+    ],
+)
+def test_rows_that_contradict_each_other_are_refused(
+    tmp_path: Path, tables: dict[str, str], message: str
+) -> None:
+    sound = {"sensors": TWO_CAMERAS, "records_camera": "0, cam, a.png\n1, wide, b.png"}
+    write_files(tmp_path, **sound)
+    open_dataset(tmp_path)
+    write_files(tmp_path, **tables)
+    with pytest.raises(DatasetError, match=message) as caught:
+        open_dataset(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_only_repeat_are_read(tmp_path: Path) -> None:
+    pose = "1, 0, 0, 0, 0, 0, 0"
+    write_files(
+        tmp_path,
+        sensors=f"{TWO_CAMERAS}\n{TWO_CAMERAS}",
+        rigs=f"rig, cam, {pose}\nrig, cam, {pose}\nrig, wide, {pose}",
+        trajectories=f"0, rig, {pose}\n0, rig, {pose}\n1, rig, {pose}",
+        records_camera="0, cam, a.png\n0, wide, b.png\n1, cam, c.png",
+    )
+    assert open_dataset(tmp_path).image_names == ("a.png", "b.png", "c.png")
+
+
+def test_descriptions_of_features_that_differ_are_refused(kapture_root: Path) -> None:
+    folder = kapture_root / "reconstruction" / "keypoints" / "x"
+    folder.mkdir(parents=True)
+    path = folder / "keypoints.txt"
+    path.write_text("# kapture format: 1.1\nx, float32, 2\nx, float32, 2\n")
+    open_dataset(kapture_root)
+    path.write_text("# kapture format: 1.1\nx, float32, 2\nx, float32, 4\n")
+    with pytest.raises(DatasetError, match="keypoints.txt: found 2 descriptions"):
+        open_dataset(kapture_root)
 
 
 @pytest.mark.parametrize("kind", sorted(CONFIG_ROWS))
@@ -96,6 +199,10 @@ def test_a_record_that_climbs_out_is_refused(kapture_root: Path) -> None:
             lambda r: (r / "sensors/sensors.txt").write_text(
                 "# kapture format: 1.1\ncam, , camera, NO_MODEL, 1\n"
             ),
+            "camera 'cam': found the model 'NO_MODEL', expected one of SIMPLE_PINHOLE",
+        ),
+        (
+            lambda r: (r / "sensors/rigs.txt").write_text("rig, cam, 1\n"),
             "kapture cannot read",
         ),
     ],

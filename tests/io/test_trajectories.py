@@ -134,8 +134,17 @@ def test_an_image_recorded_twice_is_refused(tmp_path):
 def test_two_images_of_a_camera_at_a_time_are_refused(tmp_path):
     write_dataset(tmp_path, NAMES)
     write_files(tmp_path, records_camera="0, cam, a.jpg\n0, cam, b.jpg")
-    with pytest.raises(DatasetError, match="'a.jpg' has the timestamp and camera"):
+    with pytest.raises(DatasetError, match="'a.jpg' and 'b.jpg' have one timestamp 0"):
         poses_of(tmp_path)
+
+
+def test_poses_of_unknown_devices_alone_are_refused(tmp_path):
+    write_dataset(tmp_path, NAMES)
+    write_files(tmp_path, trajectories=f"0, camera, {IDENTITY}\n1, laser, {IDENTITY}")
+    with pytest.raises(DatasetError, match="trajectories.txt: found poses of no sens"):
+        poses_of(tmp_path)
+    write_files(tmp_path, trajectories=f"0, cam, {IDENTITY}\n1, laser, {IDENTITY}")
+    assert list(poses_of(tmp_path).cam_from_world) == ["b c.jpg"]
 
 
 def test_what_is_written_reads_back(tmp_path):

@@ -17,7 +17,7 @@ from r2d2_kapture.config.extract import (
     SelectionConfig,
 )
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import OutputError
+from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
@@ -151,11 +151,13 @@ def test_strict_stops_at_the_first_bad_image(
     assert report.done == 1
 
 
-def test_an_image_listed_twice_is_extracted_once(
+def test_an_image_listed_twice_is_refused(
     kapture_root: Path, checkpoint_path: Path
 ) -> None:
     write_records(kapture_root, ["a.png", "a.png", "b c.png"])
-    assert run(kapture_root, checkpoint_path).done == 2
+    with pytest.raises(DatasetError, match="'a.png' recorded at 0, 'cam' and at 1"):
+        run(kapture_root, checkpoint_path)
+    assert not (kapture_root / "reconstruction").exists()
 
 
 def test_odd_images_yield_features_or_zero_rows(
