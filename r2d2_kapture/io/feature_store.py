@@ -27,6 +27,7 @@ from r2d2_kapture.io.kapture import PARTIAL_FOLDER, check_relative_name
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
 from r2d2_kapture.io.manifest import Manifest, read_manifest
+from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
@@ -56,12 +57,13 @@ class FeatureType:
         for name in (self.keypoints_type, self.descriptors_type):
             if (
                 name != name.strip()
-                or not name.isprintable()
+                or broken_by(name) is not None
                 or name[:1] in ("", ".", "#")
                 or any(character in name for character in "/\\,")
             ):
                 raise DatasetError(
-                    f"feature type {name!r}: expected a folder name without / \\ or , "
+                    f"feature type '{shown(name)}': expected a folder "
+                    "name without / \\ , control characters or spaces around it, "
                     "that does not begin with . or #"
                 )
 

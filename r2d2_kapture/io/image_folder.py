@@ -25,7 +25,8 @@ from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, kapture_camera
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.images import image_size, list_images
-from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.kapture import check_table_name
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.types import Failure
 
 STATE_NAME = "image_folder.json"
@@ -168,16 +169,16 @@ def _read_shots(
         try:
             shots.append(known.get((name, *stamp)) or _read_shot(path, name, stamp))
         except (ImageError, DatasetError) as error:
-            failed.append(Failure(name=name, reason=str(error)))
+            failed.append(Failure(name=shown(name), reason=shown(str(error))))
     return sorted(shots, key=lambda shot: shot.name), failed
 
 
 def _read_shot(path: Path, name: str, stamp: tuple[int, int]) -> _Shot:
-    check_relative_name(name, path)
-    if "," in name or name.startswith("#") or name != name.strip():
+    check_table_name(name, path)
+    if name.startswith("#"):
         raise DatasetError(
-            f"{path}: kapture cannot hold names with commas, '#' in front or spaces "
-            "around; rename the image"
+            f"{path}: name '{name}' begins with #, which kapture's lists cannot hold; "
+            "rename the image"
         )
     size = image_size(path)
     focal_length, model = _exif(path, size)

@@ -22,6 +22,7 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.lists import names_in, read_list_lines
 
 RGBArray = npt.NDArray[np.uint8]
 
@@ -98,7 +99,7 @@ def list_images(patterns: Sequence[str]) -> list[Path]:
 
     Args:
         patterns: each one an image; a folder, searched recursively; a glob pattern,
-            where ``**`` is recursive; or a ``.txt`` file in UTF-8 of one path a line,
+            where ``**`` is recursive; or a ``.txt`` file of one path a line,
             relative to the current folder or else to its own, with blank lines and
             lines starting with ``#`` skipped. A name that exists is no glob pattern.
 
@@ -246,14 +247,18 @@ def _matching(folder: Path, glob_pattern: str, named: str) -> list[Path]:
 
 
 def _listed(list_file: Path) -> list[Path]:
-    try:
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{list_file}: not a list of images: {error}") from error
-    names = [line.strip() for line in lines]
-    paths = [Path(name) for name in names if name and not name.startswith("#")]
+    lines = read_list_lines(list_file, "a list of images")
+    paths = [
+        _located(line, list_file.parent)
+        for line in lines
+        if line.strip() and not line.startswith("#")
+    ]
     if not paths:
         raise DatasetError(f"{list_file}: found no path, expected one image a line")
-    if any("\0" in name for name in names):
-        raise DatasetError(f"{list_file}: not a list of images: found a NUL character")
-    return [path if os.path.exists(path) else list_file.parent / path for path in paths]
+    return paths
+
+
+def _located(line: str, folder: Path) -> Path:
+    """The file of a line; a camera may follow its name, as in Aachen's lists."""
+    paths = [root / name for name in names_in(line) for root in (Path(), folder)]
+    return next(filter(os.path.exists, paths), folder / line.strip())

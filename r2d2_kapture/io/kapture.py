@@ -17,11 +17,15 @@ from kapture.io.records import get_record_fullpath
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture_tables import (
     KEY_FIELDS,
+    CameraRecord,
     check_cameras,
     check_record_sensors,
     check_records,
     check_table,
 )
+from r2d2_kapture.io.lists import read_list_lines
+from r2d2_kapture.io.names import broken_by, broken_in_table_by, shown
+from r2d2_kapture.types import Failure
 
 FORMAT_HEADER = "# kapture format: 1.1"
 PARTIAL_FOLDER = ".partial"
@@ -50,11 +54,13 @@ class Dataset:
         root: its folder.
         data: sensors, rigs, trajectories and records; no features.
         image_names: of the camera records, in order of time, each once.
+        left_out: records whose names no table or list can hold, and why.
     """
 
     root: Path
     data: kapture.Kapture
     image_names: tuple[str, ...]
+    left_out: tuple[Failure, ...] = ()
 
     def image_path(self, name: str) -> Path:
         """Where the pixels of an image are."""
@@ -70,10 +76,12 @@ def open_dataset(root: Path) -> Dataset:
     Raises:
         DatasetError: missing, of another version, malformed, or unsafe to load.
     """
-    records = check_dataset(root)
+    records, left_out = check_dataset(root)
     quiet_kapture()
     try:
-        data = kcsv.kapture_from_dir(str(root), skip_list=list(RECONSTRUCTION_PARTS))
+        # one record that kapture cannot read would stop it at all of them
+        parts = [*RECONSTRUCTION_PARTS, kapture.RecordsCamera]
+        data = kcsv.kapture_from_dir(str(root), skip_list=parts)
     except (
         OSError,
         ValueError,
@@ -85,16 +93,19 @@ def open_dataset(root: Path) -> Dataset:
         raise DatasetError(f"{root}: kapture cannot read it: {error}") from error
     source = root / "sensors" / "records_camera.txt"
     check_record_sensors(source, records, data.sensors or {}, data.rigs or {})
-    names = [name for _, _, name in sorted(records)]
-    return Dataset(root=root, data=data, image_names=tuple(names))
+    data.records_camera = kapture.RecordsCamera()
+    for timestamp, sensor, name in records:
+        data.records_camera[timestamp, sensor] = name
+    names = tuple(name for _, _, name in sorted(records))
+    return Dataset(root=root, data=data, image_names=names, left_out=left_out)
 
 
-def check_dataset(root: Path) -> list[tuple[int, str, str]]:
+def check_dataset(root: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]]:
     """Refuse a dataset that is not kapture 1.1, contradicts itself, or is unsafe.
 
     Returns:
-        The camera records: timestamp, sensor, image name; each image once, and one of
-        a camera at a time.
+        The camera records, each image once, and one of a camera at a time; and those
+        whose names no table or list can hold.
 
     Raises:
         DatasetError: naming the file and the way out.
@@ -124,7 +135,8 @@ def check_dataset(root: Path) -> list[tuple[int, str, str]]:
         if path.is_file():
             check_table(path, _table(read_lines(path)))
     path = root / "sensors" / "records_camera.txt"
-    return check_records(path, _camera_records(path))
+    records, left_out = _camera_records(path)
+    return check_records(path, records), left_out
 
 
 def check_feature_dtypes(root: Path) -> None:
@@ -173,7 +185,7 @@ def read_feature_config(path: Path) -> list[str]:
 
 
 def check_relative_name(name: str, source: Path) -> str:
-    """Refuse a name that is absolute or climbs out of its folder.
+    """Refuse a name that is absolute, climbs out of its folder, or breaks a line.
 
     Raises:
         DatasetError: naming ``source``, where the name stands.
@@ -181,8 +193,7 @@ def check_relative_name(name: str, source: Path) -> str:
     parts = PurePosixPath(name).parts
     unsafe = (
         not name.strip()
-        or not name.isprintable()
-        or PurePosixPath(name).parts[0] == PARTIAL_FOLDER
+        or parts[0] == PARTIAL_FOLDER
         or PurePosixPath(name).is_absolute()
         or bool(PureWindowsPath(name).drive)
         or ".." in parts
@@ -190,10 +201,32 @@ def check_relative_name(name: str, source: Path) -> str:
     )
     if unsafe:
         raise DatasetError(
-            f"{source}: name {name[:80]!r} leaves the dataset's folder or cannot be a "
-            "file name, expected a relative path without '..'"
+            f"{source}: name {shown(name)[:80]!r} leaves the dataset's folder or "
+            "cannot be a file name, expected a relative path without '..'"
         )
+    broken = broken_by(name)
+    if broken is not None:
+        raise _unholdable(name, broken, source)
     return name
+
+
+def check_table_name(name: str, source: Path) -> str:
+    """Refuse a name as ``check_relative_name``, or one that no kapture table can hold.
+
+    Raises:
+        DatasetError: naming ``source`` and the character.
+    """
+    broken = broken_in_table_by(name)
+    if name.strip() and broken is not None:
+        raise _unholdable(name, broken, source)
+    return check_relative_name(name, source)
+
+
+def _unholdable(name: str, broken: str, source: Path) -> DatasetError:
+    return DatasetError(
+        f"{source}: name '{shown(name)[:80]}' {broken}, which kapture's tables cannot "
+        "hold; rename the image"
+    )
 
 
 def read_lines(path: Path) -> list[str]:
@@ -229,22 +262,35 @@ def _table(lines: list[str]) -> list[list[str]]:
     return [[field.strip() for field in line.split(",")] for line in rows]
 
 
-def _camera_records(path: Path) -> list[tuple[int, str, str]]:
+def _camera_records(path: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]]:
+    """The records, without those whose names kapture's tables cannot hold.
+
+    Raises:
+        DatasetError: missing, malformed, a name that leaves its folder, or no name
+            that can be held.
+    """
     if not path.is_file():
         raise DatasetError(f"{path}: missing, expected the list of images")
-    records = []
-    for row in _table(read_lines(path)):
-        if len(row) != 3:
+    records, left_out = [], []
+    for row in _table(read_list_lines(path, "the records of kapture's cameras")):
+        name = ", ".join(row[2:])
+        if len(row) < 3:
             raise DatasetError(
-                f"{path}: found {len(row)} fields in '{', '.join(row)[:80]}', expected "
-                "timestamp, device_id, image_path; kapture cannot hold names with "
-                "commas: rename such images"
+                f"{path}: found {len(row)} fields in '{shown(', '.join(row))[:80]}', "
+                "expected timestamp, device_id, image_path"
             )
         try:
             timestamp = int(row[0])
         except ValueError as error:
             raise DatasetError(
-                f"{path}: timestamp '{row[0][:40]}', expected an integer"
+                f"{path}: timestamp '{shown(row[0])[:40]}', expected an integer"
             ) from error
-        records.append((timestamp, row[1], check_relative_name(row[2], path)))
-    return records
+        broken = broken_in_table_by(name)
+        if name and broken is not None:
+            reason = str(_unholdable(name, broken, path))
+            left_out.append(Failure(name=shown(name), reason=reason))
+        else:
+            records.append((timestamp, row[1], check_relative_name(name, path)))
+    if left_out and not records:
+        raise DatasetError(left_out[0].reason)
+    return records, tuple(left_out)

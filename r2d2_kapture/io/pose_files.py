@@ -29,6 +29,7 @@ from r2d2_kapture.config.evaluate import PoseFormat, TextFormat
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.atomic import write_text_atomic
 from r2d2_kapture.io.kapture import Dataset, read_lines
+from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.io.trajectories import (
     RigsAbove,
     image_records,
@@ -138,10 +139,10 @@ def write_pose_file(path: Path, poses: Mapping[str, pycolmap.Rigid3d]) -> None:
     """
     lines = []
     for name, pose in sorted(poses.items()):
-        if not name or name != name.strip() or not name.isprintable():
+        if not name or name != name.strip() or broken_by(name):
             raise DatasetError(
-                f"{path}: name {name[:80]!r} cannot be in a line '{LINE}'; rename the "
-                "image"
+                f"{path}: name '{shown(name)[:80]}' cannot be in a line '{LINE}'; "
+                "rename the image"
             )
         x, y, z, w = pose.rotation.quat.tolist()
         numbers = [w, x, y, z, *pose.translation.tolist()]

@@ -34,6 +34,8 @@ from r2d2_kapture.errors import DatasetError, R2D2KaptureError
 from r2d2_kapture.io.array_pickle import MALFORMED, ObjectArray, parse_object_array
 from r2d2_kapture.io.atomic import atomic_path
 from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.lists import read_list_lines
+from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.io.npz import UNREADABLE
 from r2d2_kapture.types import FloatArray, IndexArray
 
@@ -165,7 +167,7 @@ def is_scene_name(name: str) -> bool:
     return (
         name != ""
         and name == name.strip()
-        and name.isprintable()
+        and broken_by(name) is None
         and not name.startswith(".")
         and not set(name) & set("/\\#")
     )
@@ -180,12 +182,7 @@ def read_scene_list(path: Path) -> tuple[str, ...]:
     Raises:
         DatasetError: unreadable, empty, or a line that is no name of a scene.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read ({error}), expected one name of a scene a line"
-        ) from error
+    lines = read_list_lines(path, "one name of a scene a line")
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
@@ -193,7 +190,8 @@ def read_scene_list(path: Path) -> tuple[str, ...]:
             continue
         if not is_scene_name(name):
             raise DatasetError(
-                f"{path}: line {number}: found {name[:60]!r}, expected {SCENE_NAME}"
+                f"{path}: line {number}: found '{shown(name)[:60]}', expected "
+                f"{SCENE_NAME}"
             )
         names[name] = None
     if not names:

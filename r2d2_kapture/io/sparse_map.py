@@ -226,7 +226,7 @@ def _check_model_files(folder: Path) -> None:
 def _check_names_of_text_model(path: Path) -> None:
     lines = [line for line in read_lines(path) if not line.startswith("#")]
     for line in lines[::2]:
-        if len(line.split()) > POSE_LINE_FIELDS:
+        if len(line.split(" ")) > POSE_LINE_FIELDS:  # other spaces it keeps
             raise DatasetError(
                 f"{path}: image name with spaces in '{line[:80]}', which COLMAP cuts "
                 "in text models; write the model as binary"

@@ -28,7 +28,9 @@ from r2d2_kapture.io.atomic import (
     write_json_atomic,
     write_text_atomic,
 )
-from r2d2_kapture.io.kapture import Dataset, open_dataset, read_lines
+from r2d2_kapture.io.kapture import Dataset, open_dataset
+from r2d2_kapture.io.lists import names_in, read_list_lines
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.pose_files import read_submission
 from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.pictures.poses import draw_cumulative_errors, draw_plan
@@ -204,17 +206,16 @@ def _conditions(config: EvaluateConfig, dataset: Dataset, true: Poses) -> Condit
 def _image_list(path: Path, known: set[str]) -> list[str]:
     """The names in a list, one a line; a camera may follow, as in Aachen's lists."""
     names = []
-    for number, line in enumerate(read_lines(path), start=1):
-        name = line.strip()
-        if name and name not in known:
-            name = name.split()[0]
-            if name not in known:
-                raise DatasetError(
-                    f"{path}, line {number}: '{line.strip()[:80]}' is not an image of "
-                    "the ground truth, expected its name; correct the list"
-                )
-        if name:
-            names.append(name)
+    for number, line in enumerate(read_list_lines(path, "a list of images"), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name = next(filter(known.__contains__, names_in(line)), None)
+        if name is None:
+            raise DatasetError(
+                f"{path}, line {number}: '{shown(line.strip())[:80]}' is not an image "
+                "of the ground truth, expected its name; correct the list"
+            )
+        names.append(name)
     return names
 
 

@@ -61,8 +61,8 @@ def run(
         raise OutputError(
             f"{output}: exists; choose another output, or --force to overwrite it"
         )
-    failed: list[Failure] = []
     dataset = open_dataset(kapture_root)
+    failed: list[Failure] = []
     keypoints = open_feature_table([kapture_root], "keypoints", keypoints_type)
     names = [name for name in dataset.image_names if name in keypoints]
     details: dict[str, object] = {
@@ -102,7 +102,7 @@ def run(
         stage="export",
         done=len(names) - len(failed),
         skipped=0,
-        failed=tuple(failed),
+        failed=(*dataset.left_out, *failed),
         seconds=time.monotonic() - started,
         outputs=(output,),
         details=details,

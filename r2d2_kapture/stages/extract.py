@@ -98,7 +98,7 @@ def run(
             stage="extract",
             done=tally.done,
             skipped=len(dataset.image_names) - len(todo),
-            failed=tuple(tally.failed),
+            failed=(*dataset.left_out, *tally.failed),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
             details=report_details(tally, engine),

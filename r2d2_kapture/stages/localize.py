@@ -211,7 +211,8 @@ def run(
         outcomes += map(localizer.recall, frames[len(outcomes) :])
         results = [result for outcome in outcomes for result in outcome.results]
         write_localized(output, dataset, results, config.format)
-        report = _report(localizer, outcomes, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        report = _report(localizer, outcomes, dataset.left_out, seconds)
         # a run that found everything done has nothing to add to the report
         report_path = output / REPORT_NAME
         if report.done or report.failed or not report_path.exists():
@@ -332,7 +333,10 @@ def _retrieval(pairs: Path, dataset: Dataset) -> Retrieval:
 
 
 def _report(
-    localizer: Localizer, outcomes: Sequence[FrameOutcome], seconds: float
+    localizer: Localizer,
+    outcomes: Sequence[FrameOutcome],
+    left_out: tuple[Failure, ...],
+    seconds: float,
 ) -> Report:
     fresh = [r for outcome in outcomes if outcome.fresh for r in outcome.results]
     kept = [r for outcome in outcomes if not outcome.fresh for r in outcome.results]
@@ -341,7 +345,8 @@ def _report(
         stage=STAGE,
         done=sum(result.localized for result in fresh),
         skipped=len(kept),
-        failed=tuple(
+        failed=left_out
+        + tuple(
             Failure(name=result.image, reason=result.reason)
             for result in fresh
             if result.reason is not None

@@ -143,7 +143,7 @@ def run(
             stage="map",
             done=1,
             skipped=0,
-            failed=(),
+            failed=dataset.left_out,
             seconds=time.monotonic() - started,
             outputs=(output,),
             details={

@@ -20,7 +20,7 @@ from r2d2_kapture.io.atomic import output_error, write_bytes_atomic, write_json_
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.pairs import ImagePair, pairs_to_bytes, read_pairs, unique_pairs
 from r2d2_kapture.stages.pair_methods import METHODS, PairInputs
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import Failure, Report
 
 
 def run(
@@ -98,13 +98,14 @@ def run(
     merged = [pair for path in merge for pair in read_pairs(path)]
     selected = METHODS[config.method](config, inputs)
     pairs = arranged(config, selected.pairs, merged, with_query=query is not None)
+    pairs, failed = _listable(pairs, inputs)
     data = pairs_to_bytes(output, pairs)
     unchanged = output.exists() and output.read_bytes() == data
     report = Report(
         stage="pairs",
         done=0 if unchanged else len(pairs),
         skipped=len(pairs) if unchanged else 0,
-        failed=selected.failed,
+        failed=(*failed, *selected.failed),
         seconds=time.monotonic() - started,
         outputs=(output,),
         details={
@@ -122,6 +123,19 @@ def run(
     elif report.failed:
         write_json_atomic(report_path, described)
     return report
+
+
+def _listable(
+    pairs: list[ImagePair], inputs: PairInputs
+) -> tuple[list[ImagePair], tuple[Failure, ...]]:
+    """The pairs that a list can hold, and the images that none can."""
+    datasets = [inputs.mapping, *([] if inputs.query is None else [inputs.query])]
+    comments = [n for d in datasets for n in d.image_names if n.startswith("#")]
+    reason = "begins with #, which kapture's lists cannot hold; rename the image"
+    failed = tuple(Failure(name=name, reason=f"{name}: {reason}") for name in comments)
+    left_out = tuple(failure for dataset in datasets for failure in dataset.left_out)
+    kept = [pair for pair in pairs if not set(comments).intersection(pair.names)]
+    return kept, left_out + failed
 
 
 def check_inputs(

@@ -11,6 +11,7 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.images import image_size, list_images, read_rgb
+from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.training.data import WeightedSource
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
 from r2d2_kapture.training.photographs import PhotographSource, usable_photographs
@@ -147,7 +148,8 @@ def _open_named(
     if letter == "S":
         pairs, skipped = style_pairs(root, list_images([str(folder)]))
     else:
-        pairs, skipped = flow_pairs(root, _lines(folder / FLOW_LIST))
+        lines = read_list_lines(folder / FLOW_LIST, "a list of pairs and flow files")
+        pairs, skipped = flow_pairs(root, lines)
     if not pairs and skipped:
         raise DatasetError(
             f"{folder}: none of {len(skipped)} pairs is usable; the first: "
@@ -157,15 +159,6 @@ def _open_named(
     return OpenedSources(
         sources=(WeightedSource(source=source, weight=1.0),), skipped=skipped
     )
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read ({error}), expected a list of pairs and flow files"
-        ) from error
 
 
 def _groups(

@@ -143,7 +143,7 @@ def run(
             stage="verify",
             done=found.done,
             skipped=len(found.geometries) - found.done,
-            failed=(*work.failed, *found.failed),
+            failed=(*dataset.left_out, *work.failed, *found.failed),
             seconds=time.monotonic() - started,
             outputs=(database, folder),
             details={

@@ -19,6 +19,7 @@ from r2d2_kapture.io.image_folder import (
 )
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.names import shown
 from tests.conftest import write_noise_dataset
 
 SIZE = (64, 48)
@@ -234,3 +235,22 @@ def test_datasets_of_others_are_not_touched(photos: Path, tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="not made of a folder"):
         write_image_folder_dataset(photos, root)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_names_are_taken_or_fail_alone(tmp_path: Path) -> None:
+    taken = ["4.42\u202fPM.jpg", "Cafe\u0301.jpg", "a\u00a0/\u3000b.jpg"]
+    refused = {
+        "comma, 1.jpg": "comma, 1.jpg' holds a comma",
+        "#1.jpg": "'#1.jpg' begins with #",
+        " 1.jpg": "' 1.jpg' holds the character U+0020 at its start",
+        "bell\x07.jpg": r"'bell\x07.jpg' holds the character U+0007",
+    }
+    for name in (*taken, *refused):
+        save(tmp_path / "photos" / name)
+    folder = write_image_folder_dataset(tmp_path / "photos", tmp_path / "k")
+    assert folder.names == tuple(sorted(taken))
+    assert set(open_dataset(tmp_path / "k").image_names) == set(taken)
+    found = {failure.name: failure.reason for failure in folder.failed}
+    for name, words in refused.items():
+        assert words in found[shown(name)]
+    assert len(found) == len(refused)

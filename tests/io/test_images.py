@@ -398,7 +398,7 @@ def test_a_list_file(tree):
 
 
 @pytest.mark.parametrize(
-    "content", [None, b"", b"# nothing\n\n", b"caf\xe9.png\n", b"a\0.\0p\0n\0g\0"]
+    "content", [None, b"", b"# nothing\n\n", b"a\0.\0p\0n\0g\0", b"\xff\xfea\0."]
 )
 def test_a_list_file_that_names_no_image_is_named(tmp_path, content):
     listing = tmp_path / "list.txt"
@@ -406,3 +406,35 @@ def test_a_list_file_that_names_no_image_is_named(tmp_path, content):
         listing.write_bytes(content)
     with pytest.raises(DatasetError, match="list.txt: "):
         list_images([str(listing)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_list_file_of_another_system(tmp_path, encoding):
+    names = ["4.42.48\u202fPM.jpg", "line\u2028break.jpg", "b c.jpg"]
+    for name in names:
+        (tmp_path / name).touch()
+    text = "".join(f"{name}\r\n" for name in names)
+    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
+    listing = tmp_path / "list.txt"
+    listing.write_bytes(mark + text.encode(encoding))
+    assert list_images([str(listing)]) == [tmp_path / name for name in names]
+
+
+def test_a_list_of_queries_with_cameras(tmp_path):
+    (tmp_path / "q 1.jpg").touch()
+    listing = tmp_path / "queries.txt"
+    listing.write_text("q 1.jpg SIMPLE_RADIAL 1600 1200 1.5e3 800 600 -0.1\nq\n")
+    assert list_images([str(listing)]) == [tmp_path / "q 1.jpg", tmp_path / "q"]
+
+
+def test_a_name_that_is_not_utf_8_does_not_stop_the_others(tmp_path):
+    latin, other = tmp_path / "caf\udce9.jpg", tmp_path / "b.jpg"
+    try:
+        latin.touch()
+    except OSError:
+        pytest.skip("this file system holds UTF-8 names only")
+    other.touch()
+    listing = tmp_path / "list.txt"
+    listing.write_bytes(b"caf\xe9.jpg\nb.jpg\n")
+    assert list_images([str(listing)]) == [latin, other]
+    assert list_images([str(tmp_path)]) == [other, latin]

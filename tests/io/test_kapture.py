@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import kapture
 import pytest
 
 from r2d2_kapture.errors import DatasetError
@@ -12,6 +13,17 @@ from r2d2_kapture.io.kapture import check_relative_name, open_dataset
 from tests.conftest import write_records
 from tests.poses import write_files
 
+STRANGE_NAMES = [
+    "Screenshot 2026-05-12 at 4.42.48\u202fPM.jpg",
+    "Sn\u00edmek v\u00a013.05.jpg",
+    "\u5199\u771f\u30001.jpg",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467.jpg",
+    "Cafe\u0301.jpg",
+    "\u200fright\u202eto left.jpg",
+    "\uf8ff private.jpg",
+    "folder \u00a0/ inner /1.jpg",
+    "zero\u200bwidth\ufeff.jpg",
+]
 CONFIG_ROWS = {
     "keypoints": "x, {dtype}, 3\n",
     "descriptors": "x, {dtype}, 128, x, L2\n",
@@ -182,7 +194,7 @@ def test_a_record_that_climbs_out_is_refused(kapture_root: Path) -> None:
             lambda r: (r / "sensors/sensors.txt").write_text("# kapture format: 1.0\n"),
             "kapture_upgrade",
         ),
-        (lambda r: write_records(r, ["a, b.png"]), "commas"),
+        (lambda r: write_records(r, ["a, b.png"]), "'a, b.png' holds a comma"),
         (
             lambda r: (r / "sensors/records_camera.txt").write_text("x, cam, a.png\n"),
             "timestamp",
@@ -214,6 +226,40 @@ def test_malformed_datasets_get_one_clear_line(
     with pytest.raises(DatasetError, match=message) as caught:
         open_dataset(kapture_root)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", STRANGE_NAMES)
+def test_names_are_taken_as_the_file_system_has_them(
+    kapture_root: Path, name: str
+) -> None:
+    write_records(kapture_root, ["a.png", name])
+    dataset = open_dataset(kapture_root)
+    assert dataset.image_names == ("a.png", name)
+    recorded = [row[2] for row in kapture.flatten(dataset.data.records_camera)]
+    assert recorded == ["a.png", name]
+    assert dataset.left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a,b.png", "'a, b.png' holds a comma"),
+        ("bell\x07.png", r"'bell\x07.png' holds the character U+0007"),
+        ("next\x85line.png", r"'next\x85line.png' holds the character U+0085"),
+        ("line\u2028.png", r"'line\u2028.png' holds the character U+2028"),
+        ("caf\udce9.png", r"'caf\xe9.png' holds the byte 0xE9, which is not UTF-8"),
+    ],
+)
+def test_a_name_that_no_table_holds_leaves_that_image_out(
+    kapture_root: Path, name: str, found: str
+) -> None:
+    rows = f"0, cam, {name}\n1, cam, a.png\n".encode("utf-8", "surrogateescape")
+    (kapture_root / "sensors" / "records_camera.txt").write_bytes(rows)
+    dataset = open_dataset(kapture_root)
+    assert dataset.image_names == ("a.png",)
+    (failure,) = dataset.left_out
+    assert found in failure.reason
+    assert failure.reason.endswith("rename the image")
 
 
 @pytest.mark.parametrize("place", ["nowhere", "file"])

@@ -186,7 +186,7 @@ def test_unknown_images_are_not_written(tmp_path, dataset):
         )
 
 
-@pytest.mark.parametrize("name", ["", " a.jpg", "a.jpg ", "a\nb.jpg", "a\u3000b.jpg"])
+@pytest.mark.parametrize("name", ["", " a.jpg", "a.jpg ", "a\nb.jpg", "a\u2028b.jpg"])
 def test_names_that_would_not_read_back_are_refused(tmp_path, name):
     with pytest.raises(DatasetError, match="cannot be in a line"):
         write_pose_file(tmp_path / "poses.txt", random_poses([name]))
@@ -256,3 +256,10 @@ def test_a_place_that_cannot_be_written(tmp_path, dataset):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write"):
         write_submission(tmp_path / "file/poses.txt", dataset, {}, "aachen")
+
+
+@pytest.mark.parametrize("name", ["a\u3000b.jpg", "4.42\u202fPM.jpg", "v\u00a01 2.jpg"])
+def test_names_with_spaces_of_any_kind_read_back(tmp_path, name):
+    poses = random_poses([name])
+    write_pose_file(tmp_path / "poses.txt", poses)
+    assert list(read_pose_file(tmp_path / "poses.txt")) == [name]

@@ -229,3 +229,15 @@ def test_a_dataset_is_only_read_where_the_output_is_elsewhere(
     assert sorted(kapture_root.rglob("*")) == before
     tables = open_local_features([tmp_path / "features"])
     assert len(tables.keypoints.image_names) == 5
+
+
+def test_a_name_that_no_table_holds_fails_that_image_only(
+    kapture_root: Path, checkpoint_path: Path
+) -> None:
+    with open(kapture_root / "sensors" / "records_camera.txt", "a") as records:
+        records.write("99, cam, bell\x07.png\n")
+    report = run(kapture_root, checkpoint_path)
+    assert report.done == 5
+    (failure,) = report.failed
+    assert failure.name == r"bell\x07.png"
+    assert "holds the character U+0007" in failure.reason

@@ -1,0 +1,61 @@
+"""Names of images and files: what tables and lists can hold, and how to show them.
+
+Names are taken as the file system has them: any space, joined emoji, combining or
+right-to-left mark. Only what breaks the line that a name stands in is refused.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+UNHOLDABLE = ("Cc", "Zl", "Zp", "Cs")
+"""Unicode's control characters, separators of lines and paragraphs, and surrogates."""
+
+
+def shown(name: str) -> str:
+    """A name for people: control characters and bytes that are not UTF-8 as escapes."""
+    return "".join(map(_shown_character, name))
+
+
+def _shown_character(character: str) -> str:
+    byte = _byte(character)
+    if byte is not None:
+        return f"\\x{byte:02x}"
+    if unicodedata.category(character) in UNHOLDABLE:
+        return character.encode("unicode_escape").decode("ascii")
+    return character
+
+
+def _byte(character: str) -> int | None:
+    """The byte that Python puts into a name where it is not UTF-8 (PEP 383)."""
+    code = ord(character) - 0xDC00
+    return code if 0x80 <= code <= 0xFF else None
+
+
+def broken_by(name: str) -> str | None:
+    """What keeps a name out of every text file; None where nothing does.
+
+    Returns:
+        Words to stand after the name.
+    """
+    for character in name:
+        byte = _byte(character)
+        if byte is not None:
+            return f"holds the byte 0x{byte:02X}, which is not UTF-8"
+        if unicodedata.category(character) in UNHOLDABLE:
+            return f"holds the character U+{ord(character):04X}"
+    return None
+
+
+def broken_in_table_by(name: str) -> str | None:
+    """What keeps a name out of kapture's tables, which strip their fields.
+
+    Returns:
+        Words to stand after the name; None where nothing does.
+    """
+    if "," in name:
+        return "holds a comma"
+    for place, character in (("start", name[:1]), ("end", name[-1:])):
+        if character.isspace():
+            return f"holds the character U+{ord(character):04X} at its {place}"
+    return broken_by(name)
