@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import tarfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ import numpy as np
 
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.atomic import atomic_path, output_error, write_json_atomic
+from r2d2_kapture.io.growing_archive import GrowingArchive
+from r2d2_kapture.io.image_records import ImageRecord, RecordWriter, open_records
 from r2d2_kapture.io.kapture import PARTIAL_FOLDER, check_relative_name
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
@@ -32,7 +33,6 @@ from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
 SUFFIXES = {"keypoints": ".kpt", "descriptors": ".desc"}
-END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +80,79 @@ class FeatureType:
         return {kind: self.folder(kind) for kind in SUFFIXES}
 
 
-class FeatureWriter(Protocol):
-    """Writes the features of images, and knows which are complete."""
+class RowStore(Protocol):
+    """Holds the rows of keypoints and descriptors of images."""
 
     def is_complete(self, image: str) -> bool:
         """Whether keypoints and descriptors of an image are there and agree."""
 
+    def written_ns(self, image: str) -> int:
+        """When those that are there were written, in nanoseconds."""
+
     def write(self, image: str, features: LocalFeatures) -> None:
         """Store the features of an image; complete or absent, never in between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureWriter:
+    """Writes the features of images, and knows which are there, and of what.
+
+    Attributes:
+        rows: where they are written.
+        keypoints, descriptors: the records beside them.
+    """
+
+    rows: RowStore
+    keypoints: RecordWriter
+    descriptors: RecordWriter
+
+    @property
+    def _both(self) -> tuple[RecordWriter, RecordWriter]:
+        return self.keypoints, self.descriptors
+
+    def is_complete(self, image: str) -> bool:
+        """Whether keypoints and descriptors of an image are there, of one file."""
+        if any(records.is_unfinished(image) for records in self._both):
+            return False
+        keypoints, descriptors = (item.records.get(image) for item in self._both)
+        of_one = (keypoints and keypoints.sha256) == (
+            descriptors and descriptors.sha256
+        )
+        return of_one and self.rows.is_complete(image)
+
+    def record(self, image: str) -> ImageRecord | None:
+        """What file complete features were made of, if that is known."""
+        return self.keypoints.records.get(image)
+
+    def written_ns(self, image: str) -> int:
+        """When complete features were written, in nanoseconds."""
+        return self.rows.written_ns(image)
+
+    def renew(self, image: str, record: ImageRecord) -> None:
+        """Note where the file that features were made of is now."""
+        for records in self._both:
+            records.finish(image, record)
+
+    def write(
+        self, image: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        """Store the features of an image; complete or absent, never in between.
+
+        Args:
+            image: its name.
+            features: of the image.
+            record: of the file that they were made of; None where there is none.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        if record is None:
+            self.rows.write(image, features)
+            return
+        for records in self._both:
+            records.begin(image)
+        self.rows.write(image, features)
+        self.renew(image, record)
 
 
 @contextmanager
@@ -114,12 +179,16 @@ def open_feature_writer(
         for kind, folder in feature_type.folders.items():
             _claim(folder, kind, feature_type, manifest)
         _write_configs(feature_type)
-        if feature_type.tar:
-            yield stack.enter_context(_open_tar_writer(feature_type))
-        else:
-            _remove_partial(feature_type)
-            yield _FolderWriter(feature_type)
-            _remove_partial(feature_type)
+        keypoints, descriptors = (
+            stack.enter_context(open_records(folder))
+            for folder in feature_type.folders.values()
+        )
+        rows = stack.enter_context(
+            _open_tar_rows(feature_type)
+            if feature_type.tar
+            else _open_folder_rows(feature_type)
+        )
+        yield FeatureWriter(rows=rows, keypoints=keypoints, descriptors=descriptors)
 
 
 def _claim(
@@ -198,7 +267,14 @@ def _agree(keypoint_bytes: int, descriptor_bytes: int, descriptor_dim: int) -> b
     return rest == 0 and descriptor_bytes == count * descriptor_dim * 4
 
 
-class _FolderWriter:
+@contextmanager
+def _open_folder_rows(feature_type: FeatureType) -> Iterator[RowStore]:
+    _remove_partial(feature_type)
+    yield _FolderRows(feature_type)
+    _remove_partial(feature_type)
+
+
+class _FolderRows:
     """One file an image and kind, moved into place when whole."""
 
     def __init__(self, feature_type: FeatureType) -> None:
@@ -214,6 +290,9 @@ class _FolderWriter:
         except OSError:
             return False
         return _agree(sizes[0], sizes[1], self._type.descriptor_dim)
+
+    def written_ns(self, image: str) -> int:
+        return min(self._path(kind, image).stat().st_mtime_ns for kind in SUFFIXES)
 
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():
@@ -238,20 +317,20 @@ class _FolderWriter:
 
 
 @contextmanager
-def _open_tar_writer(feature_type: FeatureType) -> Iterator[FeatureWriter]:
+def _open_tar_rows(feature_type: FeatureType) -> Iterator[RowStore]:
     with ExitStack() as stack:
         archives = {
-            kind: stack.enter_context(_Archive(folder / f"{kind}.tar"))
+            kind: stack.enter_context(GrowingArchive(folder / f"{kind}.tar"))
             for kind, folder in feature_type.folders.items()
         }
-        yield _TarWriter(feature_type, archives)
+        yield _TarRows(feature_type, archives)
 
 
-class _TarWriter:
+class _TarRows:
     """One archive a kind; an image counts once its last byte is in both."""
 
     def __init__(
-        self, feature_type: FeatureType, archives: dict[str, _Archive]
+        self, feature_type: FeatureType, archives: dict[str, GrowingArchive]
     ) -> None:
         self._type = feature_type
         self._archives = archives
@@ -265,113 +344,13 @@ class _TarWriter:
             return False
         return _agree(keypoints, descriptors, self._type.descriptor_dim)
 
+    def written_ns(self, image: str) -> int:
+        return min(archive.written_ns for archive in self._archives.values())
+
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():
             name = check_relative_name(image, self._type.folder(kind)) + SUFFIXES[kind]
             self._archives[kind].append(name, data)
-
-
-class _Archive:
-    """A tar archive that grows by whole members only.
-
-    Where a write fails, the next one, or the end, starts again after the last member.
-
-    Attributes:
-        sizes: bytes of each member.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self.sizes = repair_tar(path)
-            # unbuffered: what a failed write left over must not be tried again
-            self._file = path.open("r+b", buffering=0)
-            self._end = self._file.seek(-END_BYTES, os.SEEK_END)
-        except OSError as error:
-            raise output_error(path, error) from error
-
-    def __enter__(self) -> _Archive:
-        return self
-
-    def append(self, name: str, data: bytes) -> None:
-        """Add a member, or change nothing that counts."""
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-        self._write(header + data + bytes(_padded(len(data)) - len(data)))
-        self._end += len(header) + _padded(len(data))
-        self.sizes[name] = len(data)
-
-    def _write(self, data: bytes) -> None:
-        try:
-            os.ftruncate(self._file.fileno(), self._end)
-            self._file.seek(self._end)
-            rest = memoryview(data)
-            while rest:
-                rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise output_error(self._path, error) from error
-
-    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
-        try:
-            self._write(bytes(END_BYTES))
-            os.fsync(self._file.fileno())
-        except OutputError:
-            # an archive without its end mark resumes; report the first failure only
-            if error_type is None:
-                raise
-        finally:
-            self._file.close()
-
-
-def repair_tar(path: Path) -> dict[str, int]:
-    """Cut an archive after its last whole member, as a killed run may have left it.
-
-    Returns:
-        Sizes in bytes of the members; the last of equal names counts.
-
-    Raises:
-        DatasetError: a member's name leaves the dataset.
-        OutputError: the file is not a tar archive at all.
-    """
-    sizes: dict[str, int] = {}
-    # less than one header is what a run killed at its first member leaves
-    if not path.exists() or path.stat().st_size < tarfile.BLOCKSIZE:
-        path.write_bytes(bytes(END_BYTES))
-        return sizes
-    file_size, end = path.stat().st_size, 0
-    try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := _next_member(archive)) is not None:
-                member_end = member.offset_data + _padded(member.size)
-                if member_end > file_size:
-                    break
-                sizes[check_relative_name(member.name, path)] = member.size
-                end = member_end
-                archive.members.clear()  # type: ignore[attr-defined]
-    except tarfile.ReadError as error:
-        if end == 0:
-            raise OutputError(
-                f"{path}: not a tar archive ({error}); move it away"
-            ) from error
-    with open(path, "r+b") as file:
-        file.truncate(end)
-        file.seek(end)
-        file.write(bytes(END_BYTES))
-    return sizes
-
-
-def _padded(size: int) -> int:
-    """Bytes that a member of ``size`` takes: whole blocks."""
-    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-
-
-def _next_member(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    """The next member, or None at the end or where the archive breaks off."""
-    try:
-        return archive.next()
-    except tarfile.TarError:
-        return None
 
 
 def _clear(folder: Path) -> None:

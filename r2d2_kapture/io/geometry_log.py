@@ -1,23 +1,19 @@
-"""Two-view geometries of pairs, one JSON object a line, appended as they are found.
+"""Two-view geometries of pairs in a log of JSON, appended as they are found.
 
-What a killed run leaves is whole but for the last line, which is dropped. The last of
-several lines of a pair counts.
+The last of several lines of a pair counts.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.io.atomic import output_error
+from r2d2_kapture.io.json_log import JsonLog, read_log
 from r2d2_kapture.types import IndexArray
 
 Rows = list[list[float]]
@@ -88,72 +84,23 @@ def pair_geometry(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeometryLog:
-    """A log that is open for one writer.
-
-    Attributes:
-        path: of the log.
-        file: it, at its end.
-    """
-
-    path: Path
-    file: BinaryIO
-
-    def append(self, geometry: PairGeometry) -> None:
-        """Add a geometry, which stays even if the process is killed after it.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-        text = json.dumps(dataclasses.asdict(geometry), ensure_ascii=False)
-        try:
-            self.file.write(text.encode("utf-8", "surrogateescape") + b"\n")
-            self.file.flush()
-        except OSError as error:
-            raise output_error(self.path, error) from error
-
-
-def read_geometries(path: Path) -> dict[tuple[str, str], PairGeometry]:
-    """The geometries of a log by pair; lines that are not whole are left out."""
-    if not path.is_file():
-        return {}
-    found = {}
-    # the last is empty, or not whole
-    for line in path.read_bytes().split(b"\n")[:-1]:
-        geometry = _parse(line)
-        if geometry is not None:
-            found[geometry.pair] = geometry
-    return found
-
-
-@contextmanager
-def open_log(path: Path) -> Iterator[GeometryLog]:
-    """Open a log to append to, and drop a last line that is not whole.
+def log_geometry(log: JsonLog, geometry: PairGeometry) -> None:
+    """Add a geometry, which stays even if the process is killed after it.
 
     Raises:
         OutputError: the file system refused.
     """
+    log.append(dataclasses.asdict(geometry))
+
+
+def read_geometries(path: Path) -> dict[tuple[str, str], PairGeometry]:
+    """The geometries of a log by pair; lines that are none are left out."""
+    found = map(_parse, read_log(path))
+    return {geometry.pair: geometry for geometry in found if geometry is not None}
+
+
+def _parse(values: dict[str, Any]) -> PairGeometry | None:
     try:
-        file = path.open("ab+")
-        _drop_broken_line(file)
-    except OSError as error:
-        raise output_error(path, error) from error
-    with file:
-        yield GeometryLog(path=path, file=file)
-
-
-def _drop_broken_line(file: BinaryIO) -> None:
-    file.seek(0)
-    content = file.read()
-    if content and not content.endswith(b"\n"):
-        file.truncate(content.rfind(b"\n") + 1)
-
-
-def _parse(line: bytes) -> PairGeometry | None:
-    try:
-        values: dict[str, Any] = json.loads(line.decode("utf-8", "surrogateescape"))
-        values["pair"] = tuple(values["pair"])
-        return PairGeometry(**values)
-    except (ValueError, TypeError, KeyError):
+        return PairGeometry(**{**values, "pair": tuple(values["pair"])})
+    except (TypeError, KeyError):
         return None

@@ -123,7 +123,7 @@ def list_images(patterns: Sequence[str]) -> list[Path]:
 def _opened(path: Path) -> Iterator[ImageFile]:
     """Parse the header; whatever breaks before the caller is done is an ImageError."""
     try:
-        _check_file(path)
+        check_file(path)
         with path.open("rb") as file:
             image = _identify(file)
             if image is None:
@@ -146,7 +146,12 @@ def _opened(path: Path) -> Iterator[ImageFile]:
         ) from error
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no file, or an empty one.
+
+    Raises:
+        ImageError: naming it.
+    """
     if path.is_dir():
         raise ImageError(f"{path}: found a folder, expected an image file")
     if not path.is_file():

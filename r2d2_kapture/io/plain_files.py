@@ -1,7 +1,7 @@
 """Features of plain images: one file an image, or one HDF5 file for all.
 
-Every output remembers the settings it was made with, so that a second run can tell
-finished work from work of another kind.
+Every output remembers the settings it was made with, and what image file, so that a
+second run can tell finished work from work of another kind or of another picture.
 
 The third column of keypoints is the patch side in pixels in ``.r2d2`` files. In
 ``.d2-net`` files it is 1 / scale in stored pixels: one over the scale of the level,
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,6 +28,12 @@ from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.hdf5 import h5_names, h5_settings, read_h5, write_h5
+from r2d2_kapture.io.image_records import (
+    ImageRecord,
+    RecordWriter,
+    open_records,
+    record_from_json,
+)
 from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.io.manifest import (
     FILE_NAME,
@@ -40,6 +47,8 @@ from r2d2_kapture.types import R2D2_FILES, FileStyle, LocalFeatures
 
 FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 H5_NAME = "features.h5"
+IMAGE_KEY = "image"
+"""Of the record of the image in the settings of a file."""
 WAY_OUT = "choose another output, or --force to redo"
 
 
@@ -49,7 +58,18 @@ class FeatureFiles(Protocol):
     def is_complete(self, name: str) -> bool:
         """Whether the features of an image are there, made with our settings."""
 
-    def write(self, name: str, features: LocalFeatures) -> None:
+    def record(self, name: str) -> ImageRecord | None:
+        """What file complete features were made of, if that is known."""
+
+    def written_ns(self, name: str) -> int:
+        """When complete features were written, in nanoseconds."""
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        """Note where the file that features were made of is now."""
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
         """Store the features of an image; complete or absent, never in between."""
 
 
@@ -87,11 +107,11 @@ def open_feature_files(
             f"--format {file_format} needs --output-dir, the folder to write into"
         )
     elif file_format == "colmap-text":
-        with exclusive(output_dir):
-            yield _ColmapTexts(targets, output_dir, manifest, force)
+        with exclusive(output_dir), open_records(output_dir) as records:
+            yield _ColmapTexts(targets, output_dir, manifest, records, force)
     else:
-        with exclusive(output_dir):
-            files = _H5File(output_dir / H5_NAME, manifest, force)
+        with exclusive(output_dir), open_records(output_dir) as records:
+            files = _H5File(output_dir / H5_NAME, manifest, records, force)
             yield files
             files.assemble()
 
@@ -141,30 +161,50 @@ class _SettingsInside:
         self._paths = paths
         self._write = file_format.write
         self._scale_unit = scale_unit
-        self._settings = manifest.to_text()
-        self._complete = (
-            set()
-            if force
-            else {
-                name
-                for name, path in self._paths.items()
-                if _made_with(path, file_format, other_format, manifest)
-            }
-        )
+        self._manifest = manifest
+        self._complete: dict[str, ImageRecord | None] = {}
+        for name, path in () if force else self._paths.items():
+            settings = _made_with(path, file_format, other_format, manifest)
+            if settings is not None:
+                self._complete[name] = _record_in(settings)
 
     def is_complete(self, name: str) -> bool:
         return name in self._complete
 
-    def write(self, name: str, features: LocalFeatures) -> None:
+    def record(self, name: str) -> ImageRecord | None:
+        return self._complete[name]
+
+    def written_ns(self, name: str) -> int:
+        return self._paths[name].stat().st_mtime_ns
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        """Leave the record inside the file, which holds the content's digest."""
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
         scales = features.scales / np.float32(self._scale_unit)
         stored = dataclasses.replace(features, scales=scales)
-        self._write(self._paths[name], stored, self._settings)
+        self._write(self._paths[name], stored, _settings_of(self._manifest, record))
+
+
+def _settings_of(manifest: Manifest, record: ImageRecord | None) -> str:
+    """What a file of one image holds of how it was made, and of which file."""
+    if record is None:
+        return manifest.to_text()
+    content = manifest.to_json() | {IMAGE_KEY: dataclasses.asdict(record)}
+    return json.dumps(content, sort_keys=True, ensure_ascii=False)
+
+
+def _record_in(settings: str) -> ImageRecord | None:
+    """The record in settings that were found to be a manifest."""
+    return record_from_json(json.loads(settings).get(IMAGE_KEY))
 
 
 def _made_with(
     path: Path, file_format: _Format, other_format: _Format, manifest: Manifest
-) -> bool:
-    """Whether a file is there and ours; a broken one is as good as none."""
+) -> str | None:
+    """Settings of a file that is there and ours; a broken one is as good as none."""
     try:
         text = file_format.read_settings(path)
     except FeatureFormatError:
@@ -175,11 +215,10 @@ def _made_with(
                         f"{path}: found {other_format.title}, expected "
                         f"{file_format.title}; {WAY_OUT}"
                     ) from None
-        return False
-    if text is None:
-        return False
-    _refuse_other_settings(path, text, manifest)
-    return True
+        return None
+    if text is not None:
+        _refuse_other_settings(path, text, manifest)
+    return text
 
 
 def _refuse_other_settings(path: Path, text: str, manifest: Manifest) -> None:
@@ -200,8 +239,10 @@ class _ColmapTexts:
         targets: dict[str, Path],
         output_dir: Path,
         manifest: Manifest,
+        records: RecordWriter,
         force: bool,
     ) -> None:
+        self._records = records
         self._paths = {
             name: target.with_name(target.name + ".txt")
             for name, target in targets.items()
@@ -219,10 +260,33 @@ class _ColmapTexts:
         write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
 
     def is_complete(self, name: str) -> bool:
-        return self._paths[name].is_file()
+        return not self._records.is_unfinished(name) and self._paths[name].is_file()
 
-    def write(self, name: str, features: LocalFeatures) -> None:
+    def record(self, name: str) -> ImageRecord | None:
+        return self._records.records.get(name)
+
+    def written_ns(self, name: str) -> int:
+        return self._paths[name].stat().st_mtime_ns
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        self._records.finish(name, record)
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        if record is not None:
+            self._records.begin(name)
         write_colmap_text(self._paths[name], features)
+        if record is not None:
+            self._records.finish(name, record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Features that wait to be moved into an HDF5 file."""
+
+    path: Path
+    record: ImageRecord | None
 
 
 class _H5File:
@@ -232,9 +296,12 @@ class _H5File:
     becomes a small file in a folder beside it.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, force: bool) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, records: RecordWriter, force: bool
+    ) -> None:
         self._path = path
-        self._settings = manifest.to_text()
+        self._manifest = manifest
+        self._records = records
         self._parts = path.with_name(f".{path.name}.parts")
         self._finished: set[str] = set()
         if force:
@@ -242,38 +309,61 @@ class _H5File:
         elif path.exists():
             _refuse_other_settings(path, h5_settings(path), manifest)
             self._finished = set(h5_names(path))
-        self._staged: dict[str, Path] = {}
+        self._staged: dict[str, _Part] = {}
 
     def _part(self, name: str) -> Path:
-        digest = hashlib.sha256(os.fsencode(self._settings + name)).hexdigest()
+        settings = self._manifest.to_text()
+        digest = hashlib.sha256(os.fsencode(settings + name)).hexdigest()
         return self._parts / f"{digest[:32]}.r2d2"
 
     def is_complete(self, name: str) -> bool:
-        if name in self._finished:
-            return True
         part = self._part(name)
         try:
-            complete = read_npz_settings(part) is not None
+            settings = read_npz_settings(part)
         except FeatureFormatError:
-            return False
-        if complete:
-            self._staged[name] = part
-        return complete
+            settings = None
+        if settings is not None:
+            self._staged[name] = _Part(path=part, record=_record_in(settings))
+        elif name in self._finished:
+            return not self._records.is_unfinished(name)
+        return settings is not None
 
-    def write(self, name: str, features: LocalFeatures) -> None:
+    def record(self, name: str) -> ImageRecord | None:
+        if name in self._staged:
+            return self._staged[name].record
+        return self._records.records.get(name)
+
+    def written_ns(self, name: str) -> int:
+        path = self._staged[name].path if name in self._staged else self._path
+        return path.stat().st_mtime_ns
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        if name in self._staged:
+            self._staged[name] = _Part(path=self._staged[name].path, record=record)
+        else:
+            self._records.finish(name, record)
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
         part = self._part(name)
-        write_npz(part, features, self._settings)
-        self._staged[name] = part
+        write_npz(part, features, _settings_of(self._manifest, record))
+        self._staged[name] = _Part(path=part, record=record)
 
     def assemble(self) -> None:
         """Move all parts into the HDF5 file, with what it held already."""
         if not self._staged and self._path.exists():
             return
-        write_h5(self._path, self._items(), self._settings)
+        made_of = {n: p.record for n, p in self._staged.items() if p.record is not None}
+        for name in made_of:
+            self._records.begin(name)
+        write_h5(self._path, self._items(), self._manifest.to_text())
+        for name, record in made_of.items():
+            self._records.finish(name, record)
         shutil.rmtree(self._parts, ignore_errors=True)
 
     def _items(self) -> Iterator[tuple[str, LocalFeatures]]:
         for name in sorted(self._finished - self._staged.keys()):
             yield name, read_h5(self._path, name)
         for name, part in sorted(self._staged.items()):
-            yield name, read_npz(part)
+            yield name, read_npz(part.path)

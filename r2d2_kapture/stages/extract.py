@@ -22,6 +22,8 @@ from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.image_changes import Outstanding, outstanding
+from r2d2_kapture.io.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest, package_versions
@@ -86,22 +88,22 @@ def run(
     )
     manifest = make_manifest(checkpoint, engine)
     with open_feature_writer(feature_type, manifest, force=options.force) as writer:
-        todo = [n for n in dataset.image_names if not writer.is_complete(n)]
+        todo = outstanding(
+            {name: dataset.image_path(name) for name in dataset.image_names}, writer
+        )
+        skipped = len(dataset.image_names) - len(todo.images)
         tally = extract_images(
-            engine,
-            {name: dataset.image_path(name) for name in todo},
-            writer.write,
-            options,
-            already_done=len(dataset.image_names) - len(todo),
+            engine, todo.images, writer.write, options, already_done=skipped
         )
         report = Report(
             stage="extract",
             done=tally.done,
-            skipped=len(dataset.image_names) - len(todo),
+            skipped=skipped,
             failed=(*dataset.left_out, *tally.failed),
+            warnings=todo.warnings,
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
-            details=report_details(tally, engine),
+            details=report_details(tally, engine, todo),
         )
         report_path = feature_type.folder("keypoints") / REPORT_NAME
         # a run that found everything done has nothing to add to the report
@@ -113,7 +115,7 @@ def run(
 def extract_images(
     extractor: Extractor,
     paths: dict[str, Path],
-    write: Callable[[str, LocalFeatures], None],
+    write: Callable[[str, LocalFeatures, ImageRecord], None],
     options: RunOptions,
     *,
     already_done: int = 0,
@@ -123,11 +125,17 @@ def extract_images(
     Args:
         extractor: the network and its settings.
         paths: image files by name, in order.
-        write: stores the features of a name.
+        write: stores the features of a name, with the record of its file.
         options: how to run.
         already_done: images that the progress bar counts as finished.
     """
     tally = Tally()
+    records: dict[str, ImageRecord] = {}
+
+    def load(name: str) -> Image:
+        image, records[name] = _read(paths[name])
+        return image
+
     bar = tqdm(
         total=already_done + len(paths),
         initial=already_done,
@@ -137,7 +145,7 @@ def extract_images(
     )
     # a batch must be complete before the next pass begins
     workers = max(options.workers, extractor.runtime.batch_size)
-    loading = read_ahead(paths, lambda name: read_rgb(paths[name]), workers)
+    loading = read_ahead(paths, load, workers)
     with bar, closing(loading), WriteBehind() as write_behind:
         images = _loaded(loading, tally, options.strict)
         batches = _equal_sizes(images, extractor.runtime.batch_size)
@@ -153,11 +161,19 @@ def extract_images(
                     break
                 continue
             for name, features in zip(names, results):
-                write_behind(write, name, features)
+                write_behind(write, name, features, records.pop(name))
                 tally.done += 1
                 tally.keypoints += len(features)
             bar.update(len(names))
     return tally
+
+
+def _read(path: Path) -> tuple[Image, ImageRecord]:
+    """Decode an image, and record the file that it was decoded from."""
+    stamp = stamp_image(path)
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    return image, record_image(path, stamp, (width, height))
 
 
 def _loaded(
@@ -231,9 +247,12 @@ def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
     )
 
 
-def report_details(tally: Tally, extractor: Extractor) -> dict[str, Any]:
+def report_details(
+    tally: Tally, extractor: Extractor, todo: Outstanding
+) -> dict[str, Any]:
     """What an extraction report says besides its counts."""
     details = {
+        "replaced": len(todo.replaced),
         "keypoints": tally.keypoints,
         "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
         "device": str(extractor.runtime.device),

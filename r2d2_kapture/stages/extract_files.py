@@ -13,6 +13,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.image_changes import outstanding
 from r2d2_kapture.io.plain_files import FileFormat, open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.extract import (
@@ -66,24 +67,20 @@ def run(
         style=engine.file_style,
         force=options.force,
     ) as files:
-        todo = {
-            name: path for name, path in paths.items() if not files.is_complete(name)
-        }
+        todo = outstanding(paths, files)
+        skipped = len(paths) - len(todo.images)
         tally = extract_images(
-            engine,
-            todo,
-            files.write,
-            options,
-            already_done=len(paths) - len(todo),
+            engine, todo.images, files.write, options, already_done=skipped
         )
     report = Report(
         stage="extract_images",
         done=tally.done,
-        skipped=len(paths) - len(todo),
+        skipped=skipped,
         failed=tuple(tally.failed),
+        warnings=todo.warnings,
         seconds=time.monotonic() - started,
         outputs=(output_dir or root,),
-        details=report_details(tally, engine),
+        details=report_details(tally, engine, todo),
     )
     if output_dir is not None:
         write_json_atomic(output_dir / REPORT_NAME, report.to_json())

@@ -23,6 +23,7 @@ from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.feature_table import LocalFeatureTables
 from r2d2_kapture.io.hdf5 import h5_settings
+from r2d2_kapture.io.image_records import ImageRecord
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.manifest import (
     FILE_NAME,
@@ -118,7 +119,7 @@ class ExtractedFeatures:
         }
         extracted: dict[Path, LocalFeatures] = {}
 
-        def collect(name: str, features: LocalFeatures) -> None:
+        def collect(name: str, features: LocalFeatures, record: ImageRecord) -> None:
             nonlocal extracted
             sequence = images[name]
             if not extracted.keys() <= set(sequence.images):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import filecmp
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
 from r2d2_kapture.io.feature_table import find_feature_folders
+from r2d2_kapture.io.image_changes import refuse_shared_names
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.io.pairs import read_pairs
@@ -196,18 +196,11 @@ def check_names(roots: Sequence[Path]) -> None:
     Raises:
         DatasetError: naming the image and both datasets.
     """
-    found: dict[str, Path] = {}
-    for root in roots:
-        dataset = open_dataset(root)
-        for name in dataset.image_names:
-            path = dataset.image_path(name)
-            other = found.setdefault(name, path)
-            if other != path and not same_content(other, path):
-                raise DatasetError(
-                    f"{path} and {other}: found two images of one name '{name}', by "
-                    "which features and matches are kept; rename one, for instance "
-                    "into a sub-folder"
-                )
+    refuse_shared_names(
+        (name, dataset.image_path(name))
+        for dataset in [open_dataset(root) for root in roots]
+        for name in dataset.image_names
+    )
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:
@@ -264,13 +257,6 @@ def refuse_other_map(layout: Layout, mapping: Path) -> None:
             f"{layout.output}: holds a map of other images than those of {mapping}; "
             "choose another output, or --force to replace it"
         )
-
-
-def same_content(one: Path, other: Path) -> bool:
-    """Whether two files are one, or equal; whether both are absent."""
-    if not (one.exists() and other.exists()):
-        return one.exists() == other.exists()
-    return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
 def build_map(

@@ -28,10 +28,11 @@ from r2d2_kapture.io.colmap_db import colmap_keypoints, colmap_matches
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.geometry_log import (
     PairGeometry,
-    open_log,
+    log_geometry,
     pair_geometry,
     read_geometries,
 )
+from r2d2_kapture.io.json_log import open_log
 from r2d2_kapture.io.manifest import Manifest, package_versions
 from r2d2_kapture.io.match_store import (
     MatchTable,
@@ -228,7 +229,7 @@ def _run(
                 result.failed.append(Failure(name=name, reason=str(error)))
                 continue
             if found != task.known.get(pair):
-                log.append(found)
+                log_geometry(log, found)
             result.done += is_new
             result.geometries[pair] = found
     return result

@@ -13,12 +13,9 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.feature_store import (
-    FeatureType,
-    open_feature_writer,
-    repair_tar,
-)
+from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.growing_archive import repair_tar
 from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.types import LocalFeatures
 

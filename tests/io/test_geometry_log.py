@@ -11,10 +11,11 @@ import pytest
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.geometry_log import (
     PairGeometry,
-    open_log,
+    log_geometry,
     pair_geometry,
     read_geometries,
 )
+from r2d2_kapture.io.json_log import open_log
 
 PAIR = ("a b.jpg", 'é/",b.jpg')
 
@@ -35,7 +36,7 @@ def geometry(seed: int = 0) -> pycolmap.TwoViewGeometry:
 def write(path: Path, *items: PairGeometry) -> None:
     with open_log(path) as log:
         for item in items:
-            log.append(item)
+            log_geometry(log, item)
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:

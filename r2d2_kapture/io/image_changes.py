@@ -1,0 +1,165 @@
+"""Whether features that are there are those of the image files that are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import filecmp
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.image_records import (
+    ImageRecord,
+    record_image,
+    stamp_of,
+)
+from r2d2_kapture.io.images import image_size
+
+NAMED = 3
+"""Images that a message names of many."""
+
+
+class FeatureStore(Protocol):
+    """Stored features by image name, with what they were made of."""
+
+    def is_complete(self, name: str) -> bool:
+        """Whether the features of an image are there."""
+
+    def record(self, name: str) -> ImageRecord | None:
+        """What file features that are there were made of, if that is known."""
+
+    def written_ns(self, name: str) -> int:
+        """When features that are there were written, in nanoseconds."""
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        """Note where the file that features were made of is now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outstanding:
+    """Images that have to be extracted.
+
+    Attributes:
+        images: files by name, in order.
+        replaced: names of those that have features, but of other content.
+    """
+
+    images: dict[str, Path]
+    replaced: tuple[str, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says of replaced images."""
+        if not self.replaced:
+            return ()
+        return (
+            f"{len(self.replaced)} images changed since their features were made, and "
+            f"were extracted again: {named(self.replaced)}; redo what was made of the "
+            "old features",
+        )
+
+
+def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
+    """Compare images with stored features; note files that have moved.
+
+    A file with the recorded path, length and times is not read. Features without a
+    record count as those of a file that is not newer than they are.
+
+    Args:
+        images: files by name.
+        store: where their features are, or will be.
+
+    Raises:
+        DatasetError: features under a name are those of another file that is still
+            there.
+    """
+    todo: dict[str, Path] = {}
+    replaced: list[str] = []
+    renewed: dict[str, ImageRecord] = {}
+    clashes: list[tuple[str, Path, Path]] = []
+    for name, path in images.items():
+        if not store.is_complete(name):
+            todo[name] = path
+            continue
+        known = store.record(name)
+        current = (
+            _adopted(path, store.written_ns(name)) if known is None else known.at(path)
+        )
+        if current is None:
+            todo[name] = path
+            replaced.append(name)
+            if known is not None and _is_another(Path(known.path), path):
+                clashes.append((name, Path(known.path), path))
+        elif current != known:
+            renewed[name] = current
+    if clashes:
+        raise two_of_one_name(clashes)
+    for name, record in renewed.items():
+        store.renew(name, record)
+    return Outstanding(images=todo, replaced=tuple(replaced))
+
+
+def _adopted(path: Path, written_ns: int) -> ImageRecord | None:
+    """A record for features without; None where the image is newer, or broken."""
+    try:
+        stamp = stamp_of(path)
+        if stamp["modified_ns"] > written_ns:
+            return None
+        record = record_image(path, stamp, image_size(path))
+    except (OSError, ImageError):
+        return None
+    return dataclasses.replace(record, adopted=True)
+
+
+def _is_another(recorded: Path, path: Path) -> bool:
+    """Whether the file that was recorded is still there, apart from this one."""
+    return recorded.is_file() and not same_content(recorded, path)
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two files are one, or equal; whether both are absent."""
+    if not (one.exists() and other.exists()):
+        return one.exists() == other.exists()
+    return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+
+
+def refuse_shared_names(images: Iterable[tuple[str, Path]]) -> None:
+    """Refuse different images of one name.
+
+    Args:
+        images: names and files.
+
+    Raises:
+        DatasetError: naming an image and both of its files.
+    """
+    first: dict[str, Path] = {}
+    clashes = [
+        (name, first[name], path)
+        for name, path in images
+        if first.setdefault(name, path) != path and not same_content(first[name], path)
+    ]
+    if clashes:
+        raise two_of_one_name(clashes)
+
+
+def two_of_one_name(found: Sequence[tuple[str, Path, Path]]) -> DatasetError:
+    """Say that two images have one name, and the way out.
+
+    Args:
+        found: name and both files; the first is said, the others are counted.
+    """
+    name, one, other = found[0]
+    more = f", and of {len(found) - 1} more names" if len(found) > 1 else ""
+    return DatasetError(
+        f"{one} and {other}: found two images of one name '{name}'{more}, by which "
+        "features and matches are kept; rename one, for instance into a sub-folder, or "
+        "keep each dataset's features in an --output of their own"
+    )
+
+
+def named(names: Sequence[str]) -> str:
+    """Up to three names, for a message."""
+    shown = ", ".join(f"'{name}'" for name in names[:NAMED])
+    return shown + (", ..." if len(names) > NAMED else "")

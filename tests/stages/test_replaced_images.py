@@ -1,0 +1,357 @@
+"""Extraction into features of other pictures: replaced, moved, or of the same name."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.config.extract import (
+    EngineConfig,
+    ExtractConfig,
+    PyramidConfig,
+    SelectionConfig,
+)
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io import image_changes, image_records, plain_files
+from r2d2_kapture.io.feature_store import FeatureWriter
+from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.hdf5 import h5_names, read_h5
+from r2d2_kapture.io.image_records import RECORDS_NAME, RecordWriter
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.registry import Architecture
+from r2d2_kapture.stages import extract, extract_files
+from r2d2_kapture.types import Report
+from tests.conftest import write_records
+from tests.networks import random_network
+
+CONFIG = ExtractConfig(
+    pyramid=PyramidConfig(min_size=32),
+    # as many of every picture: sizes of files do not tell pictures apart
+    selection=SelectionConfig(top_k=20, reliability_thr=0, repeatability_thr=0),
+    engine=EngineConfig(gpu=-1, precision="fp32"),
+)
+NAMES = ("a.png", "b.png", "sub/c.png")
+QUIET = RunOptions(progress=False, workers=1)
+FORMATS = ("folder", "tar", "npz", "mat", "h5", "colmap-text")
+
+
+def write_picture(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> None:
+    """An uncompressed picture: any two of one size have one length."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=0)
+
+
+def write_dataset(root: Path, first_seed: int = 0) -> Path:
+    for number, name in enumerate(NAMES):
+        write_picture(root / "sensors/records_data" / name, first_seed + number)
+    write_records(root, list(NAMES))
+    return root
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "dataset")
+
+
+@pytest.fixture
+def data(dataset: Path) -> Path:
+    return dataset / "sensors" / "records_data"
+
+
+@pytest.fixture(scope="session")
+def wide_checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 128 dimensions, which colmap-text needs."""
+    architecture = Architecture(name="fast_r2d2", width=1, descriptor_dim=128)
+    network = random_network("fast_r2d2", width=1, descriptor_dim=128)
+    path = tmp_path_factory.mktemp("weights") / "wide.safetensors"
+    path.write_bytes(
+        serialize_checkpoint(
+            network, architecture, training={}, license_name="Apache-2.0"
+        )
+    )
+    return path
+
+
+Extract = Callable[..., Report]
+
+
+@pytest.fixture
+def extract_into(dataset: Path, wide_checkpoint_path: Path) -> Extract:
+    checkpoint = load_checkpoint(wide_checkpoint_path)
+
+    def run(
+        output: Path, file_format: str, root: Path = dataset, **changes: Any
+    ) -> Report:
+        settings = {"checkpoint": checkpoint, "options": QUIET} | changes
+        if file_format in ("folder", "tar"):
+            return extract.run(
+                CONFIG,
+                kapture_root=root,
+                output=output,
+                tar=file_format == "tar",
+                **settings,
+            )
+        images = root / "sensors" / "records_data"
+        return extract_files.run(
+            CONFIG,
+            images=[images / name for name in NAMES],
+            output_dir=output,
+            file_format=file_format,  # type: ignore[arg-type]
+            **settings,
+        )
+
+    return run
+
+
+def content(output: Path, file_format: str) -> dict[str, str]:
+    """Digests of the features of each image, and of their records."""
+    if file_format == "tar":
+        tables = open_local_features([output])
+        found = {
+            name: tables.keypoints.read(name).tobytes()
+            + tables.read_descriptors(name).tobytes()
+            for name in NAMES
+        }
+    elif file_format == "h5":
+        path = output / plain_files.H5_NAME
+        found = {}
+        for name in h5_names(path):
+            item = read_h5(path, name)
+            found[name] = item.keypoints.tobytes() + item.descriptors.tobytes()
+            found[name] += item.scores.tobytes() + str(item.image_size).encode()
+    else:
+        suffixes = (".kpt", ".desc", ".r2d2", ".mat", ".txt")
+        paths = [path for path in output.rglob("*") if path.suffix in suffixes]
+        found = {str(path.relative_to(output)): path.read_bytes() for path in paths}
+    for path in output.rglob(RECORDS_NAME):
+        found[str(path.relative_to(output))] = path.read_bytes()
+    assert len(found) >= len(NAMES)
+    return {name: hashlib.sha256(data).hexdigest() for name, data in found.items()}
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_a_replaced_picture_is_extracted_again(
+    extract_into: Extract, data: Path, tmp_path: Path, file_format: str
+) -> None:
+    extract_into(tmp_path / "out", file_format)
+    write_picture(data / "b.png", seed=9)
+    report = extract_into(tmp_path / "out", file_format)
+    assert (report.done, report.skipped, report.failed) == (1, 2, ())
+    assert report.details["replaced"] == 1
+    assert "1 images changed" in report.warnings[0] and "'b.png'" in report.warnings[0]
+    extract_into(tmp_path / "fresh", file_format)
+    expected = content(tmp_path / "fresh", file_format)
+    assert content(tmp_path / "out", file_format) == expected
+    again = extract_into(tmp_path / "out", file_format)
+    assert (again.done, again.skipped, again.warnings) == (0, 3, ())
+
+
+@pytest.mark.parametrize("file_format", ["folder", "npz", "h5"])
+def test_a_picture_of_another_size_is_extracted_again(
+    extract_into: Extract, data: Path, tmp_path: Path, file_format: str
+) -> None:
+    extract_into(tmp_path / "out", file_format)
+    write_picture(data / "b.png", seed=1, size=(48, 64))
+    assert extract_into(tmp_path / "out", file_format).done == 1
+    extract_into(tmp_path / "fresh", file_format)
+    expected = content(tmp_path / "fresh", file_format)
+    assert content(tmp_path / "out", file_format) == expected
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_touched_and_copied_pictures_keep_their_features(
+    extract_into: Extract, dataset: Path, tmp_path: Path, file_format: str
+) -> None:
+    extract_into(tmp_path / "out", file_format)
+    for path in (dataset / "sensors" / "records_data").rglob("*.png"):
+        os.utime(path)
+    report = extract_into(tmp_path / "out", file_format)
+    assert (report.done, report.skipped, report.warnings) == (0, 3, ())
+    if file_format in ("folder", "tar"):
+        shutil.copytree(dataset, tmp_path / "copy")
+        report = extract_into(tmp_path / "out", file_format, root=tmp_path / "copy")
+        assert (report.done, report.skipped) == (0, 3)
+
+
+@pytest.mark.parametrize("file_format", ["folder", "tar", "h5", "colmap-text"])
+def test_finished_pictures_are_not_read(
+    extract_into: Extract,
+    data: Path,
+    tmp_path: Path,
+    file_format: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    extract_into(tmp_path / "out", file_format)
+    os.utime(data / "a.png")
+    extract_into(tmp_path / "out", file_format)  # which notes the new time
+    monkeypatch.setattr(image_records, "sha256_of", None)
+    assert extract_into(tmp_path / "out", file_format).skipped == 3
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_two_datasets_of_the_same_names_are_refused(
+    extract_into: Extract, dataset: Path, tmp_path: Path, tar: bool
+) -> None:
+    file_format = "tar" if tar else "folder"
+    extract_into(tmp_path / "out", file_format)
+    before = content(tmp_path / "out", file_format)
+    query = write_dataset(tmp_path / "query", first_seed=20)
+    message = r"dataset/.*/a\.png and .*query/.*/a\.png: .* 'a\.png', and of 2 more"
+    with pytest.raises(DatasetError, match=message):
+        extract_into(tmp_path / "out", file_format, root=query)
+    assert content(tmp_path / "out", file_format) == before
+    # of a dataset that was moved and changed there is one picture of the name only
+    shutil.rmtree(dataset)
+    assert extract_into(tmp_path / "out", file_format, root=query).done == 3
+
+
+def test_datasets_that_share_pictures_share_features(
+    extract_into: Extract, tmp_path: Path
+) -> None:
+    extract_into(tmp_path / "out", "folder")
+    same = write_dataset(tmp_path / "same")
+    assert extract_into(tmp_path / "out", "folder", root=same).skipped == 3
+
+
+@pytest.mark.parametrize("file_format", FORMATS)
+def test_features_of_older_versions_are_kept_unless_the_picture_is_newer(
+    extract_into: Extract, data: Path, tmp_path: Path, file_format: str
+) -> None:
+    output = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plain_files, "IMAGE_KEY", "unknown")
+        extract_into(output, file_format)
+    for path in output.rglob(RECORDS_NAME):
+        path.unlink()
+    for path in data.rglob("*.png"):
+        os.utime(path, ns=(10**18, 10**18))
+    assert extract_into(output, file_format).skipped == 3
+    later = 2 * 10**18
+    write_picture(data / "b.png", seed=9)
+    os.utime(data / "b.png", ns=(later, later))
+    report = extract_into(output, file_format)
+    assert (report.done, report.details["replaced"]) == (1, 1)
+
+
+STEPS = [
+    (RecordWriter, "begin", 1),
+    (RecordWriter, "begin", 2),
+    (FeatureWriter, "renew", 1),
+    (RecordWriter, "finish", 1),
+    (RecordWriter, "finish", 2),
+]
+
+
+def interrupt(patch: pytest.MonkeyPatch, owner: type, name: str, call: int) -> None:
+    """Stop the run right before a call of a method."""
+    original, calls = getattr(owner, name), []
+
+    def stop(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    patch.setattr(owner, name, stop)
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+@pytest.mark.parametrize("tar", [False, True])
+@pytest.mark.parametrize(("owner", "name", "call"), STEPS)
+def test_a_run_stopped_anywhere_leaves_no_features_of_another_picture(
+    extract_into: Extract,
+    data: Path,
+    tmp_path: Path,
+    owner: type,
+    name: str,
+    call: int,
+    tar: bool,
+    put_back: bool,
+) -> None:
+    file_format = "tar" if tar else "folder"
+    extract_into(tmp_path / "out", file_format)
+    write_picture(data / "b.png", seed=9)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(patch, owner, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            extract_into(tmp_path / "out", file_format)
+    if put_back:
+        write_picture(data / "b.png", seed=1)
+    extract_into(tmp_path / "out", file_format)
+    extract_into(tmp_path / "fresh", file_format)
+    expected = content(tmp_path / "fresh", file_format)
+    assert content(tmp_path / "out", file_format) == expected
+
+
+@pytest.mark.parametrize("put_back", [False, True])
+@pytest.mark.parametrize("file_format", ["h5", "colmap-text"])
+@pytest.mark.parametrize("step", ["begin", "write", "finish"])
+def test_files_stopped_anywhere_hold_no_features_of_another_picture(
+    extract_into: Extract,
+    data: Path,
+    tmp_path: Path,
+    file_format: str,
+    step: str,
+    put_back: bool,
+) -> None:
+    extract_into(tmp_path / "out", file_format)
+    write_picture(data / "b.png", seed=9)
+    with pytest.MonkeyPatch.context() as patch:
+        if step == "write":
+            name = "write_h5" if file_format == "h5" else "write_colmap_text"
+            interrupt(patch, plain_files, name, 1)  # type: ignore[arg-type]
+        else:
+            interrupt(patch, RecordWriter, step, 1)
+        with pytest.raises(KeyboardInterrupt):
+            extract_into(tmp_path / "out", file_format)
+    if put_back:
+        write_picture(data / "b.png", seed=1)
+    extract_into(tmp_path / "out", file_format)
+    extract_into(tmp_path / "fresh", file_format)
+    expected = content(tmp_path / "fresh", file_format)
+    assert content(tmp_path / "out", file_format) == expected
+
+
+def test_two_types_of_descriptors_of_one_type_of_keypoints(
+    extract_into: Extract, data: Path, tmp_path: Path
+) -> None:
+    for descriptors in ("one", "two"):
+        extract_into(tmp_path / "out", "folder", descriptors_type=descriptors)
+    write_picture(data / "b.png", seed=9)
+    for descriptors in ("one", "two"):
+        report = extract_into(tmp_path / "out", "folder", descriptors_type=descriptors)
+        assert report.done == 1
+    rows = [
+        next((tmp_path / "out").rglob(f"{descriptors}/b.png.desc")).read_bytes()
+        for descriptors in ("one", "two")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_the_record_says_what_was_read(
+    extract_into: Extract, data: Path, tmp_path: Path
+) -> None:
+    extract_into(tmp_path / "out", "folder")
+    (path,) = (tmp_path / "out" / "reconstruction" / "keypoints").rglob(RECORDS_NAME)
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    assert [line["name"] for line in lines] == sorted(NAMES)
+    picture = data / "a.png"
+    assert lines[0]["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
+    assert (lines[0]["path"], lines[0]["size"]) == (str(picture.resolve()), [64, 48])
+
+
+def test_many_names_are_counted() -> None:
+    assert image_changes.named(["a", "b"]) == "'a', 'b'"
+    assert image_changes.named(list("abcd")) == "'a', 'b', 'c', ..."
