@@ -56,8 +56,10 @@ class OptimizationConfig:
             the reliability loss while the descriptors have learned little, and so
             keeps the reliability from collapsing; 0 does without this help.
         plain_ap_until: AP at which the help has faded; it fades from ap-base on.
-        precision: arithmetic of the backbone; ``auto`` is bfloat16 where the processor
-            computes with it. Weights, heads and losses are float32.
+        precision: arithmetic of the backbone; ``auto`` is bfloat16 where the device
+            gains by it (AVX-512 with BF16, AMX, GPUs since Ampere), else float32; bf16
+            is refused on processors that do not run it. Weights, heads and losses are
+            float32.
     """
 
     seed: int = 0

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r2d2_kapture.config.extract import EngineConfig
+from r2d2_kapture.config.extract import EngineConfig, Precision
+from r2d2_kapture.core import processor
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.network import (
     DenseNetwork,
@@ -135,14 +136,17 @@ def resolve_runtime(config: EngineConfig) -> Runtime:
     D2-Net it was measured with random weights only (docs/accuracy.md).
 
     Raises:
-        ConfigError: the GPU asked for is not there, or fp16 is asked for on a CPU.
+        ConfigError: the GPU asked for is not there, or the precision asked for does not
+            run on the device.
     """
     device = _resolve_device(config.gpu)
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16" if _has_bf16(device) else "fp32"
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--precision fp16 needs a GPU; use bf16 or fp32 on the CPU")
+    if device.type == "cpu":
+        precision = _precision_on_cpu(config.precision)
+    elif config.precision == "auto":
+        ampere = torch.cuda.get_device_capability(device) >= (8, 0)
+        precision = "bf16" if ampere else "fp32"
+    else:
+        precision = config.precision
     return Runtime(
         device=device,
         precision=precision,
@@ -166,13 +170,21 @@ def _resolve_device(gpu: int | None) -> torch.device:
     return torch.device("cuda", gpu or 0)
 
 
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return any(
-        bool(getattr(torch.cpu, name, bool)())
-        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    )
+def _precision_on_cpu(asked: Precision) -> str:
+    if asked == "fp16":
+        raise ConfigError("--precision fp16 needs a GPU; use auto or fp32 on the CPU")
+    if asked == "fp32":
+        return asked
+    cpu = processor.this_processor()
+    if asked == "auto":
+        return "bf16" if cpu.has_bf16 else "fp32"
+    if not cpu.runs_bf16:
+        raise ConfigError(
+            "--precision bf16: this processor runs no convolutions in bfloat16: found "
+            f"{cpu.name}, expected AVX-512, AVX-NE-CONVERT or the bf16 of Arm; use auto "
+            "or fp32"
+        )
+    return asked
 
 
 def _auto_tile_pixels(device: torch.device, precision: str) -> int:
@@ -392,7 +404,7 @@ def _convolution(
     offset = bias.detach().to(runtime.device, runtime.dtype)
     padding = [int(p) for p in module.padding]
     dilation = list(module.dilation)
-    if runtime.device.type == "cpu" and _onednn_fuses_activations():
+    if runtime.device.type == "cpu" and processor.onednn_fuses_activations():
         fused = torch.ops.mkldnn._convolution_pointwise
         activation = "relu" if relu else "none"
 
@@ -422,7 +434,3 @@ def _other_layer(module: nn.Module, runtime: Runtime) -> Layer:
         return planes.contiguous(memory_format=torch.channels_last)
 
     return upsample_planes
-
-
-def _onednn_fuses_activations() -> bool:
-    return torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")

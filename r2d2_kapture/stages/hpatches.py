@@ -115,10 +115,12 @@ def run(
         unit="sequence",
         disable=None if options.progress is None else not options.progress,
     )
+    evaluations = [
+        _Evaluation(config, source, output / stem, options, bar)
+        for source, stem in zip(sources, stems)
+    ]
     with exclusive(output), bar:
-        for source, stem in zip(sources, stems):
-            folder = output / stem
-            evaluation = _Evaluation(config, source, folder, options, bar)
+        for evaluation, stem in zip(evaluations, stems):
             evaluation.run(sequences)
             evaluation.finish(sequences, output / f"{stem}.npz", tally)
             if options.strict and tally.failed:

@@ -33,6 +33,7 @@ from r2d2_kapture.evaluation.posed_images import PosedImage, pairs_with_baseline
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.pictures.homography import draw_matches
 from r2d2_kapture.stages.feature_sources import (
     FeatureSource,
@@ -163,11 +164,14 @@ def run(
     images = {image.path for pair in pairs for image in pair}
     for source in sources:
         require_some(source, sorted(images))
+    manifests = [_manifest(config, source) for source in sources]
     outcomes = []
     with exclusive(output):
-        for source, stem in zip(sources, stems):
+        for source, manifest, stem in zip(sources, manifests, stems):
             folder = output / stem
-            outcome = _evaluate(config, source, image_root, pairs, folder, options)
+            outcome = _evaluate(
+                config, source, manifest, image_root, pairs, folder, options
+            )
             outcomes.append(outcome)
             if options.strict and outcome.failed:
                 break
@@ -198,16 +202,9 @@ class Outcome:
     outputs: tuple[Path, ...]
 
 
-def _evaluate(
-    config: PairPosesConfig,
-    source: FeatureSource,
-    image_root: Path,
-    pairs: Sequence[Pair],
-    folder: Path,
-    options: RunOptions,
-) -> Outcome:
-    """Evaluate one source of features on all pairs, and write its results."""
-    manifest = with_protocol(
+def _manifest(config: PairPosesConfig, source: FeatureSource) -> Manifest:
+    """What decides the numbers of one source of features."""
+    return with_protocol(
         source.manifest,
         {
             "matcher": "mutual nearest neighbours",
@@ -215,6 +212,18 @@ def _evaluate(
             "seed": config.seed,
         },
     )
+
+
+def _evaluate(
+    config: PairPosesConfig,
+    source: FeatureSource,
+    manifest: Manifest,
+    image_root: Path,
+    pairs: Sequence[Pair],
+    folder: Path,
+    options: RunOptions,
+) -> Outcome:
+    """Evaluate one source of features on all pairs, and write its results."""
     claim_folder(folder, manifest, force=options.force)
     blocks = _Blocks(config, source, pairs, folder / RESULTS)
     images = {image.name: image.path for pair in pairs for image in pair}

@@ -15,8 +15,10 @@ from r2d2_kapture.core.engine import (
     fold_layers,
     resolve_runtime,
 )
+from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.errors import ConfigError
 from tests.networks import NAMES, random_network
+from tests.processors import PROCESSORS, as_processor, needs_bf16
 
 MARGIN = 2
 ON_THE_CPU = EngineConfig(gpu=-1, precision="fp32")
@@ -92,6 +94,7 @@ def test_the_network_is_not_modified() -> None:
     assert torch.equal(image, copy)
 
 
+@needs_bf16
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_is_close_to_float32(name: str) -> None:
     image = noise(1, 64, 80)
@@ -199,7 +202,8 @@ def test_tiles_smaller_than_their_overlap_still_advance() -> None:
     assert min(areas) > 0
 
 
-def test_runtime_on_the_cpu() -> None:
+def test_runtime_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_processor(monkeypatch, "AVX512_BF16")
     runtime = resolve_runtime(
         EngineConfig(gpu=-1, precision="bf16", tile_pixels=20_000, batch_size=8)
     )
@@ -207,18 +211,50 @@ def test_runtime_on_the_cpu() -> None:
     assert runtime.dtype == torch.bfloat16
     assert runtime.tile_pixels == 20_000
     assert runtime.batch_size == 1  # images go one by one on a CPU
-    automatic = resolve_runtime(EngineConfig(gpu=-1))
-    assert automatic.tile_pixels == 1 << 20
-    assert automatic.precision in ("fp32", "bf16")
 
 
-@pytest.mark.parametrize("supported, precision", [(True, "bf16"), (False, "fp32")])
+@pytest.mark.parametrize(
+    "name, precision, tile_pixels",
+    [
+        ("AVX512_BF16", "bf16", 1 << 20),
+        ("AVX512", "fp32", 1 << 19),  # converts to and fro: runs, and is slower
+        ("AVX2", "fp32", 1 << 19),
+    ],
+)
 def test_automatic_precision_follows_the_processor(
-    monkeypatch: pytest.MonkeyPatch, supported: bool, precision: Precision
+    monkeypatch: pytest.MonkeyPatch, name: str, precision: str, tile_pixels: int
 ) -> None:
-    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: supported, raising=False)
-    assert resolve_runtime(EngineConfig(gpu=-1)).precision == precision
+    as_processor(monkeypatch, name)
+    runtime = resolve_runtime(EngineConfig(gpu=-1))
+    assert (runtime.precision, runtime.tile_pixels) == (precision, tile_pixels)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_precision_asked_for_is_taken_or_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, precision: Precision
+) -> None:
+    as_processor(monkeypatch, name)
+    config = EngineConfig(gpu=-1, precision=precision)
+    if precision == "fp32" or PROCESSORS[name].runs_bf16:
+        assert resolve_runtime(config).precision == precision
+    else:
+        with pytest.raises(
+            ConfigError, match=f"--precision bf16: .* found {name}.*fp32"
+        ):
+            resolve_runtime(config)
+
+
+def test_what_is_said_of_this_processor_holds() -> None:
+    """A processor that is said to run bfloat16 does; one that prefers it runs it."""
+    cpu = this_processor()
+    assert cpu.runs_bf16 or not cpu.has_bf16
+    engine = make_engine("fast_r2d2", precision="bf16")
+    if cpu.runs_bf16:
+        assert engine(noise(1, 40, 48)).features.dtype == torch.bfloat16
+    else:
+        with pytest.raises(RuntimeError, match="bf16"):
+            engine(noise(1, 40, 48))
 
 
 def test_fp16_is_refused_on_a_cpu() -> None:
@@ -264,6 +300,7 @@ def test_runtime_on_cuda() -> None:
     assert runtime.tile_pixels >= 1 << 20
 
 
+@needs_bf16
 @pytest.mark.parametrize(
     "shape", [(7, 10), (9, 9), (20, 300), (5, 200), (1, 1), (2, 3)]
 )

@@ -21,6 +21,7 @@ from r2d2_kapture.extractors.d2net import PATCH_SIDE, D2NetExtractor, shrink
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.types import LocalFeatures
 from tests.networks import random_d2net, textured_image, torch_threads
+from tests.processors import PRECISIONS, needs_bf16
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")
 
@@ -171,7 +172,7 @@ def test_tiles_give_the_features_of_the_whole(
     assert_close(tiled(image), make_extractor(multiscale=multiscale)(image))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("preprocessing", ["caffe", "torch"])
 def test_features_of_a_textured_image(precision: str, preprocessing: str) -> None:
     image = textured_image(133, 170)
@@ -278,7 +279,7 @@ TINY_SIZES = [(1, 1), (5, 5), (7, 100), (8, 8), (9, 40), (15, 15), (16, 17), (33
 
 
 @pytest.mark.parametrize("size", TINY_SIZES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("multiscale", [False, True])
 def test_tiny_images_are_extracted(
     size: tuple[int, int], precision: str, multiscale: bool
@@ -309,6 +310,7 @@ def test_a_batch_gives_the_features_of_each(multiscale: bool) -> None:
         assert_close(features, extract(image))
 
 
+@needs_bf16
 def test_sixteen_bits_find_about_the_same() -> None:
     image = textured_image(200, 260)
     expected = make_extractor()(image)

@@ -16,6 +16,7 @@ from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.types import LocalFeatures
 from tests.networks import NAMES, random_network, textured_image, torch_threads
+from tests.processors import PRECISIONS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -104,7 +105,7 @@ def assert_valid(features: LocalFeatures, image: npt.NDArray[np.uint8]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("subpixel", [True, False])
 def test_features_of_a_textured_image(
     name: str, precision: str, subpixel: bool
