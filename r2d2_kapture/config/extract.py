@@ -121,9 +121,9 @@ class EngineConfig:
 
     Attributes:
         precision: arithmetic of the network; ``auto`` is bf16 where the device at hand
-            gains by it (AVX-512 with BF16, AMX, GPUs since Ampere), else fp32; with R2D2
-            either is as accurate. bf16 is refused on processors that do not run it,
-            such as those with AVX2 alone.
+            gains by it (AVX-512 with BF16, AMX, GPUs since Ampere), else fp32; with
+            R2D2 either is as accurate. bf16 is refused on processors that do not run
+            it, such as those with AVX2 alone.
         gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
             where there is one and the CPU elsewhere.
         tile_pixels: pixels above which a level is cut into tiles that overlap by the

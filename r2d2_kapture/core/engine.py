@@ -181,8 +181,8 @@ def _precision_on_cpu(asked: Precision) -> str:
     if not cpu.runs_bf16:
         raise ConfigError(
             "--precision bf16: this processor runs no convolutions in bfloat16: found "
-            f"{cpu.name}, expected AVX-512, AVX-NE-CONVERT or the bf16 of Arm; use auto "
-            "or fp32"
+            f"{cpu.name}, expected AVX-512, AVX-NE-CONVERT or the bf16 of Arm; use "
+            "auto or fp32"
         )
     return asked
 
