@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +34,7 @@ def this_processor() -> Processor:
     and with AVX-NE-CONVERT alone, ``has_bf16`` is False until somebody measures.
     """
     runs_bf16 = _bf16_convolution_runs()
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     return Processor(
         name=torch.backends.cpu.get_cpu_capability()
