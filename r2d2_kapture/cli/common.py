@@ -16,6 +16,7 @@ from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 import r2d2_kapture
+from r2d2_kapture.cli.defects import describe_defect
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 from r2d2_kapture.types import Report
@@ -25,6 +26,8 @@ Settings = TypeVar("Settings")
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
+EXIT_DEFECT = 70
+"""As EX_SOFTWARE of sysexits.h: the command itself is wrong, not its input."""
 EXIT_INTERRUPTED = 130
 
 
@@ -126,14 +129,15 @@ def _preset(name: str, folder: str) -> Path:
 def run_command(
     command: Callable[[list[str]], int], arguments: Sequence[str] | None
 ) -> int:
-    """Run a command: expected failures become one line, and an exit code."""
+    """Run a command: every failure becomes one line, and an exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     if isinstance(sys.stdout, TextIOWrapper):
         # names of files may hold bytes that the terminal's encoding cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     keep_heap()
+    typed = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return command(list(sys.argv[1:] if arguments is None else arguments))
+        return command(typed)
     except (R2D2KaptureError, OSError, UnicodeError, MemoryError) as error:
         text = (
             ascii(str(error))[1:-1] if isinstance(error, UnicodeError) else str(error)
@@ -144,6 +148,9 @@ def run_command(
     except KeyboardInterrupt:
         print("interrupted; run the same command again to resume", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except Exception as error:  # the one place for what nobody foresaw
+        print(f"error: {describe_defect(error, typed)}", file=sys.stderr)
+        return EXIT_DEFECT
 
 
 def finish(report: Report) -> int:

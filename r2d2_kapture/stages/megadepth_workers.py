@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -31,6 +32,9 @@ def run_apart(
 
     Yields:
         Number of the job, and its result or its expected failure, as they come.
+
+    Raises:
+        RuntimeError: an unexpected failure of a job; the text is its traceback.
     """
     context = multiprocessing.get_context("spawn")  # a fork copies locks of threads
     waiting = list(enumerate(jobs))[::-1]
@@ -49,6 +53,8 @@ def run_apart(
                 running.remove(ended)
                 result = _receive(ended.receiver)
                 ended.process.join()
+                if isinstance(result, _Defect):
+                    raise RuntimeError(result.text)
                 yield ended.number, result
     finally:
         for one in running:
@@ -62,6 +68,13 @@ class _Running:
     number: int
     process: BaseProcess
     receiver: Connection
+
+
+@dataclass(frozen=True)
+class _Defect:
+    """An exception that no input should cause, as its traceback."""
+
+    text: str
 
 
 def _receive(receiver: Connection) -> Any:
@@ -83,4 +96,6 @@ def _work(sender: Connection, work: Callable[..., Any], job: Job) -> None:
     except (R2D2KaptureError, MemoryError, OSError) as error:
         expected = isinstance(error, R2D2KaptureError)
         result = error if expected else DatasetError(str(error) or "out of memory")
+    except Exception as error:  # a defect, which the parent raises
+        result = _Defect("".join(traceback.format_exception(error)))
     sender.send(result)

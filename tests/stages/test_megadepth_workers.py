@@ -51,3 +51,13 @@ def test_processes_end_with_who_waits_for_them(tmp_path: Path) -> None:
         os.kill(process_id, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(process_id, 0)
+
+
+def break_down(number: int) -> int:
+    raise KeyError(number)
+
+
+def test_a_defect_of_a_job_is_raised_with_its_traceback() -> None:
+    with closing(run_apart(break_down, [(3,)], workers=1)) as results:
+        with pytest.raises(RuntimeError, match="in break_down(.|\n)*KeyError: 3"):
+            next(results)

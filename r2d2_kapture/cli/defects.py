@@ -1,0 +1,76 @@
+"""What a command does when it fails in a way that nobody foresaw."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from r2d2_kapture.errors import OutputError
+from r2d2_kapture.io.atomic import write_text_atomic
+from r2d2_kapture.io.manifest import package_versions
+
+LONGEST = 300
+"""Characters of a message that go to the terminal; the log has all of it."""
+
+
+def describe_defect(error: Exception, arguments: Sequence[str]) -> str:
+    """Write a log of an unforeseen failure, and say in one line where it is.
+
+    The log goes to ``$XDG_STATE_HOME/r2d2_kapture`` (``~/.local/state/r2d2_kapture``),
+    and to the folder of temporary files where that cannot be written.
+
+    Args:
+        error: what was raised.
+        arguments: of the command line, without the command.
+    """
+    kind = type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # what a process of ours passes on ends in its own error
+    message = f"{kind}: {lines[-1]}"[:LONGEST] if lines else kind
+    try:
+        log = f"report it with {_write_log(error, arguments)}"
+    except (OutputError, OSError) as failure:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        log = (
+            f"report it: it came from line {frame.lineno} of {frame.filename}, and no "
+            f"log could be written ({failure})"
+        )
+    return (
+        f"this is a defect of r2d2_kapture, not of your input: {message}; please {log}"
+    )
+
+
+def _write_log(error: Exception, arguments: Sequence[str]) -> Path:
+    now = datetime.now()
+    versions = [f"{name} {version}" for name, version in package_versions().items()]
+    text = "\n".join(
+        [
+            f"time: {now.isoformat(timespec='seconds')}",
+            f"command: {shlex.join([sys.argv[0], *arguments])}",
+            f"folder: {os.getcwd()}",
+            f"machine: {platform.platform()}",
+            f"versions: {', '.join(versions)}",
+            "",
+            *traceback.format_exception(error),
+        ]
+    )
+    name = f"defect-{now:%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    path = _state_folder() / name
+    try:
+        write_text_atomic(path, text)
+    except OutputError:
+        path = Path(tempfile.gettempdir()) / f"r2d2_kapture-{name}"
+        write_text_atomic(path, text)
+    return path
+
+
+def _state_folder() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(os.path.expanduser(state)) / "r2d2_kapture"
