@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,6 +220,13 @@ class Report:
         lines += [f"  failed: {item.to_text()}" for item in self.failed]
         lines += [f"  output: {path}" for path in self.outputs]
         return "\n".join(lines)
+
+
+def some_names(names: Iterable[str]) -> str:
+    """Up to three names in quotes, and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
+    return ", ".join(f"'{name}'" for name in listed[:3]) + more
 
 
 def _indented(values: Mapping[str, Any], indent: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from r2d2_kapture.coordinates import (
     principal_point_shift,
 )
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.camera_sizes import CameraImage
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
     colmap_camera,
@@ -33,6 +35,13 @@ Array = npt.NDArray[np.float64]
 
 ROTATION_TOLERANCE = 1e-3
 """How far R R^T may be from the identity."""
+
+OFF_CENTRE = 0.2
+"""Distance of a principal point from the middle, relative to half the size, from which
+its camera may be of another size."""
+
+SAME_RATIO = 0.05
+"""How far two ratios of sizes may differ that are one."""
 
 SAME_PLACE = 1e-6
 """Distance of two camera centres, relative to that of the farthest two, up to which
@@ -48,12 +57,15 @@ class PosedImage:
         path: of the file.
         camera: in COLMAP's pixel origin, distortion included.
         cam_from_world: OpenCV axes; x_cam = R x_world + t.
+        with_size: whether the source gives the size of the camera; else it is that of
+            the file.
     """
 
     name: str
     path: Path
     camera: pycolmap.Camera
     cam_from_world: pycolmap.Rigid3d
+    with_size: bool = True
 
     @property
     def center(self) -> Array:
@@ -67,7 +79,8 @@ def read_ground_truth(
     """Read a JSON file of ``images``, each with name, K, dist, R and t.
 
     x_cam = R x_world + t with OpenCV axes; dist holds OpenCV's k1 k2 p1 p2 [k3], or
-    nothing, or is null or absent. Names are relative to the folder of the file.
+    nothing, or is null or absent; size, if there, holds the (W, H) in pixels that K is
+    for. Names are relative to the folder of the file.
 
     Args:
         path: of the file.
@@ -80,7 +93,10 @@ def read_ground_truth(
         ImageError: the size of an image cannot be read.
     """
     entries = _read_entries(path)
-    sizes = [image_size(path.parent / entry.name) for entry in entries]
+    sizes = [
+        image_size(path.parent / entry.name) if entry.size is None else entry.size
+        for entry in entries
+    ]
     origin = _resolve_origin([entry.K for entry in entries], sizes, camera_origin)
     return [
         PosedImage(
@@ -88,6 +104,7 @@ def read_ground_truth(
             path=path.parent / entry.name,
             camera=_opencv_camera(entry, size, origin),
             cam_from_world=entry.cam_from_world,
+            with_size=entry.size is not None,
         )
         for entry, size in zip(entries, sizes)
     ]
@@ -126,6 +143,44 @@ def read_posed_dataset(
     ]
 
 
+def camera_images(images: Sequence[PosedImage]) -> dict[str, CameraImage]:
+    """The files of images and the sizes of their cameras, as far as these are known.
+
+    Where a source gives none, a principal point that is the middle of the image after
+    it was turned or resized gives the size away.
+    """
+    return {
+        image.name: CameraImage(
+            path=image.path,
+            size=_size_of_camera(image.camera, image.with_size),
+            camera=(
+                "its camera"
+                if image.with_size
+                else "its camera, whose middle is the "
+                'principal point of K (give its "size" if it is not),'
+            ),
+        )
+        for image in images
+    }
+
+
+def _size_of_camera(camera: pycolmap.Camera, with_size: bool) -> tuple[int, int]:
+    """(W, H) of a camera, or what its principal point says against it."""
+    size = (camera.width, camera.height)
+    # in COLMAP's origin the middle is at half the size
+    implied = (2 * camera.principal_point_x, 2 * camera.principal_point_y)
+    far = max(abs(a / b - 1) for a, b in zip(implied, size)) > OFF_CENTRE
+    if with_size or not far:
+        return size
+    for width, height in (size, size[::-1]):
+        ratios = implied[0] / width, implied[1] / height
+        if max(ratios) <= (1 + SAME_RATIO) * min(ratios):
+            ratio = math.sqrt(ratios[0] * ratios[1])
+            ratio = 1.0 if abs(ratio - 1) <= SAME_RATIO else ratio
+            return round(ratio * width), round(ratio * height)
+    return size
+
+
 def pairs_with_baseline(
     images: Sequence[PosedImage],
 ) -> list[tuple[PosedImage, PosedImage]]:
@@ -147,6 +202,7 @@ class _Entry:
     K: Array
     dist: Array
     cam_from_world: pycolmap.Rigid3d
+    size: tuple[int, int] | None
 
 
 def _read_entries(path: Path) -> list[_Entry]:
@@ -182,6 +238,9 @@ def _entry(name: str, values: Mapping[str, Any]) -> _Entry:
             f"K: found {K.tolist()}, expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] "
             "with fx and fy above 0"
         )
+    size = _numbers(values, "size", (2,)) if values.get("size") is not None else None
+    if size is not None and (size < 1).any():
+        raise ValueError(f"size: found {size.tolist()}, expected width and height")
     has_dist = values.get("dist") is not None
     R, t = _numbers(values, "R", (3, 3)), _numbers(values, "t", (3,))
     rotates = np.allclose(R @ R.T, np.eye(3), rtol=0, atol=ROTATION_TOLERANCE)
@@ -192,6 +251,7 @@ def _entry(name: str, values: Mapping[str, Any]) -> _Entry:
         K=K,
         dist=_numbers(values, "dist", (0,), (4,), (5,)) if has_dist else np.empty(0),
         cam_from_world=pycolmap.Rigid3d(pycolmap.Rotation3d(R), t),
+        size=None if size is None else (int(size[0]), int(size[1])),
     )
 
 

@@ -7,7 +7,7 @@ other images. Images that are not there are added with cameras of their own.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -121,6 +121,19 @@ def remove_features(path: Path, image_ids: Iterable[int]) -> None:
                 [row for row in rows if wanted & set(divmod(row[0], PAIR_BASE))],
             )
         connection.commit()
+
+
+def remove_features_of(path: Path, names: Collection[str]) -> None:
+    """Remove the features of images by name; those that are not there are none.
+
+    Args:
+        path: database that nobody has open.
+        names: of the images.
+    """
+    if names:
+        with closing(pycolmap.Database.open(str(path))) as database:
+            images = database.read_all_images()
+        remove_features(path, (i.image_id for i in images if i.name in names))
 
 
 def replace_pair(

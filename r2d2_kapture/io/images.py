@@ -94,6 +94,16 @@ def image_size(path: Path) -> tuple[int, int]:
         return _stored_size(image)
 
 
+def image_orientation(path: Path) -> int:
+    """Read the orientation that a tag, EXIF or TIFF, gives: 1 to 8; 1 without one.
+
+    Raises:
+        ImageError: as ``image_size``.
+    """
+    with _opened(path) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
 def list_images(patterns: Sequence[str]) -> list[Path]:
     """List the images that the arguments of a command line name.
 

@@ -15,6 +15,7 @@ import pycolmap
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.colmap_cameras import camera_sensors
 from r2d2_kapture.io.colmap_check import check_database, copy_database
 from r2d2_kapture.io.colmap_db import building, colmap_keypoints, colmap_matches
@@ -200,12 +201,14 @@ def _check_sizes(database: pycolmap.Database, dataset: Dataset, path: Path) -> N
         if record.name in stored:
             width, height = map(int, sensors[record.sensor_id].camera_params[:2])
             camera = cameras[stored[record.name].camera_id]
-            if (camera.width, camera.height) != (width, height):
-                raise DatasetError(
-                    f"{path}: image '{record.name}' has {camera.width} x "
-                    f"{camera.height} pixels, its file {width} x {height}; give the "
-                    "images that the database was made of"
-                )
+            image = CameraImage(
+                path=dataset.image_path(record.name),
+                size=(camera.width, camera.height),
+                camera="its camera in the database",
+            )
+            difference = size_difference(image, (width, height))
+            if difference is not None:
+                raise DatasetError(f"{path}: image '{record.name}': {difference}")
 
 
 def _digest(images: ImageSource, names: list[str], verified: VerifiedPairs) -> str:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
+from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.feature_table import (
@@ -52,6 +53,9 @@ def run(
         force: overwrite an output that exists.
         progress: show a bar; None shows it on a terminal only.
 
+    Images whose file has another size than their camera get no keypoints and no
+    matches in a database, and fail.
+
     Raises:
         DatasetError, FeatureFormatError, OutputError: nothing is written then, but
             the text files of images before the one that failed.
@@ -71,12 +75,14 @@ def run(
     }
     if to == "colmap-db":
         matches = find_matches([kapture_root], keypoints.type_name)
+        unlike = unlike_sensors(dataset, names)
+        failed += unlike.values()
         summary = write_database(
             output,
             dataset.data,
-            read_keypoints=keypoints_or_no_rows(keypoints),
+            read_keypoints=keypoints_or_no_rows(keypoints, unlike),
             read_matches=matches.read,
-            pairs=matches.pairs,
+            pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],
             camera_origin=camera_origin,
             overwrite=force,
         )

@@ -21,6 +21,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.camera_sizes import compare_sizes, dataset_images
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.image_changes import Outstanding, outstanding
 from r2d2_kapture.io.image_records import ImageRecord, record_image, stamp_image
@@ -78,6 +79,7 @@ def run(
         raise DatasetError(
             f"{kapture_root}: records_camera.txt lists no image; nothing to extract"
         )
+    sizes = compare_sizes(dataset_images(dataset))
     engine = build_extractor(extractor, checkpoint.network, config)
     feature_type = FeatureType(
         root=output or kapture_root,
@@ -100,7 +102,7 @@ def run(
             done=tally.done,
             skipped=skipped,
             failed=(*dataset.left_out, *tally.failed),
-            warnings=todo.warnings,
+            warnings=(*todo.warnings, *sizes.warnings()),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
             details=report_details(tally, engine, todo),

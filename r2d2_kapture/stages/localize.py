@@ -21,6 +21,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_cameras import resolve_camera_origin
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
@@ -48,7 +49,13 @@ from r2d2_kapture.stages.frame_poses import (
     localize_frame,
 )
 from r2d2_kapture.stages.query_cameras import QueryFrame, query_frames, with_exif
-from r2d2_kapture.stages.query_matches import Retrieval, read_query_matches, retrieve
+from r2d2_kapture.stages.query_matches import (
+    QueryMatches,
+    Retrieval,
+    no_matches,
+    read_query_matches,
+    retrieve,
+)
 from r2d2_kapture.stages.query_results import (
     POSES_NAME,
     QUERIES_FOLDER,
@@ -87,6 +94,7 @@ class Localizer:
         keypoints: of queries, and of map images where they are at hand.
         matches: of queries with map images.
         retrieval: which those are.
+        unlike: queries whose files have another size than their cameras; they fail.
         output: folder of the outcomes.
         force: compute outcomes that are there again.
     """
@@ -97,6 +105,7 @@ class Localizer:
     keypoints: FeatureTable
     matches: MatchTable
     retrieval: Retrieval
+    unlike: Mapping[str, Failure]
     output: Path
     force: bool
 
@@ -125,18 +134,20 @@ class Localizer:
 
     def _evidence(self, frame: QueryFrame) -> Evidence:
         images = tuple(map(with_exif, frame.images))
-        matches = [
-            read_query_matches(
-                image.name,
-                self.retrieval.of_query[image.name],
-                self.sparse_map,
-                self.keypoints,
-                self.matches,
-            )
-            for image in images
-        ]
+        matches = [self._matches(image.name) for image in images]
         frame = dataclasses.replace(frame, images=images)
         return gather_evidence(frame, matches, self.sparse_map, self.config)
+
+    def _matches(self, name: str) -> QueryMatches:
+        if name in self.unlike:
+            return no_matches(error=self.unlike[name].reason)
+        return read_query_matches(
+            name,
+            self.retrieval.of_query[name],
+            self.sparse_map,
+            self.keypoints,
+            self.matches,
+        )
 
     def _there(self, evidence: Evidence) -> tuple[QueryResult, ...]:
         digest = inputs_digest(evidence, self.config)
@@ -198,6 +209,7 @@ def run(
         keypoints=keypoints,
         matches=open_matches(matches, keypoints.type_name),
         retrieval=_retrieval(pairs, dataset),
+        unlike=unlike_sensors(dataset),
         sparse_map=read_sparse_map(map_path, keypoints.type_name),
         output=output,
         force=options.force,

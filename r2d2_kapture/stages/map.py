@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError, ReconstructionError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_check import check_database, copy_database, database_sha256
 from r2d2_kapture.io.colmap_model import DatabaseContent
+from r2d2_kapture.io.colmap_update import remove_features_of
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.map_dataset import write_map_dataset
 from r2d2_kapture.io.trajectories import CameraPoses, read_camera_poses
@@ -37,7 +39,7 @@ from r2d2_kapture.stages.reconstruct import (
     read_verified,
     triangulate,
 )
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "report.json"
 DETAILS = (
@@ -66,6 +68,7 @@ def run(
 ) -> Report:
     """Make a map of a verified database; the folder appears when it is complete.
 
+    Images whose file has another size than their camera are left out, and fail.
     ``output`` gets ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs,
     trajectories, records, points3d, observations and the keypoints that they count),
     ``map.ply``, ``models`` (further models that share no pose with the map, where
@@ -94,17 +97,20 @@ def run(
     dataset = open_dataset(mapping)
     check_database(database)
     poses = read_camera_poses(dataset)
-    inputs = _Inputs.of(config, dataset, database, keypoints_type)
+    unlike = unlike_sensors(dataset)
+    failed = (*dataset.left_out, *unlike.values())
+    inputs = _Inputs.of(config, dataset, database, keypoints_type, unlike)
     refuse_foreign_folder(output, REPORT_NAME)
     earlier = _read_report(output)
     if earlier and not options.force and inputs.is_done(earlier, output):
-        return _report_of_earlier(earlier, output, started)
+        return _report_of_earlier(earlier, output, started, failed)
     with (
         building_folder(output) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
     ):
         copy = Path(scratch) / "database.db"
         copy_database(database, copy)
+        remove_features_of(copy, unlike)
         (Path(scratch) / "models").mkdir()
         content = read_verified(copy)
         cameras = cameras_of_sensors(content, dataset, database)
@@ -143,7 +149,7 @@ def run(
             stage="map",
             done=1,
             skipped=0,
-            failed=dataset.left_out,
+            failed=failed,
             seconds=time.monotonic() - started,
             outputs=(output,),
             details={
@@ -204,12 +210,14 @@ def _without_pose(
     return sorted({image.name for image in content.images} - posed)
 
 
-def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
+def _report_of_earlier(
+    earlier: dict[str, Any], output: Path, started: float, failed: tuple[Failure, ...]
+) -> Report:
     return Report(
         stage="map",
         done=0,
         skipped=1,
-        failed=(),
+        failed=failed,
         seconds=time.monotonic() - started,
         outputs=(output,),
         details={name: earlier[name] for name in DETAILS if name in earlier},
@@ -222,7 +230,8 @@ class _Inputs:
 
     Attributes:
         database: where it is.
-        digests: of the database and of the dataset's sensors, records and poses.
+        digests: of the database, and of the dataset's sensors, records and poses with
+            the images that are left out.
         settings: of the stage.
     """
 
@@ -232,12 +241,18 @@ class _Inputs:
 
     @staticmethod
     def of(
-        config: MapConfig, dataset: Dataset, database: Path, keypoints_type: str | None
+        config: MapConfig,
+        dataset: Dataset,
+        database: Path,
+        keypoints_type: str | None,
+        left_out: Collection[str],
     ) -> _Inputs:
         digest = hashlib.sha256()
         for name in ("sensors", "rigs", "records_camera", "trajectories"):
             path = dataset.root / "sensors" / f"{name}.txt"
             digest.update(path.read_bytes() if path.is_file() else b"-")
+        for name in sorted(left_out):
+            digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
         return _Inputs(
             database=str(database.resolve()),
             digests={

@@ -21,6 +21,7 @@ from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.errors import DatasetError, ImageError, OutputError
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.images import image_size, read_rgb
 from r2d2_kapture.io.kapture import check_relative_name
@@ -242,11 +243,10 @@ def _why_not_undistorted(
 
 
 def _require_size(path: Path, found: tuple[int, int], camera: pycolmap.Camera) -> None:
-    if found != (camera.width, camera.height):
-        raise DatasetError(
-            f"{path}: found {found[0]} x {found[1]} pixels, expected {camera.width} x "
-            f"{camera.height} as its camera"
-        )
+    size = (camera.width, camera.height)
+    image = CameraImage(path=path, size=size, camera="its camera")
+    if (difference := size_difference(image, found)) is not None:
+        raise DatasetError(f"{path}: {difference}")
 
 
 def _require_some(

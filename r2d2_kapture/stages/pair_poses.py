@@ -29,8 +29,13 @@ from r2d2_kapture.evaluation.pair_results import (
     save_block,
     save_run,
 )
-from r2d2_kapture.evaluation.posed_images import PosedImage, pairs_with_baseline
+from r2d2_kapture.evaluation.posed_images import (
+    PosedImage,
+    camera_images,
+    pairs_with_baseline,
+)
 from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.camera_sizes import unlike_cameras
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.io.manifest import Manifest
@@ -69,11 +74,13 @@ class ChosenPairs:
         pairs: of cameras at different places; at least one.
         at_one_place: pairs left out because their cameras are at one place.
         not_drawn: pairs left out by chance, because there were too many.
+        failed: images left out because their file has another size than their camera.
     """
 
     pairs: tuple[Pair, ...]
     at_one_place: int = 0
     not_drawn: int = 0
+    failed: tuple[Failure, ...] = ()
 
 
 def choose_pairs(
@@ -90,8 +97,14 @@ def choose_pairs(
             order in a pair is kept.
 
     Raises:
-        DatasetError: no pair is left, or a wanted image has no pose.
+        DatasetError: no pair is left, a wanted image has no pose, or no image file has
+            the size of its camera.
     """
+    unlike = unlike_cameras(camera_images(images), "known cameras")
+    if wanted is not None:
+        _check_known(images, wanted)
+        wanted = [pair for pair in wanted if unlike.keys().isdisjoint(pair)]
+    images = [image for image in images if image.name not in unlike]
     usable = pairs_with_baseline(images)
     count = math.comb(len(images), 2)
     if wanted is not None:
@@ -110,7 +123,21 @@ def choose_pairs(
         pairs=tuple(chosen),
         at_one_place=count - len(usable),
         not_drawn=len(usable) - len(chosen),
+        failed=tuple(unlike.values()),
     )
+
+
+def _check_known(
+    images: Sequence[PosedImage], wanted: Sequence[tuple[str, str]]
+) -> None:
+    """Refuse pairs of images without pose."""
+    unknown = {name for pair in wanted for name in pair}
+    unknown -= {image.name for image in images}
+    if unknown:
+        raise DatasetError(
+            f"pairs: image '{min(unknown)}' is not among the {len(images)} with a "
+            "known pose; correct the list"
+        )
 
 
 def _wanted_pairs(
@@ -119,12 +146,6 @@ def _wanted_pairs(
     wanted: Sequence[tuple[str, str]],
 ) -> list[Pair]:
     by_name = {image.name: image for image in images}
-    unknown = {name for pair in wanted for name in pair} - by_name.keys()
-    if unknown:
-        raise DatasetError(
-            f"pairs: image '{min(unknown)}' is not among the {len(by_name)} with a "
-            "known pose; correct the list"
-        )
     apart = {frozenset((a.name, b.name)) for a, b in usable}
     return [(by_name[a], by_name[b]) for a, b in wanted if frozenset((a, b)) in apart]
 
@@ -179,7 +200,10 @@ def run(
             stage="pair_poses",
             done=sum(outcome.done for outcome in outcomes),
             skipped=sum(outcome.skipped for outcome in outcomes),
-            failed=tuple(failure for outcome in outcomes for failure in outcome.failed),
+            failed=(
+                *chosen.failed,
+                *(failure for outcome in outcomes for failure in outcome.failed),
+            ),
             seconds=time.monotonic() - started,
             outputs=tuple(path for outcome in outcomes for path in outcome.outputs),
             details={

@@ -15,6 +15,7 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.feature_table import find_feature_folders
 from r2d2_kapture.io.image_changes import refuse_shared_names
 from r2d2_kapture.io.kapture import open_dataset
@@ -134,6 +135,9 @@ def run(
     started = time.monotonic()
     roots = [mapping, *queries.values()]
     check_names(roots)
+    for root in roots:
+        # before hours of work; single images are left to the stages
+        unlike_sensors(open_dataset(root))
     check_output(output, [*roots, *features])
     check_methods(config, queries, [*features, *roots])
     layout = Layout(output=output)

@@ -20,6 +20,7 @@ from r2d2_kapture.coordinates import (
     kapture_from_colmap,
 )
 from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.colmap_cameras import colmap_camera, resolve_camera_origin
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.images import image_size
@@ -237,8 +238,9 @@ def _unfit(path: Path, size: tuple[int, int], crop_size: int) -> str | None:
         found = image_size(path)
     except ImageError as error:
         return str(error)
-    if found != size:
-        return f"found {found} pixels, expected {size} as its camera says"
+    image = CameraImage(path=path, size=size, camera="its camera")
+    if (difference := size_difference(image, found)) is not None:
+        return difference
     if min(found) < crop_size:
         return f"found {found} pixels, expected at least {crop_size} a side"
     return None

@@ -96,6 +96,19 @@ def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
     )
 
 
+def no_matches(
+    *, retrieved: tuple[str, ...] = (), absent: int = 0, error: str | None = None
+) -> QueryMatches:
+    """Of a query of which nothing can be read, or is to be."""
+    return QueryMatches(
+        retrieved=retrieved,
+        absent=absent,
+        xy=np.zeros((0, 2)),
+        matches={},
+        error=error,
+    )
+
+
 def read_query_matches(
     name: str,
     paired: Iterable[str],
@@ -118,12 +131,7 @@ def read_query_matches(
     """
     images = list(paired)
     retrieved = tuple(image for image in images if image in sparse_map.images)
-    nothing = QueryMatches(
-        retrieved=retrieved,
-        absent=len(images) - len(retrieved),
-        xy=np.zeros((0, 2)),
-        matches={},
-    )
+    nothing = no_matches(retrieved=retrieved, absent=len(images) - len(retrieved))
     if not retrieved:
         return nothing
     try:

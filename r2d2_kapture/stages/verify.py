@@ -23,6 +23,7 @@ from r2d2_kapture.errors import (
     ReconstructionError,
 )
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
     colmap_camera,
@@ -188,7 +189,8 @@ class _Plan:
 
     Attributes:
         pairs: that have keypoints and matches, in order of names.
-        without_keypoints: images whose keypoints are missing or broken.
+        without_keypoints: images whose keypoints are missing, broken, or of a file
+            that its camera did not take.
         failed: these images, and pairs without matches.
     """
 
@@ -205,7 +207,10 @@ def _plan(
     strict: bool,
 ) -> _Plan:
     wanted = _wanted_pairs(dataset, table, source)
-    unreadable = _unreadable(dataset, keypoints, wanted, strict)
+    unlike = unlike_sensors(dataset)
+    if unlike and strict:
+        raise DatasetError(next(iter(unlike.values())).to_text())
+    unreadable = _unreadable(dataset, keypoints, wanted, strict) | unlike
     readable = [pair for pair in wanted if unreadable.keys().isdisjoint(pair)]
     matched = frozenset(table.pairs)
     unmatched = [pair for pair in readable if pair not in matched]

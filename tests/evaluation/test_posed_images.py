@@ -12,6 +12,7 @@ from PIL import Image
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.posed_images import (
+    camera_images,
     pairs_with_baseline,
     read_ground_truth,
     read_posed_dataset,
@@ -217,3 +218,35 @@ def test_an_image_that_comes_twice_is_refused(tmp_path: Path) -> None:
         DatasetError, match="gt.json: image 'images/a.png': comes twice"
     ):
         read_ground_truth(path)
+
+
+def middle(cx: float, cy: float) -> list[list[float]]:
+    return [[100, 0, cx], [0, 100, cy], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"K": middle(31.5, 23.5)}, (64, 48)),
+        ({"K": middle(35, 20)}, (64, 48)),  # as a calibration may have it
+        ({"K": middle(63.5, 47.5)}, (128, 96)),  # the image was resized by a half
+        ({"K": middle(15.2, 11.6)}, (32, 24)),
+        ({"K": middle(23.5, 31.5)}, (48, 64)),  # it was turned
+        ({"K": middle(47, 63)}, (95, 127)),  # it was both
+        ({"K": middle(10, 23)}, (64, 48)),  # it was cropped
+        ({"K": middle(63.5, 47.5), "size": [64, 48]}, (64, 48)),  # it was said so
+        ({"K": middle(31.5, 23.5), "size": [128, 96]}, (128, 96)),
+    ],
+)
+def test_a_principal_point_may_give_another_size_away(
+    tmp_path: Path, changes: dict[str, Any], size: tuple[int, int]
+) -> None:
+    images = read_ground_truth(write_gt(tmp_path, changes))
+    (found,) = camera_images(images).values()
+    np.testing.assert_allclose(found.size, size, atol=1)
+
+
+@pytest.mark.parametrize("size", [[64], "64 x 48", [0, 48]])
+def test_a_size_that_is_none_is_refused(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(DatasetError, match="size: found"):
+        read_ground_truth(write_gt(tmp_path, {"size": size}))

@@ -154,7 +154,11 @@ def test_images_of_another_size_are_refused(
     photos: Path, checkpoint: Checkpoint, scene: Scene, foreign: Foreign
 ) -> None:
     Image.new("L", (WIDTH // 2, HEIGHT // 2)).save(photos / scene.names[0])
-    with pytest.raises(DatasetError, match="640 x 480 pixels, its file 320 x 240"):
+    with pytest.raises(
+        DatasetError,
+        match="found 320 x 240 pixels, expected 640 x 480 of its camera in the "
+        "database; resized by 0.5",
+    ):
         run(photos, checkpoint)
 
 

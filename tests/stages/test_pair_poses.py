@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -71,6 +72,18 @@ def source(checkpoint_path: Path) -> ExtractedFeatures:
         ),
         checkpoint=load_checkpoint(str(checkpoint_path)),
     )
+
+
+@pytest.fixture
+def drawn(images: list[PosedImage]) -> list[PosedImage]:
+    """The images in the size of ``draw``, with something to find in them."""
+    small = []
+    for seed, image in enumerate(images, start=1):
+        camera = copy.deepcopy(image.camera)
+        camera.rescale(96, 72)
+        small.append(dataclasses.replace(image, camera=camera))
+        draw(image, seed)
+    return small
 
 
 def draw(image: PosedImage, seed: int) -> None:
@@ -145,58 +158,52 @@ def test_changed_features_or_poses_are_evaluated_again(
 
 
 def test_features_of_a_changed_image_are_extracted_again(
-    images: list[PosedImage], tmp_path: Path, source: ExtractedFeatures
+    drawn: list[PosedImage], tmp_path: Path, source: ExtractedFeatures
 ) -> None:
-    for seed, image in enumerate(images, start=1):
-        draw(image, seed)
     out, clean = tmp_path / "out", tmp_path / "clean"
-    run(images, out, source=source)
+    run(drawn, out, source=source)
     before = (out / "r2d2.poses.json").read_bytes()
     features = sorted((out / "r2d2" / "features").rglob("*.r2d2"))
     times = [path.stat().st_mtime_ns for path in features]
-    draw(images[0], seed=9)
-    report = run(images, out, source=source)
+    draw(drawn[0], seed=9)
+    report = run(drawn, out, source=source)
     assert (report.done, report.skipped) == (3, 3)
     later = [path.stat().st_mtime_ns for path in features]
     assert [one == other for one, other in zip(times, later)] == [False] + 3 * [True]
-    run(images, clean, source=source)
+    run(drawn, clean, source=source)
     after = (out / "r2d2.poses.json").read_bytes()
     assert after == (clean / "r2d2.poses.json").read_bytes() != before
 
 
 def test_an_image_that_changes_during_the_run_is_evaluated_again(
-    images: list[PosedImage],
+    drawn: list[PosedImage],
     tmp_path: Path,
     source: ExtractedFeatures,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for seed, image in enumerate(images, start=1):
-        draw(image, seed)
     out, clean = tmp_path / "out", tmp_path / "clean"
 
     def extract_then_edit(*args: Any, **kwargs: Any) -> Any:
         tally = extract_images(*args, **kwargs)
-        draw(images[0], seed=9)
+        draw(drawn[0], seed=9)
         return tally
 
     extract_images = feature_sources.extract_images
     monkeypatch.setattr(feature_sources, "extract_images", extract_then_edit)
-    run(images, out, source=source)
+    run(drawn, out, source=source)
     monkeypatch.undo()
-    assert run(images, out, source=source).done == 3
-    run(images, clean, source=source)
+    assert run(drawn, out, source=source).done == 3
+    run(drawn, clean, source=source)
     after = (out / "r2d2.poses.json").read_bytes()
     assert after == (clean / "r2d2.poses.json").read_bytes()
 
 
 def test_images_may_be_moved(
-    images: list[PosedImage], tmp_path: Path, source: ExtractedFeatures
+    drawn: list[PosedImage], tmp_path: Path, source: ExtractedFeatures
 ) -> None:
-    for seed, image in enumerate(images, start=1):
-        draw(image, seed)
-    run(images, tmp_path / "out", source=source)
-    root = images[0].path.parents[1].rename(tmp_path / "elsewhere")
-    moved = [dataclasses.replace(image, path=root / image.name) for image in images]
+    run(drawn, tmp_path / "out", source=source)
+    root = drawn[0].path.parents[1].rename(tmp_path / "elsewhere")
+    moved = [dataclasses.replace(image, path=root / image.name) for image in drawn]
     report = run(moved, tmp_path / "out", source=source)
     assert (report.done, report.skipped) == (0, 6)
 

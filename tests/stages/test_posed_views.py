@@ -383,7 +383,7 @@ def test_images_that_do_not_fit_their_camera_are_left_out(
     opened = open_model_views(model, CONFIG, load(), tmp_path)
     reasons = {item.name: item.reason for item in opened.skipped}
     assert set(reasons) == {"mapping/0000.jpg", "mapping/0003.jpg"}
-    assert "(200, 180)" in reasons["mapping/0003.jpg"]
+    assert "found 200 x 180 pixels, expected" in reasons["mapping/0003.jpg"]
     assert len(opened.sources[0].source) == 1
 
 
