@@ -137,7 +137,7 @@ def test_extraction_only_warns(kapture_root: Path, checkpoint_path: Path) -> Non
     again = extract.run(
         EXTRACT, kapture_root=kapture_root, checkpoint=load_checkpoint(checkpoint_path)
     )
-    assert again.warnings == ()
+    assert not any("size" in warning for warning in again.warnings)
 
 
 def test_pairs_of_known_pose_leave_them_out(tmp_path: Path) -> None:
