@@ -14,6 +14,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
+from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.feature_table import open_local_features
@@ -34,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(arguments: list[str]) -> int:
     """Render, map, localize, look."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--output", type=Path, default=Path("demo"))
     parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(join_repeated_flags(parser, arguments))
     output: Path = options.output
     checkpoint = load_checkpoint(options.model)
     config = read_preset(PRESET, checkpoint)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
+from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.io.image_folder import write_image_folder_dataset
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
 from r2d2_kapture.stages import pipeline
@@ -27,12 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def images_to_map(arguments: list[str]) -> int:
     """Dataset, features, pairs, matches, verification, incremental mapping."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(join_repeated_flags(parser, arguments))
 
     checkpoint = load_checkpoint(options.model)
     config = read_preset(PRESET, checkpoint)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
+from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import pipeline
 
@@ -28,12 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def virtual_gallery(arguments: list[str]) -> int:
     """Features, pairs, matches, verification, map, localization, evaluation."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--dataset", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", help="extract by this checkpoint")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(join_repeated_flags(parser, arguments))
 
     dataset: Path = options.dataset
     checkpoint = load_checkpoint(options.model) if options.model else None

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 import r2d2_kapture
 from r2d2_kapture.cli.defects import describe_defect
+from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 from r2d2_kapture.types import Report
@@ -31,9 +32,20 @@ EXIT_DEFECT = 70
 EXIT_INTERRUPTED = 130
 
 
+class CommandParser(ArgumentParser):
+    """A parser whose flags may be given several times, see join_repeated_flags."""
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *others: Any, **named: Any
+    ) -> Namespace:
+        given = sys.argv[1:] if args is None else args
+        joined = join_repeated_flags(self, given)
+        return super().parse_args(joined, *others, **named)
+
+
 def make_parser(command: str, description: str, example: str) -> ArgumentParser:
     """A parser with ``--config`` and a help that ends in an example."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog=command,
         description=description,
         epilog=f"example: {example}",

@@ -42,7 +42,6 @@ def _command(arguments: list[str]) -> int:
         "--estimated",
         type=str,
         nargs="+",
-        action="extend",
         required=True,
         help="kapture datasets, or text files of lines 'name qw qx qy qz tx ty tz'; "
         "NAME=PATH names one in the table, by default it is the last part of the path",

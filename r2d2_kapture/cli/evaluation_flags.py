@@ -70,7 +70,7 @@ def add_evaluation_flags(parser: ArgumentParser, item: str) -> None:
     )
     parser.add_argument(
         "--sweep",
-        action="append",
+        nargs="+",
         default=[],
         type=str,
         help="key=a,b,c: compare values of a setting in one table; several sweeps are "
