@@ -20,6 +20,7 @@ from r2d2_kapture.cli.extraction_flags import (
     extract_config,
     save_settings,
 )
+from r2d2_kapture.cli.repeated_flags import replace_flags
 from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
 from r2d2_kapture.errors import ConfigError
@@ -177,7 +178,8 @@ def _parse_variant(
     # what was typed besides has been parsed before: only the sweep can be wrong
     parser.exit_on_error = False
     try:
-        return parser.parse_args(resolve_presets([*arguments, *variant.flags], PRESETS))
+        swept = replace_flags(parser, arguments, variant.flags)
+        return parser.parse_args(resolve_presets(swept, PRESETS))
     except ArgumentError as error:
         typed = ", ".join(f"{key}={value}" for key, value in variant.values.items())
         raise ConfigError(f"--sweep {typed}: {error}") from error

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 from collections.abc import Sequence
-
-from jsonargparse import ActionConfigFile
+from pathlib import Path
+from typing import get_args
 
 from r2d2_kapture.errors import ConfigError
 
 SEVERAL = ("+", "*")
+CONFIG = "config"
 NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
 
 
@@ -19,8 +21,10 @@ def join_repeated_flags(
 ) -> list[str]:
     """Add up the values of flags that are given several times.
 
-    argparse keeps the last values only. What takes one value is refused where it is
-    given two, as COLMAP's commands do; ``--config`` files are all read, in order.
+    argparse keeps the last values only. Of a number, a choice or a switch the last one
+    counts, and a warning says so: that is how the flags of a script are changed. A
+    file or a name is refused where there are two: both may be meant. ``--config`` files
+    are all read, in order.
 
     Args:
         parser: that knows the flags.
@@ -30,15 +34,14 @@ def join_repeated_flags(
         Each flag once, then ``--`` and what stands by itself.
 
     Raises:
-        ConfigError: a flag of one value with different ones, or a switch with its
-            opposite.
+        ConfigError: a flag of one file or name with two.
     """
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
     flags, others = _grouped(parser, arguments[:end])
     joined: list[list[str]] = []
     first_of: dict[argparse.Action, list[str]] = {}
     for action, group in flags:
-        if action is None or isinstance(action, ActionConfigFile):
+        if action is None or action.dest == CONFIG:
             joined.append(group)
             continue
         first = first_of.setdefault(action, group)
@@ -47,13 +50,25 @@ def join_repeated_flags(
         elif action.nargs in SEVERAL:
             first += group[1:]
         elif first != group:
-            raise ConfigError(
-                f"found both {' '.join(first)} and {' '.join(group)}, expected one of "
-                "them"
-            )
+            both = f"found both {' '.join(first)} and {' '.join(group)}"
+            if _names_something(action):
+                raise ConfigError(f"{both}, expected one of them")
+            logging.warning("%s; the last one counts", both)
+            first[:] = group
     others += arguments[end + 1 :]
     separator = ["--"] if others and parser._get_positional_actions() else []
     return [*(text for group in joined for text in group), *separator, *others]
+
+
+def replace_flags(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], flags: Sequence[str]
+) -> list[str]:
+    """Arguments with some flags in place of what they say of the same settings."""
+    new, _ = _grouped(parser, flags)
+    old, others = _grouped(parser, arguments)
+    replaced = {action for action, _ in new}
+    kept = [group for action, group in old if action not in replaced]
+    return [*(text for group in kept for text in group), *others, *flags]
 
 
 def _grouped(
@@ -88,6 +103,12 @@ def _room(action: argparse.Action) -> float:
     if action.nargs in SEVERAL:
         return float("inf")
     return action.nargs if isinstance(action.nargs, int) else 1
+
+
+def _names_something(action: argparse.Action) -> bool:
+    """Whether a value is a path or a text, not a number, a choice or a switch."""
+    kind = getattr(action, "_typehint", action.type or str)
+    return action.nargs != 0 and not {Path, str}.isdisjoint({kind, *get_args(kind)})
 
 
 def _is_value(argument: str) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonargparse import ActionConfigFile
 
 from r2d2_kapture.cli import common, repeated_flags
 from r2d2_kapture.cli.common import CommandParser, make_parser
@@ -52,7 +51,7 @@ def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Argument
 
 @pytest.mark.parametrize("module", command_modules())
 def test_every_flag_of_every_command(
-    module: str, monkeypatch: pytest.MonkeyPatch
+    module: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     parser = parser_of(module, monkeypatch)
     for flag, action in parser._option_string_actions.items():
@@ -62,14 +61,17 @@ def test_every_flag_of_every_command(
         if action.nargs in repeated_flags.SEVERAL:
             assert join_repeated_flags(parser, one + two) == [flag, "a", "b"]
             assert join_repeated_flags(parser, one + ["b", *two]) == [*one, "b", "b"]
-        elif isinstance(action, ActionConfigFile):
+        elif action.dest == repeated_flags.CONFIG:
             assert join_repeated_flags(parser, one + two) == [*one, flag, "b"]
         elif action.nargs == 0:
             assert join_repeated_flags(parser, [flag, flag]) == [flag]
-        else:
+        elif repeated_flags._names_something(action):
             assert join_repeated_flags(parser, one + one) == one
             with pytest.raises(ConfigError, match=f"both {flag} a and {flag} b"):
                 join_repeated_flags(parser, one + two)
+        else:
+            assert join_repeated_flags(parser, one + two) == [flag, "b"]
+            assert f"both {flag} a and {flag} b; the last" in caplog.messages[-1]
 
 
 @pytest.fixture
@@ -79,6 +81,7 @@ def parser() -> CommandParser:
     parser.add_argument("images", nargs="*", type=str)
     parser.add_argument("--features", nargs="+", type=str, default=["by default"])
     parser.add_argument("--gpu", type=int)
+    parser.add_argument("--output", type=Path | None)
     common.add_settings(parser, SelectionConfig)
     return parser
 
@@ -121,19 +124,32 @@ def test_what_stands_by_itself_stays_so(parser: CommandParser, typed: str) -> No
     assert (found.features, found.gpu) == (["a"], -1)
 
 
-@pytest.mark.parametrize(
-    "typed",
-    ["--gpu 0 --gpu -1", "--subpixel --no-subpixel", "--top-k=5 --gpu 0 --top-k 6"],
-)
-def test_contradictions_are_one_error(
-    typed: str, capsys: pytest.CaptureFixture[str], parser: CommandParser
+def test_two_files_are_one_error(
+    capsys: pytest.CaptureFixture[str], parser: CommandParser
 ) -> None:
     def command(arguments: list[str]) -> int:
         parser.parse_args(arguments)
         return 0
 
-    assert common.run_command(command, typed.split()) == common.EXIT_BAD_INPUT
-    assert capsys.readouterr().err.startswith(f"error: found both {typed[:5]}")
+    typed = "--output a --gpu 0 --output=b".split()
+    assert common.run_command(command, typed) == common.EXIT_BAD_INPUT
+    error = capsys.readouterr().err
+    assert (
+        error == "error: found both --output a and --output b, expected one of them\n"
+    )
+
+
+def test_of_settings_the_last_one_counts_and_a_word_says_so(
+    parser: CommandParser, caplog: pytest.LogCaptureFixture
+) -> None:
+    typed = "--gpu 0 --subpixel --top-k=5 --gpu -1 --no-subpixel --top-k 6 --top-k 6"
+    found = parser.parse_args(typed.split())
+    assert (found.gpu, found.subpixel, found.top_k) == (-1, False, 6)
+    assert [text.partition(" and ")[0] for text in caplog.messages] == [
+        "found both --gpu 0",
+        "found both --subpixel",
+        "found both --top-k 5",
+    ]
 
 
 @pytest.mark.parametrize(
