@@ -13,9 +13,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-
 from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.colmap_content import check_content, half_written
+from r2d2_kapture.io.colmap_frames import add_frames, check_frames
 
 SQLITE_HEADER = b"SQLite format 3\0"
 CHANGING_HEADER_BYTES = ((18, 20), (24, 28), (92, 100))
@@ -26,15 +26,12 @@ TABLES = frozenset(
     "cameras rigs rig_sensors frames frame_data images keypoints matches "
     "two_view_geometries".split()
 )
-KEYPOINT_COLUMNS = (2, 4, 6)
-PAIR_BASE = 2**31 - 1
-"""COLMAP's id of a pair is PAIR_BASE * image_id1 + image_id2."""
 UPGRADE = (
     'python -c "import pycolmap, sys; pycolmap.Database.open(sys.argv[1]).close()" COPY'
 )
 
 
-def check_database(path: Path, *, to_replace: bool = False) -> None:
+def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
     """Refuse what is no complete COLMAP 4 database that is free to use.
 
     Args:
@@ -42,10 +39,12 @@ def check_database(path: Path, *, to_replace: bool = False) -> None:
         to_replace: also refuse a database that another process merely has open, since
             what that process writes later would be lost.
 
+    Returns:
+        Sentences on what ``copy_database`` will add.
+
     Raises:
         DatasetError: nothing there, no SQLite database, an empty file, a database of
-            COLMAP 3, in use, broken off, or with matches or keypoints that COLMAP
-            cannot hold.
+            COLMAP 3, in use, broken off, or with rows that COLMAP cannot hold.
     """
     _check_file(path)
     with _sqlite_errors(path), closing(_connect(path)) as connection:
@@ -54,8 +53,14 @@ def check_database(path: Path, *, to_replace: bool = False) -> None:
         _check_size(connection, path)
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
-            raise _half_written(path, state)
-        _check_content(connection, path)
+            raise half_written(path, state)
+        frameless = check_frames(connection, path, check_content(connection, path))
+    if not frameless:
+        return ()
+    return (
+        f"{path}: {len(frameless)} images had no frame, such as '{frameless[0]}': each "
+        "gets one of its own",
+    )
 
 
 def check_unused(path: Path) -> None:
@@ -102,6 +107,8 @@ def _log_of(path: Path) -> Path:
 def copy_database(path: Path, target: Path) -> None:
     """Copy a database that ``check_database`` has passed, pending writes included.
 
+    Images without frame get one in the copy, where the database has rigs.
+
     Raises:
         OutputError: it cannot be read, or the copy cannot be written.
     """
@@ -110,6 +117,7 @@ def copy_database(path: Path, target: Path) -> None:
             sqlite3.connect(target)
         ) as copy:
             source.backup(copy)
+            add_frames(copy)
     except sqlite3.Error as error:
         raise OutputError(
             f"{path}: cannot be copied to {target.parent}: {error}; free space there, "
@@ -182,7 +190,7 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     size = path.stat().st_size
     if size < pages * page_size:
-        raise _half_written(path, f"found {size} bytes of {pages * page_size}")
+        raise half_written(path, f"found {size} bytes of {pages * page_size}")
 
 
 @contextmanager
@@ -192,7 +200,7 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         if "locked" in str(error):
             raise _in_use(path) from error
-        raise _half_written(path, str(error)) from error
+        raise half_written(path, str(error)) from error
 
 
 def _in_use(path: Path) -> DatasetError:
@@ -200,59 +208,3 @@ def _in_use(path: Path) -> DatasetError:
         f"{path}: another process is using the database; close COLMAP, or wait for it "
         "to end"
     )
-
-
-def _half_written(path: Path, found: str) -> DatasetError:
-    return DatasetError(
-        f"{path}: the database is broken or was left half-written "
-        f"({' '.join(found.split())}); make it again, or restore a copy"
-    )
-
-
-def _check_content(connection: sqlite3.Connection, path: Path) -> None:
-    rows = connection.execute(
-        "SELECT image_id, name, rows, cols FROM images "
-        "LEFT JOIN keypoints USING (image_id)"
-    )
-    counts: dict[int, int | None] = {}
-    names: dict[int, str] = {}
-    for image_id, name, count, columns in rows:
-        if count and columns not in KEYPOINT_COLUMNS:
-            raise DatasetError(
-                f"{path}: keypoints of '{name}': found {columns} columns, expected 2, "
-                "4 or 6; COLMAP cannot read them: make the database again"
-            )
-        counts[image_id], names[image_id] = count, name
-    for table in ("matches", "two_view_geometries"):
-        pairs = connection.execute(
-            f"SELECT pair_id, rows, data FROM {table} WHERE rows > 0"
-        )
-        for pair_id, count, data in pairs:
-            ids = divmod(pair_id, PAIR_BASE)
-            indices = np.frombuffer(data, "<u4")
-            if len(indices) != 2 * count:
-                raise _half_written(path, f"{table}: a row of pair {ids} is too short")
-            highest = indices.reshape(-1, 2).max(axis=0).tolist()
-            for image_id, index in zip(ids, highest):
-                _check_index(path, names, counts, image_id, index)
-
-
-def _check_index(
-    path: Path,
-    names: dict[int, str],
-    counts: dict[int, int | None],
-    image_id: int,
-    index: int,
-) -> None:
-    if image_id not in names:
-        raise _half_written(path, f"found matches of image {image_id}, not in images")
-    count = counts[image_id]
-    if count is None:
-        raise _half_written(
-            path, f"found matches of '{names[image_id]}', but no keypoints"
-        )
-    if index >= count:
-        raise DatasetError(
-            f"{path}: found a match of keypoint {index} of '{names[image_id]}', which "
-            f"has {count}; match and verify its pairs again"
-        )

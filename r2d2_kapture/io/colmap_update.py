@@ -16,7 +16,7 @@ import numpy as np
 import pycolmap
 
 from r2d2_kapture.io.colmap_cameras import camera_sensors, colmap_camera
-from r2d2_kapture.io.colmap_check import PAIR_BASE
+from r2d2_kapture.io.colmap_content import PAIR_BASE
 from r2d2_kapture.io.colmap_rigs import camera_sensor, image_records
 from r2d2_kapture.types import FloatArray
 

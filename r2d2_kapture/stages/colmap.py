@@ -119,7 +119,7 @@ def run(
             state_path=work.path / "database.json",
             force=options.force,
         )
-        update.check(_keypoints_so_far(work, checkpoint.name))
+        lacking = update.check(_keypoints_so_far(work, checkpoint.name))
         reports = [
             extract.run(
                 config.extract,
@@ -167,7 +167,8 @@ def run(
             + len(verified.geometries)
             - verified.done,
             failed=tuple(failed),
-            warnings=tuple(text for step in reports for text in step.warnings),
+            warnings=lacking
+            + tuple(text for step in reports for text in step.warnings),
             seconds=time.monotonic() - started,
             outputs=(database, *(() if sparse is None else (sparse,))),
             details={

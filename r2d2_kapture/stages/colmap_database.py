@@ -63,19 +63,22 @@ class DatabaseUpdate:
         """What an earlier run wrote."""
         return DatabaseState(path=self.state_path, database=self.database)
 
-    def check(self, keypoints: FeatureTable | None) -> None:
+    def check(self, keypoints: FeatureTable | None) -> tuple[str, ...]:
         """Refuse, before any work, a database that could not be written later.
 
         Args:
             keypoints: that an earlier run extracted.
+
+        Returns:
+            Sentences on what the database lacks and will get.
 
         Raises:
             DatasetError: it is no free COLMAP 4 database, or of other images.
             OutputError: it holds features of others for our images, and no ``force``.
         """
         if not self.database.exists():
-            return
-        check_database(self.database, to_replace=True)
+            return ()
+        warnings = check_database(self.database, to_replace=True)
         dataset = open_dataset(self.dataset)
         with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
             copy = Path(folder) / "database.db"
@@ -89,6 +92,7 @@ class DatabaseUpdate:
                 f"images, such as '{others[0]}'; name another database, or --force to "
                 "replace them and the matches that count them"
             )
+        return warnings
 
     def run(
         self,

@@ -95,7 +95,7 @@ def run(
     """
     started = time.monotonic()
     dataset = open_dataset(mapping)
-    check_database(database)
+    warnings = check_database(database)
     poses = read_camera_poses(dataset)
     unlike = unlike_sensors(dataset)
     failed = (*dataset.left_out, *unlike.values())
@@ -150,6 +150,7 @@ def run(
             done=1,
             skipped=0,
             failed=failed,
+            warnings=warnings,
             seconds=time.monotonic() - started,
             outputs=(output,),
             details={

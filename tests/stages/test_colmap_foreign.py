@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from contextlib import closing
@@ -199,3 +200,19 @@ def test_database_in_use_is_left_alone(
             run(photos, checkpoint)
         process.communicate("\n", timeout=60)
     assert run(photos, checkpoint).failed == ()
+
+
+def test_images_without_frame_get_one_with_a_word(
+    photos: Path, checkpoint: Checkpoint, foreign: Foreign
+) -> None:
+    name = "seq é/walker/0 b.jpg"
+    with closing(pycolmap.Database.open(str(foreign.path))) as database:
+        image_id = database.read_image_with_name(name).image_id
+    with closing(sqlite3.connect(foreign.path)) as connection:
+        connection.execute("DELETE FROM frame_data WHERE data_id = ?", (image_id,))
+        connection.commit()
+    report = run(photos, checkpoint)
+    assert f"1 images had no frame, such as '{name}'" in report.warnings[0]
+    with closing(pycolmap.Database.open(str(foreign.path))) as database:
+        assert database.read_image(image_id).has_frame_id()
+    assert not any("frame" in text for text in run(photos, checkpoint).warnings)
