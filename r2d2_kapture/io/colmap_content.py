@@ -323,11 +323,10 @@ def _matrix(
     path: Path, what: str, count: object, columns: object, blob: object, dtype: type
 ) -> np.ndarray[Any, Any]:
     """The rows of a blob that is as long as its numbers of rows and columns say."""
-    whole = isinstance(count, int) and isinstance(columns, int)
-    if not (whole and count >= 0 and columns >= 0):
+    if not (isinstance(count, int) and isinstance(columns, int)) or count < 0:
         raise wrong_row(path, f"{what}: found {count} rows of {columns} columns")
     values = _numbers(blob, dtype)
-    if values is None or len(values) != count * columns:
+    if values is None or columns < 0 or len(values) != count * columns:
         size = len(blob) if isinstance(blob, bytes) else 0
         expected = count * columns * np.dtype(dtype).itemsize
         words = "is too short: " if size < expected else ""
@@ -336,4 +335,5 @@ def _matrix(
             f"{what} {words}found {size} bytes, expected {expected} for {count} x "
             f"{columns} {np.dtype(dtype).name}",
         )
-    return values.reshape(count, columns)
+    matrix: np.ndarray[Any, Any] = values.reshape(count, columns)
+    return matrix
