@@ -63,6 +63,18 @@ def output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot write: {reason}; {way_out}")
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file that may be there.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Write a whole file at once.
 

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.feature_table import FeatureTable, LocalFeatureTables
+from r2d2_kapture.io.feature_table import (
+    FeatureFolder,
+    FeatureTable,
+    LocalFeatureTables,
+)
+from r2d2_kapture.io.followed_features import read_states
+from r2d2_kapture.io.image_changes import named
+from r2d2_kapture.io.image_records import ImageRecord, read_records
+from r2d2_kapture.io.kapture import Dataset
 from r2d2_kapture.io.manifest import FILE_NAME, read_manifest
+from r2d2_kapture.io.match_store import MatchTable
+from r2d2_kapture.io.names import shown
 
 UNKNOWN = "unknown"
+RECORDED = "image SHA-256"
+"""Begins the state of features whose image file is known."""
+OLDER = f"{FILE_NAME}, {FILE_NAME}"
+"""The state of features whose image file is not, beside a manifest."""
 
 
 def feature_origin(table: FeatureTable) -> str:
@@ -44,21 +59,128 @@ def feature_origin(table: FeatureTable) -> str:
 
 
 def feature_states(tables: LocalFeatureTables, images: Iterable[str]) -> dict[str, str]:
-    """What changes when features of an image are written anew: sizes and times.
+    """What changes when features of an image are written anew.
 
-    Features beside a manifest are told apart by it, so that they may be copied.
+    Features beside a manifest are told apart by it and by the image file that they were
+    made of, so that they may be copied; those of other tools by their sizes and times.
     """
+    keypoints, descriptors = map(_Records, (tables.keypoints, tables.descriptors))
     return {
-        image: f"{_state(tables.keypoints, image)}, {_state(tables.descriptors, image)}"
+        image: f"{keypoints.state(image)}, {descriptors.state(image)}"
         for image in images
     }
 
 
-def _state(table: FeatureTable, image: str) -> str:
-    located = table.locate(image)
-    if located is None:
-        return "absent"
-    folder, path, offset, size = located
-    if (folder.path / FILE_NAME).is_file():
-        return FILE_NAME
-    return f"{size} bytes at {offset}, {path.stat().st_mtime_ns} ns"
+def refuse_other_images(keypoints: FeatureTable, dataset: Dataset) -> None:
+    """Refuse features that were made of other pictures than those of a dataset.
+
+    What has no record, such as features of other tools, passes, and so do images whose
+    file is not there. Files are read only where their length, but not their path or
+    times, are those noted.
+
+    Args:
+        keypoints: found by image name.
+        dataset: whose images have these names.
+
+    Raises:
+        DatasetError: naming an image and both files, and the way out.
+    """
+    records = _Records(keypoints)
+    others = []
+    for name in dataset.image_names:
+        found = records.find(name)
+        if found is not None and (
+            found[1] is None or not _is_of(found[1], dataset, name)
+        ):
+            others.append((name, *found))
+    if not others:
+        return
+    name, folder, record = others[0]
+    path = dataset.image_path(name)
+    if record is None:
+        found_what = f"'{shown(name)}' was being extracted when the run was stopped"
+    elif record.path == os.path.realpath(path):
+        found_what = f"{shown(str(path))} has changed since its features were made"
+    else:
+        found_what = (
+            f"the features of '{shown(name)}' were made of {shown(record.path)}, which "
+            f"is not {shown(str(path))}"
+        )
+    raise DatasetError(
+        f"{folder.path}: {found_what} ({len(others)} such images); extract "
+        f"{dataset.root} again, or give the --features that were made of it"
+    )
+
+
+def _is_of(record: ImageRecord, dataset: Dataset, name: str) -> bool:
+    return record.at(dataset.image_path(name)) is not None
+
+
+def refuse_stale_matches(
+    matches: MatchTable, keypoints: FeatureTable, images: Iterable[str]
+) -> None:
+    """Refuse matches of keypoints that were made anew since.
+
+    Args:
+        matches: with a note of the features that they were made of, or without.
+        keypoints: that they count.
+        images: in question.
+
+    Raises:
+        DatasetError: naming an image, and the way out.
+    """
+    records = _Records(keypoints)
+    wanted = frozenset(images)
+    for folder, _ in matches.folders:
+        noted = read_states(folder) or {}
+        stale = [
+            name
+            for name in sorted(wanted & noted.keys())
+            if (state := records.state(name)).startswith(RECORDED)
+            and not noted[name].startswith(state)
+        ]
+        if stale:
+            raise DatasetError(
+                f"{folder}: found matches of features that were made anew since, of "
+                f"{len(stale)} images: {named(stale)}; run kapture_r2d2_match again"
+            )
+
+
+class _Records:
+    """What the features of a table were made of.
+
+    Args:
+        table: of the features.
+    """
+
+    def __init__(self, table: FeatureTable) -> None:
+        self._table = table
+        self._records = {
+            folder.path: read_records(folder.path) for folder in table.folders
+        }
+
+    def find(self, image: str) -> tuple[FeatureFolder, ImageRecord | None] | None:
+        """The folder and record of an image; None without features or a record.
+
+        The record is None where a run was stopped while it wrote the features.
+        """
+        located = self._table.locate(image)
+        if located is None or image not in self._records[located[0].path]:
+            return None
+        return located[0], self._records[located[0].path][image]
+
+    def state(self, image: str) -> str:
+        """What changes when the features of an image are written anew."""
+        located = self._table.locate(image)
+        if located is None:
+            return "absent"
+        folder, path, offset, size = located
+        if not (folder.path / FILE_NAME).is_file():
+            return f"{size} bytes at {offset}, {path.stat().st_mtime_ns} ns"
+        if image not in self._records[folder.path]:
+            return FILE_NAME
+        record = self._records[folder.path][image]
+        if record is None:
+            return "unfinished"
+        # results may be older than the record, but not than the features
+        return FILE_NAME if record.adopted else f"{RECORDED} {record.sha256}"

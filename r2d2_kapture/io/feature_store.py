@@ -21,7 +21,12 @@ import kapture.io.csv as kcsv
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.atomic import atomic_path, output_error, write_json_atomic
+from r2d2_kapture.io.atomic import (
+    atomic_path,
+    output_error,
+    remove_file,
+    write_json_atomic,
+)
 from r2d2_kapture.io.growing_archive import GrowingArchive
 from r2d2_kapture.io.image_records import ImageRecord, RecordWriter, open_records
 from r2d2_kapture.io.kapture import PARTIAL_FOLDER, check_relative_name
@@ -89,6 +94,9 @@ class RowStore(Protocol):
     def written_ns(self, image: str) -> int:
         """When those that are there were written, in nanoseconds."""
 
+    def remove(self, image: str) -> None:
+        """Remove the rows of an image where single images can be removed."""
+
     def write(self, image: str, features: LocalFeatures) -> None:
         """Store the features of an image; complete or absent, never in between."""
 
@@ -132,6 +140,12 @@ class FeatureWriter:
         """Note where the file that features were made of is now."""
         for records in self._both:
             records.finish(image, record)
+
+    def drop(self, image: str) -> None:
+        """Remove features of a file that is gone, or never count them again."""
+        for records in self._both:
+            records.begin(image)
+        self.rows.remove(image)
 
     def write(
         self, image: str, features: LocalFeatures, record: ImageRecord | None = None
@@ -294,6 +308,10 @@ class _FolderRows:
     def written_ns(self, image: str) -> int:
         return min(self._path(kind, image).stat().st_mtime_ns for kind in SUFFIXES)
 
+    def remove(self, image: str) -> None:
+        for kind in SUFFIXES:
+            remove_file(self._path(kind, image))
+
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():
             path = self._path(kind, image)
@@ -346,6 +364,9 @@ class _TarRows:
 
     def written_ns(self, image: str) -> int:
         return min(archive.written_ns for archive in self._archives.values())
+
+    def remove(self, image: str) -> None:
+        """Leave the members, of which the last of a name will count."""
 
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.io.image_changes import refuse_clashing_records
 from r2d2_kapture.io.kapture import (
     PARTIAL_FOLDER,
     check_relative_name,
@@ -196,7 +197,7 @@ def open_feature_table(
 
     Raises:
         DatasetError: the type is not there, there are several, two folders describe
-            it differently, or a description is unsafe.
+            it differently or hold other images of one name, or a description is unsafe.
     """
     there = [
         folder
@@ -210,6 +211,7 @@ def open_feature_table(
             raise DatasetError(_of_other_keypoints(there[0], keypoints_type))
     name = _choose(roots, kind, {folder.type_name for folder in folders}, type_name)
     chosen = tuple(folder for folder in folders if folder.type_name == name)
+    refuse_clashing_records([folder.path for folder in chosen])
     for folder in chosen[1:]:
         first = chosen[0]
         if (folder.dtype, folder.dsize) != (first.dtype, first.dsize):

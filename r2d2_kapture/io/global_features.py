@@ -15,7 +15,7 @@ import kapture
 import kapture.io.csv as kcsv
 import numpy as np
 
-from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.io.atomic import atomic_path, remove_file
 from r2d2_kapture.io.claim import claimed, remove_files, write_claimed
 from r2d2_kapture.io.feature_table import SUFFIXES
 from r2d2_kapture.io.kapture import check_relative_name
@@ -51,6 +51,14 @@ class GlobalFeatureWriter:
             OutputError: the file system refused.
         """
         remove_files(self.folder, SUFFIX)
+
+    def remove(self, image: str) -> None:
+        """Remove the row of an image, which may have none.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        remove_file(self._path(image))
 
     def write(self, image: str, row: FloatArray) -> None:
         """Store the (dsize,) row of an image.

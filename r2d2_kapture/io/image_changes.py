@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import filecmp
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,10 +12,12 @@ from typing import Protocol
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.image_records import (
     ImageRecord,
+    read_records,
     record_image,
     stamp_of,
 )
 from r2d2_kapture.io.images import image_size
+from r2d2_kapture.io.names import shown
 
 NAMED = 3
 """Images that a message names of many."""
@@ -35,6 +37,9 @@ class FeatureStore(Protocol):
 
     def renew(self, name: str, record: ImageRecord) -> None:
         """Note where the file that features were made of is now."""
+
+    def drop(self, name: str) -> None:
+        """Remove features of a file that is gone, or never count them again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +61,12 @@ class Outstanding:
             return ()
         return (
             f"{len(self.replaced)} images changed since their features were made, and "
-            f"were extracted again: {named(self.replaced)}; redo what was made of the "
-            "old features",
+            f"were extracted again: {named(self.replaced)}; run the later stages again",
         )
 
 
 def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
-    """Compare images with stored features; note files that have moved.
+    """Compare images with stored features; drop those of other content.
 
     A file with the recorded path, length and times is not read. Features without a
     record count as those of a file that is not newer than they are.
@@ -98,6 +102,8 @@ def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
         raise two_of_one_name(clashes)
     for name, record in renewed.items():
         store.renew(name, record)
+    for name in replaced:
+        store.drop(name)
     return Outstanding(images=todo, replaced=tuple(replaced))
 
 
@@ -125,11 +131,11 @@ def same_content(one: Path, other: Path) -> bool:
     return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
 
 
-def refuse_shared_names(images: Iterable[tuple[str, Path]]) -> None:
-    """Refuse different images of one name.
+def refuse_shared_names(datasets: Sequence[Mapping[str, Path]]) -> None:
+    """Refuse different images of one name in several datasets.
 
     Args:
-        images: names and files.
+        datasets: files by image name.
 
     Raises:
         DatasetError: naming an image and both of its files.
@@ -137,9 +143,38 @@ def refuse_shared_names(images: Iterable[tuple[str, Path]]) -> None:
     first: dict[str, Path] = {}
     clashes = [
         (name, first[name], path)
-        for name, path in images
+        for images in datasets
+        for name, path in images.items()
         if first.setdefault(name, path) != path and not same_content(first[name], path)
     ]
+    if clashes:
+        raise two_of_one_name(clashes)
+
+
+def refuse_clashing_records(folders: Sequence[Path]) -> None:
+    """Refuse folders of features of different images of one name.
+
+    Features of a file that is gone, or of what one file was before, are passed over.
+
+    Args:
+        folders: with the records of their images, see image_records.
+
+    Raises:
+        DatasetError: naming an image and both of its files.
+    """
+    if len(folders) < 2:
+        return
+    first: dict[str, ImageRecord] = {}
+    clashes = []
+    for folder in folders:
+        for name, record in read_records(folder).items():
+            if record is None:
+                continue
+            other = first.setdefault(name, record)
+            if other.sha256 != record.sha256 and other.path != record.path:
+                files = Path(other.path), Path(record.path)
+                if all(path.is_file() for path in files) and not same_content(*files):
+                    clashes.append((name, *files))
     if clashes:
         raise two_of_one_name(clashes)
 
@@ -153,7 +188,8 @@ def two_of_one_name(found: Sequence[tuple[str, Path, Path]]) -> DatasetError:
     name, one, other = found[0]
     more = f", and of {len(found) - 1} more names" if len(found) > 1 else ""
     return DatasetError(
-        f"{one} and {other}: found two images of one name '{name}'{more}, by which "
+        f"{shown(str(one))} and {shown(str(other))}: found two images of one name "
+        f"'{shown(name)}'{more}, by which "
         "features and matches are kept; rename one, for instance into a sub-folder, or "
         "keep each dataset's features in an --output of their own"
     )
@@ -161,5 +197,5 @@ def two_of_one_name(found: Sequence[tuple[str, Path, Path]]) -> DatasetError:
 
 def named(names: Sequence[str]) -> str:
     """Up to three names, for a message."""
-    shown = ", ".join(f"'{name}'" for name in names[:NAMED])
-    return shown + (", ..." if len(names) > NAMED else "")
+    first = ", ".join(f"'{shown(name)}'" for name in names[:NAMED])
+    return first + (", ..." if len(names) > NAMED else "")

@@ -62,6 +62,11 @@ class Dataset:
     image_names: tuple[str, ...]
     left_out: tuple[Failure, ...] = ()
 
+    @property
+    def image_paths(self) -> dict[str, Path]:
+        """Where the pixels of each image are, by name."""
+        return {name: self.image_path(name) for name in self.image_names}
+
     def image_path(self, name: str) -> Path:
         """Where the pixels of an image are."""
         return Path(get_record_fullpath(str(self.root), name))

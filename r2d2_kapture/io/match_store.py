@@ -7,7 +7,6 @@ image 1 before image 2 in order of code points, or as members of ``matches.tar``
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
-from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.atomic import output_error
 from r2d2_kapture.io.claim import WAY_OUT, claimed, write_claimed
 from r2d2_kapture.io.feature_table import index_archive
+from r2d2_kapture.io.followed_features import following
 from r2d2_kapture.io.kapture import check_relative_name
 from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.types import PairMatches
@@ -27,8 +27,6 @@ from r2d2_kapture.types import PairMatches
 OVERLAPPING = ".overlapping/"
 SUFFIX = ".matches"
 ARCHIVE_NAME = "matches.tar"
-STATES_NAME = "features.json"
-"""Beside the matches: the state of each image's features when they were made."""
 ROW_BYTES = 3 * np.dtype(np.float64).itemsize
 
 
@@ -152,19 +150,15 @@ class MatchWriter:
         Raises:
             OutputError: the file system refused.
         """
-        path = self.folder / STATES_NAME
-        known = _read_states(path)
-        changed = {name for name, state in states.items() if known.get(name) != state}
-        if not changed:
-            return
-        try:
-            for name in list(_files(self.folder)):
-                if not changed.isdisjoint(_pair_of(name) or ()):
-                    (self.folder / name).unlink()
-        except OSError as error:
-            raise output_error(self.folder, error) from error
-        # last, so that a run killed here removes the rest
-        write_json_atomic(path, {**known, **states})
+        with following(self.folder, states) as changed:
+            if not changed:
+                return
+            try:
+                for name in list(_files(self.folder)):
+                    if not changed.isdisjoint(_pair_of(name) or ()):
+                        (self.folder / name).unlink()
+            except OSError as error:
+                raise output_error(self.folder, error) from error
 
     def is_complete(self, image1: str, image2: str) -> bool:
         """Whether the matches of a pair are there, in either order."""
@@ -220,13 +214,6 @@ def open_match_writer(
                 )
             archive.unlink()
         yield MatchWriter(folder=folder)
-
-
-def _read_states(path: Path) -> dict[str, str]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _pair_of(name: str) -> tuple[str, str] | None:

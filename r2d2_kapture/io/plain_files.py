@@ -25,7 +25,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError, OutputError
-from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.atomic import remove_file, write_json_atomic
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.hdf5 import h5_names, h5_settings, read_h5, write_h5
 from r2d2_kapture.io.image_records import (
@@ -66,6 +66,9 @@ class FeatureFiles(Protocol):
 
     def renew(self, name: str, record: ImageRecord) -> None:
         """Note where the file that features were made of is now."""
+
+    def drop(self, name: str) -> None:
+        """Remove features of a file that is gone, or never count them again."""
 
     def write(
         self, name: str, features: LocalFeatures, record: ImageRecord | None = None
@@ -180,6 +183,10 @@ class _SettingsInside:
     def renew(self, name: str, record: ImageRecord) -> None:
         """Leave the record inside the file, which holds the content's digest."""
 
+    def drop(self, name: str) -> None:
+        del self._complete[name]
+        remove_file(self._paths[name])
+
     def write(
         self, name: str, features: LocalFeatures, record: ImageRecord | None = None
     ) -> None:
@@ -271,6 +278,10 @@ class _ColmapTexts:
     def renew(self, name: str, record: ImageRecord) -> None:
         self._records.finish(name, record)
 
+    def drop(self, name: str) -> None:
+        self._records.begin(name)
+        remove_file(self._paths[name])
+
     def write(
         self, name: str, features: LocalFeatures, record: ImageRecord | None = None
     ) -> None:
@@ -342,6 +353,13 @@ class _H5File:
             self._staged[name] = _Part(path=self._staged[name].path, record=record)
         else:
             self._records.finish(name, record)
+
+    def drop(self, name: str) -> None:
+        if name in self._staged:
+            remove_file(self._staged.pop(name).path)
+        if name in self._finished:
+            self._records.begin(name)
+            self._finished.remove(name)
 
     def write(
         self, name: str, features: LocalFeatures, record: ImageRecord | None = None

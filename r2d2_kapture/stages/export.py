@@ -15,6 +15,7 @@ from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
 from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
+from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
 from r2d2_kapture.io.feature_table import (
     LocalFeatureTables,
     open_feature_table,
@@ -68,6 +69,7 @@ def run(
     dataset = open_dataset(kapture_root)
     failed: list[Failure] = []
     keypoints = open_feature_table([kapture_root], "keypoints", keypoints_type)
+    refuse_other_images(keypoints, dataset)
     names = [name for name in dataset.image_names if name in keypoints]
     details: dict[str, object] = {
         "keypoints_type": keypoints.type_name,
@@ -75,6 +77,7 @@ def run(
     }
     if to == "colmap-db":
         matches = find_matches([kapture_root], keypoints.type_name)
+        refuse_stale_matches(matches, keypoints, names)
         unlike = unlike_sensors(dataset, names)
         failed += unlike.values()
         summary = write_database(

@@ -90,9 +90,7 @@ def run(
     )
     manifest = make_manifest(checkpoint, engine)
     with open_feature_writer(feature_type, manifest, force=options.force) as writer:
-        todo = outstanding(
-            {name: dataset.image_path(name) for name in dataset.image_names}, writer
-        )
+        todo = outstanding(dataset.image_paths, writer)
         skipped = len(dataset.image_names) - len(todo.images)
         tally = extract_images(
             engine, todo.images, writer.write, options, already_done=skipped

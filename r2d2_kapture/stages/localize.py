@@ -24,6 +24,7 @@ from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_cameras import resolve_camera_origin
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
+from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.lock import exclusive
@@ -202,6 +203,7 @@ def run(
     origin = resolve_camera_origin(dataset.data, config.camera_origin)
     frames = query_frames(dataset, origin, config)
     keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    refuse_other_images(keypoints, dataset)
     check_keypoints_type(map_path, keypoints.type_name)
     localizer = Localizer(
         config=config,
@@ -214,6 +216,7 @@ def run(
         output=output,
         force=options.force,
     )
+    refuse_stale_matches(localizer.matches, keypoints, localizer.retrieval.images)
     refuse_foreign_folder(output, [query, map_path, *features, *matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with exclusive(output), quiet_pycolmap():

@@ -22,6 +22,7 @@ from r2d2_kapture.io.colmap_cameras import (
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows
 from r2d2_kapture.io.colmap_model import DatabaseContent
 from r2d2_kapture.io.colmap_rigs import image_records
+from r2d2_kapture.io.feature_origin import refuse_other_images
 from r2d2_kapture.io.feature_table import (
     FeatureTable,
     find_feature_folders,
@@ -144,6 +145,7 @@ def map_keypoints(
             type_name=keypoints_type or DEFAULT_TYPE, dsize=2, read=stored.__getitem__
         )
     table = open_feature_table(roots, "keypoints", keypoints_type)
+    refuse_other_images(table, dataset)
     read = keypoints_or_no_rows(table)
     for name, xy in stored.items():
         if len(xy):  # verification leaves out what it cannot read

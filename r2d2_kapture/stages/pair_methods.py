@@ -14,6 +14,7 @@ import numpy as np
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
+from r2d2_kapture.io.feature_origin import refuse_other_images
 from r2d2_kapture.io.feature_table import (
     FeatureTable,
     open_feature_table,
@@ -221,11 +222,15 @@ def select_by_global_features(config: PairsConfig, inputs: PairInputs) -> Select
 
 def select_by_local_features(config: PairsConfig, inputs: PairInputs) -> Selected:
     """Images whose aggregated local features are similar."""
+    features = open_local_features(
+        inputs.features, inputs.keypoints_type, inputs.descriptors_type
+    )
+    for dataset in (inputs.mapping, inputs.query):
+        if dataset is not None:
+            refuse_other_images(features.keypoints, dataset)
     described = describe_images(
         config,
-        features=open_local_features(
-            inputs.features, inputs.keypoints_type, inputs.descriptors_type
-        ),
+        features=features,
         mapping=inputs.mapping_names,
         query=[] if inputs.query is None else inputs.first_names,
         output=inputs.described,

@@ -16,7 +16,8 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.atomic import output_error, write_bytes_atomic, write_json_atomic
+from r2d2_kapture.io.atomic import remove_file, write_bytes_atomic, write_json_atomic
+from r2d2_kapture.io.image_changes import refuse_shared_names
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.pairs import ImagePair, pairs_to_bytes, read_pairs, unique_pairs
 from r2d2_kapture.stages.pair_methods import METHODS, PairInputs
@@ -84,9 +85,11 @@ def run(
         )
     if output.exists() and not options.force:
         refuse_others(output, report_path, settings)
+    datasets = [open_with_images(root) for root in (mapping, query) if root]
+    refuse_shared_names([dataset.image_paths for dataset in datasets])
     inputs = PairInputs(
-        mapping=open_with_images(mapping),
-        query=None if query is None else open_with_images(query),
+        mapping=datasets[0],
+        query=None if query is None else datasets[1],
         features=(*features, mapping, *(() if query is None else (query,))),
         map_path=map_path,
         keypoints_type=keypoints_type,
@@ -117,7 +120,7 @@ def run(
     described = report.to_json() | {"settings": settings, "sha256": sha256(data)}
     if not unchanged:
         # the list goes first and comes last: it is never there without its report
-        remove(output)
+        remove_file(output)
         write_json_atomic(report_path, described)
         write_bytes_atomic(output, data)
     elif report.failed:
@@ -257,18 +260,6 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
         raise OutputError(
             f"{output}: found pairs made with {'; '.join(differences)}; {way_out}"
         )
-
-
-def remove(path: Path) -> None:
-    """Remove a file that may be there.
-
-    Raises:
-        OutputError: the file system refused.
-    """
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
 
 
 def sha256(data: bytes) -> str:

@@ -200,11 +200,7 @@ def check_names(roots: Sequence[Path]) -> None:
     Raises:
         DatasetError: naming the image and both datasets.
     """
-    refuse_shared_names(
-        (name, dataset.image_path(name))
-        for dataset in [open_dataset(root) for root in roots]
-        for name in dataset.image_names
-    )
+    refuse_shared_names([open_dataset(root).image_paths for root in roots])
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:

@@ -32,6 +32,11 @@ class Retrieval:
     of_query: Mapping[str, tuple[str, ...]]
     unknown: tuple[str, ...]
 
+    @property
+    def images(self) -> set[str]:
+        """Queries, and images that they are paired with."""
+        return set(self.of_query).union(*self.of_query.values())
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueryMatches:

@@ -19,8 +19,9 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, FeatureFormatError
 from r2d2_kapture.io.atomic import write_bytes_atomic
-from r2d2_kapture.io.feature_origin import feature_origin
+from r2d2_kapture.io.feature_origin import OLDER, feature_origin, feature_states
 from r2d2_kapture.io.feature_table import LocalFeatureTables
+from r2d2_kapture.io.followed_features import following
 from r2d2_kapture.io.global_features import open_global_feature_writer
 from r2d2_kapture.io.manifest import Manifest, package_versions
 from r2d2_kapture.matching.vlad import (
@@ -69,6 +70,9 @@ def describe_images(
 ) -> Described:
     """Write a VLAD descriptor of every image, resuming what is there.
 
+    Descriptors of images whose local features were written anew are made again, all of
+    them where the vocabulary was learned on such an image and changes with it.
+
     Args:
         config: the vocabulary's size, whitening and seed.
         features: local features of all images.
@@ -97,17 +101,22 @@ def describe_images(
         ) as writer,
     ):
         path = writer.folder / VOCABULARY_NAME
-        if options.force or not path.is_file() or not is_whole(path):
-            learned, failed = learn_vocabulary(
-                config, features, learned_on, dim, options
-            )
-            data = vocabulary_to_bytes(learned, whole=not failed)
-            if not path.is_file() or path.read_bytes() != data:
-                # they were made with another one, or part of them would be
-                writer.remove_all()
-                write_bytes_atomic(path, data)
-        vocabulary = read_vocabulary(path)
         names = sorted({*mapping, *query})
+        states = feature_states(features, names)
+        with following(writer.folder, states, older=OLDER) as changed:
+            on_others = not changed.isdisjoint(learned_on)
+            if options.force or on_others or not path.is_file() or not is_whole(path):
+                learned, failed = learn_vocabulary(
+                    config, features, learned_on, dim, options
+                )
+                data = vocabulary_to_bytes(learned, whole=not failed)
+                if not path.is_file() or path.read_bytes() != data:
+                    # they were made with another one, or part of them would be
+                    writer.remove_all()
+                    write_bytes_atomic(path, data)
+            for name in changed:
+                writer.remove(name)
+        vocabulary = read_vocabulary(path)
         todo = [n for n in names if options.force or not writer.is_complete(n)]
         described.skipped = len(names) - len(todo)
         rows = each_image(

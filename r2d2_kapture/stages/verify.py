@@ -22,7 +22,7 @@ from r2d2_kapture.errors import (
     OutputError,
     ReconstructionError,
 )
-from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.atomic import remove_file, write_json_atomic
 from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
@@ -33,6 +33,7 @@ from r2d2_kapture.io.colmap_check import check_unused
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, unique_pairs, write_database
 from r2d2_kapture.io.colmap_rigs import image_records
 from r2d2_kapture.io.database_state import DatabaseState
+from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.lock import exclusive
@@ -98,9 +99,11 @@ def run(
     started = time.monotonic()
     dataset = open_dataset(mapping)
     keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    refuse_other_images(keypoints, dataset)
     table = open_matches(matches, keypoints.type_name)
     origin = resolve_camera_origin(dataset.data, config.camera_origin)
     work = _plan(dataset, keypoints, table, pairs, options.strict)
+    refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
     images = ImageSource(
         cameras=_cameras(dataset.data, origin),
         read_keypoints=keypoints_or_no_rows(keypoints, work.without_keypoints),
@@ -176,11 +179,7 @@ def _claim(state: DatabaseState, force: bool) -> None:
 def _remove_others(folder: Path, found: VerifiedPairs) -> None:
     """Remove what earlier runs verified of pairs that the database will not hold."""
     for pair in set(found.table.pairs) - found.geometries.keys():
-        path = folder / match_name(pair)
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise output_error(path, error) from error
+        remove_file(folder / match_name(pair))
 
 
 @dataclass(frozen=True, kw_only=True)

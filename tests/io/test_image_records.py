@@ -146,9 +146,9 @@ def test_names_shared_by_different_files_are_refused(
     copy, other = tmp_path / "copy.jpg", tmp_path / "other.jpg"
     shutil.copy(image, copy)
     other.write_bytes(b"two")
-    refuse_shared_names([("a", image), ("a", copy), ("a", image), ("b", other)])
+    refuse_shared_names([{"a": image}, {"a": copy}, {"a": image, "b": other}])
     both = rf"{image} and {other}: found two images of one name 'a', and of 1 more"
     with pytest.raises(DatasetError, match=both):
         refuse_shared_names(
-            [("a", image), ("a", other), ("c", image), ("b", copy), ("b", other)]
+            [{"a": image, "b": copy, "c": image}, {"a": other, "b": other}]
         )

@@ -19,7 +19,7 @@ import torch
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
-from r2d2_kapture.io import match_store
+from r2d2_kapture.io import followed_features
 from r2d2_kapture.io.match_store import MatchWriter, matches_folder, open_matches
 from r2d2_kapture.io.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages import match
@@ -349,7 +349,7 @@ def test_killed_while_changed_images_are_noticed(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(match_store, "write_json_atomic", killed)
+        patch.setattr(followed_features, "write_json_atomic", killed)
         with pytest.raises(KeyboardInterrupt):
             run(features, tmp_path / "out")
     assert run(features, tmp_path / "out").done == 5

@@ -248,6 +248,8 @@ def test_features_of_older_versions_are_kept_unless_the_picture_is_newer(
 STEPS = [
     (RecordWriter, "begin", 1),
     (RecordWriter, "begin", 2),
+    (RecordWriter, "begin", 3),
+    (RecordWriter, "begin", 4),
     (FeatureWriter, "renew", 1),
     (RecordWriter, "finish", 1),
     (RecordWriter, "finish", 2),
