@@ -47,7 +47,8 @@ def _command(arguments: list[str]) -> int:
         "--pairs",
         type=Path,
         required=True,
-        help="list of pairs of query and map image, as kapture has it",
+        help="list of pairs of query and map image, 'name, name, score' (kapture) or "
+        "'name name' (hloc)",
     )
     parser.add_argument(
         "--features",

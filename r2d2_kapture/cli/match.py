@@ -41,7 +41,11 @@ def _command(arguments: list[str]) -> int:
         "local_features/r2d2_500; the first that has an image's features gives them",
     )
     parser.add_argument(
-        "--pairs", type=Path, required=True, help="list of pairs, as kapture has it"
+        "--pairs",
+        type=Path,
+        required=True,
+        help="list of pairs, 'name, name, score' (kapture) or 'name name' (hloc, "
+        "COLMAP)",
     )
     parser.add_argument(
         "--output",

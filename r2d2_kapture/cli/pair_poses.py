@@ -66,7 +66,8 @@ def _command(arguments: list[str]) -> int:
     images, root = _images(namespace)
     wanted = None
     if namespace.pairs_file is not None:
-        wanted = [pair.names for pair in read_pairs(namespace.pairs_file)]
+        known = {image.name for image in images}
+        wanted = [pair.names for pair in read_pairs(namespace.pairs_file, known)]
     stored = _stored(namespace, root)
     extracted = [] if stored else extracted_sources(parser, arguments, namespace)
     report = pair_poses.run(
@@ -116,8 +117,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--pairs-file",
         type=Path | None,
-        help="pairs to evaluate, in kapture's format: image1, image2, score; by "
-        "default every pair of cameras at different places",
+        help="pairs to evaluate, 'name, name, score' (kapture) or 'name name' (hloc, "
+        "COLMAP); by default every pair of cameras at different places",
     )
     parser.add_argument(
         "--keypoints-type",

@@ -59,7 +59,8 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--pairs",
         type=Path | None,
-        help="list of pairs, as kapture has it; by default all that have matches",
+        help="list of pairs, 'name, name, score' (kapture) or 'name name' (hloc, "
+        "COLMAP); by default all that have matches",
     )
     parser.add_argument(
         "--database",

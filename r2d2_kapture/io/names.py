@@ -7,6 +7,7 @@ right-to-left mark. Only what breaks the line that a name stands in is refused.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 UNHOLDABLE = ("Cc", "Zl", "Zp", "Cs")
 """Unicode's control characters, separators of lines and paragraphs, and surrogates."""
@@ -59,3 +60,9 @@ def broken_in_table_by(name: str) -> str | None:
         if character.isspace():
             return f"holds the character U+{ord(character):04X} at its {place}"
     return broken_by(name)
+
+
+def equal_in_another_form(name: str, names: Iterable[str]) -> str | None:
+    """The one of names that looks the same: macOS decomposes letters with accents."""
+    form = unicodedata.normalize("NFC", name)
+    return next((n for n in names if unicodedata.normalize("NFC", n) == form), None)

@@ -1,4 +1,4 @@
-"""Lists of image pairs in kapture's format: ``image1, image2, score`` a line.
+"""Lists of image pairs: written as kapture has them, read from hloc and COLMAP too.
 
 The order of the two names is kept: localization takes the first as the query. For
 everything else (a, b) and (b, a) are one pair.
@@ -7,14 +7,19 @@ everything else (a, b) and (b, a) are one pair.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.atomic import write_bytes_atomic
-from r2d2_kapture.io.kapture import check_relative_name, read_lines
+from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.lists import read_list_lines
+from r2d2_kapture.io.names import shown
 
+Reading = tuple[str, str, str]
+"""Two names and the text of a score."""
 HEADER = "# kapture format: 1.1\n# query_image, map_image, score\n"
 
 
@@ -42,22 +47,29 @@ class ImagePair:
         return frozenset(self.names)
 
 
-def read_pairs(path: Path) -> list[ImagePair]:
+def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
     """Read a list of pairs; a pair that occurs twice counts once, as it came first.
 
+    A line is ``image1, image2, score`` or ``image1, image2`` as kapture has it, or
+    ``image1 image2`` as hloc and COLMAP have it, with tabs or spaces, where a score may
+    follow too. Without a score it is 1.
+
+    Args:
+        path: in UTF-8, or UTF-16 with a byte-order mark.
+        known: names of images, which tell where a name with spaces ends.
+
     Raises:
-        DatasetError: unreadable, a line of other than 3 fields, a score that is no
-            number, an unsafe name, or an image paired with itself.
+        DatasetError: unreadable, a line of no pair or of several, a score that is no
+            number, an unsafe name, or an image paired with itself; with the number of
+            the line.
     """
     if not path.is_file():
         raise DatasetError(f"{path}: found no such file, expected a list of pairs")
     pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
+    lines = read_list_lines(path, "a list of pairs of images")
+    for number, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith("#"):
-            pairs.append(_parse_line(line, f"{path}: line {number}"))
-    for pair in pairs:
-        for name in pair.names:
-            check_relative_name(name, path)
+            pairs.append(_parse_line(line, Path(f"{path}: line {number}"), known))
     return unique_pairs(pairs)
 
 
@@ -96,19 +108,66 @@ def unique_pairs(pairs: Iterable[ImagePair]) -> list[ImagePair]:
     return list(unique.values())
 
 
-def _parse_line(line: str, place: str) -> ImagePair:
-    fields = [field.strip() for field in line.split(",")]
-    if len(fields) != 3:
+def _parse_line(line: str, place: Path, known: Container[str]) -> ImagePair:
+    readings = _readings(line)
+    if len(readings) != 1 or (len(line.split()) > 2 and not set(",\t") & set(line)):
+        candidates = [*readings, *_cuts(line)]
+        named = [one for one in candidates if one[0] in known and one[1] in known]
+        readings = list(dict.fromkeys(named)) or readings
+    if len(readings) != 1:
+        found = "could be several pairs" if readings else "is no pair of images"
         raise DatasetError(
-            f"{place}: found {len(fields)} fields in '{line.strip()[:80]}', expected "
-            "image1, image2, score"
+            f"{place}: '{shown(line.strip())[:80]}' {found}, expected two image names "
+            "and a space between them, or 'name, name, score' where names hold spaces"
         )
+    image1, image2, text = readings[0]
     try:
-        score = float(fields[2])
+        score = float(text)
     except ValueError as error:
-        raise DatasetError(f"{place}: score '{fields[2][:40]}', no number") from error
+        raise DatasetError(f"{place}: score '{text[:40]}', no number") from error
     if math.isnan(score):
         raise DatasetError(f"{place}: score NaN, expected a number")
-    if fields[0] == fields[1]:
-        raise DatasetError(f"{place}: pairs '{fields[0]}' with itself; remove the line")
-    return ImagePair(image1=fields[0], image2=fields[1], score=score)
+    for name in (image1, image2):
+        check_relative_name(name, place)
+    if image1 == image2:
+        raise DatasetError(f"{place}: pairs '{image1}' with itself; remove the line")
+    return ImagePair(image1=image1, image2=image2, score=score)
+
+
+def _readings(line: str) -> list[Reading]:
+    """What a line may say by its commas, tabs or spaces, where names hold none."""
+    words = line.split()
+    if "," in line:
+        fields = line.split(",")
+        # COLMAP's lists hold names with commas
+        inside = len(words) == len(fields) == 2 and not (
+            words[0].endswith(",") or words[1].startswith(",")
+        )
+        return _of_fields(fields) + (_of_fields(words) if inside else [])
+    if "\t" in line:
+        return _of_fields(line.strip().split("\t"))
+    return _of_fields(words) if len(words) == 2 or _is_number(words[-1]) else []
+
+
+def _of_fields(fields: list[str]) -> list[Reading]:
+    names = [field.strip() for field in fields]
+    if len(names) == 2:
+        names.append("1")
+    return [(names[0], names[1], names[2])] if len(names) == 3 else []
+
+
+def _cuts(line: str) -> Iterator[Reading]:
+    """All ways to cut a line at spaces into two names, with a score or without."""
+    head, _, last = line.strip().rpartition(" ")
+    whole = [(line.strip(), "1")] + ([(head, last)] if _is_number(last) else [])
+    for text, score in whole:
+        for gap in re.finditer(r"\s+", text):
+            yield text[: gap.start()], text[gap.end() :], score
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import is_temporary, output_error, write_json_atomic
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.image_folder import ImageFolder, write_image_folder_dataset
-from r2d2_kapture.io.kapture import read_lines
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
 from r2d2_kapture.io.manifest import Manifest, package_versions, read_manifest
 from r2d2_kapture.io.match_store import open_matches
-from r2d2_kapture.io.pairs import ImagePair, read_pairs, unique_pairs, write_pairs
+from r2d2_kapture.io.names import equal_in_another_form
+from r2d2_kapture.io.pairs import read_pairs, write_pairs
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap_database import DatabaseUpdate
@@ -252,7 +251,20 @@ def _write_pairs(
 ) -> None:
     """List the pairs that are asked for or chosen, of images with features."""
     if pairs_list is not None:
-        chosen = read_either_list(pairs_list, folder.names)
+        chosen = read_pairs(pairs_list, folder.names)
+        unknown = {name for pair in chosen for name in pair.names} - set(folder.names)
+        if unknown:
+            name = min(unknown)
+            form = equal_in_another_form(name, folder.names)
+            way_out = (
+                "names are relative to the folder of images"
+                if form is None
+                else f"the file is {ascii(form)}, the list has {ascii(name)}, another "
+                "Unicode form of it: rename one"
+            )
+            raise DatasetError(
+                f"{pairs_list}: image '{name}' is not among the images; {way_out}"
+            )
     else:
         pairing = config.pairing
         too_many = len(folder.names) > config.folder.exhaustive_limit
@@ -276,34 +288,3 @@ def _write_pairs(
             f"{len(extracted)} of them with features; expected 2 images or more"
         )
     write_pairs(work.pairs, usable)
-
-
-def read_either_list(path: Path, names: Sequence[str]) -> list[ImagePair]:
-    """Read pairs as kapture lists them, or as COLMAP does: two names and a space.
-
-    Raises:
-        DatasetError: unreadable, neither of both, or an image that there is not.
-    """
-    if not path.is_file():
-        raise DatasetError(f"{path}: found no such file, expected a list of pairs")
-    lines = [line.strip() for line in read_lines(path)]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if any("," in line for line in lines):
-        listed = read_pairs(path)
-    else:
-        listed = []
-        for line in lines:
-            fields = line.split()
-            if len(fields) != 2 or fields[0] == fields[1]:
-                raise DatasetError(
-                    f"{path}: found '{line[:80]}', expected two image names and a "
-                    "space between them, or 'name, name, score' where names hold spaces"
-                )
-            listed.append(ImagePair(image1=fields[0], image2=fields[1]))
-    unknown = {name for pair in listed for name in pair.names} - set(names)
-    if unknown:
-        raise DatasetError(
-            f"{path}: image '{min(unknown)}' is not among the images; names are "
-            "relative to the folder of images"
-        )
-    return unique_pairs(listed)

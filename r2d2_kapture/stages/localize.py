@@ -210,7 +210,7 @@ def run(
         origin=origin,
         keypoints=keypoints,
         matches=open_matches(matches, keypoints.type_name),
-        retrieval=_retrieval(pairs, dataset),
+        retrieval=_retrieval(pairs, dataset, keypoints),
         unlike=unlike_sensors(dataset),
         sparse_map=read_sparse_map(map_path, keypoints.type_name),
         output=output,
@@ -337,8 +337,8 @@ def claim(output: Path, manifest: Manifest, *, force: bool) -> None:
     write_json_atomic(output / FILE_NAME, manifest.to_json())
 
 
-def _retrieval(pairs: Path, dataset: Dataset) -> Retrieval:
-    retrieval = retrieve(read_pairs(pairs), dataset.image_names)
+def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
+    retrieval = retrieve(read_pairs(pairs, known), dataset.image_names)
     if not any(retrieval.of_query.values()):
         raise DatasetError(
             f"{pairs}: found no pair with an image of {dataset.root}, expected pairs "

@@ -88,7 +88,7 @@ def run(
     started = time.monotonic()
     device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
     tables = open_local_features(features, keypoints_type, descriptors_type)
-    wanted = in_caching_order(read_pairs(pairs))
+    wanted = in_caching_order(read_pairs(pairs, tables.keypoints))
     manifest = make_manifest(config, tables)
     keypoints_type = tables.keypoints.type_name
     cache: LoadingCache[str, Tensor] = LoadingCache(

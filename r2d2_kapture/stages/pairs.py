@@ -98,7 +98,9 @@ def run(
         described=global_features_output or output.with_name(f"{output.stem}_features"),
         options=options,
     )
-    merged = [pair for path in merge for pair in read_pairs(path)]
+    known = {*inputs.mapping.image_names}
+    known |= set(() if inputs.query is None else inputs.query.image_names)
+    merged = [pair for path in merge for pair in read_pairs(path, known)]
     selected = METHODS[config.method](config, inputs)
     pairs = arranged(config, selected.pairs, merged, with_query=query is not None)
     pairs, failed = _listable(pairs, inputs)

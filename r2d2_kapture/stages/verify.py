@@ -238,7 +238,7 @@ def _wanted_pairs(
     if source is None:  # the folder may hold matches of queries too
         listed = [pair for pair in table.pairs if names.issuperset(pair)]
     else:
-        listed = [pair.names for pair in read_pairs(source)]
+        listed = [pair.names for pair in read_pairs(source, names)]
         unknown = {name for pair in listed for name in pair} - names
         if unknown:
             raise DatasetError(

@@ -58,15 +58,18 @@ def test_comments_blank_lines_and_spaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("a.jpg, b.jpg", "line 2: found 2 fields"),
-        ("a, b, c.jpg, d.jpg, 1", "line 2: found 5 fields"),
+        ("a.jpg", "line 2: 'a.jpg' is no pair of images"),
+        ("a b.jpg c.jpg", "line 2: 'a b.jpg c.jpg' is no pair of images"),
+        ("a, b, c.jpg, d.jpg, 1", "line 2: 'a, b, c.jpg, d.jpg, 1' is no pair"),
+        ("a,1.jpg b.jpg", "line 2: 'a,1.jpg b.jpg' could be several pairs"),
+        ("a.jpg\tb.jpg\thigh", "line 2: score 'high', no number"),
         ("a.jpg, b.jpg, high", "score 'high', no number"),
         ("a.jpg, b.jpg, nan", "score NaN"),
         ("a.jpg, a.jpg, 1", "pairs 'a.jpg' with itself"),
         ("../a.jpg, b.jpg, 1", "leaves the dataset's folder"),
         ("a.jpg, /etc/b.jpg, 1", "leaves the dataset's folder"),
         ("a.jpg, , 1", "leaves the dataset's folder or cannot be a file name"),
-        ("a.jpg, b\x0b.jpg, 1", "control character"),
+        ("a.jpg, b\x0b.jpg, 1", r"line 2: name 'b\x0b.jpg' holds the character U+000B"),
     ],
 )
 def test_broken_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -107,3 +110,48 @@ def test_a_name_that_would_be_a_comment_cannot_be_written(
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         write_pairs(tmp_path, PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("line", "score"),
+    [
+        ("a 1.jpg, b 2.jpg, 0.5", 0.5),
+        ("a 1.jpg,b 2.jpg", 1),
+        ("a 1.jpg\tb 2.jpg", 1),
+        ("a 1.jpg\t b 2.jpg\t0.5", 0.5),
+        ("a 1.jpg b 2.jpg", 1),
+        ("  a 1.jpg   b 2.jpg 0.5 ", 0.5),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_every_tool_writes_pairs_in_its_way(
+    tmp_path: Path, line: str, score: float, encoding: str, end: str
+) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(
+        f"{line}{end}c.jpg d.jpg{end}e.jpg f.jpg 2e-1{end}".encode(encoding)
+    )
+    assert read_pairs(path, {"a 1.jpg", "b 2.jpg", "a", "1.jpg", "2.jpg"}) == [
+        ImagePair(image1="a 1.jpg", image2="b 2.jpg", score=score),
+        ImagePair(image1="c.jpg", image2="d.jpg"),
+        ImagePair(image1="e.jpg", image2="f.jpg", score=0.2),
+    ]
+
+
+def test_known_names_decide_and_may_not_suffice(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_text("a,1.jpg b.jpg\n", "utf-8")
+    (pair,) = read_pairs(path, {"a,1.jpg", "b.jpg"})
+    assert pair.names == ("a,1.jpg", "b.jpg")
+    path.write_text("a b c\n", "utf-8")
+    assert read_pairs(path, {"a b", "c"})[0].names == ("a b", "c")
+    with pytest.raises(DatasetError, match="line 1: 'a b c' could be several pairs"):
+        read_pairs(path, {"a b", "c", "a", "b c"})
+
+
+def test_a_name_may_hold_any_space_and_separator_of_unicode(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.txt"
+    pairs = [ImagePair(image1="4.42\u202fPM.jpg", image2="a\u00a0/\u3000\u200db.jpg")]
+    write_pairs(path, pairs)
+    assert read_pairs(path) == pairs

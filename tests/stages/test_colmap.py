@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import unicodedata
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap_check import check_database
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
-from r2d2_kapture.stages import colmap
 from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
 from tests.extracted_scene import patch_extraction
 from tests.stages.colmap_runs import (
@@ -143,28 +143,18 @@ def test_pairs_of_a_list(photos: Path, checkpoint: Checkpoint, scene: Scene) -> 
         f"{first}, {second}, 1\n{second}, {third}, 0.5\n", encoding="utf-8"
     )
     assert run(photos, checkpoint, pairs_list=listed).details["pairs"] == 2
+    listed.write_text(f"{first} {second}\n", encoding="utf-8")
+    assert run(photos, checkpoint, pairs_list=listed).details["pairs"] == 1
+    decomposed = unicodedata.normalize("NFD", first)
+    assert decomposed != first
+    listed.write_text(f"{decomposed}, {second}\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match="another Unicode form of it: rename one"):
+        run(photos, checkpoint, pairs_list=listed)
     listed.write_text(
         f"{first}, {second}, 1\n{first}, absent.jpg, 1\n", encoding="utf-8"
     )
     with pytest.raises(DatasetError, match="'absent.jpg' is not among"):
         run(photos, checkpoint, pairs_list=listed)
-
-
-def test_lists_in_the_two_formats(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.txt"
-    names = ["a/1.jpg", "a/2.jpg", "b c.jpg"]
-    path.write_text("# COLMAP\na/1.jpg a/2.jpg\n\na/2.jpg a/1.jpg\n", encoding="utf-8")
-    pairs = colmap.read_either_list(path, names)
-    assert [pair.names for pair in pairs] == [("a/1.jpg", "a/2.jpg")]
-    path.write_text("a/1.jpg, b c.jpg, 0.5\n", encoding="utf-8")
-    pairs = colmap.read_either_list(path, names)
-    assert [pair.names for pair in pairs] == [("a/1.jpg", "b c.jpg")]
-    for text in ("a/1.jpg b c.jpg\n", "a/1.jpg\n", "a/1.jpg a/1.jpg\n"):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(DatasetError, match="expected two image names"):
-            colmap.read_either_list(path, names)
-    with pytest.raises(DatasetError, match="no such file"):
-        colmap.read_either_list(tmp_path / "absent.txt", names)
 
 
 def test_many_images_are_paired_by_likeness(
