@@ -26,9 +26,14 @@ from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap_database import DatabaseUpdate
 from r2d2_kapture.stages.colmap_sparse import write_sparse_models
+from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.types import Report
 
 REPORT_NAME = "colmap_report.json"
+UNPAIRED_REASON = (
+    "they get no matches, and are in no sparse model; name pairs of them with --pairs, "
+    "or choose another --pairing.method"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +136,8 @@ def run(
         ]
         keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
         _write_pairs(config, work, folder, keypoints, pairs_list, steps)
+        listed = [pair.names for pair in read_pairs(work.pairs)]
+        unpaired = find_unpaired(keypoints.image_names, listed)
         reports.append(
             match.run(
                 config.match,
@@ -144,7 +151,7 @@ def run(
             config.verify,
             keypoints=keypoints,
             matches=open_matches([work.matches], keypoints.type_name),
-            pairs=[pair.names for pair in read_pairs(work.pairs)],
+            pairs=listed,
             output=work.verified,
             options=steps,
         )
@@ -166,8 +173,11 @@ def run(
             + len(verified.geometries)
             - verified.done,
             failed=tuple(failed),
-            warnings=lacking
-            + tuple(text for step in reports for text in step.warnings),
+            warnings=(
+                *lacking,
+                *(text for step in reports for text in step.warnings),
+                *unpaired_warning(unpaired, len(folder.names), UNPAIRED_REASON),
+            ),
             seconds=time.monotonic() - started,
             outputs=(database, *(() if sparse is None else (sparse,))),
             details={

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from r2d2_kapture.io.pairs import ImagePair, read_pairs
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.stages.cache import LoadingCache
 from r2d2_kapture.stages.flow import WriteBehind, read_ahead
-from r2d2_kapture.types import Failure, PairMatches, Report
+from r2d2_kapture.types import Failure, PairMatches, Report, some_names
 
 REPORT_NAME = "match_report.json"
 NORM_TOLERANCE = 0.01
@@ -112,6 +112,7 @@ def run(
             failed=tuple(tally.failed),
             seconds=time.monotonic() - started,
             outputs=(matches_folder(output, keypoints_type),),
+            warnings=empty_warning(tables, wanted),
             details={
                 "keypoints_type": keypoints_type,
                 "descriptors_type": tables.descriptors.type_name,
@@ -127,6 +128,28 @@ def run(
         if report.done or report.failed or not report_path.exists():
             write_json_atomic(report_path, report.to_json())
     return report
+
+
+def empty_warning(
+    tables: LocalFeatureTables, pairs: Sequence[Names]
+) -> tuple[str, ...]:
+    """What a report says of images without any keypoint; nothing without such.
+
+    Features that are absent or broken are left to the pairs, which fail.
+    """
+    paired = sorted({image for pair in pairs for image in pair})
+    empty = set()
+    for image in paired:
+        with suppress(FeatureFormatError):
+            if tables.keypoints.count(image) == 0:
+                empty.add(image)
+    if not empty:
+        return ()
+    count = sum(not empty.isdisjoint(pair) for pair in pairs)
+    return (
+        f"{len(empty)} of {len(paired)} images have no keypoints: "
+        f"{some_names(sorted(empty))}; their {count} pairs have no matches",
+    )
 
 
 def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:

@@ -21,6 +21,7 @@ from r2d2_kapture.io.image_changes import refuse_shared_names
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.pairs import ImagePair, pairs_to_bytes, read_pairs, unique_pairs
 from r2d2_kapture.stages.pair_methods import METHODS, PairInputs
+from r2d2_kapture.stages.unpaired import REASONS, find_unpaired, unpaired_warning
 from r2d2_kapture.types import Failure, Report
 
 
@@ -44,6 +45,7 @@ def run(
     Without queries, mapping images are paired with each other; with queries, each query
     with mapping images. No image is paired with itself, and a query with another only
     where that one is a mapping image too; their pair is listed once, and serves both.
+    Images without a pair, queries where there are some, are named in the report.
     The list is ordered by the first image's name, then best first. It is made anew each
     time, since inputs may have changed; descriptors of images are not.
 
@@ -102,15 +104,18 @@ def run(
     known |= set(() if inputs.query is None else inputs.query.image_names)
     merged = [pair for path in merge for pair in read_pairs(path, known)]
     selected = METHODS[config.method](config, inputs)
-    pairs = arranged(config, selected.pairs, merged, with_query=query is not None)
-    pairs, failed = _listable(pairs, inputs)
+    every = arranged(config, selected.pairs, merged, with_query=query is not None)
+    every, unlisted = _listable(every, inputs)
+    pairs = part_of(config, every)
+    failed = (*unlisted, *selected.failed)
+    unpaired = find_unpaired(inputs.first_names, (pair.names for pair in every))
     data = pairs_to_bytes(output, pairs)
     unchanged = output.exists() and output.read_bytes() == data
     report = Report(
         stage="pairs",
         done=0 if unchanged else len(pairs),
         skipped=len(pairs) if unchanged else 0,
-        failed=(*failed, *selected.failed),
+        failed=failed,
         seconds=time.monotonic() - started,
         outputs=(output,),
         details={
@@ -118,14 +123,23 @@ def run(
             "images_in_pairs": len({name for pair in pairs for name in pair.names}),
             **selected.details,
         },
+        warnings=unpaired_warning(
+            sorted(set(unpaired) - {failure.name for failure in failed}),
+            len(inputs.first_names),
+            REASONS[config.method],
+        ),
     )
-    described = report.to_json() | {"settings": settings, "sha256": sha256(data)}
+    described = report.to_json() | {
+        "unpaired": list(unpaired),
+        "settings": settings,
+        "sha256": sha256(data),
+    }
     if not unchanged:
         # the list goes first and comes last: it is never there without its report
         remove_file(output)
         write_json_atomic(report_path, described)
         write_bytes_atomic(output, data)
-    elif report.failed:
+    elif report.failed or read_report(report_path).get("unpaired") != list(unpaired):
         write_json_atomic(report_path, described)
     return report
 
@@ -187,7 +201,7 @@ def arranged(
     *,
     with_query: bool,
 ) -> list[ImagePair]:
-    """The part of the list that is asked for, in order, each pair once.
+    """The whole list, in order, each pair once.
 
     Args:
         config: what is kept.
@@ -203,7 +217,11 @@ def arranged(
     if config.method == "merge" and config.partners:
         merged = best_of_each(merged, config.partners)
     unique = unique_pairs([*sorted(pairs, key=best_first), *merged])
-    every = sorted((pair for pair in unique if pair.score >= least), key=best_first)
+    return sorted((pair for pair in unique if pair.score >= least), key=best_first)
+
+
+def part_of(config: PairsConfig, every: Sequence[ImagePair]) -> Sequence[ImagePair]:
+    """The part of the list that is asked for."""
     part, parts = config.part
     return every[len(every) * (part - 1) // parts : len(every) * part // parts]
 
@@ -244,11 +262,8 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
         OutputError: naming what differs.
     """
     way_out = "choose another --output, or --force to replace it"
-    try:
-        report = json.loads(report_path.read_text(encoding="utf-8"))
-        made_with, digest = dict(report["settings"]), report["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        made_with, digest = {}, None
+    report = read_report(report_path)
+    made_with, digest = report.get("settings", {}), report.get("sha256")
     if digest != sha256(output.read_bytes()):
         raise OutputError(
             f"{output}: found a list that was edited or made by other means; {way_out}"
@@ -262,6 +277,15 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
         raise OutputError(
             f"{output}: found pairs made with {'; '.join(differences)}; {way_out}"
         )
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote beside its list; nothing where that is broken."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {**report, "settings": dict(report["settings"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def sha256(data: bytes) -> str:

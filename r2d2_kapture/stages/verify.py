@@ -45,6 +45,7 @@ from r2d2_kapture.io.match_store import (
 )
 from r2d2_kapture.io.pairs import read_pairs
 from r2d2_kapture.io.trajectories import read_camera_poses
+from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.verify_pairs import (
     ImageSource,
     Pair,
@@ -54,6 +55,9 @@ from r2d2_kapture.stages.verify_pairs import (
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "verify_report.json"
+UNPAIRED_REASON = (
+    "a map will not hold them; list pairs of them, or take them out of the dataset"
+)
 STATE_NAME = "database.json"
 
 
@@ -155,6 +159,9 @@ def run(
                 "geometry": config.geometry,
                 "camera_origin": origin,
             },
+            warnings=unpaired_warning(
+                work.unpaired, len(dataset.image_names), UNPAIRED_REASON
+            ),
         )
         report_path = folder / REPORT_NAME
         # a run that found everything done has nothing to add to the report
@@ -191,11 +198,13 @@ class _Plan:
         without_keypoints: images whose keypoints are missing, broken, or of a file
             that its camera did not take.
         failed: these images, and pairs without matches.
+        unpaired: images that no pair mentions.
     """
 
     pairs: list[Pair]
     without_keypoints: frozenset[str]
     failed: list[Failure]
+    unpaired: tuple[str, ...]
 
 
 def _plan(
@@ -228,6 +237,7 @@ def _plan(
         pairs=[pair for pair in readable if pair in matched],
         without_keypoints=frozenset(unreadable),
         failed=failed,
+        unpaired=find_unpaired(dataset.image_names, wanted),
     )
 
 
