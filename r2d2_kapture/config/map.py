@@ -8,6 +8,7 @@ from typing import Literal
 from r2d2_kapture.config.checks import require, require_choice
 
 MapMethod = Literal["auto", "triangulate", "incremental", "global"]
+Calibration = Literal["auto", "none", "view_graph"]
 Switch = bool | Literal["auto"]
 
 
@@ -24,6 +25,11 @@ class MapConfig:
             ``auto`` does so for cameras that the dataset does not know
             (UNKNOWN_CAMERA), or knows from EXIF only. ``global`` cannot hold single
             cameras, and refines all if there is one to refine.
+        calibration: what guessed cameras begin with: ``none``, the guess (1.2 times the
+            longest side); ``view_graph``, focal lengths that their pairs agree on, and
+            only matches that agree with those; ``auto`` maps both ways (of more than
+            100 images, those that connect best) and keeps what registers more images,
+            then what more verified matches agree with.
         refine_rigs: where poses are unknown, let bundle adjustment change where the
             cameras of a rig are.
         two_view_tracks: keep points that only two keypoints see; ``auto`` does so
@@ -40,6 +46,7 @@ class MapConfig:
 
     method: MapMethod = "auto"
     refine_intrinsics: Switch = "auto"
+    calibration: Calibration = "auto"
     refine_rigs: bool = False
     two_view_tracks: Switch = "auto"
     min_matches: int = 15
@@ -51,6 +58,7 @@ class MapConfig:
 
     def __post_init__(self) -> None:
         require_choice("--method", self.method, MapMethod)
+        require_choice("--calibration", self.calibration, Calibration)
         for name in ("refine_intrinsics", "two_view_tracks"):
             value = getattr(self, name)
             require(

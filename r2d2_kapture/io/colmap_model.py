@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ class DatabaseContent:
         cameras: by id, in COLMAP's pixel origin.
         rigs, frames: none in a database that leaves trivial ones out.
         images: in order of id.
+        matched: ids of images that have matches.
         paired: ids of images that have inlier matches.
+        most_inliers: of a pair of each of these images.
         verified_pairs: how many pairs have them.
     """
 
@@ -30,15 +32,17 @@ class DatabaseContent:
     rigs: list[pycolmap.Rig]
     frames: list[pycolmap.Frame]
     images: list[pycolmap.Image]
+    matched: frozenset[int]
     paired: frozenset[int]
+    most_inliers: dict[int, int]
     verified_pairs: int
 
 
 def read_database(path: Path) -> DatabaseContent:
     """Read a database that ``check_database`` has passed."""
     with closing(pycolmap.Database.open(str(path))) as database:
-        pair_ids, _ = database.read_two_view_geometry_num_inliers()
-        pairs = [pycolmap.pair_id_to_image_pair(pair_id) for pair_id in pair_ids]
+        inliers = _images_of_pairs(*database.read_two_view_geometry_num_inliers())
+        matches = _images_of_pairs(*database.read_num_matches())
         return DatabaseContent(
             cameras={
                 camera.camera_id: camera for camera in database.read_all_cameras()
@@ -46,9 +50,26 @@ def read_database(path: Path) -> DatabaseContent:
             rigs=database.read_all_rigs(),
             frames=database.read_all_frames(),
             images=sorted(database.read_all_images(), key=lambda image: image.image_id),
-            paired=frozenset(image_id for pair in pairs for image_id in pair),
-            verified_pairs=len(pairs),
+            matched=frozenset(image_id for pair, _ in matches for image_id in pair),
+            paired=frozenset(image_id for pair, _ in inliers for image_id in pair),
+            most_inliers={
+                image_id: number
+                for pair, number in sorted(inliers, key=lambda item: item[1])
+                for image_id in pair
+            },
+            verified_pairs=len(inliers),
         )
+
+
+def _images_of_pairs(
+    pair_ids: Iterable[int], counts: Iterable[int]
+) -> list[tuple[tuple[int, int], int]]:
+    """The two images of each pair that has any, and how many."""
+    return [
+        (pycolmap.pair_id_to_image_pair(pair_id), count)
+        for pair_id, count in zip(pair_ids, counts)
+        if count
+    ]
 
 
 def known_pose_model(

@@ -25,7 +25,7 @@ from r2d2_kapture.io.pairs import read_pairs, write_pairs
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap_database import DatabaseUpdate
-from r2d2_kapture.stages.colmap_sparse import write_sparse_models
+from r2d2_kapture.stages.colmap_sparse import SparseModels, write_sparse_models
 from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.types import Report
 
@@ -156,7 +156,7 @@ def run(
             options=steps,
         )
         models = (
-            {}
+            SparseModels(numbers={})
             if sparse is None
             else write_sparse_models(config.map, database, images, sparse, options)
         )
@@ -164,6 +164,7 @@ def run(
             *folder.failed,
             *(failure for report in reports for failure in report.failed),
             *verified.failed,
+            *models.failed,
         ]
         report = Report(
             stage="colmap",
@@ -185,7 +186,7 @@ def run(
                 "cameras_of_folder": folder.cameras,
                 "with_focal_length": folder.with_focal_length,
                 **verified.details(),
-                **models,
+                **models.numbers,
             },
         )
         write_json_atomic(work.path / REPORT_NAME, report.to_json())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,30 @@ from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.atomic_folder import building_folder, refuse_foreign_folder
 from r2d2_kapture.io.colmap_check import check_database, copy_database, database_sha256
-from r2d2_kapture.stages.reconstruct import (
-    Workspace,
-    map_unknown_poses,
-    model_numbers,
-)
+from r2d2_kapture.stages.map_checks import left_out
+from r2d2_kapture.stages.map_workspace import Workspace, read_verified
+from r2d2_kapture.stages.reconstruct import map_unknown_poses, model_numbers
+from r2d2_kapture.types import Failure
 
 MARK = "r2d2_kapture.json"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SparseModels:
+    """What a report says of sparse models.
+
+    Attributes:
+        numbers: of the first one, mostly.
+        failed: images of the database that the first one leaves out.
+    """
+
+    numbers: dict[str, Any]
+    failed: tuple[Failure, ...] = ()
+
+
 def write_sparse_models(
     config: MapConfig, database: Path, images: Path, output: Path, options: RunOptions
-) -> dict[str, Any]:
+) -> SparseModels:
     """Find poses and points of all images of a database.
 
     Args:
@@ -35,12 +48,9 @@ def write_sparse_models(
         output: gets folders 0, 1, ..., the model of most images first.
         options: how to run. ``force`` replaces models of other settings.
 
-    Returns:
-        Numbers of the models for a report.
-
     Raises:
         OutputError: the folder holds something else, or cannot be written.
-        ReconstructionError: no model.
+        ReconstructionError: no model, or one of too few points.
     """
     check_database(database)
     if config.method == "auto":
@@ -50,7 +60,8 @@ def write_sparse_models(
     refuse_foreign_folder(output, MARK)
     earlier = _read(output / MARK)
     if earlier.get("inputs") == inputs and not options.force:
-        return dict(earlier["numbers"])
+        failed = tuple(Failure(**failure) for failure in earlier["failed"])
+        return SparseModels(numbers=earlier["numbers"], failed=failed)
     theirs = earlier["inputs"]["settings"] if earlier else settings
     differences = [
         f"{name}: {theirs.get(name)}, not {value}"
@@ -75,19 +86,23 @@ def write_sparse_models(
             scratch=Path(scratch) / "models",
             known_cameras=frozenset(),
         )
-        models = map_unknown_poses(config, workspace, options)
+        content = read_verified(copy)
+        models, calibration = map_unknown_poses(config, workspace, options)
         for number, model in enumerate(models):
             (folder / str(number)).mkdir()
             model.write(str(folder / str(number)))
-        numbers = model_numbers(models)
-        write_json_atomic(folder / MARK, {"inputs": inputs, "numbers": numbers})
-    return numbers
+        made = SparseModels(
+            numbers=model_numbers(models) | calibration,
+            failed=left_out(models, content, config),
+        )
+        write_json_atomic(folder / MARK, {"inputs": inputs, **dataclasses.asdict(made)})
+    return made
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        content["inputs"]["settings"], content["numbers"]
+        content["inputs"]["settings"], content["numbers"], content["failed"]
     except (OSError, ValueError, TypeError, KeyError):
         return {}
     return dict(content)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,17 @@ from r2d2_kapture.io.colmap_update import remove_features_of
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.map_dataset import write_map_dataset
 from r2d2_kapture.io.trajectories import CameraPoses, read_camera_poses
+from r2d2_kapture.stages.map_checks import left_out
 from r2d2_kapture.stages.map_sources import (
     cameras_of_sensors,
     known_cameras,
     map_keypoints,
     origin_of_cameras,
 )
+from r2d2_kapture.stages.map_workspace import Workspace, read_verified
 from r2d2_kapture.stages.reconstruct import (
-    Workspace,
     map_unknown_poses,
     model_numbers,
-    read_verified,
     triangulate,
 )
 from r2d2_kapture.types import Failure, Report
@@ -51,6 +51,8 @@ DETAILS = (
     "mean_track_length",
     "mean_reprojection_error",
     "images_of_further_models",
+    "calibration",
+    "calibrations",
     "camera_origin",
 )
 """What a report says of a map, in order."""
@@ -91,7 +93,12 @@ def run(
         OutputError: the output exists and was made otherwise, or cannot be written;
             what is no map is not replaced by ``options.force`` either.
         ConfigError: ``keypoints_type`` is not the name of a folder.
-        ReconstructionError: no verified pairs, poses missing, or no map.
+        ReconstructionError: no verified pairs, poses missing, or too few points for a
+            map.
+
+    Returns:
+        A report whose failures are images of the database that the map leaves out; a
+        run that finds the map made repeats them.
     """
     started = time.monotonic()
     dataset = open_dataset(mapping)
@@ -103,7 +110,7 @@ def run(
     refuse_foreign_folder(output, REPORT_NAME)
     earlier = _read_report(output)
     if earlier and not options.force and inputs.is_done(earlier, output):
-        return _report_of_earlier(earlier, output, started, failed)
+        return _report_of_earlier(earlier, output, started)
     with (
         building_folder(output) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
@@ -131,8 +138,8 @@ def run(
         method = _choose_method(config, content, poses, mapping)
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
-        models = (
-            [triangulate(config, workspace, known)]
+        models, calibration = (
+            triangulate(config, workspace, known)
             if known
             else map_unknown_poses(config, workspace, options)
         )
@@ -145,18 +152,23 @@ def run(
             keypoints=keypoints,
             known_poses=known,
         )
+        posed = known or {image.name for image in content.images}
+        without_pose = {i.name for i in content.images} - set(posed)
+        named = {*without_pose, *unlike}
+        absent = left_out(models, content, config, named)
         report = Report(
             stage="map",
             done=1,
             skipped=0,
-            failed=failed,
-            warnings=warnings,
+            failed=(*failed, *absent),
+            warnings=(*warnings, *_left_out_warnings(without_pose)),
             seconds=time.monotonic() - started,
             outputs=(output,),
             details={
                 "method": method,
                 "images": len(content.images),
                 **model_numbers(models),
+                **calibration,
                 "camera_origin": origin,
             },
         )
@@ -204,6 +216,15 @@ def _write_models(models: list[pycolmap.Reconstruction], folder: Path) -> None:
     models[0].export_PLY(str(folder / "map.ply"))
 
 
+def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
+    if without_pose:
+        yield (
+            f"{len(without_pose)} images without a pose in trajectories.txt are left "
+            f"out of the map, such as '{min(without_pose)}'; --method incremental "
+            "finds all poses anew"
+        )
+
+
 def _without_pose(
     model: pycolmap.Reconstruction, content: DatabaseContent
 ) -> list[str]:
@@ -211,14 +232,14 @@ def _without_pose(
     return sorted({image.name for image in content.images} - posed)
 
 
-def _report_of_earlier(
-    earlier: dict[str, Any], output: Path, started: float, failed: tuple[Failure, ...]
-) -> Report:
+def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
     return Report(
         stage="map",
         done=0,
         skipped=1,
-        failed=failed,
+        # a finished map of some images is no map of all
+        failed=tuple(Failure(**failure) for failure in earlier["failed"]),
+        warnings=tuple(earlier["warnings"]),
         seconds=time.monotonic() - started,
         outputs=(output,),
         details={name: earlier[name] for name in DETAILS if name in earlier},
@@ -300,6 +321,7 @@ def _read_report(output: Path) -> dict[str, Any]:
         report = json.loads(path.read_text(encoding="utf-8"))
         inputs = report["inputs"]
         is_map = report["stage"] == "map" and {"settings", "digests"} <= inputs.keys()
+        report.setdefault("warnings", [])
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         is_map = False
     if not is_map:

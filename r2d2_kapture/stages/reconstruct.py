@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import zlib  # noqa: F401  (before pycolmap, which exports a zlib of its own)
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pycolmap
@@ -14,39 +11,30 @@ from tqdm import tqdm
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.colmap_model import (
     DatabaseContent,
     drop_rigs,
     known_pose_model,
     poses_differ,
-    read_database,
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workspace:
-    """What a reconstruction reads, and where it may write.
-
-    Attributes:
-        database: a copy of its own: COLMAP writes to databases that it opens.
-        images: folder of the images, for the colours of points; may be absent.
-        scratch: an empty folder.
-        known_cameras: ids of the cameras whose intrinsics are reliable.
-    """
-
-    database: Path
-    images: Path
-    scratch: Path
-    known_cameras: frozenset[int]
+from r2d2_kapture.stages.calibration import Models, map_calibrated, verified_pairs
+from r2d2_kapture.stages.map_checks import check_map, drop_implausible
+from r2d2_kapture.stages.map_workspace import (
+    Workspace,
+    colmap_errors,
+    constant_cameras,
+    guessed_cameras,
+    read_verified,
+)
+from r2d2_kapture.stages.pure_rotation import refuse_pure_rotation
 
 
 def triangulate(
     config: MapConfig,
     workspace: Workspace,
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
-) -> pycolmap.Reconstruction:
+) -> tuple[Models, dict[str, Any]]:
     """Find the points that images with known poses see; the poses stay as they are.
 
     Where own poses of a rig's cameras contradict the rig, the cameras are taken one by
@@ -57,96 +45,115 @@ def triangulate(
         workspace: database and folders.
         cam_from_world: by image name; other images are left out.
 
+    Returns:
+        One model, and what a report says of its calibration.
+
     Raises:
-        ReconstructionError: no points.
+        ReconstructionError: too few points for a map.
     """
-    content, constant = _calibrated(config, workspace)
+
+    def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
+        chosen = {
+            name: pose
+            for name, pose in cam_from_world.items()
+            if names is None or name in names
+        }
+        return [_triangulate(config, place, chosen)]
+
+    return map_calibrated(config, workspace, attempt)
+
+
+def _triangulate(
+    config: MapConfig,
+    workspace: Workspace,
+    cam_from_world: Mapping[str, pycolmap.Rigid3d],
+) -> pycolmap.Reconstruction:
+    content = read_verified(workspace.database)
+    constant = constant_cameras(config, workspace, content)
     model = known_pose_model(content, cam_from_world)
     if poses_differ(model, cam_from_world):
         drop_rigs(workspace.database)
         content = read_verified(workspace.database)
         model = known_pose_model(content, cam_from_world)
-    with quiet_pycolmap(), _colmap_errors():
+    with quiet_pycolmap(), colmap_errors():
         model = pycolmap.triangulate_points(
             model,
             str(workspace.database),
-            str(_image_folder(workspace)),
+            str(workspace.image_folder),
             str(workspace.scratch),
             options=_incremental_options(config, content, constant, poses_known=True),
             refine_intrinsics=not constant.issuperset(content.cameras),
         )
-    if model.num_points3D() == 0:
-        raise ReconstructionError(
-            f"no 3D point was found from {content.verified_pairs} verified pairs and "
-            f"{len(cam_from_world)} known poses; check that the poses map the world to "
-            "the camera and belong to these images, or try --method incremental"
-        )
+    drop_implausible(model, constant, config.min_angle)
+    check_map(model, content, poses_known=True)
     return model
 
 
 def map_unknown_poses(
     config: MapConfig, workspace: Workspace, options: RunOptions
-) -> list[pycolmap.Reconstruction]:
+) -> tuple[Models, dict[str, Any]]:
     """Find poses and points, incrementally or globally.
 
     Returns:
         Models of their own frames of reference, the one of most images first; each
-        further one has ``min_model_size`` images that those before it lack.
+        further one has ``min_model_size`` images that those before it lack. And what a
+        report says of their calibration.
 
     Raises:
-        ReconstructionError: no model.
+        ReconstructionError: no model, or too few points for a map.
     """
-    content, constant = _calibrated(config, workspace)
+
+    def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
+        return _map_unknown_poses(config, place, names, options)
+
+    models, details = map_calibrated(config, workspace, attempt)
+    if guessed_cameras(config, workspace, read_verified(workspace.database)):
+        refuse_pure_rotation(models[0], verified_pairs(workspace.database))
+    return models, details
+
+
+def _map_unknown_poses(
+    config: MapConfig,
+    workspace: Workspace,
+    names: frozenset[str] | None,
+    options: RunOptions,
+) -> Models:
+    content = read_verified(workspace.database)
+    constant = constant_cameras(config, workspace, content)
+    refine = not constant.issuperset(content.cameras)
+    places = (
+        str(workspace.database),
+        str(workspace.image_folder),
+        str(workspace.scratch),
+    )
     bar = tqdm(
-        total=len(content.paired),
+        total=len(content.paired) if names is None else len(names),
         desc=f"map, {config.method}",
         unit="image",
         disable=None if options.progress is None else not options.progress,
     )
-    with bar, quiet_pycolmap(), _colmap_errors():
+    with bar, quiet_pycolmap(), colmap_errors():
         if config.method == "global":
-            found = pycolmap.global_mapping(
-                str(workspace.database),
-                str(_image_folder(workspace)),
-                str(workspace.scratch),
-                options=_global_options(
-                    config, refine=not constant.issuperset(content.cameras)
-                ),
-            )
+            globally = _global_options(config, refine=refine)
+            globally.image_names = sorted(names or ())
+            found = pycolmap.global_mapping(*places, options=globally)
         else:
+            step_by_step = _incremental_options(
+                config, content, constant, poses_known=False
+            )
+            step_by_step.image_names = sorted(names or ())
             found = pycolmap.incremental_mapping(
-                str(workspace.database),
-                str(_image_folder(workspace)),
-                str(workspace.scratch),
-                options=_incremental_options(
-                    config, content, constant, poses_known=False
-                ),
+                *places,
+                options=step_by_step,
                 next_image_callback=lambda: bar.update() and None,
             )
-    models = _distinct(found.values(), config.min_model_size)
-    if not models:
-        raise ReconstructionError(
-            f"no image could be registered from {content.verified_pairs} verified pairs"
-            f" of {len(content.paired)} images; more images that overlap, more "
-            "keypoints, or known cameras may help"
-        )
+    for model in found.values():
+        drop_implausible(model, constant, config.min_angle)
+    # a database of fewer images may be mapped all the same
+    least = min(config.min_model_size, len(content.paired))
+    models = _distinct(found.values(), least)
+    check_map(models[0] if models else None, content, poses_known=False)
     return models
-
-
-def read_verified(database: Path) -> DatabaseContent:
-    """Read a database, which must hold verified pairs.
-
-    Raises:
-        ReconstructionError: it holds none.
-    """
-    with quiet_pycolmap():
-        content = read_database(database)
-    if content.verified_pairs == 0:
-        raise ReconstructionError(
-            f"found {len(content.images)} images and no verified pair in the database; "
-            "check pairs and matches, and run kapture_r2d2_verify"
-        )
-    return content
 
 
 def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
@@ -162,45 +169,6 @@ def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
     }
 
 
-def _calibrated(
-    config: MapConfig, workspace: Workspace
-) -> tuple[DatabaseContent, frozenset[int]]:
-    """Content of the database, and its cameras that are not to be refined.
-
-    Where cameras are guesses that may be refined, focal lengths are first found from
-    the fundamental matrices of pairs: bundle adjustment alone gets stuck near a guess.
-    """
-    content = read_verified(workspace.database)
-    if config.refine_intrinsics == "auto":
-        constant = workspace.known_cameras
-    else:
-        constant = frozenset(() if config.refine_intrinsics else content.cameras)
-    guessed = {
-        camera_id
-        for camera_id, camera in content.cameras.items()
-        if not camera.has_prior_focal_length
-    }
-    if guessed - constant:
-        options = pycolmap.ViewGraphCalibrationOptions(random_seed=config.seed)
-        with quiet_pycolmap(), _colmap_errors():
-            pycolmap.calibrate_view_graph(str(workspace.database), options)
-        content = read_verified(workspace.database)
-    return content, constant
-
-
-@contextmanager
-def _colmap_errors() -> Iterator[None]:
-    """What COLMAP finds wrong with its input, in a line."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).partition("\n")[0].split())
-        raise ReconstructionError(
-            f"COLMAP cannot map this database: {reason}; write it anew by "
-            "kapture_r2d2_verify or kapture_r2d2_colmap"
-        ) from error
-
-
 def _distinct(
     found: Iterable[pycolmap.Reconstruction], min_images: int
 ) -> list[pycolmap.Reconstruction]:
@@ -210,7 +178,7 @@ def _distinct(
     for model in sorted(found, key=_size, reverse=True):
         images = set(model.reg_image_ids())
         adds = len(images - registered) >= min_images
-        if model.num_points3D() > 0 and (adds or not models):
+        if model.num_points3D() > 0 and adds:
             models.append(model)
             registered |= images
     return models
@@ -218,11 +186,6 @@ def _distinct(
 
 def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
-
-
-def _image_folder(workspace: Workspace) -> Path:
-    """Where COLMAP looks for images; it insists on a folder, not on the images."""
-    return workspace.images if workspace.images.is_dir() else workspace.scratch
 
 
 def _incremental_options(

@@ -85,6 +85,10 @@ def test_models_are_made_if_asked_and_their_lack_is_told(
     assert "no image could be registered" in one_error_line(capsys)
     assert not sparse.exists()
     check_database(photos.parent / "a b.db")
+    # shifted views of one plane are those of a camera that turns
+    assert main([*flags, "--sparse", str(sparse)]) == 2
+    assert "no depth" in one_error_line(capsys)
+    flags += ["--map.refine-intrinsics", "false"]
     assert main([*flags, "--sparse", str(sparse)]) == 0
     assert "registered_images: 3" in capsys.readouterr().out
     assert pycolmap.Reconstruction(str(sparse / "0")).num_reg_images() == 3

@@ -358,7 +358,7 @@ def test_points_that_two_keypoints_see(tmp_path: Path) -> None:
     scene.names = [name for name in scene.names if "walker" not in name]
     prepare(tmp_path, scene)
     assert run(tmp_path).details["points"] == 120
-    with pytest.raises(ReconstructionError, match="no 3D point"):
+    with pytest.raises(ReconstructionError, match="no 3D points were found"):
         run(tmp_path, MapConfig(two_view_tracks=False), output=tmp_path / "none")
 
 

@@ -56,7 +56,7 @@ def test_poses_that_make_no_points(tmp_path: Path) -> None:
         for timestamp, sensor_id, _ in kapture.flatten(scene.dataset.records_camera)
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    with pytest.raises(ReconstructionError, match="no 3D point"):
+    with pytest.raises(ReconstructionError, match="no 3D points were found"):
         run(root)
     assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
 

@@ -1,0 +1,97 @@
+"""Images that a map leaves out are failures of the run, each with its reason."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+import pycolmap
+import pytest
+
+from r2d2_kapture.cli.map import main
+from r2d2_kapture.config.map import MapConfig
+from tests.stages.map_runs import remove_poses, run
+
+CONFIG = MapConfig(refine_intrinsics=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path, ready_to_map: Path) -> Path:
+    """No poses, and each camera a rig of its own."""
+    root = Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
+    remove_poses(root)
+    with closing(sqlite3.connect(root / "map.db")) as connection:
+        for table in ("frames", "frame_data", "rigs", "rig_sensors"):
+            connection.execute(f"DELETE FROM {table}")
+        connection.commit()
+    return root
+
+
+def pairs_of(database: pycolmap.Database, image_id: int) -> list[tuple[int, int]]:
+    ids = [image.image_id for image in database.read_all_images()]
+    return [(image_id, other) for other in ids if other != image_id]
+
+
+def separate(
+    root: Path, apart: Iterable[str], keep: int = 0, matches: bool = True
+) -> None:
+    """Leave the first ``keep`` inliers of the pairs of images with others, or none."""
+    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
+        names = {i.image_id: i.name for i in database.read_all_images()}
+        alone = {image_id for image_id, name in names.items() if name in set(apart)}
+        for image_id in alone:
+            for pair in pairs_of(database, image_id):
+                if alone.issuperset(pair) and len(alone) > 1:
+                    continue
+                geometry = database.read_two_view_geometry(*pair)
+                if len(geometry.inlier_matches):
+                    database.delete_two_view_geometry(*pair)
+                if keep:
+                    geometry.inlier_matches = geometry.inlier_matches[:keep]
+                    database.write_two_view_geometry(*pair, geometry)
+                if not matches and database.exists_matches(*pair):
+                    database.delete_matches(*pair)
+
+
+def test_every_image_left_out_is_named_with_its_reason(root: Path) -> None:
+    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
+        names = sorted(image.name for image in database.read_all_images())
+    unpaired, unverified, few, *group = names[:7]
+    separate(root, group)
+    separate(root, [unpaired], matches=False)
+    separate(root, [unverified])
+    separate(root, [few], keep=14)
+    report = run(root, CONFIG)
+    assert report.done == 1
+    reasons = {failure.name: failure.reason for failure in report.failed}
+    assert list(reasons) == names[:7]
+    assert reasons[unpaired].startswith("no matches with any image")
+    assert reasons[unverified].startswith("none of its pairs is verified")
+    assert reasons[few].startswith("at most 14 verified matches with an image")
+    for name in group:
+        assert reasons[name].startswith("in a further model of 4 images")
+    saved = json.loads((root / "map" / "report.json").read_text(encoding="utf-8"))
+    assert saved["not_registered"] == names[:7]
+    again = run(root, CONFIG)
+    assert (again.done, again.skipped) == (0, 1)
+    assert again.failed == report.failed
+
+
+def test_a_partial_map_is_exit_code_1_as_often_as_it_is_found(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    separate(root, ["seq é/walker/1 b.jpg"])
+    command = [
+        *("--mapping", str(root / "mapping")),
+        *("--database", str(root / "map.db")),
+        *("--output", str(root / "map")),
+        *("--refine-intrinsics", "false"),
+        "--quiet",
+    ]
+    for _ in range(2):
+        assert main(command) == 1
+        assert "failed: seq é/walker/1 b.jpg: none of its" in capsys.readouterr().out
