@@ -66,12 +66,12 @@ def rotation_residual(
         In units of the longest side of the second.
     """
     step = 1 + len(pair.xy[0]) // MAX_MATCHES
-    planes = [
+    xy1, xy2 = (
         (xy[::step] - [camera.principal_point_x, camera.principal_point_y])
         / max(camera.width, camera.height)
         for xy, camera in zip(pair.xy, (first, second))
-    ]
-    return min(_residual(*planes, focal) for focal in FOCAL_LENGTHS)
+    )
+    return min(_residual(xy1, xy2, focal) for focal in FOCAL_LENGTHS)
 
 
 def _residual(xy1: Array, xy2: Array, focal: float) -> float:
