@@ -22,6 +22,7 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.image_changes import refuse_clashing_records
 from r2d2_kapture.io.kapture import (
     PARTIAL_FOLDER,
+    UPGRADE,
     check_relative_name,
     read_feature_config,
 )
@@ -240,6 +241,13 @@ def find_feature_folders(root: Path, kind: FeatureKind) -> list[FeatureFolder]:
     typed = sorted((root / "reconstruction" / kind).glob(f"*/{file}"))
     typed += sorted((root / kind).glob(f"*/{file}"))
     named = [(path.parent, path.parent.name) for path in typed]
+    old = root / "reconstruction" / kind / file
+    if old.is_file():
+        read_feature_config(old)
+        raise DatasetError(
+            f"{old}: found {kind} of kapture 1.0, without a folder of their type; "
+            f"convert the dataset: {UPGRADE}"
+        )
     if (root / kind / file).is_file():
         named.append((root / kind, root.resolve().name))
     return [_open_folder(root, folder, kind, name) for folder, name in named]

@@ -7,6 +7,7 @@ Python, and joins image names to folders as they stand.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -27,10 +28,27 @@ from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.io.names import broken_by, broken_in_table_by, shown
 from r2d2_kapture.types import Failure
 
-FORMAT_HEADER = "# kapture format: 1.1"
+FORMAT_VERSION = "1.1"
 PARTIAL_FOLDER = ".partial"
 """Inside a feature type, where rows lie until they are whole; no image's folder."""
-FEATURE_DTYPES = ("float32", "float64", "int32", "uint8")
+BYTE_ORDER_MARK = "\ufeff"
+UPGRADE = (
+    'python -c "import numpy; numpy.float = float; from '
+    "tools.kapture_upgrade_1_0_to_1_1 import upgrade_1_0_to_1_1_command_line as run; "
+    'run()" -i OLD -o NEW --image_transfer link_absolute'
+)
+"""kapture's own command with a name that it misses in NumPy 1.24 and later."""
+FEATURE_DTYPES = ("float32", "float64", "int32", "int64", "uint8")
+DTYPE_NAMES = {
+    **{name: name for name in FEATURE_DTYPES},
+    "float": "float64",
+    "double": "float64",
+    "int": "int64",
+}
+"""What tools write, such as kapture_import_openmvg, and what they mean."""
+DTYPE_SPELLING = re.compile(
+    r"(?:<class '|(?:np\.|numpy\.)?dtype\(')?(?:np\.|numpy\.)?(\w+)(?:'\)|'>)?"
+)
 FEATURE_KINDS = {
     "keypoints": kapture.Keypoints,
     "descriptors": kapture.Descriptors,
@@ -126,14 +144,8 @@ def check_dataset(root: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]]:
             f"{root}: found no sensors/sensors.txt, expected a kapture dataset "
             "(kapture_import_image_folder makes one from a folder of images)"
         )
-    first_line = read_lines(sensors)[:1]
-    if first_line[0].strip() != FORMAT_HEADER:
-        raise DatasetError(
-            f"{sensors}: found '{first_line[0][:60]}', "
-            f"expected '{FORMAT_HEADER}' (kapture_upgrade_1_0_to_1_1 converts older "
-            "datasets)"
-        )
-    check_feature_dtypes(root)
+    check_feature_dtypes(root)  # first: the upgrade that is named evaluates them
+    _check_version(sensors)
     check_cameras(sensors, _table(read_lines(sensors)))
     for name in KEY_FIELDS:
         path = root / "sensors" / f"{name}.txt"
@@ -142,6 +154,21 @@ def check_dataset(root: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]]:
     path = root / "sensors" / "records_camera.txt"
     records, left_out = _camera_records(path)
     return check_records(path, records), left_out
+
+
+def _check_version(sensors: Path) -> None:
+    header = read_lines(sensors)[0]
+    version = kcsv.get_version_from_header(header)
+    if version == "1.0":
+        raise DatasetError(
+            f"{sensors}: found a dataset of kapture 1.0, expected 1.1; convert it: "
+            f"{UPGRADE}"
+        )
+    if version != FORMAT_VERSION or not header.startswith("#"):
+        raise DatasetError(
+            f"{sensors}: found '{header[:60]}', expected '# kapture format: "
+            f"{FORMAT_VERSION}' in the first line"
+        )
 
 
 def check_feature_dtypes(root: Path) -> None:
@@ -168,6 +195,9 @@ def read_feature_config(path: Path) -> list[str]:
     """
     rows = _table(read_lines(path))
     for row in rows:
+        spelled = DTYPE_SPELLING.fullmatch(row[1]) if len(row) > 1 else None
+        if spelled and spelled[1] in DTYPE_NAMES:
+            row[1] = DTYPE_NAMES[spelled[1]]
         if len(row) > 2 and not (row[2].isdecimal() and int(row[2]) > 0):
             raise DatasetError(f"{path}: dsize '{row[2][:40]}', expected 1 or more")
         if len(row) < 3 or row[1] not in FEATURE_DTYPES:
@@ -245,6 +275,11 @@ def read_lines(path: Path) -> list[str]:
     """
     try:
         text = path.read_text(encoding="utf-8")
+        if text.startswith(BYTE_ORDER_MARK):
+            raise DatasetError(
+                f"{path}: begins with a byte-order mark, which kapture takes for "
+                "text; save it as UTF-8 without"
+            )
         if any(len(line.splitlines()) > 1 for line in text.split("\n")):
             raise DatasetError(
                 f"{path}: found a control character inside a line; the dataset is not "

@@ -54,10 +54,10 @@ def read_list_lines(path: Path, expected: str) -> list[str]:
         text = data.decode(encoding, errors)
     except UnicodeDecodeError as error:
         raise DatasetError(
-            f"{path}: the text breaks off, expected {expected}; save it as UTF-8"
+            f"{path}: not UTF-8 text, expected {expected}; convert it"
         ) from error
     if "\0" in text:
         raise DatasetError(
-            f"{path}: found a NUL character, expected {expected}; save it as UTF-8"
+            f"{path}: not UTF-8 text, found NUL, expected {expected}; convert it"
         )
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

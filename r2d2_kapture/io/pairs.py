@@ -63,7 +63,7 @@ def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
             number, an unsafe name, or an image paired with itself; with the number of
             the line.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():  # a pipe is read too
         raise DatasetError(f"{path}: found no such file, expected a list of pairs")
     pairs = []
     lines = read_list_lines(path, "a list of pairs of images")

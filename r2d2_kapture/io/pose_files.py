@@ -28,7 +28,8 @@ import pycolmap
 from r2d2_kapture.config.evaluate import PoseFormat, TextFormat
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.atomic import write_text_atomic
-from r2d2_kapture.io.kapture import Dataset, read_lines
+from r2d2_kapture.io.kapture import Dataset
+from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.io.trajectories import (
     RigsAbove,
@@ -162,7 +163,7 @@ def read_pose_file(path: Path) -> dict[str, pycolmap.Rigid3d]:
     """
     poses: dict[str, pycolmap.Rigid3d] = {}
     line_of: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_list_lines(path, "one pose a line"), 1):
         if not line.strip():
             continue
         name, pose = _parse(line, f"{path}, line {number}")
@@ -176,7 +177,7 @@ def read_pose_file(path: Path) -> dict[str, pycolmap.Rigid3d]:
 
 
 def _parse(line: str, place: str) -> tuple[str, pycolmap.Rigid3d]:
-    name, *fields = line.removeprefix("\ufeff").rsplit(maxsplit=7)
+    name, *fields = line.rsplit(maxsplit=7)
     try:
         w, x, y, z, *translation = [float(field) for field in fields]
     except ValueError:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import kapture
+import numpy as np
 import pytest
 
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.feature_table import open_feature_table, open_local_features
 from r2d2_kapture.io.kapture import check_relative_name, open_dataset
 from tests.conftest import write_records
 from tests.poses import write_files
@@ -192,7 +196,17 @@ def test_a_record_that_climbs_out_is_refused(kapture_root: Path) -> None:
         (lambda r: (r / "sensors/records_camera.txt").unlink(), "missing"),
         (
             lambda r: (r / "sensors/sensors.txt").write_text("# kapture format: 1.0\n"),
-            "kapture_upgrade",
+            "found a dataset of kapture 1.0, expected 1.1; convert it: python -c",
+        ),
+        (
+            lambda r: (r / "sensors/sensors.txt").write_text("# kapture format: 2.0\n"),
+            "found '# kapture format: 2.0', expected '# kapture format: 1.1'",
+        ),
+        (
+            lambda r: (r / "sensors/sensors.txt").write_text(
+                "\ufeff# kapture format: 1.1\n", encoding="utf-8"
+            ),
+            "byte-order mark",
         ),
         (lambda r: write_records(r, ["a, b.png"]), "'a, b.png' holds a comma"),
         (
@@ -267,3 +281,81 @@ def test_a_root_that_is_no_folder(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="expected the folder of a kapture dataset"):
         open_dataset(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    ("spelled", "dtype"),
+    [
+        ("float", "<f8"),
+        ("double", "<f8"),
+        ("np.float64", "<f8"),
+        ("<class 'float'>", "<f8"),
+        ("numpy.float32", "<f4"),
+        ("<class 'numpy.float32'>", "<f4"),
+        ("dtype('float32')", "<f4"),
+        ("int", "<i8"),
+        ("np.uint8", "|u1"),
+    ],
+)
+def test_dtypes_are_read_as_tools_spell_them(
+    kapture_root: Path, spelled: str, dtype: str
+) -> None:
+    folder = kapture_root / "reconstruction" / "keypoints" / "SIFT"
+    folder.mkdir(parents=True)
+    (folder / "keypoints.txt").write_text(f"SIFT, {spelled}, 4\n")
+    rows = np.arange(12).reshape(3, 4).astype(dtype)
+    rows.tofile(folder / "a.png.kpt")
+    open_dataset(kapture_root)
+    table = open_feature_table([kapture_root], "keypoints")
+    np.testing.assert_array_equal(table.read("a.png"), rows.astype(np.float32))
+
+
+@pytest.mark.parametrize("spelled", ["float()", "np.os.float", "complex", "getattr"])
+def test_other_words_are_no_dtypes(kapture_root: Path, spelled: str) -> None:
+    folder = kapture_root / "reconstruction" / "keypoints" / "SIFT"
+    folder.mkdir(parents=True)
+    (folder / "keypoints.txt").write_text(f"SIFT, {spelled}, 4\n")
+    with pytest.raises(DatasetError, match="dtype"):
+        open_dataset(kapture_root)
+
+
+def write_old(root: Path) -> None:
+    """A dataset of kapture 1.0 with keypoints of one image."""
+    header = "# kapture format: 1.0\n"
+    for path in (root / "sensors").glob("*.txt"):
+        path.write_text(header + path.read_text().partition("\n")[2])
+    folder = root / "reconstruction" / "keypoints"
+    folder.mkdir(parents=True)
+    (folder / "keypoints.txt").write_text(f"{header}r2d2, float32, 3\n")
+    np.ones((2, 3), np.float32).tofile(folder / "a.png.kpt")
+
+
+def test_the_upgrade_of_kapture_1_0_that_is_named_works(
+    kapture_root: Path, tmp_path: Path
+) -> None:
+    write_records(kapture_root, ["a.png"])
+    write_old(kapture_root)
+    with pytest.raises(DatasetError, match="of kapture 1.0") as caught:
+        open_dataset(kapture_root)
+    with pytest.raises(DatasetError, match="keypoints of kapture 1.0"):
+        open_feature_table([kapture_root], "keypoints")
+    _, _, command = str(caught.value).partition("convert it: ")
+    arguments = shlex.split(command)
+    arguments[0] = sys.executable
+    new = tmp_path / "new"
+    places = {"OLD": str(kapture_root), "NEW": str(new)}
+    subprocess.run([places.get(word, word) for word in arguments], check=True)
+    assert open_dataset(new).image_names == ("a.png",)
+    table = open_feature_table([new], "keypoints", "r2d2")
+    np.testing.assert_array_equal(table.read("a.png"), np.ones((2, 3)))
+
+
+def test_no_upgrade_is_named_for_a_dtype_that_it_would_run(kapture_root: Path) -> None:
+    write_records(kapture_root, ["a.png"])
+    write_old(kapture_root)
+    config = kapture_root / "reconstruction" / "keypoints" / "keypoints.txt"
+    config.write_text("r2d2, print('ran'), 3\n")
+    with pytest.raises(DatasetError, match="dtype .print"):
+        open_dataset(kapture_root)
+    with pytest.raises(DatasetError, match="dtype .print"):
+        open_feature_table([kapture_root], "keypoints")
