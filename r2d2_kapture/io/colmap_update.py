@@ -45,7 +45,7 @@ def add_images(database: pycolmap.Database, dataset: kapture.Kapture) -> dict[st
         if record.sensor_id not in cameras:
             camera = colmap_camera(sensors[record.sensor_id], 0, "center")
             camera_id = database.write_camera(camera)
-            rig_id = _write_trivial_rig(database, camera_id) if with_rigs else 0
+            rig_id = write_trivial_rig(database, camera_id) if with_rigs else 0
             cameras[record.sensor_id] = camera_id, rig_id
         camera_id, rig_id = cameras[record.sensor_id]
         image = pycolmap.Image(name=record.name, camera_id=camera_id)
@@ -57,7 +57,8 @@ def add_images(database: pycolmap.Database, dataset: kapture.Kapture) -> dict[st
     return {record.name: ids[record.name] for record in records}
 
 
-def _write_trivial_rig(database: pycolmap.Database, camera_id: int) -> int:
+def write_trivial_rig(database: pycolmap.Database, camera_id: int) -> int:
+    """Write a rig of one camera; give its id."""
     rig = pycolmap.Rig()
     rig.add_ref_sensor(camera_sensor(camera_id))
     return int(database.write_rig(rig))

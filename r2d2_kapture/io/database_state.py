@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,12 @@ class DatabaseState:
             and database_sha256(self.database) == state.get("database")
         )
 
+    @property
+    def added(self) -> frozenset[str]:
+        """Images that stages added to the database, cameras and all."""
+        names = self._read().get("added")
+        return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
     def adopt(self) -> None:
         """Take the database that is there for ours.
 
@@ -45,7 +52,7 @@ class DatabaseState:
         """
         self._save(inputs=None, database=None)
 
-    def expect(self, complete: Path, inputs: str) -> None:
+    def expect(self, complete: Path, inputs: str, added: Iterable[str] = ()) -> None:
         """Note the database that is about to take its place, beside the present one.
 
         A run killed before or after the move finds either to be ours.
@@ -53,17 +60,24 @@ class DatabaseState:
         Args:
             complete: the file that will be moved.
             inputs: digest of what it was made of.
+            added: images that it has from us, besides those of earlier runs.
 
         Raises:
             OutputError: the file system refused.
         """
-        self._save(inputs=inputs, database=database_sha256(complete))
+        self._save(inputs=inputs, database=database_sha256(complete), added=added)
 
-    def _save(self, inputs: str | None, database: str | None) -> None:
-        before = database_sha256(self.database) if self.database.is_file() else None
-        write_json_atomic(
-            self.path, {"inputs": inputs, "database": database, "before": before}
-        )
+    def _save(
+        self, inputs: str | None, database: str | None, added: Iterable[str] = ()
+    ) -> None:
+        there = self.database.is_file()
+        state = {
+            "inputs": inputs,
+            "database": database,
+            "before": database_sha256(self.database) if there else None,
+            "added": sorted({*added, *(self.added if there else ())}),
+        }
+        write_json_atomic(self.path, state)
 
     def _read(self) -> dict[str, object]:
         try:

@@ -14,12 +14,12 @@ from r2d2_kapture.io.feature_table import (
     LocalFeatureTables,
 )
 from r2d2_kapture.io.followed_features import read_states
-from r2d2_kapture.io.image_changes import named
 from r2d2_kapture.io.image_records import ImageRecord, read_records
 from r2d2_kapture.io.kapture import Dataset
 from r2d2_kapture.io.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.io.match_store import MatchTable
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.types import some_names
 
 UNKNOWN = "unknown"
 RECORDED = "image SHA-256"
@@ -142,7 +142,8 @@ def refuse_stale_matches(
         if stale:
             raise DatasetError(
                 f"{folder}: found matches of features that were made anew since, of "
-                f"{len(stale)} images: {named(stale)}; run kapture_r2d2_match again"
+                f"{len(stale)} images: {some_names(map(shown, stale))}; run "
+                "kapture_r2d2_match again"
             )
 
 

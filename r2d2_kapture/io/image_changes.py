@@ -18,9 +18,7 @@ from r2d2_kapture.io.image_records import (
 )
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.names import shown
-
-NAMED = 3
-"""Images that a message names of many."""
+from r2d2_kapture.types import some_names
 
 
 class FeatureStore(Protocol):
@@ -59,9 +57,10 @@ class Outstanding:
         """What a report says of replaced images."""
         if not self.replaced:
             return ()
+        names = some_names(map(shown, self.replaced))
         return (
             f"{len(self.replaced)} images changed since their features were made, and "
-            f"were extracted again: {named(self.replaced)}; run the later stages again",
+            f"were extracted again: {names}; run the later stages again",
         )
 
 
@@ -193,9 +192,3 @@ def two_of_one_name(found: Sequence[tuple[str, Path, Path]]) -> DatasetError:
         "features and matches are kept; rename one, for instance into a sub-folder, or "
         "keep each dataset's features in an --output of their own"
     )
-
-
-def named(names: Sequence[str]) -> str:
-    """Up to three names, for a message."""
-    first = ", ".join(f"'{shown(name)}'" for name in names[:NAMED])
-    return first + (", ..." if len(names) > NAMED else "")

@@ -34,6 +34,7 @@ UNPAIRED_REASON = (
     "they get no matches, and are in no sparse model; name pairs of them with --pairs, "
     "or choose another --pairing.method"
 )
+STATE_NAME = "database.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,7 @@ def run(
         pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
             (``a b``); None chooses them by config.pairing.
         options: how to run. ``force`` replaces features that others put there, and
-            redoes work that was done with other settings.
+            redoes finished work, also of other settings.
 
     Raises:
         DatasetError: the images, the database or the list of pairs cannot be used.
@@ -110,7 +111,6 @@ def run(
     """
     started = time.monotonic()
     work = WorkFolder(path=database.with_name(f"{database.stem}_r2d2"))
-    steps = dataclasses.replace(options, force=False)
     engine = build_extractor(extractor, checkpoint.network, config.extract)
     with exclusive(work.path):
         _claim(work.path, _manifest(config, checkpoint, engine), options.force)
@@ -120,7 +120,7 @@ def run(
         update = DatabaseUpdate(
             database=database,
             dataset=work.dataset,
-            state_path=work.path / "database.json",
+            state_path=work.path / STATE_NAME,
             force=options.force,
         )
         lacking = update.check(_keypoints_so_far(work, checkpoint.name))
@@ -131,11 +131,11 @@ def run(
                 checkpoint=checkpoint,
                 output=work.features,
                 extractor=extractor,
-                options=steps,
+                options=options,
             )
         ]
         keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
-        _write_pairs(config, work, folder, keypoints, pairs_list, steps)
+        _write_pairs(config, work, folder, keypoints, pairs_list, options)
         listed = [pair.names for pair in read_pairs(work.pairs)]
         unpaired = find_unpaired(keypoints.image_names, listed)
         reports.append(
@@ -144,7 +144,7 @@ def run(
                 features=[work.features],
                 pairs=work.pairs,
                 output=work.matches,
-                options=steps,
+                options=options,
             )
         )
         verified = update.run(
@@ -153,7 +153,7 @@ def run(
             matches=open_matches([work.matches], keypoints.type_name),
             pairs=listed,
             output=work.verified,
-            options=steps,
+            options=options,
         )
         models = (
             SparseModels(numbers={})
@@ -238,6 +238,8 @@ def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
         )
     try:
         for path in others if differences else ():
+            if path.name == STATE_NAME:  # tells of the database, not of the work
+                continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
         raise output_error(folder, error) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from r2d2_kapture.io.colmap_cameras import camera_sensors
 from r2d2_kapture.io.colmap_check import check_database, copy_database
 from r2d2_kapture.io.colmap_db import building, colmap_keypoints, colmap_matches
 from r2d2_kapture.io.colmap_db import unique_pairs as sorted_pairs
+from r2d2_kapture.io.colmap_follow import follow_cameras
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.colmap_rigs import image_records
 from r2d2_kapture.io.colmap_update import (
@@ -33,6 +34,7 @@ from r2d2_kapture.io.database_state import DatabaseState
 from r2d2_kapture.io.feature_table import FeatureTable
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.match_store import MatchTable
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.stages.verify_pairs import (
     ImageSource,
     Pair,
@@ -50,7 +52,7 @@ class DatabaseUpdate:
         database: the file.
         dataset: kapture dataset of the images, made of a folder.
         state_path: file that tells what an earlier run wrote.
-        force: replace features that others wrote.
+        force: replace features that others wrote, and write what is current.
     """
 
     database: Path
@@ -84,7 +86,7 @@ class DatabaseUpdate:
             copy = Path(folder) / "database.db"
             copy_database(self.database, copy)
             with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
-                _check_sizes(opened, dataset, self.database)
+                self._check_sizes(opened, dataset)
                 others = images_with_features(opened, _ours(dataset, keypoints))
         if others and not self.force and not self.state.is_ours():
             raise OutputError(
@@ -134,7 +136,7 @@ class DatabaseUpdate:
         )
         keypoints_of = {name: images.view(name).keypoints for name in names}
         inputs = _digest(images, names, verified)
-        if not self.state.is_current(inputs):
+        if self.force or not self.state.is_current(inputs):
             self.check(keypoints)
             self._write(dataset, keypoints_of, matches, verified, inputs)
         return verified
@@ -143,10 +145,41 @@ class DatabaseUpdate:
         """The camera that each image has, or will get."""
         with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
             copy = Path(folder) / "database.db"
-            if self.database.exists():
-                copy_database(self.database, copy)
+            self._copy(dataset, copy)
             with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
                 return cameras_by_image(opened, add_images(opened, dataset.data))
+
+    def _copy(self, dataset: Dataset, copy: Path) -> None:
+        """Copy the database where there is one; our cameras follow their pictures."""
+        if not self.database.exists():
+            return
+        copy_database(self.database, copy)
+        with quiet_pycolmap():
+            with closing(pycolmap.Database.open(str(copy))) as opened:
+                resized = _of_other_size(opened, dataset)
+            follow_cameras(copy, dataset.data, self._followers(resized))
+
+    def _followers(self, resized: Collection[str]) -> frozenset[str]:
+        """Images whose cameras are ours to change.
+
+        Those that others gave an image, or changed since, are not; but what an older
+        version wrote is taken for ours by force.
+
+        Args:
+            resized: images whose files have another size than their cameras.
+        """
+        ours = self.state.added
+        if self.state.is_ours():
+            return ours | frozenset(resized if self.force else ())
+        return ours & frozenset(resized if self.force else ())
+
+    def _check_sizes(self, database: pycolmap.Database, dataset: Dataset) -> None:
+        """Refuse images whose size is not that of cameras which others gave them."""
+        resized = _of_other_size(database, dataset)
+        for name in sorted(resized.keys() - self._followers(resized)):
+            raise DatasetError(
+                f"{self.database}: image '{shown(name)}': {resized[name]}"
+            )
 
     def _write(
         self,
@@ -156,14 +189,18 @@ class DatabaseUpdate:
         verified: VerifiedPairs,
         inputs: str,
     ) -> None:
+        added: set[str] = set()
         with building(
-            self.database, lambda complete: self.state.expect(complete, inputs)
+            self.database, lambda complete: self.state.expect(complete, inputs, added)
         ) as local:
-            if self.database.exists():
-                copy_database(self.database, local)
+            self._copy(dataset, local)
             with closing(pycolmap.Database.open(str(local))) as opened:
+                there = {image.name for image in opened.read_all_images()}
                 ids = add_images(opened, dataset.data)
+                added |= ids.keys() - there
                 others = images_with_features(opened, keypoints)
+                # such as those that could be read once, and cannot be any more
+                others += self.state.added & ids.keys() - keypoints.keys()
             remove_features(local, (ids[name] for name in others))
             with closing(pycolmap.Database.open(str(local))) as opened:
                 for name, xy in keypoints.items():
@@ -196,11 +233,12 @@ def _ours(
     }
 
 
-def _check_sizes(database: pycolmap.Database, dataset: Dataset, path: Path) -> None:
-    """Refuse a database of the same images in another size."""
+def _of_other_size(database: pycolmap.Database, dataset: Dataset) -> dict[str, str]:
+    """Images whose files have not the size of their cameras in a database, and why."""
     sensors = camera_sensors(dataset.data)
     cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
     stored = {image.name: image for image in database.read_all_images()}
+    found = {}
     for record in image_records(dataset.data, sensors):
         if record.name in stored:
             width, height = map(int, sensors[record.sensor_id].camera_params[:2])
@@ -212,7 +250,8 @@ def _check_sizes(database: pycolmap.Database, dataset: Dataset, path: Path) -> N
             )
             difference = size_difference(image, (width, height))
             if difference is not None:
-                raise DatasetError(f"{path}: image '{record.name}': {difference}")
+                found[record.name] = difference
+    return found
 
 
 def _digest(images: ImageSource, names: list[str], verified: VerifiedPairs) -> str:

@@ -22,7 +22,7 @@ from r2d2_kapture.config.extract import (
 )
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io import image_changes, image_records, plain_files
+from r2d2_kapture.io import image_records, plain_files
 from r2d2_kapture.io.feature_store import FeatureWriter
 from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.hdf5 import h5_names, read_h5
@@ -135,6 +135,8 @@ def content(output: Path, file_format: str) -> dict[str, str]:
         suffixes = (".kpt", ".desc", ".r2d2", ".mat", ".txt")
         paths = [path for path in output.rglob("*") if path.suffix in suffixes]
         found = {str(path.relative_to(output)): path.read_bytes() for path in paths}
+        # scipy begins a MATLAB file with the time of day
+        found |= {n: data[128:] for n, data in found.items() if n.endswith(".mat")}
     for path in output.rglob(RECORDS_NAME):
         found[str(path.relative_to(output))] = path.read_bytes()
     assert len(found) >= len(NAMES)
@@ -352,8 +354,3 @@ def test_the_record_says_what_was_read(
     picture = data / "a.png"
     assert lines[0]["sha256"] == hashlib.sha256(picture.read_bytes()).hexdigest()
     assert (lines[0]["path"], lines[0]["size"]) == (str(picture.resolve()), [64, 48])
-
-
-def test_many_names_are_counted() -> None:
-    assert image_changes.named(["a", "b"]) == "'a', 'b'"
-    assert image_changes.named(list("abcd")) == "'a', 'b', 'c', ..."
