@@ -20,10 +20,13 @@ from r2d2_kapture.cli.extract import main as extract
 from r2d2_kapture.cli.extract_images import main as extract_images
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.colmap_text import read_colmap_text
+from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.hdf5 import h5_names, read_h5
+from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.mat import read_mat
 from r2d2_kapture.io.npz import read_npz
 from tests.conftest import write_noise_dataset, write_records
+from tests.processes import listen_to_ctrl_c
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "20"]
@@ -166,31 +169,71 @@ def test_the_front_door_runs_from_a_checkout(
     assert done.stderr == ""
 
 
+SLOW = """
+import sys, time
+from r2d2_kapture.cli.extract import main
+from r2d2_kapture.stages import extract
+real = extract.read_rgb
+def slow(path):
+    time.sleep(1 if path.name.startswith("n") else 0)
+    return real(path)
+extract.read_rgb = slow
+sys.exit(main(sys.argv[1:]))
+"""
+"""A run that is in the middle for long enough to be stopped there."""
+
+
+def write_more(root: Path) -> Path:
+    """Five images and twelve that SLOW is slow to read."""
+    write_noise_dataset(root)
+    names = [f"n{i:02}.png" for i in range(12)]
+    for i, name in enumerate(names):
+        noise = np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(noise).save(root / "sensors/records_data" / name)
+    with open(root / "sensors/records_camera.txt", "a", encoding="utf-8") as file:
+        file.writelines(f"{100 + i}, cam, {name}\n" for i, name in enumerate(names))
+    return root
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    tmp_path_factory: pytest.TempPathFactory, checkpoint_path: Path
+) -> dict[bool, Path]:
+    """A dataset and, for folder and archive, its features of one run to the end."""
+    root = write_more(tmp_path_factory.mktemp("unbroken") / "dataset")
+    command = ["--kapture-root", str(root), "--model", str(checkpoint_path)]
+    outputs = {tar: root.parent / f"tar {tar}" for tar in (False, True)}
+    for tar, output in outputs.items():
+        words = ["--output", str(output), *(["--tar"] if tar else [])]
+        assert extract([*command, *ANY_MAXIMUM, *CPU, *words]) == 0
+    return outputs
+
+
 @pytest.mark.parametrize("tar", [False, True])
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    tmp_path: Path, flags: list[str], how: signal.Signals, tar: bool
+    tmp_path: Path,
+    flags: list[str],
+    unbroken: dict[bool, Path],
+    how: signal.Signals,
+    tar: bool,
 ) -> None:
-    options = ["--tar"] if tar else []
-    roots = [write_noise_dataset(tmp_path / name) for name in ("broken", "unbroken")]
-    for root in roots:
-        for i in range(200):
-            noise = np.random.default_rng(i).integers(0, 255, (96, 96, 3), np.uint8)
-            Image.fromarray(noise).save(root / f"sensors/records_data/n{i}.png")
-        with open(root / "sensors/records_camera.txt", "a", encoding="utf-8") as file:
-            file.writelines(f"{100 + i}, cam, n{i}.png\n" for i in range(200))
-    command = ["--kapture-root", str(roots[0]), *flags, *options]
+    root = unbroken[tar].parent / "dataset"
+    output = tmp_path / "broken"
+    command = ["--kapture-root", str(root), "--output", str(output), *flags]
+    command += ["--tar"] * tar
     process = subprocess.Popen(
-        [sys.executable, "-m", "r2d2_kapture.cli.extract", *command],
+        [sys.executable, "-c", SLOW, *command, "--workers", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=listen_to_ctrl_c,
     )
-    folder = roots[0] / "reconstruction/keypoints/tiny"
+    folder = output / "reconstruction/keypoints/tiny"
     grown = (
-        (lambda: (folder / "keypoints.tar").stat().st_size > 20000)
+        (lambda: (folder / "keypoints.tar").stat().st_size > 1000)
         if tar
-        else (lambda: (folder / "sub" / "deeper" / "d.png.kpt").exists())
+        else (lambda: (folder / "b c.png.kpt").exists())
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -200,30 +243,30 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         except OSError:
             pass
         time.sleep(0.005)
+    assert process.poll() is None, "it ended before it could be stopped"
     process.send_signal(how)
     _, errors = process.communicate()
-    if how == signal.SIGINT and process.returncode != 0:
-        assert process.returncode == 130
+    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    if how == signal.SIGINT:
         assert "run the same command again" in errors
     assert extract(command) == 0
-    assert extract(["--kapture-root", str(roots[1]), *flags, *options]) == 0
     if tar:
         # a member that the kill cut short is written again, so compare what is read
-        assert export_texts(roots[0], tmp_path / "x") == export_texts(
-            roots[1], tmp_path / "y"
-        )
+        found = feature_bytes(root, output)
+        assert found == feature_bytes(root, unbroken[tar]) and len(found) == 17
         return
-    names = sorted(p.relative_to(roots[1]) for p in roots[1].rglob("*.kpt"))
-    assert len(names) == 205
+    names = sorted(p.relative_to(unbroken[tar]) for p in unbroken[tar].rglob("*.kpt"))
+    assert len(names) == 17
     for name in names:
-        assert (roots[0] / name).read_bytes() == (roots[1] / name).read_bytes()
+        assert (output / name).read_bytes() == (unbroken[tar] / name).read_bytes()
 
 
-def export_texts(root: Path, output: Path) -> dict[str, bytes]:
-    command = ["--kapture-root", str(root), "--to", "h5", "--output", str(output)]
-    assert export(command) == 0
+def feature_bytes(root: Path, features: Path) -> dict[str, bytes]:
+    tables = open_local_features([features])
     return {
-        name: read_h5(output, name).descriptors.tobytes() for name in h5_names(output)
+        name: tables.keypoints.read(name).tobytes()
+        + tables.read_descriptors(name).tobytes()
+        for name in open_dataset(root).image_names
     }
 
 
