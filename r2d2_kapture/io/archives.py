@@ -22,6 +22,8 @@ from r2d2_kapture.io.atomic import atomic_path
 from r2d2_kapture.io.kapture import check_relative_name
 
 CHUNK = 1 << 20
+ROOT = "."
+"""Folder that ``tar -c .`` begins with."""
 ZipOrTar = zipfile.ZipFile | tarfile.TarFile
 
 BROKEN = (
@@ -95,6 +97,8 @@ def _opened(archive: Path) -> Iterator[ZipOrTar]:
 def _members(opened: ZipOrTar, archive: Path) -> Iterator[Member]:
     if isinstance(opened, zipfile.ZipFile):
         for info in opened.infolist():
+            if info.filename == ROOT + "/":
+                continue
             check_relative_name(info.filename, archive)
             if stat.S_ISLNK(info.external_attr >> 16):
                 raise _unsafe(archive, info.filename)
@@ -106,6 +110,8 @@ def _members(opened: ZipOrTar, archive: Path) -> Iterator[Member]:
                 )
         return
     for entry in opened:
+        if entry.isdir() and entry.name == ROOT:
+            continue
         check_relative_name(entry.name, archive)
         if entry.isfile():
             yield Member(

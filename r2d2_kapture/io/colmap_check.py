@@ -201,6 +201,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
         if "locked" in str(error):
             raise _in_use(path) from error
         raise half_written(path, str(error)) from error
+    except UnicodeDecodeError as error:  # of SQLite's message, which quotes the file
+        raise half_written(path, "text that is not UTF-8") from error
 
 
 def _in_use(path: Path) -> DatasetError:

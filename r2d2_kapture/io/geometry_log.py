@@ -101,6 +101,10 @@ def read_geometries(path: Path) -> dict[tuple[str, str], PairGeometry]:
 
 def _parse(values: dict[str, Any]) -> PairGeometry | None:
     try:
-        return PairGeometry(**{**values, "pair": tuple(values["pair"])})
-    except (TypeError, KeyError):
+        first, second = map(str, values["pair"])
+        counts = {name: int(values[name]) for name in ("matches", "inliers")}
+        found = PairGeometry(**{**values, **counts, "pair": (first, second)})
+        found.two_view_geometry(np.zeros((0, 2), np.int64))  # COLMAP takes its numbers
+    except (TypeError, KeyError, ValueError, OverflowError):
         return None
+    return found

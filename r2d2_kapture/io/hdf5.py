@@ -61,7 +61,8 @@ def write_h5(
         temporary.open("r+b") as space,
     ):
         reserved = _reserve(space, 0, ROOM_TO_CLOSE + len(settings.encode()))
-        file.attrs["settings"] = settings
+        # of fixed length: HDF5 never ends reading others from a damaged heap
+        file.attrs["settings"] = np.bytes_(settings.encode() or b" ")
         images: set[str] = set()
         folders: set[str] = set()
         for name, features in items:
@@ -129,7 +130,14 @@ def h5_settings(path: Path) -> str:
         FeatureFormatError: absent, truncated or of another format.
     """
     with _open(path) as file:
-        return str(file.attrs.get("settings", ""))
+        try:
+            value = file.attrs.get("settings", "")
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise FeatureFormatError(
+                f"{path}: cannot read the settings: {error}; {WAY_OUT}"
+            ) from error
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.strip()
 
 
 def h5_names(path: Path) -> list[str]:

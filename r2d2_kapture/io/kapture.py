@@ -228,6 +228,7 @@ def check_relative_name(name: str, source: Path) -> str:
     parts = PurePosixPath(name).parts
     unsafe = (
         not name.strip()
+        or not parts  # the folder itself
         or parts[0] == PARTIAL_FOLDER
         or PurePosixPath(name).is_absolute()
         or bool(PureWindowsPath(name).drive)

@@ -7,7 +7,6 @@ described in colmap.github.io/format.html and kapture's kapture_format.adoc.
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.errors import DatasetError, ReconstructionError
+from r2d2_kapture.io.colmap_binary import check_binary_model
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.kapture import open_dataset, read_lines
 from r2d2_kapture.io.trajectories import read_camera_poses
@@ -30,14 +30,6 @@ DoubleArray = npt.NDArray[np.float64]
 UNNAMED_TYPE = "colmap"
 """What kapture_r2d2_map calls keypoints that it only knows from a database."""
 MODEL_FILES = ("cameras", "images", "points3D")
-LEAST_RECORD_BYTES = {
-    "cameras": 24,
-    "images": 73,
-    "points3D": 51,
-    "rigs": 8,
-    "frames": 8,
-}
-"""Bytes of the smallest record of each file of a binary model."""
 POSE_LINE_FIELDS = 10
 """Fields of an image's first line in a text model; a name with spaces makes more."""
 
@@ -172,16 +164,19 @@ def _is_colmap_model(folder: Path) -> bool:
 
 
 def _read_colmap(folder: Path) -> SparseMap:
-    way_out = "map again, or convert the model anew"
     _check_model_files(folder)
     try:
         with quiet_pycolmap():
-            model = pycolmap.Reconstruction(str(folder))
-    except (ValueError, IndexError, RuntimeError, MemoryError) as error:
+            return _map_of_colmap(pycolmap.Reconstruction(str(folder)))
+    except (ValueError, IndexError, OverflowError, RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise DatasetError(
-            f"{folder}: not a COLMAP model that can be read: {reason}; {way_out}"
+            f"{folder}: not a COLMAP model that can be read: {reason}; map again, or "
+            "convert the model anew"
         ) from error
+
+
+def _map_of_colmap(model: pycolmap.Reconstruction) -> SparseMap:
     point_ids = np.array(sorted(model.points3D), np.uint64).astype(np.int64)
     points = [model.points3D[int(i)].xyz for i in point_ids]
     images = {
@@ -210,17 +205,7 @@ def _check_model_files(folder: Path) -> None:
     if not all((folder / f"{name}.bin").is_file() for name in MODEL_FILES):
         _check_names_of_text_model(folder / "images.txt")
         return
-    for name, least_bytes in LEAST_RECORD_BYTES.items():
-        path = folder / f"{name}.bin"
-        if not path.is_file():  # rigs and frames: COLMAP 3 has none
-            continue
-        with path.open("rb") as file:
-            header = file.read(8)
-        count = struct.unpack("<Q", header)[0] if len(header) == 8 else -1
-        if not 0 <= count * least_bytes <= path.stat().st_size - 8:
-            raise DatasetError(
-                f"{path}: broken off or no file of a COLMAP model; map again"
-            )
+    check_binary_model(folder)
 
 
 def _check_names_of_text_model(path: Path) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pycolmap
-import torch
 from PIL import Image
 
+from r2d2_kapture.cli import extract, train
 from r2d2_kapture.evaluation.feature_files import read_feature_file
 from r2d2_kapture.evaluation.pair_results import PairPoseRun, load_run, save_run
 from r2d2_kapture.evaluation.posed_images import read_ground_truth
@@ -211,7 +213,7 @@ def _safetensors(folder: Path) -> None:
 
 def _published(folder: Path) -> None:
     network = random_network("r2d2")
-    net = "Quad_L2Net_ConfCFS(dim=16, mchan=1)"
+    net = "Quad_L2Net_ConfCFS(mchan=1, dim=16)"
     save_published(folder / "m.pt", network.state_dict(), net, zip_format=False)
 
 
@@ -251,6 +253,26 @@ def _image_list(folder: Path) -> None:
 
 def _poses(folder: Path) -> None:
     write_pose_file(folder / "poses.txt", random_poses(["a.jpg", "b c.jpg"]))
+
+
+def _submission(folder: Path) -> None:
+    names = open_dataset(write_rig_dataset(folder)).image_names
+    write_pose_file(folder / "poses.txt", random_poses(names))
+
+
+def _configs(folder: Path) -> None:
+    for path in Path("configs").glob("*/*.yaml"):
+        if path.parent.name in ("extract", "train"):
+            (folder / path.parent.name).mkdir(exist_ok=True)
+            shutil.copy(path, folder / path.parent.name / path.name)
+
+
+def _read_configs(folder: Path) -> None:
+    for path in folder.glob("*/*.yaml"):
+        main = extract.main if path.parent.name == "extract" else train.main
+        with suppress(SystemExit), redirect_stderr(io.StringIO()) as said:
+            code = main(["--config", str(path)])
+            assert code == 2, said.getvalue()  # no defect; nothing is named to be done
 
 
 def _state(folder: Path) -> None:
@@ -295,7 +317,7 @@ SAMPLES = {
     "ground truth": Sample(_ground_truth, _read_ground_truth),
     "pose file": Sample(_poses, lambda p: read_pose_file(p / "poses.txt")),
     "submission": Sample(
-        _poses, lambda p: read_submission(p / "poses.txt", ["a.jpg", "b c.jpg"])
+        _submission, lambda p: read_submission(p / "poses.txt", open_dataset(p))
     ),
     "geometries": Sample(_geometries, _read_geometries),
     "scene info": Sample(
@@ -318,6 +340,7 @@ SAMPLES = {
     "sequence": Sample(
         lambda p: write_crops(p / "v_a", 0), lambda p: read_sequence(p / "v_a")
     ),
+    "settings": Sample(_configs, _read_configs),
     "manifest": Sample(_manifest, lambda p: read_manifest(p / "manifest.json")),
     "archives": Sample(_archive, _unpack),
     "images": Sample(_images, _read_images),

@@ -145,3 +145,17 @@ def test_too_little_room_is_said_before_anything_is_written(
     with pytest.raises(OutputError, match="free space and run again"):
         unpack(path, tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_packed_from_within_is_unpacked(tmp_path: Path) -> None:
+    """As ``tar -c .`` and zip make it: the folder itself is a member."""
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / "a.txt").write_bytes(b"first")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "content", ".")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.mkdir("./")
+        packed.writestr("./a.txt", b"first")
+    for name in ("a.tar", "a.zip"):
+        unpack(tmp_path / name, tmp_path / name[2:], progress=False)
+        assert (tmp_path / name[2:] / "a.txt").read_bytes() == b"first"

@@ -230,3 +230,10 @@ def test_copies_hold_what_is_not_yet_in_the_file(path: Path, tmp_path: Path) -> 
 def test_copies_that_cannot_be_written(path: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be copied"):
         copy_database(path, tmp_path / "absent" / "copy.db")
+
+
+def test_a_schema_that_is_not_utf8_is_refused(path: Path) -> None:
+    data = path.read_bytes()
+    assert b"tableframe_data" in data
+    path.write_bytes(data.replace(b"tableframe_data", b"tableframe_dat\xff"))
+    assert_refused(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,23 @@ def test_lines_of_something_else_are_passed_over(tmp_path: Path) -> None:
 def test_log_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="absent"):
         write(tmp_path / "absent" / "log")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"E": [[1, 2], [3]]},
+        {"F": [["a"] * 3] * 3},
+        {"cam2_from_cam1": [1, 2]},
+        {"config": "x"},
+        {"matches": None},
+        {"pair": "abc"},
+    ],
+)
+def test_a_line_of_other_values_is_left_out(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    good = pair_geometry(PAIR, "digest", geometry(), matches=30)
+    with open_log(tmp_path / "log") as log:
+        log.append({**dataclasses.asdict(good), **changes})
+    assert read_geometries(tmp_path / "log") == {}

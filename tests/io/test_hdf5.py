@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.hdf5 import h5_names, read_h5, write_h5
+from r2d2_kapture.io.hdf5 import h5_names, h5_settings, read_h5, write_h5
 from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
 from tests.io.conftest import MakeFeatures
 
@@ -33,7 +33,7 @@ def test_round_trip_with_any_name(tmp_path: Path, make_features: MakeFeatures) -
             )
         assert back.image_size == features.image_size
     with h5py.File(path) as file:
-        assert file.attrs["settings"] == '{"é": 1}'
+        assert file.attrs["settings"].decode() == '{"é": 1}'
 
 
 def test_hloc_finds_what_it_expects(
@@ -214,3 +214,17 @@ def test_absent_image_and_absent_field_are_named(
         del file["seq/a.jpg/image_size"]
     with pytest.raises(FeatureFormatError, match="image_size"):
         read_h5(tmp_path / "a.h5", "seq/a.jpg")
+
+
+def test_settings_of_files_that_we_made_before_are_read(
+    tmp_path: Path, make_features: MakeFeatures
+) -> None:
+    """They were of variable length once."""
+    path = tmp_path / "f.h5"
+    write_h5(path, [("a", make_features(2))], '{"é": 1}')
+    assert h5_settings(path) == '{"é": 1}'
+    with h5py.File(path, "r+") as file:
+        file.attrs["settings"] = '{"é": 2}'
+    assert h5_settings(path) == '{"é": 2}'
+    write_h5(path, [("a", make_features(2))])
+    assert h5_settings(path) == ""

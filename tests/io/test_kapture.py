@@ -176,7 +176,8 @@ def test_code_hidden_behind_a_rare_line_end_is_never_run(
 
 
 @pytest.mark.parametrize(
-    "name", ["../out.png", "a/../../out.png", "/etc/passwd", "..\\out.png", "C:\\x", ""]
+    "name",
+    ["../out.png", "a/../../out.png", "/etc/passwd", "..\\out.png", "C:\\x", "", "."],
 )
 def test_names_that_leave_the_dataset_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="leaves the dataset"):

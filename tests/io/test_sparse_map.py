@@ -296,3 +296,46 @@ def test_what_is_no_map_is_told(kapture_root: Path, tmp_path: Path) -> None:
         read_sparse_map(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="points3d.txt: missing"):
         read_sparse_map(kapture_root)
+
+
+@pytest.mark.parametrize(
+    "name, place",
+    [("points3D", 8 + 43), ("images", 0), ("frames", 8 + 64), ("rigs", 12)],
+)
+def test_a_count_that_the_file_cannot_hold_is_refused_before_it_is_read(
+    binary: Path, name: str, place: int
+) -> None:
+    """One flipped bit is enough for pycolmap to allocate gigabytes, or never to end."""
+    path = binary / f"{name}.bin"
+    data = bytearray(path.read_bytes())
+    if name == "images":
+        place = data.index(b"\0", 8 + 64) + 1
+    data[place + 3] |= 0x40
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=f"{name}.bin: broken off"):
+        read_sparse_map(binary)
+
+
+@pytest.mark.parametrize("name", ["images", "points3D", "frames", "rigs"])
+def test_a_binary_model_that_lacks_its_last_byte_is_refused(
+    binary: Path, name: str
+) -> None:
+    path = binary / f"{name}.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DatasetError, match=f"{name}.bin: broken off"):
+        read_sparse_map(binary)
+
+
+def test_a_text_model_whose_cameras_lack_a_place_in_the_rig_is_refused(
+    model: pycolmap.Reconstruction, tmp_path: Path
+) -> None:
+    model.write_text(str(tmp_path))
+    path = tmp_path / "rigs.txt"
+    lines = path.read_text().splitlines()
+    row = next(i for i, line in enumerate(lines) if not line.startswith("#"))
+    fields = lines[row].split()
+    at = fields.index("1", 5)  # HAS_POSE of the second sensor
+    lines[row] = " ".join([*fields[:at], "0", *fields[at + 8 :]])
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(DatasetError, match="not a COLMAP model that can be read"):
+        read_sparse_map(tmp_path)
