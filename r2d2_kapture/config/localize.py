@@ -34,6 +34,14 @@ class LocalizeConfig:
             sensors.txt; ``estimate`` takes every focal length for unknown.
         camera_origin: where principal points count from: the ``center`` of the first
             pixel (kapture) or its ``corner`` (COLMAP); ``auto`` looks for (W/2, H/2).
+        doubt_deviation: a pose is doubtful from this standard deviation of its position
+            on, in units of the distance to its points, or of the map's extent if that
+            is less; for keypoints with errors of 1 px.
+        doubt_inliers: or with fewer inliers, unless half of its correspondences are.
+        doubt_ratio: or with a smaller share of inliers among its correspondences.
+        doubt_coverage: or where the inliers cover a smaller share of the image.
+        doubt_rival: or where the other correspondences agree with another pose that has
+            this share of its inliers.
         seed: of the random sampling.
         format: of poses.txt: how images are named for visuallocalization.net, aachen
             and extended_cmu by file name, robotcar by the last folder too, gangnam by
@@ -47,6 +55,11 @@ class LocalizeConfig:
     rigs: RigUse = "auto"
     focal_length: FocalLength = "auto"
     camera_origin: CameraOrigin = "auto"
+    doubt_deviation: float = 0.05
+    doubt_inliers: int = 30
+    doubt_ratio: float = 0.02
+    doubt_coverage: float = 0.03
+    doubt_rival: float = 0.5
     seed: int = 0
     format: PoseFormat = "gangnam"
 
@@ -66,6 +79,18 @@ class LocalizeConfig:
             f"--min-inliers: found {self.min_inliers}, expected at least 4: any three "
             "points agree with some pose",
         )
+        for name in (
+            "doubt_deviation",
+            "doubt_inliers",
+            "doubt_ratio",
+            "doubt_coverage",
+            "doubt_rival",
+        ):
+            value = getattr(self, name)
+            require(
+                value >= 0,
+                f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
+            )
         # the generator of pycolmap takes negative seeds for none
         require(
             0 <= self.seed < 2**31, f"--seed: found {self.seed}, expected 0 to 2^31 - 1"

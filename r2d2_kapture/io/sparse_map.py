@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import kapture
@@ -76,6 +77,12 @@ class SparseMap:
     points: DoubleArray
     point_ids: IndexArray
     images: Mapping[str, MapImage]
+
+    @cached_property
+    def extent(self) -> float:
+        """Diagonal of the box that holds the middle 90 % of the points on each axis."""
+        low, high = np.percentile(self.points, [5, 95], axis=0)
+        return float(np.linalg.norm(high - low))
 
     @property
     def track_lengths(self) -> IndexArray:

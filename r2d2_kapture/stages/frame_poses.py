@@ -26,6 +26,7 @@ from r2d2_kapture.stages.pose_estimation import (
     count_inliers,
     estimate_pose,
 )
+from r2d2_kapture.stages.pose_verdict import coverage, pose_doubts
 from r2d2_kapture.stages.query_cameras import QueryFrame
 from r2d2_kapture.stages.query_matches import QueryMatches
 from r2d2_kapture.stages.query_results import QueryResult, Support
@@ -58,11 +59,13 @@ class Evidence:
         matches: of its images, in their order.
         candidates: first all map images together, then each covisible group if there
             are several.
+        extent: of the map, in its units.
     """
 
     frame: QueryFrame
     matches: tuple[QueryMatches, ...]
     candidates: tuple[Candidate, ...]
+    extent: float
 
 
 def gather_evidence(
@@ -86,6 +89,7 @@ def gather_evidence(
             )
             for names in sets
         ),
+        extent=sparse_map.extent,
     )
 
 
@@ -170,6 +174,7 @@ def _localized_results(
     tried: tuple[Support, ...],
 ) -> tuple[QueryResult, ...]:
     results = []
+    doubts = pose_doubts(best.views, pose, evidence.extent, config)
     plain = _plain_results(evidence, config)
     for result, matches, view, camera, mask in zip(
         plain, evidence.matches, best.views, pose.cameras, pose.inliers
@@ -195,6 +200,9 @@ def _localized_results(
                 cam_from_world=(w, x, y, z, *cam_from_world.translation.tolist()),
                 covariance=covariance,
                 position_std=deviation,
+                coverage=coverage(view, mask),
+                verdict="doubtful" if doubts else "good",
+                doubts=doubts,
                 camera=tuple(kapture_camera(camera, origin).sensor_params),
             )
         )

@@ -367,9 +367,24 @@ def _report(
             if result.reason is not None
         ),
         seconds=seconds,
+        warnings=tuple(_warnings(localized)),
         outputs=(localizer.output, localizer.output / POSES_NAME),
         details=_details(localizer, localized),
     )
+
+
+def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
+    """One line for all doubtful poses, with up to three of them."""
+    doubtful = [result for result in localized if result.verdict == "doubtful"]
+    if doubtful:
+        named = ", ".join(
+            f"'{result.image}' ({'; '.join(result.doubts)})" for result in doubtful[:3]
+        )
+        yield (
+            f"{len(doubtful)} of the poses are doubtful, though they are written: "
+            f"{named}{', ...' if len(doubtful) > 3 else ''}; compare them with their "
+            f"photographs, see 'verdict' in {QUERIES_FOLDER}/NAME.json"
+        )
 
 
 def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str, Any]:
@@ -384,7 +399,8 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
     }
     unknown = localizer.retrieval.unknown
     return {
-        "localized": len(localized),
+        "localized": sum(result.verdict != "doubtful" for result in localized),
+        "doubtful": sum(result.verdict == "doubtful" for result in localized),
         "in_rigs": sum(bool(result.rig) for result in localized),
         "with_focal_length_found": sum(r.focal_length != "fixed" for r in localized),
         **{

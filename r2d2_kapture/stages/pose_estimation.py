@@ -64,21 +64,35 @@ class FramePose:
     doubt: str | None
 
 
-def estimate_pose(views: Sequence[View], config: LocalizeConfig) -> FramePose | None:
+def estimate_pose(
+    views: Sequence[View], config: LocalizeConfig, *, min_inlier_ratio: float = 0.1
+) -> FramePose | None:
     """Estimate the pose of a frame from all its views, and refine it.
 
     LO-RANSAC on minimal sets (P3P; with one focal length more if it is unknown; the
     generalized P3P of a rig), then a robust refinement on the inliers, as COLMAP has it
     but for the scale of the loss. The same input gives the same output.
 
+    Args:
+        views: of the frame.
+        config: settings.
+        min_inlier_ratio: share of inliers that is looked for; less takes longer.
+
     Returns:
         None where no pose is found.
     """
+    ransac = pycolmap.RANSACOptions(
+        max_error=config.max_error,
+        min_inlier_ratio=min(max(min_inlier_ratio, 0.1), 1.0),
+        random_seed=config.seed,
+        # more would not give the same result twice
+        num_threads=1,
+    )
     cameras = tuple(copy.deepcopy(view.image.camera) for view in views)
     if len(views) == 1:
-        found = _estimate_single(views[0], cameras[0], config)
+        found = _estimate_single(views[0], cameras[0], config, ransac)
     else:
-        found = _estimate_rig(views, cameras, config)
+        found = _estimate_rig(views, cameras, config, ransac)
     if found is None:
         return None
     ends = np.cumsum([len(view.xy) for view in views])[:-1]
@@ -143,7 +157,10 @@ def _doubt(view: View, camera: pycolmap.Camera) -> str | None:
 
 
 def _estimate_single(
-    view: View, camera: pycolmap.Camera, config: LocalizeConfig
+    view: View,
+    camera: pycolmap.Camera,
+    config: LocalizeConfig,
+    ransac: pycolmap.RANSACOptions,
 ) -> dict[str, Any] | None:
     knowledge = view.image.focal_length
     found: dict[str, Any] | None = pycolmap.estimate_and_refine_absolute_pose(
@@ -151,7 +168,7 @@ def _estimate_single(
         view.points,
         camera,
         pycolmap.AbsolutePoseEstimationOptions(
-            estimate_focal_length=knowledge == "estimated", ransac=_ransac(config)
+            estimate_focal_length=knowledge == "estimated", ransac=ransac
         ),
         pycolmap.AbsolutePoseRefinementOptions(
             loss_function_scale=config.loss_scale,
@@ -166,7 +183,10 @@ def _estimate_single(
 
 
 def _estimate_rig(
-    views: Sequence[View], cameras: Sequence[pycolmap.Camera], config: LocalizeConfig
+    views: Sequence[View],
+    cameras: Sequence[pycolmap.Camera],
+    config: LocalizeConfig,
+    ransac: pycolmap.RANSACOptions,
 ) -> dict[str, Any] | None:
     found: dict[str, Any] | None = (
         pycolmap.estimate_and_refine_generalized_absolute_pose(
@@ -175,7 +195,7 @@ def _estimate_rig(
             np.repeat(np.arange(len(views)), [len(view.xy) for view in views]),
             [view.image.cam_from_rig for view in views],
             list(cameras),
-            _ransac(config),
+            ransac,
             pycolmap.AbsolutePoseRefinementOptions(
                 loss_function_scale=config.loss_scale
             ),
@@ -183,13 +203,6 @@ def _estimate_rig(
         )
     )
     return found
-
-
-def _ransac(config: LocalizeConfig) -> pycolmap.RANSACOptions:
-    # more threads would not give the same result twice
-    return pycolmap.RANSACOptions(
-        max_error=config.max_error, random_seed=config.seed, num_threads=1
-    )
 
 
 def _covariance(of_tangent: DoubleArray | None) -> DoubleArray | None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kapture
 import numpy as np
@@ -60,6 +60,10 @@ class QueryResult:
             pose_estimation.FramePose; None where inliers do not determine the pose.
         position_std: the standard deviation of the camera's centre that follows, root
             of the sum over the axes, in the units of the map.
+        coverage: share of the image that the inliers cover, see pose_verdict.coverage.
+        verdict: ``good`` or ``doubtful``; None without a pose. One for all images of a
+            frame.
+        doubts: why it is doubtful.
         focal_length: ``fixed``, ``refined`` or ``estimated``.
         camera: kapture's sensor parameters: model, width, height, and so on.
     """
@@ -76,6 +80,9 @@ class QueryResult:
     cam_from_world: tuple[float, ...] | None = None
     covariance: tuple[tuple[float, ...], ...] | None = None
     position_std: float | None = None
+    coverage: float | None = None
+    verdict: Literal["good", "doubtful"] | None = None
+    doubts: tuple[str, ...] = ()
     focal_length: str = "fixed"
     camera: tuple[str, ...] = ()
 
@@ -120,7 +127,7 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
         content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
         status = content.pop("status")
         content["tried"] = tuple(Support(**tried) for tried in content["tried"])
-        for name in ("rig", "cam_from_world", "camera"):
+        for name in ("rig", "cam_from_world", "camera", "doubts"):
             content[name] = content[name] and tuple(content[name])
         if content["covariance"] is not None:
             content["covariance"] = tuple(map(tuple, content["covariance"]))
