@@ -101,6 +101,19 @@ class Scene:
         return root
 
 
+def write_from_colmap(root: Path, scene: Scene) -> Path:
+    """The dataset as kapture_import_colmap makes it, counted from pixel corners."""
+    for sensor_id in scene.dataset.sensors:
+        scene.dataset.sensors[sensor_id] = pinhole(CORNER_PP)
+    scene.write_kapture(root)
+    folder = root / "reconstruction" / "keypoints" / "r2d2"
+    for name in scene.names:
+        write_rows(folder / f"{name}.kpt", scene.keypoints(name)[:, :2] + 0.5)
+    described = folder / "keypoints.txt"
+    described.write_text(described.read_text("utf-8").replace(", 3", ", 2"), "utf-8")
+    return root
+
+
 def pair_matches(indices: Any, score: float = 1.0) -> PairMatches:
     rows = np.asarray(indices, np.int64).reshape(-1, 2)
     return PairMatches(indices=rows, scores=np.full(len(rows), score, np.float32))

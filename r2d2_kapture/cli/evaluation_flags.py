@@ -23,6 +23,7 @@ from r2d2_kapture.cli.extraction_flags import (
 from r2d2_kapture.cli.repeated_flags import replace_flags
 from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
+from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import AUTO
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint
@@ -64,6 +65,14 @@ def add_evaluation_flags(parser: ArgumentParser, item: str) -> None:
         "to the folder of the images",
     )
     parser.add_argument(
+        "--keypoint-origin",
+        type=CameraOrigin,
+        default="auto",
+        help="where the pixels of these features count from: the center of the first "
+        "one or its corner (COLMAP); auto is the center for files, as R2D2, D2-Net and "
+        "hloc write them, and for kapture what it says or else as its cameras do",
+    )
+    parser.add_argument(
         "--label",
         type=str | None,
         help="what tables call the features; by default the name of the model, or of "
@@ -100,6 +109,12 @@ def reads_files(namespace: Namespace) -> bool:
     if suffix is not None and h5 is not None:
         raise ConfigError("--features-suffix and --features-h5: expected one of them")
     if suffix is None and h5 is None:
+        in_kapture = namespace.get("keypoints_type") is not None
+        if namespace.keypoint_origin != "auto" and not in_kapture:
+            raise ConfigError(
+                f"--keypoint-origin {namespace.keypoint_origin}: describes features "
+                "that are there, but none are given; ours count from the center"
+            )
         return False
     refuse_extraction(
         namespace, "--features-h5" if suffix is None else "--features-suffix"
@@ -134,9 +149,14 @@ def refuse_extraction(namespace: Namespace, chosen: str) -> None:
 
 def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
     """Features of files, of images named relative to root."""
+    origin: PixelOrigin = (
+        "corner" if namespace.keypoint_origin == "corner" else "center"
+    )
     if namespace.features_suffix is not None:
-        return features_beside_images(namespace.features_suffix, namespace.label)
-    return features_in_h5(namespace.features_h5, root, namespace.label)
+        return features_beside_images(
+            namespace.features_suffix, namespace.label, origin
+        )
+    return features_in_h5(namespace.features_h5, root, namespace.label, origin)
 
 
 def extracted_sources(

@@ -55,7 +55,16 @@ def _command(arguments: list[str]) -> int:
         type=CameraOrigin,
         default="auto",
         help="where principal points count from: the center of the first pixel "
-        "(kapture) or its corner (COLMAP); auto looks for (W / 2, H / 2)",
+        "(kapture) or its corner (COLMAP); auto takes what files say, and else looks "
+        "for (W / 2, H / 2) and for names of COLMAP's import",
+    )
+    parser.add_argument(
+        "--keypoint-origin",
+        type=CameraOrigin,
+        default="auto",
+        help="where the pixels of third-party keypoints count from: the center of the "
+        "first one (R2D2, hloc) or its corner (COLMAP); auto takes what files say, and "
+        "else where the cameras count from",
     )
     parser.add_argument(
         "--force", action="store_true", help="overwrite an output that exists"
@@ -70,6 +79,7 @@ def _command(arguments: list[str]) -> int:
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
         camera_origin=namespace.camera_origin,
+        keypoint_origin=namespace.keypoint_origin,
         force=namespace.force,
         progress=False if namespace.quiet else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,11 +31,14 @@ from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.evaluation.posed_images import (
     PosedImage,
+    ground_truth_origin,
     read_ground_truth,
     read_posed_dataset,
 )
 from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.io.pixel_origins import find_camera_origin, place_keypoints
 from r2d2_kapture.stages import pair_poses, pair_poses_tables
 from r2d2_kapture.stages.feature_sources import FeatureSource, features_in_kapture
 
@@ -63,7 +67,7 @@ def _command(arguments: list[str]) -> int:
     if namespace.output is None:
         raise ConfigError("--output: missing, expected a folder for the results")
     config = settings_from(namespace, PairPosesConfig)
-    images, root = _images(namespace)
+    images, root, uncertain = _images(namespace)
     wanted = None
     if namespace.pairs_file is not None:
         known = {image.name for image in images}
@@ -77,6 +81,7 @@ def _command(arguments: list[str]) -> int:
         sources=stored or [source for source, _ in extracted],
         output=namespace.output,
         options=run_options(namespace),
+        warnings=uncertain,
     )
     save_all_settings(extracted, namespace.output)
     if report.outputs:
@@ -140,15 +145,19 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _images(namespace: Namespace) -> tuple[list[PosedImage], Path]:
-    """The images with poses, and the folder that their names are relative to."""
+def _images(namespace: Namespace) -> tuple[list[PosedImage], Path, tuple[str, ...]]:
+    """The images with poses, the folder of their names, and what is not certain."""
     if namespace.gt is not None and namespace.kapture_root is not None:
         raise ConfigError("--gt and --kapture-root: expected one of them")
     if namespace.gt is not None:
-        images = read_ground_truth(namespace.gt, namespace.camera_origin)
-        return images, namespace.gt.parent
-    images = read_posed_dataset(namespace.kapture_root, namespace.camera_origin)
-    return images, namespace.kapture_root / "sensors" / "records_data"
+        found = ground_truth_origin(namespace.gt, namespace.camera_origin)
+        images = read_ground_truth(namespace.gt, found.origin)
+        return images, namespace.gt.parent, found.warnings
+    dataset = open_dataset(namespace.kapture_root)
+    found = find_camera_origin(dataset, namespace.camera_origin)
+    images = read_posed_dataset(namespace.kapture_root, found.origin)
+    folder = namespace.kapture_root / "sensors" / "records_data"
+    return images, folder, found.warnings
 
 
 def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
@@ -163,7 +172,15 @@ def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
     tables = open_local_features(
         [namespace.kapture_root], namespace.keypoints_type, namespace.descriptors_type
     )
-    return [features_in_kapture(tables, root, namespace.label)]
+    dataset = open_dataset(namespace.kapture_root)
+    keypoints, notes = place_keypoints(
+        tables.keypoints,
+        namespace.keypoint_origin,
+        dataset,
+        find_camera_origin(dataset, namespace.camera_origin),
+    )
+    tables = dataclasses.replace(tables, keypoints=keypoints)
+    return [features_in_kapture(tables, root, namespace.label, notes)]
 
 
 def _show(namespace: Namespace, results: Sequence[Path]) -> None:

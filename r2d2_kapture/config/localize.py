@@ -33,7 +33,11 @@ class LocalizeConfig:
             cameras from EXIF and the map; ``refine`` also improves those of
             sensors.txt; ``estimate`` takes every focal length for unknown.
         camera_origin: where principal points count from: the ``center`` of the first
-            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` looks for (W/2, H/2).
+            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes what files say,
+            and else looks for (W / 2, H / 2) and for names of COLMAP's import.
+        keypoint_origin: where the pixels of third-party keypoints count from: the
+            ``center`` of the first one (R2D2, hloc) or its ``corner`` (COLMAP);
+            ``auto`` takes what files say, and else where the cameras count from.
         doubt_deviation: a pose is doubtful from this standard deviation of its position
             on, in units of the distance to its points, or of the map's extent if that
             is less; for keypoints with errors of 1 px.
@@ -55,6 +59,7 @@ class LocalizeConfig:
     rigs: RigUse = "auto"
     focal_length: FocalLength = "auto"
     camera_origin: CameraOrigin = "auto"
+    keypoint_origin: CameraOrigin = "auto"
     doubt_deviation: float = 0.05
     doubt_inliers: int = 30
     doubt_ratio: float = 0.02
@@ -68,6 +73,7 @@ class LocalizeConfig:
         require_choice("--focal-length", self.focal_length, FocalLength)
         require_choice("--format", self.format, PoseFormat)
         require_choice("--camera-origin", self.camera_origin, CameraOrigin)
+        require_choice("--keypoint-origin", self.keypoint_origin, CameraOrigin)
         for name in ("max_error", "loss_scale"):
             value = getattr(self, name)
             require(

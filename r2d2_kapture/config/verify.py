@@ -23,9 +23,12 @@ class VerifyConfig:
         min_inliers: matches that a pair must keep; with fewer it keeps none.
         max_trials: most samples that RANSAC draws for a pair.
         seed: of RANSAC's samples; the result is the same for any number of workers.
-        camera_origin: where the dataset's principal points count from: the ``center``
-            of the first pixel (kapture) or its ``corner`` (COLMAP); ``auto`` is
-            ``corner`` where one lies at exactly (W / 2, H / 2), else ``center``.
+        camera_origin: where principal points count from: the ``center`` of the first
+            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes what files say,
+            and else looks for (W / 2, H / 2) and for names of COLMAP's import.
+        keypoint_origin: where the pixels of third-party keypoints count from: the
+            ``center`` of the first one (R2D2, hloc) or its ``corner`` (COLMAP);
+            ``auto`` takes what files say, and else where the cameras count from.
     """
 
     geometry: GeometrySource = "estimate"
@@ -34,10 +37,12 @@ class VerifyConfig:
     max_trials: int = 10_000
     seed: int = 0
     camera_origin: CameraOrigin = "auto"
+    keypoint_origin: CameraOrigin = "auto"
 
     def __post_init__(self) -> None:
         require_choice("--geometry", self.geometry, GeometrySource)
         require_choice("--camera-origin", self.camera_origin, CameraOrigin)
+        require_choice("--keypoint-origin", self.keypoint_origin, CameraOrigin)
         require(
             self.max_error > 0, f"--max-error: found {self.max_error}, expected > 0"
         )

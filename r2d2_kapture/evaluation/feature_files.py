@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.io import mat, npz
+from r2d2_kapture.io.feature_reading import unit_descriptors
 from r2d2_kapture.io.fields import WAY_OUT, features_from_fields
 from r2d2_kapture.io.hdf5 import read_h5
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.types import LocalFeatures
-
-UNIT_TOLERANCE = 1e-3
-"""How far from 1 a norm may be: descriptors in float16 pass."""
 
 
 def feature_path(image: Path, suffix: str) -> Path:
@@ -28,7 +27,8 @@ def read_feature_file(path: Path, image: Path) -> LocalFeatures:
     """Read a NumPy archive (.r2d2, .d2-net) or a MATLAB file of one image's features.
 
     The content tells which it is, not the name. Files of D2-Net hold no image size; it
-    is then taken from the image. Descriptors are scaled to unit norm.
+    is then taken from the image. Their benchmark's hold no scores either: the rows are
+    then best first. Descriptors are scaled to unit norm.
 
     Args:
         path: of the features.
@@ -52,28 +52,34 @@ def read_feature_file(path: Path, image: Path) -> LocalFeatures:
     }
     features = features_from_fields(path, arrays)
     _require_finite(str(path), features)
-    return with_unit_descriptors(features)
+    return _with_unit_descriptors(features)
 
 
-def read_h5_features(path: Path, name: str) -> LocalFeatures:
+def read_h5_features(path: Path, name: str, image: Path | None = None) -> LocalFeatures:
     """Read the features of one image from a file of hloc's layout, ours or anyone's.
+
+    Args:
+        path: of the features.
+        name: of the image in the file.
+        image: that they belong to, for files that hold no image size.
 
     Raises:
         FeatureFormatError: absent, of another format, without the image, or holding
-            values that are not finite.
+            values that are not finite; no size of the image in the file or the image.
     """
-    features = read_h5(path, name)
+    size = None
+    if image is not None:
+        with suppress(ImageError):
+            size = image_size(image)
+    features = read_h5(path, name, size)
     _require_finite(f"{path}: image '{name}'", features)
-    return with_unit_descriptors(features)
+    return _with_unit_descriptors(features)
 
 
-def with_unit_descriptors(features: LocalFeatures) -> LocalFeatures:
-    """The same features, their descriptors of unit L2 norm; zeros stay zeros."""
-    norms = np.linalg.norm(features.descriptors, axis=1, keepdims=True)
-    if np.all(np.abs(norms - 1) < UNIT_TOLERANCE):
-        return features
-    scaled = features.descriptors / np.where(norms > 0, norms, 1)
-    return dataclasses.replace(features, descriptors=scaled.astype(np.float32))
+def _with_unit_descriptors(features: LocalFeatures) -> LocalFeatures:
+    return dataclasses.replace(
+        features, descriptors=unit_descriptors(features.descriptors)
+    )
 
 
 def _require_finite(source: str, features: LocalFeatures) -> None:

@@ -26,7 +26,7 @@ def mutual_nearest_neighbours(
 
     Returns:
         (K, 2) int64, rows of the first and of the second, ordered by the first; equal
-        similarities go to the lower row.
+        similarities go to the lower row, and a row of zeros matches nothing.
 
     Raises:
         FeatureFormatError: the dimensions of the descriptors differ.
@@ -54,4 +54,5 @@ def mutual_nearest_neighbours(
         nearest_in_1[better] = row[better] + start
     rows = np.arange(len(descriptors1))
     mutual = nearest_in_1[nearest_in_2] == rows
+    mutual &= descriptors1.any(1) & descriptors2[nearest_in_2].any(1)
     return np.column_stack([rows[mutual], nearest_in_2[mutual]])

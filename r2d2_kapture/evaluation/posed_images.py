@@ -22,13 +22,14 @@ from r2d2_kapture.coordinates import (
 )
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.camera_sizes import CameraImage
-from r2d2_kapture.io.colmap_cameras import (
-    camera_sensors,
-    colmap_camera,
-    resolve_camera_origin,
-)
+from r2d2_kapture.io.colmap_cameras import camera_sensors, colmap_camera
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.kapture import check_relative_name, open_dataset
+from r2d2_kapture.io.pixel_origins import (
+    FoundOrigin,
+    find_camera_origin,
+    judge_cameras,
+)
 from r2d2_kapture.io.trajectories import image_records, read_camera_poses
 
 Array = npt.NDArray[np.float64]
@@ -84,8 +85,8 @@ def read_ground_truth(
 
     Args:
         path: of the file.
-        camera_origin: where principal points are counted from; ``auto`` is ``corner``
-            if any lies at exactly (W / 2, H / 2), else ``center``.
+        camera_origin: where principal points are counted from, see
+            ground_truth_origin.
 
     Raises:
         DatasetError: unreadable, an image comes twice, or a field is missing, of a
@@ -93,11 +94,8 @@ def read_ground_truth(
         ImageError: the size of an image cannot be read.
     """
     entries = _read_entries(path)
-    sizes = [
-        image_size(path.parent / entry.name) if entry.size is None else entry.size
-        for entry in entries
-    ]
-    origin = _resolve_origin([entry.K for entry in entries], sizes, camera_origin)
+    sizes = _sizes(path, entries)
+    origin = _find_origin(path, entries, sizes, camera_origin).origin
     return [
         PosedImage(
             name=entry.name,
@@ -110,6 +108,16 @@ def read_ground_truth(
     ]
 
 
+def ground_truth_origin(path: Path, camera_origin: CameraOrigin) -> FoundOrigin:
+    """Where the principal points of a JSON file count from, and how that is known.
+
+    Raises:
+        DatasetError, ImageError: as read_ground_truth.
+    """
+    entries = _read_entries(path)
+    return _find_origin(path, entries, _sizes(path, entries), camera_origin)
+
+
 def read_posed_dataset(
     root: Path, camera_origin: CameraOrigin = "auto"
 ) -> list[PosedImage]:
@@ -118,13 +126,13 @@ def read_posed_dataset(
     Args:
         root: of the dataset.
         camera_origin: where principal points are counted from, see
-            colmap_cameras.resolve_camera_origin.
+            pixel_origins.find_camera_origin.
 
     Raises:
         DatasetError: the dataset cannot be read.
     """
     dataset = open_dataset(root)
-    origin = resolve_camera_origin(dataset.data, camera_origin)
+    origin = find_camera_origin(dataset, camera_origin).origin
     sensors = camera_sensors(dataset.data)
     cameras = {
         sensor_id: colmap_camera(sensor, number, origin)
@@ -272,18 +280,32 @@ def _numbers(values: Mapping[str, Any], name: str, *shapes: tuple[int, ...]) -> 
     return array
 
 
-def _resolve_origin(
-    matrices: Sequence[Array],
+def _sizes(path: Path, entries: Sequence[_Entry]) -> list[tuple[int, int]]:
+    """(W, H) in pixels that each camera is for: the file's where none is given."""
+    return [
+        image_size(path.parent / entry.name) if entry.size is None else entry.size
+        for entry in entries
+    ]
+
+
+def _find_origin(
+    path: Path,
+    entries: Sequence[_Entry],
     sizes: Sequence[tuple[int, int]],
     camera_origin: CameraOrigin,
-) -> PixelOrigin:
+) -> FoundOrigin:
     if camera_origin != "auto":
-        return camera_origin
-    found = {
-        principal_point_origin((float(K[0, 2]), float(K[1, 2])), size)
-        for K, size in zip(matrices, sizes)
-    }
-    return "corner" if "corner" in found else "center"
+        return FoundOrigin(origin=camera_origin, basis="flag")
+    told = [
+        principal_point_origin((float(entry.K[0, 2]), float(entry.K[1, 2])), size)
+        for entry, size in zip(entries, sizes)
+    ]
+    return judge_cameras(
+        {origin for origin in told if origin is not None},
+        imported=False,
+        source=path,
+        focal_lengths=[float(entry.K[0, 0]) for entry in entries],
+    )
 
 
 def _opencv_camera(

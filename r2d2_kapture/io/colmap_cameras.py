@@ -42,19 +42,24 @@ def resolve_camera_origin(
     """
     if camera_origin != "auto":
         return camera_origin
+    return "corner" if "corner" in principal_point_origins(dataset) else "center"
+
+
+def principal_point_origins(dataset: kapture.Kapture) -> set[PixelOrigin]:
+    """The origins that principal points in the middle of their images speak for."""
     cameras = [
         colmap_camera(sensor, 0, "corner")  # as it stands, not shifted
         for sensor in camera_sensors(dataset).values()
         if sensor.camera_type.name != UNKNOWN_CAMERA
     ]
-    origins = {
+    origins = [
         principal_point_origin(
             (camera.principal_point_x, camera.principal_point_y),
             (camera.width, camera.height),
         )
         for camera in cameras
-    }
-    return "corner" if "corner" in origins else "center"
+    ]
+    return {origin for origin in origins if origin is not None}
 
 
 def colmap_camera(

@@ -10,7 +10,8 @@ frames       the images that a rig took at one timestamp, with the id of the fir
              ``Reconstruction.add_camera_with_trivial_rig`` and
              ``add_image_with_trivial_frame`` give them.
 images       in order of name.
-keypoints    x and y, shifted by half a pixel from the centre origin to COLMAP's.
+keypoints    x and y, shifted by half a pixel from the centre origin to COLMAP's; scale
+             and orientation or affine shape too, where rows have COLMAP's columns.
 matches      of pairs in order of names.
 geometries   two-view geometries of the same pairs, where they are given.
 
@@ -235,11 +236,12 @@ def keypoints_or_no_rows(
 
 
 def colmap_keypoints(name: str, keypoints: FloatArray) -> FloatArray:
-    """(N, 2) float32 x and y in COLMAP's origin, as a database holds them.
+    """(N, 2) float32 x and y in COLMAP's origin.
 
     Args:
         name: of the image.
-        keypoints: (N, 2) or more columns, x and y first, from the centre origin.
+        keypoints: (N, 2) or more columns, from the centre origin, see
+            feature_reading.py.
 
     Raises:
         FeatureFormatError: another shape.
@@ -249,7 +251,6 @@ def colmap_keypoints(name: str, keypoints: FloatArray) -> FloatArray:
             f"keypoints of '{name}': found {keypoints.shape}, expected (N, 2) or more "
             "columns; extract the image again"
         )
-    # COLMAP aborts the process on a third column
     return colmap_from_kapture(keypoints[:, :2].astype(np.float64)).astype(np.float32)
 
 
@@ -263,10 +264,17 @@ def write_keypoints(
 ) -> int:
     """Write the keypoints of an image; see ``colmap_keypoints``.
 
+    Scale and orientation, or the affine shape, are kept where rows have them.
+
     Returns:
         Their number.
     """
-    database.write_keypoints(image_id, colmap_keypoints(name, keypoints))
+    rows = colmap_keypoints(name, keypoints)
+    columns = keypoints.shape[1]
+    # COLMAP aborts the process on other numbers of columns and on a negative scale
+    if columns == 6 or (columns == 4 and (keypoints[:, 2] >= 0).all()):
+        rows = np.column_stack([rows, keypoints[:, 2:]]).astype(np.float32)
+    database.write_keypoints(image_id, rows)
     return len(keypoints)
 
 

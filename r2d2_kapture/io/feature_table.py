@@ -17,8 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.io.feature_reading import (
+    check_metric,
+    patch_sides,
+    unit_descriptors,
+)
 from r2d2_kapture.io.image_changes import refuse_clashing_records
 from r2d2_kapture.io.kapture import (
     PARTIAL_FOLDER,
@@ -26,7 +33,7 @@ from r2d2_kapture.io.kapture import (
     check_relative_name,
     read_feature_config,
 )
-from r2d2_kapture.types import PATCH_DIAMETER, FloatArray, LocalFeatures
+from r2d2_kapture.types import FloatArray, LocalFeatures
 
 FeatureKind = Literal["keypoints", "descriptors", "global_features"]
 
@@ -49,7 +56,9 @@ class FeatureFolder:
         dtype: one of FEATURE_DTYPES, little-endian in the files.
         dsize: values of a row.
         keypoints_type: that descriptors belong to; None for other kinds.
+        metric: that descriptors and global features name; None where none is named.
         members: offset and bytes of each archive member; None without an archive.
+        origin: where keypoints count from in the files, see pixel_origins.py.
     """
 
     root: Path
@@ -59,7 +68,9 @@ class FeatureFolder:
     dtype: np.dtype[Any]
     dsize: int
     keypoints_type: str | None
+    metric: str | None
     members: Mapping[str, tuple[int, int]] | None
+    origin: PixelOrigin = "center"
 
     @property
     def archive(self) -> Path:
@@ -124,7 +135,18 @@ class FeatureTable:
         return self._found(image)[3]
 
     def read(self, image: str) -> FloatArray:
-        """(N, dsize) float32 rows of an image.
+        """(N, dsize) float32 rows of an image; keypoints count from pixel centres.
+
+        Raises:
+            FeatureFormatError: as read_stored.
+        """
+        values = self.read_stored(image).astype(np.float32)
+        if self._found(image)[0].origin == "corner":
+            values[:, :2] = kapture_from_colmap(values[:, :2])
+        return values
+
+    def read_stored(self, image: str) -> npt.NDArray[Any]:
+        """(N, dsize) rows of an image as they are in the file, of its dtype.
 
         Raises:
             FeatureFormatError: absent, no whole number of rows, or not finite.
@@ -146,7 +168,7 @@ class FeatureTable:
                 f"{path}: found NaN or infinity in the {self.kind} of '{image}'; "
                 "extract it again"
             )
-        return values.astype(np.float32).reshape(rows, folder.dsize)
+        return values.reshape(rows, folder.dsize)
 
     def below(self, root: Path) -> FeatureTable | None:
         """The part of the table that lies below one root."""
@@ -257,6 +279,7 @@ def _open_folder(
     root: Path, path: Path, kind: FeatureKind, type_name: str
 ) -> FeatureFolder:
     fields = read_feature_config(path / f"{kind}.txt")
+    metric_field = 4 if kind == "descriptors" else 3
     archive = path / f"{kind}.tar"
     return FeatureFolder(
         root=root,
@@ -266,6 +289,7 @@ def _open_folder(
         dtype=np.dtype(fields[1]).newbyteorder("<"),
         dsize=int(fields[2]),
         keypoints_type=fields[3] if kind == "descriptors" and len(fields) > 3 else None,
+        metric=None if not fields[metric_field:] else fields[metric_field],
         members=index_archive(archive) if archive.is_file() else None,
     )
 
@@ -326,8 +350,8 @@ class LocalFeatureTables:
     Both are taken from one root: rows of two extractions would not belong together.
 
     Attributes:
-        keypoints: (N, C) rows: x, y, then the patch size in pixels where C > 2;
-            (0, 0) is the centre of the top-left pixel.
+        keypoints: (N, C) rows, see feature_reading.py; (0, 0) is the centre of the
+            top-left pixel.
         descriptors: (N, D) rows.
     """
 
@@ -335,22 +359,35 @@ class LocalFeatureTables:
     descriptors: FeatureTable
 
     def read_descriptors(self, image: str) -> FloatArray:
-        """(N, D) float32, one row a keypoint.
+        """(N, D) float32 of unit L2 norm or zeros, one row a keypoint.
 
         Raises:
-            FeatureFormatError: as FeatureTable.read, the root of the image's keypoints
-                lacks its descriptors, or counts that disagree.
+            FeatureFormatError: as check_counts, or not finite.
+        """
+        self.check_counts(image)
+        return unit_descriptors(self.beside_keypoints(image).read_stored(image))
+
+    def check_counts(self, image: str) -> None:
+        """Check, by the sizes of files alone, that each keypoint has a descriptor.
+
+        Raises:
+            FeatureFormatError: as beside_keypoints, absent, no whole number of rows, or
+                counts that disagree.
         """
         keypoints = self.keypoints.count(image)
-        rows = self._beside_keypoints(image).read(image)
-        if len(rows) != keypoints:
+        descriptors = self.beside_keypoints(image).count(image)
+        if descriptors != keypoints:
             raise FeatureFormatError(
-                f"'{image}': found {keypoints} keypoints and {len(rows)} descriptors, "
-                "expected as many; extract the image again"
+                f"'{image}': found {keypoints} keypoints and {descriptors} "
+                "descriptors, expected as many; extract the image again"
             )
-        return rows
 
-    def _beside_keypoints(self, image: str) -> FeatureTable:
+    def beside_keypoints(self, image: str) -> FeatureTable:
+        """The part of the descriptors that lies with the keypoints of an image.
+
+        Raises:
+            FeatureFormatError: that part lacks the image.
+        """
         located = self.keypoints.locate(image)
         if located is None:
             return self.descriptors
@@ -376,14 +413,9 @@ class LocalFeatureTables:
             FeatureFormatError: as read_descriptors.
         """
         keypoints = self.keypoints.read(image)
-        scales = (
-            keypoints[:, 2]
-            if keypoints.shape[1] > 2
-            else np.full(len(keypoints), PATCH_DIAMETER, np.float32)
-        )
         return LocalFeatures(
             keypoints=np.ascontiguousarray(keypoints[:, :2]),
-            scales=np.ascontiguousarray(scales),
+            scales=patch_sides(keypoints),
             scores=np.zeros(len(keypoints), np.float32),
             descriptors=self.read_descriptors(image),
             image_size=image_size,
@@ -404,9 +436,12 @@ def open_local_features(
     Raises:
         DatasetError: as open_feature_table, or the descriptors belong to other
             keypoints.
+        FeatureFormatError: descriptors that are compared by neither L2 nor cosine.
     """
     keypoints = open_feature_table(roots, "keypoints", keypoints_type)
     descriptors = open_feature_table(
         roots, "descriptors", descriptors_type, keypoints_type=keypoints.type_name
     )
+    for folder in descriptors.folders:
+        check_metric(folder.metric, str(folder.path / "descriptors.txt"))
     return LocalFeatureTables(keypoints=keypoints, descriptors=descriptors)

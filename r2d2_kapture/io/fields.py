@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.types import LocalFeatures
+from r2d2_kapture.io.feature_reading import patch_sides
+from r2d2_kapture.types import FloatArray, LocalFeatures
 
-FIELDS = ("keypoints", "descriptors", "scores", "imsize")
+FIELDS = ("keypoints", "descriptors", "imsize")
+"""What a file must have; without scores, features are in the order of the file."""
 WAY_OUT = "make the file again with the tool that wrote it"
 
 
@@ -58,6 +60,40 @@ def checked_image_size(values: npt.NDArray[Any]) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
+def features_from_rows(
+    keypoints: FloatArray,
+    descriptors: npt.NDArray[Any],
+    scores: npt.NDArray[Any] | None,
+    image_size: tuple[int, int],
+    sides: npt.NDArray[Any] | None = None,
+) -> LocalFeatures:
+    """Features of rows that were read, best score first.
+
+    Args:
+        keypoints: (N, C), see feature_reading.py.
+        descriptors: (N, D) of any dtype.
+        scores: (N,); None: the rows are in their order already.
+        image_size: (W, H) in pixels.
+        sides: (N,) of patches in pixels; None: they are among the columns.
+
+    Raises:
+        FeatureFormatError: shapes disagree.
+    """
+    if keypoints.ndim != 2 or keypoints.shape[1] < 2:
+        raise FeatureFormatError(
+            f"keypoints: found {keypoints.shape}, expected (N, 2) or more columns"
+        )
+    if scores is None:
+        scores = np.zeros(len(keypoints))
+    return LocalFeatures(
+        keypoints=keypoints[:, :2],
+        scales=(patch_sides(keypoints) if sides is None else sides).astype(np.float32),
+        scores=scores.astype(np.float32),
+        descriptors=descriptors.astype(np.float32),
+        image_size=image_size,
+    ).best_first()
+
+
 def features_from_fields(
     path: Path, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> LocalFeatures:
@@ -69,16 +105,11 @@ def features_from_fields(
     require_fields(path, arrays)
     try:
         keypoints = arrays["keypoints"].astype(np.float32)
-        if keypoints.ndim != 2 or keypoints.shape[1] != 3:
-            raise FeatureFormatError(
-                f"keypoints: found {keypoints.shape}, expected (N, 3)"
-            )
-        return LocalFeatures(
-            keypoints=keypoints[:, :2],
-            scales=keypoints[:, 2],
-            scores=arrays["scores"].astype(np.float32),
-            descriptors=arrays["descriptors"].astype(np.float32),
-            image_size=checked_image_size(arrays["imsize"]),
-        ).best_first()
+        return features_from_rows(
+            keypoints,
+            arrays["descriptors"],
+            arrays.get("scores"),
+            checked_image_size(arrays["imsize"]),
+        )
     except (ValueError, TypeError, FeatureFormatError) as error:
         raise FeatureFormatError(f"{path}: {error}; {WAY_OUT}") from error

@@ -5,7 +5,7 @@ One group per image, named as the image: ``seq1/a b.jpg`` is a group inside ``se
     keypoints    (N, 2) float32   x, y in pixels of the stored image, (0, 0) at the
                                   centre of its top-left pixel; hloc adds the half
                                   pixel itself when it imports them into COLMAP
-    scores       (N,) float32     higher is better
+    scores       (N,) float32     higher is better; other tools may leave them out
     descriptors  (D, N) float32   unit L2 norm, or float16 as hloc's ``as_half``
     image_size   (2,) int64       W, H of the stored image in pixels
     scales       (N,) float32     patch side in pixels; most of hloc's files lack it
@@ -26,8 +26,8 @@ import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import atomic_path
-from r2d2_kapture.io.fields import WAY_OUT, checked_image_size
-from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
+from r2d2_kapture.io.fields import WAY_OUT, checked_image_size, features_from_rows
+from r2d2_kapture.types import LocalFeatures
 
 ROOM_TO_CLOSE = 1 << 20
 """Bytes kept for what HDF5 writes last."""
@@ -81,11 +81,18 @@ def write_h5(
         space.truncate(file.id.get_filesize())  # give back what was not used
 
 
-def read_h5(path: Path, name: str) -> LocalFeatures:
+def read_h5(
+    path: Path, name: str, image_size: tuple[int, int] | None = None
+) -> LocalFeatures:
     """Read the features of one image, from our files or hloc's, best score first.
 
     The rows of hloc's files may come back in another order than in the file. Scales
     that are absent are those of R2D2 at full size (PATCH_DIAMETER).
+
+    Args:
+        path: of the file.
+        name: of the image.
+        image_size: (W, H) in pixels, for files that hold none.
 
     Raises:
         FeatureFormatError: absent, truncated, of another format, or without the image.
@@ -94,23 +101,21 @@ def read_h5(path: Path, name: str) -> LocalFeatures:
         try:
             _require_image(file, name)
             group = file[name]
-            scores = group["scores"][()].astype(np.float32)
-            scales = (
-                group["scales"][()].astype(np.float32)
-                if "scales" in group
-                else np.full(len(scores), PATCH_DIAMETER, dtype=np.float32)
+            return features_from_rows(
+                group["keypoints"][()].astype(np.float32),
+                group["descriptors"][()].T,
+                group["scores"][()] if "scores" in group else None,
+                (
+                    image_size
+                    if image_size is not None and "image_size" not in group
+                    else checked_image_size(group["image_size"][()])
+                ),
+                group["scales"][()] if "scales" in group else None,
             )
-            return LocalFeatures(
-                keypoints=group["keypoints"][()].astype(np.float32),
-                scales=scales,
-                scores=scores,
-                descriptors=group["descriptors"][()].T.astype(np.float32),
-                image_size=checked_image_size(group["image_size"][()]),
-            ).best_first()
         except KeyError as error:
             raise FeatureFormatError(
                 f"{path}: image '{name}': {error.args[0]}; expected its keypoints, "
-                "scores, descriptors and image_size"
+                "descriptors and image_size"
             ) from error
         except (
             OSError,

@@ -27,6 +27,7 @@ from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.images import image_size, list_images
 from r2d2_kapture.io.kapture import check_table_name
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.pixel_origins import write_origin
 from r2d2_kapture.types import Failure
 
 STATE_NAME = "image_folder.json"
@@ -119,6 +120,7 @@ def write_image_folder_dataset(
         (root / "sensors").mkdir(parents=True, exist_ok=True)
         _link(root / "sensors" / "records_data", images)
         kcsv.kapture_to_dir(str(root), dataset)
+        write_origin(root / "sensors", "center")
     except OSError as error:
         raise output_error(root, error) from error
     return ImageFolder(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kapture
 import kapture.io.csv as kcsv
 import numpy as np
+import numpy.typing as npt
 import pycolmap
+from kapture.io.csv import get_feature_csv_fullpath
 from kapture.io.features import get_keypoints_fullpath
 
 from r2d2_kapture.coordinates import PixelOrigin
@@ -25,8 +28,8 @@ from r2d2_kapture.io.colmap_rigs import (
     image_records,
     rig_cameras,
 )
+from r2d2_kapture.io.pixel_origins import write_origin
 from r2d2_kapture.io.poses import kapture_from_rigid3d
-from r2d2_kapture.types import FloatArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +40,13 @@ class MapKeypoints:
         type_name: of the keypoints.
         dsize: values of a row.
         read: gives the (N, dsize) rows of an image.
+        origin: that these rows count from.
     """
 
     type_name: str
     dsize: int
-    read: Callable[[str], FloatArray]
+    read: Callable[[str], npt.NDArray[Any]]
+    origin: PixelOrigin = "center"
 
 
 def write_map_dataset(
@@ -86,6 +91,11 @@ def write_map_dataset(
         observations=_observations(model, keypoints.type_name),
     )
     kcsv.kapture_to_dir(str(root), world)
+    write_origin(root / "sensors", origin)
+    described = get_feature_csv_fullpath(
+        kapture.Keypoints, keypoints.type_name, str(root)
+    )
+    write_origin(Path(described).parent, keypoints.origin)
     for name in images:
         path = Path(get_keypoints_fullpath(keypoints.type_name, str(root), name))
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,8 @@ def match_mutual_nearest(
 ) -> PairMatches:
     """Match descriptors that are each other's most similar.
 
-    Of equal similarities the lower index counts, as with numpy's argmax. Matching the
+    A row of zeros matches nothing. Of equal similarities the lower index counts, as
+    with numpy's argmax. Matching the
     images in the other order gives the same matches but for such ties.
 
     Args:
@@ -53,6 +54,8 @@ def match_mutual_nearest(
     """
     rows, columns, similarities = _mutual(descriptors1, descriptors2)
     keep = similarities >= min_similarity
+    if (similarities == 0).any():
+        keep &= descriptors1[rows].any(1) & descriptors2[columns].any(1)
     rows, columns, similarities = rows[keep], columns[keep], similarities[keep]
     if ratio < 1 and len(rows):
         forward = _second_best(descriptors1[rows], descriptors2, columns)

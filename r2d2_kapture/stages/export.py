@@ -16,6 +16,7 @@ from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
+from r2d2_kapture.io.feature_reading import orientations
 from r2d2_kapture.io.feature_table import (
     LocalFeatureTables,
     open_feature_table,
@@ -25,6 +26,11 @@ from r2d2_kapture.io.hdf5 import write_h5
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.match_store import find_matches
+from r2d2_kapture.io.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
 from r2d2_kapture.types import Failure, LocalFeatures, Report
 
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
@@ -38,6 +44,7 @@ def run(
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     camera_origin: CameraOrigin = "auto",
+    keypoint_origin: CameraOrigin = "auto",
     force: bool = False,
     progress: bool | None = None,
 ) -> Report:
@@ -51,6 +58,7 @@ def run(
         output: the file, or the folder for colmap-text.
         keypoints_type, descriptors_type: names; None takes the only one there is.
         camera_origin: where the dataset's principal points are counted from.
+        keypoint_origin: where third-party keypoints are counted from.
         force: overwrite an output that exists.
         progress: show a bar; None shows it on a terminal only.
 
@@ -68,14 +76,22 @@ def run(
         )
     dataset = open_dataset(kapture_root)
     failed: list[Failure] = []
-    keypoints = open_feature_table([kapture_root], "keypoints", keypoints_type)
+    cameras = find_camera_origin(dataset, camera_origin)
+    keypoints, warnings = place_keypoints(
+        open_feature_table([kapture_root], "keypoints", keypoints_type),
+        keypoint_origin,
+        dataset,
+        cameras,
+    )
     refuse_other_images(keypoints, dataset)
     names = [name for name in dataset.image_names if name in keypoints]
     details: dict[str, object] = {
         "keypoints_type": keypoints.type_name,
         "images_without_features": len(dataset.image_names) - len(names),
+        "keypoint_origin": origins_text(keypoints),
     }
     if to == "colmap-db":
+        warnings = (*cameras.warnings, *warnings)
         matches = find_matches([kapture_root], keypoints.type_name)
         refuse_stale_matches(matches, keypoints, names)
         unlike = unlike_sensors(dataset, names)
@@ -86,13 +102,14 @@ def run(
             read_keypoints=keypoints_or_no_rows(keypoints, unlike),
             read_matches=matches.read,
             pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],
-            camera_origin=camera_origin,
+            camera_origin=cameras.origin,
             overwrite=force,
         )
         details |= dataclasses.asdict(summary)
     else:
-        features = open_local_features(
-            [kapture_root], keypoints.type_name, descriptors_type
+        features = dataclasses.replace(
+            open_local_features([kapture_root], keypoints.type_name, descriptors_type),
+            keypoints=keypoints,
         )
         bar = tqdm(
             names,
@@ -106,7 +123,12 @@ def run(
             write_h5(output, items)
         else:
             for name, item in items:
-                write_colmap_text(output / f"{name}.txt", item)
+                write_colmap_text(
+                    output / f"{name}.txt",
+                    item,
+                    orientations=orientations(keypoints.read(name)),
+                    stored=features.beside_keypoints(name).read_stored(name),
+                )
     return Report(
         stage="export",
         done=len(names) - len(failed),
@@ -115,6 +137,7 @@ def run(
         seconds=time.monotonic() - started,
         outputs=(output,),
         details=details,
+        warnings=warnings,
     )
 
 

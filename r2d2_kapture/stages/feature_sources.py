@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.evaluation.feature_files import (
     feature_path,
@@ -21,6 +24,7 @@ from r2d2_kapture.evaluation.feature_files import (
 from r2d2_kapture.evaluation.sequences import HomographySequence
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.feature_reading import is_turned
 from r2d2_kapture.io.feature_table import LocalFeatureTables
 from r2d2_kapture.io.hdf5 import h5_settings
 from r2d2_kapture.io.image_records import ImageRecord
@@ -32,6 +36,7 @@ from r2d2_kapture.io.manifest import (
     read_manifest,
 )
 from r2d2_kapture.io.npz import read_npz
+from r2d2_kapture.io.pixel_origins import origins_text
 from r2d2_kapture.io.plain_files import open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.extract import extract_images, make_manifest
@@ -56,6 +61,10 @@ class FeatureSource(Protocol):
     @property
     def manifest(self) -> Manifest:
         """What decides them."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is not certain of them, as far as they have been read."""
 
     def files(self, image: Path) -> list[Path]:
         """Files besides the image that they are read from."""
@@ -104,6 +113,10 @@ class ExtractedFeatures:
     @property
     def manifest(self) -> Manifest:
         return make_manifest(self.checkpoint, self._engine)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
 
     def files(self, image: Path) -> list[Path]:
         return []
@@ -195,9 +208,13 @@ class StoredFeatures:
     Attributes:
         label: see FeatureSource.
         place: where they lie, in words, for the manifest.
-        load: reads the features of an image.
+        load: reads the features of an image as they are in the files.
         locate: gives the files that they are read from.
         made_with: weights and settings, where they are known.
+        origin: that the keypoints which are loaded count from.
+        notes: what is not certain of the features.
+        turned: images whose files give height and width for width and height, as far
+            as they have been read.
     """
 
     label: str
@@ -205,6 +222,41 @@ class StoredFeatures:
     load: LoadFeatures
     locate: Callable[[Path], list[Path]]
     made_with: Manifest | None = None
+    origin: PixelOrigin = "center"
+    notes: tuple[str, ...] = ()
+    turned: set[str] = field(default_factory=set)
+
+    def read(self, image: Path) -> LocalFeatures:
+        """Features of an image, counted from pixel centres, of the image's own size.
+
+        An image that cannot be read is taken to have the size that the features say.
+
+        Raises:
+            FeatureFormatError: they cannot be read, or are of an image of another size.
+            ImageError: neither features nor image tell the size.
+        """
+        features = self.load(image)
+        try:
+            actual = image_size(image)
+        except ImageError:
+            actual = features.image_size
+        if is_turned(features.image_size, actual, str(image)):
+            self.turned.add(image.name)
+        keypoints = features.keypoints
+        if self.origin == "corner":
+            keypoints = kapture_from_colmap(keypoints).astype(np.float32)
+        return dataclasses.replace(features, keypoints=keypoints, image_size=actual)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        if not self.turned:
+            return self.notes
+        names = ", ".join(sorted(self.turned)[:3])
+        return (
+            *self.notes,
+            f"features '{self.label}' give image sizes as height, width (such as of "
+            f"{names}); taken for width, height, as those of the images say",
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -214,8 +266,12 @@ class StoredFeatures:
         return dataclasses.replace(
             made,
             model={**made.model, "name": self.label},
-            settings={**made.settings, "features": self.place},
+            settings={**made.settings, "features": self._place},
         )
+
+    @property
+    def _place(self) -> str:
+        return self.place + (", from pixel corners" if self.origin == "corner" else "")
 
     def files(self, image: Path) -> list[Path]:
         return self.locate(image)
@@ -227,13 +283,13 @@ class StoredFeatures:
         options: RunOptions,
     ) -> list[Failure]:
         for sequence in sequences:
-            evaluate(sequence, self.load)
+            evaluate(sequence, self.read)
         return []
 
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
-        return self.load
+        return self.read
 
 
 def require_some(source: FeatureSource, images: Collection[Path]) -> None:
@@ -250,19 +306,39 @@ def require_some(source: FeatureSource, images: Collection[Path]) -> None:
         )
 
 
-def features_beside_images(suffix: str, label: str | None = None) -> StoredFeatures:
-    """Features in a file beside each image, such as ``1.ppm.d2-net``."""
+def features_beside_images(
+    suffix: str, label: str | None = None, origin: PixelOrigin = "center"
+) -> StoredFeatures:
+    """Features in a file beside each image, such as ``1.ppm.d2-net``.
+
+    Args:
+        suffix: of the files.
+        label: see FeatureSource; None is the suffix.
+        origin: that keypoints count from.
+    """
     plain = suffix.lstrip(".")
     return StoredFeatures(
         label=label or plain,
         place=f"beside the images, .{plain}",
         load=lambda image: read_feature_file(feature_path(image, plain), image),
         locate=lambda image: [feature_path(image, plain)],
+        origin=origin,
     )
 
 
-def features_in_h5(path: Path, root: Path, label: str | None = None) -> StoredFeatures:
+def features_in_h5(
+    path: Path,
+    root: Path,
+    label: str | None = None,
+    origin: PixelOrigin = "center",
+) -> StoredFeatures:
     """Features of all images in one file of hloc's layout, named relative to root.
+
+    Args:
+        path: of the file.
+        root: that names are relative to.
+        label: see FeatureSource; None is the name of the file.
+        origin: that keypoints count from.
 
     Raises:
         FeatureFormatError: the file is absent, or of another format.
@@ -271,20 +347,33 @@ def features_in_h5(path: Path, root: Path, label: str | None = None) -> StoredFe
     return StoredFeatures(
         label=label or path.stem,
         place=path.name,
-        load=lambda image: read_h5_features(path, image.relative_to(root).as_posix()),
+        load=lambda image: read_h5_features(
+            path, image.relative_to(root).as_posix(), image
+        ),
         locate=lambda image: [path],
+        origin=origin,
     )
 
 
 def features_in_kapture(
-    tables: LocalFeatureTables, root: Path, label: str | None = None
+    tables: LocalFeatureTables,
+    root: Path,
+    label: str | None = None,
+    notes: tuple[str, ...] = (),
 ) -> StoredFeatures:
     """Features of a kapture dataset, of images named relative to root.
+
+    Args:
+        tables: placed by pixel_origins.place_keypoints.
+        root: that names are relative to.
+        label: see FeatureSource; None is the type of the keypoints.
+        notes: what is not certain of the features.
 
     Raises:
         FeatureFormatError: the manifest beside them is broken.
     """
     types = (tables.keypoints.type_name, tables.descriptors.type_name)
+    counted = origins_text(tables.keypoints)
 
     def load(image: Path) -> LocalFeatures:
         return tables.read(image.relative_to(root).as_posix(), image_size(image))
@@ -296,8 +385,10 @@ def features_in_kapture(
 
     return StoredFeatures(
         label=label or types[0],
-        place=f"kapture keypoints '{types[0]}', descriptors '{types[1]}'",
+        place=f"kapture keypoints '{types[0]}', descriptors '{types[1]}'"
+        + ("" if counted == "center" else f", {counted}"),
         load=load,
+        notes=notes,
         locate=locate,
         # that of the descriptors tells what keypoints they belong to
         made_with=read_manifest(tables.descriptors.folders[0].path / FILE_NAME),

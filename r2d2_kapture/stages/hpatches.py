@@ -138,6 +138,7 @@ def run(
                 or "none",
                 "pairs": tally.pairs,
             },
+            warnings=tuple(text for source in sources for text in source.warnings),
         )
         write_json_atomic(output / REPORT_NAME, report.to_json())
     return report

@@ -22,7 +22,6 @@ from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.camera_sizes import unlike_sensors
-from r2d2_kapture.io.colmap_cameras import resolve_camera_origin
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
@@ -36,6 +35,11 @@ from r2d2_kapture.io.manifest import (
 )
 from r2d2_kapture.io.match_store import MatchTable, open_matches
 from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.io.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
 from r2d2_kapture.io.sparse_map import (
     SparseMap,
     check_keypoints_type,
@@ -200,9 +204,15 @@ def run(
     """
     started = time.monotonic()
     dataset = open_dataset(query)
-    origin = resolve_camera_origin(dataset.data, config.camera_origin)
+    counted_from = find_camera_origin(dataset, config.camera_origin)
+    origin = counted_from.origin
     frames = query_frames(dataset, origin, config)
-    keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    keypoints, warnings = place_keypoints(
+        open_feature_table(features, "keypoints", keypoints_type),
+        config.keypoint_origin,
+        dataset,
+        counted_from,
+    )
     refuse_other_images(keypoints, dataset)
     check_keypoints_type(map_path, keypoints.type_name)
     localizer = Localizer(
@@ -225,9 +235,12 @@ def run(
         # those that a strict run does not reach keep the poses they have
         outcomes += map(localizer.recall, frames[len(outcomes) :])
         results = [result for outcome in outcomes for result in outcome.results]
-        write_localized(output, dataset, results, config.format)
+        write_localized(output, dataset, results, config.format, origin)
         seconds = time.monotonic() - started
         report = _report(localizer, outcomes, dataset.left_out, seconds)
+        report = dataclasses.replace(
+            report, warnings=(*counted_from.warnings, *warnings, *report.warnings)
+        )
         # a run that found everything done has nothing to add to the report
         report_path = output / REPORT_NAME
         if report.done or report.failed or not report_path.exists():
@@ -410,6 +423,7 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
         "map_images": len(localizer.sparse_map.images),
         "map_points": len(localizer.sparse_map.points),
         "camera_origin": localizer.origin,
+        "keypoint_origin": origins_text(localizer.keypoints),
         **(
             {"pairs_of_no_query": len(unknown), "such_as": unknown[0]}
             if unknown

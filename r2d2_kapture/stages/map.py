@@ -54,6 +54,7 @@ DETAILS = (
     "calibration",
     "calibrations",
     "camera_origin",
+    "keypoint_origin",
 )
 """What a report says of a map, in order."""
 
@@ -121,7 +122,7 @@ def run(
         (Path(scratch) / "models").mkdir()
         content = read_verified(copy)
         cameras = cameras_of_sensors(content, dataset, database)
-        origin = origin_of_cameras(dataset.data, cameras)
+        origin = origin_of_cameras(dataset, cameras)
         workspace = Workspace(
             database=copy,
             images=dataset.image_path("."),
@@ -170,6 +171,7 @@ def run(
                 **model_numbers(models),
                 **calibration,
                 "camera_origin": origin,
+                "keypoint_origin": keypoints.origin,
             },
         )
         saved = report.to_json() | {"not_registered": _without_pose(models[0], content)}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
 
-import kapture
 import numpy as np
 import pycolmap
 
@@ -17,7 +17,6 @@ from r2d2_kapture.io.colmap_cameras import (
     UNKNOWN_CAMERA,
     camera_sensors,
     colmap_camera,
-    resolve_camera_origin,
 )
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows
 from r2d2_kapture.io.colmap_model import DatabaseContent
@@ -31,6 +30,7 @@ from r2d2_kapture.io.feature_table import (
 from r2d2_kapture.io.image_folder import approximate_sensors
 from r2d2_kapture.io.kapture import Dataset, check_relative_name
 from r2d2_kapture.io.map_dataset import MapKeypoints
+from r2d2_kapture.io.pixel_origins import find_camera_origin
 from r2d2_kapture.types import FloatArray
 
 DEFAULT_TYPE = "colmap"
@@ -76,12 +76,12 @@ def cameras_of_sensors(
 
 
 def origin_of_cameras(
-    dataset: kapture.Kapture, cameras: Mapping[str, pycolmap.Camera]
+    dataset: Dataset, cameras: Mapping[str, pycolmap.Camera]
 ) -> PixelOrigin:
     """Tell where principal points count from by what a database made of them."""
     origins: tuple[PixelOrigin, ...] = ("center", "corner")
     for sensor_id, camera in cameras.items():
-        sensor = dataset.sensors[sensor_id]
+        sensor = dataset.data.sensors[sensor_id]
         for origin in origins:
             converted = colmap_camera(sensor, camera.camera_id, origin)
             known = sensor.camera_type.name != UNKNOWN_CAMERA
@@ -92,7 +92,7 @@ def origin_of_cameras(
                 atol=TOLERANCE,
             ):
                 return origin
-    return resolve_camera_origin(dataset, "auto")
+    return find_camera_origin(dataset, "auto").origin
 
 
 def known_cameras(
@@ -144,13 +144,43 @@ def map_keypoints(
         return MapKeypoints(
             type_name=keypoints_type or DEFAULT_TYPE, dsize=2, read=stored.__getitem__
         )
-    table = open_feature_table(roots, "keypoints", keypoints_type)
+    found = open_feature_table(roots, "keypoints", keypoints_type)
+    table = _counted_as_stored(found, stored)
     refuse_other_images(table, dataset)
     read = keypoints_or_no_rows(table)
     for name, xy in stored.items():
         if len(xy):  # verification leaves out what it cannot read
             _check_same(name, read(name), xy, table, database)
-    return MapKeypoints(type_name=table.type_name, dsize=table.dsize, read=read)
+    return MapKeypoints(
+        type_name=table.type_name,
+        dsize=table.dsize,
+        read=lambda name: (
+            table.read_stored(name) if name in table else np.zeros((0, table.dsize))
+        ),
+        origin=table.folders[0].origin,
+    )
+
+
+def _counted_as_stored(
+    table: FeatureTable, stored: Mapping[str, FloatArray]
+) -> FeatureTable:
+    """The table with the origin by which its keypoints are those of a database."""
+    for name, xy in stored.items():
+        located = table.locate(name) if len(xy) else None
+        if located is not None:
+            rows = table.read_stored(name)[:, :2]
+            corner = rows.shape == xy.shape and np.allclose(
+                kapture_from_colmap(rows), xy, rtol=0, atol=TOLERANCE
+            )
+            origin: PixelOrigin = "corner" if corner else "center"
+            return dataclasses.replace(
+                table,
+                folders=tuple(
+                    dataclasses.replace(folder, origin=origin)
+                    for folder in table.folders
+                ),
+            )
+    return table
 
 
 def _stored_keypoints(

@@ -9,7 +9,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -36,8 +35,6 @@ from r2d2_kapture.stages.flow import WriteBehind, read_ahead
 from r2d2_kapture.types import Failure, PairMatches, Report, some_names
 
 REPORT_NAME = "match_report.json"
-NORM_TOLERANCE = 0.01
-"""Deviation from unit norm that descriptors kept in half precision may have."""
 READERS = 2
 Names = tuple[str, str]
 Descriptors = tuple[Tensor, Tensor]
@@ -84,15 +81,18 @@ def run(
 
     Raises:
         DatasetError, OutputError, ConfigError: see the functions called.
+        FeatureFormatError: no pair can be matched, or descriptors are compared by
+            neither L2 nor cosine.
     """
     started = time.monotonic()
     device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
     tables = open_local_features(features, keypoints_type, descriptors_type)
     wanted = in_caching_order(read_pairs(pairs, tables.keypoints))
+    require_usable(tables, wanted)
     manifest = make_manifest(config, tables)
     keypoints_type = tables.keypoints.type_name
     cache: LoadingCache[str, Tensor] = LoadingCache(
-        lambda image: read_unit_descriptors(tables, image).to(device),
+        lambda image: torch.from_numpy(tables.read_descriptors(image)).to(device),
         lambda tensor: tensor.nbytes,
         int(config.cache_gb * 1e9),
     )
@@ -105,6 +105,8 @@ def run(
             pair for pair in wanted if options.force or not writer.is_complete(*pair)
         ]
         tally = match_pairs(config, todo, cache, writer, options, len(wanted))
+        if tally.failed and len(tally.failed) == len(wanted):
+            raise FeatureFormatError(nothing_matched(wanted, tally.failed[0].reason))
         report = Report(
             stage="match",
             done=tally.done,
@@ -181,22 +183,39 @@ def make_manifest(config: MatchConfig, tables: LocalFeatureTables) -> Manifest:
     )
 
 
-def read_unit_descriptors(tables: LocalFeatureTables, image: str) -> Tensor:
-    """(N, D) float32 descriptors of an image.
+def require_usable(tables: LocalFeatureTables, pairs: Sequence[Names]) -> None:
+    """Refuse a list of which no pair can be matched, before the first one is.
+
+    Nothing is read but the sizes of files.
 
     Raises:
-        FeatureFormatError: absent, fewer or more than keypoints, or not of unit norm.
+        FeatureFormatError: every pair holds an image whose features are absent, or
+            whose keypoints and descriptors are not as many.
     """
-    rows = tables.read_descriptors(image)
-    norms = np.linalg.norm(rows, axis=1)
-    wrong = np.flatnonzero(abs(norms - 1) > NORM_TOLERANCE)
-    if len(wrong):
-        raise FeatureFormatError(
-            f"'{image}': found a descriptor of norm {norms[wrong[0]]:.4g} in row "
-            f"{wrong[0]}, expected 1; normalise '{tables.descriptors.type_name}' or "
-            "extract it again"
-        )
-    return torch.from_numpy(rows)
+    reasons: dict[str, str | None] = {}
+    for pair in pairs:
+        for image in pair:
+            if image not in reasons:
+                reasons[image] = unusable(tables, image)
+        if not any(reasons[image] for image in pair):
+            return
+    found = next((reason for reason in reasons.values() if reason), None)
+    if found is not None:
+        raise FeatureFormatError(nothing_matched(pairs, found))
+
+
+def unusable(tables: LocalFeatureTables, image: str) -> str | None:
+    """Why the features of an image cannot be matched, as far as files' sizes tell."""
+    try:
+        tables.check_counts(image)
+    except FeatureFormatError as error:
+        return str(error)
+    return None
+
+
+def nothing_matched(pairs: Sequence[Names], reason: str) -> str:
+    """One line for all pairs, where none can be matched."""
+    return f"none of {len(pairs)} pairs can be matched; first: {reason}"
 
 
 def match_pairs(

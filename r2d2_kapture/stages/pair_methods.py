@@ -15,6 +15,7 @@ from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.io.feature_origin import refuse_other_images
+from r2d2_kapture.io.feature_reading import check_metric
 from r2d2_kapture.io.feature_table import (
     FeatureTable,
     open_feature_table,
@@ -217,6 +218,8 @@ def select_by_global_features(config: PairsConfig, inputs: PairInputs) -> Select
     table = open_feature_table(
         inputs.features, "global_features", inputs.global_features_type
     )
+    for folder in table.folders:
+        check_metric(folder.metric, str(folder.path / "global_features.txt"))
     return similar_images(config, inputs, table)
 
 

@@ -158,6 +158,7 @@ def run(
     sources: Sequence[FeatureSource],
     output: Path,
     options: RunOptions = RunOptions(),
+    warnings: tuple[str, ...] = (),
 ) -> Report:
     """Evaluate features on pairs of posed images, resuming what is there.
 
@@ -173,6 +174,7 @@ def run(
         sources: features to evaluate, one after another.
         output: folder of the results.
         options: how to run.
+        warnings: what is not certain of the images, for the report.
 
     Raises:
         FeatureFormatError: a source has no features of any image.
@@ -211,6 +213,10 @@ def run(
                 "at_one_place": chosen.at_one_place,
                 "not_drawn": chosen.not_drawn,
             },
+            warnings=(
+                *warnings,
+                *(text for source in sources for text in source.warnings),
+            ),
         )
         write_json_atomic(output / REPORT_NAME, report.to_json())
     return report

@@ -21,10 +21,11 @@ from r2d2_kapture.coordinates import (
 )
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.camera_sizes import CameraImage, size_difference
-from r2d2_kapture.io.colmap_cameras import colmap_camera, resolve_camera_origin
+from r2d2_kapture.io.colmap_cameras import colmap_camera
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.kapture import Dataset, check_relative_name, open_dataset
+from r2d2_kapture.io.pixel_origins import find_camera_origin
 from r2d2_kapture.io.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.trajectories import image_records, read_camera_poses
 from r2d2_kapture.stages.training_views import OpenedSources
@@ -143,12 +144,12 @@ def open_depth_views(
     dataset = open_dataset(root)
     poses = read_camera_poses(dataset).cam_from_world
     depth_files = _depth_files(dataset)
-    origin = resolve_camera_origin(dataset.data, camera_origin)
+    cameras = find_camera_origin(dataset, camera_origin)
     pictures: list[PosedPicture] = []
     skipped: list[Failure] = []
     for name, (_, sensor_id) in sorted(image_records(dataset).items()):
         model = ColmapModel(
-            camera=colmap_camera(dataset.data.sensors[sensor_id], 1, origin)
+            camera=colmap_camera(dataset.data.sensors[sensor_id], 1, cameras.origin)
         )
         path = dataset.image_path(name)
         reason = (
@@ -177,7 +178,9 @@ def open_depth_views(
         str(root), pictures, pairs, config, load, DEPTH_MAP_TOLERANCE
     )
     return OpenedSources(
-        sources=(WeightedSource(source=source, weight=1.0),), skipped=tuple(skipped)
+        sources=(WeightedSource(source=source, weight=1.0),),
+        skipped=tuple(skipped),
+        warnings=cameras.warnings,
     )
 
 
@@ -202,7 +205,7 @@ def open_model_views(
         DatasetError, ReconstructionError: no model, or no two images that share points.
     """
     sparse_map = read_sparse_map(path)
-    cameras, folder = _cameras_and_folder(path, images, camera_origin)
+    cameras, folder, uncertain = _cameras_and_folder(path, images, camera_origin)
     pictures: list[PosedPicture] = []
     skipped: list[Failure] = []
     kept: list[str] = []
@@ -228,7 +231,9 @@ def open_model_views(
     pairs = _covisible_pairs(sparse_map, kept)
     source = PosedPairSource(str(path), pictures, pairs, config, load, MESH_TOLERANCE)
     return OpenedSources(
-        sources=(WeightedSource(source=source, weight=1.0),), skipped=tuple(skipped)
+        sources=(WeightedSource(source=source, weight=1.0),),
+        skipped=tuple(skipped),
+        warnings=uncertain,
     )
 
 
@@ -297,8 +302,8 @@ def _same_pose(
 
 def _cameras_and_folder(
     path: Path, images: Path | None, camera_origin: CameraOrigin
-) -> tuple[Mapping[str, pycolmap.Camera], Path]:
-    """The camera of each image of a model that read_sparse_map has read."""
+) -> tuple[Mapping[str, pycolmap.Camera], Path, tuple[str, ...]]:
+    """Cameras of the images of a model, their folder, and what is not certain."""
     for folder in (path, path / "sparse"):
         if (folder / "cameras.bin").is_file() or (folder / "cameras.txt").is_file():
             if images is None:
@@ -308,15 +313,16 @@ def _cameras_and_folder(
                 )
             with quiet_pycolmap():
                 model = pycolmap.Reconstruction(str(folder))
-            return {i.name: model.cameras[i.camera_id] for i in _images(model)}, images
+            cameras = {i.name: model.cameras[i.camera_id] for i in _images(model)}
+            return cameras, images, ()
     root = path if (path / "sensors").is_dir() else path / "kapture"
     dataset = open_dataset(root)
-    origin = resolve_camera_origin(dataset.data, camera_origin)
+    found = find_camera_origin(dataset, camera_origin)
     cameras = {
-        name: colmap_camera(dataset.data.sensors[sensor_id], 1, origin)
+        name: colmap_camera(dataset.data.sensors[sensor_id], 1, found.origin)
         for name, (_, sensor_id) in image_records(dataset).items()
     }
-    return cameras, images or dataset.image_path("")
+    return cameras, images or dataset.image_path(""), found.warnings
 
 
 def _images(model: pycolmap.Reconstruction) -> Iterable[pycolmap.Image]:

@@ -15,8 +15,10 @@ import numpy as np
 import pycolmap
 
 from r2d2_kapture.config.evaluate import PoseFormat
+from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.kapture import Dataset
+from r2d2_kapture.io.pixel_origins import write_origin
 from r2d2_kapture.io.pose_files import write_submission
 from r2d2_kapture.io.trajectories import image_records, write_camera_poses
 
@@ -139,9 +141,20 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
 
 
 def write_localized(
-    output: Path, dataset: Dataset, results: Iterable[QueryResult], form: PoseFormat
+    output: Path,
+    dataset: Dataset,
+    results: Iterable[QueryResult],
+    form: PoseFormat,
+    origin: PixelOrigin,
 ) -> None:
     """Write the poses of localized queries as a kapture dataset and as text.
+
+    Args:
+        output: folder of the dataset and of the text.
+        dataset: of the queries.
+        results: their outcomes.
+        form: of the text.
+        origin: that the dataset's principal points count from.
 
     Raises:
         DatasetError: names that the text format cannot tell apart.
@@ -150,6 +163,7 @@ def write_localized(
     localized = {result.image: result for result in results if result.localized}
     poses = {name: result.pose for name, result in localized.items()}
     write_camera_poses(output, with_found_cameras(dataset, localized), poses)
+    write_origin(output / "sensors", origin)
     write_submission(output / POSES_NAME, dataset, poses, form)
 
 

@@ -107,6 +107,7 @@ def run(
         seconds=time.monotonic() - started,
         outputs=tuple(paths.values()),
         details=details,
+        warnings=opened.warnings,
     )
 
 

@@ -27,15 +27,18 @@ from r2d2_kapture.types import Failure
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenedSources:
-    """Sources of pairs, and what was left out with the reason of each."""
+    """Sources of pairs, what was left out with its reason, and what is not certain."""
 
     sources: tuple[WeightedSource, ...]
     skipped: tuple[Failure, ...]
+    warnings: tuple[str, ...] = ()
 
     def joined(self, other: OpenedSources) -> OpenedSources:
         """Both together."""
         return OpenedSources(
-            sources=self.sources + other.sources, skipped=self.skipped + other.skipped
+            sources=self.sources + other.sources,
+            skipped=self.skipped + other.skipped,
+            warnings=self.warnings + other.warnings,
         )
 
 

@@ -27,7 +27,6 @@ from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
     colmap_camera,
-    resolve_camera_origin,
 )
 from r2d2_kapture.io.colmap_check import check_unused
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, unique_pairs, write_database
@@ -44,6 +43,11 @@ from r2d2_kapture.io.match_store import (
     open_matches,
 )
 from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.io.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
 from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.verify_pairs import (
@@ -102,10 +106,16 @@ def run(
     """
     started = time.monotonic()
     dataset = open_dataset(mapping)
-    keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    counted_from = find_camera_origin(dataset, config.camera_origin)
+    origin = counted_from.origin
+    keypoints, warnings = place_keypoints(
+        open_feature_table(features, "keypoints", keypoints_type),
+        config.keypoint_origin,
+        dataset,
+        counted_from,
+    )
     refuse_other_images(keypoints, dataset)
     table = open_matches(matches, keypoints.type_name)
-    origin = resolve_camera_origin(dataset.data, config.camera_origin)
     work = _plan(dataset, keypoints, table, pairs, options.strict)
     refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
     images = ImageSource(
@@ -158,9 +168,14 @@ def run(
                 **found.details(),
                 "geometry": config.geometry,
                 "camera_origin": origin,
+                "keypoint_origin": origins_text(keypoints),
             },
-            warnings=unpaired_warning(
-                work.unpaired, len(dataset.image_names), UNPAIRED_REASON
+            warnings=(
+                *counted_from.warnings,
+                *warnings,
+                *unpaired_warning(
+                    work.unpaired, len(dataset.image_names), UNPAIRED_REASON
+                ),
             ),
         )
         report_path = folder / REPORT_NAME
@@ -230,7 +245,7 @@ def _plan(
             f"{name} have no matches, such as '{first}', '{second}'; run "
             "kapture_r2d2_match on the same list of pairs"
         )
-        if strict:
+        if strict or len(unmatched) == len(wanted):
             raise FeatureFormatError(reason)
         failed.append(Failure(name=name, reason=reason))
     return _Plan(

@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.config.checks import require
+from r2d2_kapture.io.pixel_origins import write_origin
 from r2d2_kapture.synthetic.rendering import PinholeCamera, Scene, look_at, render
 from r2d2_kapture.synthetic.room import textured_room
 
@@ -140,6 +141,7 @@ def write_shots(
         sensors=sensors, trajectories=trajectories, records_camera=records
     )
     kcsv.kapture_to_dir(str(root), dataset)
+    write_origin(root / "sensors", "center")
 
 
 def write_room_dataset(

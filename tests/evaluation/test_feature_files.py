@@ -81,6 +81,35 @@ def test_files_of_d2_net_take_the_size_of_the_image(
     assert_same(read_feature_file(path, image), features)
 
 
+@pytest.mark.parametrize("columns", [2, 3])
+def test_files_of_d2_nets_benchmark_keep_their_order(
+    image: Path, features: LocalFeatures, columns: int
+) -> None:
+    path = feature_path(image, "d2-net")
+    keypoints = features.keypoints_with_scale[:, :columns]
+    with path.open("wb") as file:
+        np.savez(file, keypoints=keypoints, descriptors=features.descriptors)
+    read = read_feature_file(path, image)
+    none = np.zeros_like(features.scores)
+    assert_same(read, dataclasses.replace(features, scores=none))
+
+
+def test_an_hdf5_file_without_sizes_and_scores(
+    tmp_path: Path, image: Path, features: LocalFeatures
+) -> None:
+    path = tmp_path / "features.h5"
+    with h5py.File(path, "w") as file:
+        file["1.ppm/keypoints"] = features.keypoints.astype(np.float64)
+        file["1.ppm/descriptors"] = (features.descriptors.T * 512).astype(np.float64)
+    read = read_h5_features(path, "1.ppm", image)
+    assert read.image_size == (40, 30)
+    np.testing.assert_array_equal(read.keypoints, features.keypoints)
+    np.testing.assert_array_equal(read.scales, np.full(7, 32))
+    np.testing.assert_allclose(read.descriptors, features.descriptors, atol=1e-6)
+    with pytest.raises(FeatureFormatError, match="image_size"):
+        read_h5_features(path, "1.ppm")
+
+
 def test_worst_first_files_come_back_best_first(
     image: Path, features: LocalFeatures
 ) -> None:
@@ -136,7 +165,7 @@ def test_a_missing_field_is_named(image: Path, features: LocalFeatures) -> None:
     path = feature_path(image, "d2-net")
     with path.open("wb") as file:
         np.savez(file, keypoints=features.keypoints_with_scale)
-    with pytest.raises(FeatureFormatError, match="descriptors, scores"):
+    with pytest.raises(FeatureFormatError, match="no descriptors, expected"):
         read_feature_file(path, image)
 
 

@@ -31,6 +31,7 @@ def manifest(**settings: object) -> Manifest:
 def features(count: int, seed: int = 0) -> LocalFeatures:
     rng = np.random.default_rng(seed)
     descriptors = rng.standard_normal((count, DIM)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     return LocalFeatures(
         keypoints=rng.uniform(0, 60, (count, 2)).astype(np.float32),
         scales=np.full(count, 32, np.float32),

@@ -84,7 +84,7 @@ def test_file_cut_anywhere_is_told(tmp_path: Path, make_features: MakeFeatures) 
 
 def test_absent_field_is_named(tmp_path: Path) -> None:
     savemat(tmp_path / "a.mat", {"keypoints": np.ones((2, 3))})
-    with pytest.raises(FeatureFormatError, match="no descriptors, scores, imsize"):
+    with pytest.raises(FeatureFormatError, match="no descriptors, imsize, expected"):
         read_mat(tmp_path / "a.mat")
 
 

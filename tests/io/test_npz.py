@@ -117,14 +117,14 @@ def test_flipped_byte_is_told(tmp_path: Path, make_features: MakeFeatures) -> No
 def test_absent_field_is_named(tmp_path: Path) -> None:
     with (tmp_path / "a.r2d2").open("wb") as file:
         np.savez(file, keypoints=np.ones((2, 3)), imsize=(4, 4))
-    with pytest.raises(FeatureFormatError, match="no descriptors, scores"):
+    with pytest.raises(FeatureFormatError, match="no descriptors, expected"):
         read_npz(tmp_path / "a.r2d2")
 
 
 @pytest.mark.parametrize(
     "field, value",
     [
-        ("keypoints", np.ones((3, 2), np.float32)),
+        ("keypoints", np.ones((3, 1), np.float32)),
         ("scores", np.ones(2, np.float32)),
         ("scores", np.ones((3, 1), np.float32)),
         ("descriptors", np.ones((2, 8), np.float32)),

@@ -22,7 +22,14 @@ TYPE = "r2d2"
 
 def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> Path:
     """The scene as a dataset in ``root/mapping`` and a database ``root/map.db``."""
-    mapping = scene.write_kapture(root / "mapping")
+    scene.write_kapture(root / "mapping")
+    verify_scene(root, config)
+    return root
+
+
+def verify_scene(root: Path, config: VerifyConfig) -> None:
+    """Make ``root/map.db`` of ``root/mapping``."""
+    mapping = root / "mapping"
     verify.run(
         config,
         mapping=mapping,
@@ -33,7 +40,6 @@ def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> 
         output=root / "verified",
         options=QUIET,
     )
-    return root
 
 
 def run(root: Path, config: MapConfig = MapConfig(), **changes: Any) -> Report:

@@ -201,6 +201,53 @@ def test_stored_features_give_the_numbers_of_extracted_ones(
             assert ours.corner_error == theirs.corner_error
 
 
+def test_sizes_given_as_height_and_width_are_said_and_taken(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    images = sorted(root.rglob("*.png"))
+    features = {i.relative_to(root).as_posix(): extract(source, i) for i in images}
+    width, height = next(iter(features.values())).image_size
+    reports = {}
+    for name, size in {
+        "right": (width, height),
+        "turned": (height, width),
+        "other": (2 * width, 2 * height),
+    }.items():
+        changed = {
+            n: dataclasses.replace(f, image_size=size) for n, f in features.items()
+        }
+        write_h5(tmp_path / f"{name}.h5", changed.items())
+        stored = features_in_h5(tmp_path / f"{name}.h5", root)
+        reports[name] = run(root, tmp_path / "out", stored)
+    assert reports["right"].warnings == ()
+    (warning,) = reports["turned"].warnings
+    assert "'turned' give image sizes as height, width" in warning
+    right, turned = (
+        load_results(reports[name].outputs[0]).pairs for name in ("right", "turned")
+    )
+    for first, second in zip(right, turned, strict=True):
+        np.testing.assert_array_equal(first.repeatability, second.repeatability)
+    assert (reports["other"].done, len(reports["other"].failed)) == (0, 3)
+    assert (
+        f"an image of {2 * width} x {2 * height}" in reports["other"].failed[0].reason
+    )
+
+
+def test_keypoints_from_pixel_corners(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    image = min(root.rglob("*.png"))
+    item = extract(source, image)
+    moved = dataclasses.replace(item, keypoints=item.keypoints + np.float32(0.5))
+    write_npz(feature_path(image, "colmap"), moved)
+    read = features_beside_images("colmap", origin="corner").read(image)
+    np.testing.assert_allclose(read.keypoints, item.keypoints, atol=1e-5)
+    plain = features_beside_images("colmap")
+    np.testing.assert_array_equal(plain.read(image).keypoints, moved.keypoints)
+    placed = features_beside_images("colmap", origin="corner")
+    assert plain.manifest.differences(placed.manifest)
+
+
 def test_missing_feature_files_are_reported(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.pixel_origins import read_origin
 from r2d2_kapture.io.pose_files import read_submission
 from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.types import Report
@@ -220,6 +221,26 @@ def test_principal_points_and_keypoints_share_one_origin(
     for name, pose in poses_of(exact).items():
         assert position_error(pose, exact.truth(name)) < 1e-4
     exact.run(LocalizeConfig(camera_origin="center"), output="wrong")
+    for name, pose in poses_of(exact, "wrong").items():
+        assert rotation_error(pose, exact.truth(name)) > 5e-4
+
+
+def test_queries_of_colmap_keep_their_keypoints(exact: LocalizationScene) -> None:
+    corner = pinhole([float(value) for value in CORNER_PP])
+    exact.write_query({sensor: corner for sensor in ("left", "right", "walker")})
+    described = exact.features / "reconstruction/keypoints/r2d2/keypoints.txt"
+    described.write_text("# kapture format: 1.1\nr2d2, float32, 2\n")
+    for name in exact.scene.names:
+        path = exact.keypoint_file(name)
+        rows = np.fromfile(path, np.float32).reshape(-1, 3)
+        (rows[:, :2] + np.float32(0.5)).tofile(path)
+    report = exact.run()
+    assert report.details["keypoint_origin"] == "corner"
+    assert "--keypoint-origin center" in report.warnings[0]
+    for name, pose in poses_of(exact).items():
+        assert position_error(pose, exact.truth(name)) < 1e-4
+    assert read_origin(exact.root / "output" / "sensors") == "corner"
+    exact.run(LocalizeConfig(keypoint_origin="center"), output="wrong")
     for name, pose in poses_of(exact, "wrong").items():
         assert rotation_error(pose, exact.truth(name)) > 5e-4
 

@@ -22,6 +22,7 @@ from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.image_folder import STATE_NAME
 from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.pixel_origins import read_origin
 from r2d2_kapture.io.trajectories import read_camera_poses
 from tests.colmap_scene import (
     CENTER_PP,
@@ -32,8 +33,17 @@ from tests.colmap_scene import (
     Scene,
     pinhole,
     pose,
+    write_from_colmap,
 )
-from tests.stages.map_runs import TYPE, load_map, model_of, prepare, remove_poses, run
+from tests.stages.map_runs import (
+    TYPE,
+    load_map,
+    model_of,
+    prepare,
+    remove_poses,
+    run,
+    verify_scene,
+)
 
 
 @pytest.fixture
@@ -161,6 +171,25 @@ def test_corner_origin_is_kept(tmp_path: Path) -> None:
     data = load_map(tmp_path)
     assert data.sensors["left"].camera_params[-2:] == CORNER_PP
     assert model_of(tmp_path).cameras[1].principal_point_x == 320
+
+
+@pytest.mark.parametrize("told", ["auto", "center"])
+def test_the_origin_of_keypoints_is_read_off_the_database(
+    tmp_path: Path, told: Any
+) -> None:
+    mapping = write_from_colmap(tmp_path / "mapping", Scene(times=2))
+    verify_scene(tmp_path, VerifyConfig(keypoint_origin=told))
+    report = run(tmp_path)
+    origin = {"auto": "corner", "center": "center"}[told]
+    assert report.details["keypoint_origin"] == origin
+    assert report.details["camera_origin"] == "corner"
+    made = tmp_path / "map" / "kapture"
+    assert read_origin(made / "sensors") == "corner"
+    folder = Path("reconstruction") / "keypoints" / TYPE
+    assert read_origin(made / folder) == origin
+    for path in (mapping / folder).rglob("*.kpt"):  # as they were, to the bit
+        copy = made / path.relative_to(mapping)
+        assert copy.read_bytes() == path.read_bytes()
 
 
 def test_origin_is_read_off_the_database(tmp_path: Path) -> None:

@@ -18,7 +18,12 @@ import torch
 
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    FeatureFormatError,
+    OutputError,
+)
 from r2d2_kapture.io import followed_features
 from r2d2_kapture.io.match_store import MatchWriter, matches_folder, open_matches
 from r2d2_kapture.io.pairs import ImagePair, write_pairs
@@ -172,17 +177,70 @@ def test_strict_stops_at_the_first_failure(features: Path, tmp_path: Path) -> No
 
 def test_a_failed_pair_is_matched_once_it_can_be(tmp_path: Path) -> None:
     root = write_features(tmp_path / "features", {"a": unit_rows(9)})
-    assert len(run(root, tmp_path / "out", [("a", "b")]).failed) == 1
+    with pytest.raises(FeatureFormatError, match="none of 1 pairs .* 'b': found no"):
+        run(root, tmp_path / "out", [("a", "b")])
     write_features(root, {"b": unit_rows(8, seed=1)})
     assert run(root, tmp_path / "out", [("a", "b")]).done == 1
 
 
-def test_descriptors_that_are_not_of_unit_norm(tmp_path: Path) -> None:
-    rows = unit_rows(9)
-    rows[4] *= 3
-    root = write_features(tmp_path / "features", {"a": rows, "b": unit_rows(9)})
-    report = run(root, tmp_path / "out", [("a", "b")])
-    assert "norm 3 in row 4, expected 1" in report.failed[0].reason
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "uint8"])
+def test_third_party_descriptors_are_matched_at_unit_norm(
+    tmp_path: Path, dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = {n: rng.integers(0, 200, (9 + i, 16)) for i, n in enumerate("ab")}
+    rows["a"][4] = 0  # a descriptor of nothing matches nothing
+    unit = {n: r / np.linalg.norm(r, axis=1).clip(1)[:, None] for n, r in rows.items()}
+    root = write_features(tmp_path / "features", unit)
+    write_rows(
+        root / "reconstruction/descriptors/r2d2",
+        "descriptors",
+        {name: array.astype(dtype) for name, array in rows.items()},
+        fields=f"r2d2, {dtype}, 16, r2d2, cosine",
+    )
+    assert run(root, tmp_path / "out", [("a", "b")]).done == 1
+    matches = open_matches([tmp_path / "out"], "r2d2").read("a", "b")
+    assert matches is not None
+    similarity = unit["a"] @ unit["b"].T
+    best = [
+        (i, j)
+        for i, j in enumerate(similarity.argmax(1))
+        if i != 4 and similarity[:, j].argmax() == i
+    ]
+    np.testing.assert_array_equal(matches.indices, best)
+    np.testing.assert_allclose(
+        matches.scores, [similarity[pair] for pair in best], atol=1e-6
+    )
+
+
+def test_other_metrics_are_refused_by_name_before_the_first_pair(
+    features: Path, tmp_path: Path
+) -> None:
+    described = features / "reconstruction/descriptors/r2d2/descriptors.txt"
+    text = described.read_text("utf-8")
+    for metric in ("Hamming", "chi2"):
+        described.write_text(text.replace("L2", metric), encoding="utf-8")
+        with pytest.raises(FeatureFormatError, match=f"by '{metric}', expected L2 or"):
+            run(features, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_of_which_no_pair_can_be_matched_are_one_error(
+    features: Path, tmp_path: Path
+) -> None:
+    folder = features / "reconstruction/descriptors/r2d2"
+    for path in folder.rglob("*.desc"):
+        path.write_bytes(path.read_bytes()[16 * 4 :])  # one row fewer than keypoints
+    with pytest.raises(
+        FeatureFormatError, match="none of 15 pairs .* 23 keypoints and 22"
+    ):
+        run(features, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for path in folder.rglob("*.desc"):  # sizes agree, values do not
+        rows = path.stat().st_size // 64 + 1
+        np.full((rows, 16), np.nan, "<f4").tofile(path)
+    with pytest.raises(FeatureFormatError, match="none of 15 pairs .* NaN"):
+        run(features, tmp_path / "out")
 
 
 def test_a_second_run_skips_and_a_wider_list_adds(

@@ -29,7 +29,7 @@ from r2d2_kapture.io.match_store import open_matches
 from r2d2_kapture.stages import verify
 from tests.colmap_scene import Scene, known_pose_model, pair_matches
 from tests.colmap_scene import verify as colmap_verify
-from tests.colmap_scene import write_matches, write_rows
+from tests.colmap_scene import write_from_colmap, write_matches, write_rows
 from tests.stages.verify_runs import (
     TYPE,
     NoisyScene,
@@ -153,6 +153,44 @@ def test_the_origin_of_cameras_may_be_told(mapping: Path, tmp_path: Path) -> Non
     assert report.details["camera_origin"] == "corner"
     with closing(pycolmap.Database.open(str(tmp_path / "map.db"))) as database:
         assert {c.principal_point_x for c in database.read_all_cameras()} == {319.5}
+
+
+def test_keypoints_of_colmap_stay_with_their_cameras(
+    mapping: Path, tmp_path: Path, scene: NoisyScene
+) -> None:
+    inliers = run(mapping).details["inliers"]
+    write_from_colmap(mapping, NoisyScene(times=2))
+    (tmp_path / "map.db").unlink()
+    report = run(mapping, output=tmp_path / "of colmap")
+    assert report.details["camera_origin"] == "corner"
+    assert report.details["keypoint_origin"] == "corner"
+    assert report.details["inliers"] == inliers
+    (warning,) = report.warnings
+    assert "'r2d2' do not say" in warning and "--keypoint-origin center" in warning
+    name = scene.names[0]
+    with closing(pycolmap.Database.open(str(tmp_path / "map.db"))) as database:
+        assert {c.principal_point_x for c in database.read_all_cameras()} == {320}
+        image = database.read_image_with_name(name)
+        stored = database.read_keypoints(image.image_id)
+    np.testing.assert_array_equal(stored, scene.keypoints(name)[:, :2] + 0.5)
+    given = run(
+        mapping,
+        VerifyConfig(keypoint_origin="corner"),
+        output=tmp_path / "given",
+        database=tmp_path / "given.db",
+    )
+    assert given.warnings == ()
+
+
+def test_matches_of_which_none_is_there_make_no_database(
+    mapping: Path, tmp_path: Path, scene: NoisyScene
+) -> None:
+    for path in (mapping / "reconstruction" / "matches").rglob("*.matches"):
+        path.unlink()
+    listed = write_list(tmp_path / "pairs.txt", [(scene.names[0], scene.names[1])])
+    with pytest.raises(FeatureFormatError, match="1 pairs have no matches"):
+        run(mapping, pairs=listed)
+    assert not (tmp_path / "map.db").exists()
 
 
 @pytest.mark.parametrize("geometry", ["estimate", "known_poses"])
