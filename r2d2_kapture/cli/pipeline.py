@@ -156,7 +156,12 @@ def add_inputs(parser: ArgumentParser) -> None:
             type=str | None,
             help="of those that are there; by default the only one",
         )
-    add_stage_flags(parser, "item")
+    add_stage_flags(
+        parser,
+        "item",
+        force="replace what was made with other settings, and make again what depends "
+        "on it; everything before stays (to begin anew, choose another --output)",
+    )
 
 
 def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:

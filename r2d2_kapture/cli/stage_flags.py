@@ -10,13 +10,16 @@ from jsonargparse import ArgumentParser, Namespace
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
 
+REDO = "redo finished work, and replace what was made with other settings"
 
-def add_stage_flags(parser: ArgumentParser, item: str) -> None:
+
+def add_stage_flags(parser: ArgumentParser, item: str, force: str = REDO) -> None:
     """Add what changes how a run behaves, and no result.
 
     Args:
         parser: of the command.
         item: what the stage works on one by one, such as ``pair``.
+        force: what ``--force`` does.
     """
     parser.add_argument(
         "--workers",
@@ -27,16 +30,12 @@ def add_stage_flags(parser: ArgumentParser, item: str) -> None:
     parser.add_argument(
         "--strict", action="store_true", help=f"stop at the first {item} that fails"
     )
-    add_run_flags(parser)
+    add_run_flags(parser, force)
 
 
-def add_run_flags(parser: ArgumentParser) -> None:
+def add_run_flags(parser: ArgumentParser, force: str = REDO) -> None:
     """Add those of a stage that makes one thing as a whole."""
-    parser.add_argument(
-        "--force",
-        action="store_true",
-        help="redo finished work, and replace what was made with other settings",
-    )
+    parser.add_argument("--force", action="store_true", help=force)
     parser.add_argument(
         "--quiet", action="store_true", help="no progress bar, even on a terminal"
     )

@@ -11,12 +11,20 @@ class RunOptions:
 
     Attributes:
         workers: threads that work beside each other.
-        force: redo finished work.
+        force: redo finished work, and replace what was made otherwise.
+        replace: replace what was made otherwise, with other settings or by others;
+            finished work of the same settings and inputs is kept.
         strict: stop at the first item that fails.
         progress: show a bar; None shows it on a terminal only.
     """
 
     workers: int = 2
     force: bool = False
+    replace: bool = False
     strict: bool = False
     progress: bool | None = None
+
+    @property
+    def replaces(self) -> bool:
+        """Whether what was made otherwise is replaced, not refused."""
+        return self.force or self.replace

@@ -21,7 +21,7 @@ WAY_OUT = "choose another place, or --force to redo them"
 @contextmanager
 def claimed(
     folder: Path, manifest: Manifest, *, what: str, suffix: str, force: bool
-) -> Iterator[None]:
+) -> Iterator[bool]:
     """Hold a folder for outputs made in one way, and leave the manifest that says how.
 
     Args:
@@ -30,7 +30,10 @@ def claimed(
         what: the outputs, for messages.
         suffix: of the files that hold them.
         force: remove outputs that were made otherwise. Those made with the same
-            settings stay, for the caller to write again.
+            settings stay, for the caller to keep or to write again.
+
+    Yields:
+        Whether outputs that were made otherwise may have been removed.
 
     Raises:
         OutputError: the folder holds outputs made otherwise, another run is writing
@@ -38,12 +41,11 @@ def claimed(
         FeatureFormatError: its manifest cannot be read.
     """
     with exclusive(folder):
-        if force:
-            _remove_others(folder, manifest, suffix)
-        else:
+        if not force:
             _refuse_others(folder, manifest, what)
+        emptied = force and _remove_others(folder, manifest, suffix)
         write_json_atomic(folder / FILE_NAME, manifest.to_json())
-        yield
+        yield emptied
         # what this run or a killed one left
         shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
 
@@ -99,16 +101,18 @@ def _refuse_others(folder: Path, manifest: Manifest, what: str) -> None:
         )
 
 
-def _remove_others(folder: Path, manifest: Manifest, suffix: str) -> None:
+def _remove_others(folder: Path, manifest: Manifest, suffix: str) -> bool:
+    """Empty a folder of other outputs; tell whether they were others."""
     try:
         existing = read_manifest(folder / FILE_NAME)
     except FeatureFormatError:
         existing = None
     if existing is not None and not manifest.differences(existing):
-        return
+        return False
     remove_files(folder, suffix)
     try:
         # last, so that a run killed here is still told apart
         (folder / FILE_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
+    return True

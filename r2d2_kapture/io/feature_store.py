@@ -20,7 +20,7 @@ import kapture
 import kapture.io.csv as kcsv
 import numpy as np
 
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.io.atomic import (
     atomic_path,
     output_error,
@@ -29,7 +29,11 @@ from r2d2_kapture.io.atomic import (
 )
 from r2d2_kapture.io.growing_archive import GrowingArchive
 from r2d2_kapture.io.image_records import ImageRecord, RecordWriter, open_records
-from r2d2_kapture.io.kapture import PARTIAL_FOLDER, check_relative_name
+from r2d2_kapture.io.kapture import (
+    PARTIAL_FOLDER,
+    check_relative_name,
+    is_described,
+)
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
 from r2d2_kapture.io.manifest import Manifest, read_manifest
@@ -171,7 +175,11 @@ class FeatureWriter:
 
 @contextmanager
 def open_feature_writer(
-    feature_type: FeatureType, manifest: Manifest, *, force: bool
+    feature_type: FeatureType,
+    manifest: Manifest,
+    *,
+    force: bool,
+    replace: bool = False,
 ) -> Iterator[FeatureWriter]:
     """Claim a feature type for one set of weights and settings, and write to it.
 
@@ -179,6 +187,7 @@ def open_feature_writer(
         feature_type: where to write.
         manifest: what the features are made with.
         force: remove what is there and start anew.
+        replace: do so only where it was made otherwise.
 
     Raises:
         OutputError: the type holds features made otherwise, another run is writing it,
@@ -187,7 +196,7 @@ def open_feature_writer(
     with ExitStack() as stack:
         for folder in feature_type.folders.values():
             stack.enter_context(exclusive(folder))
-        if force:
+        if force or (replace and _is_of_others(feature_type, manifest)):
             for folder in feature_type.folders.values():
                 _clear(folder)
         for kind, folder in feature_type.folders.items():
@@ -205,20 +214,41 @@ def open_feature_writer(
         yield FeatureWriter(rows=rows, keypoints=keypoints, descriptors=descriptors)
 
 
+def _is_of_others(feature_type: FeatureType, manifest: Manifest) -> bool:
+    """Whether a feature type holds what a claim would refuse."""
+    try:
+        for kind, folder in feature_type.folders.items():
+            _check(
+                folder, kind, feature_type, _manifest_of(kind, feature_type, manifest)
+            )
+    except (OutputError, FeatureFormatError):
+        return True
+    return False
+
+
 def _claim(
     folder: Path, kind: str, feature_type: FeatureType, manifest: Manifest
 ) -> None:
     """Compare with the manifest that is there, or leave ours."""
+    manifest = _manifest_of(kind, feature_type, manifest)
+    _check(folder, kind, feature_type, manifest)
+    if not (folder / MANIFEST_NAME).is_file():
+        write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+
+
+def _manifest_of(kind: str, feature_type: FeatureType, manifest: Manifest) -> Manifest:
+    """Descriptors belong to one type of keypoints."""
+    if kind == "keypoints":
+        return manifest
+    settings = {**manifest.settings, "keypoints_type": feature_type.keypoints_type}
+    return dataclasses.replace(manifest, settings=settings)
+
+
+def _check(
+    folder: Path, kind: str, feature_type: FeatureType, manifest: Manifest
+) -> None:
+    """Refuse a folder of features that were made otherwise."""
     way_out = f"choose another --{kind}-type, or --force to redo them"
-    if kind == "descriptors":
-        # descriptors belong to one type of keypoints
-        manifest = dataclasses.replace(
-            manifest,
-            settings={
-                **manifest.settings,
-                "keypoints_type": feature_type.keypoints_type,
-            },
-        )
     archive = folder / f"{kind}.tar"
     existing = read_manifest(folder / MANIFEST_NAME)
     if existing is None:
@@ -227,7 +257,6 @@ def _claim(
                 f"{folder}: found features without {MANIFEST_NAME}, written by another "
                 f"tool; {way_out}"
             )
-        write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
         return
     differences = manifest.differences(existing)
     if differences:
@@ -255,10 +284,16 @@ def _write_configs(feature_type: FeatureType) -> None:
         name,
         "L2",
     )
-    with atomic_path(folders["keypoints"] / "keypoints.txt") as path:
-        kcsv.keypoints_to_file(str(path), keypoints)
-    with atomic_path(folders["descriptors"] / "descriptors.txt") as path:
-        kcsv.descriptors_to_file(str(path), descriptors)
+    config = folders["keypoints"] / "keypoints.txt"
+    if not is_described(config, name, "float32", "3"):
+        with atomic_path(config) as path:
+            kcsv.keypoints_to_file(str(path), keypoints)
+    config = folders["descriptors"] / "descriptors.txt"
+    dsize = str(feature_type.descriptor_dim)
+    fields = (feature_type.descriptors_type, "float32", dsize, name, "L2")
+    if not is_described(config, *fields):
+        with atomic_path(config) as path:
+            kcsv.descriptors_to_file(str(path), descriptors)
 
 
 def _remove_partial(feature_type: FeatureType) -> None:

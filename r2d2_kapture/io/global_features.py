@@ -18,7 +18,7 @@ import numpy as np
 from r2d2_kapture.io.atomic import atomic_path, remove_file
 from r2d2_kapture.io.claim import claimed, remove_files, write_claimed
 from r2d2_kapture.io.feature_table import SUFFIXES
-from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.kapture import check_relative_name, is_described
 from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.types import FloatArray
 
@@ -32,10 +32,12 @@ class GlobalFeatureWriter:
     Attributes:
         folder: of the type.
         dsize: numbers of a row.
+        emptied: whether rows that were made otherwise were removed.
     """
 
     folder: Path
     dsize: int
+    emptied: bool
 
     def is_complete(self, image: str) -> bool:
         """Whether the row of an image is there."""
@@ -88,9 +90,12 @@ def open_global_feature_writer(
         OutputError: see ``claimed``.
     """
     folder = root / "reconstruction" / "global_features" / type_name
-    with claimed(folder, manifest, what="global features", suffix=SUFFIX, force=force):
-        with atomic_path(folder / "global_features.txt") as path:
-            kcsv.global_features_to_file(
-                str(path), kapture.GlobalFeatures(type_name, np.float32, dsize, "L2")
-            )
-        yield GlobalFeatureWriter(folder=folder, dsize=dsize)
+    what = "global features"
+    claim = claimed(folder, manifest, what=what, suffix=SUFFIX, force=force)
+    with claim as emptied:
+        config = folder / "global_features.txt"
+        if not is_described(config, type_name, "float32", str(dsize), "L2"):
+            features = kapture.GlobalFeatures(type_name, np.float32, dsize, "L2")
+            with atomic_path(config) as path:
+                kcsv.global_features_to_file(str(path), features)
+        yield GlobalFeatureWriter(folder=folder, dsize=dsize, emptied=emptied)

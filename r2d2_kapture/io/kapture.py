@@ -219,6 +219,17 @@ def read_feature_config(path: Path) -> list[str]:
     return rows[0]
 
 
+def is_described(path: Path, *fields: str) -> bool:
+    """Whether keypoints.txt, descriptors.txt or global_features.txt says these fields.
+
+    A file that is there and right is left as it is, with the time that it has.
+    """
+    try:
+        return path.is_file() and read_feature_config(path) == list(fields)
+    except DatasetError:
+        return False
+
+
 def check_relative_name(name: str, source: Path) -> str:
     """Refuse a name that is absolute, climbs out of its folder, or breaks a line.
 

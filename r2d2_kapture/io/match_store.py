@@ -137,9 +137,11 @@ class MatchWriter:
 
     Attributes:
         folder: of the type's matches.
+        emptied: whether matches that were made otherwise were removed.
     """
 
     folder: Path
+    emptied: bool = False
 
     def follow(self, states: Mapping[str, str]) -> None:
         """Remove matches of images whose features are not those they were made of.
@@ -196,7 +198,7 @@ def open_match_writer(
         keypoints_type: that the indices will count.
         manifest: what the matches are made with; ``model`` names the features.
         force: remove matches that are there if they were made otherwise. Those made
-            with the same settings stay, for the caller to write again.
+            with the same settings stay, for the caller to keep or to write again.
 
     Raises:
         OutputError: the folder holds matches made otherwise, another run is writing
@@ -204,7 +206,8 @@ def open_match_writer(
     """
     folder = matches_folder(root, keypoints_type)
     archive = folder / ARCHIVE_NAME
-    with claimed(folder, manifest, what="matches", suffix=SUFFIX, force=force):
+    claim = claimed(folder, manifest, what="matches", suffix=SUFFIX, force=force)
+    with claim as emptied:
         # it would hide the files beside it
         if archive.exists():
             if not force:
@@ -213,7 +216,7 @@ def open_match_writer(
                     f"{WAY_OUT}"
                 )
             archive.unlink()
-        yield MatchWriter(folder=folder)
+        yield MatchWriter(folder=folder, emptied=emptied)
 
 
 def _pair_of(name: str) -> tuple[str, str] | None:

@@ -89,7 +89,9 @@ def run(
         tar=tar,
     )
     manifest = make_manifest(checkpoint, engine)
-    with open_feature_writer(feature_type, manifest, force=options.force) as writer:
+    with open_feature_writer(
+        feature_type, manifest, force=options.force, replace=options.replace
+    ) as writer:
         todo = outstanding(dataset.image_paths, writer)
         skipped = len(dataset.image_names) - len(todo.images)
         tally = extract_images(

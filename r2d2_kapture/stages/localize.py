@@ -230,7 +230,7 @@ def run(
     refuse_foreign_folder(output, [query, map_path, *features, *matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with exclusive(output), quiet_pycolmap():
-        claim(output, manifest, force=options.force)
+        claim(output, manifest, force=options.replaces)
         outcomes = list(localize_frames(localizer, frames, options))
         # those that a strict run does not reach keep the poses they have
         outcomes += map(localizer.recall, frames[len(outcomes) :])

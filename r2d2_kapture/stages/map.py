@@ -110,7 +110,8 @@ def run(
     inputs = _Inputs.of(config, dataset, database, keypoints_type, unlike)
     refuse_foreign_folder(output, REPORT_NAME)
     earlier = _read_report(output)
-    if earlier and not options.force and inputs.is_done(earlier, output):
+    reusable = earlier and not options.force
+    if reusable and inputs.is_done(earlier, output, replace=options.replace):
         return _report_of_earlier(earlier, output, started)
     with (
         building_folder(output) as folder,
@@ -241,7 +242,7 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
         skipped=1,
         # a finished map of some images is no map of all
         failed=tuple(Failure(**failure) for failure in earlier["failed"]),
-        warnings=tuple(earlier["warnings"]),
+        warnings=tuple(earlier.get("warnings", ())),
         seconds=time.monotonic() - started,
         outputs=(output,),
         details={name: earlier[name] for name in DETAILS if name in earlier},
@@ -286,11 +287,12 @@ class _Inputs:
             settings=dataclasses.asdict(config) | {"keypoints_type": keypoints_type},
         )
 
-    def is_done(self, report: dict[str, Any], output: Path) -> bool:
+    def is_done(self, report: dict[str, Any], output: Path, *, replace: bool) -> bool:
         """Whether a finished map, of which we have the report, was made of the same.
 
         Raises:
-            OutputError: it was made with other settings, or of another database.
+            OutputError: it was made with other settings, or of another database, and
+                is not to be replaced.
         """
         earlier = report["inputs"]
         theirs = earlier["settings"]
@@ -302,12 +304,12 @@ class _Inputs:
         same: bool = earlier["digests"] == self.digests
         if not same and earlier["database"] != self.database:
             differences.append(f"database: {earlier['database']}, not {self.database}")
-        if differences:
+        if differences and not replace:
             raise OutputError(
                 f"{output}: found a map made with {'; '.join(differences)}; choose "
                 "another --output, or --force to replace it"
             )
-        return same
+        return same and not differences
 
 
 def _read_report(output: Path) -> dict[str, Any]:

@@ -97,7 +97,7 @@ def run(
         int(config.cache_gb * 1e9),
     )
     with open_match_writer(
-        output, keypoints_type, manifest, force=options.force
+        output, keypoints_type, manifest, force=options.replaces
     ) as writer:
         images = sorted({image for pair in wanted for image in pair})
         writer.follow(feature_states(tables, images))

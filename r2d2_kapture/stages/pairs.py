@@ -85,7 +85,7 @@ def run(
             f"{output}: found a folder, expected a file for the list; choose another "
             f"--output, such as {output / 'pairs.txt'}"
         )
-    if output.exists() and not options.force:
+    if output.exists() and not options.replaces:
         refuse_others(output, report_path, settings)
     datasets = [open_with_images(root) for root in (mapping, query) if root]
     refuse_shared_names([dataset.image_paths for dataset in datasets])

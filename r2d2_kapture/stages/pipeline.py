@@ -126,7 +126,9 @@ def run(
         keypoints_type: of features that are found, None is the only one there is; of
             those extracted, None is the checkpoint's name.
         descriptors_type, global_features_type: of those found.
-        options: how the stages run.
+        options: how the stages run. With ``force`` each replaces what it made with
+            other settings or from other inputs, and keeps the rest: what depends on a
+            change is made again, and nothing before it.
         announce: is given the report of each stage as it ends.
 
     Raises:
@@ -148,7 +150,9 @@ def run(
         announce(report)
 
     with exclusive(output):
-        if not options.force:
+        if options.replaces:
+            options = dataclasses.replace(options, force=False, replace=True)
+        else:
             refuse_other_map(layout, mapping)
         sources = Sources(
             roots=(*features, *roots),
@@ -163,9 +167,7 @@ def run(
                 keypoints_type=keypoints_type or checkpoint.name,
                 descriptors_type=keypoints_type or checkpoint.name,
             )
-            for number, root in enumerate(roots):
-                # force removes what is there: once, not what the first one just made
-                force = options.force and number == 0
+            for root in roots:
                 note(
                     extract.run(
                         config.extract,
@@ -173,7 +175,7 @@ def run(
                         checkpoint=checkpoint,
                         output=layout.features,
                         keypoints_type=sources.keypoints_type,
-                        options=dataclasses.replace(options, force=force),
+                        options=options,
                     )
                 )
         for report in build_map(config, mapping, sources, layout, options):

@@ -97,7 +97,7 @@ def describe_images(
     with (
         threadpool_limits(1),
         open_global_feature_writer(
-            output, described.type_name, dsize, manifest, force=options.force
+            output, described.type_name, dsize, manifest, force=options.replaces
         ) as writer,
     ):
         path = writer.folder / VOCABULARY_NAME
@@ -105,7 +105,8 @@ def describe_images(
         states = feature_states(features, names)
         with following(writer.folder, states, older=OLDER) as changed:
             on_others = not changed.isdisjoint(learned_on)
-            if options.force or on_others or not path.is_file() or not is_whole(path):
+            anew = options.force or writer.emptied or on_others
+            if anew or not path.is_file() or not is_whole(path):
                 learned, failed = learn_vocabulary(
                     config, features, learned_on, dim, options
                 )

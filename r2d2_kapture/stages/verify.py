@@ -89,7 +89,7 @@ def run(
         matches: folders of matches, see io.match_store.
         pairs: list of pairs to verify; None takes all that have matches.
         database: the file to write. One that this stage wrote is replaced when its
-            inputs have changed; any other only by ``options.force``.
+            inputs have changed; any other only if ``options`` say so.
         output: kapture folder that gets the verified matches, with the scores they
             had, and a log of the geometries. Matches of pairs that an earlier run
             verified and that the database no longer holds are removed.
@@ -131,7 +131,7 @@ def run(
         )
     with exclusive(output):
         state = DatabaseState(path=output / STATE_NAME, database=database)
-        _claim(state, options.force)
+        _claim(state, options.replaces)
         found = verify_pairs(
             config,
             images=images,
@@ -144,7 +144,7 @@ def run(
         _remove_others(folder, found)
         inputs = _inputs_digest(dataset, images, found)
         if not state.is_current(inputs):
-            _claim(state, options.force)  # again: verification may have taken hours
+            _claim(state, options.replaces)  # again: verification may have taken hours
             check_unused(database)
             write_database(
                 database,
@@ -192,8 +192,8 @@ def _claim(state: DatabaseState, force: bool) -> None:
     if not force:
         raise OutputError(
             f"{state.database}: found a database that this stage did not write, or "
-            "that was changed since; choose another --database, or --force to replace "
-            "it"
+            "that was changed since; choose another --database (of a pipeline another "
+            "--output), or --force to replace it"
         )
     state.adopt()
 

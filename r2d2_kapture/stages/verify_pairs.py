@@ -191,9 +191,9 @@ def verify_pairs(
         versions=package_versions() | {"pycolmap": pycolmap.__version__},
     )
     with open_match_writer(
-        output, keypoints_type, manifest, force=options.force
+        output, keypoints_type, manifest, force=options.replaces
     ) as writer:
-        if options.force:
+        if options.force or writer.emptied:
             (folder / LOG_NAME).unlink(missing_ok=True)
         task = _Task(
             config=config,

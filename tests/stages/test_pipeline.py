@@ -22,11 +22,9 @@ from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
     OutputError,
-    ReconstructionError,
 )
-from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.lock import exclusive
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.types import Report
 from tests.pipeline_scene import PipelineScene
@@ -198,20 +196,6 @@ def test_two_images_of_one_name_are_refused(
     with pytest.raises(DatasetError, match="two images of one name"):
         run(scene, tmp_path / "work", queries=queries)
     assert not (tmp_path / "work").exists()
-
-
-def test_force_extracts_every_dataset_again(
-    scene: PipelineScene, checkpoint_path: Path, tmp_path: Path
-) -> None:
-    arguments: dict[str, Any] = {
-        "checkpoint": load_checkpoint(checkpoint_path),
-        "options": RunOptions(progress=False, force=True),
-    }
-    # grey images have no keypoints, so that there is no map
-    with pytest.raises(ReconstructionError):
-        run(scene, tmp_path / "work", **arguments)
-    found = open_local_features([tmp_path / "work" / "features"])
-    assert len(found.keypoints.image_names) == 15
 
 
 def test_an_older_evaluation_gives_way(scene: PipelineScene, tmp_path: Path) -> None:
