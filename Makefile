@@ -4,16 +4,19 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 
+# a worker a core; each takes files in a row, for which fixtures of a file are made once
+PARALLEL = -n auto --maxprocesses 8 --dist worksteal
+
 .PHONY: demo test test-slow lint format bench clean
 
 demo: $(STAMP)
 	$(BIN)/python pipelines/demo.py --output demo $(if $(MODEL),--model $(MODEL))
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "slow or not slow"
 
 lint: $(STAMP)
 	$(BIN)/black --check --quiet r2d2_kapture tests pipelines benchmarks bin/*

@@ -6,7 +6,7 @@ import ast
 import configparser
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -76,30 +76,40 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def identify(path: Path) -> str:
-    return str(path.relative_to(PACKAGE))
+def offences(check: Callable[[Path], str]) -> list[str]:
+    """What a rule says of each module that breaks it."""
+    said = {path.relative_to(PACKAGE): check(path) for path in modules()}
+    return [f"{path}: {text}" for path, text in said.items() if text]
 
 
-@pytest.mark.parametrize("path", modules(), ids=identify)
-def test_imports_point_one_way(path: Path) -> None:
+def wrong_way(path: Path) -> str:
     part = part_of(path)
     if not part:
-        assert not list(imports_of(path)), "the package itself imports nothing"
-        return
-    assert part in ALLOWED, f"say in ALLOWED what {part} may import"
+        return "the package itself imports nothing" if list(imports_of(path)) else ""
+    if part not in ALLOWED:
+        return f"say in ALLOWED what {part} may import"
+    wrong = []
     for name in imports_of(path):
         root, _, rest = name.partition(".")
         imported = rest.split(".")[0]
         if root != "r2d2_kapture" or not imported or imported == "__version__":
             continue
-        assert imported == part or imported in ALLOWED[part], f"imports {name}"
+        if imported != part and imported not in ALLOWED[part]:
+            wrong.append(name)
+    return ", ".join(wrong)
 
 
-@pytest.mark.parametrize("path", modules(), ids=identify)
-def test_foreign_packages_stay_where_they_belong(path: Path) -> None:
-    forbidden = FORBIDDEN.get(part_of(path), set())
+def misplaced(path: Path) -> str:
     found = {name.partition(".")[0] for name in imports_of(path)}
-    assert not found & forbidden
+    return ", ".join(found & FORBIDDEN.get(part_of(path), set()))
+
+
+def test_imports_point_one_way() -> None:
+    assert offences(wrong_way) == []
+
+
+def test_foreign_packages_stay_where_they_belong() -> None:
+    assert offences(misplaced) == []
 
 
 def test_only_the_command_line_parses_arguments() -> None:
@@ -188,9 +198,7 @@ LOADS_ZLIB = {"zlib", "shutil", "tempfile", "numpy", "torch", "kapture"}
 """What loads the system's zlib, and sorts before pycolmap."""
 
 
-@pytest.mark.parametrize("path", modules(), ids=identify)
-def test_zlib_is_loaded_before_pycolmap(path: Path) -> None:
-    """pycolmap 4.2.1 exports zlib's names: loaded first, it breaks every use of it."""
+def early_pycolmap(path: Path) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = [
         alias.name if isinstance(node, ast.Import) else str(node.module)
@@ -199,8 +207,40 @@ def test_zlib_is_loaded_before_pycolmap(path: Path) -> None:
         for alias in node.names
     ]
     roots = [name.partition(".")[0] for name in names]
-    if "pycolmap" in roots:
-        assert LOADS_ZLIB & set(roots[: roots.index("pycolmap")])
+    if "pycolmap" not in roots or LOADS_ZLIB & set(roots[: roots.index("pycolmap")]):
+        return ""
+    return "imports pycolmap before anything that loads zlib"
+
+
+def test_zlib_is_loaded_before_pycolmap() -> None:
+    """pycolmap 4.2.1 exports zlib's names: loaded first, it breaks every use of it."""
+    assert offences(early_pycolmap) == []
+
+
+@pytest.mark.parametrize(
+    "check, part, text",
+    [
+        (wrong_way, "io", "from r2d2_kapture.stages import match"),
+        (wrong_way, "new", "import os"),
+        (misplaced, "io", "import torch.nn"),
+        (early_pycolmap, "io", "import pycolmap\nimport zlib"),
+    ],
+)
+def test_each_rule_sees_what_breaks_it(
+    check: Callable[[Path], str],
+    part: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(f"{__name__}.PACKAGE", tmp_path)
+    path = tmp_path / part / "a.py"
+    path.parent.mkdir()
+    path.write_text(text)
+    (said,) = offences(check)
+    assert said.startswith(f"{part}/a.py: ")
+    path.write_text("import os")
+    assert part == "new" or offences(check) == []
 
 
 def test_every_package_on_disk_is_installed() -> None:

@@ -180,6 +180,7 @@ def test_killed_and_run_again(
     )
     while process.poll() is None and not any(broken.glob(sign)):
         time.sleep(0.001)
+    assert process.poll() is None, "it ended before it could be stopped"
     process.send_signal(signal.SIGKILL)
     process.wait()
     run(scene, broken)
@@ -299,7 +300,8 @@ def test_without_any_features_the_bundled_model_extracts(
 ) -> None:
     command = scene.command(tmp_path / "work")
     at = command.index("--features")
-    assert main(command[:at] + command[at + 2 :]) == 2
+    small = ["--extract.max-size", "256"]
+    assert main(command[:at] + command[at + 2 :] + small) == 2
     # the images of the scene are too plain to make a map of
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and "no verified pair" in error[0]
