@@ -248,7 +248,7 @@ def _check(
     folder: Path, kind: str, feature_type: FeatureType, manifest: Manifest
 ) -> None:
     """Refuse a folder of features that were made otherwise."""
-    way_out = f"choose another --{kind}-type, or --force to redo them"
+    way_out = f"choose another --{kind}-type or --output, or --force to redo them"
     archive = folder / f"{kind}.tar"
     existing = read_manifest(folder / MANIFEST_NAME)
     if existing is None:
