@@ -40,7 +40,7 @@ class Manifest:
 
     def to_text(self) -> str:
         """The manifest on one line, for files that hold it inside."""
-        return json.dumps(self.to_json(), sort_keys=True, ensure_ascii=False)
+        return json_text(self.to_json())
 
     def differences(self, other: Manifest) -> list[str]:
         """What ``other`` was made with that differs, as ``name: theirs, not ours``."""
@@ -54,6 +54,12 @@ class Manifest:
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """One line of JSON; bytes of names that are not UTF-8 become JSON's own escapes."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def package_versions() -> dict[str, str]:

@@ -40,12 +40,19 @@ def broken_by(name: str) -> str | None:
         Words to stand after the name.
     """
     for character in name:
-        byte = _byte(character)
-        if byte is not None:
-            return f"holds the byte 0x{byte:02X}, which is not UTF-8"
+        if _byte(character) is not None:
+            return not_utf8(character)
         if unicodedata.category(character) in UNHOLDABLE:
             return f"holds the character U+{ord(character):04X}"
     return None
+
+
+def not_utf8(name: str) -> str | None:
+    """Words on the first byte of a name that is not UTF-8; None where all is."""
+    found = next((byte for byte in map(_byte, name) if byte is not None), None)
+    return (
+        None if found is None else f"holds the byte 0x{found:02X}, which is not UTF-8"
+    )
 
 
 def broken_in_table_by(name: str) -> str | None:

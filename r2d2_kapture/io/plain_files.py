@@ -38,6 +38,7 @@ from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.io.manifest import (
     FILE_NAME,
     Manifest,
+    json_text,
     parse_manifest,
     read_manifest,
 )
@@ -200,7 +201,7 @@ def _settings_of(manifest: Manifest, record: ImageRecord | None) -> str:
     if record is None:
         return manifest.to_text()
     content = manifest.to_json() | {IMAGE_KEY: dataclasses.asdict(record)}
-    return json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return json_text(content)
 
 
 def _record_in(settings: str) -> ImageRecord | None:

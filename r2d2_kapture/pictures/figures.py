@@ -12,10 +12,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from r2d2_kapture.coordinates import HALF_PIXEL
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.atomic import atomic_path
+from r2d2_kapture.io.names import shown
 
 ByteImage = npt.NDArray[np.uint8]
 
@@ -81,5 +83,9 @@ def save(figure: Figure, path: Path) -> None:
             f"{path}: found the ending '{path.suffix}', expected one of "
             f"{', '.join(FORMATS)}"
         )
+    for text in figure.findobj(Text):
+        lines = text.get_text().split("\n")
+        # fonts have no glyphs for what a file name may hold
+        text.set_text("\n".join(map(shown, lines)))
     with atomic_path(path) as temporary:
         figure.savefig(temporary)

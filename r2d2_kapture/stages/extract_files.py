@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from r2d2_kapture.config.extract import ExtractConfig
@@ -14,6 +14,7 @@ from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.image_changes import outstanding
+from r2d2_kapture.io.names import not_utf8, shown
 from r2d2_kapture.io.plain_files import FileFormat, open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.extract import (
@@ -22,7 +23,7 @@ from r2d2_kapture.stages.extract import (
     make_manifest,
     report_details,
 )
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import Failure, Report
 
 NAMES_FILE = "names.json"
 
@@ -52,7 +53,9 @@ def run(
     """
     started = time.monotonic()
     root = naming_root(images, image_root, output_dir, force=options.force)
-    paths = relative_names(images, root)
+    every = relative_names(images, root)
+    nameless = _not_in_hdf5(every) if file_format == "h5" else {}
+    paths = {name: path for name, path in every.items() if name not in nameless}
     targets = {
         name: path if output_dir is None else output_dir / name
         for name, path in paths.items()
@@ -76,7 +79,7 @@ def run(
         stage="extract_images",
         done=tally.done,
         skipped=skipped,
-        failed=tuple(tally.failed),
+        failed=(*nameless.values(), *tally.failed),
         warnings=todo.warnings,
         seconds=time.monotonic() - started,
         outputs=(output_dir or root,),
@@ -85,6 +88,16 @@ def run(
     if output_dir is not None:
         write_json_atomic(output_dir / REPORT_NAME, report.to_json())
     return report
+
+
+def _not_in_hdf5(names: Iterable[str]) -> dict[str, Failure]:
+    """Images whose names HDF5 cannot hold: its strings are UTF-8."""
+    reason = "which HDF5's names must be; rename it, or choose another --format"
+    return {
+        name: Failure(name=shown(name), reason=f"{shown(name)} {broken}, {reason}")
+        for name in names
+        if (broken := not_utf8(name)) is not None
+    }
 
 
 def naming_root(

@@ -116,7 +116,8 @@ def homography_pair(
 
 def seed_of(name: str) -> int:
     """A seed of 63 bits for a name."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def _rank(name: str) -> float:

@@ -440,3 +440,56 @@ def test_a_read_only_output_is_one_line(
 def test_list_models_needs_no_dataset(capsys: pytest.CaptureFixture[str]) -> None:
     assert extract(["--list-models"]) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.fixture
+def latin(tmp_path: Path) -> Path:
+    """Two images, the name of one of which is not UTF-8."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name in ("caf\udce9.png", "b.png"):
+        try:
+            Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(
+                folder / name
+            )
+        except OSError:
+            pytest.skip("this file system holds UTF-8 names only")
+    return folder
+
+
+@pytest.mark.parametrize("file_format", ["npz", "mat"])
+def test_a_name_that_is_not_utf_8_is_a_name(
+    latin: Path, tmp_path: Path, flags: list[str], file_format: str
+) -> None:
+    command = [
+        "--images",
+        str(latin),
+        "--output-dir",
+        str(tmp_path / "o"),
+        "--format",
+        file_format,
+    ]
+    assert extract_images([*command, *flags]) == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "o").rglob("caf*")}
+    assert len(before) == 1
+    assert extract_images([*command, *flags]) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_name_that_is_not_utf_8_fails_alone_in_hdf5(
+    latin: Path, tmp_path: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = ["--output-dir", str(tmp_path / "o"), "--format", "h5"]
+    command = ["--images", str(latin), *output]
+    assert extract_images([*command, *flags]) == 1
+    printed = capsys.readouterr().out
+    assert r"  failed: caf\xe9.png holds the byte 0xE9, which is not UTF-8" in printed
+    assert list(h5_names(tmp_path / "o" / "features.h5")) == ["b.png"]
+
+
+def test_a_name_that_is_not_utf_8_is_drawn(
+    latin: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    assert view([str(latin), "--output-dir", str(tmp_path / "v"), *flags]) == 0
+    assert len(list((tmp_path / "v").glob("caf*"))) == 2
