@@ -99,7 +99,8 @@ def add_run_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="redo what is there; without it, finished images are skipped",
+        help="redo what is there; without it, finished images are skipped unless their "
+        "files have changed",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first image that fails"

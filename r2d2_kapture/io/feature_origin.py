@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.feature_table import (
-    FeatureFolder,
     FeatureTable,
     LocalFeatureTables,
 )
 from r2d2_kapture.io.followed_features import read_states
-from r2d2_kapture.io.image_records import ImageRecord, read_records
+from r2d2_kapture.io.image_changes import is_another
+from r2d2_kapture.io.image_records import read_records
 from r2d2_kapture.io.kapture import Dataset
 from r2d2_kapture.io.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.io.match_store import MatchTable
@@ -64,7 +64,7 @@ def feature_states(tables: LocalFeatureTables, images: Iterable[str]) -> dict[st
     Features beside a manifest are told apart by it and by the image file that they were
     made of, so that they may be copied; those of other tools by their sizes and times.
     """
-    keypoints, descriptors = map(_Records, (tables.keypoints, tables.descriptors))
+    keypoints, descriptors = map(FeatureRecords, (tables.keypoints, tables.descriptors))
     return {
         image: f"{keypoints.state(image)}, {descriptors.state(image)}"
         for image in images
@@ -85,35 +85,15 @@ def refuse_other_images(keypoints: FeatureTable, dataset: Dataset) -> None:
     Raises:
         DatasetError: naming an image and both files, and the way out.
     """
-    records = _Records(keypoints)
-    others = []
-    for name in dataset.image_names:
-        found = records.find(name)
-        if found is not None and (
-            found[1] is None or not _is_of(found[1], dataset, name)
-        ):
-            others.append((name, *found))
-    if not others:
-        return
-    name, folder, record = others[0]
-    path = dataset.image_path(name)
-    if record is None:
-        found_what = f"'{shown(name)}' was being extracted when the run was stopped"
-    elif record.path == os.path.realpath(path):
-        found_what = f"{shown(str(path))} has changed since its features were made"
-    else:
-        found_what = (
-            f"the features of '{shown(name)}' were made of {shown(record.path)}, which "
-            f"is not {shown(str(path))}"
-        )
-    raise DatasetError(
-        f"{folder.path}: {found_what} ({len(others)} such images); extract "
-        f"{dataset.root} again, or give the --features that were made of it"
-    )
-
-
-def _is_of(record: ImageRecord, dataset: Dataset, name: str) -> bool:
-    return record.at(dataset.image_path(name)) is not None
+    records = FeatureRecords(keypoints)
+    reasons = [
+        reason
+        for name, path in dataset.image_paths.items()
+        if (reason := records.objection(name, path)) is not None
+    ]
+    if reasons:
+        more = f" ({len(reasons)} such images)" if len(reasons) > 1 else ""
+        raise DatasetError(f"{dataset.root}: {reasons[0]}{more}")
 
 
 def refuse_stale_matches(
@@ -129,7 +109,7 @@ def refuse_stale_matches(
     Raises:
         DatasetError: naming an image, and the way out.
     """
-    records = _Records(keypoints)
+    records = FeatureRecords(keypoints)
     wanted = frozenset(images)
     for folder, _ in matches.folders:
         noted = read_states(folder) or {}
@@ -147,7 +127,7 @@ def refuse_stale_matches(
             )
 
 
-class _Records:
+class FeatureRecords:
     """What the features of a table were made of.
 
     Args:
@@ -160,15 +140,32 @@ class _Records:
             folder.path: read_records(folder.path) for folder in table.folders
         }
 
-    def find(self, image: str) -> tuple[FeatureFolder, ImageRecord | None] | None:
-        """The folder and record of an image; None without features or a record.
+    def objection(self, image: str, path: Path) -> str | None:
+        """Why features are not those of a file, and the way out; None if they may be.
 
-        The record is None where a run was stopped while it wrote the features.
+        Those without a record may be, such as features of other tools.
         """
         located = self._table.locate(image)
         if located is None or image not in self._records[located[0].path]:
             return None
-        return located[0], self._records[located[0].path][image]
+        record = self._records[located[0].path][image]
+        if record is None:
+            return (
+                f"'{shown(image)}' was being extracted when a run was stopped; run the "
+                "extraction again"
+            )
+        if record.at(path) is not None:
+            return None
+        if is_another(Path(record.path), path):
+            return (
+                f"{located[0].path}: found features of {shown(record.path)}, expected "
+                f"those of {shown(str(path))}, which has the same name; extract each "
+                "dataset into an --output of its own, and give that as --features"
+            )
+        return (
+            f"{shown(str(path))} has changed since its features were made; run the "
+            "extraction again"
+        )
 
     def state(self, image: str) -> str:
         """What changes when the features of an image are written anew."""

@@ -93,7 +93,7 @@ def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
         if current is None:
             todo[name] = path
             replaced.append(name)
-            if known is not None and _is_another(Path(known.path), path):
+            if known is not None and is_another(Path(known.path), path):
                 clashes.append((name, Path(known.path), path))
         elif current != known:
             renewed[name] = current
@@ -118,7 +118,7 @@ def _adopted(path: Path, written_ns: int) -> ImageRecord | None:
     return dataclasses.replace(record, adopted=True)
 
 
-def _is_another(recorded: Path, path: Path) -> bool:
+def is_another(recorded: Path, path: Path) -> bool:
     """Whether the file that was recorded is still there, apart from this one."""
     return recorded.is_file() and not same_content(recorded, path)
 

@@ -30,11 +30,11 @@ from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.types import Report
 
 REPORT_NAME = "colmap_report.json"
+STATE_NAME = "database.json"
 UNPAIRED_REASON = (
     "they get no matches, and are in no sparse model; name pairs of them with --pairs, "
     "or choose another --pairing.method"
 )
-STATE_NAME = "database.json"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from r2d2_kapture.evaluation.feature_files import (
 from r2d2_kapture.evaluation.sequences import HomographySequence
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.feature_origin import FeatureRecords
 from r2d2_kapture.io.feature_reading import is_turned
 from r2d2_kapture.io.feature_table import LocalFeatureTables
 from r2d2_kapture.io.hdf5 import h5_settings
@@ -375,8 +376,14 @@ def features_in_kapture(
     types = (tables.keypoints.type_name, tables.descriptors.type_name)
     counted = origins_text(tables.keypoints)
 
+    records = FeatureRecords(tables.keypoints)
+
     def load(image: Path) -> LocalFeatures:
-        return tables.read(image.relative_to(root).as_posix(), image_size(image))
+        name = image.relative_to(root).as_posix()
+        reason = records.objection(name, image)
+        if reason is not None:
+            raise FeatureFormatError(reason)
+        return tables.read(name, image_size(image))
 
     def locate(image: Path) -> list[Path]:
         name = image.relative_to(root).as_posix()

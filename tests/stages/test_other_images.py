@@ -20,7 +20,7 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.feature_table import open_local_features
 from r2d2_kapture.io.followed_features import STATES_NAME
@@ -30,6 +30,7 @@ from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.io.match_store import open_matches
 from r2d2_kapture.stages import export, localize, match, pairs, verify
+from r2d2_kapture.stages.feature_sources import features_in_kapture
 from r2d2_kapture.types import LocalFeatures, Report
 from tests.conftest import write_records
 
@@ -201,7 +202,7 @@ def test_features_of_a_picture_that_was_replaced_are_refused(
 ) -> None:
     walk.all()
     replace(dataset)
-    changed = r"b\.png has changed since its features were made \(1 such"
+    changed = r"b\.png has changed since its features were made; run the extraction"
     with pytest.raises(DatasetError, match=changed):
         walk.pair()
     with pytest.raises(DatasetError, match=changed):
@@ -234,7 +235,9 @@ def test_features_of_another_dataset_of_the_same_names_are_refused(
 ) -> None:
     walk.all()
     query = write_dataset(tmp_path / "query", first=20)
-    other = r"'a\.png' were made of .*dataset/.*which is not .*query/.*\(3 such images"
+    other = (
+        r"of .*dataset/.*a\.png, expected those of .*query/.*a\.png.*\(3 such images"
+    )
     with pytest.raises(DatasetError, match=other):
         localize_in_no_map(query, walk)
     two = r"dataset/.*a\.png and .*query/.*a\.png: found two images of one name"
@@ -308,3 +311,16 @@ def test_matches_of_copied_features_are_kept(walk: Walk) -> None:
     walk.features = copy
     assert walk.match().skipped == 3
     assert len(open_matches([walk.folder / "matches"], "t").pairs) == 3
+
+
+def test_evaluation_refuses_features_of_a_picture_that_was_replaced(
+    dataset: Path, tmp_path: Path
+) -> None:
+    data = dataset / "sensors" / "records_data"
+    tables = open_local_features([extract(dataset, tmp_path / "features")])
+    load = features_in_kapture(tables, data).load
+    assert len(load(data / "b.png")) == POINTS
+    replace(dataset)
+    with pytest.raises(FeatureFormatError, match=r"b\.png has changed since"):
+        load(data / "b.png")
+    assert len(load(data / "a.png")) == POINTS
