@@ -119,8 +119,12 @@ def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
         roots, keypoints_type: as for find_matches.
 
     Raises:
-        DatasetError: none of the folders has them, or as for find_matches.
+        DatasetError: none of the folders has them, one is not there, or as for
+            find_matches.
     """
+    for root in roots:
+        if not root.is_dir():
+            raise DatasetError(f"{root}: found no such folder, expected matches")
     found = find_matches(roots, keypoints_type)
     if not found.folders:
         folders = (matches_folder(root, keypoints_type) for root in roots)

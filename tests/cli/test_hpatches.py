@@ -226,6 +226,10 @@ def test_a_malicious_cache_is_one_error_line(
             "no such file",
         ),
         (
+            "--root {root} --output {out} --keypoint-origin corner".split(),
+            "--keypoint-origin corner: describes features that are there",
+        ),
+        (
             "--root {root} --output {out} --features-suffix a --features-h5 b".split(),
             "expected one of them",
         ),

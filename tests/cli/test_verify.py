@@ -95,10 +95,13 @@ def test_bad_inputs_are_one_line(
         ("--mapping", str(root / "absent"), "absent"),
         ("--features", str(root / "absent"), "absent"),
         ("--matches", str(root / "absent"), "absent"),
-        ("--output", str(root / "mapping"), "matches to verify"),
     ):
         assert main([*command(root), flag, value]) == 2
         assert words in one_error_line(capsys)
+    typed = command(root)
+    typed[typed.index("--output") + 1] = str(root / "mapping")
+    assert main(typed) == 2
+    assert "matches to verify" in one_error_line(capsys)
     assert not (root / "a b.db").exists()
 
 

@@ -29,6 +29,12 @@ def test_mutual_nearest_neighbours_equal_the_plain_definition(
     assert [tuple(match) for match in matches] == expected
 
 
+def test_a_row_of_zeros_matches_nothing() -> None:
+    first = np.array([[0, 0], [1, 0]], dtype=np.float32)
+    second = np.array([[-1, 0], [0, 0], [1, 0]], dtype=np.float32)
+    np.testing.assert_array_equal(mutual_nearest_neighbours(first, second), [[1, 2]])
+
+
 def test_a_one_sided_neighbour_is_no_match() -> None:
     first = np.array([[1, 0], [0.8, 0.6]], dtype=np.float32)
     second = np.array([[1, 0]], dtype=np.float32)

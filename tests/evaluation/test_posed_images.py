@@ -13,6 +13,7 @@ from PIL import Image
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.posed_images import (
     camera_images,
+    ground_truth_origin,
     pairs_with_baseline,
     read_ground_truth,
     read_posed_dataset,
@@ -63,6 +64,8 @@ def test_principal_points_are_put_in_the_origin_of_colmap(
     cy = 24.0 if cx == 32.0 else 23.5
     K = [[50.0, 0, cx], [0, 55.0, cy], [0, 0, 1]]
     (image,) = read_ground_truth(write_gt(tmp_path, {"K": K}), origin)
+    found = ground_truth_origin(write_gt(tmp_path, {"K": K}), origin)
+    assert len(found.warnings) == (found.basis == "nothing")
     assert image.camera.principal_point_x == expected
 
 

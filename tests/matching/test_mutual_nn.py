@@ -113,6 +113,17 @@ def test_no_descriptors_no_matches(rows: int, columns: int, ratio: float) -> Non
     assert matches.scores.shape == (0,)
 
 
+def test_a_row_of_zeros_matches_nothing() -> None:
+    first = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    second = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    found = match_mutual_nearest(first, second)
+    np.testing.assert_array_equal(found.indices, [[1, 2]])
+    assert len(match_mutual_nearest(first[:1], second[:2])) == 0
+    # orthogonal rows do match: their similarity is 0 as well
+    found = match_mutual_nearest(first[1:], torch.tensor([[0.0, 1.0]]))
+    np.testing.assert_array_equal(found.indices, [[0, 0]])
+
+
 def test_negative_similarities_match_too() -> None:
     first = np.array([[1.0, 0.0]], np.float32)
     assert match(first, -first).scores.tolist() == [-1.0]

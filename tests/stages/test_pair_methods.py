@@ -15,7 +15,7 @@ import pycolmap
 import pytest
 from scipy.spatial.transform import Rotation
 
-from r2d2_kapture.errors import ConfigError, DatasetError
+from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.io.feature_table import open_feature_table
 from r2d2_kapture.io.pairs import ImagePair, read_pairs
 from tests.feature_folders import write_global_features
@@ -259,6 +259,17 @@ def test_queries_and_their_most_similar_mapping_images(
     ]
     expected = np.cos(np.radians([2, 38, 8, 12]))
     np.testing.assert_allclose([pair.score for pair in found], expected, rtol=1e-5)
+    described = apart / "reconstruction/global_features/apgem/global_features.txt"
+    described.write_text(described.read_text("utf-8").replace("L2", "Hamming"), "utf-8")
+    with pytest.raises(FeatureFormatError, match="by 'Hamming', expected L2 or cosine"):
+        run(
+            mapping,
+            tmp_path / "p.txt",
+            query=query,
+            method="global",
+            top_k=2,
+            features=[apart],
+        )
 
 
 def test_mapping_images_and_their_most_similar(mapping: Path, tmp_path: Path) -> None:

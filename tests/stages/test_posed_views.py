@@ -170,9 +170,21 @@ def test_lens_distortion_is_undone_and_done() -> None:
     assert np.abs(rays - plain).max() > 0.01
 
 
+def test_cameras_that_do_not_say_their_origin_are_a_warning(room, tmp_path) -> None:
+    def refine(data: kapture.Kapture) -> None:
+        for sensor in data.sensors.values():
+            sensor.sensor_params[-1] = str(float(sensor.sensor_params[-1]) + 2)
+
+    root = with_depth(room, tmp_path, refine)
+    (text,) = open_depth_views(root, CONFIG, load()).warnings
+    assert "give --camera-origin corner" in text
+    assert open_depth_views(root, CONFIG, load(), "corner").warnings == ()
+
+
 def test_depth_maps_give_pairs_that_show_the_same_thing(room, tmp_path) -> None:
     opened = open_depth_views(with_depth(room, tmp_path), CONFIG, load())
     assert opened.skipped == ()
+    assert opened.warnings == ()
     found = grey_correlations(opened, 16)
     assert len(found) >= 8
     assert np.median(found) > 0.85
