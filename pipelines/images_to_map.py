@@ -9,10 +9,12 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.io.image_folder import write_image_folder_dataset
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
 from r2d2_kapture.stages import pipeline
@@ -35,12 +37,20 @@ def images_to_map(arguments: list[str]) -> int:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
+    parser.add_argument(
+        "--camera-mode",
+        choices=get_args(CameraMode),
+        default="auto",
+        help="which images share a camera: single all of one size; per-folder those of "
+        "one folder and size; per-image none; auto (default) those of one folder, size "
+        "and EXIF camera with its focal length, and none that have no EXIF data",
+    )
     options = parser.parse_args(join_repeated_flags(parser, arguments))
 
     checkpoint = load_checkpoint(options.model)
     config = read_preset(PRESET, checkpoint)
     dataset = options.output / "dataset"
-    folder = write_image_folder_dataset(options.images, dataset)
+    folder = write_image_folder_dataset(options.images, dataset, options.camera_mode)
     print(
         f"{len(folder.names)} images, {folder.cameras} cameras, "
         f"{folder.with_focal_length} of them with a focal length from EXIF"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, make_parser, run_command
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.stages import export
 
@@ -67,6 +68,15 @@ def _command(arguments: list[str]) -> int:
         "else where the cameras count from",
     )
     parser.add_argument(
+        "--camera-mode",
+        type=CameraMode,
+        default="auto",
+        help="for colmap-db, which images of unknown cameras (UNKNOWN_CAMERA) share "
+        "one: auto those of one sensor of the dataset; single all of one size; "
+        "per-folder those of one folder and size; per-image none; known cameras, and "
+        "those of rigs, are never joined",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="overwrite an output that exists"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -80,6 +90,7 @@ def _command(arguments: list[str]) -> int:
         descriptors_type=namespace.descriptors_type,
         camera_origin=namespace.camera_origin,
         keypoint_origin=namespace.keypoint_origin,
+        camera_mode=namespace.camera_mode,
         force=namespace.force,
         progress=False if namespace.quiet else None,
     )

@@ -20,6 +20,7 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.extraction_flags import EXTRACTION_SETTINGS, extract_config
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
@@ -66,6 +67,8 @@ def _command(arguments: list[str]) -> int:
     add_inputs(parser)
     add_sections(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    if namespace.camera_mode is not None:
+        namespace["verify"]["camera_mode"] = namespace.camera_mode
     checkpoint = choose_checkpoint(namespace)
     report = pipeline.run(
         pipeline_config(namespace, checkpoint),
@@ -156,6 +159,12 @@ def add_inputs(parser: ArgumentParser) -> None:
             type=str | None,
             help="of those that are there; by default the only one",
         )
+    parser.add_argument(
+        "--camera-mode",
+        type=CameraMode | None,
+        help="short for --verify.camera-mode: which mapping images of unknown cameras "
+        "share one",
+    )
     add_stage_flags(
         parser,
         "item",

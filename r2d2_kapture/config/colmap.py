@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.checks import require, require_choice
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.verify import VerifyConfig
-
-CameraMode = Literal["auto", "single", "per_folder", "per_image"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +19,7 @@ class FolderConfig:
 
     Attributes:
         camera_mode: which images share a camera: ``single`` all of one size;
-            ``per_folder`` those of one folder and size; ``per_image`` none; ``auto``
+            ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
             those of one folder, size and EXIF camera with its focal length, and none
             that have no EXIF data.
         exhaustive_limit: number of images up to which all are paired with each other;

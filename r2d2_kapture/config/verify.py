@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.checks import require, require_choice
 from r2d2_kapture.coordinates import CameraOrigin
 
@@ -23,6 +24,11 @@ class VerifyConfig:
         min_inliers: matches that a pair must keep; with fewer it keeps none.
         max_trials: most samples that RANSAC draws for a pair.
         seed: of RANSAC's samples; the result is the same for any number of workers.
+        camera_mode: which images of unknown cameras (UNKNOWN_CAMERA, as photographs
+            without EXIF data have) share one: ``auto`` those of one sensor of the
+            dataset; ``single`` all of one size; ``per-folder`` those of one folder and
+            size; ``per-image`` none. Cameras that are known, and those of rigs, are
+            never joined.
         camera_origin: where principal points count from: the ``center`` of the first
             pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes what files say,
             and else looks for (W / 2, H / 2) and for names of COLMAP's import.
@@ -36,11 +42,13 @@ class VerifyConfig:
     min_inliers: int = 15
     max_trials: int = 10_000
     seed: int = 0
+    camera_mode: CameraMode = "auto"
     camera_origin: CameraOrigin = "auto"
     keypoint_origin: CameraOrigin = "auto"
 
     def __post_init__(self) -> None:
         require_choice("--geometry", self.geometry, GeometrySource)
+        require_choice("--camera-mode", self.camera_mode, CameraMode)
         require_choice("--camera-origin", self.camera_origin, CameraOrigin)
         require_choice("--keypoint-origin", self.keypoint_origin, CameraOrigin)
         require(

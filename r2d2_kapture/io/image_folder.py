@@ -19,7 +19,7 @@ import kapture.io.csv as kcsv
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.config.colmap import CameraMode
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.errors import DatasetError, ImageError, OutputError
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, kapture_camera
@@ -83,7 +83,7 @@ def write_image_folder_dataset(
         images: folder, searched recursively.
         root: of the dataset; not inside ``images``.
         camera_mode: which images share a camera: ``single`` all of one size;
-            ``per_folder`` those of one folder and size; ``per_image`` none; ``auto``
+            ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
             those of one folder, size and EXIF camera with its focal length, and none
             that have no EXIF data.
 
@@ -226,7 +226,7 @@ def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
     folder = str(PurePosixPath(shot.name).parent)
     if mode == "single":
         return (shot.size,)
-    if mode == "per_folder":
+    if mode == "per-folder":
         return folder, shot.size
     if mode == "auto" and shot.focal_length is not None:
         return folder, shot.size, shot.focal_length, shot.model

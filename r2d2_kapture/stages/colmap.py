@@ -14,8 +14,10 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import is_temporary, output_error, write_json_atomic
+from r2d2_kapture.io.camera_mode import single_camera_hint
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.image_folder import ImageFolder, write_image_folder_dataset
+from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
 from r2d2_kapture.io.manifest import Manifest, package_versions, read_manifest
@@ -178,6 +180,9 @@ def run(
                 *lacking,
                 *(text for step in reports for text in step.warnings),
                 *unpaired_warning(unpaired, len(folder.names), UNPAIRED_REASON),
+                *single_camera_hint(
+                    open_dataset(work.dataset).data, config.folder.camera_mode
+                ),
             ),
             seconds=time.monotonic() - started,
             outputs=(database, *(() if sparse is None else (sparse,))),

@@ -10,8 +10,10 @@ from typing import Literal
 
 from tqdm import tqdm
 
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
+from r2d2_kapture.io.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
@@ -45,6 +47,7 @@ def run(
     descriptors_type: str | None = None,
     camera_origin: CameraOrigin = "auto",
     keypoint_origin: CameraOrigin = "auto",
+    camera_mode: CameraMode = "auto",
     force: bool = False,
     progress: bool | None = None,
 ) -> Report:
@@ -59,6 +62,8 @@ def run(
         keypoints_type, descriptors_type: names; None takes the only one there is.
         camera_origin: where the dataset's principal points are counted from.
         keypoint_origin: where third-party keypoints are counted from.
+        camera_mode: which images of unknown cameras share one in a database, see
+            io.camera_mode.
         force: overwrite an output that exists.
         progress: show a bar; None shows it on a terminal only.
 
@@ -91,14 +96,19 @@ def run(
         "keypoint_origin": origins_text(keypoints),
     }
     if to == "colmap-db":
-        warnings = (*cameras.warnings, *warnings)
+        data = with_camera_mode(dataset.data, camera_mode)
+        warnings = (
+            *cameras.warnings,
+            *warnings,
+            *single_camera_hint(data, camera_mode),
+        )
         matches = find_matches([kapture_root], keypoints.type_name)
         refuse_stale_matches(matches, keypoints, names)
         unlike = unlike_sensors(dataset, names)
         failed += unlike.values()
         summary = write_database(
             output,
-            dataset.data,
+            data,
             read_keypoints=keypoints_or_no_rows(keypoints, unlike),
             read_matches=matches.read,
             pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],

@@ -19,6 +19,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError, ReconstructionError
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.camera_mode import regrouped
 from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_check import check_database, copy_database, database_sha256
 from r2d2_kapture.io.colmap_model import DatabaseContent
@@ -122,6 +123,10 @@ def run(
         remove_features_of(copy, unlike)
         (Path(scratch) / "models").mkdir()
         content = read_verified(copy)
+        # unknown cameras may be shared otherwise than in the dataset
+        groups = {image.name: image.camera_id for image in content.images}
+        data = regrouped(dataset.data, groups)
+        dataset = dataclasses.replace(dataset, data=data)
         cameras = cameras_of_sensors(content, dataset, database)
         origin = origin_of_cameras(dataset, cameras)
         workspace = Workspace(

@@ -23,6 +23,7 @@ from r2d2_kapture.errors import (
     ReconstructionError,
 )
 from r2d2_kapture.io.atomic import remove_file, write_json_atomic
+from r2d2_kapture.io.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.camera_sizes import unlike_sensors
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
@@ -105,7 +106,9 @@ def run(
         ReconstructionError: known poses are asked for and an image has none.
     """
     started = time.monotonic()
-    dataset = open_dataset(mapping)
+    opened = open_dataset(mapping)
+    data = with_camera_mode(opened.data, config.camera_mode)
+    dataset = dataclasses.replace(opened, data=data)
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
     keypoints, warnings = place_keypoints(
@@ -176,6 +179,7 @@ def run(
                 *unpaired_warning(
                     work.unpaired, len(dataset.image_names), UNPAIRED_REASON
                 ),
+                *single_camera_hint(data, config.camera_mode),
             ),
         )
         report_path = folder / REPORT_NAME

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.colmap import CameraMode
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io import image_folder
 from r2d2_kapture.io.image_folder import (
@@ -123,13 +123,13 @@ def test_which_images_share_a_camera(photos: Path) -> None:
         ("été/plain.png",),
         ("été/é à.jpg",),
     }
-    assert set(cameras(photos, "per_folder").values()) == {
+    assert set(cameras(photos, "per-folder").values()) == {
         ("a.jpg", "b c.jpg", "other.jpg", "plain.png"),
         ("wide.jpg",),
         ("été/longer.jpg", "été/plain.png", "été/é à.jpg"),
     }
     assert sorted(map(len, cameras(photos, "single").values())) == [1, 7]
-    assert len(cameras(photos, "per_image")) == 8
+    assert len(cameras(photos, "per-image")) == 8
 
 
 def test_shared_camera_takes_the_median_of_what_is_known(photos: Path) -> None:
@@ -204,7 +204,7 @@ def test_made_again_it_is_the_same_and_follows_the_folder(
 
 def test_a_file_that_changed_is_read_again(photos: Path, tmp_path: Path) -> None:
     def size() -> list[float]:
-        write_image_folder_dataset(photos, tmp_path / "dataset", "per_image")
+        write_image_folder_dataset(photos, tmp_path / "dataset", "per-image")
         data = open_dataset(tmp_path / "dataset").data
         (sensor_id,) = data.records_camera[0]
         return list(data.sensors[sensor_id].camera_params[:2])
