@@ -1,8 +1,8 @@
 """Which images of a dataset share a camera, where the dataset's cameras are unknown.
 
-A sensor of unknown parameters tells no more than the size of its images, so that its
-images may be given other cameras than it says: fewer unknowns make a better map where one
-camera took them all. Known sensors, and those of rigs, stay as they are.
+A sensor of unknown parameters tells no more than the size of its images, so that these
+may be given other cameras: fewer unknowns make a better map where one camera took all
+images. Known sensors, and those of rigs, stay as they are.
 """
 
 from __future__ import annotations
@@ -68,15 +68,16 @@ def regrouped(data: kapture.Kapture, groups: Mapping[str, Hashable]) -> kapture.
         label = f"{record.sensor_id}@{record.timestamp}" if split else record.sensor_id
         labels.setdefault(groups[record.name], label)
     sensors = kapture.Sensors()
+    records, trajectories = kapture.RecordsCamera(), kapture.Trajectories()
+    moved = {(record.timestamp, record.sensor_id) for record in free}
+    following = 1 + max((record.timestamp for record in free), default=0)
+    for timestamp, sensor_id, name in kapture.flatten(data.records_camera):
+        if (timestamp, sensor_id) not in moved:
+            records[timestamp, sensor_id] = name
+            sensors[sensor_id] = data.sensors[sensor_id]
     for sensor_id, sensor in data.sensors.items():
         if sensor_id not in of_sensor:
             sensors[sensor_id] = sensor
-    records, trajectories = kapture.RecordsCamera(), kapture.Trajectories()
-    moved = {record.name: record for record in free}
-    following = 1 + max((record.timestamp for record in free), default=0)
-    for timestamp, sensor_id, name in kapture.flatten(data.records_camera):
-        if name not in moved:
-            records[timestamp, sensor_id] = name
     for record in free:
         label, timestamp = labels[groups[record.name]], record.timestamp
         sensors[label] = data.sensors[record.sensor_id]
@@ -88,7 +89,7 @@ def regrouped(data: kapture.Kapture, groups: Mapping[str, Hashable]) -> kapture.
         if pose is not None:
             trajectories[timestamp, label] = pose
     for timestamp, device_id, pose in kapture.flatten(data.trajectories or {}):
-        if device_id not in of_sensor:
+        if (timestamp, device_id) not in moved:
             trajectories[timestamp, device_id] = pose
     return kapture.Kapture(
         sensors=sensors,

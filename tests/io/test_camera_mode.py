@@ -111,3 +111,11 @@ def test_a_hint_counts_images_with_a_camera_each() -> None:
     assert single_camera_hint(dataset(), "per-image") == ()
     joined = with_camera_mode(dataset(), "single")
     assert single_camera_hint(joined, "single") == ()
+
+
+def test_images_without_a_group_keep_their_sensor() -> None:
+    joined = with_camera_mode(dataset(), "single")
+    after = regrouped(joined, {"a/1.jpg": 1, "a/2.jpg": 2})
+    assert groups(after) == set(map(tuple, "1234567"))
+    assert sensor_of(after)["b/3.jpg"] == "one"
+    assert poses(after) == poses(joined)
