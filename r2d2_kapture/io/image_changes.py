@@ -59,8 +59,8 @@ class Outstanding:
             return ()
         names = some_names(map(shown, self.replaced))
         return (
-            f"{len(self.replaced)} images changed since their features were made, and "
-            f"were extracted again: {names}; run the later stages again",
+            "pictures replaced since their features were made, and extracted again: "
+            f"{len(self.replaced)} ({names}); run the later stages again",
         )
 
 

@@ -95,7 +95,7 @@ def test_a_replaced_picture_and_its_camera_are_replaced_in_the_database(
     report = run(photos, checkpoint, CONFIG, options=options)
     assert report.done > 0 and not report.failed
     if options is QUIET:
-        assert "1 images changed" in report.warnings[0]
+        assert "extracted again: 1 ('b.png')" in report.warnings[0]
     assert sizes_of(database) == {**SIZES, "b.png": size}
     assert content(database) == content(fresh(photos, checkpoint))
     assert run(photos, checkpoint, CONFIG).done == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 
@@ -28,9 +29,11 @@ from r2d2_kapture.io.image_changes import outstanding
 from r2d2_kapture.io.image_records import RECORDS_NAME, record_image, stamp_image
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest
+from r2d2_kapture.io.map_dataset import MapKeypoints
 from r2d2_kapture.io.match_store import open_matches
 from r2d2_kapture.stages import export, localize, match, pairs, verify
 from r2d2_kapture.stages.feature_sources import features_in_kapture
+from r2d2_kapture.stages.map_sources import map_keypoints
 from r2d2_kapture.types import LocalFeatures, Report
 from tests.conftest import write_records
 
@@ -324,3 +327,21 @@ def test_evaluation_refuses_features_of_a_picture_that_was_replaced(
     with pytest.raises(FeatureFormatError, match=r"b\.png has changed since"):
         load(data / "b.png")
     assert len(load(data / "a.png")) == POINTS
+
+
+def test_maps_are_made_of_features_of_the_dataset(walk: Walk, dataset: Path) -> None:
+    walk.all()
+    with closing(pycolmap.Database.open(str(walk.folder / "map.db"))) as database:
+        ids = {image.name: image.image_id for image in database.read_all_images()}
+
+    def keypoints() -> MapKeypoints:
+        opened = open_dataset(dataset)
+        return map_keypoints(walk.folder / "map.db", ids, opened, [walk.features], "t")
+
+    assert keypoints().type_name == "t"
+    replace(dataset)
+    with pytest.raises(DatasetError, match=r"b\.png has changed since"):
+        keypoints()
+    extract(dataset, walk.features)
+    with pytest.raises(DatasetError, match=r"'b\.png'.*are not the"):
+        keypoints()

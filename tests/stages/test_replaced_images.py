@@ -152,7 +152,7 @@ def test_a_replaced_picture_is_extracted_again(
     report = extract_into(tmp_path / "out", file_format)
     assert (report.done, report.skipped, report.failed) == (1, 2, ())
     assert report.details["replaced"] == 1
-    assert "1 images changed" in report.warnings[0] and "'b.png'" in report.warnings[0]
+    assert "extracted again: 1 ('b.png')" in report.warnings[0]
     extract_into(tmp_path / "fresh", file_format)
     expected = content(tmp_path / "fresh", file_format)
     assert content(tmp_path / "out", file_format) == expected
