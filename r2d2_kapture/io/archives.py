@@ -156,8 +156,8 @@ def _content(archive: Path, member: Member) -> Iterator[bytes]:
 
 def _broken(archive: Path, reason: str) -> DatasetError:
     return DatasetError(
-        f"{archive}: not an archive that can be unpacked ({reason}), expected a whole "
-        "zip or tar; fetch it again"
+        f"{archive}: not an archive that can be unpacked ({' '.join(reason.split())}), "
+        "expected a whole zip or tar; fetch it again"
     )
 
 

@@ -127,8 +127,9 @@ def test_broken_archives_leave_no_half_file(tmp_path: Path, kind: str) -> None:
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "archive.zip"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="archive.zip: not an archive"):
+    with pytest.raises(DatasetError, match="archive.zip: not an archive") as caught:
         unpack(path, tmp_path / "out", progress=False)
+    assert "\n" not in str(caught.value)
     with pytest.raises(DatasetError, match="missing.zip: not there"):
         unpack(tmp_path / "missing.zip", tmp_path / "out", progress=False)
 
