@@ -36,6 +36,10 @@ def images_to_map(arguments: list[str]) -> int:
     )
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--exclude", nargs="+", default=[], help="patterns of images to leave out"
+    )
+    parser.add_argument("--masks", type=Path, help="folder of IMAGE.png, black: masked")
     parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
     parser.add_argument(
         "--camera-mode",
@@ -50,7 +54,13 @@ def images_to_map(arguments: list[str]) -> int:
     checkpoint = load_checkpoint(options.model)
     config = read_preset(PRESET, checkpoint)
     dataset = options.output / "dataset"
-    folder = write_image_folder_dataset(options.images, dataset, options.camera_mode)
+    folder = write_image_folder_dataset(
+        options.images,
+        dataset,
+        options.camera_mode,
+        exclude=options.exclude,
+        masks=options.masks,
+    )
     print(
         f"{len(folder.names)} images, {folder.cameras} cameras, "
         f"{folder.with_focal_length} of them with a focal length from EXIF"
@@ -62,10 +72,16 @@ def images_to_map(arguments: list[str]) -> int:
         mapping=dataset,
         queries={},
         checkpoint=checkpoint,
+        masks=options.masks,
         output=options.output,
         announce=print_report,
     )
-    return finish(dataclasses.replace(report, failed=folder.failed + report.failed))
+    report = dataclasses.replace(
+        report,
+        failed=folder.failed + report.failed,
+        warnings=folder.warnings + report.warnings,
+    )
+    return finish(report)
 
 
 if __name__ == "__main__":

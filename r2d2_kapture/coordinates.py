@@ -72,6 +72,12 @@ def feature_cell_from_image(pixel: Coordinate) -> Coordinate:
     return ((pixel - HALF_PIXEL) * 0.5 - HALF_PIXEL) * 0.5
 
 
+def pixel_that_holds(xy: Coordinate) -> Coordinate:
+    """Column or row of the pixel that coordinates of any shape lie in; on an edge the
+    one beyond, as COLMAP reads its masks."""
+    return (xy + HALF_PIXEL) // 1
+
+
 def colmap_from_kapture(keypoints: FloatArray) -> FloatArray:
     """Shift (N, 2) pixel coordinates from the centre origin to COLMAP's corner one."""
     return keypoints + HALF_PIXEL

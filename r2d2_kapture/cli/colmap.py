@@ -17,7 +17,9 @@ from r2d2_kapture.cli.common import (
     settings_from,
 )
 from r2d2_kapture.cli.extraction_flags import (
+    add_exclude_flag,
     add_extraction_flags,
+    add_masks_flag,
     add_run_flags,
     chosen_checkpoint,
     extract_config,
@@ -54,6 +56,8 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_colmap --images photos --database photos.db --sparse sparse",
     )
     _add_inputs(parser)
+    add_exclude_flag(parser)
+    add_masks_flag(parser)
     add_extraction_flags(parser)
     add_settings(parser, FolderConfig)
     for name, settings in SECTIONS.items():
@@ -83,6 +87,8 @@ def _command(arguments: list[str]) -> int:
         extractor=namespace.extractor,
         sparse=namespace.sparse,
         pairs_list=namespace.pairs,
+        exclude=namespace.exclude,
+        masks=namespace.masks,
         options=run_options(namespace),
     )
     return finish(report)

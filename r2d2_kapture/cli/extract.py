@@ -12,7 +12,9 @@ from r2d2_kapture.cli.common import (
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
+    add_exclude_flag,
     add_extraction_flags,
+    add_masks_flag,
     add_run_flags,
     chosen_checkpoint,
     extract_config,
@@ -46,6 +48,8 @@ def _command(arguments: list[str]) -> int:
         help="folder that receives reconstruction/keypoints and descriptors; the "
         "dataset by default",
     )
+    add_exclude_flag(parser)
+    add_masks_flag(parser)
     add_extraction_flags(parser)
     parser.add_argument(
         "--keypoints-type",
@@ -78,6 +82,8 @@ def _command(arguments: list[str]) -> int:
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
         tar=namespace.tar,
+        exclude=namespace.exclude,
+        masks=namespace.masks,
         options=run_options(namespace),
     )
     save_settings(namespace, report.outputs[0])

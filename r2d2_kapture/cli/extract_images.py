@@ -12,7 +12,9 @@ from r2d2_kapture.cli.common import (
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
+    add_exclude_flag,
     add_extraction_flags,
+    add_masks_flag,
     add_run_flags,
     chosen_checkpoint,
     extract_config,
@@ -21,7 +23,7 @@ from r2d2_kapture.cli.extraction_flags import (
     save_settings,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.images import list_images
+from r2d2_kapture.io.image_search import find_images
 from r2d2_kapture.io.plain_files import FileFormat
 from r2d2_kapture.stages import extract_files
 
@@ -65,6 +67,8 @@ def _command(arguments: list[str]) -> int:
         help="npz: IMAGE.r2d2 or IMAGE.d2-net; mat: IMAGE.r2d2.mat or IMAGE.d2-net; "
         "h5: features.h5 for all; colmap-text: IMAGE.txt, of 128 values (not D2-Net)",
     )
+    add_exclude_flag(parser)
+    add_masks_flag(parser)
     add_extraction_flags(parser)
     add_run_flags(parser)
     namespace = parse_extraction(parser, arguments)
@@ -72,15 +76,18 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
+    found = find_images(namespace.images, namespace.exclude, namespace.masks)
     checkpoint = chosen_checkpoint(namespace)
     report = extract_files.run(
         extract_config(namespace, checkpoint.network.family),
-        images=list_images(namespace.images),
+        images=found.paths,
         checkpoint=checkpoint,
         extractor=namespace.extractor,
         file_format=namespace.format,
         output_dir=namespace.output_dir,
         image_root=namespace.image_root,
+        masks=namespace.masks,
+        notes=found.warnings,
         options=run_options(namespace),
     )
     if namespace.output_dir is not None:

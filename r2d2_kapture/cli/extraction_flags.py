@@ -110,6 +110,29 @@ def add_run_flags(parser: ArgumentParser) -> None:
     )
 
 
+def add_exclude_flag(parser: ArgumentParser) -> None:
+    """Add the patterns of what to leave out of folders."""
+    parser.add_argument(
+        "--exclude",
+        nargs="+",
+        type=str,
+        default=[],
+        help="patterns of images to leave out, such as 'masks' or 'depth/**/*.png', "
+        "relative to the folder of images; one without a slash fits at any depth, and "
+        "a folder takes along what is in it",
+    )
+
+
+def add_masks_flag(parser: ArgumentParser) -> None:
+    """Add the folder of masks."""
+    parser.add_argument(
+        "--masks",
+        type=Path | None,
+        help="folder of masks, IMAGE.png (a.jpg.png, as COLMAP has it) or a.png, of "
+        "the size of the image as stored: no keypoints where they are black",
+    )
+
+
 def extract_config(
     namespace: Namespace,
     family: str | None = None,

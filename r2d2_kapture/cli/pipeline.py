@@ -18,7 +18,11 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.extraction_flags import EXTRACTION_SETTINGS, extract_config
+from r2d2_kapture.cli.extraction_flags import (
+    EXTRACTION_SETTINGS,
+    add_masks_flag,
+    extract_config,
+)
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
@@ -80,6 +84,7 @@ def _command(arguments: list[str]) -> int:
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
         global_features_type=namespace.global_features_type,
+        masks=namespace.masks,
         options=stage_options(namespace),
         announce=print_report,
     )
@@ -165,6 +170,7 @@ def add_inputs(parser: ArgumentParser) -> None:
         help="short for --verify.camera-mode: which mapping images of unknown cameras "
         "share one",
     )
+    add_masks_flag(parser)
     add_stage_flags(
         parser,
         "item",

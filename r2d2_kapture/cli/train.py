@@ -18,6 +18,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.megadepth import MegadepthPairs
@@ -29,7 +30,7 @@ from r2d2_kapture.config.train import (
     TrainConfig,
 )
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
+from r2d2_kapture.config.training_sources import ValidationConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages import train
 from r2d2_kapture.training.distributed import this_process
@@ -55,7 +56,7 @@ def _command(arguments: list[str]) -> int:
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     report = train.run(
         _train_config(namespace),
-        inputs=settings_from(namespace, SourceConfig),
+        inputs=source_config(namespace),
         output=_output(namespace),
         start_from=_checkpoints(namespace.start_from),
         validation=settings_from(namespace, ValidationConfig),
@@ -84,8 +85,8 @@ def _add_flags(parser: ArgumentParser) -> None:
         default="unspecified",
         help="licence of the weights, written into them",
     )
+    add_source_flags(parser)
     for settings in (
-        SourceConfig,
         ValidationConfig,
         NetworkConfig,
         OptimizationConfig,

@@ -18,6 +18,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.config.losses import LossConfig
@@ -25,7 +26,6 @@ from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceConfig
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import SourceConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import train_view
@@ -69,7 +69,7 @@ def _command(arguments: list[str]) -> int:
         "--force", action="store_true", help="draw again what is already there"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_settings(parser, SourceConfig)
+    add_source_flags(parser)
     add_settings(parser, PairConfig)
     add_settings(parser, MegadepthPairs)
     _accept_other_settings(parser)
@@ -78,7 +78,7 @@ def _command(arguments: list[str]) -> int:
         raise ConfigError("--output: none given, expected a folder for the pictures")
     report = train_view.run(
         settings_from(namespace, PairConfig),
-        inputs=settings_from(namespace, SourceConfig),
+        inputs=source_config(namespace),
         selection=settings_from(namespace, MegadepthPairs),
         output=namespace.output,
         step=namespace.step,

@@ -12,13 +12,15 @@ from r2d2_kapture.cli.common import (
     run_command,
 )
 from r2d2_kapture.cli.extraction_flags import (
+    add_exclude_flag,
     add_extraction_flags,
+    add_masks_flag,
     chosen_checkpoint,
     extract_config,
     parse_extraction,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.images import list_images
+from r2d2_kapture.io.image_search import find_images
 from r2d2_kapture.stages import view
 
 OWN_FLAGS = ("max_keypoints",)
@@ -52,19 +54,24 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--max-keypoints", type=int, default=1000, help="keypoints drawn, the best"
     )
+    add_exclude_flag(parser)
+    add_masks_flag(parser)
     add_extraction_flags(parser, OWN_FLAGS)
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("no image given, expected files, folders or patterns")
+    found = find_images(namespace.images, namespace.exclude, namespace.masks)
     checkpoint = chosen_checkpoint(namespace)
     report = view.run(
         extract_config(namespace, checkpoint.network.family, OWN_FLAGS),
-        images=list_images(namespace.images),
+        images=found.paths,
         checkpoint=checkpoint,
         output_dir=namespace.output_dir,
         max_keypoints=namespace.max_keypoints,
+        masks=namespace.masks,
+        notes=found.warnings,
     )
     return finish(report)
 

@@ -15,6 +15,8 @@ class SourceConfig:
 
     Attributes:
         images: folder of photographs, for synthetic pairs.
+        exclude: patterns of what to leave out of that folder, relative to it; one
+            without a slash fits at any depth.
         data_root: folder of the named sources, as kapture_r2d2_fetch lays them out.
         sources: letters of the named sources used: W web images, A Aachen, S style
             transfer, F optical flow.
@@ -30,6 +32,7 @@ class SourceConfig:
     """
 
     images: Path | None = None
+    exclude: tuple[str, ...] = ()
     data_root: Path | None = None
     sources: str = "WASF"
     depth_dataset: Path | None = None

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2d2_kapture.coordinates import HALF_PIXEL
+from r2d2_kapture.coordinates import HALF_PIXEL, pixel_that_holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +146,21 @@ def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:
     solution = torch.linalg.solve(terms.T @ weighted, weighted.T)
     weights: Tensor = solution[1:].T
     return weights
+
+
+def unmasked(xy: Tensor, keep: Tensor) -> Tensor:
+    """Tell which points lie on pixels that a mask keeps.
+
+    Args:
+        xy: (N, 2) float, pixels of the image; beyond its border the nearest one counts.
+        keep: (H, W) bool, of the image.
+
+    Returns:
+        (N,) bool.
+    """
+    height, width = keep.shape
+    columns, rows = pixel_that_holds(xy.double()).long().unbind(dim=1)
+    return keep[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
 
 
 def sample_descriptors(features: Tensor, x: Tensor, y: Tensor) -> Tensor:

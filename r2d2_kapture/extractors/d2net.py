@@ -39,10 +39,11 @@ from r2d2_kapture.core.selection import (
     concatenate,
     no_candidates,
     sample_descriptors,
+    unmasked,
 )
 from r2d2_kapture.core.upsampling import upsample_window
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.upload import Upload, Uploader
+from r2d2_kapture.extractors.upload import Masks, Upload, Uploader
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.types import FileStyle, LocalFeatures
@@ -166,22 +167,24 @@ class D2NetExtractor:
         """What decides the features, besides weights and precision."""
         return dataclasses.asdict(self.config)
 
-    def __call__(self, image: ByteImage) -> LocalFeatures:
-        """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""
-        return self.extract_batch([image])[0]
+    def __call__(
+        self, image: ByteImage, mask: npt.NDArray[np.bool_] | None = None
+    ) -> LocalFeatures:
+        """Extract one image, where its mask allows: (H, W, 3) uint8 and (H, W) bool."""
+        return self.extract_uploaded(self.upload([image], [mask]))[0]
 
     def extract_batch(self, images: Sequence[ByteImage]) -> list[LocalFeatures]:
         """Extract images of equal size: (H, W, 3) uint8 RGB each."""
         return self.extract_uploaded(self.upload(images))
 
-    def upload(self, images: Sequence[ByteImage]) -> Upload:
+    def upload(self, images: Sequence[ByteImage], masks: Masks = ()) -> Upload:
         """Bring images of equal size, (H, W, 3) uint8 RGB each, to the device.
 
         Those beyond the limits are shrunk first.
         """
         height, width = images[0].shape[:2]
         shrunk = [shrink(image, self.config) for image in images]
-        return self._uploader(shrunk, image_size=(width, height))
+        return self._uploader(shrunk, masks, image_size=(width, height))
 
     @torch.inference_mode()
     def extract_uploaded(self, upload: Upload) -> list[LocalFeatures]:
@@ -194,7 +197,8 @@ class D2NetExtractor:
         for rank, scale in enumerate(scales):
             level = make_level(images, rank, scale, below)
             if level is not None:
-                below = self._search(level, best, is_last=rank + 1 == len(scales))
+                is_last = rank + 1 == len(scales)
+                below = self._search(level, best, upload, is_last=is_last)
         height, width = images.shape[2:]
         return [_to_features(item, (width, height), upload.image_size) for item in best]
 
@@ -228,7 +232,7 @@ class D2NetExtractor:
         return dict(zip(MAP_NAMES, (activation.numpy(), soft.numpy())))
 
     def _search(
-        self, level: Level, best: list[Candidates], *, is_last: bool
+        self, level: Level, best: list[Candidates], upload: Upload, *, is_last: bool
     ) -> Below | None:
         """Add the keypoints of a level to those of each image, in ``best``."""
         height, width = level.map_size
@@ -247,6 +251,11 @@ class D2NetExtractor:
                 kept[:, rows, columns] = features[:, *cells.inner]
             for i, previous in enumerate(best):
                 found = _detect(level, i, features[i], cells, detected[i])
+                keep = upload.keep[i]
+                if keep is not None:
+                    size = level.image_shape[1], level.image_shape[0]
+                    xy = _stored(found.xy, size, upload.image_size)
+                    found = found.take(unmasked(xy, keep))
                 best[i] = _merge(previous, found, self.config.max_keypoints)
             # the map of a tile must be gone before the next is computed
             del features
@@ -391,6 +400,17 @@ def _merge(best: Candidates, found: Candidates, max_keypoints: int) -> Candidate
     return joined.take(best_first(joined.scores, joined.order, max_keypoints))
 
 
+def _stored(
+    xy: Tensor, network_size: tuple[int, int], image_size: tuple[int, int]
+) -> Tensor:
+    """Positions in the image that the network was given as those in the stored one."""
+    sides = [
+        image_from_level(side, seen, stored, "corrected") if seen != stored else side
+        for side, seen, stored in zip(xy.unbind(1), network_size, image_size)
+    ]
+    return torch.stack(sides, dim=1)
+
+
 def _to_features(
     candidates: Candidates, network_size: tuple[int, int], image_size: tuple[int, int]
 ) -> LocalFeatures:
@@ -402,13 +422,9 @@ def _to_features(
         image_size: (W, H) as stored.
     """
     ranked = candidates.take(best_first(candidates.scores, candidates.order, 0))
-    sides = [
-        image_from_level(xy, seen, stored, "corrected") if seen != stored else xy
-        for xy, seen, stored in zip(ranked.xy.unbind(1), network_size, image_size)
-    ]
     enlarged = max(image_size) / max(network_size)
     return LocalFeatures(
-        keypoints=torch.stack(sides, dim=1).cpu().numpy(),
+        keypoints=_stored(ranked.xy, network_size, image_size).cpu().numpy(),
         scales=(PATCH_SIDE * enlarged / ranked.scales).cpu().numpy(),
         scores=ranked.scores.cpu().numpy(),
         descriptors=ranked.descriptors.cpu().numpy(),

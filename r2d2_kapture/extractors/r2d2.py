@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from r2d2_kapture.config.extract import (
     ExtractConfig,
@@ -38,8 +39,9 @@ from r2d2_kapture.core.selection import (
     no_candidates,
     sample_descriptors,
     subpixel_offsets,
+    unmasked,
 )
-from r2d2_kapture.extractors.upload import Upload, Uploader
+from r2d2_kapture.extractors.upload import Masks, Upload, Uploader
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.types import PATCH_DIAMETER, R2D2_FILES, LocalFeatures
 
@@ -88,9 +90,13 @@ class R2D2Extractor:
             **dataclasses.asdict(self.selection),
         }
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> LocalFeatures:
-        """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""
-        return self.extract_batch([image])[0]
+    def __call__(
+        self,
+        image: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> LocalFeatures:
+        """Extract one image, where its mask allows: (H, W, 3) uint8 and (H, W) bool."""
+        return self.extract_uploaded(self.upload([image], [mask]))[0]
 
     def extract_batch(
         self, images: Sequence[npt.NDArray[np.uint8]]
@@ -98,12 +104,14 @@ class R2D2Extractor:
         """Extract images of equal size: (H, W, 3) uint8 RGB each."""
         return self.extract_uploaded(self.upload(images))
 
-    def upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Upload:
+    def upload(
+        self, images: Sequence[npt.NDArray[np.uint8]], masks: Masks = ()
+    ) -> Upload:
         """Bring images of equal size, (H, W, 3) uint8 RGB each, to the device.
 
         On a GPU the copy runs beside the passes of the batch before.
         """
-        return self._uploader(images)
+        return self._uploader(images, masks)
 
     @torch.inference_mode()
     def extract_uploaded(self, upload: Upload) -> list[LocalFeatures]:
@@ -121,9 +129,7 @@ class R2D2Extractor:
                 ]
                 maps = self.engine(window)
                 for i, previous in enumerate(best):
-                    best[i] = self._merge(
-                        previous, maps, i, tile, level, rank, (height, width)
-                    )
+                    best[i] = self._merge(previous, maps, i, tile, level, rank, upload)
                 # the maps of a tile must be gone before the next is computed
                 del maps
                 if self.runtime.device.type == "cpu":
@@ -180,7 +186,7 @@ class R2D2Extractor:
         tile: Tile,
         level: Level,
         rank: int,
-        image_shape: tuple[int, int],
+        upload: Upload,
     ) -> Candidates:
         """Add the keypoints of one tile and keep the best, described."""
         settings = self.selection
@@ -194,6 +200,11 @@ class R2D2Extractor:
         )
         inner = tile.answers_for(rows, columns)
         rows, columns = rows[inner], columns[inner]
+        keep = upload.keep[index]
+        if keep is not None:
+            found = self._level_xy(repeatability, rows, columns)
+            allowed = unmasked(self._image_xy(found, tile, level, upload), keep)
+            rows, columns = rows[allowed], columns[allowed]
         scores = reliability[rows, columns] * repeatability[rows, columns]
         order = ((rank << 24) + rows + tile.top << 24) + columns + tile.left
         kept = best_first(
@@ -205,33 +216,36 @@ class R2D2Extractor:
         if not len(new):
             return best
         rows, columns = rows[new], columns[new]
-        x, y = columns.float(), rows.float()
+        xy = self._level_xy(repeatability, rows, columns)
+        features = maps.features[index]
         if settings.subpixel:
-            offsets = subpixel_offsets(repeatability, rows, columns)
-            x, y = x + offsets[:, 0], y + offsets[:, 1]
-            descriptors = sample_descriptors(maps.features[index], x, y)
+            descriptors = sample_descriptors(features, xy[:, 0], xy[:, 1])
         else:
-            descriptors = gather_descriptors(maps.features[index], rows, columns)
-        resize = self.pyramid.coordinates
-        found = Candidates(
-            xy=torch.stack(
-                [
-                    image_from_level(
-                        x + tile.left, level.width, image_shape[1], resize
-                    ),
-                    image_from_level(
-                        y + tile.top, level.height, image_shape[0], resize
-                    ),
-                ],
-                dim=1,
-            ),
-            scales=torch.full_like(x, level.scale),
+            descriptors = gather_descriptors(features, rows, columns)
+        added = Candidates(
+            xy=self._image_xy(xy, tile, level, upload),
+            scales=torch.full_like(xy[:, 0], level.scale),
             scores=scores[new],
             descriptors=descriptors,
             order=order[new],
         )
         survivors = best.take(torch.sort(kept[kept < len(best)]).values)
-        return concatenate([survivors, found])
+        return concatenate([survivors, added])
+
+    def _level_xy(self, repeatability: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Where maxima are, in pixels of their tile: (N, 2)."""
+        xy = torch.stack([columns, rows], dim=1).float()
+        if not self.selection.subpixel:
+            return xy
+        return xy + subpixel_offsets(repeatability, rows, columns)
+
+    def _image_xy(self, xy: Tensor, tile: Tile, level: Level, upload: Upload) -> Tensor:
+        """Positions in a tile, (N, 2), as pixels of the image."""
+        width, height = upload.image_size
+        resize = self.pyramid.coordinates
+        x = image_from_level(xy[:, 0] + tile.left, level.width, width, resize)
+        y = image_from_level(xy[:, 1] + tile.top, level.height, height, resize)
+        return torch.stack([x, y], dim=1)
 
     def _to_features(
         self, candidates: Candidates, image_size: tuple[int, int]

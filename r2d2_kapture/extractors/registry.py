@@ -12,6 +12,7 @@ import numpy.typing as npt
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.extractors.upload import Masks
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.types import FileStyle, LocalFeatures
 
@@ -40,16 +41,27 @@ class Extractor(Protocol):
     def settings(self) -> dict[str, Any]:
         """What decides the features, besides weights and precision."""
 
-    def __call__(self, image: npt.NDArray[np.uint8]) -> LocalFeatures:
-        """Extract one image: (H, W, 3) uint8 RGB, pixels as stored."""
+    def __call__(
+        self,
+        image: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.bool_] | None = None,
+    ) -> LocalFeatures:
+        """Extract one image: (H, W, 3) uint8 RGB, pixels as stored.
+
+        A mask, (H, W) bool, says which pixels may hold keypoints: those whose nearest
+        pixel it leaves out are none, before the best are chosen.
+        """
 
     def extract_batch(
         self, images: Sequence[npt.NDArray[np.uint8]]
     ) -> list[LocalFeatures]:
         """Extract (H, W, 3) uint8 RGB images of equal size."""
 
-    def upload(self, images: Sequence[npt.NDArray[np.uint8]]) -> Any:
-        """Bring (H, W, 3) uint8 RGB images of equal size to the device."""
+    def upload(self, images: Sequence[npt.NDArray[np.uint8]], masks: Masks = ()) -> Any:
+        """Bring (H, W, 3) uint8 RGB images of equal size to the device.
+
+        Masks are those of the images, or none at all.
+        """
 
     def extract_uploaded(self, upload: Any) -> list[LocalFeatures]:
         """Extract the images of an upload."""

@@ -10,6 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+Masks = Sequence[npt.NDArray[np.bool_] | None]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
@@ -19,11 +21,14 @@ class Upload:
         pixels: (B, H, W, 3) uint8.
         arrived: on a GPU, when they are there.
         image_size: (W, H) of the images as stored, in pixels.
+        keep: (H, W) bool of each image as stored, where keypoints may be; None is
+            everywhere.
     """
 
     pixels: Tensor
     arrived: torch.cuda.Event | None
     image_size: tuple[int, int]
+    keep: tuple[Tensor | None, ...]
 
     def wait(self) -> Tensor:
         """The pixels, for use on the current stream."""
@@ -52,14 +57,20 @@ class Uploader:
     def __call__(
         self,
         images: Sequence[npt.NDArray[np.uint8]],
+        masks: Masks,
         image_size: tuple[int, int] | None = None,
     ) -> Upload:
         """Begin to copy images of equal size.
 
         Args:
             images: (H, W, 3) uint8 RGB each.
+            masks: (H, W) bool of each image as stored, or None; empty for no masks.
             image_size: (W, H) as stored, where that is another one.
         """
+        keep = tuple(
+            None if mask is None else torch.from_numpy(mask).to(self._device)
+            for mask in masks or [None] * len(images)
+        )
         height, width = images[0].shape[:2]
         size = image_size or (width, height)
         if len(images) == 1:
@@ -68,8 +79,8 @@ class Uploader:
         else:
             pixels = torch.from_numpy(np.stack(images))
         if self._copies is None:
-            return Upload(pixels=pixels, arrived=None, image_size=size)
+            return Upload(pixels=pixels, arrived=None, image_size=size, keep=keep)
         with torch.cuda.stream(self._copies):
             pixels = pixels.pin_memory().to(self._device, non_blocking=True)
             arrived = self._copies.record_event()
-            return Upload(pixels=pixels, arrived=arrived, image_size=size)
+            return Upload(pixels=pixels, arrived=arrived, image_size=size, keep=keep)

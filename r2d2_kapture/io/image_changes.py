@@ -17,6 +17,7 @@ from r2d2_kapture.io.image_records import (
     stamp_of,
 )
 from r2d2_kapture.io.images import image_size
+from r2d2_kapture.io.masks import MaskFolder
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.types import some_names
 
@@ -59,12 +60,14 @@ class Outstanding:
             return ()
         names = some_names(map(shown, self.replaced))
         return (
-            "pictures replaced since their features were made, and extracted again: "
+            "pictures or masks replaced since features were made, and extracted again: "
             f"{len(self.replaced)} ({names}); run the later stages again",
         )
 
 
-def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
+def outstanding(
+    images: Mapping[str, Path], store: FeatureStore, masks: MaskFolder | None = None
+) -> Outstanding:
     """Compare images with stored features; drop those of other content.
 
     A file with the recorded path, length and times is not read. Features without a
@@ -73,6 +76,7 @@ def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
     Args:
         images: files by name.
         store: where their features are, or will be.
+        masks: of the images; another one than that of the features counts as a change.
 
     Raises:
         DatasetError: features under a name are those of another file that is still
@@ -95,6 +99,9 @@ def outstanding(images: Mapping[str, Path], store: FeatureStore) -> Outstanding:
             replaced.append(name)
             if known is not None and is_another(Path(known.path), path):
                 clashes.append((name, Path(known.path), path))
+        elif current.mask != ("" if masks is None else masks.digest(name, path)):
+            todo[name] = path
+            replaced.append(name)
         elif current != known:
             renewed[name] = current
     if clashes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,7 +24,8 @@ from r2d2_kapture.errors import DatasetError, ImageError, OutputError
 from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, kapture_camera
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
-from r2d2_kapture.io.images import image_size, list_images
+from r2d2_kapture.io.image_search import find_images
+from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.kapture import check_table_name
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.pixel_origins import write_origin
@@ -43,6 +44,7 @@ class ImageFolder:
         cameras: how many there are.
         with_focal_length: how many of them have one from EXIF.
         failed: images that are left out, and why.
+        warnings: sentences on files that were not taken for images, see find_images.
     """
 
     root: Path
@@ -50,6 +52,7 @@ class ImageFolder:
     cameras: int
     with_focal_length: int
     failed: tuple[Failure, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +75,12 @@ class _Shot:
 
 
 def write_image_folder_dataset(
-    images: Path, root: Path, camera_mode: CameraMode = "auto"
+    images: Path,
+    root: Path,
+    camera_mode: CameraMode = "auto",
+    *,
+    exclude: Sequence[str] = (),
+    masks: Path | None = None,
 ) -> ImageFolder:
     """Make a kapture dataset of the images below a folder, which stay where they are.
 
@@ -86,6 +94,8 @@ def write_image_folder_dataset(
             ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
             those of one folder, size and EXIF camera with its focal length, and none
             that have no EXIF data.
+        exclude: patterns of what to leave out, see find_images.
+        masks: folder of masks, left out where it lies in ``images``.
 
     Raises:
         DatasetError: no images, or ``root`` is inside ``images``.
@@ -103,7 +113,8 @@ def write_image_folder_dataset(
             f"{root}: found a dataset that was not made of a folder of images; choose "
             "another place"
         )
-    shots, failed = _read_shots(images, _known_shots(root))
+    found = find_images([str(images)], exclude, masks)
+    shots, failed = _read_shots(images, found.paths, _known_shots(root))
     if not shots:
         raise DatasetError(
             f"{images}: none of {len(failed)} images can be used; first: "
@@ -129,6 +140,7 @@ def write_image_folder_dataset(
         cameras=len(sources),
         with_focal_length=sum(source == "exif" for source in sources.values()),
         failed=tuple(failed),
+        warnings=found.warnings,
     )
 
 
@@ -161,10 +173,12 @@ def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
 
 
 def _read_shots(
-    images: Path, known: Mapping[tuple[str, int, int], _Shot]
+    images: Path,
+    paths: Sequence[Path],
+    known: Mapping[tuple[str, int, int], _Shot],
 ) -> tuple[list[_Shot], list[Failure]]:
     shots, failed = [], []
-    for path in list_images([str(images)]):
+    for path in paths:
         name = path.relative_to(images).as_posix()
         status = path.stat()
         stamp = status.st_size, status.st_mtime_ns

@@ -9,6 +9,7 @@ A log of JSON beside the features, ``images.jsonl``; the last line of a name cou
     changed_ns   when anything of it last changed, in nanoseconds
     size         W, H in pixels as stored
     sha256       of its content
+    mask         sha256 of the mask that was applied; empty without one
     adopted      whether the features are older than their record
 
 A line without a path comes before features are written, one with it after them: a run
@@ -53,6 +54,7 @@ class ImageRecord:
     changed_ns: int
     size: tuple[int, int]
     sha256: str
+    mask: str = ""
     adopted: bool = False
 
     @property
@@ -154,6 +156,7 @@ def record_from_json(values: object) -> ImageRecord | None:
             changed_ns=int(values["changed_ns"]),
             size=(int(width), int(height)),
             sha256=str(values["sha256"]),
+            mask=str(values.get("mask", "")),
             adopted=bool(values["adopted"]),
         )
     except (ValueError, TypeError, KeyError):

@@ -1,16 +1,16 @@
-"""Image files: find them, read their size, decode them to RGB as stored.
+"""Image files: read their size, decode them to RGB as stored.
 
 The pixels are those that COLMAP and kapture see: an orientation tag, EXIF or TIFF, is
-never applied. Every function here may be called from several threads at once.
+never applied, nor the rotation of an AVIF container. That of HEIF is: libheif decodes
+so, for every program alike, and its EXIF tag is for information. Every function here
+may be called from several threads at once.
 """
 
 from __future__ import annotations
 
-import glob
-import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -21,18 +21,12 @@ from PIL import ExifTags, Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
-from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.io.lists import names_in, read_list_lines
+from r2d2_kapture.errors import ImageError
+from r2d2_kapture.io.image_formats import FORMATS, HEADER_BYTES, identify, is_heif
 
 RGBArray = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
 
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "PPM", "BMP", "GIF", "JPEG2000")
-PICTURE_SUFFIXES = (".keypoints.png", ".maps.png")
-"""Endings of what kapture_r2d2_view draws; folders and patterns leave them out."""
-
-SUFFIXES = frozenset(
-    ".jpg .jpeg .png .ppm .pgm .tif .tiff .bmp .webp .gif .jp2".split()
-)
 MAX_PIXELS = 500_000_000
 """Pixels above which a header is taken for an attack on the memory."""
 
@@ -77,10 +71,7 @@ def read_rgb(path: Path) -> RGBArray:
             above 500 megapixels, or holds grey values of more than 16 bits.
     """
     with _opened(path) as image:
-        if isinstance(image, TiffImageFile):
-            return _rgb(_load_tiff_as_stored(image), path)
-        image.load()
-        return _rgb(image, path)
+        return _rgb(_loaded(image), path)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -104,29 +95,22 @@ def image_orientation(path: Path) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
-def list_images(patterns: Sequence[str]) -> list[Path]:
-    """List the images that the arguments of a command line name.
-
-    Args:
-        patterns: each one an image; a folder, searched recursively; a glob pattern,
-            where ``**`` is recursive; or a ``.txt`` file of one path a line,
-            relative to the current folder or else to its own, with blank lines and
-            lines starting with ``#`` skipped. A name that exists is no glob pattern.
+def read_mask(path: Path) -> BoolArray:
+    """Decode a mask: which pixels are to be kept, those that are not black.
 
     Returns:
-        Paths in the order of the patterns, sorted within a folder or a glob pattern, a
-        file named twice only once. A plain path is kept even if it does not exist, so
-        that it is reported as a failed image and the others go on.
+        (H, W) bool; False where every colour is 0, whatever the alpha.
 
     Raises:
-        DatasetError: a folder, glob pattern or list gives no image, or a list cannot be
-            read.
+        ImageError: as read_rgb.
     """
-    paths = [path for pattern in patterns for path in _paths_of(pattern)]
-    first_of_file: dict[str, Path] = {}
-    for path in paths:
-        first_of_file.setdefault(os.path.realpath(path), path)
-    return list(first_of_file.values())
+    with _opened(path) as image:
+        mask = _loaded(image)
+        if mask.mode == "F" or mask.mode.startswith("I"):
+            # 16-bit labels of 1, 2, 3 would be black in 8 bits
+            return np.array(mask).astype(np.bool_)
+        kept: BoolArray = _rgb(mask, path).max(axis=2).astype(np.bool_)
+        return kept
 
 
 @contextmanager
@@ -135,12 +119,9 @@ def _opened(path: Path) -> Iterator[ImageFile]:
     try:
         check_file(path)
         with path.open("rb") as file:
-            image = _identify(file)
+            image = identify(file)
             if image is None:
-                raise ImageError(
-                    f"{path}: found no known image format, expected one of "
-                    f"{', '.join(FORMATS)}"
-                )
+                raise ImageError(f"{path}: {_unknown(file)}")
             width, height = _stored_size(image)
             if width * height > MAX_PIXELS:
                 raise ImageError(
@@ -154,6 +135,16 @@ def _opened(path: Path) -> Iterator[ImageFile]:
             f"{path}: found an unreadable or broken image ({reason}), expected a "
             "complete one"
         ) from error
+
+
+def _unknown(file: IO[bytes]) -> str:
+    file.seek(0)
+    if is_heif(file.read(HEADER_BYTES)):
+        return (
+            "found a HEIF picture, which pillow-heif reads; pip install pillow-heif, "
+            "or convert it"
+        )
+    return f"found no known image format, expected one of {', '.join(FORMATS)}, HEIF"
 
 
 def check_file(path: Path) -> None:
@@ -170,23 +161,17 @@ def check_file(path: Path) -> None:
         raise ImageError(f"{path}: found an empty file, expected an image")
 
 
-def _identify(file: IO[bytes]) -> ImageFile | None:
-    # Image.open would warn above 89 and fail above 179 megapixels by a global limit
-    Image.init()
-    prefix = file.read(16)
-    for name in FORMATS:
-        factory, accept = Image.OPEN[name]
-        if accept is None or accept(prefix) is True:
-            file.seek(0)
-            # without the name Pillow does not map the file, whose truncation is fatal
-            return factory(file, "")
-    return None
-
-
 def _stored_size(image: ImageFile) -> tuple[int, int]:
     if isinstance(image, TiffImageFile):
         return image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
     return image.size
+
+
+def _loaded(image: ImageFile) -> Image.Image:
+    if isinstance(image, TiffImageFile):
+        return _load_tiff_as_stored(image)
+    image.load()
+    return image
 
 
 def _load_tiff_as_stored(image: TiffImageFile) -> Image.Image:
@@ -228,52 +213,3 @@ def _rgb_from_16_bits(grey: npt.NDArray[np.integer], path: Path) -> RGBArray:
         )
     eight_bits = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(eight_bits[:, :, None], 3, axis=2)
-
-
-def _paths_of(pattern: str) -> list[Path]:
-    path = Path(pattern)
-    if os.path.isdir(pattern):
-        return _matching(path, "**/*", pattern)
-    if path.suffix.lower() == ".txt":
-        return _listed(path)
-    if os.path.exists(pattern) or glob.escape(pattern) == pattern:
-        return [path]
-    # the part that exists is literal, whatever characters it holds
-    folder = next(filter(os.path.isdir, path.parents), Path())
-    return _matching(folder, str(path.relative_to(folder)), pattern)
-
-
-def _matching(folder: Path, glob_pattern: str, named: str) -> list[Path]:
-    names = glob.iglob(glob_pattern, root_dir=folder, recursive=True)
-    paths = sorted(folder / name for name in names)
-    images = [
-        path
-        for path in paths
-        if path.suffix.lower() in SUFFIXES
-        and not path.name.endswith(PICTURE_SUFFIXES)
-        and path.is_file()
-    ]
-    if not images:
-        raise DatasetError(
-            f"{named}: found no image, expected files of type "
-            f"{' '.join(sorted(SUFFIXES))}"
-        )
-    return images
-
-
-def _listed(list_file: Path) -> list[Path]:
-    lines = read_list_lines(list_file, "a list of images")
-    paths = [
-        _located(line, list_file.parent)
-        for line in lines
-        if line.strip() and not line.startswith("#")
-    ]
-    if not paths:
-        raise DatasetError(f"{list_file}: found no path, expected one image a line")
-    return paths
-
-
-def _located(line: str, folder: Path) -> Path:
-    """The file of a line; a camera may follow its name, as in Aachen's lists."""
-    paths = [root / name for name in names_in(line) for root in (Path(), folder)]
-    return next(filter(os.path.exists, paths), folder / line.strip())

@@ -84,6 +84,8 @@ def run(
     extractor: str = AUTO,
     sparse: Path | None = None,
     pairs_list: Path | None = None,
+    exclude: Sequence[str] = (),
+    masks: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Put features, matches and two-view geometries of images into a COLMAP database.
@@ -102,6 +104,8 @@ def run(
         sparse: folder for sparse models 0, 1, ..., the largest first; None makes none.
         pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
             (``a b``); None chooses them by config.pairing.
+        exclude: patterns of what to leave out of the folder, see find_images.
+        masks: folder of masks, see MaskFolder.
         options: how to run. ``force`` replaces features that others put there, and
             redoes finished work, also of other settings.
 
@@ -117,7 +121,11 @@ def run(
     with exclusive(work.path):
         _claim(work.path, _manifest(config, checkpoint, engine), options.force)
         folder = write_image_folder_dataset(
-            images, work.dataset, config.folder.camera_mode
+            images,
+            work.dataset,
+            config.folder.camera_mode,
+            exclude=exclude,
+            masks=masks,
         )
         update = DatabaseUpdate(
             database=database,
@@ -133,6 +141,7 @@ def run(
                 checkpoint=checkpoint,
                 output=work.features,
                 extractor=extractor,
+                masks=masks,
                 options=options,
             )
         ]
@@ -177,6 +186,7 @@ def run(
             - verified.done,
             failed=tuple(failed),
             warnings=(
+                *folder.warnings,
                 *lacking,
                 *(text for step in reports for text in step.warnings),
                 *unpaired_warning(unpaired, len(folder.names), UNPAIRED_REASON),

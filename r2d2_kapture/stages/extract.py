@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,16 +25,30 @@ from r2d2_kapture.io.camera_sizes import compare_sizes, dataset_images
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.image_changes import Outstanding, outstanding
 from r2d2_kapture.io.image_records import ImageRecord, record_image, stamp_image
+from r2d2_kapture.io.image_search import leave_out_names
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest, package_versions
+from r2d2_kapture.io.masks import MaskFolder, open_masks
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.flow import WriteBehind, read_ahead
 from r2d2_kapture.types import Failure, LocalFeatures, Report
 
 REPORT_NAME = "extract_report.json"
 Image = npt.NDArray[np.uint8]
-Loading = tuple[str, Future[Image]]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """An image that was decoded: (H, W, 3) uint8, and its mask, (H, W) bool."""
+
+    name: str
+    image: Image
+    mask: Mask | None
+
+
+Loading = tuple[str, Future[Loaded]]
 
 
 @dataclass
@@ -56,6 +70,8 @@ def run(
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     tar: bool = False,
+    exclude: Sequence[str] = (),
+    masks: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Extract every image of a kapture dataset, resuming what is there.
@@ -68,6 +84,8 @@ def run(
         extractor: a name of extractors.registry; by default the one for the weights.
         keypoints_type, descriptors_type: feature type names; the model's by default.
         tar: write archives instead of one file an image.
+        exclude: patterns of names that are left out, see is_excluded.
+        masks: folder of masks, see MaskFolder.
         options: how to run.
 
     Raises:
@@ -79,6 +97,13 @@ def run(
         raise DatasetError(
             f"{kapture_root}: records_camera.txt lists no image; nothing to extract"
         )
+    names, notes = leave_out_names(dataset.image_names, exclude)
+    if not names:
+        raise DatasetError(f"{kapture_root}: {'; '.join(notes)}; nothing to extract")
+    paths = {name: dataset.image_paths[name] for name in names}
+    mask_folder = open_masks(masks)
+    if mask_folder is not None:
+        notes += mask_folder.warnings(paths)
     sizes = compare_sizes(dataset_images(dataset))
     engine = build_extractor(extractor, checkpoint.network, config)
     feature_type = FeatureType(
@@ -92,17 +117,22 @@ def run(
     with open_feature_writer(
         feature_type, manifest, force=options.force, replace=options.replace
     ) as writer:
-        todo = outstanding(dataset.image_paths, writer)
-        skipped = len(dataset.image_names) - len(todo.images)
+        todo = outstanding(paths, writer, mask_folder)
+        skipped = len(paths) - len(todo.images)
         tally = extract_images(
-            engine, todo.images, writer.write, options, already_done=skipped
+            engine,
+            todo.images,
+            writer.write,
+            options,
+            masks=mask_folder,
+            already_done=skipped,
         )
         report = Report(
             stage="extract",
             done=tally.done,
             skipped=skipped,
             failed=(*dataset.left_out, *tally.failed),
-            warnings=(*todo.warnings, *sizes.warnings()),
+            warnings=(*notes, *todo.warnings, *sizes.warnings()),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
             details=report_details(tally, engine, todo),
@@ -120,6 +150,7 @@ def extract_images(
     write: Callable[[str, LocalFeatures, ImageRecord], None],
     options: RunOptions,
     *,
+    masks: MaskFolder | None = None,
     already_done: int = 0,
 ) -> Tally:
     """Decode, extract and write images, each step beside the others.
@@ -129,14 +160,22 @@ def extract_images(
         paths: image files by name, in order.
         write: stores the features of a name, with the record of its file.
         options: how to run.
+        masks: of the images; None keeps all keypoints.
         already_done: images that the progress bar counts as finished.
     """
     tally = Tally()
     records: dict[str, ImageRecord] = {}
 
-    def load(name: str) -> Image:
-        image, records[name] = _read(paths[name])
-        return image
+    def load(name: str) -> Loaded:
+        path = paths[name]
+        image, record = _read(path)
+        if masks is None:
+            records[name] = record
+            return Loaded(name=name, image=image, mask=None)
+        digest = masks.digest(name, path)
+        records[name] = dataclasses.replace(record, mask=digest)
+        mask = masks.read(name, path, record.size)
+        return Loaded(name=name, image=image, mask=mask)
 
     bar = tqdm(
         total=already_done + len(paths),
@@ -178,31 +217,27 @@ def _read(path: Path) -> tuple[Image, ImageRecord]:
     return image, record_image(path, stamp, (width, height))
 
 
-def _loaded(
-    loading: Iterator[Loading], tally: Tally, strict: bool
-) -> Iterator[tuple[str, Image]]:
+def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[Loaded]:
     """Yield images that decode; note those that do not."""
     for name, future in loading:
         try:
-            image = future.result()
+            loaded = future.result()
         except ImageError as error:
             tally.failed.append(Failure(name=name, reason=str(error)))
             if strict:
                 return
             continue
-        yield name, image
+        yield loaded
 
 
-def _equal_sizes(
-    images: Iterator[tuple[str, Image]], batch_size: int
-) -> Iterator[list[tuple[str, Image]]]:
+def _equal_sizes(images: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
     """Group neighbours of one size, at most ``batch_size`` together."""
-    batch: list[tuple[str, Image]] = []
-    for name, image in images:
-        if batch and batch[0][1].shape[:2] != image.shape[:2]:
+    batch: list[Loaded] = []
+    for loaded in images:
+        if batch and batch[0].image.shape[:2] != loaded.image.shape[:2]:
             yield batch
             batch = []
-        batch.append((name, image))
+        batch.append(loaded)
         if len(batch) == batch_size:
             yield batch
             batch = []
@@ -218,13 +253,16 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _uploaded(
-    batches: Iterator[list[tuple[str, Image]]], extractor: Extractor
+    batches: Iterator[list[Loaded]], extractor: Extractor
 ) -> Iterator[tuple[list[str], Any]]:
     """Bring each batch to the device before the one before it is extracted."""
     previous: tuple[list[str], Any] | None = None
     for batch in batches:
-        names = [name for name, _ in batch]
-        current = names, extractor.upload([image for _, image in batch])
+        names = [loaded.name for loaded in batch]
+        upload = extractor.upload(
+            [loaded.image for loaded in batch], [loaded.mask for loaded in batch]
+        )
+        current = names, upload
         if previous is not None:
             yield previous
         previous = current

@@ -14,6 +14,7 @@ from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.image_changes import outstanding
+from r2d2_kapture.io.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
 from r2d2_kapture.io.plain_files import FileFormat, open_feature_files
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -37,6 +38,8 @@ def run(
     file_format: FileFormat = "npz",
     output_dir: Path | None = None,
     image_root: Path | None = None,
+    masks: Path | None = None,
+    notes: Sequence[str] = (),
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Extract images into feature files, resuming what is there.
@@ -49,6 +52,8 @@ def run(
         file_format: of the output.
         output_dir: where outputs go; beside each image by default.
         image_root: folder that names are relative to, see naming_root.
+        masks: folder of masks by those names, see MaskFolder.
+        notes: on the choice of images, for the report.
         options: how to run.
     """
     started = time.monotonic()
@@ -62,6 +67,9 @@ def run(
     }
     engine = build_extractor(extractor, checkpoint.network, config)
     manifest = make_manifest(checkpoint, engine)
+    mask_folder = open_masks(masks)
+    if mask_folder is not None:
+        notes = (*notes, *mask_folder.warnings(paths))
     with open_feature_files(
         file_format,
         targets,
@@ -70,17 +78,22 @@ def run(
         style=engine.file_style,
         force=options.force,
     ) as files:
-        todo = outstanding(paths, files)
+        todo = outstanding(paths, files, mask_folder)
         skipped = len(paths) - len(todo.images)
         tally = extract_images(
-            engine, todo.images, files.write, options, already_done=skipped
+            engine,
+            todo.images,
+            files.write,
+            options,
+            masks=mask_folder,
+            already_done=skipped,
         )
     report = Report(
         stage="extract_images",
         done=tally.done,
         skipped=skipped,
         failed=(*nameless.values(), *tally.failed),
-        warnings=todo.warnings,
+        warnings=(*notes, *todo.warnings),
         seconds=time.monotonic() - started,
         outputs=(output_dir or root,),
         details=report_details(tally, engine, todo),

@@ -110,6 +110,7 @@ def run(
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     global_features_type: str | None = None,
+    masks: Path | None = None,
     options: RunOptions = RunOptions(),
     announce: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -126,6 +127,8 @@ def run(
         keypoints_type: of features that are found, None is the only one there is; of
             those extracted, None is the checkpoint's name.
         descriptors_type, global_features_type: of those found.
+        masks: folder of masks of the images of all datasets, see MaskFolder; only what
+            is extracted here heeds them.
         options: how the stages run. With ``force`` each replaces what it made with
             other settings or from other inputs, and keeps the rest: what depends on a
             change is made again, and nothing before it.
@@ -142,6 +145,11 @@ def run(
         unlike_sensors(open_dataset(root))
     check_output(output, [*roots, *features])
     check_methods(config, queries, [*features, *roots])
+    require(
+        masks is None or checkpoint is not None,
+        f"--masks {masks}: found features that are there and not extracted; give a "
+        "--model that extracts, or leave the masks out",
+    )
     layout = Layout(output=output)
     reports: list[Report] = []
 
@@ -175,6 +183,7 @@ def run(
                         checkpoint=checkpoint,
                         output=layout.features,
                         keypoints_type=sources.keypoints_type,
+                        masks=masks,
                         options=options,
                     )
                 )

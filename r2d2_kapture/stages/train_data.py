@@ -113,7 +113,7 @@ def open_training_data(
             posed=posed,
         )
     load = picture_loader(config)
-    paths, skipped = find_photographs(inputs.images, config)
+    paths, skipped = find_photographs(inputs.images, config, inputs.exclude)
     trained, held_out = hold_out(paths, inputs.images)
     sources = photograph_sources(inputs.images, trained, config, load)
     opened = OpenedSources(sources=sources, skipped=skipped)

@@ -39,7 +39,7 @@ def open_sources(
     load = load or picture_loader(config)
     opened = OpenedSources(sources=(), skipped=())
     if inputs.images is not None:
-        paths, skipped = find_photographs(inputs.images, config)
+        paths, skipped = find_photographs(inputs.images, config, inputs.exclude)
         sources = photograph_sources(inputs.images, paths, config, load)
         opened = opened.joined(OpenedSources(sources=sources, skipped=skipped))
     if inputs.data_root is not None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.images import image_size, list_images, read_rgb
+from r2d2_kapture.io.image_search import FoundImages, find_images
+from r2d2_kapture.io.images import image_size, read_rgb
 from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.training.data import WeightedSource
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
@@ -48,27 +49,31 @@ def picture_loader(config: PairConfig) -> PictureLoader:
 
 
 def find_photographs(
-    folder: Path, config: PairConfig
+    folder: Path, config: PairConfig, exclude: Sequence[str] = ()
 ) -> tuple[tuple[Path, ...], tuple[Failure, ...]]:
     """Find the photographs of a folder and of its sub-folders.
 
     Returns:
-        Those to train on, sorted, and those that are unreadable or smaller than a crop.
+        Those to train on, sorted, and what is not used: those that are unreadable or
+        smaller than a crop, and what find_images says of the folder.
 
     Raises:
         DatasetError: there is no folder, or nothing in it to train on.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: found no folder, expected one of photographs")
-    paths, skipped = usable_photographs(
-        list_images([str(folder)]), image_size, config.crop_size
-    )
+    found = find_images([str(folder)], exclude)
+    paths, skipped = usable_photographs(found.paths, image_size, config.crop_size)
     if not paths:
         raise DatasetError(
             f"{folder}: all {len(skipped)} photographs are unreadable or smaller than "
             f"{config.crop_size} pixels; the first: {skipped[0].to_text()}"
         )
-    return tuple(paths), skipped
+    return tuple(paths), (*_notes(folder, found), *skipped)
+
+
+def _notes(folder: Path, found: FoundImages) -> tuple[Failure, ...]:
+    return tuple(Failure(name=str(folder), reason=text) for text in found.warnings)
 
 
 def photograph_sources(
@@ -149,7 +154,9 @@ def _open_named(
         whole = photograph_sources(folder, paths, evenly, load)
         return OpenedSources(sources=whole, skipped=skipped)
     if letter == "S":
-        pairs, skipped = style_pairs(root, list_images([str(folder)]))
+        found = find_images([str(folder)])
+        pairs, skipped = style_pairs(root, found.paths)
+        skipped = (*_notes(folder, found), *skipped)
     else:
         lines = read_list_lines(folder / FLOW_LIST, "a list of pairs and flow files")
         pairs, skipped = flow_pairs(root, lines)

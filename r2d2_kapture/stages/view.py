@@ -9,7 +9,9 @@ from pathlib import Path
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.errors import ImageError
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
-from r2d2_kapture.io.images import PICTURE_SUFFIXES, read_rgb
+from r2d2_kapture.io.image_search import PICTURE_SUFFIXES
+from r2d2_kapture.io.images import read_rgb
+from r2d2_kapture.io.masks import open_masks
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints
 from r2d2_kapture.stages.extract_files import common_folder, relative_names
@@ -23,6 +25,8 @@ def run(
     checkpoint: Checkpoint,
     output_dir: Path | None = None,
     max_keypoints: int = 1000,
+    masks: Path | None = None,
+    notes: Sequence[str] = (),
 ) -> Report:
     """Write ``IMAGE.keypoints.png`` and ``IMAGE.maps.png`` for every image.
 
@@ -32,19 +36,28 @@ def run(
         checkpoint: the weights.
         output_dir: where pictures go; beside each image by default.
         max_keypoints: drawn, the best of those extracted.
+        masks: folder of masks by the names relative to the images' common folder, see
+            MaskFolder.
+        notes: on the choice of images, for the report.
     """
     started = time.monotonic()
     extractor = build_extractor(AUTO, checkpoint.network, config)
     outputs: list[Path] = []
     failed: list[Failure] = []
-    for name, path in relative_names(images, common_folder(images)).items():
+    paths = relative_names(images, common_folder(images))
+    mask_folder = open_masks(masks)
+    if mask_folder is not None:
+        notes = (*notes, *mask_folder.warnings(paths))
+    for name, path in paths.items():
         try:
             image = read_rgb(path)
+            size = image.shape[1], image.shape[0]
+            mask = None if mask_folder is None else mask_folder.read(name, path, size)
         except ImageError as error:
             failed.append(Failure(name=str(path), reason=str(error)))
             continue
         target = path if output_dir is None else output_dir / name
-        features = extractor(image)
+        features = extractor(image, mask)
         keypoints_path = target.with_name(target.name + PICTURE_SUFFIXES[0])
         maps_path = target.with_name(target.name + PICTURE_SUFFIXES[1])
         draw_keypoints(
@@ -61,6 +74,7 @@ def run(
         done=len(images) - len(failed),
         skipped=0,
         failed=tuple(failed),
+        warnings=tuple(notes),
         seconds=time.monotonic() - started,
         outputs=tuple(outputs),
     )

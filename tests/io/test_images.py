@@ -2,17 +2,18 @@
 
 import io
 import random
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.io import images
-from r2d2_kapture.io.images import image_size, list_images, read_rgb
+from r2d2_kapture.errors import ImageError
+from r2d2_kapture.io import image_formats, images
+from r2d2_kapture.io.images import image_size, read_mask, read_rgb
 
 ORIENTATION = 274
 LOSSLESS = {
@@ -309,132 +310,107 @@ def test_threads_read_the_same(tmp_path):
             np.testing.assert_array_equal(rgb, noise(seed=i))
 
 
-@pytest.fixture
-def tree(tmp_path, monkeypatch):
-    """A folder with images and others, the current folder being its parent."""
-    for name in (
-        "b.png",
-        "a.JPG",
-        "sub dir/é, 1.tiff",
-        "sub dir/deep/z.ppm",
-        "sub dir/notes.txt",
-        "c.heic",
-        ".hidden.png",
-        "none/readme.md",
-    ):
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    monkeypatch.chdir(tmp_path)
-    return Path("photos")
+def saved_heif(path, array, **options):
+    heif = pytest.importorskip("pillow_heif")
+    heif.from_pillow(Image.fromarray(array)).save(path, quality=-1, **options)
+    return path
 
 
-def test_a_folder_gives_its_images_recursively_and_sorted(tree):
-    assert list_images(["photos"]) == [
-        tree / "a.JPG",
-        tree / "b.png",
-        tree / "sub dir/deep/z.ppm",
-        tree / "sub dir/é, 1.tiff",
-    ]
+def halves(size=(64, 64)):
+    """Red above, blue below, of a size that codecs like."""
+    array = np.zeros((size[1], size[0], 3), np.uint8)
+    array[: size[1] // 2, :, 0], array[size[1] // 2 :, :, 2] = 255, 255
+    return array
 
 
-def test_glob_patterns(tree):
-    assert list_images(["photos/*"]) == [tree / "a.JPG", tree / "b.png"]
-    assert list_images(["photos/**/*.tiff"]) == [tree / "sub dir/é, 1.tiff"]
-    assert list_images(["photos/**/*.pp[mn]"]) == [tree / "sub dir/deep/z.ppm"]
-    assert list_images([str(tree.resolve() / "?.png")]) == [tree.resolve() / "b.png"]
+def assert_alike(rgb, expected):
+    """Equal but for what a codec does where colours meet."""
+    assert rgb.shape == expected.shape
+    assert np.abs(rgb.astype(float) - expected).mean() < 8
 
 
-def test_the_order_is_as_given_and_a_file_comes_once(tree):
-    absolute = str((tree / "b.png").resolve())
-    (tree.parent / "link.png").symlink_to(absolute)
-    patterns = ["photos/b.png", "photos/a.JPG", "photos/*", absolute, "link.png"]
-    assert list_images(patterns) == [tree / "b.png", tree / "a.JPG"]
+def test_jfif_and_the_first_picture_of_an_mpo_are_read(tmp_path):
+    saved(tmp_path / "a.jfif", halves(), format="JPEG")
+    first, second = Image.fromarray(halves()), Image.new("RGB", (64, 64), "green")
+    first.save(tmp_path / "a.mpo", format="MPO", save_all=True, append_images=[second])
+    for name in ("a.jfif", "a.mpo"):
+        assert_alike(read_rgb(tmp_path / name), halves())
+        assert image_size(tmp_path / name) == (64, 64)
 
 
-def test_a_plain_path_is_kept_even_if_missing(tree):
-    patterns = ["photos/missing.jpg", "photos/b.png", "photos/c.heic"]
-    assert list_images(patterns) == [Path(pattern) for pattern in patterns]
+@pytest.mark.skipif(not image_formats.reads_avif(), reason="this Pillow has no AVIF")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_avif_is_read_as_stored(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    path = saved(tmp_path / "a.avif", halves((64, 48)), exif=exif, quality=95)
+    assert_alike(read_rgb(path), halves((64, 48)))
+    assert image_size(path) == (64, 48)
 
 
-def test_a_name_that_exists_is_no_pattern(tree):
-    literal = tree / "set [1]" / "a*.png"
-    literal.parent.mkdir()
-    literal.touch()
-    (tree / "set 1").mkdir()
-    (tree / "set 1" / "a*.png").touch()
-    assert list_images([str(literal)]) == [literal]
-    assert list_images([str(literal.parent)]) == [literal]
-    assert list_images([str(literal.parent / "*.png")]) == [literal]
+@pytest.mark.parametrize("suffix", ["heic", "jpg"])
+def test_heif_is_read_by_its_content(tmp_path, suffix):
+    path = saved_heif(tmp_path / "a.heic", halves((64, 48)))
+    path = path.rename(tmp_path / f"photo.{suffix}")
+    assert_alike(read_rgb(path), halves((64, 48)))
+    assert image_size(path) == (64, 48)
+    assert "HEIF" not in Image.OPEN
 
 
-@pytest.mark.parametrize(
-    "pattern", ["photos/none", "photos/*.webp", "nowhere/*.png", "photos/none/*"]
-)
-def test_a_folder_or_pattern_without_images_is_named(tree, pattern):
-    with pytest.raises(DatasetError) as raised:
-        list_images(["photos/b.png", pattern])
-    assert str(raised.value).startswith(f"{pattern}: found no image")
+def test_heif_is_turned_by_its_container_and_not_by_its_tag(tmp_path):
+    """``irot`` belongs to decoding, in every program; the tag repeats it."""
+    pytest.importorskip("pillow_heif")
+    code = (
+        "import sys, pillow_heif; from PIL import Image\n"
+        "pillow_heif.register_heif_opener(); e = Image.Exif(); e[274] = 6\n"
+        "image = Image.open(sys.argv[1])\n"
+        "image.save(sys.argv[2], format='HEIF', exif=e.tobytes(), quality=-1)"
+    )
+    stored, path = saved(tmp_path / "a.png", halves((64, 48))), tmp_path / "a.heic"
+    subprocess.run([sys.executable, "-c", code, str(stored), str(path)], check=True)
+    upright = np.rot90(halves((64, 48)), -1)
+    assert_alike(read_rgb(path), upright)
+    assert image_size(path) == (48, 64)
 
 
-def test_a_list_file(tree):
-    listing = tree / "list.txt"
-    lines = [
-        "\ufeff# a comment",
-        "",
-        "photos/b.png",
-        "  sub dir/é, 1.tiff\r",
-        "#sub dir/deep/z.ppm",
-        "missing.png",
-        str((tree / "a.JPG").resolve()),
-    ]
-    listing.write_text("\n".join(lines), encoding="utf-8")
-    assert list_images([str(listing)]) == [
-        tree / "b.png",
-        tree / "sub dir/é, 1.tiff",
-        tree / "missing.png",
-        (tree / "a.JPG").resolve(),
-    ]
+@pytest.mark.parametrize("read", [read_rgb, image_size])
+def test_heif_without_pillow_heif_says_what_to_install(tmp_path, monkeypatch, read):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x1cftypheic" + bytes(99))
+    monkeypatch.setattr(image_formats, "find_spec", lambda name: None)
+    with pytest.raises(ImageError, match="a HEIF picture.*pip install pillow-heif"):
+        read(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"# nothing\n\n", b"a\0.\0p\0n\0g\0", b"\xff\xfea\0."]
-)
-def test_a_list_file_that_names_no_image_is_named(tmp_path, content):
-    listing = tmp_path / "list.txt"
-    if content is not None:
-        listing.write_bytes(content)
-    with pytest.raises(DatasetError, match="list.txt: "):
-        list_images([str(listing)])
+@pytest.mark.parametrize("brand", [b"heic", b"avif"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_truncated_heif_and_avif_are_errors(tmp_path, brand, share):
+    path = tmp_path / "a.img"
+    if brand == b"heic":
+        saved_heif(path.with_suffix(".heic"), noise(64, 64)).rename(path)
+    elif image_formats.reads_avif():
+        path.write_bytes(encoded("AVIF"))
+    else:
+        pytest.skip("this Pillow has no AVIF")
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ImageError, match="a.img: found"):
+        read_rgb(path)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
-def test_a_list_file_of_another_system(tmp_path, encoding):
-    names = ["4.42.48\u202fPM.jpg", "line\u2028break.jpg", "b c.jpg"]
-    for name in names:
-        (tmp_path / name).touch()
-    text = "".join(f"{name}\r\n" for name in names)
-    mark = b"\xfe\xff" if encoding == "utf-16-be" else b""
-    listing = tmp_path / "list.txt"
-    listing.write_bytes(mark + text.encode(encoding))
-    assert list_images([str(listing)]) == [tmp_path / name for name in names]
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
+def test_black_is_masked_and_nothing_else(tmp_path, mode):
+    grey = np.array([[0, 1, 255], [0, 0, 128]], np.uint8)
+    if mode == "1":
+        grey[grey > 0] = 255
+    image = Image.fromarray(grey).convert(mode)
+    if mode in ("RGBA", "LA"):
+        image.putalpha(0)
+    image.save(tmp_path / "a.png")
+    mask = read_mask(tmp_path / "a.png")
+    assert mask.dtype == np.bool_
+    np.testing.assert_array_equal(mask, grey > 0)
 
 
-def test_a_list_of_queries_with_cameras(tmp_path):
-    (tmp_path / "q 1.jpg").touch()
-    listing = tmp_path / "queries.txt"
-    listing.write_text("q 1.jpg SIMPLE_RADIAL 1600 1200 1.5e3 800 600 -0.1\nq\n")
-    assert list_images([str(listing)]) == [tmp_path / "q 1.jpg", tmp_path / "q"]
-
-
-def test_a_name_that_is_not_utf_8_does_not_stop_the_others(tmp_path):
-    latin, other = tmp_path / "caf\udce9.jpg", tmp_path / "b.jpg"
-    try:
-        latin.touch()
-    except OSError:
-        pytest.skip("this file system holds UTF-8 names only")
-    other.touch()
-    listing = tmp_path / "list.txt"
-    listing.write_bytes(b"caf\xe9.jpg\nb.jpg\n")
-    assert list_images([str(listing)]) == [latin, other]
-    assert list_images([str(tmp_path)]) == [other, latin]
+def test_labels_of_16_bits_are_not_rounded_to_black(tmp_path):
+    path = saved(tmp_path / "a.png", np.array([[0, 1, 65535]], np.uint16))
+    np.testing.assert_array_equal(read_mask(path), [[False, True, True]])

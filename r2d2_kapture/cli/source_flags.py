@@ -1,0 +1,27 @@
+"""Flags of where the pictures of training are."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jsonargparse import ArgumentParser, Namespace
+
+from r2d2_kapture.cli.common import add_settings, settings_from
+from r2d2_kapture.cli.extraction_flags import add_exclude_flag
+from r2d2_kapture.config.training_sources import SourceConfig
+
+
+def add_source_flags(parser: ArgumentParser) -> None:
+    """Add the fields of SourceConfig."""
+    add_settings(parser, SourceConfig, taken=("exclude",))
+    add_exclude_flag(parser)
+
+
+def source_config(namespace: Namespace) -> SourceConfig:
+    """The settings that those flags hold.
+
+    Raises:
+        ConfigError: no pictures, or flags that do not fit each other.
+    """
+    config = settings_from(namespace, SourceConfig)
+    return dataclasses.replace(config, exclude=tuple(config.exclude))
