@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.image_formats import SUFFIXES
 
 Array = npt.NDArray[np.float64]
 Kind = Literal["illumination", "viewpoint", "other"]
 
 KINDS: dict[str, Kind] = {"i_": "illumination", "v_": "viewpoint"}
-IMAGE_SUFFIXES = frozenset({".ppm", ".png", ".jpg", ".jpeg"})
 MAX_NAMED = 8
 """Missing files that an error names."""
 
@@ -163,7 +163,7 @@ def _holds_homography(folder: Path) -> bool:
 
 
 def _numbered_images(folder: Path) -> dict[int, Path]:
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    files = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES]
     return _numbered({path: path.stem for path in files}, first=1)
 
 

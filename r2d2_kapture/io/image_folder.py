@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,13 @@ from r2d2_kapture.io.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, kapture_camera
 from r2d2_kapture.io.colmap_log import quiet_pycolmap
 from r2d2_kapture.io.image_search import find_images
-from r2d2_kapture.io.images import image_size
+from r2d2_kapture.io.images import exif_camera, image_size
 from r2d2_kapture.io.kapture import check_table_name
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.pixel_origins import write_origin
 from r2d2_kapture.types import Failure
 
+FILM_MM = (36, 24)
 STATE_NAME = "image_folder.json"
 
 
@@ -207,14 +209,30 @@ def _exif(path: Path, size: tuple[int, int]) -> tuple[float | None, str | None]:
     with quiet_pycolmap():
         try:
             bitmap = pycolmap.Bitmap.read(str(path), True)
-        except (ValueError, RuntimeError):  # a format that COLMAP does not know
-            return None, None
-    if bitmap is None or (bitmap.width, bitmap.height) != size:
+        except (ValueError, RuntimeError):
+            bitmap = None
+    if bitmap is None:
+        return _exif_of_other_formats(path, size)
+    if (bitmap.width, bitmap.height) != size:
         return None, None
     focal_length = bitmap.exif_focal_length()
     if focal_length is None or not (np.isfinite(focal_length) and focal_length > 0):
         return None, None
     return focal_length, bitmap.exif_camera_model()
+
+
+def _exif_of_other_formats(
+    path: Path, size: tuple[int, int]
+) -> tuple[float | None, str | None]:
+    """The same of HEIF and AVIF, which COLMAP does not read."""
+    try:
+        focal_length, model = exif_camera(path)
+    except ImageError:
+        return None, None
+    if focal_length is None:
+        return None, None
+    pixels = focal_length / math.hypot(*FILM_MM) * math.hypot(*size)
+    return pixels, f"{model}-{size[0]}x{size[1]}"
 
 
 def _describe(

@@ -95,6 +95,23 @@ def image_orientation(path: Path) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
+def exif_camera(path: Path) -> tuple[float | None, str]:
+    """Read what EXIF says of the camera.
+
+    Returns:
+        The focal length in mm of 35 mm film, or None; maker, model and it in one.
+
+    Raises:
+        ImageError: as ``image_size``.
+    """
+    with _opened(path) as image:
+        tags = image.getexif()
+        details = tags.get_ifd(ExifTags.IFD.Exif)
+        focal = float(details.get(ExifTags.Base.FocalLengthIn35mmFilm) or 0)
+        maker, model = (tags.get(t) for t in (ExifTags.Base.Make, ExifTags.Base.Model))
+        return focal if focal > 0 else None, f"{maker}-{model}-{focal:f}"
+
+
 def read_mask(path: Path) -> BoolArray:
     """Decode a mask: which pixels are to be kept, those that are not black.
 

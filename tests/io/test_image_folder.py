@@ -17,6 +17,7 @@ from r2d2_kapture.io.image_folder import (
     approximate_sensors,
     write_image_folder_dataset,
 )
+from r2d2_kapture.io.image_formats import reads_avif
 from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.names import shown
@@ -254,3 +255,37 @@ def test_names_are_taken_or_fail_alone(tmp_path: Path) -> None:
     for name, words in refused.items():
         assert words in found[shown(name)]
     assert len(found) == len(refused)
+
+
+@pytest.mark.parametrize("suffix", ["heic", "avif"])
+def test_the_focal_length_of_what_colmap_does_not_read(
+    tmp_path: Path, suffix: str
+) -> None:
+    photos = tmp_path / "photos"
+    save(photos / "a.jpg", FOCAL_35MM)
+    jpeg = Image.open(photos / "a.jpg")
+    if suffix == "heic":
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(jpeg).save(photos / "b.heic", exif=jpeg.info["exif"])
+    elif reads_avif():
+        jpeg.save(photos / "b.avif", exif=jpeg.info["exif"])
+    else:
+        pytest.skip("this Pillow has no AVIF")
+    folder = write_image_folder_dataset(photos, tmp_path / "dataset")
+    assert (folder.cameras, folder.with_focal_length) == (2, 2)
+    sensors = open_dataset(tmp_path / "dataset").data.sensors
+    focals = [float(sensor.camera_params[2]) for sensor in sensors.values()]
+    np.testing.assert_allclose(focals, FOCAL, rtol=1e-3)
+
+
+def test_links_are_images_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    save(tmp_path / "real.jpg")
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).symlink_to("../real.jpg")
+    (tmp_path / "photos" / "c.CR2").touch()
+    folder = write_image_folder_dataset(tmp_path / "photos", tmp_path / "dataset")
+    assert folder.names == ("a.jpg", "b.jpg")
+    assert folder.warnings == (
+        "1 left out, raw files of a camera, which are not read: 'c.CR2'",
+    )
