@@ -57,8 +57,9 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--image-root",
         type=Path | None,
-        help="folder that the names of outputs are relative to; by default the one of "
-        "the first run into --output-dir, which is the deepest that holds all images",
+        help="folder that the names of outputs are relative to; by default that of the "
+        "first run into --output-dir: the deepest that holds all images, or, of "
+        "several folders, the one that an image lies in, if no two get one name so",
     )
     parser.add_argument(
         "--format",
@@ -86,6 +87,7 @@ def _command(arguments: list[str]) -> int:
         file_format=namespace.format,
         output_dir=namespace.output_dir,
         image_root=namespace.image_root,
+        folders=_folders(namespace.images),
         masks=namespace.masks,
         notes=found.warnings,
         options=run_options(namespace),
@@ -93,6 +95,12 @@ def _command(arguments: list[str]) -> int:
     if namespace.output_dir is not None:
         save_settings(namespace, namespace.output_dir)
     return finish(report)
+
+
+def _folders(patterns: Sequence[str]) -> list[Path]:
+    """The folders given, where nothing else is."""
+    folders = [Path(pattern) for pattern in patterns]
+    return folders if all(map(Path.is_dir, folders)) else []
 
 
 if __name__ == "__main__":

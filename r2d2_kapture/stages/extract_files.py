@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.image_changes import outstanding
@@ -24,9 +21,8 @@ from r2d2_kapture.stages.extract import (
     make_manifest,
     report_details,
 )
+from r2d2_kapture.stages.image_names import common_folder, name_images
 from r2d2_kapture.types import Failure, Report
-
-NAMES_FILE = "names.json"
 
 
 def run(
@@ -38,6 +34,7 @@ def run(
     file_format: FileFormat = "npz",
     output_dir: Path | None = None,
     image_root: Path | None = None,
+    folders: Sequence[Path] = (),
     masks: Path | None = None,
     notes: Sequence[str] = (),
     options: RunOptions = RunOptions(),
@@ -51,14 +48,14 @@ def run(
         extractor: a name of extractors.registry; by default the one for the weights.
         file_format: of the output.
         output_dir: where outputs go; beside each image by default.
-        image_root: folder that names are relative to, see naming_root.
+        image_root: folder that names are relative to, see name_images.
+        folders: that hold the images, where they were found in several.
         masks: folder of masks by those names, see MaskFolder.
         notes: on the choice of images, for the report.
         options: how to run.
     """
     started = time.monotonic()
-    root = naming_root(images, image_root, output_dir, force=options.force)
-    every = relative_names(images, root)
+    every = name_images(images, image_root, folders, output_dir, force=options.force)
     nameless = _not_in_hdf5(every) if file_format == "h5" else {}
     paths = {name: path for name, path in every.items() if name not in nameless}
     targets = {
@@ -95,7 +92,7 @@ def run(
         failed=(*nameless.values(), *tally.failed),
         warnings=(*notes, *todo.warnings),
         seconds=time.monotonic() - started,
-        outputs=(output_dir or root,),
+        outputs=(output_dir or common_folder(images),),
         details=report_details(tally, engine, todo),
     )
     if output_dir is not None:
@@ -111,63 +108,3 @@ def _not_in_hdf5(names: Iterable[str]) -> dict[str, Failure]:
         for name in names
         if (broken := not_utf8(name)) is not None
     }
-
-
-def naming_root(
-    images: Sequence[Path],
-    image_root: Path | None,
-    output_dir: Path | None,
-    *,
-    force: bool,
-) -> Path:
-    """Choose the folder that names are relative to, the same for every run.
-
-    That is ``image_root``, else what the first run into ``output_dir`` took, else the
-    deepest folder that holds all images. A name in ``output_dir`` thus always means the
-    same image.
-
-    Raises:
-        OutputError: ``output_dir`` holds names relative to another folder.
-    """
-    given = None if image_root is None else normal(image_root)
-    chosen = given or common_folder(images)
-    if output_dir is None:
-        return chosen
-    record = output_dir / NAMES_FILE
-    if record.is_file() and not force:
-        recorded = Path(json.loads(record.read_text(encoding="utf-8"))["image_root"])
-        if given is not None and given != recorded:
-            raise OutputError(
-                f"{output_dir}: holds names relative to {recorded}, not to {given}; "
-                "choose another --output-dir, or --force to redo them"
-            )
-        return recorded
-    write_json_atomic(record, {"image_root": str(chosen)})
-    return chosen
-
-
-def relative_names(images: Sequence[Path], root: Path) -> dict[str, Path]:
-    """Name images by their path below ``root``.
-
-    Raises:
-        ConfigError: an image lies outside of ``root``.
-    """
-    names = {}
-    for path in images:
-        if not normal(path).is_relative_to(root):
-            raise ConfigError(
-                f"{path}: not inside {root}, to which names are relative; give another "
-                "--image-root or --output-dir"
-            )
-        names[normal(path).relative_to(root).as_posix()] = path
-    return names
-
-
-def common_folder(images: Sequence[Path]) -> Path:
-    """The deepest folder that holds all images."""
-    return Path(os.path.commonpath([normal(path).parent for path in images]))
-
-
-def normal(path: Path) -> Path:
-    """An absolute path without dots; links stay."""
-    return Path(os.path.normpath(path.absolute()))

@@ -14,7 +14,7 @@ from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.masks import open_masks
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints
-from r2d2_kapture.stages.extract_files import common_folder, relative_names
+from r2d2_kapture.stages.image_names import common_folder, relative_names
 from r2d2_kapture.types import Failure, Report
 
 
@@ -44,7 +44,7 @@ def run(
     extractor = build_extractor(AUTO, checkpoint.network, config)
     outputs: list[Path] = []
     failed: list[Failure] = []
-    paths = relative_names(images, common_folder(images))
+    paths = relative_names(images, [common_folder(images)])
     mask_folder = open_masks(masks)
     if mask_folder is not None:
         notes = (*notes, *mask_folder.warnings(paths))

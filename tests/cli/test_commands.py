@@ -353,6 +353,34 @@ def test_one_name_never_stands_for_two_images(
     assert (tmp_path / "out" / "été" / "d.png.r2d2").is_file()
 
 
+def test_of_several_folders_each_image_is_named_as_in_its_own(
+    photos: Path, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / name for name in ("one", "two", "three")]
+    for folder, names in zip(folders, (["a.png"], ["sub/b.png"], ["a.png"])):
+        for name in names:
+            (folder / name).parent.mkdir(parents=True)
+            (folder / name).write_bytes((photos / "a.png").read_bytes())
+    one, two, three = (["--images", str(folder)] for folder in folders)
+    output = tmp_path / "out"
+    command = [*flags, "--output-dir", str(output)]
+    assert extract_images([*one, *two, *command]) == 0
+    assert extract_images([*two, *command]) == 0
+    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert sorted(output.rglob("*.r2d2")) == [
+        output / "a.png.r2d2",
+        output / "sub" / "b.png.r2d2",
+    ]
+    assert extract_images([*one, *two, *three, *command]) == 2
+    assert "not inside" in one_error_line(capsys)
+    apart = tmp_path / "apart"
+    assert extract_images([*one, *three, *flags, "--output-dir", str(apart)]) == 0
+    assert sorted(apart.rglob("*.r2d2")) == [
+        apart / "one" / "a.png.r2d2",
+        apart / "three" / "a.png.r2d2",
+    ]
+
+
 def test_a_forced_text_run_that_stops_leaves_nothing_old(
     photos: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from r2d2_kapture.errors import ConfigError
 ROOT = Path(__file__).parents[2]
 
 
-class Captured(Exception):
+class Captured(BaseException):
     """Carries the parser of a command."""
 
 
