@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import get_args
 
 from r2d2_kapture.errors import ConfigError
 
@@ -21,10 +20,10 @@ def join_repeated_flags(
 ) -> list[str]:
     """Add up the values of flags that are given several times.
 
-    argparse keeps the last values only. Of a number, a choice or a switch the last one
-    counts, and a warning says so: that is how the flags of a script are changed. A
-    file or a name is refused where there are two: both may be meant. ``--config`` files
-    are all read, in order.
+    argparse keeps the last values only. Of a flag of one value the last one counts, and
+    a warning says so: that is how the flags of a script are changed. Two files or
+    folders that are there are refused: both may be meant. ``--config`` files are all
+    read, in order.
 
     Args:
         parser: that knows the flags.
@@ -34,7 +33,7 @@ def join_repeated_flags(
         Each flag once, then ``--`` and what stands by itself.
 
     Raises:
-        ConfigError: a flag of one file or name with two.
+        ConfigError: a flag of one file or folder with two.
     """
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
     flags, others = _grouped(parser, arguments[:end])
@@ -51,7 +50,7 @@ def join_repeated_flags(
             first += group[1:]
         elif first != group:
             both = f"found both {' '.join(first)} and {' '.join(group)}"
-            if _names_something(action):
+            if os.path.exists(first[-1]) and os.path.exists(group[-1]):
                 raise ConfigError(f"{both}, expected one of them")
             logging.warning("%s; the last one counts", both)
             first[:] = group
@@ -103,12 +102,6 @@ def _room(action: argparse.Action) -> float:
     if action.nargs in SEVERAL:
         return float("inf")
     return action.nargs if isinstance(action.nargs, int) else 1
-
-
-def _names_something(action: argparse.Action) -> bool:
-    """Whether a value is a path or a text, not a number, a choice or a switch."""
-    kind = getattr(action, "_typehint", action.type or str)
-    return action.nargs != 0 and not {Path, str}.isdisjoint({kind, *get_args(kind)})
 
 
 def _is_value(argument: str) -> bool:

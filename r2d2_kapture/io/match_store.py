@@ -113,23 +113,24 @@ def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
 
 
 def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
-    """The matches of a keypoints type, which must be there.
+    """The matches of a keypoints type, which must be there in each of the folders.
 
     Args:
         roots, keypoints_type: as for find_matches.
 
     Raises:
-        DatasetError: none of the folders has them, one is not there, or as for
+        DatasetError: one of the folders is not there or has none, or as for
             find_matches.
     """
     for root in roots:
         if not root.is_dir():
             raise DatasetError(f"{root}: found no such folder, expected matches")
     found = find_matches(roots, keypoints_type)
-    if not found.folders:
-        folders = (matches_folder(root, keypoints_type) for root in roots)
+    folders = [matches_folder(root, keypoints_type) for root in roots]
+    missing = [str(folder) for folder in folders if not folder.is_dir()]
+    if missing:
         raise DatasetError(
-            f"{', '.join(map(str, folders))}: found no matches of keypoints type "
+            f"{', '.join(missing)}: found no matches of keypoints type "
             f"'{keypoints_type}'; run kapture_r2d2_match first"
         )
     return found

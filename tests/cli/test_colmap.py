@@ -107,9 +107,7 @@ def test_bad_inputs_are_one_line(
         (["--map.method", "triangulate"], "--map.method"),
         (["--exhaustive-limit", "-1"], "--exhaustive-limit"),
     ):
-        given = dict(zip(flags[:4:2], flags[1:4:2])) | {others[0]: others[1]}
-        words_given = [text for flag in given.items() for text in flag]
-        assert main([*words_given, *flags[4:]]) == 2
+        assert main([*flags, *others]) == 2
         assert words in one_error_line(capsys)
     assert main(["--database", "a.db"]) == 2
     assert "--images: missing" in one_error_line(capsys)

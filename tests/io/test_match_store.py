@@ -293,3 +293,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "reconstruction").write_text("a file in the way")
     with pytest.raises(OutputError, match="cannot write"):
         write(tmp_path, ("a", "b"))
+
+
+def test_every_folder_that_is_given_must_have_matches(tmp_path: Path) -> None:
+    write(tmp_path / "one", ("a", "b"))
+    with pytest.raises(DatasetError, match="two.*: found no matches of .*run kapture"):
+        open_matches([tmp_path / "one", tmp_path / "two"], TYPE)
