@@ -333,6 +333,7 @@ def test_h5_grows_by_what_is_new(
         "extract_config.yaml",
         "extract_report.json",
         "features.h5",
+        "images.jsonl",
         "names.json",
     ]
 

@@ -23,8 +23,13 @@ def root(tmp_path: Path) -> Path:
 
 
 def command(root: Path, *others: str) -> list[str]:
-    words = ["--mapping", str(root / "mapping"), "--database", str(root / "a b.db")]
-    return [*words, "--output", str(root / "my map"), "--quiet", *others]
+    """A command line; what the others give takes the place of what it would have."""
+    inputs = {"mapping": "mapping", "database": "a b.db", "output": "my map"}
+    words = ["--quiet", *others]
+    for flag, name in inputs.items():
+        if f"--{flag}" not in others:
+            words += [f"--{flag}", str(root / name)]
+    return words
 
 
 def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -204,7 +204,7 @@ def test_what_plainly_is_a_picture_is_counted_and_named(tmp_path):
         "2 left out, pictures by a name that does not end as one: '6.jpg_large', "
         "'no ending'",
         "5 left out, raw files of a camera, which are not read: '1.DNG', '3.Cr3', "
-        "'4.NEF', ...",
+        "'4.NEF' and 2 more",
     ]
 
 
