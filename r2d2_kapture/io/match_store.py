@@ -124,7 +124,10 @@ def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
     """
     for root in roots:
         if not root.is_dir():
-            raise DatasetError(f"{root}: found no such folder, expected matches")
+            raise DatasetError(
+                f"{root}: found no such folder, expected matches; run "
+                "kapture_r2d2_match first"
+            )
     found = find_matches(roots, keypoints_type)
     folders = [matches_folder(root, keypoints_type) for root in roots]
     missing = [str(folder) for folder in folders if not folder.is_dir()]

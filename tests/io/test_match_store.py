@@ -297,5 +297,6 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 
 def test_every_folder_that_is_given_must_have_matches(tmp_path: Path) -> None:
     write(tmp_path / "one", ("a", "b"))
+    (tmp_path / "two").mkdir()
     with pytest.raises(DatasetError, match="two.*: found no matches of .*run kapture"):
         open_matches([tmp_path / "one", tmp_path / "two"], TYPE)
