@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+GAINS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+"""What torch says of instructions with which bfloat16 is faster than float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,12 @@ def this_processor() -> Processor:
     and with AVX-NE-CONVERT alone, ``has_bf16`` is False until somebody measures.
     """
     runs_bf16 = _bf16_convolution_runs()
-    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
     return Processor(
         name=torch.backends.cpu.get_cpu_capability()
         + (f" with ONEDNN_MAX_CPU_ISA={limit}" if limit else ""),
         runs_bf16=runs_bf16,
-        has_bf16=runs_bf16 and any(map(capabilities.get, ("amx_bf16", "avx512_bf16"))),
+        has_bf16=runs_bf16 and any(getattr(torch.cpu, name, bool)() for name in GAINS),
     )
 
 

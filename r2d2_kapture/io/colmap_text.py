@@ -105,7 +105,13 @@ def read_colmap_text(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
         )
     rows = values.reshape(count, VALUES_PER_ROW)
     descriptors = rows[:, 4:] / HALF_RANGE - 1
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    norms = np.linalg.norm(descriptors, axis=1, keepdims=True)
+    if not (np.isfinite(values).all() and norms.all()):
+        raise FeatureFormatError(
+            f"{path}: found values that are not finite, or descriptors of no length, "
+            "expected features; export it again"
+        )
+    descriptors /= norms
     return (
         kapture_from_colmap(rows[:, :2]).astype(np.float32),
         (rows[:, 2] * PATCH_SIGMAS).astype(np.float32),

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r2d2_kapture.config.extract import EngineConfig, Precision
+from r2d2_kapture.core import processor
 from r2d2_kapture.core.engine import (
     Engine,
     FeatureMaps,
@@ -15,7 +16,7 @@ from r2d2_kapture.core.engine import (
     fold_layers,
     resolve_runtime,
 )
-from r2d2_kapture.core.processor import this_processor
+from r2d2_kapture.core.processor import GAINS, this_processor
 from r2d2_kapture.errors import ConfigError
 from tests.networks import NAMES, random_network
 from tests.processors import PROCESSORS, as_processor, needs_bf16
@@ -243,6 +244,21 @@ def test_a_precision_asked_for_is_taken_or_refused(
             ConfigError, match=f"--precision bf16: .* found {name}.*fp32"
         ):
             resolve_runtime(config)
+
+
+@pytest.mark.parametrize(
+    "name", ["_is_avx512_bf16_supported", "_is_amx_tile_supported"]
+)
+def test_instructions_for_bfloat16_are_what_decides(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for other in GAINS:
+        monkeypatch.setattr(torch.cpu, other, lambda: False, raising=False)
+    assert not this_processor().has_bf16
+    monkeypatch.setattr(torch.cpu, name, lambda: True, raising=False)
+    for runs in (True, False):  # as under ONEDNN_MAX_CPU_ISA=AVX2
+        monkeypatch.setattr(processor, "_bf16_convolution_runs", lambda: runs)
+        assert this_processor().has_bf16 == this_processor().runs_bf16 == runs
 
 
 def test_what_is_said_of_this_processor_holds() -> None:

@@ -95,3 +95,10 @@ def test_other_content_is_told(tmp_path: Path, text: str) -> None:
 def test_absent_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(FeatureFormatError, match=r"a\.txt"):
         read_colmap_text(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("row", ["nan " * 132, "1 1 12 0" + " 127.5" * 128])
+def test_rows_that_are_no_features_are_refused(tmp_path: Path, row: str) -> None:
+    (tmp_path / "f.txt").write_text(f"1 128\n{row}\n")
+    with pytest.raises(FeatureFormatError, match="f.txt: found values that are not"):
+        read_colmap_text(tmp_path / "f.txt")
