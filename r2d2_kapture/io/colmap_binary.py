@@ -12,10 +12,13 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import pycolmap
+
 from r2d2_kapture.errors import DatasetError
 
 COUNT = struct.Struct("<Q")
-LEAST_CAMERA_BYTES = 24
+CAMERA_BYTES = 24
+"""Before a camera's parameters, as many as its model has: id, model, size."""
 
 IMAGE_BYTES = 64
 """Before an image's name: id, pose, camera."""
@@ -74,8 +77,13 @@ def _is_whole(path: Path, step: Step) -> bool:
 
 
 def _after_camera(data: mmap.mmap, place: int) -> int:
-    # what follows depends on the model, which pycolmap checks
-    return place + LEAST_CAMERA_BYTES
+    (model,) = struct.unpack_from("<i", data, place + 4)
+    try:
+        model_id = pycolmap.CameraModelId(model)
+        params = pycolmap.Camera.create_from_model_id(0, model_id, 1.0, 1, 1).params
+    except ValueError:  # a model that COLMAP does not have: no file of a model
+        return len(data) + 1
+    return place + CAMERA_BYTES + 8 * len(params)
 
 
 def _after_image(data: mmap.mmap, place: int) -> int:

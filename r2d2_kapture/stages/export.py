@@ -15,6 +15,7 @@ from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
 from r2d2_kapture.io.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.camera_sizes import unlike_sensors
+from r2d2_kapture.io.colmap_check import check_unused
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
@@ -96,6 +97,7 @@ def run(
         "keypoint_origin": origins_text(keypoints),
     }
     if to == "colmap-db":
+        check_unused(output)
         data = with_camera_mode(dataset.data, camera_mode)
         warnings = (
             *cameras.warnings,

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import h5py
@@ -422,6 +423,9 @@ def test_export_of_extracted_features(
     assert counts == [5, 1, 5]
     assert export([*command, "--output", str(database)]) == 2
     assert export([*command, "--output", str(database), "--force"]) == 0
+    with closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert export([*command, "--output", str(database), "--force"]) == 2
 
 
 def test_colmap_text_refuses_what_it_cannot_hold(

@@ -161,6 +161,10 @@ def test_names_with_spaces_accents_and_folders_survive(
     changed.write_text(str(tmp_path / "text"))
     with pytest.raises(DatasetError, match="image name with spaces"):
         read_sparse_map(tmp_path / "text")
+    for image in changed.images.values():
+        image.name = image.name.replace(" b", "\u202fb").replace(" ", "\u00a0")
+    changed.write_text(str(tmp_path / "text"))
+    assert list(read_sparse_map(tmp_path / "text").images) == binary_names(changed)
 
 
 def test_points_are_found_by_keypoint() -> None:
@@ -316,13 +320,22 @@ def test_a_count_that_the_file_cannot_hold_is_refused_before_it_is_read(
         read_sparse_map(binary)
 
 
-@pytest.mark.parametrize("name", ["images", "points3D", "frames", "rigs"])
+@pytest.mark.parametrize("name", ["cameras", "images", "points3D", "frames", "rigs"])
 def test_a_binary_model_that_lacks_its_last_byte_is_refused(
     binary: Path, name: str
 ) -> None:
     path = binary / f"{name}.bin"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DatasetError, match=f"{name}.bin: broken off"):
+        read_sparse_map(binary)
+
+
+def test_a_camera_model_that_colmap_does_not_have_is_refused(binary: Path) -> None:
+    path = binary / "cameras.bin"
+    data = bytearray(path.read_bytes())
+    data[12:16] = (99).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match="cameras.bin: .*no file of a COLMAP model"):
         read_sparse_map(binary)
 
 
