@@ -12,9 +12,8 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-import pycolmap
-
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap_cameras import parameter_count
 
 COUNT = struct.Struct("<Q")
 CAMERA_BYTES = 24
@@ -78,12 +77,8 @@ def _is_whole(path: Path, step: Step) -> bool:
 
 def _after_camera(data: mmap.mmap, place: int) -> int:
     (model,) = struct.unpack_from("<i", data, place + 4)
-    try:
-        model_id = pycolmap.CameraModelId(model)
-        params = pycolmap.Camera.create_from_model_id(0, model_id, 1.0, 1, 1).params
-    except ValueError:  # a model that COLMAP does not have: no file of a model
-        return len(data) + 1
-    return place + CAMERA_BYTES + 8 * len(params)
+    params = parameter_count(model)
+    return len(data) + 1 if params is None else place + CAMERA_BYTES + 8 * params
 
 
 def _after_image(data: mmap.mmap, place: int) -> int:

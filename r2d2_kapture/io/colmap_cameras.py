@@ -111,6 +111,16 @@ def colmap_camera(
     return camera
 
 
+def parameter_count(model: int) -> int | None:
+    """How many parameters COLMAP's model of an id has; None where there is no such."""
+    try:
+        model_id = pycolmap.CameraModelId(model)
+        camera = pycolmap.Camera.create_from_model_id(0, model_id, 1.0, 1, 1)
+    except ValueError:
+        return None
+    return len(camera.params)
+
+
 def kapture_camera(
     camera: pycolmap.Camera, origin: PixelOrigin, name: str | None = None
 ) -> kapture.Camera:
