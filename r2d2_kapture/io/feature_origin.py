@@ -159,8 +159,9 @@ class FeatureRecords:
         if is_another(Path(record.path), path):
             return (
                 f"{located[0].path}: found features of {shown(record.path)}, expected "
-                f"those of {shown(str(path))}, which has the same name; extract each "
-                "dataset into an --output of its own, and give that as --features"
+                f"those of {shown(str(path))}, which has the same name; rename "
+                "one, for instance into a sub-folder, or give the --features that were "
+                "made of this dataset"
             )
         return (
             f"{shown(str(path))} has changed since its features were made; run the "
