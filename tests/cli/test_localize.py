@@ -153,4 +153,4 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         files_below(tmp_path / name, VOLATILE) for name in ("broken", "unbroken")
     )
     assert found == expected
-    assert len(expected) == 3 + 6
+    assert len(expected) == 4 + 6

@@ -195,4 +195,4 @@ def test_the_number_of_workers_changes_no_byte(noisy: LocalizationScene) -> None
         files_below(noisy.root / str(workers), VOLATILE) for workers in (1, 3)
     )
     assert one == three
-    assert len(one) == 3 + 6
+    assert len(one) == 4 + 6
