@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import Measurement, machine, measure
+from measure import Measurement, machine, measure, precisions
 from PIL import Image
 
 from r2d2_kapture.models.d2net import D2Net
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--size", type=int, nargs=2, default=(1600, 1200))
-    parser.add_argument("--ways", nargs="+", default=[PLAIN, "fp32", "bf16"])
+    parser.add_argument("--ways", nargs="+", default=[PLAIN, *precisions()])
     options = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:

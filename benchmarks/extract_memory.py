@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from extract_speed import DEFAULT_MODEL
-from measure import machine, measure
+from measure import machine, measure, precisions
 from PIL import Image
 
 from r2d2_kapture.synthetic.textures import painting
@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(DEFAULT_MODEL))
     parser.add_argument("--size", type=int, nargs=2, default=(6000, 4000))
-    parser.add_argument("--precision", nargs="+", default=["bf16", "fp32"])
+    parser.add_argument("--precision", nargs="+", default=precisions()[::-1])
     options = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from measure import Measurement, machine, measure
+from measure import Measurement, machine, measure, precisions
 
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 
@@ -58,8 +58,10 @@ def commands(model: str, root: Path) -> dict[str, list[str]]:
     baseline = [str(HERE / "baseline.py"), "--kapture-root", str(root)]
     return {
         "published way": [*baseline, "--model", model],
-        "ours, fp32": [*extract, "--precision", "fp32"],
-        "ours, bf16": [*extract, "--precision", "bf16"],
+        **{
+            f"ours, {precision}": [*extract, "--precision", precision]
+            for precision in precisions()
+        },
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.io.manifest import package_versions
 
 
@@ -47,6 +48,11 @@ def measure(command: Sequence[str]) -> Measurement:
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_gib=usage.ru_maxrss / 2**20,
     )
+
+
+def precisions() -> list[str]:
+    """What the processor at hand computes in, as --precision has it."""
+    return ["fp32", "bf16"] if this_processor().runs_bf16 else ["fp32"]
 
 
 def machine() -> str:
