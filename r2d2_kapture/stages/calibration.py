@@ -37,6 +37,8 @@ TRIAL_IMAGES = 100
 """Images that are mapped both ways; of more, the best connected ones decide."""
 NEAR_TIE = 0.01
 """Share by which the agreement of equally good maps may differ."""
+MIN_POINTS_SHARE = 0.75
+"""Of the points of the map that agrees best, which one as good must have."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,6 +74,11 @@ class Trial:
         return self.models[0].num_reg_images() if self.models else 0
 
     @property
+    def points(self) -> int:
+        """Of the first model."""
+        return self.models[0].num_points3D() if self.models else 0
+
+    @property
     def error(self) -> float:
         """Mean reprojection error in pixels."""
         if not self.models:
@@ -85,7 +92,7 @@ class Trial:
         model = self.models[0]
         return {
             "registered_images": model.num_reg_images(),
-            "points": model.num_points3D(),
+            "points": self.points,
             "mean_reprojection_error": round(self.error, 4),
             "agreement": round(self.agreement, 4),
         }
@@ -137,13 +144,18 @@ def better(trials: Mapping[str, Trial]) -> str:
 
     More images in the first model, then cameras that agree better with the verified
     matches, which are the same for all; of near ties the lower reprojection error: the
-    poses of a map with cleaner matches are better, though it has fewer points. Of
-    equals the first.
+    poses of a map with cleaner matches are better, though it has fewer points, if not
+    far fewer. Of equals the first.
     """
     most = max(trial.images for trial in trials.values())
     found = {name: trial for name, trial in trials.items() if trial.images == most}
-    least = (1 - NEAR_TIE) * max(trial.agreement for trial in found.values())
-    near = {name: trial for name, trial in found.items() if trial.agreement >= least}
+    best = max(found.values(), key=lambda trial: trial.agreement)
+    near = {
+        name: trial
+        for name, trial in found.items()
+        if trial.agreement >= (1 - NEAR_TIE) * best.agreement
+        and trial.points >= MIN_POINTS_SHARE * best.points
+    }
     return min(near, key=lambda name: near[name].error)
 
 

@@ -175,13 +175,14 @@ def test_agreement_is_an_area_and_counts_images_that_are_absent() -> None:
 class Model:
     """What is compared of a model."""
 
-    def __init__(self, images: int, error: float) -> None:
+    def __init__(self, images: int, error: float, points: int) -> None:
         self.num_reg_images = lambda: images
+        self.num_points3D = lambda: points
         self.compute_mean_reprojection_error = lambda: error
 
 
-def trial(images: int, found: float, error: float) -> Trial:
-    model: Any = Model(images, error)
+def trial(images: int, found: float, error: float, points: int = 100) -> Trial:
+    model: Any = Model(images, error, points)
     return Trial(models=[model], agreement=found)
 
 
@@ -193,6 +194,9 @@ def trial(images: int, found: float, error: float) -> Trial:
         (trial(8, 0.8, 1.0), trial(8, 0.7, 0.5), "none"),
         (trial(8, 0.8, 1.0), trial(8, 0.795, 0.5), "view_graph"),
         (trial(8, 0.795, 0.5), trial(8, 0.8, 1.0), "none"),
+        (trial(8, 0.8, 1.0, 100), trial(8, 0.8, 0.5, 76), "view_graph"),
+        (trial(8, 0.8, 1.0, 100), trial(8, 0.8, 0.5, 74), "none"),
+        (trial(8, 0.7, 1.0, 100), trial(8, 0.8, 0.5, 30), "view_graph"),
         (trial(8, 0.8, 1.0), trial(8, 0.8, 1.0), "none"),
         (
             Trial(models=[], failure=ReconstructionError("")),

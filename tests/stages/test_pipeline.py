@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,7 +28,7 @@ from r2d2_kapture.io.lock import exclusive
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.types import Report
-from tests.pipeline_scene import PipelineScene
+from tests.pipeline_scene import DIM, PipelineScene
 
 CONFIG = PipelineConfig(query_pairs=PairsConfig(method="exhaustive"))
 TIMED = ("report.json", "settings.json", ".lock")
@@ -121,6 +122,26 @@ def test_poses_are_found_where_none_are_known(tmp_path: Path) -> None:
     assert list(stages) == ["pairs", "match", "verify", "map"]
     assert stages["map"].details["method"] == "incremental"
     assert stages["map"].details["registered_images"] == 12
+
+
+def test_an_image_left_out_of_the_map_fails_and_queries_go_on(tmp_path: Path) -> None:
+    scene = PipelineScene(tmp_path)
+    name = "seq é/walker/0 b.jpg"
+    path = scene.features / f"reconstruction/descriptors/points/{name}.desc"
+    count = np.fromfile(path, np.float32).size // DIM
+    rng = np.random.default_rng(5)
+    strange = rng.normal(size=(count, DIM))
+    strange /= np.linalg.norm(strange, axis=1, keepdims=True)
+    strange.astype(np.float32).tofile(path)
+    (scene.query / "sensors" / "trajectories.txt").unlink()  # nothing to evaluate
+    report = run(scene, tmp_path / "work")
+    (failure,) = report.failed
+    assert failure.name == f"map: {name}"
+    assert "verified" in failure.reason
+    localized = json.loads(
+        (tmp_path / "work/localized/queries/report.json").read_text(encoding="utf-8")
+    )
+    assert localized["localized"] == 3
 
 
 def test_several_query_datasets_share_one_submission(
