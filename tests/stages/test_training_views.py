@@ -83,3 +83,15 @@ def test_skipped_photographs_are_reported(tmp_path: Path) -> None:
     paths, skipped = find_photographs(tmp_path, CONFIG)
     assert [item.name for item in skipped] == [str(tmp_path / "bad.jpg")]
     assert paths == (tmp_path / "good.png",)
+
+
+def test_what_is_left_out_of_a_folder_is_reported(tmp_path: Path) -> None:
+    write_photograph(tmp_path / "good.png", 0)
+    write_photograph(tmp_path / "masks" / "good.png", 0)
+    (tmp_path / "raw.nef").touch()
+    paths, skipped = find_photographs(tmp_path, CONFIG, ["masks"])
+    assert paths == (tmp_path / "good.png",)
+    assert [item.to_text() for item in skipped] == [
+        f"{tmp_path}: 1 left out by --exclude masks: 'masks/good.png'",
+        f"{tmp_path}: 1 left out, raw files of a camera, which are not read: 'raw.nef'",
+    ]
