@@ -7,6 +7,7 @@ For a folder with a ``gt.json`` (cameras, poses): a kapture dataset of its image
 cameras without poses goes through the pipeline, and the camera centres found are
 compared with the true ones after a similarity alignment, as a share of the scene's
 extent (the largest distance of two cameras). Other folders are mapped from EXIF.
+``--camera-mode per-image`` or ``single`` takes the cameras for unknown.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import numpy as np
 from scipy.spatial.distance import pdist
 
 from r2d2_kapture.cli.common import EXIT_OK, run_command
+from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import PosedImage, read_ground_truth
-from r2d2_kapture.io.colmap_cameras import kapture_camera
+from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, kapture_camera
 from r2d2_kapture.io.image_folder import write_image_folder_dataset
 from r2d2_kapture.io.poses import kapture_from_rigid3d
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
@@ -46,24 +49,39 @@ def map_accuracy(arguments: list[str]) -> int:
     parser.add_argument("--scenes", nargs="+", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument(
+        "--camera-mode",
+        choices=("known", "per-image", "single"),
+        default="known",
+        help="cameras of gt.json, or unknown ones: one an image, or one for all",
+    )
     options = parser.parse_args(arguments)
     checkpoint = load_checkpoint(options.model)
     for scene in options.scenes:
-        print(measure(options.root / scene, options.output / scene, checkpoint))
+        print(
+            measure(
+                options.root / scene,
+                options.output / scene,
+                checkpoint,
+                options.camera_mode,
+            )
+        )
     return EXIT_OK
 
 
-def measure(scene: Path, output: Path, checkpoint: Checkpoint) -> str:
+def measure(scene: Path, output: Path, checkpoint: Checkpoint, cameras: str) -> str:
     """Map a scene and say how good that is."""
     mapping, truth = output / "mapping", output / "truth"
     if not (scene / "gt.json").is_file():
         write_image_folder_dataset(scene / "images", mapping)
-        figures = run_pipeline(mapping, output, checkpoint)
+        figures = run_pipeline(mapping, output, checkpoint, "auto")
         return f"{scene.name}: {figures}, cameras from EXIF"
     images = read_ground_truth(scene / "gt.json")
-    write_dataset(mapping, scene, images, poses=False)
-    write_dataset(truth, scene, images, poses=True)
-    figures = run_pipeline(mapping, output, checkpoint)
+    known = cameras == "known"
+    write_dataset(mapping, scene, images, poses=False, known=known)
+    write_dataset(truth, scene, images, poses=True, known=True)
+    mode: CameraMode = "single" if cameras == "single" else "auto"
+    figures = run_pipeline(mapping, output, checkpoint, mode)
     report = evaluate.run(
         EvaluateConfig(align=True),
         ground_truth=truth,
@@ -80,10 +98,12 @@ def measure(scene: Path, output: Path, checkpoint: Checkpoint) -> str:
     )
 
 
-def run_pipeline(mapping: Path, output: Path, checkpoint: Checkpoint) -> str:
+def run_pipeline(
+    mapping: Path, output: Path, checkpoint: Checkpoint, camera_mode: CameraMode
+) -> str:
     """Map a dataset; the figures of the map."""
     pipeline.run(
-        PipelineConfig(),
+        PipelineConfig(verify=VerifyConfig(camera_mode=camera_mode)),
         mapping=mapping,
         queries={},
         output=output / "work",
@@ -93,19 +113,25 @@ def run_pipeline(mapping: Path, output: Path, checkpoint: Checkpoint) -> str:
     report = json.loads(text)
     return (
         f"{report['registered_images']} of {report['images']} images, "
-        f"{report['points']} points, {report['mean_reprojection_error']:.3f} px"
+        f"{report['points']} points, {report['mean_reprojection_error']:.3f} px, "
+        f"calibration {report['calibration']}"
     )
 
 
 def write_dataset(
-    root: Path, scene: Path, images: Sequence[PosedImage], *, poses: bool
+    root: Path, scene: Path, images: Sequence[PosedImage], *, poses: bool, known: bool
 ) -> None:
     """A kapture dataset of a scene, a camera an image; pixels stay where they are."""
     sensors, records = kapture.Sensors(), kapture.RecordsCamera()
     trajectories = kapture.Trajectories()
     for number, image in enumerate(images):
         sensor_id = f"camera_{number:03d}"
-        sensors[sensor_id] = kapture_camera(image.camera, "center")
+        size = [image.camera.width, image.camera.height]
+        sensors[sensor_id] = (
+            kapture_camera(image.camera, "center")
+            if known
+            else kapture.Camera(UNKNOWN_CAMERA, size)
+        )
         records[number, sensor_id] = image.name
         trajectories[number, sensor_id] = kapture_from_rigid3d(image.cam_from_world)
     dataset = kapture.Kapture(
