@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tarfile
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,13 +184,27 @@ class FeatureTable:
                 return folder, *found
         return None
 
+    def _way_out(self, image: str) -> str:
+        """What to do about an image without rows: macOS decomposes names."""
+        forms = {
+            unicodedata.normalize("NFC", image),
+            unicodedata.normalize("NFD", image),
+        }
+        other = next((form for form in sorted(forms - {image}) if form in self), None)
+        if other is None:
+            return "extract the image, or correct its name"
+        return (
+            f"those of {ascii(other)} are there, but {ascii(image)} is asked for, "
+            "another Unicode form of it: rename one"
+        )
+
     def _found(self, image: str) -> tuple[FeatureFolder, Path, int, int]:
         located = self.locate(image)
         if located is None:
             places = ", ".join(str(folder.path) for folder in self.folders)
             raise FeatureFormatError(
                 f"'{image}': found no {self.kind} of type '{self.type_name}' in "
-                f"{places}; extract the image, or correct its name"
+                f"{places}; {self._way_out(image)}"
             )
         folder, path, offset, size = located
         rows, rest = divmod(size, folder.dsize * folder.dtype.itemsize)

@@ -77,18 +77,21 @@ class MatchTable:
                 no indices.
         """
         pair = sorted_pair(image1, image2)
+        for path, offset, size in self.places(pair):
+            matches = _read_rows(path, offset, size, pair)
+            return matches if pair == (image1, image2) else matches.swapped()
+        return None
+
+    def places(self, pair: tuple[str, str]) -> Iterator[tuple[Path, int, int]]:
+        """File, offset and bytes of a sorted pair's rows, of each folder with some."""
         name = match_name(pair)
         for folder, members in self.folders:
             if members is None:
-                path, offset = folder / name, 0
-                size = path.stat().st_size if path.is_file() else None
-            else:
-                path = folder / ARCHIVE_NAME
-                offset, size = members.get(name, (0, None))
-            if size is not None:
-                matches = _read_rows(path, offset, size, pair)
-                return matches if pair == (image1, image2) else matches.swapped()
-        return None
+                path = folder / name
+                if path.is_file():
+                    yield path, 0, path.stat().st_size
+            elif name in members:
+                yield folder / ARCHIVE_NAME, *members[name]
 
 
 def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:

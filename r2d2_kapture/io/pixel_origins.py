@@ -39,6 +39,7 @@ from r2d2_kapture.io.feature_reading import columns_warnings
 from r2d2_kapture.io.feature_table import FeatureFolder, FeatureTable
 from r2d2_kapture.io.kapture import Dataset
 from r2d2_kapture.io.manifest import FILE_NAME as MANIFEST_NAME
+from r2d2_kapture.io.overlaps import hidden_features
 
 ORIGIN_NAME = "pixel_origin.json"
 """Beside sensors.txt or keypoints.txt: where the pixels there count from."""
@@ -184,6 +185,7 @@ def place_keypoints(
     )
     warnings = [text for one in found for text in one.warnings]
     warnings += columns_warnings(table.type_name, table.dsize)
+    warnings += hidden_features(table)
     return (
         dataclasses.replace(table, folders=folders),
         tuple(dict.fromkeys(warnings)),

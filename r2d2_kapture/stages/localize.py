@@ -34,6 +34,7 @@ from r2d2_kapture.io.manifest import (
     read_manifest,
 )
 from r2d2_kapture.io.match_store import MatchTable, open_matches
+from r2d2_kapture.io.overlaps import hidden_matches
 from r2d2_kapture.io.pairs import read_pairs
 from r2d2_kapture.io.pixel_origins import (
     find_camera_origin,
@@ -59,6 +60,7 @@ from r2d2_kapture.stages.query_matches import (
     Retrieval,
     no_matches,
     read_query_matches,
+    retrieval_warnings,
     retrieve,
 )
 from r2d2_kapture.stages.query_results import (
@@ -380,7 +382,13 @@ def _report(
             if result.reason is not None
         ),
         seconds=seconds,
-        warnings=tuple(_warnings(localized)),
+        warnings=(
+            *hidden_matches(localizer.matches),
+            *retrieval_warnings(
+                localizer.retrieval, localizer.sparse_map, localizer.matches
+            ),
+            *_warnings(localized),
+        ),
         outputs=(localizer.output, localizer.output / POSES_NAME),
         details=_details(localizer, localized),
     )

@@ -28,6 +28,7 @@ from r2d2_kapture.io.match_store import (
     open_match_writer,
     sorted_pair,
 )
+from r2d2_kapture.io.overlaps import hidden_features
 from r2d2_kapture.io.pairs import ImagePair, read_pairs
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.stages.cache import LoadingCache
@@ -114,7 +115,10 @@ def run(
             failed=tuple(tally.failed),
             seconds=time.monotonic() - started,
             outputs=(matches_folder(output, keypoints_type),),
-            warnings=empty_warning(tables, wanted),
+            warnings=(
+                *hidden_features(tables.keypoints),
+                *empty_warning(tables, wanted),
+            ),
             details={
                 "keypoints_type": keypoints_type,
                 "descriptors_type": tables.descriptors.type_name,

@@ -22,6 +22,7 @@ from r2d2_kapture.io.feature_table import (
     open_local_features,
 )
 from r2d2_kapture.io.kapture import Dataset
+from r2d2_kapture.io.overlaps import hidden_features
 from r2d2_kapture.io.pairs import ImagePair
 from r2d2_kapture.io.sparse_map import read_sparse_map
 from r2d2_kapture.io.trajectories import image_records, read_camera_poses, rigs_above
@@ -39,7 +40,7 @@ from r2d2_kapture.matching.pair_selection import (
     without_same,
 )
 from r2d2_kapture.stages.retrieval import describe_images
-from r2d2_kapture.types import Failure, FloatArray
+from r2d2_kapture.types import Failure, FloatArray, some_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +86,13 @@ class Selected:
     Attributes:
         pairs: query first, where there are queries.
         failed: images that have no pairs for lack of something.
-        details: for the report.
+        details, warnings: for the report.
     """
 
     pairs: list[ImagePair]
     failed: tuple[Failure, ...] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def select_exhaustive(config: PairsConfig, inputs: PairInputs) -> Selected:
@@ -247,6 +249,7 @@ def select_by_local_features(config: PairsConfig, inputs: PairInputs) -> Selecte
     return Selected(
         pairs=selected.pairs,
         failed=(*described.failed, *selected.failed),
+        warnings=(*hidden_features(features.keypoints), *selected.warnings),
         details=selected.details
         | {
             "images_described": described.done,
@@ -286,14 +289,24 @@ def similar_images(
             np.stack([rows[name] for name in second]),
         )
         pairs = best_named(config, blocks, first, second)
+    zeros = [name for name, row in rows.items() if not row.any()]
     return Selected(
         pairs=pairs,
         failed=tuple(failed),
         details={
             "global_features_type": table.type_name,
-            # such as those of images without keypoints
-            "images_of_zeros": sum(not row.any() for row in rows.values()),
+            "images_of_zeros": len(zeros),
         },
+        warnings=(*hidden_features(table), *_zeros_warning(zeros)),
+    )
+
+
+def _zeros_warning(names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        f"{len(names)} images have global features of zeros, as those without "
+        f"keypoints do: {some_names(names)}; their pairs, if any, mean nothing",
     )
 
 

@@ -123,10 +123,13 @@ def run(
             "images_in_pairs": len({name for pair in pairs for name in pair.names}),
             **selected.details,
         },
-        warnings=unpaired_warning(
-            sorted(set(unpaired) - {failure.name for failure in failed}),
-            len(inputs.first_names),
-            REASONS[config.method],
+        warnings=(
+            *selected.warnings,
+            *unpaired_warning(
+                sorted(set(unpaired) - {failure.name for failure in failed}),
+                len(inputs.first_names),
+                REASONS[config.method],
+            ),
         ),
     )
     described = report.to_json() | {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.feature_table import FeatureTable
-from r2d2_kapture.io.match_store import MatchTable
+from r2d2_kapture.io.match_store import MatchTable, sorted_pair
 from r2d2_kapture.io.pairs import ImagePair
 from r2d2_kapture.io.sparse_map import SparseMap
-from r2d2_kapture.types import IndexArray
+from r2d2_kapture.types import IndexArray, some_names
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -99,6 +99,48 @@ def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
         of_query={n: tuple(dict.fromkeys(images)) for n, images in of_query.items()},
         unknown=tuple(sorted(unknown)),
     )
+
+
+def retrieval_warnings(
+    retrieval: Retrieval, sparse_map: SparseMap, matches: MatchTable
+) -> Iterator[str]:
+    """What a report says of pairs that no pose is found from.
+
+    Queries of which all pairs are so fail, and are not said again.
+    """
+    if retrieval.unknown:
+        yield (
+            f"{len(retrieval.unknown)} images of the pairs are no queries, nor is what "
+            f"they are paired with: {some_names(retrieval.unknown)}; these pairs are "
+            "not used"
+        )
+    in_map = {
+        query: [name for name in images if name in sparse_map.images]
+        for query, images in retrieval.of_query.items()
+    }
+    absent = {
+        name
+        for query, images in retrieval.of_query.items()
+        for name in images
+        if in_map[query] and name not in sparse_map.images
+    }
+    if absent:
+        yield (
+            f"{len(absent)} images that queries are paired with are not in the map: "
+            f"{some_names(sorted(absent))}; poses are found without them"
+        )
+    matched = frozenset(matches.pairs)
+    unmatched = {
+        query: [name for name in images if sorted_pair(query, name) not in matched]
+        for query, images in in_map.items()
+    }
+    partly = [q for q in in_map if 0 < len(unmatched[q]) < len(in_map[q])]
+    if partly:
+        yield (
+            f"{sum(len(unmatched[q]) for q in partly)} pairs of {len(partly)} queries "
+            f"are not matched: {some_names(partly)}; their poses are found from the "
+            "others: run kapture_r2d2_match on the same list of pairs, then this again"
+        )
 
 
 def no_matches(

@@ -43,6 +43,7 @@ from r2d2_kapture.io.match_store import (
     matches_folder,
     open_matches,
 )
+from r2d2_kapture.io.overlaps import hidden_matches
 from r2d2_kapture.io.pairs import read_pairs
 from r2d2_kapture.io.pixel_origins import (
     find_camera_origin,
@@ -176,6 +177,7 @@ def run(
             warnings=(
                 *counted_from.warnings,
                 *warnings,
+                *hidden_matches(table),
                 *unpaired_warning(
                     work.unpaired, len(dataset.image_names), UNPAIRED_REASON
                 ),

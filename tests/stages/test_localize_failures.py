@@ -162,6 +162,24 @@ def test_a_pose_that_was_found_and_is_lost_leaves_no_trace(
     assert sorted(poses_of(exact)) == exact.queries[1:]
 
 
+def test_pairs_that_no_pose_is_found_from_are_told(exact: LocalizationScene) -> None:
+    assert exact.run(SINGLE, output="whole").warnings == ()
+    first, second = exact.queries[:2]
+    for image in exact.mapped[:4]:
+        exact.match_file(first, image).unlink()
+    for image in exact.mapped:  # fails, which says enough
+        exact.match_file(second, image).unlink()
+    pairs = [(query, image) for query in exact.queries for image in exact.mapped]
+    exact.write_pairs([*pairs, (first, "gone.jpg"), ("x.jpg", "y.jpg")])
+    warnings = exact.run(SINGLE).warnings
+    assert [text.partition(";")[0] for text in warnings] == [
+        "1 images of the pairs are no queries, nor is what they are paired with: "
+        "'x.jpg'",
+        "1 images that queries are paired with are not in the map: 'gone.jpg'",
+        f"4 pairs of 1 queries are not matched: '{first}'",
+    ]
+
+
 def test_pairs_without_any_query_are_refused(exact: LocalizationScene) -> None:
     exact.write_pairs([("x.jpg", "y.jpg")])
     with pytest.raises(DatasetError, match="found no pair with an image of"):
