@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.pose_files import read_submission
 from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.pictures.poses import draw_cumulative_errors, draw_plan
-from r2d2_kapture.types import Failure, Report
+from r2d2_kapture.types import Failure, Report, some_names
 
 RESULTS_NAME = "results.json"
 TABLE_NAME = "results.txt"
@@ -54,19 +54,19 @@ class Evaluated:
 
     Attributes:
         path: of the dataset or text file.
-        unknown: how many poses are of images that the ground truth does not record.
+        unknown: images with a pose that the ground truth does not record, by name.
         evaluation: its errors.
     """
 
     path: Path
-    unknown: int
+    unknown: tuple[str, ...]
     evaluation: PoseEvaluation
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for results.json."""
         return {
             "path": str(self.path),
-            "unknown_images": self.unknown,
+            "unknown_images": len(self.unknown),
             **self.evaluation.to_json(),
         }
 
@@ -78,7 +78,7 @@ class Evaluated:
             for (position, rotation), share in zip(thresholds, total.recall)
         }
         figures = total.to_json(thresholds) | {"recall": recall}
-        return figures | {"unknown_images": self.unknown}
+        return figures | {"unknown_images": len(self.unknown)}
 
 
 def run(
@@ -123,6 +123,7 @@ def run(
     dataset = open_dataset(ground_truth)
     true, without_pose = _true_poses(dataset, image_names)
     conditions = _conditions(config, dataset, true)
+    warnings = [*_without_truth(without_pose, dataset), *_listed_only(conditions, true)]
     evaluations: dict[str, Evaluated] = {}
     failed: list[Failure] = []
     for name, path in estimated.items():
@@ -141,10 +142,11 @@ def run(
                 break
             continue
         evaluations[name] = Evaluated(path=path, unknown=unknown, evaluation=evaluation)
+        warnings += _unknown_images(name, unknown)
     results = {
         "ground_truth": str(ground_truth.resolve()),
         "images": len(true),
-        "without_true_pose": without_pose,
+        "without_true_pose": len(without_pose),
         "settings": _settings(config),
         "estimates": {name: one.to_json() for name, one in evaluations.items()},
     }
@@ -160,9 +162,10 @@ def run(
         outputs=tuple(output / name for name in OUTPUT_NAMES) if evaluations else (),
         details={
             "images": len(true),
-            "without_true_pose": without_pose,
+            "without_true_pose": len(without_pose),
             "estimates": {name: one.figures() for name, one in evaluations.items()},
         },
+        warnings=tuple(warnings),
     )
     if fresh or failed:
         write_json_atomic(output / REPORT_NAME, report.to_json())
@@ -171,8 +174,8 @@ def run(
 
 def _true_poses(
     dataset: Dataset, image_names: Sequence[str] | None
-) -> tuple[Poses, int]:
-    """The true poses to evaluate against, and how many images have none."""
+) -> tuple[Poses, tuple[str, ...]]:
+    """The true poses to evaluate against, and the images that have none."""
     poses = read_camera_poses(dataset)
     names = set(dataset.image_names if image_names is None else image_names)
     unknown = names - set(dataset.image_names)
@@ -187,20 +190,44 @@ def _true_poses(
             f"{dataset.root}: found no true pose of {len(names)} images, expected some "
             "in sensors/trajectories.txt; evaluate against a dataset with poses"
         )
-    return true, len(names) - len(true)
+    return true, tuple(sorted(names - true.keys()))
+
+
+def _without_truth(names: Sequence[str], dataset: Dataset) -> Iterator[str]:
+    if names:
+        yield (
+            f"{len(names)} images of {dataset.root} have no true pose and are not "
+            f"evaluated: {some_names(names)}"
+        )
+
+
+def _listed_only(conditions: Conditions, true: Poses) -> Iterator[str]:
+    """What is said of lists with images that are not evaluated."""
+    for condition, names in conditions.items():
+        lacking = sorted(set(names) - true.keys())
+        if lacking:
+            yield (
+                f"list '{condition}': {len(lacking)} of its {len(set(names))} images "
+                f"have no true pose and do not count: {some_names(lacking)}"
+            )
+
+
+def _unknown_images(estimate: str, names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield (
+            f"{len(names)} poses of '{estimate}' are of images that the ground truth "
+            f"does not record, and are not evaluated: {some_names(names)}"
+        )
 
 
 def _conditions(config: EvaluateConfig, dataset: Dataset, true: Poses) -> Conditions:
-    """The names of the evaluated images by condition."""
+    """Names of images by condition; those of lists may be without true pose."""
     if config.by == "none":
         return {}
     if config.by == "folder":
         return conditions_by_folder(true.keys())
     known = set(dataset.image_names)
-    return {
-        path.stem: [name for name in _image_list(path, known) if name in true]
-        for path in config.lists
-    }
+    return {path.stem: _image_list(path, known) for path in config.lists}
 
 
 def _image_list(path: Path, known: set[str]) -> list[str]:
@@ -221,8 +248,8 @@ def _image_list(path: Path, known: set[str]) -> list[str]:
 
 def _read_estimate(
     path: Path, dataset: Dataset, true: Poses, config: EvaluateConfig
-) -> tuple[Poses, int]:
-    """Read poses, and how many are of images that the ground truth lacks.
+) -> tuple[Poses, tuple[str, ...]]:
+    """Read poses, and which images of theirs the ground truth lacks.
 
     Raises:
         DatasetError: not one image is evaluated, which nobody can mean.
@@ -243,7 +270,7 @@ def _read_estimate(
             f"such as '{min(true)}', but images such as '{min(images)}'; give an "
             "estimate of the same images"
         )
-    return poses, len(unknown)
+    return poses, tuple(sorted(unknown))
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
 from r2d2_kapture.io.feature_reading import orientations
 from r2d2_kapture.io.feature_table import (
+    FeatureTable,
     LocalFeatureTables,
     open_feature_table,
     open_local_features,
@@ -29,12 +30,13 @@ from r2d2_kapture.io.hdf5 import write_h5
 from r2d2_kapture.io.images import image_size
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.match_store import find_matches
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.pixel_origins import (
     find_camera_origin,
     origins_text,
     place_keypoints,
 )
-from r2d2_kapture.types import Failure, LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 
@@ -91,6 +93,7 @@ def run(
     )
     refuse_other_images(keypoints, dataset)
     names = [name for name in dataset.image_names if name in keypoints]
+    warnings += _unlike_names(dataset, keypoints)
     details: dict[str, object] = {
         "keypoints_type": keypoints.type_name,
         "images_without_features": len(dataset.image_names) - len(names),
@@ -150,6 +153,24 @@ def run(
         outputs=(output,),
         details=details,
         warnings=warnings,
+    )
+
+
+def _unlike_names(dataset: Dataset, keypoints: FeatureTable) -> tuple[str, ...]:
+    """What is said where images and features are not of the same names."""
+    there, recorded = set(keypoints.image_names), set(dataset.image_names)
+    found = (
+        ("images have no features", "nothing is exported of them", recorded - there),
+        (
+            "images have features, but are not in records_camera.txt",
+            "these are not exported",
+            there - recorded,
+        ),
+    )
+    return tuple(
+        f"{len(names)} {what}: {some_names(map(shown, sorted(names)))}; {result}"
+        for what, result, names in found
+        if names
     )
 
 

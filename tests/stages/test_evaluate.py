@@ -153,6 +153,19 @@ def test_conditions_by_lists(truth, localized, tmp_path):
         evaluate_one(truth, localized, tmp_path / "new", config)
 
 
+def test_images_of_a_list_without_true_pose_are_told(localized, tmp_path):
+    true = random_poses(NAMES)
+    partial = write_dataset(tmp_path / "partial", NAMES, {NAMES[0]: true[NAMES[0]]})
+    listed = tmp_path / "wet.txt"
+    listed.write_text("\n".join(NAMES[:2] + NAMES[:1]), encoding="utf-8")
+    config = EvaluateConfig(by="lists", lists=(listed,))
+    report, _ = evaluate_one(partial, localized, tmp_path / "out", config)
+    assert report.warnings[1] == (
+        "list 'wet': 1 of its 2 images have no true pose and do not count: "
+        f"'{NAMES[1]}'"
+    )
+
+
 def test_a_map_in_its_own_frame(tmp_path):
     names = [f"{number}.jpg" for number in range(8)]
     true = random_poses(names)
@@ -211,6 +224,10 @@ def test_images_without_true_pose_are_counted_and_left_out(tmp_path, localized):
     )
     report, figures = evaluate_one(partial, localized, tmp_path / "out")
     assert report.details["without_true_pose"] == 3
+    assert report.warnings == (
+        f"3 images of {partial} have no true pose and are not evaluated: "
+        f"'{NAMES[1]}', '{NAMES[3]}', '{NAMES[2]}'",
+    )
     assert (figures["images"], figures["localized"]) == (1, 1)
     assert figures["unknown_images"] == 0  # the ground truth records the others
 
@@ -235,7 +252,10 @@ def test_chosen_images_only(truth, localized, tmp_path):
 def test_poses_of_unknown_images_are_counted_and_left_out(truth, tmp_path):
     poses = offset_poses(3) | random_poses(["map/1.jpg", "map/2.jpg"])
     write_pose_file(tmp_path / "poses.txt", poses)
-    _, from_text = evaluate_one(truth, tmp_path / "poses.txt", tmp_path / "text")
+    report, from_text = evaluate_one(truth, tmp_path / "poses.txt", tmp_path / "text")
+    (warning,) = report.warnings
+    assert warning.startswith("2 poses of 'x' are of images that the ground truth")
+    assert warning.endswith("'map/1.jpg', 'map/2.jpg'")
     both = write_dataset(tmp_path / "both", list(poses), poses)
     _, from_kapture = evaluate_one(truth, both, tmp_path / "kapture")
     for figures in (from_text, from_kapture):

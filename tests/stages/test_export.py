@@ -159,3 +159,23 @@ def test_binary_descriptors_are_refused_by_their_metric(
     with pytest.raises(FeatureFormatError, match="descriptors.txt: .* by 'Hamming'"):
         export.run(kapture_root=root, to=to, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["h5", "colmap-text", "colmap-db"])
+def test_images_and_features_of_different_names_are_told(
+    root: Path, tmp_path: Path, to: Any
+) -> None:
+    records = root / "sensors" / "records_camera.txt"
+    records.write_text(records.read_text() + "2, cam_00001, b.png\n")
+    Image.new("L", (64, 48)).save(root / "sensors/records_data/b.png")
+    for kind, suffix in (("keypoints", "kpt"), ("descriptors", "desc")):
+        folder = root / "reconstruction" / kind / "SIFT"
+        rows = (folder / f"a.png.{suffix}").read_bytes()
+        (folder / f"c.png.{suffix}").write_bytes(rows)
+    report = export.run(kapture_root=root, to=to, output=tmp_path / "out")
+    assert (report.done, report.details["images_without_features"]) == (1, 1)
+    told = [text for text in report.warnings if text.startswith("1 images")]
+    assert [text.partition(";")[0] for text in told] == [
+        "1 images have no features: 'b.png'",
+        "1 images have features, but are not in records_camera.txt: 'c.png'",
+    ]
