@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -36,11 +36,12 @@ from r2d2_kapture.evaluation.posed_images import (
     read_posed_dataset,
 )
 from r2d2_kapture.io.feature_table import open_local_features
-from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.pairs import read_pairs
 from r2d2_kapture.io.pixel_origins import find_camera_origin, place_keypoints
 from r2d2_kapture.stages import pair_poses, pair_poses_tables
 from r2d2_kapture.stages.feature_sources import FeatureSource, features_in_kapture
+from r2d2_kapture.types import some_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,7 +158,19 @@ def _images(namespace: Namespace) -> tuple[list[PosedImage], Path, tuple[str, ..
     found = find_camera_origin(dataset, namespace.camera_origin)
     images = read_posed_dataset(namespace.kapture_root, found.origin)
     folder = namespace.kapture_root / "sensors" / "records_data"
-    return images, folder, found.warnings
+    posed = {image.name for image in images}
+    return images, folder, (*found.warnings, *_without_pose(dataset, posed))
+
+
+def _without_pose(dataset: Dataset, posed: Collection[str]) -> tuple[str, ...]:
+    """What is said of images that cannot be evaluated."""
+    names = [name for name in sorted(dataset.image_names) if name not in posed]
+    if not names:
+        return ()
+    return (
+        f"{len(names)} images of {dataset.root} have no pose and are left out: "
+        f"{some_names(names)}",
+    )
 
 
 def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:

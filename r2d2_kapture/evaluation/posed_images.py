@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -33,6 +34,9 @@ from r2d2_kapture.io.pixel_origins import (
 from r2d2_kapture.io.trajectories import image_records, read_camera_poses
 
 Array = npt.NDArray[np.float64]
+
+FIELDS = frozenset({"name", "K", "dist", "R", "t", "size"})
+"""Of an image of a JSON file."""
 
 ROTATION_TOLERANCE = 1e-3
 """How far R R^T may be from the identity."""
@@ -111,11 +115,25 @@ def read_ground_truth(
 def ground_truth_origin(path: Path, camera_origin: CameraOrigin) -> FoundOrigin:
     """Where the principal points of a JSON file count from, and how that is known.
 
+    Its warnings say too which fields of the file are not read.
+
     Raises:
         DatasetError, ImageError: as read_ground_truth.
     """
     entries = _read_entries(path)
-    return _find_origin(path, entries, _sizes(path, entries), camera_origin)
+    found = _find_origin(path, entries, _sizes(path, entries), camera_origin)
+    unread = {name: e.name for e in reversed(entries) for name in e.unread}
+    return dataclasses.replace(
+        found,
+        warnings=(
+            *found.warnings,
+            *(
+                f"{path}: image '{unread[name]}': field '{name[:40]}' is not read; "
+                f"expected {', '.join(sorted(FIELDS))}"
+                for name in sorted(unread)
+            ),
+        ),
+    )
 
 
 def read_posed_dataset(
@@ -204,13 +222,14 @@ def pairs_with_baseline(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Entry:
-    """An image of a JSON file, its values checked."""
+    """An image of a JSON file, its values checked; names of its other fields."""
 
     name: str
     K: Array
     dist: Array
     cam_from_world: pycolmap.Rigid3d
     size: tuple[int, int] | None
+    unread: tuple[str, ...]
 
 
 def _read_entries(path: Path) -> list[_Entry]:
@@ -260,6 +279,7 @@ def _entry(name: str, values: Mapping[str, Any]) -> _Entry:
         dist=_numbers(values, "dist", (0,), (4,), (5,)) if has_dist else np.empty(0),
         cam_from_world=pycolmap.Rigid3d(pycolmap.Rotation3d(R), t),
         size=None if size is None else (int(size[0]), int(size[1])),
+        unread=tuple(sorted(map(str, values.keys() - FIELDS))),
     )
 
 

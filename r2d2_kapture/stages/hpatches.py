@@ -53,7 +53,7 @@ from r2d2_kapture.stages.results_folder import (
     with_protocol,
 )
 from r2d2_kapture.stages.worst_pictures import Picture, update_pictures
-from r2d2_kapture.types import Failure, Report
+from r2d2_kapture.types import Failure, Report, some_names
 
 REPORT_NAME = "hpatches_report.json"
 CORRECT_PIXELS = 3.0
@@ -138,7 +138,10 @@ def run(
                 or "none",
                 "pairs": tally.pairs,
             },
-            warnings=tuple(text for source in sources for text in source.warnings),
+            warnings=(
+                *_shorter(sequences),
+                *(text for source in sources for text in source.warnings),
+            ),
         )
         write_json_atomic(output / REPORT_NAME, report.to_json())
     return report
@@ -153,6 +156,18 @@ def _read_sequences(folders: dict[str, Path], tally: Tally) -> list[HomographySe
         except DatasetError as error:
             tally.failed.append(Failure(name=name, reason=str(error)))
     return sequences
+
+
+def _shorter(sequences: Sequence[HomographySequence]) -> tuple[str, ...]:
+    """What is said of sequences that lack the last images of others, with their H."""
+    most = max((len(sequence.images) for sequence in sequences), default=0)
+    names = [one.name for one in sequences if len(one.images) < most]
+    if not names:
+        return ()
+    return (
+        f"{len(names)} of {len(sequences)} sequences have fewer images than others, "
+        f"which have {most}: {some_names(names)}; their pairs weigh less in the means",
+    )
 
 
 class _Stop(Exception):

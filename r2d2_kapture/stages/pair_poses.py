@@ -55,7 +55,7 @@ from r2d2_kapture.stages.results_folder import (
     with_protocol,
 )
 from r2d2_kapture.stages.worst_pictures import Picture, update_pictures
-from r2d2_kapture.types import Failure, LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 REPORT_NAME = "pair_poses_report.json"
 RESULTS_SUFFIX = ".poses.json"
@@ -75,12 +75,14 @@ class ChosenPairs:
         at_one_place: pairs left out because their cameras are at one place.
         not_drawn: pairs left out by chance, because there were too many.
         failed: images left out because their file has another size than their camera.
+        warnings: pairs that were asked for and are left out.
     """
 
     pairs: tuple[Pair, ...]
     at_one_place: int = 0
     not_drawn: int = 0
     failed: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def choose_pairs(
@@ -124,6 +126,21 @@ def choose_pairs(
         at_one_place=count - len(usable),
         not_drawn=len(usable) - len(chosen),
         failed=tuple(unlike.values()),
+        warnings=_without_baseline(wanted or (), usable),
+    )
+
+
+def _without_baseline(
+    wanted: Sequence[tuple[str, str]], usable: Sequence[Pair]
+) -> tuple[str, ...]:
+    """What is said of listed pairs that have no epipolar geometry."""
+    apart = {(a.name, b.name) for a, b in usable}
+    left_out = [", ".join(pair) for pair in wanted if pair not in apart]
+    if not left_out:
+        return ()
+    return (
+        f"{len(left_out)} of {len(wanted)} listed pairs are of cameras at one place, "
+        f"which have no epipolar lines, and are left out: {some_names(left_out)}",
     )
 
 
@@ -215,6 +232,7 @@ def run(
             },
             warnings=(
                 *warnings,
+                *chosen.warnings,
                 *(text for source in sources for text in source.warnings),
             ),
         )

@@ -89,6 +89,18 @@ def test_a_kapture_dataset_and_its_ground_truth_file_agree(
         np.testing.assert_allclose(one.epipolar, other.epipolar)
 
 
+def test_images_without_pose_are_told(
+    dataset: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(dataset / "sensors", tmp_path / "m" / "sensors")
+    poses = tmp_path / "m" / "sensors" / "trajectories.txt"
+    poses.write_text("\n".join(poses.read_text().splitlines()[:-1]))
+    command = ["--kapture-root", str(tmp_path / "m"), *NO_PICTURES, *model]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 0
+    told = f"warning: 1 images of {tmp_path / 'm'} have no pose and are left out: '"
+    assert told in capsys.readouterr().out
+
+
 def test_features_of_the_dataset_are_evaluated(
     dataset: Path, model: list[str], tmp_path: Path
 ) -> None:

@@ -106,6 +106,17 @@ def test_a_broken_entry_is_named(tmp_path: Path, change: dict[str, Any]) -> None
         read_ground_truth(write_gt(tmp_path, change))
 
 
+def test_fields_that_are_not_read_are_told(tmp_path: Path) -> None:
+    known = {"size": [64, 48], "dist": None}
+    assert ground_truth_origin(write_gt(tmp_path, known), "auto").warnings == ()
+    path = write_gt(tmp_path, {}, {"name": "b.png", "distortion": [0.1] * 4, **known})
+    (warning,) = ground_truth_origin(path, "center").warnings
+    assert warning == (
+        f"{path}: image 'b.png': field 'distortion' is not read; expected K, R, dist, "
+        "name, size, t"
+    )
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"images": [{"K": 1}]}', '{"images": 3}'])
 def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "gt.json"

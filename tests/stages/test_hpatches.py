@@ -167,6 +167,19 @@ def test_broken_sequences_are_reported_and_the_others_go_on(
     assert {pair.sequence for pair in results.pairs} == {"v_à b"}
 
 
+def test_sequences_that_lack_the_last_images_of_others_are_told(
+    root: Path, tmp_path: Path, source: ExtractedFeatures
+) -> None:
+    for name in ("3.png", "H_1_3"):
+        (root / "sub" / "i_lamp" / name).unlink()
+    report = run(root, tmp_path / "out", source)
+    assert report.failed == ()
+    assert report.warnings == (
+        "1 of 3 sequences have fewer images than others, which have 3: 'sub/i_lamp'; "
+        "their pairs weigh less in the means",
+    )
+
+
 def test_strict_stops_at_the_first_failure(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:

@@ -251,6 +251,10 @@ def test_pairs_that_are_left_out_are_counted(
     listed = [(twin.name, images[0].name), (images[0].name, images[1].name)]
     chosen = pair_poses.choose_pairs([*images, twin], CONFIG, listed)
     assert (len(chosen.pairs), chosen.at_one_place, chosen.not_drawn) == (1, 1, 0)
+    assert everything.warnings == ()
+    (warning,) = chosen.warnings
+    assert warning.startswith("1 of 2 listed pairs are of cameras at one place")
+    assert warning.endswith(f"'twin.png, {images[0].name}'")
     report = run(images, tmp_path / "out", config=PairPosesConfig(max_pairs=2))
     assert report.details == {"pairs": 2, "at_one_place": 0, "not_drawn": 4}
 
