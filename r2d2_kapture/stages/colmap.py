@@ -147,7 +147,7 @@ def run(
             )
         ]
         keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
-        _write_pairs(config, work, folder, keypoints, pairs_list, options)
+        pairing = _write_pairs(config, work, folder, keypoints, pairs_list, options)
         listed = [pair.names for pair in read_pairs(work.pairs)]
         unpaired = find_unpaired(keypoints.image_names, listed)
         reports.append(
@@ -201,6 +201,7 @@ def run(
                 "images": len(folder.names),
                 "cameras_of_folder": folder.cameras,
                 "with_focal_length": folder.with_focal_length,
+                "pairing": pairing,
                 **verified.details(),
                 **models.numbers,
             },
@@ -277,8 +278,13 @@ def _write_pairs(
     keypoints: FeatureTable,
     pairs_list: Path | None,
     options: RunOptions,
-) -> None:
-    """List the pairs that are asked for or chosen, of images with features."""
+) -> str:
+    """List the pairs that are asked for or chosen, of images with features.
+
+    Returns:
+        The list or the method that they come from.
+    """
+    source = str(pairs_list)
     if pairs_list is not None:
         chosen = read_pairs(pairs_list, folder.names)
         unknown = {name for pair in chosen for name in pair.names} - set(folder.names)
@@ -299,6 +305,7 @@ def _write_pairs(
         too_many = len(folder.names) > config.folder.exhaustive_limit
         if pairing.method == "exhaustive" and too_many:
             pairing = dataclasses.replace(pairing, method="local")
+        source = pairing.method
         path = work.path / f"pairs_{pairing.method}.txt"
         pairs.run(
             pairing,
@@ -317,3 +324,4 @@ def _write_pairs(
             f"{len(extracted)} of them with features; expected 2 images or more"
         )
     write_pairs(work.pairs, usable)
+    return source

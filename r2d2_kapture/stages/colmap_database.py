@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ from r2d2_kapture.stages.verify_pairs import (
     VerifiedPairs,
     verify_pairs,
 )
-from r2d2_kapture.types import FloatArray
+from r2d2_kapture.types import FloatArray, some_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,8 @@ class DatabaseUpdate:
             keypoints: that an earlier run extracted.
 
         Returns:
-            Sentences on what the database lacks and will get.
+            Sentences on what the database lacks and will get, and on images that
+            only it or only the folder has.
 
         Raises:
             DatasetError: it is no free COLMAP 4 database, or of other images.
@@ -88,13 +89,14 @@ class DatabaseUpdate:
             with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
                 self._check_sizes(opened, dataset)
                 others = images_with_features(opened, _ours(dataset, keypoints))
+                stored = {image.name for image in opened.read_all_images()}
         if others and not self.force and not self.state.is_ours():
             raise OutputError(
                 f"{self.database}: found features of others for {len(others)} of these "
                 f"images, such as '{others[0]}'; name another database, or --force to "
                 "replace them and the matches that count them"
             )
-        return warnings
+        return (*warnings, *_on_one_side(self.database, stored, dataset))
 
     def run(
         self,
@@ -217,6 +219,26 @@ class DatabaseUpdate:
                             colmap_matches(found),
                             verified.geometry(first, second),
                         )
+
+
+def _on_one_side(
+    database: Path, stored: Collection[str], dataset: Dataset
+) -> Iterator[str]:
+    """What is said of images that a database or the folder has alone."""
+    ours = set(dataset.image_names)
+    theirs = sorted(set(stored) - ours)
+    if theirs:
+        yield (
+            f"{len(theirs)} of {len(stored)} images of {database} are not in the "
+            f"folder: {some_names(map(shown, theirs))}; they keep what they have "
+            "(names are relative to the folder of images)"
+        )
+    new = sorted(ours - set(stored))
+    if new and stored:
+        yield (
+            f"{len(new)} of {len(ours)} images of the folder were not in {database}: "
+            f"{some_names(map(shown, new))}; they get cameras of their own there"
+        )
 
 
 def _ours(

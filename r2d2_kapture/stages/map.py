@@ -40,7 +40,7 @@ from r2d2_kapture.stages.reconstruct import (
     model_numbers,
     triangulate,
 )
-from r2d2_kapture.types import Failure, Report
+from r2d2_kapture.types import Failure, Report, some_names
 
 REPORT_NAME = "report.json"
 DETAILS = (
@@ -168,7 +168,11 @@ def run(
             done=1,
             skipped=0,
             failed=(*failed, *absent),
-            warnings=(*warnings, *_left_out_warnings(without_pose)),
+            warnings=(
+                *warnings,
+                *_not_in_database(dataset, content, database),
+                *_left_out_warnings(without_pose),
+            ),
             seconds=time.monotonic() - started,
             outputs=(output,),
             details={
@@ -222,6 +226,17 @@ def _write_models(models: list[pycolmap.Reconstruction], folder: Path) -> None:
         place.mkdir(parents=True)
         model.write(str(place))
     models[0].export_PLY(str(folder / "map.ply"))
+
+
+def _not_in_database(
+    dataset: Dataset, content: DatabaseContent, database: Path
+) -> Iterator[str]:
+    names = set(dataset.image_names) - {image.name for image in content.images}
+    if names:
+        yield (
+            f"{len(names)} of {len(dataset.image_names)} images of {dataset.root} are "
+            f"not in {database}, nor in the map: {some_names(sorted(names))}"
+        )
 
 
 def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:

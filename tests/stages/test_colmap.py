@@ -166,6 +166,7 @@ def test_many_images_are_paired_by_likeness(
     )
     details = run(photos, checkpoint, config).details
     assert 6 <= details["pairs"] <= 12
+    assert details["pairing"] == "local"
     assert (photos.parent / "a b_r2d2" / "pairs_local.txt").is_file()
 
 

@@ -64,6 +64,10 @@ def test_database_that_is_there_keeps_what_it_has(
     Image.new("L", (64, 48)).save(photos / "new.png")
     report = run(photos, checkpoint)
     assert report.details["verified_pairs"] == 15
+    assert [text.partition("; they")[0] for text in report.warnings[:2]] == [
+        f"1 of 7 images of {foreign.path} are not in the folder: 'stranger.jpg'",
+        f"1 of 7 images of the folder were not in {foreign.path}: 'new.png'",
+    ]
     check_database(foreign.path)
     stored = keypoints_of(foreign.path)
     assert len(stored) == 8

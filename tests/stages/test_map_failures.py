@@ -37,6 +37,19 @@ def test_poses_that_are_needed_and_absent(root: Path) -> None:
     assert not (root / "map").exists()
 
 
+def test_images_that_the_database_lacks_are_told(root: Path) -> None:
+    records = root / "mapping" / "sensors" / "records_camera.txt"
+    sensor_id = records.read_text(encoding="utf-8").splitlines()[-1].split(",")[1]
+    with open(records, "a", encoding="utf-8") as file:
+        file.write(f"99, {sensor_id}, late.jpg\n")
+    report = run(root)
+    assert report.warnings == (
+        f"1 of 13 images of {root / 'mapping'} are not in {root / 'map.db'}, nor in "
+        "the map: 'late.jpg'",
+    )
+    assert run(root).warnings == report.warnings
+
+
 def test_no_verified_pairs(root: Path) -> None:
     with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
         database.clear_two_view_geometries()
