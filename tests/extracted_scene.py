@@ -12,6 +12,7 @@ import pytest
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -62,13 +63,14 @@ def patch_network(
     def extract_images(
         extractor: Any,
         paths: dict[str, Path],
-        write: Callable[[str, LocalFeatures], None],
+        write: Callable[[str, LocalFeatures, ImageRecord], None],
         options: RunOptions,
-        *,
-        already_done: int = 0,
+        **others: Any,
     ) -> extract.Tally:
-        for name in paths:
-            write(name, features(name))
+        for name, path in paths.items():
+            found = features(name)
+            record = record_image(path, stamp_image(path), found.image_size)
+            write(name, found, record)
         return extract.Tally(done=len(paths))
 
     monkeypatch.setattr(extract, "extract_images", extract_images)

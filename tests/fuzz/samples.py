@@ -28,7 +28,8 @@ from r2d2_kapture.io.colmap_text import read_colmap_text, write_colmap_text
 from r2d2_kapture.io.feature_table import open_feature_table, open_local_features
 from r2d2_kapture.io.geometry_log import log_geometry, pair_geometry, read_geometries
 from r2d2_kapture.io.hdf5 import h5_names, h5_settings, read_h5, write_h5
-from r2d2_kapture.io.images import image_size, list_images, read_rgb
+from r2d2_kapture.io.image_search import find_images
+from r2d2_kapture.io.images import image_size, read_rgb
 from r2d2_kapture.io.json_log import open_log
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest, read_manifest
@@ -306,7 +307,7 @@ SAMPLES = {
         lambda p: read_colmap_text(p / "f.txt"),
     ),
     "pairs": Sample(_lists, lambda p: read_pairs(p / "pairs.txt")),
-    "list of images": Sample(_image_list, lambda p: list_images([str(p / "list.txt")])),
+    "list of images": Sample(_image_list, lambda p: find_images([str(p / "list.txt")])),
     "safetensors": Sample(_safetensors, lambda p: load_checkpoint(p / "m.safetensors")),
     "published R2D2": Sample(_published, lambda p: load_checkpoint(p / "m.pt")),
     "published D2-Net": Sample(

@@ -19,6 +19,7 @@ from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.results import load_results
 from r2d2_kapture.evaluation.sequences import read_sequence
 from r2d2_kapture.io.hdf5 import write_h5
+from r2d2_kapture.io.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.npz import write_npz
 from r2d2_kapture.stages import feature_sources, hpatches, hpatches_tables
 from r2d2_kapture.stages.extract import Tally
@@ -114,13 +115,15 @@ def test_features_of_a_broken_sequence_are_let_go(
     def without_the_first(
         engine: object,
         paths: dict[str, Path],
-        write: Callable[[str, LocalFeatures], None],
+        write: Callable[[str, LocalFeatures, ImageRecord], None],
         options: RunOptions,
     ) -> Tally:
         for name in list(paths)[1:]:
             features = extract(source, paths[name])
             extracted.append(weakref.ref(features))
-            write(name, features)
+            stamp = stamp_image(paths[name])
+            record = record_image(paths[name], stamp, features.image_size)
+            write(name, features, record)
             del features
             alive.append(sum(ref() is not None for ref in extracted))
         return Tally(failed=[Failure(name=next(iter(paths)), reason="broken")])
