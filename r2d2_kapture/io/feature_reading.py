@@ -37,6 +37,12 @@ UNIT_TOLERANCE = 1e-3
 """How far from 1 a norm may be: descriptors in float16 pass."""
 
 
+OUTSIDE_PIXELS = 2.0
+OUTSIDE_SHARE = 0.2
+"""How far beyond the border keypoints may lie, and what share farther, before they are
+those of another picture: one of 1.12 times the size, or turned from 4:3 to 3:4."""
+
+
 def patch_sides(rows: npt.NDArray[Any]) -> FloatArray:
     """(N,) float32 sides in pixels of the patches of (N, C) rows of keypoints.
 
@@ -105,6 +111,32 @@ def check_metric(metric: str | None, source: str) -> None:
         "expected L2 or cosine; such descriptors cannot be matched or converted here: "
         "choose others, or correct the file if it is wrong"
     )
+
+
+def check_inside(
+    keypoints: npt.NDArray[Any], size: tuple[int, int], source: str
+) -> None:
+    """Refuse keypoints that a picture of another size must have had.
+
+    Some may lie beyond the border, where a method refines or tracks their places.
+
+    Args:
+        keypoints: (N, 2) or more columns, x and y first, from the centre origin.
+        size: (W, H) of the image in pixels.
+        source: what the features are of, for the error.
+
+    Raises:
+        FeatureFormatError: more than OUTSIDE_SHARE lie outside of the image.
+    """
+    xy = keypoints[:, :2]
+    outside = ((xy < -OUTSIDE_PIXELS) | (xy > np.add(size, OUTSIDE_PIXELS))).any(axis=1)
+    if outside.sum() > OUTSIDE_SHARE * len(xy):
+        x, y = xy.max(axis=0)
+        raise FeatureFormatError(
+            f"{source}: found {outside.sum()} of {len(xy)} keypoints outside of its "
+            f"{size[0]} x {size[1]} pixels, up to ({x:.0f}, {y:.0f}); they are of a "
+            "picture of another size: extract features of this one"
+        )
 
 
 def is_turned(stored: tuple[int, int], actual: tuple[int, int], source: str) -> bool:

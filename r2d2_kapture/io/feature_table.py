@@ -23,6 +23,7 @@ import numpy.typing as npt
 from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.feature_reading import (
+    check_inside,
     check_metric,
     patch_sides,
     unit_descriptors,
@@ -425,9 +426,10 @@ class LocalFeatureTables:
             image_size: (W, H) in pixels.
 
         Raises:
-            FeatureFormatError: as read_descriptors.
+            FeatureFormatError: as read_descriptors and check_inside.
         """
         keypoints = self.keypoints.read(image)
+        check_inside(keypoints, image_size, f"'{image}'")
         return LocalFeatures(
             keypoints=np.ascontiguousarray(keypoints[:, :2]),
             scales=patch_sides(keypoints),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +14,12 @@ from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
 from r2d2_kapture.io.camera_mode import single_camera_hint, with_camera_mode
-from r2d2_kapture.io.camera_sizes import unlike_sensors
+from r2d2_kapture.io.camera_sizes import dataset_images, unlike_sensors
 from r2d2_kapture.io.colmap_check import check_unused
 from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.colmap_text import write_colmap_text
 from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
-from r2d2_kapture.io.feature_reading import orientations
+from r2d2_kapture.io.feature_reading import check_inside, orientations
 from r2d2_kapture.io.feature_table import (
     FeatureTable,
     LocalFeatureTables,
@@ -70,8 +70,8 @@ def run(
         force: overwrite an output that exists.
         progress: show a bar; None shows it on a terminal only.
 
-    Images whose file has another size than their camera get no keypoints and no
-    matches in a database, and fail.
+    Images whose file or keypoints have another size than their camera get no keypoints
+    and no matches in a database, and fail.
 
     Raises:
         DatasetError, FeatureFormatError, OutputError: nothing is written then, but
@@ -110,6 +110,7 @@ def run(
         matches = find_matches([kapture_root], keypoints.type_name)
         refuse_stale_matches(matches, keypoints, names)
         unlike = unlike_sensors(dataset, names)
+        unlike |= _outside(dataset, keypoints, set(names) - unlike.keys())
         failed += unlike.values()
         summary = write_database(
             output,
@@ -154,6 +155,20 @@ def run(
         details=details,
         warnings=warnings,
     )
+
+
+def _outside(
+    dataset: Dataset, keypoints: FeatureTable, names: Iterable[str]
+) -> dict[str, Failure]:
+    """Images whose keypoints are of a picture of another size, by name."""
+    failed = {}
+    for name, image in dataset_images(dataset, names).items():
+        rows = keypoints.read(name)
+        try:
+            check_inside(rows, image.size, f"'{name}'")
+        except FeatureFormatError as error:
+            failed[name] = Failure(name=name, reason=str(error))
+    return failed
 
 
 def _unlike_names(dataset: Dataset, keypoints: FeatureTable) -> tuple[str, ...]:

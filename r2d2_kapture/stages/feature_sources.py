@@ -25,7 +25,7 @@ from r2d2_kapture.evaluation.sequences import HomographySequence
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.io.atomic import write_json_atomic
 from r2d2_kapture.io.feature_origin import FeatureRecords
-from r2d2_kapture.io.feature_reading import is_turned
+from r2d2_kapture.io.feature_reading import check_inside, is_turned
 from r2d2_kapture.io.feature_table import LocalFeatureTables
 from r2d2_kapture.io.hdf5 import h5_settings
 from r2d2_kapture.io.image_records import ImageRecord
@@ -246,6 +246,7 @@ class StoredFeatures:
         keypoints = features.keypoints
         if self.origin == "corner":
             keypoints = kapture_from_colmap(keypoints).astype(np.float32)
+        check_inside(keypoints, actual, str(image))
         return dataclasses.replace(features, keypoints=keypoints, image_size=actual)
 
     @property

@@ -54,7 +54,12 @@ from r2d2_kapture.stages.frame_poses import (
     inputs_digest,
     localize_frame,
 )
-from r2d2_kapture.stages.query_cameras import QueryFrame, query_frames, with_exif
+from r2d2_kapture.stages.query_cameras import (
+    QueryFrame,
+    QueryImage,
+    query_frames,
+    with_exif,
+)
 from r2d2_kapture.stages.query_matches import (
     QueryMatches,
     Retrieval,
@@ -141,16 +146,17 @@ class Localizer:
 
     def _evidence(self, frame: QueryFrame) -> Evidence:
         images = tuple(map(with_exif, frame.images))
-        matches = [self._matches(image.name) for image in images]
+        matches = [self._matches(image) for image in images]
         frame = dataclasses.replace(frame, images=images)
         return gather_evidence(frame, matches, self.sparse_map, self.config)
 
-    def _matches(self, name: str) -> QueryMatches:
-        if name in self.unlike:
-            return no_matches(error=self.unlike[name].reason)
+    def _matches(self, image: QueryImage) -> QueryMatches:
+        if image.name in self.unlike:
+            return no_matches(error=self.unlike[image.name].reason)
         return read_query_matches(
-            name,
-            self.retrieval.of_query[name],
+            image.name,
+            (image.camera.width, image.camera.height),
+            self.retrieval.of_query[image.name],
             self.sparse_map,
             self.keypoints,
             self.matches,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.feature_reading import check_inside
 from r2d2_kapture.io.feature_table import FeatureTable
 from r2d2_kapture.io.match_store import MatchTable, sorted_pair
 from r2d2_kapture.io.pairs import ImagePair
@@ -158,6 +159,7 @@ def no_matches(
 
 def read_query_matches(
     name: str,
+    size: tuple[int, int],
     paired: Iterable[str],
     sparse_map: SparseMap,
     keypoints: FeatureTable,
@@ -167,14 +169,16 @@ def read_query_matches(
 
     Args:
         name: of the query.
+        size: (W, H) in pixels of its camera.
         paired: images it is paired with.
         sparse_map: the map.
         keypoints: of the query, and of the map's images where they are at hand.
         matches: of the pairs.
 
     Returns:
-        With ``error`` if keypoints or matches are absent or broken, matches are of
-        keypoints that do not exist, or the map was made with other keypoints.
+        With ``error`` if keypoints or matches are absent or broken, keypoints are of a
+        picture of another size, matches of keypoints that do not exist, or the map was
+        made with other keypoints.
     """
     images = list(paired)
     retrieved = tuple(image for image in images if image in sparse_map.images)
@@ -182,7 +186,7 @@ def read_query_matches(
     if not retrieved:
         return nothing
     try:
-        xy, found = _read(name, retrieved, sparse_map, keypoints, matches)
+        xy, found = _read(name, size, retrieved, sparse_map, keypoints, matches)
     except FeatureFormatError as error:
         return dataclasses.replace(nothing, error=str(error))
     return dataclasses.replace(nothing, xy=xy, matches=found)
@@ -190,6 +194,7 @@ def read_query_matches(
 
 def _read(
     name: str,
+    size: tuple[int, int],
     retrieved: Iterable[str],
     sparse_map: SparseMap,
     keypoints: FeatureTable,
@@ -197,6 +202,7 @@ def _read(
 ) -> tuple[DoubleArray, dict[str, IndexArray]]:
     """Keypoints of a query and its matches, as QueryMatches has them."""
     rows = keypoints.read(name)[:, :2].astype(np.float64)
+    check_inside(rows, size, f"'{name}'")
     xy: DoubleArray = colmap_from_kapture(rows).astype(np.float64)
     found: dict[str, IndexArray] = {}
     for image in retrieved:

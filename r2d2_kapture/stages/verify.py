@@ -24,7 +24,7 @@ from r2d2_kapture.errors import (
 )
 from r2d2_kapture.io.atomic import remove_file, write_json_atomic
 from r2d2_kapture.io.camera_mode import single_camera_hint, with_camera_mode
-from r2d2_kapture.io.camera_sizes import unlike_sensors
+from r2d2_kapture.io.camera_sizes import dataset_images, unlike_sensors
 from r2d2_kapture.io.colmap_cameras import (
     camera_sensors,
     colmap_camera,
@@ -34,6 +34,7 @@ from r2d2_kapture.io.colmap_db import keypoints_or_no_rows, unique_pairs, write_
 from r2d2_kapture.io.colmap_rigs import image_records
 from r2d2_kapture.io.database_state import DatabaseState
 from r2d2_kapture.io.feature_origin import refuse_other_images, refuse_stale_matches
+from r2d2_kapture.io.feature_reading import check_inside
 from r2d2_kapture.io.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture import Dataset, open_dataset
 from r2d2_kapture.io.lock import exclusive
@@ -287,13 +288,13 @@ def _wanted_pairs(
 def _unreadable(
     dataset: Dataset, keypoints: FeatureTable, pairs: Iterable[Pair], strict: bool
 ) -> dict[str, Failure]:
-    """Images of pairs without keypoints, and any with broken ones."""
+    """Images of pairs without keypoints, and any with broken ones or others'."""
     paired = {name for pair in pairs for name in pair}
     failed = {}
-    for name in sorted(dataset.image_names):
+    for name, image in dataset_images(dataset).items():
         if name in paired or name in keypoints:
             try:
-                keypoints.read(name)
+                check_inside(keypoints.read(name), image.size, f"'{name}'")
             except FeatureFormatError as error:
                 if strict:
                     raise

@@ -179,3 +179,15 @@ def test_images_and_features_of_different_names_are_told(
         "1 images have no features: 'b.png'",
         "1 images have features, but are not in records_camera.txt: 'c.png'",
     ]
+
+
+@pytest.mark.parametrize("to", ["h5", "colmap-text", "colmap-db"])
+def test_features_of_a_picture_of_another_size_fail(
+    root: Path, tmp_path: Path, shapes: Any, to: Any
+) -> None:
+    file = root / "reconstruction/keypoints/SIFT/a.png.kpt"
+    shapes[:, :2] *= 3
+    file.write_bytes(shapes.tobytes())
+    report = export.run(kapture_root=root, to=to, output=tmp_path / "out")
+    assert (report.done, [failure.name for failure in report.failed]) == (0, ["a.png"])
+    assert "outside of its 64 x 48 pixels" in report.failed[0].reason

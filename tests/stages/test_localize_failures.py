@@ -17,7 +17,7 @@ from r2d2_kapture.errors import (
     ReconstructionError,
 )
 from r2d2_kapture.stages import localize
-from tests.colmap_scene import CENTER_PP, FOCAL
+from tests.colmap_scene import CENTER_PP, FOCAL, write_rows
 from tests.localize_scene import QUIET, LocalizationScene, position_error
 from tests.stages.test_localize import poses_of, reasons, record
 
@@ -44,6 +44,12 @@ def break_keypoints(scene: LocalizationScene, name: str) -> None:
     scene.keypoint_file(name).write_bytes(b"")
     for image in scene.mapped:
         scene.replace_matches(name, image, np.zeros((0, 2)))
+
+
+def break_size(scene: LocalizationScene, query: str) -> None:
+    path = scene.keypoint_file(query)
+    rows = np.fromfile(path, np.float32).reshape(-1, 3)
+    write_rows(path, rows * 2)
 
 
 def break_feature_file(scene: LocalizationScene, name: str) -> None:
@@ -110,13 +116,13 @@ def test_images_of_a_rig_that_are_all_broken_each_say_why(
 def test_a_focal_length_that_no_camera_has_is_told(exact: LocalizationScene) -> None:
     name = exact.queries[2]
     keypoints = np.fromfile(exact.keypoint_file(name), np.float32).reshape(-1, 3)
-    keypoints[:, :2] = (keypoints[:, :2] - CENTER_PP) * 20 + CENTER_PP
+    keypoints[:, :2] = (keypoints[:, :2] - CENTER_PP) / 20 + CENTER_PP
     keypoints.tofile(exact.keypoint_file(name))
     report = exact.run(LocalizeConfig(rigs="off", focal_length="estimate"))
     assert list(reasons(report)) == [name]
     told = reasons(report)[name]
     focal = float(told.partition("focal length of ")[2].partition(" px")[0])
-    assert focal == pytest.approx(20 * FOCAL, rel=0.01)
+    assert focal == pytest.approx(FOCAL / 20, rel=0.01)
     assert "640 x 480 px" in told and "sensors.txt" in told
     assert "inliers" not in told
 
@@ -127,6 +133,7 @@ def test_a_focal_length_that_no_camera_has_is_told(exact: LocalizationScene) -> 
         (break_no_pairs, "no pairs; pair it with map images"),
         (break_pairs_outside_the_map, "none of the 2 images it is paired with"),
         (break_keypoints, "no keypoints"),
+        (break_size, "outside of its 640 x 480 pixels"),
         (break_feature_file, "found no keypoints of type 'r2d2'"),
         (break_matching, "none of its 9 pairs is matched; run kapture_r2d2_match"),
         (break_matches, "no matches with 9 map images"),

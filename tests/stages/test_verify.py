@@ -268,9 +268,15 @@ def spoil_keypoints(root: Path, names: list[str]) -> None:
     write_rows(path, np.full((120, 3), np.nan, np.float32))
 
 
+def resize_keypoints(root: Path, names: list[str]) -> None:
+    path = root / "reconstruction" / "keypoints" / TYPE / f"{names[0]}.kpt"
+    write_rows(path, np.fromfile(path, np.float32).reshape(120, 3) * 2)
+
+
 @pytest.mark.parametrize(
     "damage, words",
     [
+        (resize_keypoints, "outside of its 640 x 480 pixels"),
         (remove_keypoints, "found no keypoints"),
         (truncate_keypoints, "expected rows of 3"),
         (spoil_keypoints, "NaN"),
