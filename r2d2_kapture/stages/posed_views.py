@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +46,8 @@ DoubleArray = npt.NDArray[np.float64]
 DEPTH_MAP_TOLERANCE = 0.03
 MESH_TOLERANCE = 0.05
 LEAST_SHARED_POINTS = 30
+NO_NEIGHBOUR = "no camera near by looks in a like direction"
+FEW_SHARED = f"it shares {LEAST_SHARED_POINTS} points with no other image"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,7 +181,7 @@ def open_depth_views(
     )
     return OpenedSources(
         sources=(WeightedSource(source=source, weight=1.0),),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *_unpaired(pictures, pairs, NO_NEIGHBOUR)),
         warnings=cameras.warnings,
     )
 
@@ -232,9 +234,21 @@ def open_model_views(
     source = PosedPairSource(str(path), pictures, pairs, config, load, MESH_TOLERANCE)
     return OpenedSources(
         sources=(WeightedSource(source=source, weight=1.0),),
-        skipped=tuple(skipped),
+        skipped=(*skipped, *_unpaired(pictures, pairs, FEW_SHARED)),
         warnings=uncertain,
     )
+
+
+def _unpaired(
+    pictures: Sequence[PosedPicture], pairs: Iterable[tuple[int, int]], reason: str
+) -> list[Failure]:
+    """The pictures that are in no pair."""
+    paired = {index for pair in pairs for index in pair}
+    return [
+        Failure(name=picture.name, reason=reason)
+        for index, picture in enumerate(pictures)
+        if index not in paired
+    ]
 
 
 def _unfit(path: Path, size: tuple[int, int], crop_size: int) -> str | None:

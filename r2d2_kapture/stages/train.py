@@ -135,7 +135,7 @@ def run(
             path for path in (output / MODEL_NAME, output / BEST_NAME) if path.exists()
         ),
         details=job.details(trainer),
-        warnings=data.opened.warnings + data.posed.warnings,
+        warnings=data.warnings,
     )
     if process.is_main and report.done:
         write_json_atomic(output / REPORT_NAME, report.to_json())

@@ -12,6 +12,7 @@ from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.evaluation.sequences import HomographySequence, read_sequences
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.stages.train_validation import built_in_pairs
 from r2d2_kapture.stages.training_sources import (
     open_sources,
@@ -24,6 +25,7 @@ from r2d2_kapture.stages.training_views import (
     picture_loader,
 )
 from r2d2_kapture.training.validation import HomographyPair, hold_out
+from r2d2_kapture.types import some_names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,6 +68,23 @@ class TrainingData:
         """What was there at the start and was met unusable since."""
         both = (*self.opened.sources, *self.posed.sources)
         return tuple(name for item in both for name in item.source.gone)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says of the pictures, once they have been trained on."""
+        found = [*self.opened.report_warnings()]
+        found += self.posed.report_warnings(" of validation")
+        if self.in_both:
+            found.append(
+                f"{len(self.in_both)} sources are both trained and validated on, which "
+                f"flatters the weights: {some_names(map(shown, self.in_both))}"
+            )
+        if self.gone:
+            found.append(
+                f"{len(self.gone)} pictures or pairs became unusable in training, and "
+                f"others stood in: {some_names(map(shown, self.gone))}"
+            )
+        return tuple(found)
 
     def summary(self) -> dict[str, Any]:
         """What a checkpoint says of what it was trained on; no path in full."""

@@ -107,7 +107,7 @@ def run(
         seconds=time.monotonic() - started,
         outputs=tuple(paths.values()),
         details=details,
-        warnings=opened.warnings,
+        warnings=opened.report_warnings(),
     )
 
 

@@ -13,6 +13,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.image_search import FoundImages, find_images
 from r2d2_kapture.io.images import image_size, read_rgb
 from r2d2_kapture.io.lists import read_list_lines
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.training.data import WeightedSource
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
 from r2d2_kapture.training.photographs import PhotographSource, usable_photographs
@@ -23,7 +24,7 @@ from r2d2_kapture.training.sources import (
     flow_pairs,
     style_pairs,
 )
-from r2d2_kapture.types import Failure
+from r2d2_kapture.types import Failure, some_names
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,6 +34,21 @@ class OpenedSources:
     sources: tuple[WeightedSource, ...]
     skipped: tuple[Failure, ...]
     warnings: tuple[str, ...] = ()
+
+    def report_warnings(self, purpose: str = "") -> tuple[str, ...]:
+        """What a report says of them.
+
+        Args:
+            purpose: of the sources, to stand after "left out".
+        """
+        if not self.skipped:
+            return self.warnings
+        names = some_names(shown(failure.name) for failure in self.skipped)
+        return (
+            *self.warnings,
+            f"{len(self.skipped)} pictures, pairs or scenes are left out{purpose}: "
+            f"{names}; the report in JSON says why",
+        )
 
     def joined(self, other: OpenedSources) -> OpenedSources:
         """Both together."""

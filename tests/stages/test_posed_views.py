@@ -219,6 +219,22 @@ def test_images_without_pose_depth_or_pixels_are_left_out(room, tmp_path) -> Non
         open_depth_views(root, CONFIG, load())
 
 
+def test_images_without_neighbour_are_left_out_and_told(room, tmp_path) -> None:
+    def turn(data: kapture.Kapture) -> None:
+        about = kapture.PoseTransform(r=[0, 0, 1, 0], t=[0, 0, 0])
+        pose = data.trajectories[0, "camera"]
+        turned = kapture.PoseTransform.compose([about, pose])
+        data.trajectories[0, "camera"] = turned
+
+    opened = open_depth_views(with_depth(room, tmp_path, turn), CONFIG, load())
+    (alone,) = opened.skipped
+    assert alone.name == "mapping/0000.jpg"
+    assert alone.reason == "no camera near by looks in a like direction"
+    assert opened.report_warnings()[-1].startswith(
+        "1 pictures, pairs or scenes are left out: 'mapping/0000.jpg'"
+    )
+
+
 def other_intrinsics(data: kapture.Kapture) -> None:
     data.sensors["depth"] = kapture.Camera(
         kapture.CameraType.PINHOLE, [*SIZE, 150, 150, 119.5, 89.5], sensor_type="depth"

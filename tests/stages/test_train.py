@@ -322,6 +322,9 @@ def test_unreadable_and_tiny_photographs_are_left_out_and_told(
     assert len(told) == len(report.details["left_out"]) == 2
     assert any("broken.jpg" in line for line in told)
     assert any("20 x 20" in line for line in told)
+    (warning,) = report.warnings
+    assert warning.startswith("2 pictures, pairs or scenes are left out: ")
+    assert "broken.jpg'" in warning and "tiny.png'" in warning
 
 
 def test_a_folder_without_photographs_is_an_error(tmp_path: Path) -> None:
