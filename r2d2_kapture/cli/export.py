@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, make_parser, run_command
+from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.stages import export
 
 DEFAULT_OUTPUTS = {
@@ -51,22 +51,7 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--descriptors-type", type=str | None, help="by default the only one there is"
     )
-    parser.add_argument(
-        "--camera-origin",
-        type=CameraOrigin,
-        default="auto",
-        help="where principal points count from: the center of the first pixel "
-        "(kapture) or its corner (COLMAP); auto takes what files say, and else looks "
-        "for (W / 2, H / 2) and for names of COLMAP's import",
-    )
-    parser.add_argument(
-        "--keypoint-origin",
-        type=CameraOrigin,
-        default="auto",
-        help="where the pixels of third-party keypoints count from: the center of the "
-        "first one (R2D2, hloc) or its corner (COLMAP); auto takes what files say, and "
-        "else where the cameras count from",
-    )
+    add_origin_flags(parser, "camera_origin", "keypoint_origin")
     parser.add_argument(
         "--camera-mode",
         type=CameraMode,

@@ -30,7 +30,7 @@ def _command(arguments: list[str]) -> int:
         "Make MegaDepth ready for training: undistort its SfM models, and write for "
         "each which images see how much of the same. Download both parts by hand from "
         "www.cs.cornell.edu/projects/megadepth and unpack them: MegaDepth v1 (depth "
-        "maps) and MegaDepth v1 SfM models. Scenes are prepared beside each other; an "
+        "maps) and MegaDepth v1 SfM models. Scenes are prepared in parallel; an "
         "interrupted run goes on when the command is run again. Train on the output: "
         "kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.",
         "kapture_r2d2_megadepth --depth-root MegaDepth_v1 --sfm-root MegaDepth_v1_SfM "

@@ -26,8 +26,8 @@ from r2d2_kapture.cli.evaluation_flags import (
     with_results,
 )
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
+from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.pair_poses import PairPosesConfig
-from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.evaluation.posed_images import (
     PosedImage,
@@ -134,13 +134,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--descriptors-type", type=str | None, help="their descriptors' type"
     )
-    parser.add_argument(
-        "--camera-origin",
-        type=CameraOrigin,
-        default="auto",
-        help="where principal points count from: the center of the first pixel or its "
-        "corner (COLMAP); auto looks for (W / 2, H / 2)",
-    )
+    add_origin_flags(parser, "camera_origin")
     add_settings(parser, PairPosesConfig)
     add_evaluation_flags(parser, "pair")
     return parser

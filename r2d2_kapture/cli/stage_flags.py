@@ -7,7 +7,9 @@ import os
 
 from jsonargparse import ArgumentParser, Namespace
 
+from r2d2_kapture.cli.common import add_settings
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 
 REDO = "redo finished work, and replace what was made with other settings"
@@ -25,12 +27,18 @@ def add_stage_flags(parser: ArgumentParser, item: str, force: str = REDO) -> Non
         "--workers",
         type=int,
         default=os.cpu_count() or 1,
-        help="threads that work beside each other; no result depends on it",
+        help="threads that work in parallel; no result depends on it",
     )
     parser.add_argument(
         "--strict", action="store_true", help=f"stop at the first {item} that fails"
     )
     add_run_flags(parser, force)
+
+
+def add_origin_flags(parser: ArgumentParser, *names: str) -> None:
+    """Add --camera-origin or --keypoint-origin, as kapture_r2d2_verify has them."""
+    fields = {field.name for field in dataclasses.fields(VerifyConfig)}
+    add_settings(parser, VerifyConfig, taken=fields.difference(names))
 
 
 def add_run_flags(parser: ArgumentParser, force: str = REDO) -> None:

@@ -10,7 +10,7 @@ class RunOptions:
     """How a run behaves; none of this changes a result.
 
     Attributes:
-        workers: threads that work beside each other.
+        workers: threads that work in parallel.
         force: redo finished work, and replace what was made otherwise.
         replace: replace what was made otherwise, with other settings or by others;
             finished work of the same settings and inputs is kept.

@@ -26,9 +26,10 @@ class SourceConfig:
         megadepth: folder of MegaDepth that kapture_r2d2_megadepth has prepared; each
             scene is a source of its own.
         train_scenes: text file of the scenes of MegaDepth to train on, one a line.
-        camera_origin: where the principal points of kapture datasets count from:
-            ``center`` of the first pixel, or its ``corner``; ``auto`` looks for
-            (W / 2, H / 2).
+        camera_origin: where principal points of kapture datasets count from: the
+            ``center`` of the first pixel (kapture) or its ``corner`` (COLMAP); ``auto``
+            takes what files say, and else looks for (W / 2, H / 2) and for names of
+            COLMAP's import.
     """
 
     images: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
@@ -85,15 +85,28 @@ def refuse_other_images(keypoints: FeatureTable, dataset: Dataset) -> None:
     Raises:
         DatasetError: naming an image and both files, and the way out.
     """
+    _refuse(FeatureRecords(keypoints), dataset.image_paths, f"{dataset.root}: ")
+
+
+def refuse_replaced_images(keypoints: FeatureTable, images: Iterable[str]) -> None:
+    """Refuse features whose image file, where it was read, was replaced since.
+
+    Raises:
+        DatasetError: naming a file, and the way out.
+    """
     records = FeatureRecords(keypoints)
-    reasons = [
-        reason
-        for name, path in dataset.image_paths.items()
-        if (reason := records.objection(name, path)) is not None
-    ]
+    paths = {name: records.path(name) for name in images}
+    _refuse(records, {name: path for name, path in paths.items() if path is not None})
+
+
+def _refuse(
+    records: FeatureRecords, paths: Mapping[str, Path], where: str = ""
+) -> None:
+    objections = [records.objection(name, path) for name, path in paths.items()]
+    reasons = [reason for reason in objections if reason is not None]
     if reasons:
         more = f" ({len(reasons)} such images)" if len(reasons) > 1 else ""
-        raise DatasetError(f"{dataset.root}: {reasons[0]}{more}")
+        raise DatasetError(f"{where}{reasons[0]}{more}")
 
 
 def refuse_stale_matches(
@@ -167,6 +180,12 @@ class FeatureRecords:
             f"{shown(str(path))} has changed since its features were made; run the "
             "extraction again"
         )
+
+    def path(self, image: str) -> Path | None:
+        """The file that the features of an image were made of, if that is known."""
+        located = self._table.locate(image)
+        record = located and self._records[located[0].path].get(image)
+        return Path(record.path) if record else None
 
     def state(self, image: str) -> str:
         """What changes when the features of an image are written anew."""

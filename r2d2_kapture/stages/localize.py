@@ -401,8 +401,11 @@ def _report(
 
 
 def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
-    """One line for all doubtful poses, with up to three of them."""
-    doubtful = [result for result in localized if result.verdict == "doubtful"]
+    """One line for all doubtful poses, with the first three in order of names."""
+    doubtful = sorted(
+        (result for result in localized if result.verdict == "doubtful"),
+        key=lambda result: result.image,
+    )
     if doubtful:
         named = ", ".join(
             f"'{result.image}' ({'; '.join(result.doubts)})" for result in doubtful[:3]

@@ -19,7 +19,11 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.atomic import write_json_atomic
-from r2d2_kapture.io.feature_origin import feature_origin, feature_states
+from r2d2_kapture.io.feature_origin import (
+    feature_origin,
+    feature_states,
+    refuse_replaced_images,
+)
 from r2d2_kapture.io.feature_table import LocalFeatureTables, open_local_features
 from r2d2_kapture.io.manifest import Manifest, package_versions
 from r2d2_kapture.io.match_store import (
@@ -90,6 +94,8 @@ def run(
     tables = open_local_features(features, keypoints_type, descriptors_type)
     wanted = in_caching_order(read_pairs(pairs, tables.keypoints))
     require_usable(tables, wanted)
+    images = sorted({image for pair in wanted for image in pair})
+    refuse_replaced_images(tables.keypoints, images)
     manifest = make_manifest(config, tables)
     keypoints_type = tables.keypoints.type_name
     cache: LoadingCache[str, Tensor] = LoadingCache(
@@ -100,7 +106,6 @@ def run(
     with open_match_writer(
         output, keypoints_type, manifest, force=options.replaces
     ) as writer:
-        images = sorted({image for pair in wanted for image in pair})
         writer.follow(feature_states(tables, images))
         todo = [
             pair for pair in wanted if options.force or not writer.is_complete(*pair)

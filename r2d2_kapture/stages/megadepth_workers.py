@@ -1,4 +1,4 @@
-"""Runs each of some jobs in a process of its own, several beside each other.
+"""Runs each of some jobs in a process of its own, several in parallel.
 
 COLMAP ends the whole process where its input is broken in an unforeseen way: here that
 is the failure of one job.

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from PIL import Image
 from r2d2_kapture.cli.export import main as export
 from r2d2_kapture.cli.extract import main as extract
 from r2d2_kapture.cli.extract_images import main as extract_images
+from r2d2_kapture.cli.localize import main as localize
+from r2d2_kapture.cli.pair_poses import main as pair_poses
+from r2d2_kapture.cli.train import main as train
+from r2d2_kapture.cli.verify import main as verify
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.colmap_text import read_colmap_text
 from r2d2_kapture.io.feature_table import open_local_features
@@ -526,3 +531,18 @@ def test_a_name_that_is_not_utf_8_is_drawn(
 ) -> None:
     assert view([str(latin), "--output-dir", str(tmp_path / "v"), *flags]) == 0
     assert len(list((tmp_path / "v").glob("caf*"))) == 2
+
+
+@pytest.mark.parametrize(
+    "command", [export, localize, pair_poses, train, verify], ids=lambda c: c.__module__
+)
+def test_every_help_says_what_auto_takes_for_the_camera_origin(
+    command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert (
+        "auto takes what files say, and else looks for (W / 2, H / 2) and for names of "
+        "COLMAP's import"
+    ) in text

@@ -209,6 +209,8 @@ def test_features_of_a_picture_that_was_replaced_are_refused(
     with pytest.raises(DatasetError, match=changed):
         walk.pair()
     with pytest.raises(DatasetError, match=changed):
+        walk.match()
+    with pytest.raises(DatasetError, match=changed):
         walk.verify()
     with pytest.raises(DatasetError, match=changed):
         localize_in_no_map(dataset, walk)

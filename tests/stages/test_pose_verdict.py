@@ -13,6 +13,7 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages.pose_estimation import View, estimate_pose
 from r2d2_kapture.stages.pose_verdict import coverage, pose_doubts
+from r2d2_kapture.stages.query_results import result_path
 from tests.localize_scene import LocalizationScene
 from tests.stages.test_localize import poses_of, record
 from tests.stages.test_pose_estimation import (
@@ -138,3 +139,17 @@ def test_doubtful_poses_are_written_counted_apart_and_listed(tmp_path: Path) -> 
 def test_thresholds_out_of_range_are_refused() -> None:
     with pytest.raises(ConfigError, match="--doubt-rival: found -1"):
         LocalizeConfig(doubt_rival=-1)
+
+
+def test_doubtful_poses_are_listed_in_order_of_names_resumed_or_not(
+    tmp_path: Path,
+) -> None:
+    scene = LocalizationScene(tmp_path)
+    config = LocalizeConfig(rigs="off", doubt_coverage=1.0)
+    (unbroken,) = scene.run(config).warnings
+    for name in scene.queries[:2]:
+        result_path(scene.root / "output", name).unlink()
+        (resumed,) = scene.run(config).warnings
+        assert resumed == unbroken
+    places = [unbroken.index(f"'{name}'") for name in sorted(scene.queries)]
+    assert places == sorted(places)
