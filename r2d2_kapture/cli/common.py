@@ -165,13 +165,18 @@ def run_command(
         return EXIT_DEFECT
 
 
-def finish(report: Report) -> int:
-    """Print the report and tell the exit code."""
+def show(text: str) -> None:
+    """Print; a reader that has seen enough, such as head, ends no run."""
     try:
-        print(report.to_text(), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:
-        # the reader, such as head, has seen enough; keep Python quiet at exit
+        # Python stays quiet at exit too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def finish(report: Report) -> int:
+    """Print the report and give the exit code."""
+    show(report.to_text())
     return EXIT_SOME_FAILED if report.failed else EXIT_OK
 
 

@@ -6,7 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.cli.common import finish, make_parser, resolve_presets, run_command
+from r2d2_kapture.cli.common import (
+    finish,
+    make_parser,
+    resolve_presets,
+    run_command,
+    show,
+)
 from r2d2_kapture.config.evaluate import (
     DEFAULT_THRESHOLDS,
     EvaluateConfig,
@@ -106,7 +112,7 @@ def _command(arguments: list[str]) -> int:
         options=RunOptions(force=namespace.force, strict=namespace.strict),
     )
     if report.outputs:
-        print((namespace.output / evaluate.TABLE_NAME).read_text(encoding="utf-8"))
+        show((namespace.output / evaluate.TABLE_NAME).read_text(encoding="utf-8"))
     details = {k: v for k, v in report.details.items() if k != "estimates"}
     return finish(dataclasses.replace(report, details=details))
 

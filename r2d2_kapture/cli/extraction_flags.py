@@ -14,6 +14,7 @@ from r2d2_kapture.cli.common import (
     dump_settings,
     resolve_presets,
     settings_from,
+    show,
 )
 from r2d2_kapture.config.extract import (
     D2NetConfig,
@@ -71,7 +72,7 @@ def parse_extraction(
     """Parse flags and presets; None where the models were only to be listed."""
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     if namespace.list_models:
-        print(list_models())
+        show(list_models())
         return None
     return namespace
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.cli.common import EXIT_OK, finish, make_parser, run_command
+from r2d2_kapture.cli.common import EXIT_OK, finish, make_parser, run_command, show
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages import fetch
@@ -53,7 +53,7 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     namespace = parser.parse_args(arguments)
     if namespace.list:
-        print("\n".join(fetch.table()))
+        show("\n".join(fetch.table()))
         return EXIT_OK
     if namespace.data_root is None:
         raise ConfigError("--data-root: none given, expected a folder for the data")

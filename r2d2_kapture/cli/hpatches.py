@@ -14,6 +14,7 @@ from r2d2_kapture.cli.common import (
     make_parser,
     run_command,
     settings_from,
+    show,
 )
 from r2d2_kapture.cli.evaluation_flags import (
     add_evaluation_flags,
@@ -122,7 +123,7 @@ def _show(namespace: Namespace, results: Sequence[Path]) -> None:
         plot = namespace.output / hpatches_tables.PLOT_NAME
     if plot is not None:
         hpatches_tables.plot(runs, plot)
-    print(hpatches_tables.summary_table(runs))
+    show(hpatches_tables.summary_table(runs))
 
 
 if __name__ == "__main__":

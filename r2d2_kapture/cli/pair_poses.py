@@ -15,6 +15,7 @@ from r2d2_kapture.cli.common import (
     make_parser,
     run_command,
     settings_from,
+    show,
 )
 from r2d2_kapture.cli.evaluation_flags import (
     add_evaluation_flags,
@@ -195,7 +196,7 @@ def _show(namespace: Namespace, results: Sequence[Path]) -> None:
     runs = pair_poses_tables.read_results(results)
     if namespace.output is not None:
         pair_poses_tables.write_tables(namespace.output, runs)
-    print(pair_poses_tables.summary_table(runs))
+    show(pair_poses_tables.summary_table(runs))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from r2d2_kapture.cli.common import (
     resolve_presets,
     run_command,
     settings_from,
+    show,
 )
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
@@ -94,7 +95,7 @@ def _command(arguments: list[str]) -> int:
 
 def print_report(report: Report) -> None:
     """Show what a stage did, as it ends."""
-    print(report.to_text(), flush=True)
+    show(report.to_text())
 
 
 def read_preset(name: str, checkpoint: Checkpoint | None) -> PipelineConfig:

@@ -119,7 +119,7 @@ def kind_of_unread(path: Path) -> str | None:
     for kind, suffixes in UNREAD.items():
         if suffix in suffixes:
             return kind
-    return "pictures by a name that does not end as one" if _is_picture(path) else None
+    return "image files whose names have no image suffix" if _is_picture(path) else None
 
 
 def _is_picture(path: Path) -> bool:

@@ -11,6 +11,7 @@ from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.image_records import sha256_of
 from r2d2_kapture.io.images import BoolArray, read_mask
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.types import some_names
 
 SUFFIX = ".png"
 
@@ -81,10 +82,10 @@ class MaskFolder:
         without = [name for name, path in images.items() if not self.find(name, path)]
         if not without:
             return ()
-        name = shown(without[0])
         return (
-            f"{self.folder}: found no mask of {len(without)} of {len(images)} images; "
-            f"that of '{name}' would be '{name}{SUFFIX}'",
+            f"{self.folder}: found no mask of {len(without)} of {len(images)} images: "
+            f"{some_names(map(shown, without))}; expected '{shown(without[0])}{SUFFIX}' "
+            "and the like",
         )
 
 

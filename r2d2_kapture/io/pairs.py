@@ -6,6 +6,7 @@ everything else (a, b) and (b, a) are one pair.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Container, Iterable, Iterator
@@ -16,7 +17,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.atomic import write_bytes_atomic
 from r2d2_kapture.io.kapture import check_relative_name
 from r2d2_kapture.io.lists import read_list_lines
-from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.names import not_utf8, shown
 
 Reading = tuple[str, str, str]
 """Two names and the text of a score."""
@@ -54,6 +55,9 @@ def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
     ``image1 image2`` as hloc and COLMAP have it, with tabs or spaces, where a score may
     follow too. Without a score it is 1.
 
+    Lines that are not UTF-8 are left out with a warning, unless all are: no features
+    can be kept by such names, and the others go on.
+
     Args:
         path: in UTF-8, or UTF-16 with a byte-order mark.
         known: names of images, which tell where a name with spaces ends.
@@ -65,11 +69,21 @@ def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
     """
     if not path.exists() or path.is_dir():  # a pipe is read too
         raise DatasetError(f"{path}: found no such file, expected a list of pairs")
-    pairs = []
+    pairs, broken = [], []
     lines = read_list_lines(path, "a list of pairs of images")
     for number, line in enumerate(lines, start=1):
-        if line.strip() and not line.startswith("#"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = not_utf8(line)
+        if found is None:
             pairs.append(_parse_line(line, Path(f"{path}: line {number}"), known))
+        else:
+            broken.append(f"line {number} {found}: '{shown(line.strip())[:80]}'")
+    if broken:
+        text = f"{path}: {broken[0]}; rename the image, or write the list in UTF-8"
+        if not pairs:
+            raise DatasetError(text)
+        logging.warning("%s; such pairs left out: %d", text, len(broken))
     return unique_pairs(pairs)
 
 
@@ -140,10 +154,11 @@ def _readings(line: str) -> list[Reading]:
     if "," in line:
         fields = line.split(",")
         # COLMAP's lists hold names with commas
-        inside = len(words) == len(fields) == 2 and not (
-            words[0].endswith(",") or words[1].startswith(",")
+        parts = words if len(words) == 2 else line.strip().split("\t")
+        inside = len(parts) == len(fields) == 2 and not (
+            parts[0].endswith(",") or parts[1].startswith(",")
         )
-        return _of_fields(fields) + (_of_fields(words) if inside else [])
+        return _of_fields(fields) + (_of_fields(parts) if inside else [])
     if "\t" in line:
         return _of_fields(line.strip().split("\t"))
     return _of_fields(words) if len(words) == 2 or _is_number(words[-1]) else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,7 +40,7 @@ def is_excluded(path: Path, pattern: str) -> bool:
     """Whether a path, or a folder that it is in, fits a pattern of ``--exclude``.
 
     A pattern without a slash fits at any depth. Upper and lower case are one in what
-    follows the last dot.
+    follows the last dot, and so are all Unicode forms of a letter with accents.
 
     Args:
         path: relative to the folder that is searched.
@@ -56,5 +57,5 @@ def is_excluded(path: Path, pattern: str) -> bool:
 
 
 def _folded(part: str) -> str:
-    stem, suffix = os.path.splitext(part)
+    stem, suffix = os.path.splitext(unicodedata.normalize("NFC", part))
     return stem + suffix.lower()

@@ -286,8 +286,10 @@ def _write_pairs(
     """
     source = str(pairs_list)
     if pairs_list is not None:
-        chosen = read_pairs(pairs_list, folder.names)
-        unknown = {name for pair in chosen for name in pair.names} - set(folder.names)
+        broken = {failure.name for failure in folder.failed}
+        chosen = read_pairs(pairs_list, {*folder.names, *broken})
+        named = {name for pair in chosen for name in pair.names}
+        unknown = named - broken - set(folder.names)
         if unknown:
             name = min(unknown)
             form = equal_in_another_form(name, folder.names)
@@ -320,8 +322,8 @@ def _write_pairs(
     usable = [pair for pair in chosen if extracted.issuperset(pair.names)]
     if not usable:
         raise DatasetError(
-            f"{folder.root}: found no pair among {len(folder.names)} images, "
-            f"{len(extracted)} of them with features; expected 2 images or more"
+            f"{pairs_list or folder.root}: found no pair among {len(folder.names)} "
+            f"images, {len(extracted)} of them with features; expected one or more"
         )
     write_pairs(work.pairs, usable)
     return source

@@ -30,9 +30,10 @@ from r2d2_kapture.io.images import read_rgb
 from r2d2_kapture.io.kapture import open_dataset
 from r2d2_kapture.io.manifest import Manifest, package_versions
 from r2d2_kapture.io.masks import MaskFolder, open_masks
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.flow import WriteBehind, read_ahead
-from r2d2_kapture.types import Failure, LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 REPORT_NAME = "extract_report.json"
 Image = npt.NDArray[np.uint8]
@@ -57,7 +58,19 @@ class Tally:
 
     done: int = 0
     keypoints: int = 0
+    without_keypoints: list[str] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says of images without keypoints."""
+        if not self.without_keypoints:
+            return ()
+        return (
+            f"{len(self.without_keypoints)} images have no keypoints: "
+            f"{some_names(map(shown, self.without_keypoints))}; their masks are black, "
+            "they are of one colour, or the thresholds are too high",
+        )
 
 
 def run(
@@ -132,7 +145,12 @@ def run(
             done=tally.done,
             skipped=skipped,
             failed=(*dataset.left_out, *tally.failed),
-            warnings=(*notes, *todo.warnings, *sizes.warnings()),
+            warnings=(
+                *notes,
+                *todo.warnings,
+                *tally.warnings,
+                *sizes.warnings(),
+            ),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
             details=report_details(tally, engine, todo),
@@ -153,7 +171,7 @@ def extract_images(
     masks: MaskFolder | None = None,
     already_done: int = 0,
 ) -> Tally:
-    """Decode, extract and write images, each step beside the others.
+    """Decode, extract and write images, all steps in parallel.
 
     Args:
         extractor: the network and its settings.
@@ -205,6 +223,8 @@ def extract_images(
                 write_behind(write, name, features, records.pop(name))
                 tally.done += 1
                 tally.keypoints += len(features)
+                if len(features) == 0:
+                    tally.without_keypoints.append(name)
             bar.update(len(names))
     return tally
 

@@ -90,7 +90,7 @@ def run(
         done=tally.done,
         skipped=skipped,
         failed=(*nameless.values(), *tally.failed),
-        warnings=(*notes, *todo.warnings),
+        warnings=(*notes, *todo.warnings, *tally.warnings),
         seconds=time.monotonic() - started,
         outputs=(output_dir or common_folder(images),),
         details=report_details(tally, engine, todo),

@@ -26,7 +26,8 @@ def name_images(
     That is ``image_root``, else what the first run into ``output_dir`` took: of several
     folders the one that an image lies in, so that its name is that which it has alone;
     where two images would share a name so, and without folders, the deepest folder that
-    holds all images. A name in ``output_dir`` thus always means the same image.
+    holds all images. A name in ``output_dir`` thus always means the same image. Further
+    folders join those of the first run where they are given together with them.
 
     Args:
         images: files.
@@ -50,11 +51,13 @@ def name_images(
             f"{output_dir}: holds names relative to {_listed(recorded)}, not to "
             f"{given[0]}; choose another --output-dir, or --force to redo them"
         )
-    if recorded:
+    if recorded and not set(recorded) < set(chosen):
         return relative_names(images, recorded)
-    kept = [str(root) for root in chosen]
+    roots = list(dict.fromkeys([*recorded, *chosen]))
+    names = relative_names(images, roots)
+    kept = [str(root) for root in roots]
     write_json_atomic(record, {"image_root": kept[0] if len(kept) == 1 else kept})
-    return relative_names(images, chosen)
+    return names
 
 
 def relative_names(images: Sequence[Path], roots: Sequence[Path]) -> dict[str, Path]:

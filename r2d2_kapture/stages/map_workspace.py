@@ -78,8 +78,9 @@ def read_verified(database: Path) -> DatabaseContent:
         content = read_database(database)
     if content.verified_pairs == 0:
         raise ReconstructionError(
-            f"found {len(content.images)} images and no verified pair in the database; "
-            "check pairs and matches, and run kapture_r2d2_verify"
+            f"{database}: found {len(content.images)} images and no verified pair, "
+            "expected matches that agree with a geometry; check that the images "
+            "overlap, and that their pairs were matched and verified"
         )
     return content
 

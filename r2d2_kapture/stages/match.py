@@ -121,6 +121,7 @@ def run(
             seconds=time.monotonic() - started,
             outputs=(matches_folder(output, keypoints_type),),
             warnings=(
+                *(() if wanted else (f"{pairs}: found no pair to match",)),
                 *hidden_features(tables.keypoints),
                 *empty_warning(tables, wanted),
             ),
@@ -235,7 +236,7 @@ def match_pairs(
     options: RunOptions,
     total: int,
 ) -> Tally:
-    """Read, match and write pairs, each step beside the others.
+    """Read, match and write pairs, all steps in parallel.
 
     Args:
         config: which matches.

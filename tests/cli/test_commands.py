@@ -380,6 +380,13 @@ def test_of_several_folders_each_image_is_named_as_in_its_own(
     ]
     assert extract_images([*one, *two, *three, *command]) == 2
     assert "not inside" in one_error_line(capsys)
+    (folders[2] / "a.png").rename(folders[2] / "c.png")
+    assert extract_images([*three, *one, *two, *command]) == 0
+    assert "1 done, 2 skipped" in capsys.readouterr().out
+    assert (output / "c.png.r2d2").is_file()
+    assert extract_images([*three, *command]) == 0
+    assert "0 done, 1 skipped" in capsys.readouterr().out
+    (folders[2] / "c.png").rename(folders[2] / "a.png")
     apart = tmp_path / "apart"
     assert extract_images([*one, *three, *flags, "--output-dir", str(apart)]) == 0
     assert sorted(apart.rglob("*.r2d2")) == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import r2d2_kapture
-from r2d2_kapture.cli.common import EXIT_DEFECT, run_command
+from r2d2_kapture.cli.common import EXIT_DEFECT, run_command, show
 from r2d2_kapture.cli.extract import main as extract
 
 CHECKOUT = Path(r2d2_kapture.__file__).resolve().parents[1]
@@ -115,3 +116,12 @@ def test_every_script_of_bin_is_a_command() -> None:
         name = script.name.removeprefix("kapture_r2d2_")
         assert name in doors
         assert f"from r2d2_kapture.cli.{name} import main" in script.read_text()
+
+
+def test_a_reader_that_leaves_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w", encoding="utf-8") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        for text in ("a report of a stage", "the next one"):
+            show(text)

@@ -69,7 +69,7 @@ def test_extract(
     command = ["--kapture-root", str(root), *flags, "--masks", str(masks)]
     assert extract(command) == 0
     out = capsys.readouterr().out
-    assert f"found no mask of 1 of 5 images; that of '{NAMES[-1]}' would be" in out
+    assert f"found no mask of 1 of 5 images: '{NAMES[-1]}'; expected" in out
     tables = open_local_features([root], "tiny")
     for name in NAMES:
         x = columns(tables.read(name, SIZE).keypoints)
@@ -114,6 +114,15 @@ def test_a_mask_of_another_size_fails_its_image(
     assert "3 done, 0 skipped, 2 failed" in out
     assert "a.png.png: found a mask of 48 x 64 pixels, expected the 64 x 48 of" in out
     assert "b c.png.png: found no known image format" in out
+
+
+def test_an_image_that_its_mask_blackens_is_named(
+    photos: Path, masks: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_mask(masks / "a.png.png", 0 * right_half())
+    command = ["--kapture-root", str(photos.parents[1]), *flags]
+    assert extract([*command, "--masks", str(masks)]) == 0
+    assert "1 images have no keypoints: 'a.png'; " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["beside", "inside", "by stem"])

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
@@ -201,7 +202,7 @@ def test_what_plainly_is_a_picture_is_counted_and_named(tmp_path):
     assert sorted(warnings) == [
         "1 left out, pictures of a format that is not read: 'scan.psd'",
         "1 left out, videos: 'clip.MOV'",
-        "2 left out, pictures by a name that does not end as one: '6.jpg_large', "
+        "2 left out, image files whose names have no image suffix: '6.jpg_large', "
         "'no ending'",
         "5 left out, raw files of a camera, which are not read: '1.DNG', '3.Cr3', "
         "'4.NEF' and 2 more",
@@ -273,6 +274,13 @@ def test_exclude(tmp_path, pattern, kept):
     names, warnings = names_and_warnings(tmp_path, exclude=[pattern])
     assert names == kept
     assert warnings[0].startswith(f"{4 - len(kept)} left out by --exclude {pattern}: '")
+
+
+def test_exclude_takes_any_unicode_form_of_an_accent(tmp_path):
+    composed, decomposed = (normalize(form, "été") for form in ("NFC", "NFD"))
+    made(tmp_path, "a.jpg", f"{composed}/b.jpg", f"{decomposed}/c.jpg")
+    for pattern in (composed, decomposed):
+        assert names_and_warnings(tmp_path, exclude=[pattern])[0] == ["a.jpg"]
 
 
 def test_exclude_that_fits_nothing_is_said(tmp_path):

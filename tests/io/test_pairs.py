@@ -90,6 +90,17 @@ def test_a_list_that_is_not_there_or_no_text(tmp_path: Path) -> None:
         read_pairs(tmp_path / "latin.txt")
 
 
+def test_a_name_that_is_not_utf_8_does_not_stop_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "pairs.txt"
+    path.write_bytes(b"a.jpg b\xe9.jpg\na.jpg c.jpg\nb\xe9.jpg c.jpg\n")
+    assert [pair.names for pair in read_pairs(path)] == [("a.jpg", "c.jpg")]
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: line 1 holds the byte 0xE9, which is not UTF-8")
+    assert message.endswith("such pairs left out: 2")
+
+
 def test_a_comma_cannot_be_written_and_leaves_the_old_list(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
     write_pairs(path, PAIRS)

@@ -180,6 +180,20 @@ def test_images_that_cannot_be_used_are_reported(
     assert report.details["verified_pairs"] == 15
 
 
+def test_a_list_may_name_images_that_cannot_be_used(
+    photos: Path, checkpoint: Checkpoint, scene: Scene
+) -> None:
+    (photos / "broken.jpg").write_bytes(b"no image")
+    Image.new("L", (WIDTH, HEIGHT)).save(photos / "one,two.png")
+    listed, (first, second) = photos.parent / "pairs.txt", scene.names[:2]
+    unusable = f"{first}\tbroken.jpg\n{first}\tone,two.png\n"
+    listed.write_text(f"{unusable}{first}\t{second}\n", "utf-8")
+    assert run(photos, checkpoint, pairs_list=listed).details["pairs"] == 1
+    listed.write_text(unusable, "utf-8")
+    with pytest.raises(DatasetError, match="pairs.txt: found no pair among"):
+        run(photos, checkpoint, pairs_list=listed)
+
+
 def test_one_image_is_too_few(
     photos: Path, checkpoint: Checkpoint, scene: Scene
 ) -> None:

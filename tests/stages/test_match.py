@@ -143,6 +143,11 @@ def test_images_come_from_several_folders(tmp_path: Path) -> None:
     assert read(tmp_path / "out", "q/0.jpg", "Z.jpg").indices.tolist() == expected
 
 
+def test_a_list_of_no_pairs_is_named(features: Path, tmp_path: Path) -> None:
+    report = run(features, tmp_path / "out", pairs=[])
+    assert report.warnings == (f"{tmp_path / 'out_pairs.txt'}: found no pair to match",)
+
+
 def test_an_image_without_keypoints_gives_no_rows(tmp_path: Path) -> None:
     root = write_features(
         tmp_path / "features", {"a": unit_rows(9), "blank": unit_rows(0)}
