@@ -82,10 +82,10 @@ class MaskFolder:
         without = [name for name, path in images.items() if not self.find(name, path)]
         if not without:
             return ()
+        names = [shown(name) for name in without]
         return (
-            f"{self.folder}: found no mask of {len(without)} of {len(images)} images: "
-            f"{some_names(map(shown, without))}; expected '{shown(without[0])}{SUFFIX}' "
-            "and the like",
+            f"{self.folder}: found no mask of {len(names)} of {len(images)} images: "
+            f"{some_names(names)}; expected '{names[0]}{SUFFIX}' and the like",
         )
 
 
