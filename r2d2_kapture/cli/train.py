@@ -20,6 +20,7 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
+from r2d2_kapture.config.distillation import DistillationConfig
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.run import RunOptions
@@ -59,6 +60,7 @@ def _command(arguments: list[str]) -> int:
         inputs=source_config(namespace),
         output=_output(namespace),
         start_from=_checkpoints(namespace.start_from),
+        teacher=namespace.teacher,
         validation=settings_from(namespace, ValidationConfig),
         license_name=namespace.license,
         options=_run_options(namespace),
@@ -80,6 +82,12 @@ def _add_flags(parser: ArgumentParser) -> None:
         "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
     parser.add_argument(
+        "--teacher",
+        type=Path | None,
+        help="weights of ALIKED, aliked-n16.pth or aliked-n32.pth, to learn from in "
+        "place of AP; needs pip install 'r2d2-kapture[distill]'",
+    )
+    parser.add_argument(
         "--license",
         type=str,
         default="unspecified",
@@ -94,6 +102,7 @@ def _add_flags(parser: ArgumentParser) -> None:
         PairConfig,
         MegadepthPairs,
         LossConfig,
+        DistillationConfig,
         D2NetTrainingConfig,
     ):
         add_settings(parser, settings)
@@ -119,6 +128,7 @@ def _train_config(namespace: Namespace) -> TrainConfig:
         pairs=settings_from(namespace, PairConfig),
         megadepth=settings_from(namespace, MegadepthPairs),
         loss=settings_from(namespace, LossConfig),
+        distillation=settings_from(namespace, DistillationConfig),
         d2net=settings_from(namespace, D2NetTrainingConfig),
     )
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from r2d2_kapture.config.checks import require, require_choice
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
+from r2d2_kapture.config.distillation import DistillationConfig
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.training_pairs import PairConfig
@@ -184,6 +185,7 @@ class TrainConfig:
     pairs: PairConfig = PairConfig()
     megadepth: MegadepthPairs = MegadepthPairs()
     loss: LossConfig = LossConfig()
+    distillation: DistillationConfig = DistillationConfig()
     d2net: D2NetTrainingConfig = D2NetTrainingConfig()
     pace: PaceConfig = PaceConfig()
 

@@ -32,6 +32,8 @@ class PairConfig:
         jitter: largest relative change of brightness, contrast and saturation.
         noise: largest standard deviation of the pixel noise, in grey levels of 255.
         night: probability that one picture of a pair is darkened as if at night.
+        plain_first: leave the colours of the first pictures as they are, and give them
+            no noise: a teacher sees them.
         hold_steps: training steps at difficulty 0.
         ramp_steps: training steps in which the difficulty rises to 1.
         folder_weights: how often photographs of sub-folders are drawn relative to
@@ -54,6 +56,7 @@ class PairConfig:
     jitter: float = 0.3
     noise: float = 10.0
     night: float = 0.1
+    plain_first: bool = False
     hold_steps: int = 2000
     ramp_steps: int = 8000
     folder_weights: str = ""

@@ -12,6 +12,9 @@ from torch import Tensor
 from r2d2_kapture.config.extract import PyramidConfig
 from r2d2_kapture.coordinates import ResizeMap
 
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of R, G and B in ImageNet."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
@@ -111,8 +114,8 @@ def normalize_rgb(pixels: Tensor) -> Tensor:
 
     The ImageNet mean and deviation are those the published weights were trained with.
     """
-    mean = torch.tensor([0.485, 0.456, 0.406], device=pixels.device)
-    deviation = torch.tensor([0.229, 0.224, 0.225], device=pixels.device)
+    mean = torch.tensor(MEAN, device=pixels.device)
+    deviation = torch.tensor(DEVIATION, device=pixels.device)
     count, height, width, channels = pixels.shape
     images = torch.empty((count, channels, height, width), device=pixels.device)
     images.copy_(pixels.permute(0, 3, 1, 2)).div_(255)

@@ -47,6 +47,7 @@ from r2d2_kapture.training.stopping import (
     leave_signals_to_parent,
     stop_on_signals,
 )
+from r2d2_kapture.training.teacher import AlikedTeacher, load_teacher
 from r2d2_kapture.types import Failure, Report
 
 STATE_NAME = "state.pt"
@@ -69,6 +70,7 @@ def run(
     inputs: SourceConfig,
     output: Path,
     start_from: tuple[str, ...] = (),
+    teacher: Path | None = None,
     validation: ValidationConfig = ValidationConfig(),
     license_name: str = "unspecified",
     options: RunOptions = RunOptions(),
@@ -82,6 +84,7 @@ def run(
         output: folder of the run: state, weights, logs, settings, report.
         start_from: checkpoints whose mean the run begins with; without any, weights
             are drawn.
+        teacher: weights of ALIKED to learn from.
         validation: what chooses the best weights, besides photographs held out.
         license_name: of the weights, written into them.
         options: its workers are processes that make pairs; ``force`` starts anew.
@@ -95,7 +98,8 @@ def run(
     """
     started = time.monotonic()
     process = this_process()
-    method = method_of(config)
+    taught_by = load_teacher(teacher) if teacher is not None else None
+    method = method_of(config, taught_by)
     runtime = _runtime(config, process)
     if not process.is_main:
         announce = no_announcement
@@ -111,6 +115,7 @@ def run(
             data=data,
             output=output,
             start_from=start_from,
+            teacher=taught_by,
             license_name=license_name,
             process=process,
             runtime=runtime,
@@ -151,6 +156,7 @@ class _Job:
     data: TrainingData
     output: Path
     start_from: tuple[str, ...]
+    teacher: AlikedTeacher | None
     license_name: str
     process: Process
     runtime: Runtime
@@ -183,6 +189,7 @@ class _Job:
         settings = {
             **self.config.deciding(self.method.unused),
             "start_from": first_weights,
+            "teacher": self.teacher.sha256 if self.teacher is not None else None,
         }
         path = self.output / STATE_NAME
         state = read_state(path) if resume else None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
+from r2d2_kapture.config.distillation import DistillationConfig
 from r2d2_kapture.config.extract import (
     D2NetConfig,
     EngineConfig,
@@ -33,12 +34,21 @@ from r2d2_kapture.models.network import DenseFeatures, FeatureNetwork
 from r2d2_kapture.training.d2net_loss import enlarged, soft_detection_scores
 from r2d2_kapture.training.d2net_objective import D2NetObjective
 from r2d2_kapture.training.data import Normalize
+from r2d2_kapture.training.distillation import DistillationObjective
 from r2d2_kapture.training.loop import PAIRS, Objective
 from r2d2_kapture.training.objective import R2D2Objective
+from r2d2_kapture.training.teacher import Teacher
 
 CONFIDENT = 0.49
 """Score of a keypoint of R2D2 at both default thresholds, 0.7 and 0.7."""
 PLAIN_AP_SETTINGS = frozenset({"plain_ap_weight", "plain_ap_until"})
+AP_SETTINGS = PLAIN_AP_SETTINGS | {
+    "ap_bins",
+    "query_step",
+    "query_grid",
+    "neighbourhood",
+    "distractor_step",
+}
 
 
 def _names_of(settings: type) -> frozenset[str]:
@@ -103,7 +113,9 @@ class R2D2Method:
         config: of the run.
     """
 
-    unused: ClassVar[frozenset[str]] = _names_of(D2NetTrainingConfig)
+    unused: ClassVar[frozenset[str]] = _names_of(D2NetTrainingConfig) | _names_of(
+        DistillationConfig
+    )
     confident: ClassVar[float | None] = CONFIDENT
 
     config: TrainConfig
@@ -148,6 +160,25 @@ class R2D2Method:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaughtMethod(R2D2Method):
+    """R2D2 and Fast-R2D2 that learn from the features of a teacher.
+
+    Attributes:
+        teacher: what is learned from.
+    """
+
+    unused: ClassVar[frozenset[str]] = _names_of(D2NetTrainingConfig) | AP_SETTINGS
+
+    teacher: Teacher
+
+    def objective(self, *, mixed: bool) -> Objective:
+        """The losses of the teacher's points, and those of repeatability."""
+        return DistillationObjective(
+            self.config.loss, self.config.distillation, self.teacher, mixed=mixed
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class D2NetMethod:
     """D2-Net: the last layers of given weights, the margin loss of Dusmanu et al.
 
@@ -155,7 +186,9 @@ class D2NetMethod:
         config: of the run.
     """
 
-    unused: ClassVar[frozenset[str]] = _names_of(LossConfig) | PLAIN_AP_SETTINGS
+    unused: ClassVar[frozenset[str]] = (
+        _names_of(LossConfig) | _names_of(DistillationConfig) | PLAIN_AP_SETTINGS
+    )
     confident: ClassVar[float | None] = None
 
     config: TrainConfig
@@ -246,8 +279,12 @@ METHODS: dict[str, type[R2D2Method] | type[D2NetMethod]] = {
 """By architecture."""
 
 
-def method_of(config: TrainConfig) -> Method:
+def method_of(config: TrainConfig, teacher: Teacher | None = None) -> Method:
     """How the network of a run is trained.
+
+    Args:
+        config: of the run.
+        teacher: to learn from, if any.
 
     Raises:
         ConfigError: it is not one that can be trained, or not with these settings.
@@ -259,6 +296,12 @@ def method_of(config: TrainConfig) -> Method:
             f"{', '.join(sorted(METHODS))}"
         )
     method = METHODS[name]
+    require(
+        teacher is None or method is R2D2Method,
+        f"--teacher: found for --architecture {name}, expected r2d2 or fast_r2d2",
+    )
+    if teacher is not None:
+        method = TaughtMethod
     default = TrainConfig().to_flat()
     changed = [
         f"--{key.replace('_', '-')}"
@@ -267,9 +310,12 @@ def method_of(config: TrainConfig) -> Method:
     ]
     require(
         not changed,
-        f"{', '.join(changed)}: found for --architecture {name}, which makes no use "
-        "of it; leave it out",
+        f"{', '.join(changed)}: found for --architecture {name}"
+        f"{'' if teacher is None else ' with --teacher'}, which makes no use of it; "
+        "leave it out",
     )
+    if teacher is not None:
+        return TaughtMethod(config=config, teacher=teacher)
     return method(config=config)
 
 

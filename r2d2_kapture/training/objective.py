@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.train import OptimizationConfig
-from r2d2_kapture.models.network import DenseFeatures
-from r2d2_kapture.training.forward import forward_together
+from r2d2_kapture.training.forward import dense_features
 from r2d2_kapture.training.loop import LOSS, Batch
 from r2d2_kapture.training.losses import LossTerms, R2D2Loss
 from r2d2_kapture.training.schedule import help_share
@@ -55,12 +54,7 @@ class R2D2Objective:
             generator: of the CPU.
         """
         image1, image2, aflow = batch
-        maps: DenseFeatures = forward_together(
-            network, image1, image2, mixed=self._mixed
-        )
-        # the gradient of a split is one copy, that of two slices three
-        halves = [torch.split(values, len(image1)) for values in maps]
-        first, second = (DenseFeatures(*half) for half in zip(*halves, strict=True))
+        first, second = dense_features(network, image1, image2, mixed=self._mixed)
         share = self.help_share
         loss = R2D2Loss(
             dataclasses.replace(

@@ -85,7 +85,10 @@ def random_pair(
         (pictures[0].size, pictures[1].size), config, strength.scale, rng
     )
     night = rng.random() < config.night
-    view1 = scaled_view(pictures[0], factors[0], random_photometry(config, rng))
+    photometry = random_photometry(config, rng)  # drawn in any case: the rest follows
+    view1 = scaled_view(
+        pictures[0], factors[0], Photometry() if config.plain_first else photometry
+    )
     view2 = tilted_view(
         pictures[1],
         factors[1],

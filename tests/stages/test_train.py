@@ -43,6 +43,7 @@ from r2d2_kapture.synthetic.textures import (
 )
 from r2d2_kapture.types import Report
 from tests.networks import random_network, torch_threads
+from tests.training.teachers import CornerTeacher
 
 TINY = TrainConfig(
     network=NetworkConfig(architecture="fast_r2d2", width=1, descriptor_dim=16),
@@ -92,6 +93,7 @@ def run(
     workers: int = 0,
     force: bool = False,
     start_from: tuple[str, ...] = (),
+    teacher: Path | None = None,
     validation: ValidationConfig = ValidationConfig(),
 ) -> Report:
     return train.run(
@@ -99,6 +101,7 @@ def run(
         inputs=SourceConfig(images=images),
         output=output,
         start_from=start_from,
+        teacher=teacher,
         validation=validation,
         license_name="CC0",
         options=RunOptions(workers=workers, force=force),
@@ -455,3 +458,45 @@ def test_a_handful_of_pictures_is_learned(tmp_path: Path, architecture: str) -> 
     first, _, last = scores(tmp_path / "run", "mma_1px")
     assert last > 2 * first and last > 0.25
     assert scores(tmp_path / "run", "confident")[-1] > 0.3
+
+
+def test_a_taught_run_resumes_and_knows_its_teacher(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "load_teacher", lambda path: CornerTeacher())
+    config = changed(TINY, "optimization", plain_ap_weight=0.0)
+    config = changed(config, "distillation", teacher_points=8, random_points=4)
+    teacher = tmp_path / "aliked-n16.pth"
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    run(config, pictures, unbroken, teacher=teacher)
+    run(changed(config, steps=2), pictures, broken, teacher=teacher)
+    assert run(config, pictures, broken, teacher=teacher).skipped == 2
+    first, second = (
+        load_checkpoint(f / "model.safetensors") for f in (unbroken, broken)
+    )
+    assert first.metadata == second.metadata
+    tensors = second.network.state_dict()
+    for name, tensor in first.network.state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+    assert json.loads(first.metadata["training"])["settings"]["teacher"] == "0" * 64
+    monkeypatch.setattr(CornerTeacher, "sha256", "1" * 64)
+    with pytest.raises(ConfigError, match="teacher: '0{64}', not '1{64}'"):
+        run(config, pictures, broken, teacher=teacher)
+    untaught = changed(TINY, "optimization", plain_ap_weight=0.0)
+    with pytest.raises(ConfigError, match="teacher: '0{64}', not None"):
+        run(untaught, pictures, broken)
+
+
+def test_settings_that_a_teacher_makes_useless_are_refused(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "load_teacher", lambda path: CornerTeacher())
+    teacher = tmp_path / "aliked-n16.pth"
+    with pytest.raises(ConfigError, match="--plain-ap-weight: .* with --teacher"):
+        run(TINY, pictures, tmp_path / "run", teacher=teacher)
+    config = changed(TINY, "distillation", teacher_points=8)
+    with pytest.raises(ConfigError, match="--teacher-points: found for"):
+        run(config, pictures, tmp_path / "run")
+    d2net = changed(TINY, "network", architecture="d2net")
+    with pytest.raises(ConfigError, match="--teacher: .*d2net, expected r2d2"):
+        run(d2net, pictures, tmp_path / "run", teacher=teacher)

@@ -1,0 +1,60 @@
+"""Settings of what a teacher adds to the training of R2D2."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r2d2_kapture.config.checks import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """What a network learns from the features of a teacher, in place of AP.
+
+    Attributes:
+        teacher_points: most keypoints of the teacher in a crop that are learned from.
+        random_points: pixels of each crop, drawn at random, whose descriptors are
+            learned too.
+        match_temperature: of the softmax over the similarities of descriptors.
+        teacher_temperature: of that over the similarities of the teacher's; towards 0
+            the true match alone is right.
+        weight_match: weight of the loss of that choice.
+        weight_reprojection: weight of the distance in pixels between keypoints of both
+            images.
+        least_repeatability: repeatability of the keypoints whose distance counts.
+        least_score: score of the teacher's keypoints, 0 to 1, below which nothing near
+            them is reliable.
+        keep_statistics: let the batch norms go on with the statistics of the weights
+            that the run begins with, and not with those of each batch.
+    """
+
+    teacher_points: int = 192
+    random_points: int = 192
+    match_temperature: float = 0.05
+    teacher_temperature: float = 0.03
+    weight_match: float = 0.1
+    weight_reprojection: float = 1.0
+    least_repeatability: float = 0.5
+    least_score: float = 0.03
+    keep_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("teacher_points", 1),
+            ("random_points", 0),
+            ("weight_match", 0),
+            ("weight_reprojection", 0),
+            ("least_repeatability", 0),
+            ("least_score", 0),
+        ):
+            value = getattr(self, name)
+            require(
+                value >= least,
+                f"--{name.replace('_', '-')}: found {value}, expected >= {least}",
+            )
+        for name in ("match_temperature", "teacher_temperature"):
+            value = getattr(self, name)
+            require(
+                value > 0,
+                f"--{name.replace('_', '-')}: found {value}, expected more than 0",
+            )

@@ -1,0 +1,172 @@
+"""What R2D2 and Fast-R2D2 are trained for where a teacher helps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r2d2_kapture.config.distillation import DistillationConfig
+from r2d2_kapture.config.losses import LossConfig
+from r2d2_kapture.models.network import DenseFeatures
+from r2d2_kapture.training.forward import dense_features
+from r2d2_kapture.training.keypoints import reprojection_loss
+from r2d2_kapture.training.loop import LOSS, Batch
+from r2d2_kapture.training.losses import cosine_loss, peaky_loss
+from r2d2_kapture.training.sampling import sample_rows
+from r2d2_kapture.training.soft_matching import (
+    close_points,
+    correct_matches,
+    match_loss,
+)
+from r2d2_kapture.training.teacher import Taught, Teacher
+
+
+class DistillationObjective:
+    """What a teacher says of points, and the losses of R2D2 on repeatability.
+
+    The teacher looks at the first images only; what it says of them holds for the
+    second ones too, by the flow. Descriptors learn which points look alike, and the
+    reliability which are found again where the teacher detects something. Keypoints of
+    both images learn to lie at the same place.
+
+    Args:
+        loss: weights of the losses of R2D2, ap_base, radii and border.
+        distillation: weights of the others.
+        teacher: what is learned from.
+        mixed: let convolutions compute in bfloat16; the losses are float32.
+    """
+
+    def __init__(
+        self,
+        loss: LossConfig,
+        distillation: DistillationConfig,
+        teacher: Teacher,
+        *,
+        mixed: bool,
+    ) -> None:
+        self._loss = loss
+        self._distillation = distillation
+        self._teacher = teacher
+        self._mixed = mixed
+
+    def __call__(
+        self, network: nn.Module, batch: Batch, generator: torch.Generator
+    ) -> Mapping[str, Tensor]:
+        """The loss and its terms.
+
+        Args:
+            network: a DenseNetwork or a replica of one.
+            batch: (B, 3, H, W) images 1 and 2, normalised; (B, 2, H, W) position in
+                image 2 of each pixel of image 1, or NaN.
+            generator: of the CPU.
+        """
+        image1, image2, aflow = batch
+        taught, targets = self._taught(image1, aflow, generator)
+        if self._distillation.keep_statistics:
+            network.eval()
+        first, second = dense_features(network, image1, image2, mixed=self._mixed)
+        match, reliability, correct = self._descriptors(first, second, taught, targets)
+        weights, settings = self._loss, self._distillation
+        reprojection, keypoints = reprojection_loss(
+            first.repeatability,
+            second.repeatability,
+            aflow,
+            least=settings.least_repeatability,
+            border=weights.border,
+        )
+        terms = {
+            "match": match,
+            "reprojection": reprojection,
+            "reliability": reliability,
+            "cosine": cosine_loss(
+                first.repeatability, second.repeatability, aflow, weights
+            )[0],
+            "peaky": peaky_loss(first.repeatability, weights.patch_size) / 2
+            + peaky_loss(second.repeatability, weights.patch_size) / 2,
+        }
+        total = (
+            settings.weight_match * match
+            + settings.weight_reprojection * reprojection
+            + weights.weight_reliability * reliability
+            + weights.weight_cosine * terms["cosine"]
+            + weights.weight_peaky * terms["peaky"]
+        )
+        return {
+            LOSS: total,
+            **terms,
+            "correct": correct.sum() / max(len(correct), 1),
+            "queries": total.new_tensor(len(correct)),
+            "keypoints": total.new_tensor(keypoints),
+        }
+
+    def _taught(
+        self, image1: Tensor, aflow: Tensor, generator: torch.Generator
+    ) -> tuple[Taught, Tensor]:
+        """Points that both images show, and where the second shows them."""
+        batch, _, height, width = image1.shape
+        border, settings = self._loss.border, self._distillation
+        low = image1.new_tensor([border, border])
+        high = image1.new_tensor([width, height]) - 1 - border
+        # drawn on the CPU, so that a seed means the same points on every device
+        random = torch.rand(batch, settings.random_points, 2, generator=generator)
+        extra = low + random.to(image1.device) * (high - low)
+        taught = self._teacher(image1, settings.teacher_points, extra)
+        targets = sample_rows(aflow, taught.images, taught.points)
+        seen = torch.ones_like(taught.images, dtype=torch.bool)
+        for places in (taught.points, targets):
+            # a comparison with NaN is false
+            seen &= ((places >= low) & (places <= high)).all(dim=1)
+        return (
+            Taught(**{name: value[seen] for name, value in vars(taught).items()}),
+            targets[seen],
+        )
+
+    def _descriptors(
+        self,
+        first: DenseFeatures,
+        second: DenseFeatures,
+        taught: Taught,
+        targets: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss of the matches, loss of the reliability, and which points match."""
+        weights, settings = self._loss, self._distillation
+        sides = ((first, taught.points), (second, targets))
+        descriptors1, descriptors2 = (
+            F.normalize(sample_rows(maps.descriptors, taught.images, places), dim=1)
+            for maps, places in sides
+        )
+        similarity = descriptors1 @ descriptors2.t()
+        near = close_points(taught.images, targets, weights.negative_radius)
+        itself = torch.eye(len(near), dtype=torch.bool, device=near.device)
+        match = match_loss(
+            similarity,
+            taught.descriptors,
+            near & ~itself,
+            temperature=settings.match_temperature,
+            teacher_temperature=settings.teacher_temperature,
+        )
+        correct = correct_matches(
+            similarity, close_points(taught.images, targets, weights.positive_radius)
+        )
+        reliable = torch.stack(
+            [sample_rows(m.reliability, taught.images, p)[:, 0] for m, p in sides]
+        ).mean(dim=0)
+        # equation 6 of Revaud et al., AP replaced by what a teacher would keep of it
+        kept = correct * (taught.scores >= settings.least_score)
+        gain = (kept - weights.ap_base) * reliable
+        reliability = 1 - weights.ap_base - gain.sum() / max(len(gain), 1)
+        return match, reliability, correct
+
+    def observe(self, terms: Mapping[str, float]) -> None:
+        """Take note of nothing."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to restore."""

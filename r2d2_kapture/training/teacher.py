@@ -1,0 +1,129 @@
+"""ALIKED, whose free weights a network may learn from."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r2d2_kapture.core.pyramid import DEVIATION, MEAN
+from r2d2_kapture.errors import CheckpointError, ConfigError
+from r2d2_kapture.models.published import UNPICKLING_ERRORS
+
+RADIUS = 2
+"""Pixels around a keypoint in which it is the maximum, as published."""
+NO_THRESHOLD = -1.0
+"""Keeps all maxima above the mean score of their image."""
+AROUND = 4
+"""Pixels around a point in which the best score counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught:
+    """What a teacher says of some points.
+
+    Attributes:
+        images: (N,) int64, the image of each.
+        points: (N, 2) float32 positions (x, y), sub-pixel, (0, 0) at the centre of the
+            top-left pixel.
+        descriptors: (N, E) float32, unit L2 norm.
+        scores: (N,) float32, the best score within a few pixels of the point, 0 to 1.
+    """
+
+    images: Tensor
+    points: Tensor
+    descriptors: Tensor
+    scores: Tensor
+
+
+class Teacher(Protocol):
+    """A network that detects and describes, and does not learn."""
+
+    def __call__(self, images: Tensor, per_image: int, extra: Tensor) -> Taught:
+        """Look at images.
+
+        Args:
+            images: (B, 3, H, W) float32 RGB, normalised by normalize_rgb.
+            per_image: most keypoints of each.
+            extra: (B, R, 2) further points to describe.
+        """
+
+
+class AlikedTeacher:
+    """ALIKED (Zhao et al., IEEE TIM 2023) in kornia's implementation.
+
+    Args:
+        network: a kornia.feature.ALIKED without threshold, in evaluation mode.
+        sha256: of its weights.
+    """
+
+    def __init__(self, network: nn.Module, sha256: str) -> None:
+        self._network: Any = network
+        self.sha256 = sha256
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, per_image: int, extra: Tensor) -> Taught:
+        """Its best keypoints, and what it makes of the extra points."""
+        network = self._network.to(images.device)
+        mean, deviation = images.new_tensor([MEAN, DEVIATION])[:, :, None, None]
+        with torch.autocast(images.device.type, enabled=False):
+            features, score_map = network.extract_dense_map(images * deviation + mean)
+            keypoints, found_scores, _ = network.dkd(score_map)
+            last = images.new_tensor([images.shape[3] - 1, images.shape[2] - 1])
+            best = [
+                found.argsort(descending=True)[:per_image] for found in found_scores
+            ]
+            points = [
+                torch.cat([found[rank], 2 * more / last - 1])
+                for found, rank, more in zip(keypoints, best, extra)
+            ]
+            descriptors, _ = network.desc_head(features, points)
+        counts = torch.tensor([len(places) for places in points], device=last.device)
+        image = torch.arange(len(points), device=last.device).repeat_interleave(counts)
+        places = (torch.cat(points) + 1) / 2 * last
+        x, y = places.round().long().unbind(dim=1)
+        around = F.max_pool2d(score_map, 2 * AROUND + 1, stride=1, padding=AROUND)
+        return Taught(
+            images=image,
+            points=places,
+            descriptors=torch.cat(descriptors),
+            scores=around[image, 0, y, x],
+        )
+
+
+def load_teacher(path: Path) -> AlikedTeacher:
+    """Load weights of ALIKED-n16 or n32.
+
+    Raises:
+        ConfigError: kornia, which has the network, is not installed.
+        CheckpointError: the file is not there, or holds no such weights.
+    """
+    try:
+        from kornia.feature import ALIKED
+    except ImportError as error:
+        raise ConfigError(
+            f"--teacher {path}: needs the package kornia, which is not installed; "
+            "pip install 'r2d2-kapture[distill]'"
+        ) from error
+    try:
+        data = path.read_bytes()
+        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        positions = len(weights["desc_head.agg_weights"])
+        network = ALIKED(
+            f"aliked-n{positions}", detection_threshold=NO_THRESHOLD, nms_radius=RADIUS
+        )
+        # the grid of its sub-pixel fit is no weight, and not in the file
+        network.load_state_dict({**weights, "dkd.hw_grid": network.dkd.hw_grid})
+    except (*UNPICKLING_ERRORS, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"--teacher {path}: found no weights of ALIKED ({type(error).__name__}), "
+            "expected aliked-n16.pth or aliked-n32.pth as published"
+        ) from error
+    network.eval().requires_grad_(False)
+    return AlikedTeacher(network, hashlib.sha256(data).hexdigest())
