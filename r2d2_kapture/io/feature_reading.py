@@ -38,9 +38,9 @@ UNIT_TOLERANCE = 1e-3
 
 
 OUTSIDE_PIXELS = 2.0
-OUTSIDE_SHARE = 0.2
+OUTSIDE_SHARE = 0.5
 """How far beyond the border keypoints may lie, and what share farther, before they are
-those of another picture: one of 1.12 times the size, or turned from 4:3 to 3:4."""
+those of another picture: of one of 1.5 times the size 5 of 9 do."""
 
 
 def patch_sides(rows: npt.NDArray[Any]) -> FloatArray:
