@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
@@ -33,7 +33,17 @@ EXIT_INTERRUPTED = 130
 
 
 class CommandParser(ArgumentParser):
-    """A parser whose flags may be given several times, see join_repeated_flags."""
+    """A parser that adds up repeated flags and refuses in one line.
+
+    See join_repeated_flags.
+    """
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the flags: one line, without the usage of all of them."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        text = " ".join(message.split()).rstrip(".")
+        self.exit(EXIT_BAD_INPUT, f"error: {text}; see {self.prog} --help\n")
 
     def parse_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, *others: Any, **named: Any

@@ -243,6 +243,8 @@ def _image_list(path: Path, known: set[str]) -> list[str]:
                 "of the ground truth, expected its name; correct the list"
             )
         names.append(name)
+    if not names:
+        raise DatasetError(f"{path}: found no image, expected one name a line")
     return names
 
 

@@ -67,9 +67,9 @@ class Tally:
         if not self.without_keypoints:
             return ()
         return (
-            f"{len(self.without_keypoints)} images have no keypoints: "
-            f"{some_names(map(shown, self.without_keypoints))}; their masks are black, "
-            "they are of one colour, or the thresholds are too high",
+            f"images without keypoints: {len(self.without_keypoints)} "
+            f"({some_names(map(shown, self.without_keypoints))}); they are of one "
+            "colour, their masks are black, or the thresholds are too high",
         )
 
 

@@ -122,7 +122,7 @@ def test_an_image_that_its_mask_blackens_is_named(
     save_mask(masks / "a.png.png", 0 * right_half())
     command = ["--kapture-root", str(photos.parents[1]), *flags]
     assert extract([*command, "--masks", str(masks)]) == 0
-    assert "1 images have no keypoints: 'a.png'; " in capsys.readouterr().out
+    assert "images without keypoints: 1 ('a.png'); " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("layout", ["beside", "inside", "by stem"])

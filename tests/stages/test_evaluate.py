@@ -153,6 +153,14 @@ def test_conditions_by_lists(truth, localized, tmp_path):
         evaluate_one(truth, localized, tmp_path / "new", config)
 
 
+def test_a_list_of_no_image_is_named(truth, localized, tmp_path):
+    empty = tmp_path / "empty.txt"
+    empty.write_text("# later\n\n")
+    config = EvaluateConfig(by="lists", lists=(empty,))
+    with pytest.raises(DatasetError, match="empty.txt: found no image"):
+        evaluate_one(truth, localized, tmp_path / "out", config)
+
+
 def test_images_of_a_list_without_true_pose_are_told(localized, tmp_path):
     true = random_poses(NAMES)
     partial = write_dataset(tmp_path / "partial", NAMES, {NAMES[0]: true[NAMES[0]]})
