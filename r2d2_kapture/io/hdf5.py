@@ -101,9 +101,16 @@ def read_h5(
         try:
             _require_image(file, name)
             group = file[name]
+            keypoints, descriptors = group["keypoints"][()], group["descriptors"][()]
+            if descriptors.ndim != 2 or descriptors.shape[1] != len(keypoints):
+                raise FeatureFormatError(
+                    f"descriptors: found {descriptors.shape}, expected as hloc writes "
+                    f"them (D, {len(keypoints)}), a column for each of the keypoints; "
+                    "transpose them, or make the file again"
+                )
             return features_from_rows(
-                group["keypoints"][()].astype(np.float32),
-                group["descriptors"][()].T,
+                keypoints.astype(np.float32),
+                descriptors.T,
                 group["scores"][()] if "scores" in group else None,
                 (
                     image_size

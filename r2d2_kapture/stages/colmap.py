@@ -112,7 +112,7 @@ def run(
 
     Raises:
         DatasetError: the images, the database or the list of pairs cannot be used.
-        OutputError: the database holds features of others for the same images, the
+        OutputError: the database holds third-party features for the same images, the
             work folder is of other settings, or something cannot be written.
         ReconstructionError: a sparse model is asked for and there is none.
     """

@@ -77,7 +77,7 @@ class DatabaseUpdate:
 
         Raises:
             DatasetError: it is no free COLMAP 4 database, or of other images.
-            OutputError: it holds features of others for our images, and no ``force``.
+            OutputError: it holds third-party features for our images, and no ``force``.
         """
         if not self.database.exists():
             return ()
@@ -92,7 +92,7 @@ class DatabaseUpdate:
                 stored = {image.name for image in opened.read_all_images()}
         if others and not self.force and not self.state.is_ours():
             raise OutputError(
-                f"{self.database}: found features of others for {len(others)} of these "
+                f"{self.database}: found third-party features for {len(others)} of these "
                 f"images, such as '{others[0]}'; name another database, or --force to "
                 "replace them and the matches that count them"
             )

@@ -86,7 +86,7 @@ def write_sparse_models(
             scratch=Path(scratch) / "models",
             known_cameras=frozenset(),
         )
-        content = read_verified(copy)
+        content = read_verified(copy, database)
         models, calibration = map_unknown_poses(config, workspace, options)
         for number, model in enumerate(models):
             (folder / str(number)).mkdir()

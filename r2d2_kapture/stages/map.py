@@ -122,7 +122,7 @@ def run(
         copy_database(database, copy)
         remove_features_of(copy, unlike)
         (Path(scratch) / "models").mkdir()
-        content = read_verified(copy)
+        content = read_verified(copy, database)
         # unknown cameras may be shared otherwise than in the dataset
         groups = {image.name: image.camera_id for image in content.images}
         data = regrouped(dataset.data, groups)

@@ -132,6 +132,12 @@ def left_out(
                 f"in a further model of {further[image.image_id]} images that does not "
                 "connect with the map; add images between the two"
             )
+        elif config.method == "triangulate":
+            reason = (
+                f"sees no 3D point, with up to {inliers} verified matches with an "
+                "image; its pose may be wrong: correct trajectories.txt or rigs.txt, "
+                "or find all poses anew by --method incremental"
+            )
         else:
             reason = (
                 f"not registered, with up to {inliers} verified matches with an image; "

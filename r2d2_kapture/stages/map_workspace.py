@@ -68,8 +68,12 @@ def guessed_cameras(
     return guessed - constant_cameras(config, workspace, content)
 
 
-def read_verified(database: Path) -> DatabaseContent:
+def read_verified(database: Path, source: Path | None = None) -> DatabaseContent:
     """Read a database, which must hold verified pairs.
+
+    Args:
+        database: to read.
+        source: what it is a copy of, for the error.
 
     Raises:
         ReconstructionError: it holds none.
@@ -78,7 +82,7 @@ def read_verified(database: Path) -> DatabaseContent:
         content = read_database(database)
     if content.verified_pairs == 0:
         raise ReconstructionError(
-            f"{database}: found {len(content.images)} images and no verified pair, "
+            f"{source or database}: found {len(content.images)} images and no verified pair, "
             "expected matches that agree with a geometry; check that the images "
             "overlap, and that their pairs were matched and verified"
         )

@@ -60,6 +60,15 @@ class Tally:
         self.matches += len(matches)
         self.without_matches += not len(matches)
 
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says where nothing was matched, which is no failure."""
+        if not self.done or self.without_matches < self.done:
+            return ()
+        return (
+            f"none of {self.done} pairs has a match; check that they overlap, or lower "
+            "--min-similarity or raise --ratio",
+        )
+
 
 def run(
     config: MatchConfig,
@@ -124,6 +133,7 @@ def run(
                 *(() if wanted else (f"{pairs}: found no pair to match",)),
                 *hidden_features(tables.keypoints),
                 *empty_warning(tables, wanted),
+                *tally.warnings(),
             ),
             details={
                 "keypoints_type": keypoints_type,

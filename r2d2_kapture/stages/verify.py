@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,6 +183,7 @@ def run(
                     work.unpaired, len(dataset.image_names), UNPAIRED_REASON
                 ),
                 *single_camera_hint(data, config.camera_mode),
+                *_nothing_verified(found),
             ),
         )
         report_path = folder / REPORT_NAME
@@ -190,6 +191,16 @@ def run(
         if report.done or report.failed or not report_path.exists():
             write_json_atomic(report_path, report.to_json())
     return report
+
+
+def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
+    """One line where the database holds nothing to make a map of."""
+    count = len(found.geometries)
+    if count and not any(item.inliers for item in found.geometries.values()):
+        yield (
+            f"none of {count} pairs is verified, so that there is nothing to make a map "
+            "of; check that the images overlap, and that they were matched"
+        )
 
 
 def _claim(state: DatabaseState, force: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,19 @@ def test_reads_a_file_of_hloc(tmp_path: Path, make_features: MakeFeatures) -> No
     np.testing.assert_allclose(back.keypoints, features.keypoints, atol=1)
     np.testing.assert_array_equal(back.scores, features.scores)
     np.testing.assert_array_equal(back.scales, np.full(5, PATCH_DIAMETER, np.float32))
+
+
+def test_descriptors_of_a_row_each_are_refused_by_their_shape(
+    tmp_path: Path, make_features: MakeFeatures
+) -> None:
+    features = make_features(5)
+    write_h5(tmp_path / "a.h5", [("1.jpg", features)])
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        del file["1.jpg/descriptors"]
+        file["1.jpg/descriptors"] = features.descriptors
+    shape = re.escape(f"found {features.descriptors.shape}")
+    with pytest.raises(FeatureFormatError, match=shape + r".*\(D, 5\).*transpose"):
+        read_h5(tmp_path / "a.h5", "1.jpg")
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_features_of_others_are_replaced_by_force_only(
     name, other = scene.names[:2]
     foreign.add_features(name)
     before = foreign.path.read_bytes()
-    with pytest.raises(OutputError, match="features of others for 1 ") as caught:
+    with pytest.raises(OutputError, match="third-party features for 1 ") as caught:
         run(photos, checkpoint)
     assert name in str(caught.value)
     assert foreign.path.read_bytes() == before
@@ -150,7 +150,7 @@ def test_features_that_others_add_later_are_noticed(
         moved = database.read_keypoints(image_id) + 1
         database.update_keypoints(image_id, moved)
     before = content(foreign.path)
-    with pytest.raises(OutputError, match="features of others"):
+    with pytest.raises(OutputError, match="third-party features"):
         run(photos, checkpoint)
     assert content(foreign.path) == before
 

@@ -14,6 +14,8 @@ import pytest
 
 from r2d2_kapture.cli.map import main
 from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.trajectories import image_records
 from tests.stages.map_runs import remove_poses, run
 
 CONFIG = MapConfig(refine_intrinsics=False)
@@ -95,3 +97,16 @@ def test_a_partial_map_is_exit_code_1_as_often_as_it_is_found(
     for _ in range(2):
         assert main(command) == 1
         assert "failed: seq é/walker/1 b.jpg: none of its" in capsys.readouterr().out
+
+
+def test_an_image_left_out_for_its_own_wrong_pose_is_said_so(
+    tmp_path: Path, ready_to_map: Path
+) -> None:
+    root = Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
+    dataset = open_dataset(root / "mapping")
+    name, (timestamp, camera) = min(image_records(dataset).items())
+    with open(root / "mapping/sensors/trajectories.txt", "a", encoding="utf-8") as file:
+        file.write(f"{timestamp}, {camera}, 1, 0, 0, 0, 900, 900, 900\n")
+    (failure,) = run(root, CONFIG).failed
+    assert failure.name == name
+    assert "its pose may be wrong: correct trajectories.txt" in failure.reason

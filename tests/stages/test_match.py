@@ -133,6 +133,14 @@ def test_thresholds(features: Path, tmp_path: Path) -> None:
     assert len(read(tmp_path / "ratio", *pair[0])) < len(every)
 
 
+def test_nothing_matched_is_said(features: Path, tmp_path: Path) -> None:
+    config = MatchConfig(gpu=-1, min_similarity=1.0)
+    report = run(features, tmp_path / "none", EVERY_PAIR, config=config)
+    (warning,) = report.warnings
+    assert warning.startswith(f"none of {len(EVERY_PAIR)} pairs has a match")
+    assert run(features, tmp_path / "all", EVERY_PAIR).warnings == ()
+
+
 def test_images_come_from_several_folders(tmp_path: Path) -> None:
     names = list(IMAGES)
     mapping = write_features(tmp_path / "m", {n: IMAGES[n] for n in names[:4]})

@@ -238,6 +238,14 @@ def test_pairs_without_enough_matches_are_results(
     assert run(mapping).skipped == 15
 
 
+def test_nothing_verified_is_said(mapping: Path, scene: NoisyScene) -> None:
+    for pair in itertools.combinations(sorted(scene.names), 2):
+        write_matches(mapping, pair, pair_matches([]))
+    for _ in range(2):
+        (warning,) = run(mapping).warnings
+        assert warning.startswith("none of 15 pairs is verified")
+
+
 def test_image_with_no_keypoints_is_no_failure(
     mapping: Path, scene: NoisyScene
 ) -> None:
