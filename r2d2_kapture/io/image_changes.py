@@ -105,7 +105,9 @@ def outstanding(
         elif current != known:
             renewed[name] = current
     if clashes:
-        raise two_of_one_name(clashes)
+        raise two_of_one_name(
+            clashes, ", or give datasets that are never used together two outputs"
+        )
     for name, record in renewed.items():
         store.renew(name, record)
     for name in replaced:
@@ -185,17 +187,19 @@ def refuse_clashing_records(folders: Sequence[Path]) -> None:
         raise two_of_one_name(clashes)
 
 
-def two_of_one_name(found: Sequence[tuple[str, Path, Path]]) -> DatasetError:
+def two_of_one_name(
+    found: Sequence[tuple[str, Path, Path]], otherwise: str = ""
+) -> DatasetError:
     """Say that two images have one name, and the way out.
 
     Args:
         found: name and both files; the first is said, the others are counted.
+        otherwise: another way out than to rename one.
     """
     name, one, other = found[0]
     more = f", and of {len(found) - 1} more names" if len(found) > 1 else ""
     return DatasetError(
         f"{shown(str(one))} and {shown(str(other))}: found two images of one name "
-        f"'{shown(name)}'{more}, by which "
-        "features and matches are kept; rename one, for instance into a sub-folder, or "
-        "keep each dataset's features in an --output of their own"
+        f"'{shown(name)}'{more}, by which features and matches are kept; rename one, "
+        f"for instance into a sub-folder{otherwise}"
     )

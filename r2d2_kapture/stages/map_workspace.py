@@ -82,8 +82,8 @@ def read_verified(database: Path, source: Path | None = None) -> DatabaseContent
         content = read_database(database)
     if content.verified_pairs == 0:
         raise ReconstructionError(
-            f"{source or database}: found {len(content.images)} images and no verified pair, "
-            "expected matches that agree with a geometry; check that the images "
+            f"{source or database}: found {len(content.images)} images and no verified "
+            "pair, expected matches that agree with a geometry; check that the images "
             "overlap, and that their pairs were matched and verified"
         )
     return content

@@ -198,8 +198,8 @@ def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
     count = len(found.geometries)
     if count and not any(item.inliers for item in found.geometries.values()):
         yield (
-            f"none of {count} pairs is verified, so that there is nothing to make a map "
-            "of; check that the images overlap, and that they were matched"
+            f"none of {count} pairs is verified, so that there is nothing to make a "
+            "map of; check that the images overlap, and that they were matched"
         )
 
 
