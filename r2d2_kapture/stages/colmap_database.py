@@ -93,8 +93,8 @@ class DatabaseUpdate:
         if others and not self.force and not self.state.is_ours():
             raise OutputError(
                 f"{self.database}: found third-party features for {len(others)} of "
-                f"these images, such as '{others[0]}'; name another database, or --force "
-                "to replace them and the matches that count them"
+                f"these images, such as '{others[0]}'; name another database, or "
+                "--force to replace them and the matches that count them"
             )
         return (*warnings, *_on_one_side(self.database, stored, dataset))
 
