@@ -82,8 +82,8 @@ def colmap_camera(
     model = sensor.camera_type.name
     if not (np.isfinite([width, height, *params]).all() and min(width, height) >= 1):
         raise DatasetError(
-            f"camera {sensor.sensor_params}: expected a size of 1 pixel or more and "
-            "finite parameters; correct sensors.txt"
+            f"{_line(sensor)}, expected a size of 1 pixel or more and finite "
+            "parameters; correct it"
         )
     if model == UNKNOWN_CAMERA:  # COLMAP's principal point is the middle, in its origin
         return pycolmap.Camera.create_from_model_name(
@@ -103,12 +103,17 @@ def colmap_camera(
     )
     if min(camera.params[list(camera.focal_length_idxs())]) <= 0:
         raise DatasetError(
-            f"camera {sensor.sensor_params}: expected a focal length above 0 pixels; "
-            "correct sensors.txt, or write UNKNOWN_CAMERA with width and height only"
+            f"{_line(sensor)}, expected a focal length above 0 pixels; correct it, or "
+            "write UNKNOWN_CAMERA with width and height only"
         )
     camera.principal_point_x += principal_point_shift(origin)
     camera.principal_point_y += principal_point_shift(origin)
     return camera
+
+
+def _line(sensor: kapture.Camera) -> str:
+    """The end of a camera's line, by which it is found."""
+    return f"sensors.txt: found the camera '{', '.join(sensor.sensor_params)}'"
 
 
 def parameter_count(model: int) -> int | None:

@@ -134,5 +134,7 @@ def test_models_that_kapture_lacks_are_refused() -> None:
     ],
 )
 def test_cameras_that_cannot_be_are_refused(params: list[float]) -> None:
-    with pytest.raises(DatasetError, match="correct sensors.txt"):
+    line = f"PINHOLE, {', '.join(map(str, params))}"
+    with pytest.raises(DatasetError, match="correct it") as caught:
         colmap_camera(kapture.Camera("PINHOLE", params), 1, "center")
+    assert f"sensors.txt: found the camera '{line}'" in str(caught.value)
