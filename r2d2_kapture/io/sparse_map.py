@@ -46,12 +46,14 @@ class MapImage:
         point_rows: (K,) row in ``SparseMap.points`` of the point that each sees.
         keypoint_count: keypoints of the image, also those that see nothing; None where
             the map does not tell.
+        xy: (K, 2) where these are, in pixels of COLMAP's origin; None likewise.
     """
 
     cam_from_world: DoubleArray
     keypoints: IndexArray
     point_rows: IndexArray
     keypoint_count: int | None
+    xy: DoubleArray | None = None
 
     def points_seen(self, keypoints: IndexArray) -> IndexArray:
         """(N,) rows of the points that keypoints see; -1 where one sees none."""
@@ -198,12 +200,14 @@ def _map_of_colmap(model: pycolmap.Reconstruction) -> SparseMap:
 
 
 def _map_image_of_colmap(image: pycolmap.Image, point_ids: IndexArray) -> MapImage:
-    seen = [point.point3D_id for point in image.get_observation_points2D()]
+    observations = image.get_observation_points2D()
+    seen = [point.point3D_id for point in observations]
     return MapImage(
         cam_from_world=image.cam_from_world().matrix(),
         keypoints=np.array(image.get_observation_point2D_idxs(), np.int64),
         point_rows=np.searchsorted(point_ids, np.array(seen, np.int64)),
         keypoint_count=image.num_points2D(),
+        xy=np.array([point.xy for point in observations]).reshape(-1, 2),
     )
 
 

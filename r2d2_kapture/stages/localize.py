@@ -65,6 +65,7 @@ from r2d2_kapture.stages.query_matches import (
     Retrieval,
     no_matches,
     read_query_matches,
+    refuse_moved_keypoints,
     retrieval_warnings,
     retrieve,
 )
@@ -205,7 +206,8 @@ def run(
 
     Raises:
         DatasetError: the dataset, map, features, matches or pairs cannot be used, none
-            of the pairs holds a query, or the map is of other keypoints.
+            of the pairs holds a query, or the map is of other keypoints, by type or by
+            place.
         OutputError: the folder holds poses found with other settings or of another
             dataset, or files of something else; or it cannot be written.
         ReconstructionError: the map has no points.
@@ -235,6 +237,7 @@ def run(
         force=options.force,
     )
     refuse_stale_matches(localizer.matches, keypoints, localizer.retrieval.images)
+    refuse_moved_keypoints(localizer.sparse_map, keypoints, localizer.retrieval.images)
     refuse_foreign_folder(output, [query, map_path, *features, *matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with exclusive(output), quiet_pycolmap():

@@ -10,15 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.coordinates import colmap_from_kapture
-from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.feature_reading import check_inside
 from r2d2_kapture.io.feature_table import FeatureTable
 from r2d2_kapture.io.match_store import MatchTable, sorted_pair
 from r2d2_kapture.io.pairs import ImagePair
-from r2d2_kapture.io.sparse_map import SparseMap
+from r2d2_kapture.io.sparse_map import MapImage, SparseMap
 from r2d2_kapture.types import IndexArray, some_names
 
 DoubleArray = npt.NDArray[np.float64]
+
+MOVED = 1.0
+"""Pixels between a keypoint of the map and of the features: more than two origins."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +216,43 @@ def _read(
             pair_matches.check_counts((name, image), (len(xy), count))
             found[image] = pair_matches.indices
     return xy, found
+
+
+def refuse_moved_keypoints(
+    sparse_map: SparseMap, keypoints: FeatureTable, images: Iterable[str]
+) -> None:
+    """Refuse keypoints of map images that lie elsewhere than those of the map.
+
+    As many were made anew of a picture that was replaced. Those of another number, or
+    that cannot be read, fail with the queries that they are matched with.
+
+    Raises:
+        DatasetError: naming images, and the way out.
+    """
+    moved = [
+        image
+        for image in sorted(images)
+        if image in sparse_map.images
+        and image in keypoints
+        and _moved(image, sparse_map.images[image], keypoints)
+    ]
+    if moved:
+        raise DatasetError(
+            f"keypoints '{keypoints.type_name}' of {len(moved)} map images lie "
+            f"elsewhere than in the map: {some_names(moved)}; run kapture_r2d2_verify "
+            "and kapture_r2d2_map again, or give the features that the map was made of"
+        )
+
+
+def _moved(name: str, image: MapImage, keypoints: FeatureTable) -> bool:
+    try:
+        rows = keypoints.read(name)
+    except FeatureFormatError:
+        return False
+    if image.xy is None or image.keypoint_count != len(rows):
+        return False
+    seeing = colmap_from_kapture(rows[image.keypoints, :2].astype(np.float64))
+    return bool((np.abs(seeing - image.xy) > MOVED).any())
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:

@@ -220,6 +220,28 @@ def test_a_map_of_other_keypoints_is_told(exact: LocalizationScene) -> None:
     )
 
 
+def test_as_many_keypoints_elsewhere_than_in_the_map_are_refused(
+    exact: LocalizationScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sparse_map = localize.read_sparse_map(exact.map_path)
+    name = exact.mapped[0]
+    of_map = sparse_map.images[name]
+    rows = np.fromfile(exact.keypoint_file(name), np.float32).reshape(-1, 3)
+    for moved in (0.0, 0.5, 5.0):
+        xy = rows[of_map.keypoints, :2].astype(np.float64) + 0.5
+        xy[7] += moved
+        image = dataclasses.replace(of_map, keypoint_count=len(rows), xy=xy)
+        changed = dataclasses.replace(
+            sparse_map, images={**sparse_map.images, name: image}
+        )
+        monkeypatch.setattr(localize, "read_sparse_map", lambda *_, m=changed: m)
+        if moved < 1:
+            assert exact.run().failed == ()
+            continue
+        with pytest.raises(DatasetError, match="of 1 map images lie elsewhere"):
+            exact.run()
+
+
 def test_a_map_of_another_keypoints_type_is_refused(exact: LocalizationScene) -> None:
     observations = exact.map_path / "reconstruction/observations.txt"
     text = observations.read_text(encoding="utf-8")
