@@ -28,7 +28,7 @@ from r2d2_kapture.models.published import read_published
 from r2d2_kapture.models.registry import Architecture, build_network
 
 SUFFIX = ".safetensors"
-DEFAULT_MODEL = "fast_r2d2_v3"
+DEFAULT_MODEL = "fast_r2d2_v4"
 """The bundled model that extracts where none is named."""
 NUMBER_TYPES = (
     torch.float16,
