@@ -34,6 +34,7 @@ ALLOWED = {
     "pictures": BASE | LIBRARY,
     "training": BASE | {"core", "models"},
     "stages": BASE | LIBRARY | TASKS | {"training"},
+    "front": BASE | LIBRARY | TASKS | {"stages"},
     "cli": BASE | LIBRARY | TASKS | {"training", "stages"},
 }
 """What each part of the package may import of the others."""
@@ -50,6 +51,7 @@ FORBIDDEN = {
     "extractors": {"kapture", "pycolmap", "jsonargparse"},
     "evaluation": {"jsonargparse"},
     "stages": {"jsonargparse"},
+    "front": {"jsonargparse"},
 }
 """What each part of the package may not import of others' packages."""
 
@@ -84,8 +86,8 @@ def offences(check: Callable[[Path], str]) -> list[str]:
 
 def wrong_way(path: Path) -> str:
     part = part_of(path)
-    if not part:
-        return "the package itself imports nothing" if list(imports_of(path)) else ""
+    if not part:  # it imports what it offers, when that is asked for
+        return ""
     if part not in ALLOWED:
         return f"say in ALLOWED what {part} may import"
     wrong = []
@@ -194,27 +196,14 @@ def test_torch_and_pycolmap_work_in_either_order(first: str, second: str) -> Non
     assert run_python(code) == "6.0 3.0"
 
 
-LOADS_ZLIB = {"zlib", "shutil", "tempfile", "numpy", "torch", "kapture"}
-"""What loads the system's zlib, and sorts before pycolmap."""
-
-
-def early_pycolmap(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = [
-        alias.name if isinstance(node, ast.Import) else str(node.module)
-        for node in tree.body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        for alias in node.names
-    ]
-    roots = [name.partition(".")[0] for name in names]
-    if "pycolmap" not in roots or LOADS_ZLIB & set(roots[: roots.index("pycolmap")]):
-        return ""
-    return "imports pycolmap before anything that loads zlib"
-
-
-def test_zlib_is_loaded_before_pycolmap() -> None:
+def test_pycolmap_finds_zlib_loaded() -> None:
     """pycolmap 4.2.1 exports zlib's names: loaded first, it breaks every use of it."""
-    assert offences(early_pycolmap) == []
+    code = (
+        "from r2d2_kapture.io.colmap_log import quiet_pycolmap\n"
+        "import pycolmap, zlib\n"
+        "print(zlib.decompress(zlib.compress(b'whole')).decode())"
+    )
+    assert run_python(code) == "whole"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +212,6 @@ def test_zlib_is_loaded_before_pycolmap() -> None:
         (wrong_way, "io", "from r2d2_kapture.stages import match"),
         (wrong_way, "new", "import os"),
         (misplaced, "io", "import torch.nn"),
-        (early_pycolmap, "io", "import pycolmap\nimport zlib"),
     ],
 )
 def test_each_rule_sees_what_breaks_it(

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 from docstring_parser import parse as parse_docstring
@@ -18,8 +17,9 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 import r2d2_kapture
 from r2d2_kapture.cli.defects import describe_defect
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
+from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.core.allocator import keep_heap
-from r2d2_kapture.errors import ConfigError, R2D2KaptureError
+from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.types import Report
 
 Settings = TypeVar("Settings")
@@ -130,22 +130,7 @@ def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
         a.removeprefix("--config=") for a in others if a.startswith("--config=")
     ]
     others = [a for a in others if not a.startswith("--config=")]
-    return [f"--config={_preset(name, folder)}" for name in configs] + others
-
-
-def _preset(name: str, folder: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    package = Path(r2d2_kapture.__file__).parent
-    # installed beside the package's modules, or at the top of a checkout
-    roots = [package / "configs" / folder, package.parent / "configs" / folder]
-    presets = {path.stem: path for root in roots for path in root.glob("*.yaml")}
-    if name not in presets:
-        raise ConfigError(
-            f"--config {name}: no such file, and no preset; "
-            f"presets: {', '.join(sorted(presets)) or 'none'}"
-        )
-    return presets[name]
+    return [f"--config={preset_path(name, folder)}" for name in configs] + others
 
 
 def run_command(

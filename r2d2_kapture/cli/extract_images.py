@@ -26,6 +26,7 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.image_search import find_images
 from r2d2_kapture.io.plain_files import FileFormat
 from r2d2_kapture.stages import extract_files
+from r2d2_kapture.stages.image_names import searched_folders
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +88,7 @@ def _command(arguments: list[str]) -> int:
         file_format=namespace.format,
         output_dir=namespace.output_dir,
         image_root=namespace.image_root,
-        folders=_folders(namespace.images),
+        folders=searched_folders(namespace.images),
         masks=namespace.masks,
         notes=found.warnings,
         options=run_options(namespace),
@@ -95,12 +96,6 @@ def _command(arguments: list[str]) -> int:
     if namespace.output_dir is not None:
         save_settings(namespace, namespace.output_dir)
     return finish(report)
-
-
-def _folders(patterns: Sequence[str]) -> list[Path]:
-    """The folders given, where nothing else is."""
-    folders = [Path(pattern) for pattern in patterns]
-    return folders if all(map(Path.is_dir, folders)) else []
 
 
 if __name__ == "__main__":

@@ -74,6 +74,25 @@ def read_rgb(path: Path) -> RGBArray:
         return _rgb(_loaded(image), path)
 
 
+def rgb_of_picture(image: Image.Image) -> RGBArray:
+    """8-bit RGB of an opened or drawn PIL image, as ``read_rgb`` converts it.
+
+    Returns:
+        (H, W, 3) uint8, C-contiguous and writable.
+
+    Raises:
+        ImageError: broken, or grey values of more than 16 bits.
+    """
+    name = getattr(image, "filename", "") or "PIL image"
+    try:
+        if isinstance(image, TiffImageFile) and image.fp is not None:
+            return _rgb(_load_tiff_as_stored(image), name)
+        image.load()
+        return _rgb(image.copy(), name)
+    except DECODING_ERRORS as error:
+        raise _broken(name, error) from error
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Read the (W, H) in pixels of an image as stored, from the header only.
 
@@ -147,11 +166,15 @@ def _opened(path: Path) -> Iterator[ImageFile]:
                 )
             yield image
     except DECODING_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(
-            f"{path}: found an unreadable or broken image ({reason}), expected a "
-            "complete one"
-        ) from error
+        raise _broken(path, error) from error
+
+
+def _broken(name: Path | str, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ImageError(
+        f"{name}: found an unreadable or broken image ({reason}), expected a complete "
+        "one"
+    )
 
 
 def _unknown(file: IO[bytes]) -> str:
@@ -207,7 +230,7 @@ def _load_tiff_as_stored(image: TiffImageFile) -> Image.Image:
     return image.transpose(STORED_FROM_UPRIGHT[orientation])
 
 
-def _rgb(image: Image.Image, path: Path) -> RGBArray:
+def _rgb(image: Image.Image, path: Path | str) -> RGBArray:
     if image.mode == "F":
         raise ImageError(
             f"{path}: found grey values in floating point, expected 8 or 16 bits"
@@ -221,7 +244,7 @@ def _rgb(image: Image.Image, path: Path) -> RGBArray:
     return np.array(image.convert("RGB"))
 
 
-def _rgb_from_16_bits(grey: npt.NDArray[np.integer], path: Path) -> RGBArray:
+def _rgb_from_16_bits(grey: npt.NDArray[np.integer], path: Path | str) -> RGBArray:
     # Pillow's own conversion clips at 255
     low, high = int(grey.min()), int(grey.max())
     if low < 0 or high > np.iinfo(np.uint16).max:

@@ -46,7 +46,23 @@ def draw_keypoints(
     max_keypoints: int = 1000,
     title: str = "",
 ) -> None:
-    """Draw the best keypoints of an image over it faded, coloured by score.
+    """Write the figure of keypoints_figure; the suffix of ``path`` is the format.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    figure = keypoints_figure(image, features, max_keypoints=max_keypoints, title=title)
+    save(figure, path)
+
+
+def keypoints_figure(
+    image: ByteImage,
+    features: LocalFeatures,
+    *,
+    max_keypoints: int = 1000,
+    title: str = "",
+) -> Figure:
+    """The best keypoints of an image over it faded, coloured by score.
 
     The very best are circles as wide as the patch that their descriptor sees, in image
     pixels; the others are dots.
@@ -54,12 +70,8 @@ def draw_keypoints(
     Args:
         image: (H, W, 3) uint8 RGB.
         features: of this image; none is fine.
-        path: of the picture; its suffix (.png, .jpg, .pdf) is the format.
         max_keypoints: the best so many are drawn.
         title: above the picture, before the keypoint count.
-
-    Raises:
-        OutputError: ``path`` cannot be written.
     """
     width, height = panel_size(image, LONGEST_SIDE_INCHES)
     figure = new_figure(width + COLORBAR_INCHES, height + TITLE_INCHES)
@@ -74,7 +86,7 @@ def draw_keypoints(
         f"{title}: {count}" if title else count, fontsize=11, parse_math=False
     )
     add_score_bar(figure, [axes], colors)
-    save(figure, path)
+    return figure
 
 
 def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) -> None:

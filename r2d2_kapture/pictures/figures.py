@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,9 +37,18 @@ def panel_size(image: ByteImage, longest_side: float) -> tuple[float, float]:
     return max(width * scale, 2.0), max(height * scale, 1.0)
 
 
+class Picture(Figure):
+    """A figure that a notebook shows without a plotting backend."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of that many inches which no window system knows of."""
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="compressed")
+    figure = Picture(figsize=(width, height), dpi=DOTS_PER_INCH, layout="compressed")
     FigureCanvasAgg(figure)
     return figure
 

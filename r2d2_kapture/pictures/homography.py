@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from r2d2_kapture.pictures.figures import (
@@ -142,9 +143,7 @@ def draw_matches(
     *,
     title: str = "",
 ) -> None:
-    """Draw two images side by side with lines between matches, green where correct.
-
-    Of more than 200 matches, evenly chosen ones are drawn; the title counts all.
+    """Write the figure of matches_figure, green where matches are correct.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
@@ -157,33 +156,67 @@ def draw_matches(
         ConfigError: another suffix.
         OutputError: ``path`` cannot be written.
     """
+    figure = matches_figure(
+        image1,
+        image2,
+        points1,
+        points2,
+        correct,
+        title=title,
+        words="matches correct",
+    )
+    save(figure, path)
+
+
+def matches_figure(
+    image1: ByteImage,
+    image2: ByteImage,
+    points1: Points,
+    points2: Points,
+    good: BoolArray | None,
+    *,
+    title: str = "",
+    words: str = "matches",
+) -> Figure:
+    """Two images side by side with lines between matches, green where good, else red.
+
+    Of more than 200 matches, evenly chosen ones are drawn; the title counts all.
+
+    Args:
+        image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
+        points1, points2: (K, 2) matched pixels, centre origin.
+        good: (K,) bool; None takes all for good, and the title counts them alone.
+        title: before the counts.
+        words: after the counts, what the good ones are.
+    """
+    counts = f"{len(points1)} matches"
+    if good is None:
+        good = np.ones(len(points1), bool)
+    else:
+        counts = f"{good.sum()} of {len(good)} {words}"
     canvas, offset = _side_by_side(image1, image2)
     width, height = panel_size(canvas, PAIR_INCHES)
     figure = new_figure(width, height + TITLE_INCHES)
     axes = figure.add_subplot()
     show_image(axes, canvas)
     drawn = np.unique(
-        np.linspace(0, len(correct) - 1, min(len(correct), MAX_LINES)).astype(int)
+        np.linspace(0, len(good) - 1, min(len(good), MAX_LINES)).astype(int)
     )
     ends = np.stack([points1[drawn], points2[drawn] + [offset, 0]], axis=1)
-    # what is correct lies on top
-    for color, chosen in (
-        (WRONG_COLOR, ~correct[drawn]),
-        (CORRECT_COLOR, correct[drawn]),
-    ):
+    # what is good lies on top
+    for color, chosen in ((WRONG_COLOR, ~good[drawn]), (CORRECT_COLOR, good[drawn])):
         axes.add_collection(
             LineCollection(list(ends[chosen]), colors=color, linewidths=0.7, alpha=0.7),
             autolim=False,
         )
         x, y = ends[chosen].reshape(-1, 2).T
         axes.scatter(x, y, s=5, c=color, linewidths=0)
-    counts = f"{correct.sum()} of {len(correct)} matches correct"
-    if len(drawn) < len(correct):
+    if len(drawn) < len(good):
         counts += f", {len(drawn)} drawn"
     axes.set_title(
         f"{title}: {counts}" if title else counts, fontsize=11, parse_math=False
     )
-    save(figure, path)
+    return figure
 
 
 def _side_by_side(image1: ByteImage, image2: ByteImage) -> tuple[ByteImage, int]:

@@ -115,3 +115,9 @@ def _recorded_roots(record: Path) -> list[Path]:
 
 def _listed(roots: Sequence[Path]) -> str:
     return " or ".join(str(root) for root in roots)
+
+
+def searched_folders(patterns: Sequence[str]) -> list[Path]:
+    """The folders that were given, where nothing else was."""
+    folders = [Path(pattern) for pattern in patterns]
+    return folders if all(map(Path.is_dir, folders)) else []

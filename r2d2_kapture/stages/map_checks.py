@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib  # noqa: F401  (before pycolmap, which exports a zlib of its own)
 from collections.abc import Container, Sequence
 
 import pycolmap

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import zlib  # noqa: F401  (before pycolmap, which exports a zlib of its own)
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,0 +1,53 @@
+"""Presets: YAML files of settings by name, those of configs/ or a user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r2d2_kapture.errors import ConfigError
+
+
+def preset_path(name: str, folder: str) -> Path:
+    """Find a preset by path or by name.
+
+    Args:
+        name: path of a YAML file, or name of a preset.
+        folder: of configs/ that holds the presets.
+
+    Raises:
+        ConfigError: neither a file nor a preset.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    package = Path(__file__).resolve().parents[1]
+    # installed beside the package's modules, or at the top of a checkout
+    roots = [package / "configs" / folder, package.parent / "configs" / folder]
+    presets = {path.stem: path for root in roots for path in root.glob("*.yaml")}
+    if name not in presets:
+        raise ConfigError(
+            f"preset {name}: no such file, and no preset; "
+            f"presets: {', '.join(sorted(presets)) or 'none'}"
+        )
+    return presets[name]
+
+
+def read_preset(name: str, folder: str) -> dict[str, Any]:
+    """The settings of a preset, see ``preset_path``.
+
+    Raises:
+        ConfigError: there is none, or the file is no YAML of settings.
+    """
+    path = preset_path(name, folder)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read as YAML: {reason}") from error
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) for name in values
+    ):
+        raise ConfigError(f"{path}: expected 'name: value' on each line")
+    return values

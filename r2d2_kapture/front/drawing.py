@@ -1,0 +1,66 @@
+"""Figures of features and matches that show themselves in a notebook."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from r2d2_kapture.front.images import ImageLike, read_image
+from r2d2_kapture.front.matching import VerifiedMatches
+from r2d2_kapture.pictures.features import keypoints_figure
+from r2d2_kapture.pictures.homography import matches_figure
+from r2d2_kapture.types import LocalFeatures, PairMatches
+
+
+def plot_matches(
+    image1: ImageLike,
+    image2: ImageLike,
+    features1: LocalFeatures,
+    features2: LocalFeatures,
+    matches: PairMatches | VerifiedMatches,
+    *,
+    title: str = "",
+) -> Figure:
+    """Draw two images side by side with lines between their matches.
+
+    Args:
+        image1, image2: the images, see ImageExtractor.
+        features1, features2: of these images.
+        matches: verified ones are green where they agree with the geometry and red
+            elsewhere, others all green.
+        title: before the counts.
+
+    Returns:
+        A figure of matplotlib; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ImageError: an image cannot be read.
+        FeatureFormatError: matches of keypoints that do not exist.
+    """
+    verified = matches if isinstance(matches, VerifiedMatches) else None
+    plain = matches.matches if isinstance(matches, VerifiedMatches) else matches
+    plain.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
+    return matches_figure(
+        read_image(image1),
+        read_image(image2),
+        features1.keypoints[plain.indices[:, 0]],
+        features2.keypoints[plain.indices[:, 1]],
+        None if verified is None else verified.inliers,
+        title=title,
+        words="matches are inliers",
+    )
+
+
+def plot_keypoints(
+    image: ImageLike, features: LocalFeatures, *, max_keypoints: int = 1000
+) -> Figure:
+    """Draw the best keypoints of an image over it, coloured by score.
+
+    Args:
+        image: see ImageExtractor.
+        features: of this image.
+        max_keypoints: drawn, the best.
+
+    Raises:
+        ImageError: the image cannot be read.
+    """
+    return keypoints_figure(read_image(image), features, max_keypoints=max_keypoints)

@@ -1,0 +1,54 @@
+"""Local features as users of the library hold them: with files and tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from r2d2_kapture import types
+from r2d2_kapture.io.npz import read_npz, write_npz
+
+
+class LocalFeatures(types.LocalFeatures):
+    """Keypoints and descriptors of one image, best score first; see types."""
+
+    @classmethod
+    def of(cls, features: types.LocalFeatures) -> LocalFeatures:
+        """The same features, with the methods of this class."""
+        fields = dataclasses.fields(features)
+        return cls(**{field.name: getattr(features, field.name) for field in fields})
+
+    @classmethod
+    def load(cls, path: str | Path) -> LocalFeatures:
+        """Read a NumPy archive of ``save``, of kapture_r2d2_extract_images or of R2D2.
+
+        Raises:
+            FeatureFormatError: absent, truncated, of another format, or lacking a
+                field.
+        """
+        return cls.of(read_npz(Path(path)))
+
+    def save(self, path: str | Path) -> None:
+        """Write a NumPy archive, the ``.r2d2`` file of docs/formats.md.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        write_npz(Path(path), self)
+
+    def to_torch(self, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+        """Tensors by name on a device.
+
+        Returns:
+            ``keypoints`` (N, 2), ``scales`` (N,), ``scores`` (N,), ``descriptors``
+            (N, D), float32, and ``image_size`` (2,) int64: width, height.
+        """
+        arrays = {
+            name: torch.from_numpy(getattr(self, name)).to(device)
+            for name in ("keypoints", "scales", "scores", "descriptors")
+        }
+        size = torch.tensor(self.image_size, dtype=torch.int64, device=device)
+        return arrays | {"image_size": size}

@@ -1,0 +1,121 @@
+"""Extraction of single images, from a path, a PIL image or an array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from r2d2_kapture.config.presets import read_preset
+from r2d2_kapture.config.settings import extract_config
+from r2d2_kapture.errors import ConfigError, ImageError
+from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.front.features import LocalFeatures
+from r2d2_kapture.io.images import RGBArray, read_rgb, rgb_of_picture
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
+
+ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
+
+
+class ImageExtractor:
+    """Extracts features of one image after the other.
+
+    Attributes:
+        checkpoint: the weights.
+        extractor: the network with its settings.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, extractor: Extractor) -> None:
+        self.checkpoint = checkpoint
+        self.extractor = extractor
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What decides the features besides weights and precision."""
+        return self.extractor.settings
+
+    def __call__(self, image: ImageLike) -> LocalFeatures:
+        """Extract the features of an image, in pixels as stored.
+
+        Args:
+            image: path; PIL image; or (H, W, 3) RGB or (H, W) grey array of uint8. No
+                orientation tag is applied.
+
+        Raises:
+            ImageError: it cannot be read, or is no such array.
+        """
+        return LocalFeatures.of(self.extractor(read_image(image)))
+
+    def __repr__(self) -> str:
+        return f"ImageExtractor({self.checkpoint.name!r}, {dict(self.settings)})"
+
+
+def load_extractor(
+    model: str | Path = DEFAULT_MODEL,
+    *,
+    device: str | None = None,
+    preset: str | Path | None = None,
+    **settings: Any,
+) -> ImageExtractor:
+    """Load weights, and make an extractor of them.
+
+    Args:
+        model: name of a bundled model (``r2d2_v1``, ...) or path of a checkpoint.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first CUDA device where
+            there is one and the CPU elsewhere.
+        preset: of configs/extract (``fast``, ``aachen``, ...), or path of a YAML file.
+        settings: of the extraction, as the flags of kapture_r2d2_extract are named,
+            with ``_`` for ``-``: ``top_k=2000``, ``max_size=1600``. They win over the
+            preset.
+
+    Raises:
+        CheckpointError: no such model, or a file that is none.
+        ConfigError: an unknown setting, one out of range, or one of another network.
+    """
+    checkpoint = load_checkpoint(model)
+    values = {} if preset is None else read_preset(str(preset), "extract")
+    if device is not None:
+        settings = settings | {"gpu": gpu_index(device)}
+    config = extract_config(values | settings, checkpoint.network.family)
+    return ImageExtractor(checkpoint, build_extractor(AUTO, checkpoint.network, config))
+
+
+def gpu_index(device: str) -> int:
+    """Index of a CUDA device by torch's name of it; -1 is the CPU.
+
+    Raises:
+        ConfigError: neither.
+    """
+    kind, _, index = device.partition(":")
+    if kind == "cpu" and not index:
+        return -1
+    if kind == "cuda" and (not index or index.isdecimal()):
+        return int(index or 0)
+    raise ConfigError(f"device {device!r}: expected 'cpu', 'cuda' or 'cuda:N'")
+
+
+def read_image(image: ImageLike) -> RGBArray:
+    """(H, W, 3) uint8 RGB of whatever holds an image.
+
+    Raises:
+        ImageError: the file cannot be read, or the array is none of an image.
+    """
+    if isinstance(image, (str, Path)):
+        return read_rgb(Path(image))
+    if isinstance(image, Image.Image):
+        return rgb_of_picture(image)
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = np.repeat(array[:, :, None], 3, axis=2)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(
+            f"found an array of {array.dtype} {array.shape}, expected uint8 of "
+            "(H, W, 3) RGB or (H, W) grey; multiply floats by 255, drop alpha"
+        )
+    if not array.size:
+        raise ImageError(f"found an array of {array.shape}, expected pixels")
+    return np.ascontiguousarray(array)

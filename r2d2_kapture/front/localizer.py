@@ -1,0 +1,203 @@
+"""One query image after the other, localized in a map that is loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kapture
+import numpy as np
+import pycolmap
+import torch
+from torch import Tensor
+
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.settings import make_settings
+from r2d2_kapture.coordinates import colmap_from_kapture
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.front.images import ImageExtractor, ImageLike
+from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.io.feature_table import LocalFeatureTables, open_local_features
+from r2d2_kapture.io.manifest import FILE_NAME, read_manifest
+from r2d2_kapture.io.sparse_map import read_sparse_map
+from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.matching.vlad import Vocabulary, learn_centres
+from r2d2_kapture.stages.frame_poses import gather_evidence, localize_frame
+from r2d2_kapture.stages.query_cameras import QueryFrame, QueryImage, with_exif
+from r2d2_kapture.stages.query_matches import QueryMatches
+from r2d2_kapture.stages.query_results import QueryResult
+from r2d2_kapture.types import FloatArray, IndexArray, LocalFeatures
+
+VISUAL_WORDS = 64
+SAMPLED_DESCRIPTORS = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Localization:
+    """Where a query was taken.
+
+    Attributes:
+        cam_from_world: its pose; None where none was found.
+        inliers: distinct map points that agree with it.
+        camera: given or found, in COLMAP's pixel origin; None without a pose.
+        reason: why there is no pose; None where there is one.
+        doubts: why the pose may be wrong though points agree with it; none of a good
+            one.
+        features: of the query.
+        details: what localization keeps of a query, see docs/formats.md.
+    """
+
+    cam_from_world: pycolmap.Rigid3d | None
+    inliers: int
+    camera: pycolmap.Camera | None
+    reason: str | None
+    doubts: tuple[str, ...]
+    features: LocalFeatures
+    details: QueryResult
+
+
+class Localizer:
+    """Localizes images in a map, as kapture_r2d2_localize does, one at a time.
+
+    Args:
+        map_path: the map that kapture_r2d2_map or _pipeline made.
+        extractor: of the weights that the map's features were extracted with.
+        features: folders of the features of the map's images; by default ``features``
+            beside the map, where the pipeline puts them.
+        top_k: map images that a query is matched with, the most similar ones.
+        settings: of localization, as the flags of kapture_r2d2_localize are named.
+
+    Raises:
+        ConfigError: an unknown setting, or features of other weights.
+        DatasetError: no map, or no features of its images.
+    """
+
+    def __init__(
+        self,
+        map_path: str | Path,
+        extractor: ImageExtractor,
+        *,
+        features: Sequence[str | Path] = (),
+        top_k: int = 20,
+        **settings: Any,
+    ) -> None:
+        folder = Path(map_path)
+        roots = [Path(path) for path in features] or [
+            folder.resolve().parent / "features"
+        ]
+        tables = open_local_features(roots)
+        _refuse_other_weights(tables, extractor)
+        self.extractor = extractor
+        self.top_k = top_k
+        self.config = make_settings(LocalizeConfig, settings)
+        self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
+        self._descriptors: dict[str, Tensor] = {
+            name: torch.from_numpy(tables.read_descriptors(name))
+            for name in self.sparse_map.images
+        }
+        self._vocabulary, self._global = _describe(self._descriptors, top_k)
+
+    def __call__(
+        self, image: ImageLike, camera: pycolmap.Camera | None = None
+    ) -> Localization:
+        """Find the pose of an image.
+
+        Args:
+            image: path, PIL image, or array; see ImageExtractor.
+            camera: in COLMAP's pixel origin; None takes the focal length from EXIF
+                where a path is given, and finds or refines it together with the pose.
+
+        Raises:
+            ImageError: the image cannot be read.
+        """
+        features = self.extractor(image)
+        path = Path(image) if isinstance(image, (str, Path)) else Path("")
+        matches = self._match(features)
+        frame = QueryFrame(rig_id=None, images=(_query_image(path, features, camera),))
+        evidence = gather_evidence(frame, [matches], self.sparse_map, self.config)
+        found = localize_frame(evidence, self.config, "corner")[0]
+        return Localization(
+            cam_from_world=found.pose if found.localized else None,
+            inliers=found.inliers,
+            camera=_camera(found.camera) if found.localized else None,
+            reason=found.reason,
+            doubts=found.doubts,
+            features=features,
+            details=found,
+        )
+
+    def _match(self, features: LocalFeatures) -> QueryMatches:
+        """Matches with the map images that look most like the query."""
+        query = torch.from_numpy(features.descriptors)
+        rows = features.keypoints.astype(np.float64)
+        found: dict[str, IndexArray] = {
+            name: match_mutual_nearest(query, self._descriptors[name]).indices
+            for name in self._similar(features.descriptors)
+        }
+        return QueryMatches(
+            retrieved=tuple(found),
+            absent=0,
+            xy=colmap_from_kapture(rows).astype(np.float64),
+            matches=found,
+        )
+
+    def _similar(self, descriptors: FloatArray) -> list[str]:
+        names = list(self._descriptors)
+        if self._vocabulary is None:
+            return names
+        similarity = self._global @ self._vocabulary.describe(descriptors)
+        best = np.argsort(-similarity, kind="stable")[: self.top_k]
+        return [names[i] for i in best]
+
+
+def _describe(
+    descriptors: Mapping[str, Tensor], top_k: int
+) -> tuple[Vocabulary | None, FloatArray]:
+    """A vocabulary and the VLAD row of each image; None where all are matched."""
+    arrays = [rows.numpy() for rows in descriptors.values()]
+    every = np.concatenate(arrays) if arrays else np.zeros((0, 1), np.float32)
+    if len(arrays) <= top_k or len(every) < VISUAL_WORDS:
+        return None, np.zeros((0, 0), np.float32)
+    step = max(len(every) // SAMPLED_DESCRIPTORS, 1)
+    vocabulary = Vocabulary(centres=learn_centres(every[::step], VISUAL_WORDS, seed=0))
+    return vocabulary, np.stack([vocabulary.describe(rows) for rows in arrays])
+
+
+def _refuse_other_weights(
+    tables: LocalFeatureTables, extractor: ImageExtractor
+) -> None:
+    for folder in tables.descriptors.folders:
+        manifest = read_manifest(folder.path / FILE_NAME)
+        made_with = None if manifest is None else manifest.model.get("sha256")
+        if made_with not in (None, extractor.checkpoint.sha256):
+            raise ConfigError(
+                f"{folder.path}: found features of other weights than those of "
+                f"'{extractor.checkpoint.name}'; load the extractor that the map was "
+                "made with"
+            )
+
+
+def _query_image(
+    path: Path, features: LocalFeatures, camera: pycolmap.Camera | None
+) -> QueryImage:
+    known = camera is not None
+    guess = _camera((UNKNOWN_CAMERA, *map(str, features.image_size)))
+    return with_exif(
+        QueryImage(
+            name=path.name or "query",
+            path=path,
+            sensor_id="query",
+            camera=guess if camera is None else camera,
+            focal_length="fixed" if known else "estimated",
+            refine_distortion=not known,
+            cam_from_rig=pycolmap.Rigid3d(),
+        )
+    )
+
+
+def _camera(parameters: Sequence[str]) -> pycolmap.Camera:
+    """A camera of kapture's parameters, its principal point in COLMAP's origin."""
+    model, *values = parameters
+    return colmap_camera(kapture.Camera(model, values), 1, "corner")

@@ -1,0 +1,154 @@
+"""Matches of two images and the geometry that they agree with."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import kapture
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+import torch
+
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.coordinates import colmap_from_kapture
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.stages.two_view import verify_matches
+from r2d2_kapture.types import LocalFeatures, PairMatches
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VerifiedMatches:
+    """Matches with the geometry that some of them agree with.
+
+    Attributes:
+        matches: all that were given.
+        inliers: (K,) bool, which of them agree with the geometry.
+        geometry: pycolmap's, in COLMAP's pixel origin: configuration, F, E, H and, of
+            known cameras, cam2_from_cam1.
+    """
+
+    matches: PairMatches
+    inliers: npt.NDArray[np.bool_]
+    geometry: pycolmap.TwoViewGeometry
+
+    @property
+    def kind(self) -> str:
+        """COLMAP's word for the geometry: ``planar``, ``uncalibrated``, ..."""
+        return str(
+            pycolmap.TwoViewGeometryConfiguration(self.geometry.config).name
+        ).lower()
+
+    @property
+    def inlier_matches(self) -> PairMatches:
+        """The matches that agree."""
+        return PairMatches(
+            indices=self.matches.indices[self.inliers],
+            scores=self.matches.scores[self.inliers],
+        )
+
+    def __len__(self) -> int:
+        return int(self.inliers.sum())
+
+
+def match(
+    features1: LocalFeatures,
+    features2: LocalFeatures,
+    *,
+    ratio: float = 1.0,
+    min_similarity: float = -1.0,
+    device: str = "cpu",
+) -> PairMatches:
+    """Match the mutual nearest neighbours of two images.
+
+    Args:
+        features1, features2: of the images, by one extractor.
+        ratio: largest distance to the nearest descriptor relative to that of the
+            second nearest, in both directions; 1 keeps all.
+        min_similarity: least cosine similarity of a match; -1 keeps all.
+        device: of torch, where the similarities are computed.
+
+    Raises:
+        ConfigError: a setting out of its range.
+        FeatureFormatError: descriptors of different lengths.
+    """
+    config = MatchConfig(ratio=ratio, min_similarity=min_similarity)
+    widths = [features.descriptors.shape[1] for features in (features1, features2)]
+    if widths[0] != widths[1]:
+        raise FeatureFormatError(
+            f"found descriptors of {widths[0]} and {widths[1]} numbers, expected those "
+            "of one extractor; extract both images with the same model"
+        )
+    descriptors = [
+        torch.from_numpy(features.descriptors).to(device)
+        for features in (features1, features2)
+    ]
+    return match_mutual_nearest(
+        *descriptors, ratio=config.ratio, min_similarity=config.min_similarity
+    )
+
+
+def verify(
+    features1: LocalFeatures,
+    features2: LocalFeatures,
+    matches: PairMatches,
+    *,
+    cameras: tuple[pycolmap.Camera, pycolmap.Camera] | None = None,
+    max_error: float = 4.0,
+    min_inliers: int = 15,
+    seed: int = 0,
+) -> VerifiedMatches:
+    """Find the matches that agree with one geometry of the two images, by RANSAC.
+
+    Args:
+        features1, features2: of the images.
+        matches: between them.
+        cameras: in COLMAP's pixel origin; None estimates a fundamental matrix or a
+            homography, known cameras an essential matrix and the relative pose.
+        max_error: greatest distance in pixels of a match to its epipolar line, or from
+            where a homography puts it.
+        min_inliers: with fewer, none is kept.
+        seed: of the sampling; the same gives the same result.
+
+    Raises:
+        ConfigError: a setting out of its range.
+        FeatureFormatError: matches of keypoints that do not exist.
+    """
+    config = VerifyConfig(max_error=max_error, min_inliers=min_inliers, seed=seed)
+    matches.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
+    first, second = _cameras(cameras, features1, features2)
+    xy1, xy2 = (
+        colmap_from_kapture(features.keypoints).astype(np.float32)
+        for features in (features1, features2)
+    )
+    rows = matches.indices.astype(np.uint32)
+    found = verify_matches((first, second), (xy1, xy2), rows, None, config)
+    if cameras is not None and len(found.inlier_matches):
+        pycolmap.estimate_two_view_geometry_pose(
+            first, xy1.astype(np.float64), second, xy2.astype(np.float64), found
+        )
+    kept = set(map(tuple, found.inlier_matches.tolist()))
+    inliers = np.array([tuple(row) in kept for row in matches.indices.tolist()], bool)
+    return VerifiedMatches(matches=matches, inliers=inliers, geometry=found)
+
+
+def _cameras(
+    known: tuple[pycolmap.Camera, pycolmap.Camera] | None,
+    features1: LocalFeatures,
+    features2: LocalFeatures,
+) -> tuple[pycolmap.Camera, pycolmap.Camera]:
+    """Known cameras marked as such, so that COLMAP relies on them; else guesses."""
+    cameras = known or (_guessed_camera(features1), _guessed_camera(features2))
+    first, second = map(copy.deepcopy, cameras)
+    first.has_prior_focal_length = second.has_prior_focal_length = known is not None
+    return first, second
+
+
+def _guessed_camera(features: LocalFeatures) -> pycolmap.Camera:
+    return colmap_camera(
+        kapture.Camera(UNKNOWN_CAMERA, list(features.image_size)), 1, "corner"
+    )

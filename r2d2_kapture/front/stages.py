@@ -1,0 +1,337 @@
+"""The stages by their verbs: what each command does, as a function.
+
+Every function takes the inputs of its stage, with paths as ``str`` or ``Path``; the
+settings of the stage, by the names of the command's flags with ``_`` for ``-``;
+``preset``, the name of a preset or the path of a YAML file of such settings; and
+``workers``, ``force``, ``strict`` and ``progress`` of RunOptions. It returns the
+stage's Report, and raises R2D2KaptureError.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.hpatches import HomographyConfig
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.pair_poses import PairPosesConfig
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.presets import read_preset
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.settings import (
+    extract_config,
+    make_settings,
+    names_of,
+    refuse_unknown,
+)
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.evaluation.posed_images import read_ground_truth, read_posed_dataset
+from r2d2_kapture.io.image_search import find_images
+from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
+from r2d2_kapture.stages import evaluate as evaluate_stage
+from r2d2_kapture.stages import export as export_stage
+from r2d2_kapture.stages import extract as extract_stage
+from r2d2_kapture.stages import extract_files, hpatches, hpatches_tables
+from r2d2_kapture.stages import localize as localize_stage
+from r2d2_kapture.stages import map as map_stage
+from r2d2_kapture.stages import match as match_stage
+from r2d2_kapture.stages import pair_poses, pair_poses_tables
+from r2d2_kapture.stages import pairs as pairs_stage
+from r2d2_kapture.stages import pipeline
+from r2d2_kapture.stages import verify as verify_stage
+from r2d2_kapture.stages.feature_sources import ExtractedFeatures
+from r2d2_kapture.stages.image_names import searched_folders
+from r2d2_kapture.types import Report
+
+Run = Callable[..., Report]
+PathLike = str | Path
+
+
+def extract(
+    *,
+    kapture_root: PathLike,
+    model: PathLike = DEFAULT_MODEL,
+    preset: PathLike | None = None,
+    **arguments: Any,
+) -> Report:
+    """Extract every image of a kapture dataset, as kapture_r2d2_extract does."""
+    checkpoint = load_checkpoint(model)
+    inputs, settings = _sorted(extract_stage.run, arguments)
+    return extract_stage.run(
+        _extraction(preset, settings, checkpoint),
+        kapture_root=Path(kapture_root),
+        checkpoint=checkpoint,
+        **inputs,
+    )
+
+
+def extract_images(
+    images: PathLike | Sequence[PathLike],
+    *,
+    model: PathLike = DEFAULT_MODEL,
+    preset: PathLike | None = None,
+    exclude: Sequence[str] = (),
+    masks: PathLike | None = None,
+    **arguments: Any,
+) -> Report:
+    """Extract image files into feature files, as kapture_r2d2_extract_images does.
+
+    Args:
+        images: files, folders or glob patterns.
+        model: name of a bundled model, or path of a checkpoint.
+        preset: of configs/extract.
+        exclude: patterns of what to leave out.
+        masks: folder of masks.
+        arguments: see the module.
+    """
+    given = [images] if isinstance(images, (str, Path)) else images
+    patterns = [str(pattern) for pattern in given]
+    mask_folder = None if masks is None else Path(masks)
+    found = find_images(patterns, exclude, mask_folder)
+    checkpoint = load_checkpoint(model)
+    inputs, settings = _sorted(extract_files.run, arguments)
+    return extract_files.run(
+        _extraction(preset, settings, checkpoint),
+        images=found.paths,
+        checkpoint=checkpoint,
+        folders=searched_folders(patterns),
+        masks=mask_folder,
+        notes=found.warnings,
+        **inputs,
+    )
+
+
+def export(**arguments: Any) -> Report:
+    """Export features to COLMAP or hloc, as kapture_r2d2_export does."""
+    inputs, settings = _sorted(export_stage.run, arguments)
+    refuse_unknown(settings, [])
+    return export_stage.run(**inputs)
+
+
+def choose_pairs(**arguments: Any) -> Report:
+    """Choose pairs of images to match, as kapture_r2d2_pairs does."""
+    return _run(pairs_stage.run, PairsConfig, arguments)
+
+
+def match_pairs(**arguments: Any) -> Report:
+    """Match pairs of images, as kapture_r2d2_match does."""
+    return _run(match_stage.run, MatchConfig, arguments)
+
+
+def verify_pairs(**arguments: Any) -> Report:
+    """Verify matches and write a COLMAP database, as kapture_r2d2_verify does."""
+    return _run(verify_stage.run, VerifyConfig, arguments)
+
+
+def build_map(**arguments: Any) -> Report:
+    """Make a map of a verified database, as kapture_r2d2_map does."""
+    return _run(map_stage.run, MapConfig, arguments)
+
+
+def localize(**arguments: Any) -> Report:
+    """Localize the images of a query dataset, as kapture_r2d2_localize does."""
+    return _run(localize_stage.run, LocalizeConfig, arguments)
+
+
+def evaluate(**arguments: Any) -> Report:
+    """Compare poses with the truth, as kapture_r2d2_evaluate does."""
+    return _run(evaluate_stage.run, EvaluateConfig, arguments)
+
+
+def run_pipeline(
+    *,
+    model: PathLike | None = None,
+    preset: PathLike | None = None,
+    queries: Mapping[str, PathLike] | None = None,
+    **arguments: Any,
+) -> Report:
+    """From images to a map and localized queries, as kapture_r2d2_pipeline does.
+
+    Args:
+        model: extracts local features; None takes those that are there.
+        preset: of configs/pipelines.
+        queries: kapture datasets to localize, by name.
+        arguments: see the module; settings are mappings by section, such as
+            ``match={"ratio": 0.95}``.
+    """
+    checkpoint = None if model is None else load_checkpoint(model)
+    inputs, settings = _sorted(pipeline.run, arguments)
+    sections = {} if preset is None else read_preset(str(preset), "pipelines")
+    for name, values in settings.items():
+        sections[name] = {**sections.get(name, {}), **values}
+    return pipeline.run(
+        pipeline_config(sections, checkpoint),
+        queries={name: Path(path) for name, path in (queries or {}).items()},
+        checkpoint=checkpoint,
+        **inputs,
+    )
+
+
+def pipeline_config(
+    sections: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint | None
+) -> PipelineConfig:
+    """The settings of a pipeline out of mappings by section.
+
+    Raises:
+        ConfigError: an unknown section or setting, or a bad value.
+    """
+    refuse_unknown(sections, names_of(PipelineConfig))
+    built: dict[str, Any] = {}
+    for name, values in sections.items():
+        kind = type(getattr(PipelineConfig, name))
+        built[name] = (
+            extract_config(values, checkpoint.network.family if checkpoint else "r2d2")
+            if kind is ExtractConfig
+            else make_settings(kind, values)
+        )
+    return PipelineConfig(**built)
+
+
+def evaluate_sequences(
+    *,
+    root: PathLike,
+    output: PathLike,
+    model: PathLike = DEFAULT_MODEL,
+    preset: PathLike | None = None,
+    label: str | None = None,
+    **arguments: Any,
+) -> Report:
+    """Measure accuracy on homography sequences, as kapture_r2d2_hpatches does.
+
+    Tables and the plot of accuracy are written beside the results.
+    """
+    inputs, settings = _sorted(hpatches.run, arguments)
+    report = hpatches.run(
+        make_settings(HomographyConfig, _taken(HomographyConfig, settings)),
+        root=Path(root),
+        output=Path(output),
+        sources=[_source(model, preset, label, settings)],
+        **inputs,
+    )
+    if report.outputs:
+        runs = hpatches_tables.read_results(report.outputs)
+        hpatches_tables.write_tables(Path(output), runs)
+        hpatches_tables.plot(runs, Path(output) / hpatches_tables.PLOT_NAME)
+    return report
+
+
+def evaluate_pairs(
+    *,
+    output: PathLike,
+    gt: PathLike | None = None,
+    kapture_root: PathLike | None = None,
+    model: PathLike = DEFAULT_MODEL,
+    preset: PathLike | None = None,
+    label: str | None = None,
+    **arguments: Any,
+) -> Report:
+    """Measure accuracy on pairs of known cameras, as kapture_r2d2_pair_poses does.
+
+    Tables are written beside the results.
+
+    Args:
+        output: folder of results, tables and pictures.
+        gt: JSON file of images with name, K, dist, R and t; or
+        kapture_root: dataset with poses.
+        model: name of a bundled model, or path of a checkpoint.
+        preset: of configs/extract.
+        label: what tables call the features.
+        arguments: see the module.
+    """
+    require(
+        (gt is None) != (kapture_root is None),
+        "gt, kapture_root: expected one of them",
+    )
+    if gt is not None:
+        images, root = read_ground_truth(Path(gt)), Path(gt).parent
+    else:
+        images = read_posed_dataset(Path(str(kapture_root)))
+        root = Path(str(kapture_root)) / "sensors" / "records_data"
+    inputs, settings = _sorted(pair_poses.run, arguments)
+    config = make_settings(PairPosesConfig, _taken(PairPosesConfig, settings))
+    report = pair_poses.run(
+        config,
+        image_root=root,
+        chosen=pair_poses.choose_pairs(images, config, None),
+        sources=[_source(model, preset, label, settings)],
+        output=Path(output),
+        **inputs,
+    )
+    if report.outputs:
+        runs = pair_poses_tables.read_results(report.outputs)
+        pair_poses_tables.write_tables(Path(output), runs)
+    return report
+
+
+def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:
+    """Call a stage that takes settings of one dataclass."""
+    inputs, values = _sorted(run, arguments)
+    return run(make_settings(settings, values), **inputs)
+
+
+def _extraction(
+    preset: PathLike | None, settings: Mapping[str, Any], checkpoint: Checkpoint
+) -> ExtractConfig:
+    values = {} if preset is None else read_preset(str(preset), "extract")
+    return extract_config({**values, **settings}, checkpoint.network.family)
+
+
+def _source(
+    model: PathLike,
+    preset: PathLike | None,
+    label: str | None,
+    settings: Mapping[str, Any],
+) -> ExtractedFeatures:
+    checkpoint = load_checkpoint(model)
+    return ExtractedFeatures(
+        label=label or checkpoint.name,
+        config=_extraction(preset, settings, checkpoint),
+        checkpoint=checkpoint,
+    )
+
+
+def _sorted(
+    run: Run, arguments: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs of a stage, options of the run among them, and what else is given."""
+    parameters = inspect.signature(run).parameters
+    inputs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name in parameters:
+            is_path = "Path" in str(parameters[name].annotation)
+            inputs[name] = _paths(value) if is_path else value
+        elif name in names_of(RunOptions):
+            options[name] = value
+        else:
+            settings[name] = value
+    if "options" in parameters:
+        inputs.setdefault("options", RunOptions(**options))
+    else:
+        inputs |= options
+    return inputs, settings
+
+
+def _taken(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of a dataclass out of settings."""
+    return {name: settings.pop(name) for name in names_of(kind) if name in settings}
+
+
+def _paths(value: Any) -> Any:
+    """Paths for strings, in lists and mappings too."""
+    if isinstance(value, str):
+        return Path(value)
+    if isinstance(value, Mapping):
+        return {name: _paths(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_paths(item) for item in value]
+    return value

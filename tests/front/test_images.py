@@ -1,0 +1,124 @@
+"""Extraction of single images from Python: what is taken, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import r2d2_kapture as rk
+from r2d2_kapture.errors import CheckpointError, ConfigError, ImageError
+from r2d2_kapture.front.images import gpu_index
+
+SMALL = {"min_size": 0, "reliability_thr": 0.0, "repeatability_thr": 0.0, "top_k": 40}
+
+
+@pytest.fixture(scope="module")
+def extractor(checkpoint_path: Path) -> rk.ImageExtractor:
+    return rk.load_extractor(checkpoint_path, device="cpu", precision="fp32", **SMALL)
+
+
+@pytest.fixture
+def pixels() -> Any:
+    return np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+
+
+def test_path_picture_and_array_give_the_same_features(
+    extractor: rk.ImageExtractor, pixels: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "é a.png"
+    Image.fromarray(pixels).save(path)
+    expected = extractor(pixels)
+    assert len(expected) == 40
+    for image in (path, str(path), Image.open(path), Image.fromarray(pixels)):
+        found = extractor(image)
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+        np.testing.assert_array_equal(found.descriptors, expected.descriptors)
+    assert expected.image_size == (64, 48)
+
+
+def test_a_grey_array_is_three_equal_channels(
+    extractor: rk.ImageExtractor, pixels: Any
+) -> None:
+    grey = pixels[:, :, 0]
+    three = np.repeat(grey[:, :, None], 3, axis=2)
+    np.testing.assert_array_equal(
+        extractor(grey).descriptors, extractor(three).descriptors
+    )
+
+
+def test_a_sideways_jpeg_keeps_its_stored_pixels(
+    extractor: rk.ImageExtractor, pixels: Any, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    for image in (tmp_path / "a.jpg", Image.open(tmp_path / "a.jpg")):
+        assert extractor(image).image_size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    "image, found",
+    [
+        (np.zeros((4, 4, 3), np.float32), "float32"),
+        (np.zeros((4, 4, 4), np.uint8), r"\(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        ("no such file.jpg", "no such file"),
+        (Image.new("F", (4, 4)), "floating point"),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    extractor: rk.ImageExtractor, image: Any, found: str
+) -> None:
+    with pytest.raises(ImageError, match=found):
+        extractor(image)
+
+
+def test_settings_win_over_the_preset(checkpoint_path: Path) -> None:
+    extractor = rk.load_extractor(checkpoint_path, preset="fast", top_k=7)
+    assert extractor.settings["top_k"] == 7
+    assert extractor.settings["max_size"] == 768
+
+
+@pytest.mark.parametrize(
+    "settings, hint",
+    [
+        ({"topk": 3}, "did you mean top_k"),
+        ({"top_k": -1}, "expected 0"),
+        ({"top_k": "many"}, "wrong type"),
+        ({"multiscale": True}, "d2net"),
+        ({"device": "tpu"}, "expected 'cpu'"),
+        ({"preset": "fsat"}, "presets: aachen"),
+    ],
+)
+def test_settings_that_cannot_be(
+    checkpoint_path: Path, settings: dict[str, Any], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        rk.load_extractor(checkpoint_path, **settings)
+
+
+def test_a_model_that_is_not_there() -> None:
+    with pytest.raises(CheckpointError, match="bundled model"):
+        rk.load_extractor("r2d2_v99")
+
+
+@pytest.mark.parametrize("device, index", [("cpu", -1), ("cuda", 0), ("cuda:3", 3)])
+def test_devices_by_the_names_of_torch(device: str, index: int) -> None:
+    assert gpu_index(device) == index
+
+
+def test_features_to_a_file_and_to_tensors(
+    extractor: rk.ImageExtractor, pixels: Any, tmp_path: Path
+) -> None:
+    features = extractor(pixels)
+    features.save(tmp_path / "a.npz")
+    read = rk.LocalFeatures.load(str(tmp_path / "a.npz"))
+    for name, tensor in read.to_torch().items():
+        expected = torch.as_tensor(getattr(features, name))
+        assert torch.equal(tensor, expected), name
+    assert read.to_torch()["descriptors"].dtype == torch.float32

@@ -1,0 +1,141 @@
+"""Stages as functions, and a localizer, on a scene whose poses are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import kapture
+import numpy as np
+import pytest
+
+import r2d2_kapture as rk
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.io.colmap_cameras import colmap_camera
+from r2d2_kapture.io.feature_table import open_local_features
+from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.trajectories import image_records, read_camera_poses
+from tests.pipeline_scene import PipelineScene
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> PipelineScene:
+    return PipelineScene(tmp_path_factory.mktemp("scene"))
+
+
+@pytest.fixture(scope="module")
+def work(scene: PipelineScene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a pipeline made, called with strings for paths."""
+    output = tmp_path_factory.mktemp("work é")
+    report = rk.run_pipeline(
+        mapping=str(scene.mapping),
+        queries={"queries": str(scene.query)},
+        features=[str(scene.features)],
+        output=str(output),
+        query_pairs={"method": "exhaustive"},
+        progress=False,
+    )
+    assert not report.failed
+    return output
+
+
+def test_the_stages_one_by_one_make_the_same_map(
+    scene: PipelineScene, work: Path, tmp_path: Path
+) -> None:
+    inputs: dict[str, Any] = {"features": [str(scene.features)], "progress": False}
+    mapping, pairs = str(scene.mapping), str(tmp_path / "pairs.txt")
+    rk.choose_pairs(mapping=mapping, output=pairs, method="exhaustive")
+    rk.match_pairs(pairs=pairs, output=str(tmp_path / "matches"), **inputs)
+    verified = rk.verify_pairs(
+        mapping=mapping,
+        matches=[str(tmp_path / "matches")],
+        pairs=pairs,
+        database=str(tmp_path / "map.db"),
+        output=str(tmp_path / "verified"),
+        **inputs,
+    )
+    assert verified.details["verified_pairs"] > 0
+    rk.build_map(
+        mapping=mapping,
+        database=str(tmp_path / "map.db"),
+        output=str(tmp_path / "map"),
+        **inputs,
+    )
+    points = "map/kapture/reconstruction/points3d.txt"
+    assert (tmp_path / points).read_bytes() == (work / points).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "arguments, hint",
+    [
+        ({"ratoi": 0.9}, "did you mean ratio"),
+        ({"ratio": 7}, "expected above 0"),
+    ],
+)
+def test_settings_that_cannot_be(
+    scene: PipelineScene, tmp_path: Path, arguments: dict[str, Any], hint: str
+) -> None:
+    with pytest.raises(ConfigError, match=hint):
+        rk.match_pairs(
+            features=[scene.features],
+            pairs=tmp_path / "pairs.txt",
+            output=tmp_path / "matches",
+            **arguments,
+        )
+
+
+def test_sections_that_cannot_be(scene: PipelineScene, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean match"):
+        rk.run_pipeline(mapping=scene.mapping, output=tmp_path, mtach={"ratio": 1})
+
+
+class StoredFeatures:
+    """Stands in for an extractor: gives the features of a scene by file name."""
+
+    checkpoint = SimpleNamespace(sha256="none", name="points")
+
+    def __init__(self, scene: PipelineScene) -> None:
+        self._tables = open_local_features([scene.features])
+
+    def __call__(self, image: Path) -> Any:
+        name = image.relative_to(
+            next(p for p in image.parents if p.name == "records_data")
+        )
+        return self._tables.read(name.as_posix(), (640, 480))
+
+
+@pytest.mark.parametrize("top_k", [20, 4])
+def test_queries_are_localized_one_at_a_time(
+    scene: PipelineScene, work: Path, top_k: int
+) -> None:
+    localizer = rk.Localizer(
+        str(work / "map"),
+        StoredFeatures(scene),  # type: ignore[arg-type]
+        features=[str(scene.features)],
+        top_k=top_k,
+    )
+    dataset = open_dataset(scene.query)
+    records = image_records(dataset)
+    truth = read_camera_poses(dataset).cam_from_world
+    assert truth
+    for name, true in truth.items():
+        sensor: kapture.Camera = dataset.data.sensors[records[name][1]]
+        camera = colmap_camera(sensor, 1, "center")
+        found = localizer(dataset.image_path(name), camera=camera)
+        assert found.reason is None and found.cam_from_world is not None
+        error = found.cam_from_world.inverse().translation - true.inverse().translation
+        assert np.linalg.norm(error) < 0.01
+        assert found.inliers > 50 and found.camera is not None
+
+
+def test_a_localizer_refuses_settings_that_cannot_be(
+    scene: PipelineScene, work: Path
+) -> None:
+    with pytest.raises(ConfigError, match="did you mean max_error"):
+        rk.Localizer(
+            work / "map",
+            StoredFeatures(scene),  # type: ignore[arg-type]
+            features=[scene.features],
+            max_eror=3,
+        )
