@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.models.network import DenseNetwork
 

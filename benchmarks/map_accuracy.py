@@ -28,9 +28,9 @@ from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import PosedImage, read_ground_truth
-from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, kapture_camera
-from r2d2_kapture.io.image_folder import write_image_folder_dataset
-from r2d2_kapture.io.poses import kapture_from_rigid3d
+from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, kapture_camera
+from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
+from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import evaluate, pipeline
 

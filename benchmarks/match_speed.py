@@ -31,13 +31,13 @@ from measure import machine
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.allocator import keep_heap
-from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.feature_table import open_local_features
-from r2d2_kapture.io.manifest import Manifest
-from r2d2_kapture.io.match_store import open_matches
-from r2d2_kapture.io.pairs import ImagePair, read_pairs, write_pairs
+from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.match_store import open_matches
+from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, write_pairs
+from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
-from r2d2_kapture.stages import match
+from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import FloatArray, LocalFeatures
 
 NAME = "bench"

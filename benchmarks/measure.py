@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2d2_kapture.core.processor import this_processor
-from r2d2_kapture.io.manifest import package_versions
+from r2d2_kapture.io.outputs.manifest import package_versions
 
 
 @dataclass(frozen=True, kw_only=True)

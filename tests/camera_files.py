@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from r2d2_kapture.io.camera_sizes import dataset_images
-from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.kapture.camera_sizes import dataset_images
+from r2d2_kapture.io.kapture.dataset import open_dataset
 
 
 def write_image_files(

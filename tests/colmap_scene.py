@@ -12,7 +12,7 @@ import kapture.io.csv as kcsv
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.io.colmap_db import DatabaseSummary, write_database
+from r2d2_kapture.io.colmap.database import DatabaseSummary, write_database
 from r2d2_kapture.types import FloatArray, PairMatches
 
 WIDTH, HEIGHT, FOCAL = 640, 480, 500.0

@@ -11,12 +11,12 @@ import pytest
 
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.image_records import ImageRecord, record_image, stamp_image
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.manifest import Manifest
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
+from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.stages import extract
+from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import LocalFeatures, Report
 from tests.colmap_scene import Scene
 

@@ -13,9 +13,9 @@ import pycolmap
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.io.pairs import ImagePair, write_pairs
-from r2d2_kapture.io.poses import rigid3d_from_kapture
-from r2d2_kapture.stages import localize
+from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
+from r2d2_kapture.stages.localize import stage as localize
 from r2d2_kapture.types import Report
 from tests.colmap_scene import Scene, pair_matches, write_matches, write_rows
 

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from r2d2_kapture.coordinates import colmap_from_kapture
-from r2d2_kapture.stages.megadepth_layout import (
+from r2d2_kapture.stages.megadepth.layout import (
     DEPTH_FOLDER,
     SFM_FOLDER,
     SceneModel,

@@ -106,6 +106,37 @@ def misplaced(path: Path) -> str:
     return ", ".join(found & FORBIDDEN.get(part_of(path), set()))
 
 
+def past_the_face(path: Path) -> str:
+    """What a stage imports of the inside of another stage's package."""
+    parts = path.relative_to(PACKAGE).parts
+    if parts[0] != "stages":
+        return ""
+    own = parts[1] if len(parts) > 2 else ""
+    wrong = []
+    for name in imports_of(path):
+        _, *inside = name.split(".")
+        if inside[:1] != ["stages"] or len(inside) < 3 or inside[1] == own:
+            continue
+        if len(inside) > 3 or inside[2] not in face_of(inside[1], inside[2]):
+            wrong.append(name)
+    return ", ".join(wrong)
+
+
+def face_of(stage: str, name: str) -> list[str]:
+    """What a stage's package shows; a stage of one module shows every name."""
+    init = PACKAGE / "stages" / stage / "__init__.py"
+    if not init.is_file():
+        return [name]
+    for node in ast.parse(init.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def test_stages_import_each_other_by_their_faces() -> None:
+    assert offences(past_the_face) == []
+
+
 def test_imports_point_one_way() -> None:
     assert offences(wrong_way) == []
 
@@ -179,8 +210,9 @@ def test_settings_and_types_load_without_torch() -> None:
 
 
 def test_files_are_read_and_written_without_torch() -> None:
-    files = [f"r2d2_kapture.io.{path.stem}" for path in (PACKAGE / "io").glob("[!_]*")]
-    assert loaded_after(sorted(set(files)), ["torch"]) == ""
+    paths = [path.relative_to(CHECKOUT) for path in (PACKAGE / "io").rglob("[!_]*.py")]
+    files = sorted(".".join(path.with_suffix("").parts) for path in paths)
+    assert loaded_after(files, ["torch"]) == ""
 
 
 @pytest.mark.parametrize(
@@ -199,7 +231,7 @@ def test_torch_and_pycolmap_work_in_either_order(first: str, second: str) -> Non
 def test_pycolmap_finds_zlib_loaded() -> None:
     """pycolmap 4.2.1 exports zlib's names: loaded first, it breaks every use of it."""
     code = (
-        "from r2d2_kapture.io.colmap_log import quiet_pycolmap\n"
+        "from r2d2_kapture.io.colmap.log import quiet_pycolmap\n"
         "import pycolmap, zlib\n"
         "print(zlib.decompress(zlib.compress(b'whole')).decode())"
     )
@@ -212,6 +244,7 @@ def test_pycolmap_finds_zlib_loaded() -> None:
         (wrong_way, "io", "from r2d2_kapture.stages import match"),
         (wrong_way, "new", "import os"),
         (misplaced, "io", "import torch.nn"),
+        (past_the_face, "stages", "from r2d2_kapture.stages.match.cache import Key"),
     ],
 )
 def test_each_rule_sees_what_breaks_it(

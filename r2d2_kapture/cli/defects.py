@@ -13,8 +13,8 @@ from datetime import datetime
 from pathlib import Path
 
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.io.atomic import write_text_atomic
-from r2d2_kapture.io.manifest import package_versions
+from r2d2_kapture.io.outputs.atomic import write_text_atomic
+from r2d2_kapture.io.outputs.manifest import package_versions
 
 LONGEST = 300
 """Characters of a message that go to the terminal; the log has all of it."""

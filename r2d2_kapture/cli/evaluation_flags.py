@@ -27,13 +27,13 @@ from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import AUTO
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint
-from r2d2_kapture.stages.feature_sources import (
+from r2d2_kapture.stages.benchmark.feature_sources import (
     ExtractedFeatures,
     FeatureSource,
     features_beside_images,
     features_in_h5,
 )
-from r2d2_kapture.stages.results_folder import file_stem
+from r2d2_kapture.stages.benchmark.results_folder import file_stem
 
 SWEEP_KEYS = (
     "model",

@@ -8,7 +8,7 @@ from pathlib import Path
 from r2d2_kapture.cli.common import finish, make_parser, run_command
 from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.stages import export
+from r2d2_kapture.stages.extract import export
 
 DEFAULT_OUTPUTS = {
     "colmap-db": "colmap.db",

@@ -23,10 +23,10 @@ from r2d2_kapture.cli.extraction_flags import (
     save_settings,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.image_search import find_images
-from r2d2_kapture.io.plain_files import FileFormat
-from r2d2_kapture.stages import extract_files
-from r2d2_kapture.stages.image_names import searched_folders
+from r2d2_kapture.io.features.plain_files import FileFormat
+from r2d2_kapture.io.images.search import find_images
+from r2d2_kapture.stages.extract import files as extract_files
+from r2d2_kapture.stages.extract.image_names import searched_folders
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from r2d2_kapture.config.extract import (
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import AUTO
-from r2d2_kapture.io.atomic import write_text_atomic
+from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.models.checkpoints import (
     DEFAULT_MODEL,
     Checkpoint,

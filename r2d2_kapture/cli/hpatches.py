@@ -27,7 +27,7 @@ from r2d2_kapture.cli.evaluation_flags import (
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import hpatches, hpatches_tables
+from r2d2_kapture.stages.benchmark import hpatches, hpatches_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,8 +15,8 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.scene_info import read_scene_list
 from r2d2_kapture.stages import megadepth
+from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

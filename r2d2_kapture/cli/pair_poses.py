@@ -36,12 +36,15 @@ from r2d2_kapture.evaluation.posed_images import (
     read_ground_truth,
     read_posed_dataset,
 )
-from r2d2_kapture.io.feature_table import open_local_features
-from r2d2_kapture.io.kapture import Dataset, open_dataset
-from r2d2_kapture.io.pairs import read_pairs
-from r2d2_kapture.io.pixel_origins import find_camera_origin, place_keypoints
-from r2d2_kapture.stages import pair_poses, pair_poses_tables
-from r2d2_kapture.stages.feature_sources import FeatureSource, features_in_kapture
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin, place_keypoints
+from r2d2_kapture.stages.benchmark import pair_poses, pair_poses_tables
+from r2d2_kapture.stages.benchmark.feature_sources import (
+    FeatureSource,
+    features_in_kapture,
+)
 from r2d2_kapture.types import some_names
 
 

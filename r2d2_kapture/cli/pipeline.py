@@ -34,8 +34,8 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.atomic import write_text_atomic
-from r2d2_kapture.io.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.types import Report

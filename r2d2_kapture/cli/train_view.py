@@ -28,7 +28,7 @@ from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceCon
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import train_view
+from r2d2_kapture.stages.train import view as train_view
 
 PRESETS = "train"
 SHOWN = ("seed", "batch_size", "preprocessing")

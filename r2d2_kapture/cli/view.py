@@ -20,8 +20,8 @@ from r2d2_kapture.cli.extraction_flags import (
     parse_extraction,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.image_search import find_images
-from r2d2_kapture.stages import view
+from r2d2_kapture.io.images.search import find_images
+from r2d2_kapture.stages.extract import view
 
 OWN_FLAGS = ("max_keypoints",)
 """Flags that are named like a setting of D2-Net, and mean what is drawn."""

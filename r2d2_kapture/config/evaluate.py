@@ -10,8 +10,8 @@ from typing import Literal
 from r2d2_kapture.config.checks import require, require_choice
 
 PoseFormat = Literal["gangnam", "robotcar", "aachen", "extended_cmu", "eth_ms"]
-"""How visuallocalization.net names images in a text file of poses; io/pose_files.py
-says what each is."""
+"""How visuallocalization.net names images in a text file of poses; the module
+io/kapture/pose_files.py describes each."""
 
 TextFormat = Literal["auto", PoseFormat]
 

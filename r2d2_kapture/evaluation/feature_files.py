@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError, ImageError
-from r2d2_kapture.io import mat, npz
-from r2d2_kapture.io.feature_reading import unit_descriptors
-from r2d2_kapture.io.fields import WAY_OUT, features_from_fields
-from r2d2_kapture.io.hdf5 import read_h5
-from r2d2_kapture.io.images import image_size
+from r2d2_kapture.io.features import mat, npz
+from r2d2_kapture.io.features.fields import WAY_OUT, features_from_fields
+from r2d2_kapture.io.features.hdf5 import read_h5
+from r2d2_kapture.io.features.reading import unit_descriptors
+from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.types import LocalFeatures
 
 

@@ -19,7 +19,7 @@ from r2d2_kapture.evaluation.pair_poses import (
     POSE_THRESHOLDS,
     PairPoseResult,
 )
-from r2d2_kapture.io.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
 
 FORMAT = "r2d2_kapture pair poses 1"
 ERRORS = ("rotation_error", "translation_error")

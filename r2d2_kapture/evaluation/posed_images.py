@@ -22,16 +22,16 @@ from r2d2_kapture.coordinates import (
     principal_point_shift,
 )
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.camera_sizes import CameraImage
-from r2d2_kapture.io.colmap_cameras import camera_sensors, colmap_camera
-from r2d2_kapture.io.images import image_size
-from r2d2_kapture.io.kapture import check_relative_name, open_dataset
-from r2d2_kapture.io.pixel_origins import (
+from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
+from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.camera_sizes import CameraImage
+from r2d2_kapture.io.kapture.dataset import check_relative_name, open_dataset
+from r2d2_kapture.io.kapture.pixel_origins import (
     FoundOrigin,
     find_camera_origin,
     judge_cameras,
 )
-from r2d2_kapture.io.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
 
 Array = npt.NDArray[np.float64]
 

@@ -38,8 +38,8 @@ import numpy.typing as npt
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.evaluation.homography import MatchedPair, PairResult
 from r2d2_kapture.evaluation.sequences import Kind
-from r2d2_kapture.io.atomic import atomic_path
-from r2d2_kapture.io.npz import read_arrays
+from r2d2_kapture.io.features.npz import read_arrays
+from r2d2_kapture.io.outputs.atomic import atomic_path
 
 FORMAT = "r2d2_kapture homography results 1"
 COLUMNS = (

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.image_formats import SUFFIXES
+from r2d2_kapture.io.images.formats import SUFFIXES
 
 Array = npt.NDArray[np.float64]
 Kind = Literal["illumination", "viewpoint", "other"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from r2d2_kapture import types
-from r2d2_kapture.io.npz import read_npz, write_npz
+from r2d2_kapture.io.features.npz import read_npz, write_npz
 
 
 class LocalFeatures(types.LocalFeatures):

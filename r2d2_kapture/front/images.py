@@ -15,7 +15,7 @@ from r2d2_kapture.config.settings import extract_config
 from r2d2_kapture.errors import ConfigError, ImageError
 from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
 from r2d2_kapture.front.features import LocalFeatures
-from r2d2_kapture.io.images import RGBArray, read_rgb, rgb_of_picture
+from r2d2_kapture.io.images.decoding import RGBArray, read_rgb, rgb_of_picture
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]

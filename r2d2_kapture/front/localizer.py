@@ -18,16 +18,24 @@ from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
-from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, colmap_camera
-from r2d2_kapture.io.feature_table import LocalFeatureTables, open_local_features
-from r2d2_kapture.io.manifest import FILE_NAME, read_manifest
-from r2d2_kapture.io.sparse_map import read_sparse_map
+from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
+from r2d2_kapture.io.kapture.feature_table import (
+    LocalFeatureTables,
+    open_local_features,
+)
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.matching.vlad import Vocabulary, learn_centres
-from r2d2_kapture.stages.frame_poses import gather_evidence, localize_frame
-from r2d2_kapture.stages.query_cameras import QueryFrame, QueryImage, with_exif
-from r2d2_kapture.stages.query_matches import QueryMatches
-from r2d2_kapture.stages.query_results import QueryResult
+from r2d2_kapture.stages.localize import (
+    QueryFrame,
+    QueryImage,
+    QueryMatches,
+    QueryResult,
+    gather_evidence,
+    localize_frame,
+    with_exif,
+)
 from r2d2_kapture.types import FloatArray, IndexArray, LocalFeatures
 
 VISUAL_WORDS = 64

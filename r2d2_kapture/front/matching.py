@@ -15,9 +15,9 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.colmap_cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
-from r2d2_kapture.stages.two_view import verify_matches
+from r2d2_kapture.stages.verify import verify_matches
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
 

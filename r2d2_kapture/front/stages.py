@@ -34,21 +34,26 @@ from r2d2_kapture.config.settings import (
 )
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import read_ground_truth, read_posed_dataset
-from r2d2_kapture.io.image_search import find_images
+from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
 from r2d2_kapture.stages import evaluate as evaluate_stage
-from r2d2_kapture.stages import export as export_stage
 from r2d2_kapture.stages import extract as extract_stage
-from r2d2_kapture.stages import extract_files, hpatches, hpatches_tables
 from r2d2_kapture.stages import localize as localize_stage
 from r2d2_kapture.stages import map as map_stage
 from r2d2_kapture.stages import match as match_stage
-from r2d2_kapture.stages import pair_poses, pair_poses_tables
 from r2d2_kapture.stages import pairs as pairs_stage
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages import verify as verify_stage
-from r2d2_kapture.stages.feature_sources import ExtractedFeatures
-from r2d2_kapture.stages.image_names import searched_folders
+from r2d2_kapture.stages.benchmark import (
+    ExtractedFeatures,
+    hpatches,
+    hpatches_tables,
+    pair_poses,
+    pair_poses_tables,
+)
+from r2d2_kapture.stages.extract import export as export_stage
+from r2d2_kapture.stages.extract import files as extract_files
+from r2d2_kapture.stages.extract import searched_folders
 from r2d2_kapture.types import Report
 
 Run = Callable[..., Report]

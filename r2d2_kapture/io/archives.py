@@ -18,8 +18,8 @@ from typing import IO
 from tqdm import tqdm
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.atomic import atomic_path
-from r2d2_kapture.io.kapture import check_relative_name
+from r2d2_kapture.io.kapture.dataset import check_relative_name
+from r2d2_kapture.io.outputs.atomic import atomic_path
 
 CHUNK = 1 << 20
 ROOT = "."

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.npz import BROKEN_HEADER
+from r2d2_kapture.io.features.npz import BROKEN_HEADER
 
 AnyArray = npt.NDArray[Any]
 

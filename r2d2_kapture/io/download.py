@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.io.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60

@@ -146,7 +146,8 @@ def serialize_checkpoint(
 ) -> bytes:
     """Encode a network as safetensors with its architecture, training and licence.
 
-    Write the bytes atomically (io.atomic) under a name that ends in .safetensors.
+    Write the bytes atomically (io.outputs.atomic) under a name that ends in
+    .safetensors.
 
     Raises:
         ValueError: ``training`` holds a number that JSON does not have.

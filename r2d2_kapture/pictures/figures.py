@@ -17,8 +17,8 @@ from matplotlib.text import Text
 
 from r2d2_kapture.coordinates import HALF_PIXEL
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.atomic import atomic_path
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.outputs.atomic import atomic_path
 
 ByteImage = npt.NDArray[np.uint8]
 

@@ -23,16 +23,16 @@ from r2d2_kapture.evaluation.poses import (
     conditions_by_folder,
     evaluate_poses,
 )
-from r2d2_kapture.io.atomic import (
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.pose_files import read_submission
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.lists import names_in, read_list_lines
+from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.outputs.atomic import (
     output_error,
     write_json_atomic,
     write_text_atomic,
 )
-from r2d2_kapture.io.kapture import Dataset, open_dataset
-from r2d2_kapture.io.lists import names_in, read_list_lines
-from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.pose_files import read_submission
-from r2d2_kapture.io.trajectories import read_camera_poses
 from r2d2_kapture.pictures.poses import draw_cumulative_errors, draw_plan
 from r2d2_kapture.types import Failure, Report, some_names
 
@@ -100,7 +100,8 @@ def run(
         config: what is computed.
         ground_truth: kapture dataset of the images with their true poses; those
             without are counted and left out.
-        estimated: by name: kapture datasets, or text files (see io/pose_files.py).
+        estimated: by name: kapture datasets, or text files, see
+            io/kapture/pose_files.py.
         output: folder of results.json, results.txt, per_image.csv, errors.png,
             plan.png and evaluate_report.json. Results that are there already and say
             the same are left alone.

@@ -14,16 +14,16 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.io.atomic import write_json_atomic, write_text_atomic
-from r2d2_kapture.io.camera_sizes import unlike_sensors
-from r2d2_kapture.io.feature_table import find_feature_folders
-from r2d2_kapture.io.image_changes import refuse_shared_names
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.lock import exclusive
-from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
+from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
-from r2d2_kapture.stages.query_results import POSES_NAME
+from r2d2_kapture.stages.localize import POSES_NAME
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "pipeline_report.json"

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.config.checks import require
-from r2d2_kapture.io.pixel_origins import write_origin
+from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.synthetic.rendering import PinholeCamera, Scene, look_at, render
 from r2d2_kapture.synthetic.room import textured_room
 

@@ -44,7 +44,7 @@ class RunState:
     progress: dict[str, Any]
 
     def to_bytes(self) -> bytes:
-        """Encode the state; write the bytes atomically (io.atomic)."""
+        """Encode the state; write the bytes atomically (io.outputs.atomic)."""
         buffer = io.BytesIO()
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         torch.save({"format": FORMAT, **fields}, buffer)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from r2d2_kapture.cli.colmap import main
-from r2d2_kapture.io.colmap_check import check_database
+from r2d2_kapture.io.colmap.check import check_database
 
 SHIFTS = {"a.png": (0, 0), "été/b c.png": (16, 4), "été/d.png": (8, 20)}
 SIZE = (160, 120)

@@ -25,12 +25,12 @@ from r2d2_kapture.cli.pair_poses import main as pair_poses
 from r2d2_kapture.cli.train import main as train
 from r2d2_kapture.cli.verify import main as verify
 from r2d2_kapture.cli.view import main as view
-from r2d2_kapture.io.colmap_text import read_colmap_text
-from r2d2_kapture.io.feature_table import open_local_features
-from r2d2_kapture.io.hdf5 import h5_names, read_h5
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.mat import read_mat
-from r2d2_kapture.io.npz import read_npz
+from r2d2_kapture.io.features.colmap_text import read_colmap_text
+from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
+from r2d2_kapture.io.features.mat import read_mat
+from r2d2_kapture.io.features.npz import read_npz
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_table import open_local_features
 from tests.conftest import write_noise_dataset, write_records
 from tests.processes import listen_to_ctrl_c
 
@@ -407,7 +407,7 @@ def test_a_forced_text_run_that_stops_leaves_nothing_old(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("r2d2_kapture.stages.extract.read_rgb", stop)
+        patch.setattr("r2d2_kapture.stages.extract.stage.read_rgb", stop)
         assert extract_images([*command, "--top-k", "3", "--force"]) == 130
     assert not list((tmp_path / "out").rglob("*.txt"))
 

@@ -81,7 +81,7 @@ def test_a_failure_in_a_thread_is_one_line_too(
     def defect(path: Path) -> None:
         raise TypeError("no such thing")
 
-    monkeypatch.setattr("r2d2_kapture.stages.extract.read_rgb", defect)
+    monkeypatch.setattr("r2d2_kapture.stages.extract.stage.read_rgb", defect)
     command = ["--kapture-root", str(kapture_root), "--model", str(checkpoint_path)]
     assert extract([*command, "--gpu", "-1", "--quiet"]) == EXIT_DEFECT
     assert "TypeError: no such thing" in one_error_line(capsys)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.cli.localize import main
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.trajectories import read_camera_poses
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from tests.localize_scene import LocalizationScene, files_below, position_error
 from tests.processes import listen_to_ctrl_c
 

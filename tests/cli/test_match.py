@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.cli.match import main
-from r2d2_kapture.io.match_store import open_matches
+from r2d2_kapture.io.kapture.match_store import open_matches
 from tests.feature_folders import unit_rows, write_features
 
 ROOT = Path(__file__).resolve().parents[2]

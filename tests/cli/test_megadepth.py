@@ -15,8 +15,8 @@ import pytest
 
 import r2d2_kapture
 from r2d2_kapture.cli.megadepth import main
-from r2d2_kapture.stages.megadepth_layout import DEPTH_FOLDER, SFM_FOLDER
-from r2d2_kapture.stages.megadepth_views import scene_info_paths
+from r2d2_kapture.stages.megadepth.layout import DEPTH_FOLDER, SFM_FOLDER
+from r2d2_kapture.stages.train.megadepth import scene_info_paths
 from tests.megadepth_scene import write_scene
 from tests.processes import listen_to_ctrl_c
 

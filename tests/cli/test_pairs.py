@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.cli.pairs import main
-from r2d2_kapture.io.pairs import read_pairs
+from r2d2_kapture.io.kapture.pairs import read_pairs
 from tests.feature_folders import unit_rows, write_features, write_global_features
 from tests.poses import write_dataset
 

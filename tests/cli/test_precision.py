@@ -17,7 +17,7 @@ from r2d2_kapture.cli import (
     train,
     view,
 )
-from r2d2_kapture.io.manifest import read_manifest
+from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 from tests.networks import random_d2net, save_d2net
 from tests.processors import as_processor

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.cli.verify import main
-from r2d2_kapture.io.colmap_check import check_database
+from r2d2_kapture.io.colmap.check import check_database
 from tests.colmap_scene import Scene
 from tests.processes import listen_to_ctrl_c
 

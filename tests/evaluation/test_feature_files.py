@@ -19,9 +19,9 @@ from r2d2_kapture.evaluation.feature_files import (
     read_feature_file,
     read_h5_features,
 )
-from r2d2_kapture.io.hdf5 import write_h5
-from r2d2_kapture.io.mat import write_mat
-from r2d2_kapture.io.npz import write_npz
+from r2d2_kapture.io.features.hdf5 import write_h5
+from r2d2_kapture.io.features.mat import write_mat
+from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.types import LocalFeatures
 
 

@@ -22,46 +22,53 @@ from r2d2_kapture.evaluation.posed_images import read_ground_truth
 from r2d2_kapture.evaluation.published_caches import read_published_cache
 from r2d2_kapture.evaluation.sequences import read_sequence
 from r2d2_kapture.io.archives import unpack
-from r2d2_kapture.io.colmap_check import check_database
-from r2d2_kapture.io.colmap_model import read_database
-from r2d2_kapture.io.colmap_text import read_colmap_text, write_colmap_text
-from r2d2_kapture.io.feature_table import open_feature_table, open_local_features
-from r2d2_kapture.io.geometry_log import log_geometry, pair_geometry, read_geometries
-from r2d2_kapture.io.hdf5 import h5_names, h5_settings, read_h5, write_h5
-from r2d2_kapture.io.image_search import find_images
-from r2d2_kapture.io.images import image_size, read_rgb
-from r2d2_kapture.io.json_log import open_log
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.manifest import Manifest, read_manifest
-from r2d2_kapture.io.mat import read_mat, read_mat_settings, write_mat
-from r2d2_kapture.io.match_store import open_matches
-from r2d2_kapture.io.npz import read_npz, read_npz_settings, write_npz
-from r2d2_kapture.io.pairs import read_pairs
-from r2d2_kapture.io.pose_files import (
+from r2d2_kapture.io.colmap.check import check_database
+from r2d2_kapture.io.colmap.geometry_log import (
+    log_geometry,
+    pair_geometry,
+    read_geometries,
+)
+from r2d2_kapture.io.colmap.model import read_database
+from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
+from r2d2_kapture.io.features.colmap_text import read_colmap_text, write_colmap_text
+from r2d2_kapture.io.features.hdf5 import h5_names, h5_settings, read_h5, write_h5
+from r2d2_kapture.io.features.mat import read_mat, read_mat_settings, write_mat
+from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
+from r2d2_kapture.io.images.decoding import image_size, read_rgb
+from r2d2_kapture.io.images.search import find_images
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_table import (
+    open_feature_table,
+    open_local_features,
+)
+from r2d2_kapture.io.kapture.match_store import open_matches
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.pose_files import (
     read_pose_file,
     read_submission,
     write_pose_file,
 )
-from r2d2_kapture.io.scene_info import (
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.json_log import open_log
+from r2d2_kapture.io.outputs.manifest import Manifest, read_manifest
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.registry import Architecture
+from r2d2_kapture.stages.megadepth.scene_info import (
     read_scene_info,
     read_scene_list,
     write_scene_info,
 )
-from r2d2_kapture.io.sparse_map import read_sparse_map
-from r2d2_kapture.io.trajectories import read_camera_poses
-from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
-from r2d2_kapture.models.registry import Architecture
 from r2d2_kapture.training.state import read_state
 from r2d2_kapture.types import LocalFeatures
 from tests.colmap_scene import Scene
 from tests.evaluation.test_pair_results import PAIRS
 from tests.evaluation.test_published_caches import write_cache
 from tests.feature_folders import unit_rows, write_features, write_global_features
-from tests.io.test_geometry_log import geometry
-from tests.io.test_scene_info import scene_info
-from tests.io.test_sparse_map import write_kapture
+from tests.io.colmap.test_geometry_log import geometry
+from tests.io.colmap.test_sparse_map import write_kapture
 from tests.networks import random_d2net, random_network, save_d2net, save_published
 from tests.poses import random_poses, write_rig_dataset
+from tests.stages.megadepth.test_scene_info import scene_info
 from tests.stages.sequences_on_disk import write_crops
 from tests.training.test_state import STATE
 

@@ -15,7 +15,7 @@ from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.stages import colmap
+from r2d2_kapture.stages.colmap import stage as colmap
 from r2d2_kapture.types import Report
 from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
 

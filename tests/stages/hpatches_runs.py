@@ -13,10 +13,13 @@ from r2d2_kapture.config.extract import (
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.extractors.registry import build_extractor
-from r2d2_kapture.io.images import read_rgb
+from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import hpatches
-from r2d2_kapture.stages.feature_sources import ExtractedFeatures, FeatureSource
+from r2d2_kapture.stages.benchmark import hpatches
+from r2d2_kapture.stages.benchmark.feature_sources import (
+    ExtractedFeatures,
+    FeatureSource,
+)
 from r2d2_kapture.types import LocalFeatures, Report
 from tests.stages.sequences_on_disk import write_crops
 

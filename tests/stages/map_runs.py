@@ -12,7 +12,8 @@ import pycolmap
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages import map, verify
+from r2d2_kapture.stages.map import stage as map
+from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import Report
 from tests.colmap_scene import Scene
 

@@ -7,14 +7,10 @@ import shutil
 from pathlib import Path
 
 from r2d2_kapture.config.megadepth import MegadepthConfig
-from r2d2_kapture.io.scene_info import SceneInfo, read_scene_info
-from r2d2_kapture.stages import megadepth
-from r2d2_kapture.stages.megadepth_layout import (
-    DEPTH_FOLDER,
-    SFM_FOLDER,
-    SceneModel,
-)
-from r2d2_kapture.stages.megadepth_scene import prepare
+from r2d2_kapture.stages.megadepth import stage as megadepth
+from r2d2_kapture.stages.megadepth.layout import DEPTH_FOLDER, SFM_FOLDER, SceneModel
+from r2d2_kapture.stages.megadepth.scene import prepare
+from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, read_scene_info
 from tests.megadepth_scene import (
     WrittenScene,
     write_scene,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from r2d2_kapture.config.pairs import PairsConfig
-from r2d2_kapture.io.pairs import read_pairs
-from r2d2_kapture.stages import pairs
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.stages.pairs import stage as pairs
 from r2d2_kapture.types import Report
 
 GALLERY = Path("data/virtual_gallery")

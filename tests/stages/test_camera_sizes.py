@@ -12,16 +12,19 @@ from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.posed_images import read_posed_dataset
-from r2d2_kapture.io.kapture import open_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import export, extract, pair_poses, pipeline
+from r2d2_kapture.stages import pipeline
+from r2d2_kapture.stages.benchmark import pair_poses
+from r2d2_kapture.stages.extract import export
+from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
 from tests.camera_files import write_image_files
 from tests.colmap_scene import HEIGHT, WIDTH, Scene
 from tests.localize_scene import LocalizationScene
 from tests.pipeline_scene import PipelineScene
 from tests.stages import map_runs, verify_runs
-from tests.stages.test_extract import CONFIG as EXTRACT
+from tests.stages.extract.test_extract import CONFIG as EXTRACT
 
 HALF = (WIDTH // 2, HEIGHT // 2)
 WALKER = "seq é/walker/1 b.jpg"

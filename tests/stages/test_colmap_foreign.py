@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.colmap_check import check_database
-from r2d2_kapture.io.poses import rigid3d_from_kapture
+from r2d2_kapture.io.colmap.check import check_database
+from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from tests.colmap_scene import HEIGHT, WIDTH, Scene
 from tests.extracted_scene import patch_extraction

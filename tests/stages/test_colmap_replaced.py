@@ -21,9 +21,9 @@ from r2d2_kapture.config.extract import (
     SelectionConfig,
 )
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.colmap_check import check_database
+from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
-from r2d2_kapture.stages import colmap_database
+from r2d2_kapture.stages.colmap import database as colmap_database
 from tests.stages.colmap_runs import FORCED, QUIET, content, keypoints_of, run
 
 EXTRACT = ExtractConfig(

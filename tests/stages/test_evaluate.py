@@ -10,8 +10,8 @@ import pytest
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.pose_files import write_pose_file, write_submission
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.pose_files import write_pose_file, write_submission
 from r2d2_kapture.stages import evaluate
 from tests.evaluation.test_poses import in_own_frame
 from tests.poses import moved, random_poses, skip_drawing, write_dataset, write_files

@@ -14,7 +14,7 @@ import pytest
 from r2d2_kapture.cli.fetch import main
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
-from r2d2_kapture.io.lock import exclusive
+from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import fetch
 from r2d2_kapture.training.sources import SOURCE_FOLDERS
 from tests.http_files import FileServer, running

@@ -14,9 +14,9 @@ from PIL import Image
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
-from r2d2_kapture.io.npz import write_npz
-from r2d2_kapture.stages import hpatches
-from r2d2_kapture.stages.feature_sources import (
+from r2d2_kapture.io.features.npz import write_npz
+from r2d2_kapture.stages.benchmark import hpatches
+from r2d2_kapture.stages.benchmark.feature_sources import (
     ExtractedFeatures,
     features_beside_images,
 )

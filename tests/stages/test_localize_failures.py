@@ -16,10 +16,10 @@ from r2d2_kapture.errors import (
     OutputError,
     ReconstructionError,
 )
-from r2d2_kapture.stages import localize
+from r2d2_kapture.stages.localize import stage as localize
 from tests.colmap_scene import CENTER_PP, FOCAL, write_rows
 from tests.localize_scene import QUIET, LocalizationScene, position_error
-from tests.stages.test_localize import poses_of, reasons, record
+from tests.stages.localize.test_localize import poses_of, reasons, record
 
 SINGLE = LocalizeConfig(rigs="off")
 

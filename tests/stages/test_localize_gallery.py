@@ -21,11 +21,14 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.io.feature_table import open_feature_table
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.pairs import ImagePair, write_pairs
-from r2d2_kapture.io.trajectories import read_camera_poses
-from r2d2_kapture.stages import localize, map, match, verify
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.stages.localize import stage as localize
+from r2d2_kapture.stages.map import stage as map
+from r2d2_kapture.stages.match import stage as match
+from r2d2_kapture.stages.verify import stage as verify
 from tests.localize_scene import position_error, rotation_error
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]

@@ -15,9 +15,10 @@ import pytest
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.trajectories import read_camera_poses
-from r2d2_kapture.stages import frame_poses, localize
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.stages.localize import frames as frame_poses
+from r2d2_kapture.stages.localize import stage as localize
 from tests.colmap_scene import pinhole
 from tests.localize_scene import QUIET, LocalizationScene, files_below
 

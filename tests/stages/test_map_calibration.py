@@ -14,9 +14,9 @@ import pytest
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import ReconstructionError
-from r2d2_kapture.io.colmap_model import drop_rigs
-from r2d2_kapture.stages import calibration
-from r2d2_kapture.stages.calibration import (
+from r2d2_kapture.io.colmap.model import drop_rigs
+from r2d2_kapture.stages.map import calibration
+from r2d2_kapture.stages.map.calibration import (
     Trial,
     VerifiedPair,
     agreement,

@@ -13,9 +13,12 @@ import pytest
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import ReconstructionError
-from r2d2_kapture.stages.calibration import VerifiedPair
-from r2d2_kapture.stages.map_checks import drop_implausible
-from r2d2_kapture.stages.pure_rotation import refuse_pure_rotation, rotation_residual
+from r2d2_kapture.stages.map.calibration import VerifiedPair
+from r2d2_kapture.stages.map.checks import drop_implausible
+from r2d2_kapture.stages.map.pure_rotation import (
+    refuse_pure_rotation,
+    rotation_residual,
+)
 from tests.colmap_scene import HEIGHT, WIDTH, Scene
 from tests.rotation_scene import TurningScene
 from tests.stages.map_runs import model_of, prepare, remove_poses, run

@@ -14,8 +14,8 @@ import pytest
 
 from r2d2_kapture.cli.map import main
 from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.trajectories import image_records
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.trajectories import image_records
 from tests.stages.map_runs import remove_poses, run
 
 CONFIG = MapConfig(refine_intrinsics=False)

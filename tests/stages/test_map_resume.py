@@ -18,7 +18,7 @@ import pytest
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.stages import map
+from r2d2_kapture.stages.map import stage as map
 from tests.stages.map_runs import QUIET, outputs, run
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -22,18 +22,26 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
-from r2d2_kapture.io.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.feature_table import open_local_features
-from r2d2_kapture.io.followed_features import STATES_NAME
-from r2d2_kapture.io.image_changes import outstanding
-from r2d2_kapture.io.image_records import RECORDS_NAME, record_image, stamp_image
-from r2d2_kapture.io.kapture import open_dataset
-from r2d2_kapture.io.manifest import Manifest
-from r2d2_kapture.io.map_dataset import MapKeypoints
-from r2d2_kapture.io.match_store import open_matches
-from r2d2_kapture.stages import export, localize, match, pairs, verify
-from r2d2_kapture.stages.feature_sources import features_in_kapture
-from r2d2_kapture.stages.map_sources import map_keypoints
+from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.followed_features import STATES_NAME
+from r2d2_kapture.io.kapture.match_store import open_matches
+from r2d2_kapture.io.outputs.image_changes import outstanding
+from r2d2_kapture.io.outputs.image_records import (
+    RECORDS_NAME,
+    record_image,
+    stamp_image,
+)
+from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.stages.benchmark.feature_sources import features_in_kapture
+from r2d2_kapture.stages.extract import export
+from r2d2_kapture.stages.localize import stage as localize
+from r2d2_kapture.stages.map.sources import map_keypoints
+from r2d2_kapture.stages.match import stage as match
+from r2d2_kapture.stages.pairs import stage as pairs
+from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import LocalFeatures, Report
 from tests.conftest import write_records
 
@@ -191,7 +199,7 @@ def test_descriptors_stopped_in_the_middle_follow_too(
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("r2d2_kapture.io.global_features.write_claimed", stop)
+        patch.setattr("r2d2_kapture.io.kapture.global_features.write_claimed", stop)
         with pytest.raises(KeyboardInterrupt):
             walk.pair()
     walk.all()

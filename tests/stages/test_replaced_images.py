@@ -22,14 +22,16 @@ from r2d2_kapture.config.extract import (
 )
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io import image_records, plain_files
-from r2d2_kapture.io.feature_store import FeatureWriter
-from r2d2_kapture.io.feature_table import open_local_features
-from r2d2_kapture.io.hdf5 import h5_names, read_h5
-from r2d2_kapture.io.image_records import RECORDS_NAME, RecordWriter
+from r2d2_kapture.io.features import plain_files
+from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
+from r2d2_kapture.io.kapture.feature_store import FeatureWriter
+from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.outputs import image_records
+from r2d2_kapture.io.outputs.image_records import RECORDS_NAME, RecordWriter
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture
-from r2d2_kapture.stages import extract, extract_files
+from r2d2_kapture.stages.extract import files as extract_files
+from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
 from tests.conftest import write_records
 from tests.networks import random_network

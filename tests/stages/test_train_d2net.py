@@ -33,11 +33,13 @@ from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture, build_network
-from r2d2_kapture.stages import train, train_validation, training_views
-from r2d2_kapture.stages.posed_views import open_depth_views
-from r2d2_kapture.stages.train_data import open_training_data
-from r2d2_kapture.stages.train_methods import method_of, method_of_checkpoint
-from r2d2_kapture.stages.training_views import picture_loader
+from r2d2_kapture.stages.train import photographs as training_views
+from r2d2_kapture.stages.train import stage as train
+from r2d2_kapture.stages.train import validation as train_validation
+from r2d2_kapture.stages.train.data import open_training_data
+from r2d2_kapture.stages.train.methods import method_of, method_of_checkpoint
+from r2d2_kapture.stages.train.photographs import picture_loader
+from r2d2_kapture.stages.train.posed import open_depth_views
 from r2d2_kapture.training.data import PairDataset
 from r2d2_kapture.training.loading import MemoryCache
 from r2d2_kapture.types import Report

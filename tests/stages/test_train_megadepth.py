@@ -19,7 +19,9 @@ from r2d2_kapture.config.train import (
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.stages import megadepth, train, train_validation
+from r2d2_kapture.stages.megadepth import stage as megadepth
+from r2d2_kapture.stages.train import stage as train
+from r2d2_kapture.stages.train import validation as train_validation
 from tests.megadepth_scene import write_scene
 
 PAIRS = PairConfig(crop_size=64, min_side=100, max_side=150, min_overlap=0.1)

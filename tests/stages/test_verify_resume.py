@@ -18,8 +18,8 @@ import pytest
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.colmap_check import check_database
-from r2d2_kapture.stages import verify_pairs
+from r2d2_kapture.io.colmap.check import check_database
+from r2d2_kapture.stages.verify import pairs as verify_pairs
 from tests.colmap_scene import Scene, write_rows
 from tests.stages.verify_runs import (
     CHECKOUT,

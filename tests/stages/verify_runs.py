@@ -11,8 +11,8 @@ import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.io.pairs import ImagePair, write_pairs
-from r2d2_kapture.stages import verify
+from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import PairMatches, Report
 from tests.colmap_scene import Scene
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.io.images import image_size, read_rgb
+from r2d2_kapture.io.images.decoding import image_size, read_rgb
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader, ReadImage
 from r2d2_kapture.training.pairs import RGBArray, crop_pair
 from r2d2_kapture.training.photographs import PhotographSource, usable_photographs

@@ -10,8 +10,8 @@ from PIL import Image
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.io.images import read_rgb
-from r2d2_kapture.stages.training_views import open_named_sources, picture_loader
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.stages.train.photographs import open_named_sources, picture_loader
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
 from r2d2_kapture.training.pairs import crop_pair
 from r2d2_kapture.training.sources import (

@@ -1,0 +1,1 @@
+"""COLMAP 4: databases, models and image folders."""

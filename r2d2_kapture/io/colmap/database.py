@@ -1,0 +1,361 @@
+"""COLMAP 4 databases of a kapture dataset, its keypoints and its matches.
+
+What goes in, in ids that depend on names only:
+
+cameras      one per camera sensor, in order of sensor id; see colmap_cameras.py.
+rigs         one per kapture rig and per camera outside rigs, with the id of its first
+             camera; see colmap_rigs.py.
+frames       the images that a rig took at one timestamp, with the id of the first.
+             Trivial rigs and frames thus get the ids that
+             ``Reconstruction.add_camera_with_trivial_rig`` and
+             ``add_image_with_trivial_frame`` give them.
+images       in order of name.
+keypoints    x and y, shifted by half a pixel from the centre origin to COLMAP's; scale
+             and orientation or affine shape too, where rows have COLMAP's columns.
+matches      of pairs in order of names.
+geometries   two-view geometries of the same pairs, where they are given.
+
+No descriptors: COLMAP would cast them to bytes and take them for SIFT, while
+verification, triangulation and mapping use keypoints and matches only.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import kapture
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin, colmap_from_kapture
+from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.io.colmap.cameras import (
+    camera_sensors,
+    colmap_camera,
+    resolve_camera_origin,
+)
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.rigs import (
+    colmap_frames,
+    colmap_rigs,
+    image_records,
+    rig_cameras,
+)
+from r2d2_kapture.io.kapture.feature_table import FeatureTable
+from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.types import FloatArray, PairMatches
+
+ReadKeypoints = Callable[[str], FloatArray]
+ReadMatches = Callable[[str, str], PairMatches | None]
+ReadGeometry = Callable[[str, str], pycolmap.TwoViewGeometry | None]
+
+SQLITE_FAILURES = ("SQLite error", "No registered database factory")
+"""What pycolmap's RuntimeErrors say when a database cannot be written or opened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseSummary:
+    """What a database holds.
+
+    Attributes:
+        cameras, rigs, frames, images, keypoints, pairs, matches: how many of each;
+            trivial rigs and frames count.
+        camera_origin: the origin that principal points were taken to have.
+    """
+
+    cameras: int
+    rigs: int
+    frames: int
+    images: int
+    keypoints: int
+    pairs: int
+    matches: int
+    camera_origin: PixelOrigin
+
+
+def write_database(
+    path: Path,
+    dataset: kapture.Kapture,
+    *,
+    read_keypoints: ReadKeypoints,
+    read_matches: ReadMatches,
+    pairs: Iterable[tuple[str, str]],
+    read_geometry: ReadGeometry | None = None,
+    camera_origin: CameraOrigin = "auto",
+    overwrite: bool = False,
+    before_move: Callable[[Path], None] = lambda complete: None,
+) -> DatabaseSummary:
+    """Write a database; the file appears when it is complete.
+
+    Args:
+        path: the file to make.
+        dataset: a loaded kapture dataset; sensors, rigs and camera records are used.
+        read_keypoints: gives the keypoints of an image, (N, 2) or more columns, x and
+            y first, in pixels with (0, 0) at the centre of the first one.
+        read_matches: gives the matches of a pair whose names it gets in ascending
+            order; None leaves the pair out.
+        pairs: image names; (a, b) and (b, a) are one pair.
+        read_geometry: gives the two-view geometry of such a pair, from the first to
+            the second image, in COLMAP's pixel origin; None leaves it out.
+        camera_origin: where principal points are counted from. kapture's convention
+            is the centre of the first pixel, cameras that came from COLMAP count from
+            its corner. ``auto`` is ``corner`` if any principal point lies at exactly
+            (W / 2, H / 2), else ``center``.
+        overwrite: replace a file that exists.
+        before_move: is given the complete file just before it becomes ``path``.
+
+    Raises:
+        DatasetError: sensors, rigs or records that COLMAP cannot hold, or a pair of
+            an unknown image.
+        FeatureFormatError: keypoints of a wrong shape, or matches of keypoints that
+            do not exist.
+        OutputError: the file exists, or the file system refused.
+    """
+    if path.exists() and not overwrite:
+        raise OutputError(
+            f"{path}: found a file, expected none; delete it or ask to overwrite it"
+        )
+    with building(path, before_move) as local:
+        # no DatabaseTransaction: on a full disk its commit aborts the process
+        with closing(pycolmap.Database.open(str(local))) as database:
+            return _fill_database(
+                database,
+                dataset,
+                read_keypoints=read_keypoints,
+                read_matches=read_matches,
+                read_geometry=read_geometry,
+                pairs=pairs,
+                camera_origin=camera_origin,
+            )
+
+
+@contextmanager
+def building(
+    path: Path, before_move: Callable[[Path], None] = lambda complete: None
+) -> Iterator[Path]:
+    """Give a local file to build a database in, which becomes ``path`` at the end.
+
+    SQLite is slow and breaks on network file systems. Where the block fails or is
+    interrupted, ``path`` stays as it was.
+
+    Raises:
+        OutputError: SQLite or the file system refused.
+    """
+    with _temporary_folder(path) as folder:
+        local = folder / "database.db"
+        with _output_errors(path, folder), quiet_pycolmap():
+            yield local
+            _make_single_file(local)
+        with atomic_path(path) as temporary:
+            shutil.copyfile(local, temporary)
+            before_move(temporary)
+            for suffix in ("-wal", "-shm"):  # SQLite would replay an older file's log
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _fill_database(
+    database: pycolmap.Database,
+    dataset: kapture.Kapture,
+    *,
+    read_keypoints: ReadKeypoints,
+    read_matches: ReadMatches,
+    read_geometry: ReadGeometry | None,
+    pairs: Iterable[tuple[str, str]],
+    camera_origin: CameraOrigin,
+) -> DatabaseSummary:
+    origin = resolve_camera_origin(dataset, camera_origin)
+    sensors = camera_sensors(dataset)
+    records = image_records(dataset, sensors)
+    camera_ids = {sensor_id: i for i, sensor_id in enumerate(sensors, start=1)}
+    image_ids = {record.name: i for i, record in enumerate(records, start=1)}
+
+    for sensor_id, sensor in sensors.items():
+        camera = colmap_camera(sensor, camera_ids[sensor_id], origin)
+        database.write_camera(camera, use_camera_id=True)
+    for record in records:
+        image = pycolmap.Image(
+            name=record.name,
+            camera_id=camera_ids[record.sensor_id],
+            image_id=image_ids[record.name],
+        )
+        database.write_image(image, use_image_id=True)
+
+    # a rig is based on its first camera, which COLMAP must find among the images
+    used = {record.sensor_id for record in records}
+    rigs = colmap_rigs(rig_cameras(dataset, used), camera_ids)
+    for rig in rigs:
+        database.write_rig(rig, use_rig_id=True)
+    frames = colmap_frames(records, rigs, camera_ids, image_ids)
+    for frame in frames:
+        database.write_frame(frame, use_frame_id=True)
+
+    counts = {
+        name: write_keypoints(database, image_id, name, read_keypoints(name))
+        for name, image_id in image_ids.items()
+    }
+    match_counts = [
+        _write_pair(database, pair, image_ids, counts, matches, read_geometry)
+        for pair in unique_pairs(pairs, image_ids)
+        if (matches := read_matches(*pair)) is not None
+    ]
+    return DatabaseSummary(
+        cameras=len(sensors),
+        rigs=len(rigs),
+        frames=len(frames),
+        images=len(records),
+        keypoints=sum(counts.values()),
+        pairs=len(match_counts),
+        matches=sum(match_counts),
+        camera_origin=origin,
+    )
+
+
+def keypoints_or_no_rows(
+    keypoints: FeatureTable, without: Container[str] = ()
+) -> ReadKeypoints:
+    """Read keypoints, none for images without: COLMAP wants every image.
+
+    Args:
+        keypoints: of the images.
+        without: images that count as having none.
+    """
+
+    def read(image: str) -> FloatArray:
+        if image in without or image not in keypoints:
+            return np.zeros((0, 2), np.float32)
+        return keypoints.read(image)
+
+    return read
+
+
+def colmap_keypoints(name: str, keypoints: FloatArray) -> FloatArray:
+    """(N, 2) float32 x and y in COLMAP's origin.
+
+    Args:
+        name: of the image.
+        keypoints: (N, 2) or more columns, from the centre origin, see
+            feature_reading.py.
+
+    Raises:
+        FeatureFormatError: another shape.
+    """
+    if keypoints.ndim != 2 or keypoints.shape[1] < 2:
+        raise FeatureFormatError(
+            f"keypoints of '{name}': found {keypoints.shape}, expected (N, 2) or more "
+            "columns; extract the image again"
+        )
+    return colmap_from_kapture(keypoints[:, :2].astype(np.float64)).astype(np.float32)
+
+
+def colmap_matches(matches: PairMatches) -> npt.NDArray[np.uint32]:
+    """(K, 2) uint32 indices, as a database holds them."""
+    return matches.indices.astype(np.uint32)
+
+
+def write_keypoints(
+    database: pycolmap.Database, image_id: int, name: str, keypoints: FloatArray
+) -> int:
+    """Write the keypoints of an image; see ``colmap_keypoints``.
+
+    Scale and orientation, or the affine shape, are kept where rows have them.
+
+    Returns:
+        Their number.
+    """
+    rows = colmap_keypoints(name, keypoints)
+    columns = keypoints.shape[1]
+    # COLMAP aborts the process on other numbers of columns and on a negative scale
+    if columns == 6 or (columns == 4 and (keypoints[:, 2] >= 0).all()):
+        rows = np.column_stack([rows, keypoints[:, 2:]]).astype(np.float32)
+    database.write_keypoints(image_id, rows)
+    return len(keypoints)
+
+
+def unique_pairs(
+    pairs: Iterable[tuple[str, str]], known: Iterable[str]
+) -> list[tuple[str, str]]:
+    """The pairs in order of names, the names of each in ascending order.
+
+    Args:
+        pairs: image names; (a, b) and (b, a) are one pair.
+        known: images that there are.
+
+    Raises:
+        DatasetError: a pair of an unknown image, or of an image with itself.
+    """
+    names = frozenset(known)
+    unique = set()
+    for first, second in pairs:
+        for name in (first, second):
+            if name not in names:
+                raise DatasetError(
+                    f"pair '{first}', '{second}': found no image '{name}' in the "
+                    "dataset; correct the list of pairs"
+                )
+        if first == second:
+            raise DatasetError(
+                f"pair '{first}', '{second}': an image cannot pair with itself; "
+                "correct the list of pairs"
+            )
+        unique.add((min(first, second), max(first, second)))
+    return sorted(unique)
+
+
+def _write_pair(
+    database: pycolmap.Database,
+    pair: tuple[str, str],
+    image_ids: Mapping[str, int],
+    counts: Mapping[str, int],
+    matches: PairMatches,
+    read_geometry: ReadGeometry | None,
+) -> int:
+    # COLMAP does not check, and reads out of bounds
+    matches.check_counts(pair, (counts[pair[0]], counts[pair[1]]))
+    first, second = (image_ids[name] for name in pair)
+    database.write_matches(first, second, colmap_matches(matches))
+    geometry = None if read_geometry is None else read_geometry(*pair)
+    if geometry is not None:
+        database.write_two_view_geometry(first, second, geometry)
+    return len(matches)
+
+
+def _make_single_file(path: Path) -> None:
+    """Fold the write-ahead log in, and leave the mode that needs files beside."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE")
+
+
+@contextmanager
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="r2d2_kapture_")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot write a temporary file: {error.strerror}; free space or "
+            "set TMPDIR to another folder"
+        ) from error
+    with folder as name:
+        yield Path(name)
+
+
+@contextmanager
+def _output_errors(path: Path, folder: Path) -> Iterator[None]:
+    """Tell what SQLite met, in terms of the folder where the file is built."""
+    try:
+        yield
+    except (RuntimeError, sqlite3.Error) as error:
+        from_sqlite = any(words in str(error) for words in SQLITE_FAILURES)
+        if isinstance(error, RuntimeError) and not from_sqlite:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise OutputError(
+            f"{path}: cannot write it in {folder}: {reason}; free space there or set "
+            "TMPDIR to another folder"
+        ) from error

@@ -1,0 +1,110 @@
+"""Two-view geometries of pairs in a log of JSON, appended as they are found.
+
+The last of several lines of a pair counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.io.outputs.json_log import JsonLog, read_log
+from r2d2_kapture.types import IndexArray
+
+Rows = list[list[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairGeometry:
+    """The geometry of a pair, from its first to its second image.
+
+    Attributes:
+        pair: image names in ascending order.
+        inputs: digest of all that decides the result.
+        config: COLMAP's TwoViewGeometryConfiguration.
+        E, F, H: 3 x 3 matrices in COLMAP's pixel origin, where they were found.
+        cam2_from_cam1: qx, qy, qz, qw, tx, ty, tz, where it is known.
+        matches: how many were verified.
+        inliers: how many of them agree.
+    """
+
+    pair: tuple[str, str]
+    inputs: str
+    config: int
+    E: Rows | None
+    F: Rows | None
+    H: Rows | None
+    cam2_from_cam1: list[float] | None
+    matches: int
+    inliers: int
+
+    def two_view_geometry(self, inlier_matches: IndexArray) -> pycolmap.TwoViewGeometry:
+        """The geometry as COLMAP has it, with its inliers."""
+        geometry = pycolmap.TwoViewGeometry()
+        geometry.config = self.config
+        for name in ("E", "F", "H"):
+            matrix = getattr(self, name)
+            if matrix is not None:
+                setattr(geometry, name, np.array(matrix))
+        if self.cam2_from_cam1 is not None:
+            values = np.array(self.cam2_from_cam1)
+            rotation = pycolmap.Rotation3d(values[:4])
+            geometry.cam2_from_cam1 = pycolmap.Rigid3d(rotation, values[4:])
+        geometry.inlier_matches = inlier_matches.astype(np.uint32)
+        return geometry
+
+
+def pair_geometry(
+    pair: tuple[str, str],
+    inputs: str,
+    geometry: pycolmap.TwoViewGeometry,
+    matches: int,
+) -> PairGeometry:
+    """Keep what COLMAP found for a pair, see PairGeometry."""
+    known = geometry.cam2_from_cam1
+    return PairGeometry(
+        pair=pair,
+        inputs=inputs,
+        config=int(geometry.config),
+        E=None if geometry.E is None else geometry.E.tolist(),
+        F=None if geometry.F is None else geometry.F.tolist(),
+        H=None if geometry.H is None else geometry.H.tolist(),
+        cam2_from_cam1=(
+            None
+            if known is None
+            else [*known.rotation.quat.tolist(), *known.translation.tolist()]
+        ),
+        matches=matches,
+        inliers=len(geometry.inlier_matches),
+    )
+
+
+def log_geometry(log: JsonLog, geometry: PairGeometry) -> None:
+    """Add a geometry, which stays even if the process is killed after it.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    log.append(dataclasses.asdict(geometry))
+
+
+def read_geometries(path: Path) -> dict[tuple[str, str], PairGeometry]:
+    """The geometries of a log by pair; lines that are none are left out."""
+    found = map(_parse, read_log(path))
+    return {geometry.pair: geometry for geometry in found if geometry is not None}
+
+
+def _parse(values: dict[str, Any]) -> PairGeometry | None:
+    try:
+        first, second = map(str, values["pair"])
+        counts = {name: int(values[name]) for name in ("matches", "inliers")}
+        found = PairGeometry(**{**values, **counts, "pair": (first, second)})
+        found.two_view_geometry(np.zeros((0, 2), np.int64))  # COLMAP takes its numbers
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return None
+    return found

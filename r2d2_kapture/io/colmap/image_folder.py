@@ -1,0 +1,287 @@
+"""A folder of images as a kapture dataset, with cameras from EXIF.
+
+The focal length comes from the EXIF data by COLMAP's reader: its 35 mm equivalent, the
+resolution of the focal plane, or COLMAP's list of sensor widths. Both it and a camera
+without (UNKNOWN_CAMERA) are marked as approximate, so that mapping refines them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import kapture
+import kapture.io.csv as kcsv
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.config.cameras import CameraMode
+from r2d2_kapture.errors import DatasetError, ImageError, OutputError
+from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, kapture_camera
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.images.decoding import exif_camera, image_size
+from r2d2_kapture.io.images.search import find_images
+from r2d2_kapture.io.kapture.dataset import check_table_name
+from r2d2_kapture.io.kapture.pixel_origins import write_origin
+from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.types import Failure
+
+FILM_MM = (36, 24)
+STATE_NAME = "image_folder.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """What became of a folder of images.
+
+    Attributes:
+        root: of the kapture dataset.
+        names: images of the dataset, in order.
+        cameras: how many there are.
+        with_focal_length: how many of them have one from EXIF.
+        failed: images that are left out, and why.
+        warnings: sentences on files that were not taken for images, see find_images.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    cameras: int
+    with_focal_length: int
+    failed: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Shot:
+    """An image file.
+
+    Attributes:
+        name: below the folder.
+        stamp: size in bytes and time of change of the file.
+        size: (W, H) in pixels as stored.
+        focal_length: in pixels from EXIF, or None.
+        model: maker, model, focal length and size in one, or None.
+    """
+
+    name: str
+    stamp: tuple[int, int]
+    size: tuple[int, int]
+    focal_length: float | None
+    model: str | None
+
+
+def write_image_folder_dataset(
+    images: Path,
+    root: Path,
+    camera_mode: CameraMode = "auto",
+    *,
+    exclude: Sequence[str] = (),
+    masks: Path | None = None,
+) -> ImageFolder:
+    """Make a kapture dataset of the images below a folder, which stay where they are.
+
+    ``root/sensors/records_data`` becomes a link to the folder. Timestamps are places in
+    the order of names. Made again, it is the same.
+
+    Args:
+        images: folder, searched recursively.
+        root: of the dataset; not inside ``images``.
+        camera_mode: which images share a camera: ``single`` all of one size;
+            ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
+            those of one folder, size and EXIF camera with its focal length, and none
+            that have no EXIF data.
+        exclude: patterns of what to leave out, see find_images.
+        masks: folder of masks, left out where it lies in ``images``.
+
+    Raises:
+        DatasetError: no images, or ``root`` is inside ``images``.
+        OutputError: another dataset is there, or the file system refused.
+    """
+    if not images.is_dir():
+        raise DatasetError(f"{images}: found no such folder, expected images")
+    if root.resolve().is_relative_to(images.resolve()):
+        raise DatasetError(
+            f"{root}: lies inside the folder of images {images}, where it would be "
+            "searched for images; choose a place outside"
+        )
+    if (root / "sensors").exists() and not (root / STATE_NAME).exists():
+        raise OutputError(
+            f"{root}: found a dataset that was not made of a folder of images; choose "
+            "another place"
+        )
+    found = find_images([str(images)], exclude, masks)
+    shots, failed = _read_shots(images, found.paths, _known_shots(root))
+    if not shots:
+        raise DatasetError(
+            f"{images}: none of {len(failed)} images can be used; first: "
+            f"{failed[0].to_text()}"
+        )
+    dataset, sources = _describe(shots, camera_mode)
+    state = {
+        "images": str(images.resolve()),
+        "cameras": sources,
+        "files": [dataclasses.asdict(shot) for shot in shots],
+    }
+    write_json_atomic(root / STATE_NAME, state)
+    try:
+        (root / "sensors").mkdir(parents=True, exist_ok=True)
+        _link(root / "sensors" / "records_data", images)
+        kcsv.kapture_to_dir(str(root), dataset)
+        write_origin(root / "sensors", "center")
+    except OSError as error:
+        raise output_error(root, error) from error
+    return ImageFolder(
+        root=root,
+        names=tuple(shot.name for shot in shots),
+        cameras=len(sources),
+        with_focal_length=sum(source == "exif" for source in sources.values()),
+        failed=tuple(failed),
+        warnings=found.warnings,
+    )
+
+
+def approximate_sensors(root: Path) -> frozenset[str]:
+    """Cameras of a dataset that was made of a folder of images; none of other ones."""
+    try:
+        state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
+        return frozenset(map(str, state["cameras"]))
+    except (OSError, ValueError, TypeError, KeyError):
+        return frozenset()
+
+
+def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
+    """What an earlier run found, by name and stamp: COLMAP decodes a whole image."""
+    try:
+        state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
+        shots = [
+            _Shot(
+                name=str(item["name"]),
+                stamp=(int(item["stamp"][0]), int(item["stamp"][1])),
+                size=(int(item["size"][0]), int(item["size"][1])),
+                focal_length=item["focal_length"],
+                model=item["model"],
+            )
+            for item in state["files"]
+        ]
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return {}
+    return {(shot.name, *shot.stamp): shot for shot in shots}
+
+
+def _read_shots(
+    images: Path,
+    paths: Sequence[Path],
+    known: Mapping[tuple[str, int, int], _Shot],
+) -> tuple[list[_Shot], list[Failure]]:
+    shots, failed = [], []
+    for path in paths:
+        name = path.relative_to(images).as_posix()
+        status = path.stat()
+        stamp = status.st_size, status.st_mtime_ns
+        try:
+            shots.append(known.get((name, *stamp)) or _read_shot(path, name, stamp))
+        except (ImageError, DatasetError) as error:
+            failed.append(Failure(name=shown(name), reason=shown(str(error))))
+    return sorted(shots, key=lambda shot: shot.name), failed
+
+
+def _read_shot(path: Path, name: str, stamp: tuple[int, int]) -> _Shot:
+    check_table_name(name, path)
+    if name.startswith("#"):
+        raise DatasetError(
+            f"{path}: name '{name}' begins with #, which kapture's lists cannot hold; "
+            "rename the image"
+        )
+    size = image_size(path)
+    focal_length, model = _exif(path, size)
+    return _Shot(
+        name=name, stamp=stamp, size=size, focal_length=focal_length, model=model
+    )
+
+
+def _exif(path: Path, size: tuple[int, int]) -> tuple[float | None, str | None]:
+    with quiet_pycolmap():
+        try:
+            bitmap = pycolmap.Bitmap.read(str(path), True)
+        except (ValueError, RuntimeError):
+            bitmap = None
+    if bitmap is None:
+        return _exif_of_other_formats(path, size)
+    if (bitmap.width, bitmap.height) != size:
+        return None, None
+    focal_length = bitmap.exif_focal_length()
+    if focal_length is None or not (np.isfinite(focal_length) and focal_length > 0):
+        return None, None
+    return focal_length, bitmap.exif_camera_model()
+
+
+def _exif_of_other_formats(
+    path: Path, size: tuple[int, int]
+) -> tuple[float | None, str | None]:
+    """The same of HEIF and AVIF, which COLMAP does not read."""
+    try:
+        focal_length, model = exif_camera(path)
+    except ImageError:
+        return None, None
+    if focal_length is None:
+        return None, None
+    pixels = focal_length / math.hypot(*FILM_MM) * math.hypot(*size)
+    return pixels, f"{model}-{size[0]}x{size[1]}"
+
+
+def _describe(
+    shots: list[_Shot], mode: CameraMode
+) -> tuple[kapture.Kapture, dict[str, str]]:
+    """Cameras and records, and where each camera's focal length comes from."""
+    groups: dict[tuple[object, ...], list[_Shot]] = {}
+    for shot in shots:
+        groups.setdefault(_camera_key(shot, mode), []).append(shot)
+    sensors, sources = kapture.Sensors(), {}
+    sensor_of: dict[str, str] = {}
+    for number, group in enumerate(groups.values(), start=1):
+        sensor_id = f"camera_{number:05d}"
+        sensors[sensor_id], sources[sensor_id] = _sensor(group)
+        sensor_of |= {shot.name: sensor_id for shot in group}
+    records = kapture.RecordsCamera()
+    for timestamp, shot in enumerate(shots):
+        records[timestamp, sensor_of[shot.name]] = shot.name
+    return kapture.Kapture(sensors=sensors, records_camera=records), sources
+
+
+def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
+    folder = str(PurePosixPath(shot.name).parent)
+    if mode == "single":
+        return (shot.size,)
+    if mode == "per-folder":
+        return folder, shot.size
+    if mode == "auto" and shot.focal_length is not None:
+        return folder, shot.size, shot.focal_length, shot.model
+    return (shot.name,)
+
+
+def _sensor(group: list[_Shot]) -> tuple[kapture.Camera, str]:
+    """The camera of images, and where its focal length comes from."""
+    width, height = group[0].size
+    known = [shot.focal_length for shot in group if shot.focal_length is not None]
+    if not known:
+        return kapture.Camera(UNKNOWN_CAMERA, [width, height]), "guess"
+    camera = pycolmap.Camera.create_from_model_name(
+        0, "SIMPLE_RADIAL", float(np.median(known)), width, height
+    )
+    return kapture_camera(camera, "center"), "exif"
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink():
+        if os.readlink(link) == str(target.resolve()):
+            return
+        link.unlink()
+    elif link.is_dir() and not any(link.iterdir()):
+        link.rmdir()
+    link.symlink_to(target.resolve(), target_is_directory=True)

@@ -1,0 +1,308 @@
+"""A map of 3D points and the keypoints that see them, as plain arrays.
+
+It is read from a COLMAP model (binary, or text if no image name has spaces) or from a
+kapture dataset with points3d, observations and trajectories. The files of both are
+described in colmap.github.io/format.html and kapture's kapture_format.adoc.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import kapture
+import kapture.io.csv as kcsv
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from r2d2_kapture.errors import DatasetError, ReconstructionError
+from r2d2_kapture.io.colmap.binary import check_binary_model
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.kapture.dataset import open_dataset, read_lines
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.types import IndexArray
+
+DoubleArray = npt.NDArray[np.float64]
+
+UNNAMED_TYPE = "colmap"
+"""What kapture_r2d2_map calls keypoints that it only knows from a database."""
+MODEL_FILES = ("cameras", "images", "points3D")
+POSE_LINE_FIELDS = 10
+"""Fields of an image's first line in a text model; a name with spaces makes more."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MapImage:
+    """An image of a map and what it sees.
+
+    Attributes:
+        cam_from_world: (3, 4) rotation and translation.
+        keypoints: (K,) rows of the image's keypoints that see a point, ascending, each
+            once.
+        point_rows: (K,) row in ``SparseMap.points`` of the point that each sees.
+        keypoint_count: keypoints of the image, also those that see nothing; None where
+            the map does not tell.
+        xy: (K, 2) where these are, in pixels of COLMAP's origin; None likewise.
+    """
+
+    cam_from_world: DoubleArray
+    keypoints: IndexArray
+    point_rows: IndexArray
+    keypoint_count: int | None
+    xy: DoubleArray | None = None
+
+    def points_seen(self, keypoints: IndexArray) -> IndexArray:
+        """(N,) rows of the points that keypoints see; -1 where one sees none."""
+        if len(self.keypoints) == 0:
+            return np.full(len(keypoints), -1, np.int64)
+        places = np.searchsorted(self.keypoints, keypoints)
+        places = np.minimum(places, len(self.keypoints) - 1)
+        return np.where(
+            self.keypoints[places] == keypoints, self.point_rows[places], -1
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SparseMap:
+    """Points and the images that observe them.
+
+    Attributes:
+        points: (P, 3) in the units of the world.
+        point_ids: (P,) ascending: COLMAP's ids, or rows of kapture's points3d.txt.
+        images: by name, in order of names; images without pose are left out.
+    """
+
+    points: DoubleArray
+    point_ids: IndexArray
+    images: Mapping[str, MapImage]
+
+    @cached_property
+    def extent(self) -> float:
+        """Diagonal of the box that holds the middle 90 % of the points on each axis."""
+        low, high = np.percentile(self.points, [5, 95], axis=0)
+        return float(np.linalg.norm(high - low))
+
+    @property
+    def track_lengths(self) -> IndexArray:
+        """(P,) how many keypoints observe each point."""
+        rows = [image.point_rows for image in self.images.values()]
+        seen = np.concatenate(rows) if rows else np.zeros(0, np.int64)
+        return np.bincount(seen, minlength=len(self.points)).astype(np.int64)
+
+
+def read_sparse_map(path: Path, keypoints_type: str | None = None) -> SparseMap:
+    """Read a map of points that images observe.
+
+    Args:
+        path: a COLMAP model; a kapture dataset with points3d and observations; or a
+            folder with one of them in ``sparse`` or ``kapture``, the first of which
+            goes before the second.
+        keypoints_type: whose observations are read from a kapture dataset; None takes
+            the only ones there are.
+
+    Raises:
+        DatasetError: none of these, or its files are broken.
+        ReconstructionError: there are no points, or no observations of them.
+    """
+    sparse_map = _read(path, keypoints_type)
+    if len(sparse_map.points) == 0 or sparse_map.track_lengths.sum() == 0:
+        found = f"{len(sparse_map.points)} points, {len(sparse_map.images)} images"
+        raise ReconstructionError(
+            f"{path}: found {found} and no observation of a point, expected a map; "
+            "check its pairs and matches and map again"
+        )
+    return sparse_map
+
+
+def check_keypoints_type(path: Path, keypoints_type: str) -> None:
+    """Refuse a map of other keypoints, as far as it tells.
+
+    A COLMAP model does not, but the kapture dataset beside it that kapture_r2d2_map
+    writes does.
+
+    Args:
+        path: see ``read_sparse_map``.
+        keypoints_type: in use.
+
+    Raises:
+        DatasetError: all its observations are of other types.
+    """
+    beside = [path.parent / "kapture"] if path.name == "sparse" else []
+    for root in (path, path / "kapture", *beside):
+        table = root / kcsv.CSV_FILENAMES[kapture.Observations]
+        if table.is_file():
+            break
+    else:
+        return
+    types = set()
+    for _, fields in _rows(table):
+        if len(fields) > 1:
+            types.add(fields[1])
+            if fields[1] in (keypoints_type, UNNAMED_TYPE):
+                return
+    if types:
+        raise DatasetError(
+            f"{table}: found a map of keypoints of type {', '.join(sorted(types))}, "
+            f"expected '{keypoints_type}', that of the features; give the features "
+            "that the map was made of, or choose their --keypoints-type"
+        )
+
+
+def _read(path: Path, keypoints_type: str | None) -> SparseMap:
+    for folder in (path, path / "sparse"):
+        if _is_colmap_model(folder):
+            return _read_colmap(folder)
+    for folder in (path, path / "kapture"):
+        if (folder / "sensors" / "sensors.txt").is_file():
+            return _read_kapture(folder, keypoints_type)
+    raise DatasetError(
+        f"{path}: found neither a COLMAP model (cameras, images and points3D, .bin or "
+        ".txt) nor a kapture dataset, expected the output of kapture_r2d2_map"
+    )
+
+
+def _is_colmap_model(folder: Path) -> bool:
+    return any(
+        all((folder / f"{name}{suffix}").is_file() for name in MODEL_FILES)
+        for suffix in (".bin", ".txt")
+    )
+
+
+def _read_colmap(folder: Path) -> SparseMap:
+    _check_model_files(folder)
+    try:
+        with quiet_pycolmap():
+            return _map_of_colmap(pycolmap.Reconstruction(str(folder)))
+    except (ValueError, IndexError, OverflowError, RuntimeError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DatasetError(
+            f"{folder}: not a COLMAP model that can be read: {reason}; map again, or "
+            "convert the model anew"
+        ) from error
+
+
+def _map_of_colmap(model: pycolmap.Reconstruction) -> SparseMap:
+    point_ids = np.array(sorted(model.points3D), np.uint64).astype(np.int64)
+    points = [model.points3D[int(i)].xyz for i in point_ids]
+    images = {
+        image.name: _map_image_of_colmap(image, point_ids)
+        for image in map(model.image, model.reg_image_ids())
+    }
+    return SparseMap(
+        points=np.array(points, np.float64).reshape(-1, 3),
+        point_ids=point_ids,
+        images=dict(sorted(images.items())),
+    )
+
+
+def _map_image_of_colmap(image: pycolmap.Image, point_ids: IndexArray) -> MapImage:
+    observations = image.get_observation_points2D()
+    seen = [point.point3D_id for point in observations]
+    return MapImage(
+        cam_from_world=image.cam_from_world().matrix(),
+        keypoints=np.array(image.get_observation_point2D_idxs(), np.int64),
+        point_rows=np.searchsorted(point_ids, np.array(seen, np.int64)),
+        keypoint_count=image.num_points2D(),
+        xy=np.array([point.xy for point in observations]).reshape(-1, 2),
+    )
+
+
+def _check_model_files(folder: Path) -> None:
+    """Refuse what pycolmap would read wrongly, or never finish reading."""
+    if not all((folder / f"{name}.bin").is_file() for name in MODEL_FILES):
+        _check_names_of_text_model(folder / "images.txt")
+        return
+    check_binary_model(folder)
+
+
+def _check_names_of_text_model(path: Path) -> None:
+    lines = [line for line in read_lines(path) if not line.startswith("#")]
+    for line in lines[::2]:
+        if len(line.split(" ")) > POSE_LINE_FIELDS:  # other spaces it keeps
+            raise DatasetError(
+                f"{path}: image name with spaces in '{line[:80]}', which COLMAP cuts "
+                "in text models; write the model as binary"
+            )
+
+
+def _read_kapture(root: Path, keypoints_type: str | None) -> SparseMap:
+    poses = read_camera_poses(open_dataset(root)).cam_from_world
+    points = _read_points(root / kcsv.CSV_FILENAMES[kapture.Points3d])
+    seen = _read_observations(
+        root / kcsv.CSV_FILENAMES[kapture.Observations], keypoints_type, len(points)
+    )
+    images = {}
+    for name, cam_from_world in poses.items():
+        observed = seen.get(name, {})
+        keypoints = sorted(observed)
+        images[name] = MapImage(
+            cam_from_world=cam_from_world.matrix(),
+            keypoints=np.array(keypoints, np.int64),
+            point_rows=np.array([observed[i] for i in keypoints], np.int64),
+            keypoint_count=None,
+        )
+    return SparseMap(points=points, point_ids=np.arange(len(points)), images=images)
+
+
+def _read_points(path: Path) -> DoubleArray:
+    """(P, 3) positions; colours are passed over."""
+    numbers = []
+    for place, fields in _rows(path):
+        try:
+            numbers.append([float(field) for field in fields[:3]])
+        except ValueError:
+            numbers.append([])
+        if len(numbers[-1]) != 3 or not np.isfinite(numbers[-1]).all():
+            raise DatasetError(
+                f"{place}: found '{', '.join(fields)[:80]}', expected X, Y, Z; map "
+                "again"
+            )
+    return np.array(numbers, np.float64).reshape(-1, 3)
+
+
+def _read_observations(
+    path: Path, keypoints_type: str | None, point_count: int
+) -> dict[str, dict[int, int]]:
+    """The point row of each observing keypoint, by image; the first row goes first."""
+    rows = list(_rows(path))
+    types = {fields[1] for _, fields in rows if len(fields) > 1}
+    if keypoints_type is None and len(types) > 1:
+        raise DatasetError(
+            f"{path}: found observations of keypoints types {', '.join(sorted(types))};"
+            " choose one with --keypoints-type"
+        )
+    seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
+    for place, fields in rows:
+        try:
+            point, indices = int(fields[0]), [int(field) for field in fields[3::2]]
+        except ValueError:
+            point, indices = -1, []
+        complete = len(fields) >= 2 and len(fields) % 2 == 0
+        if not complete or not 0 <= point < point_count or min(indices, default=0) < 0:
+            raise DatasetError(
+                f"{place}: found '{', '.join(fields)[:80]}', expected the row of one of"
+                f" {point_count} points, the keypoints type, and pairs of image and "
+                "keypoint; map again"
+            )
+        if keypoints_type in (None, fields[1]):
+            for name, keypoint in zip(fields[2::2], indices):
+                first = seen[name].setdefault(keypoint, point)
+                seen[name][keypoint] = min(first, point)
+    return seen
+
+
+def _rows(path: Path) -> Iterable[tuple[str, list[str]]]:
+    """Place and fields of each row of a kapture table."""
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: missing, expected a kapture dataset that holds a map; run "
+            "kapture_r2d2_map first"
+        )
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip() and not line.startswith("#"):
+            place = f"{path}, line {number}"
+            yield place, [field.strip() for field in line.split(",")]

@@ -1,0 +1,87 @@
+"""What a stage knows of the database that it wrote: whether it is still the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2d2_kapture.io.colmap.check import database_sha256
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseState:
+    """A note about a database, kept in a file beside other work.
+
+    Attributes:
+        path: of the note.
+        database: the database.
+    """
+
+    path: Path
+    database: Path
+
+    def is_ours(self) -> bool:
+        """Whether the database is as one that we noted, before or after it moved."""
+        state = self._read()
+        known = {state.get("database"), state.get("before")}
+        return self.database.is_file() and database_sha256(self.database) in known
+
+    def is_current(self, inputs: str) -> bool:
+        """Whether the database was made of these inputs."""
+        state = self._read()
+        return (
+            state.get("inputs") == inputs
+            and self.database.is_file()
+            and database_sha256(self.database) == state.get("database")
+        )
+
+    @property
+    def added(self) -> frozenset[str]:
+        """Images that stages added to the database, cameras and all."""
+        names = self._read().get("added")
+        return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+    def adopt(self) -> None:
+        """Take the database that is there for ours.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        self._save(inputs=None, database=None)
+
+    def expect(self, complete: Path, inputs: str, added: Iterable[str] = ()) -> None:
+        """Note the database that is about to take its place, beside the present one.
+
+        A run killed before or after the move finds either to be ours.
+
+        Args:
+            complete: the file that will be moved.
+            inputs: digest of what it was made of.
+            added: images that it has from us, besides those of earlier runs.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        self._save(inputs=inputs, database=database_sha256(complete), added=added)
+
+    def _save(
+        self, inputs: str | None, database: str | None, added: Iterable[str] = ()
+    ) -> None:
+        there = self.database.is_file()
+        state = {
+            "inputs": inputs,
+            "database": database,
+            "before": database_sha256(self.database) if there else None,
+            "added": sorted({*added, *(self.added if there else ())}),
+        }
+        write_json_atomic(self.path, state)
+
+    def _read(self) -> dict[str, object]:
+        try:
+            state = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}

@@ -1,0 +1,1 @@
+"""Feature files of other tools: npz, mat, h5, COLMAP text."""

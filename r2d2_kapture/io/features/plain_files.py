@@ -1,0 +1,388 @@
+"""Features of plain images: one file an image, or one HDF5 file for all.
+
+Every output remembers the settings it was made with, and what image file, so that a
+second run can tell finished work from work of another kind or of another picture.
+
+The third column of keypoints is the patch side in pixels in ``.r2d2`` files. In
+``.d2-net`` files it is 1 / scale in stored pixels: one over the scale of the level,
+times the factor by which the image was shrunk first. So the published extractors have
+it (FileStyle).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from r2d2_kapture.errors import FeatureFormatError, OutputError
+from r2d2_kapture.io.features.colmap_text import write_colmap_text
+from r2d2_kapture.io.features.hdf5 import h5_names, h5_settings, read_h5, write_h5
+from r2d2_kapture.io.features.mat import read_mat_settings, write_mat
+from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
+from r2d2_kapture.io.outputs.atomic import remove_file, write_json_atomic
+from r2d2_kapture.io.outputs.image_records import (
+    ImageRecord,
+    RecordWriter,
+    open_records,
+    record_from_json,
+)
+from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.manifest import (
+    FILE_NAME,
+    Manifest,
+    json_text,
+    parse_manifest,
+    read_manifest,
+)
+from r2d2_kapture.types import R2D2_FILES, FileStyle, LocalFeatures
+
+FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
+H5_NAME = "features.h5"
+IMAGE_KEY = "image"
+"""Of the record of the image in the settings of a file."""
+WAY_OUT = "choose another output, or --force to redo"
+
+
+class FeatureFiles(Protocol):
+    """Stores features by image name, and knows which are complete."""
+
+    def is_complete(self, name: str) -> bool:
+        """Whether the features of an image are there, made with our settings."""
+
+    def record(self, name: str) -> ImageRecord | None:
+        """What file complete features were made of, if that is known."""
+
+    def written_ns(self, name: str) -> int:
+        """When complete features were written, in nanoseconds."""
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        """Note where the file that features were made of is now."""
+
+    def drop(self, name: str) -> None:
+        """Remove features of a file that is gone, or never count them again."""
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        """Store the features of an image; complete or absent, never in between."""
+
+
+@contextmanager
+def open_feature_files(
+    file_format: FileFormat,
+    targets: dict[str, Path],
+    output_dir: Path | None,
+    manifest: Manifest,
+    *,
+    style: FileStyle = R2D2_FILES,
+    force: bool,
+) -> Iterator[FeatureFiles]:
+    """Choose how features are stored.
+
+    Args:
+        file_format: ``npz``, ``mat``, ``h5`` or ``colmap-text``.
+        targets: image name -> path of its output without the format's suffix.
+        output_dir: folder of all outputs; needed for h5 and colmap-text.
+        manifest: what the features are made with.
+        style: of npz and mat files.
+        force: redo what is there.
+
+    Raises:
+        OutputError: what is there was made otherwise, or cannot be written.
+    """
+    if file_format == "npz":
+        paths = _with_suffix(targets, style.suffix)
+        yield _SettingsInside(paths, NPZ, MAT, style.scale_unit, manifest, force)
+    elif file_format == "mat":
+        paths = _with_suffix(targets, style.mat_suffix)
+        yield _SettingsInside(paths, MAT, NPZ, style.scale_unit, manifest, force)
+    elif output_dir is None:
+        raise OutputError(
+            f"--format {file_format} needs --output-dir, the folder to write into"
+        )
+    elif file_format == "colmap-text":
+        with exclusive(output_dir), open_records(output_dir) as records:
+            yield _ColmapTexts(targets, output_dir, manifest, records, force)
+    else:
+        with exclusive(output_dir), open_records(output_dir) as records:
+            files = _H5File(output_dir / H5_NAME, manifest, records, force)
+            yield files
+            files.assemble()
+
+
+def _with_suffix(targets: dict[str, Path], suffix: str) -> dict[str, Path]:
+    return {
+        name: target.with_name(target.name + suffix) for name, target in targets.items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """A format of one file an image: how to write it, and how to know it."""
+
+    title: str
+    magic: bytes
+    write: Callable[[Path, LocalFeatures, str], None]
+    read_settings: Callable[[Path], str | None]
+
+
+NPZ = _Format(
+    title="a NumPy archive",
+    magic=b"PK",
+    write=write_npz,
+    read_settings=read_npz_settings,
+)
+MAT = _Format(
+    title="a MATLAB file",
+    magic=b"MATLAB",
+    write=write_mat,
+    read_settings=read_mat_settings,
+)
+
+
+class _SettingsInside:
+    """One file an image that holds its settings; checked before anything is written."""
+
+    def __init__(
+        self,
+        paths: dict[str, Path],
+        file_format: _Format,
+        other_format: _Format,
+        scale_unit: float,
+        manifest: Manifest,
+        force: bool,
+    ) -> None:
+        self._paths = paths
+        self._write = file_format.write
+        self._scale_unit = scale_unit
+        self._manifest = manifest
+        self._complete: dict[str, ImageRecord | None] = {}
+        for name, path in () if force else self._paths.items():
+            settings = _made_with(path, file_format, other_format, manifest)
+            if settings is not None:
+                self._complete[name] = _record_in(settings)
+
+    def is_complete(self, name: str) -> bool:
+        return name in self._complete
+
+    def record(self, name: str) -> ImageRecord | None:
+        return self._complete[name]
+
+    def written_ns(self, name: str) -> int:
+        return self._paths[name].stat().st_mtime_ns
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        """Leave the record inside the file, which holds the content's digest."""
+
+    def drop(self, name: str) -> None:
+        del self._complete[name]
+        remove_file(self._paths[name])
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        scales = features.scales / np.float32(self._scale_unit)
+        stored = dataclasses.replace(features, scales=scales)
+        self._write(self._paths[name], stored, _settings_of(self._manifest, record))
+
+
+def _settings_of(manifest: Manifest, record: ImageRecord | None) -> str:
+    """What a file of one image holds of how it was made, and of which file."""
+    if record is None:
+        return manifest.to_text()
+    content = manifest.to_json() | {IMAGE_KEY: dataclasses.asdict(record)}
+    return json_text(content)
+
+
+def _record_in(settings: str) -> ImageRecord | None:
+    """The record in settings that were found to be a manifest."""
+    return record_from_json(json.loads(settings).get(IMAGE_KEY))
+
+
+def _made_with(
+    path: Path, file_format: _Format, other_format: _Format, manifest: Manifest
+) -> str | None:
+    """Settings of a file that is there and ours; a broken one is as good as none."""
+    try:
+        text = file_format.read_settings(path)
+    except FeatureFormatError:
+        if path.is_file():
+            with path.open("rb") as file:
+                if file.read(len(other_format.magic)) == other_format.magic:
+                    raise OutputError(
+                        f"{path}: found {other_format.title}, expected "
+                        f"{file_format.title}; {WAY_OUT}"
+                    ) from None
+        return None
+    if text is not None:
+        _refuse_other_settings(path, text, manifest)
+    return text
+
+
+def _refuse_other_settings(path: Path, text: str, manifest: Manifest) -> None:
+    if not text:
+        raise OutputError(f"{path}: found features of another tool; {WAY_OUT}")
+    differences = manifest.differences(parse_manifest(text, str(path)))
+    if differences:
+        raise OutputError(
+            f"{path}: found features made with {'; '.join(differences)}; {WAY_OUT}"
+        )
+
+
+class _ColmapTexts:
+    """One text file an image and, as COLMAP allows no comments, a manifest beside."""
+
+    def __init__(
+        self,
+        targets: dict[str, Path],
+        output_dir: Path,
+        manifest: Manifest,
+        records: RecordWriter,
+        force: bool,
+    ) -> None:
+        self._records = records
+        self._paths = {
+            name: target.with_name(target.name + ".txt")
+            for name, target in targets.items()
+        }
+        if force:
+            # before the manifest, which vouches for what is there
+            for path in self._paths.values():
+                path.unlink(missing_ok=True)
+        existing = read_manifest(output_dir / FILE_NAME)
+        left = next(output_dir.rglob("*.txt"), None)
+        if left is not None and existing is None:
+            raise OutputError(f"{left}: found features of another tool; {WAY_OUT}")
+        if left is not None and existing is not None:
+            _refuse_other_settings(output_dir, existing.to_text(), manifest)
+        write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
+
+    def is_complete(self, name: str) -> bool:
+        return not self._records.is_unfinished(name) and self._paths[name].is_file()
+
+    def record(self, name: str) -> ImageRecord | None:
+        return self._records.records.get(name)
+
+    def written_ns(self, name: str) -> int:
+        return self._paths[name].stat().st_mtime_ns
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        self._records.finish(name, record)
+
+    def drop(self, name: str) -> None:
+        self._records.begin(name)
+        remove_file(self._paths[name])
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        if record is not None:
+            self._records.begin(name)
+        write_colmap_text(self._paths[name], features)
+        if record is not None:
+            self._records.finish(name, record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Features that wait to be moved into an HDF5 file."""
+
+    path: Path
+    record: ImageRecord | None
+
+
+class _H5File:
+    """One file for all, assembled at the end from parts that survive a kill.
+
+    An HDF5 file that is written to when its process dies is lost, so each image first
+    becomes a small file in a folder beside it.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, records: RecordWriter, force: bool
+    ) -> None:
+        self._path = path
+        self._manifest = manifest
+        self._records = records
+        self._parts = path.with_name(f".{path.name}.parts")
+        self._finished: set[str] = set()
+        if force:
+            shutil.rmtree(self._parts, ignore_errors=True)
+        elif path.exists():
+            _refuse_other_settings(path, h5_settings(path), manifest)
+            self._finished = set(h5_names(path))
+        self._staged: dict[str, _Part] = {}
+
+    def _part(self, name: str) -> Path:
+        settings = self._manifest.to_text()
+        digest = hashlib.sha256(os.fsencode(settings + name)).hexdigest()
+        return self._parts / f"{digest[:32]}.r2d2"
+
+    def is_complete(self, name: str) -> bool:
+        part = self._part(name)
+        try:
+            settings = read_npz_settings(part)
+        except FeatureFormatError:
+            settings = None
+        if settings is not None:
+            self._staged[name] = _Part(path=part, record=_record_in(settings))
+        elif name in self._finished:
+            return not self._records.is_unfinished(name)
+        return settings is not None
+
+    def record(self, name: str) -> ImageRecord | None:
+        if name in self._staged:
+            return self._staged[name].record
+        return self._records.records.get(name)
+
+    def written_ns(self, name: str) -> int:
+        path = self._staged[name].path if name in self._staged else self._path
+        return path.stat().st_mtime_ns
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        if name in self._staged:
+            self._staged[name] = _Part(path=self._staged[name].path, record=record)
+        else:
+            self._records.finish(name, record)
+
+    def drop(self, name: str) -> None:
+        if name in self._staged:
+            remove_file(self._staged.pop(name).path)
+        if name in self._finished:
+            self._records.begin(name)
+            self._finished.remove(name)
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        part = self._part(name)
+        write_npz(part, features, _settings_of(self._manifest, record))
+        self._staged[name] = _Part(path=part, record=record)
+
+    def assemble(self) -> None:
+        """Move all parts into the HDF5 file, with what it held already."""
+        if not self._staged and self._path.exists():
+            return
+        made_of = {n: p.record for n, p in self._staged.items() if p.record is not None}
+        for name in made_of:
+            self._records.begin(name)
+        write_h5(self._path, self._items(), self._manifest.to_text())
+        for name, record in made_of.items():
+            self._records.finish(name, record)
+        shutil.rmtree(self._parts, ignore_errors=True)
+
+    def _items(self) -> Iterator[tuple[str, LocalFeatures]]:
+        for name in sorted(self._finished - self._staged.keys()):
+            yield name, read_h5(self._path, name)
+        for name, part in sorted(self._staged.items()):
+            yield name, read_npz(part.path)

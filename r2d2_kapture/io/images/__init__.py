@@ -1,0 +1,1 @@
+"""r2d2_kapture.io.images"""

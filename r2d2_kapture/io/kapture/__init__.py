@@ -1,0 +1,1 @@
+"""Kapture datasets: sensors and records, features, matches, pairs, poses."""

@@ -1,0 +1,464 @@
+"""One feature type of kapture, read from one or several folders by image name.
+
+kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): rows of all images have one
+type and width, given in a text file beside them; each image's rows are a raw
+little-endian file, or a member of a tar archive. Datasets are untrusted: the type is
+looked up in a table, never evaluated, and names stay inside their folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tarfile
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.io.features.reading import (
+    check_inside,
+    check_metric,
+    patch_sides,
+    unit_descriptors,
+)
+from r2d2_kapture.io.kapture.dataset import (
+    PARTIAL_FOLDER,
+    UPGRADE,
+    check_relative_name,
+    read_feature_config,
+)
+from r2d2_kapture.io.outputs.image_changes import refuse_clashing_records
+from r2d2_kapture.types import FloatArray, LocalFeatures
+
+FeatureKind = Literal["keypoints", "descriptors", "global_features"]
+
+SUFFIXES: dict[FeatureKind, str] = {
+    "keypoints": ".kpt",
+    "descriptors": ".desc",
+    "global_features": ".gfeat",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureFolder:
+    """A folder that holds rows of one feature type.
+
+    Attributes:
+        root: the dataset or folder of features that it was found below.
+        path: the folder of keypoints.txt, descriptors.txt or global_features.txt.
+        kind: which of them.
+        type_name: of the features: the folder's name in a dataset.
+        dtype: one of FEATURE_DTYPES, little-endian in the files.
+        dsize: values of a row.
+        keypoints_type: that descriptors belong to; None for other kinds.
+        metric: that descriptors and global features name; None where none is named.
+        members: offset and bytes of each archive member; None without an archive.
+        origin: where keypoints count from in the files, see pixel_origins.py.
+    """
+
+    root: Path
+    path: Path
+    kind: FeatureKind
+    type_name: str
+    dtype: np.dtype[Any]
+    dsize: int
+    keypoints_type: str | None
+    metric: str | None
+    members: Mapping[str, tuple[int, int]] | None
+    origin: PixelOrigin = "center"
+
+    @property
+    def archive(self) -> Path:
+        return self.path / f"{self.kind}.tar"
+
+    def location(self, image: str) -> tuple[Path, int, int] | None:
+        """File, offset and bytes of an image's rows; None where it has none."""
+        name = image + SUFFIXES[self.kind]
+        if self.members is not None:
+            found = self.members.get(name)
+            return None if found is None else (self.archive, *found)
+        path = self.path / name
+        try:
+            return path, 0, path.stat().st_size
+        except OSError:
+            return None
+
+    @property
+    def image_names(self) -> set[str]:
+        """Images that have rows here."""
+        suffix = SUFFIXES[self.kind]
+        if self.members is not None:
+            names: Iterable[str] = self.members
+        else:
+            names = (
+                path.relative_to(self.path).as_posix()
+                for path in self.path.rglob(f"*{suffix}")
+                if path.relative_to(self.path).parts[0] != PARTIAL_FOLDER
+            )
+        return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureTable:
+    """Rows of one feature type by image name; safe to read from several threads.
+
+    Attributes:
+        kind, type_name: which features.
+        dsize: values of a row.
+        folders: where they are; an image's rows come from the first that has them.
+    """
+
+    kind: FeatureKind
+    type_name: str
+    dsize: int
+    folders: tuple[FeatureFolder, ...]
+
+    def __contains__(self, image: object) -> bool:
+        return isinstance(image, str) and self.locate(image) is not None
+
+    @property
+    def image_names(self) -> list[str]:
+        """Images that have rows, by name."""
+        return sorted(set().union(*(folder.image_names for folder in self.folders)))
+
+    def count(self, image: str) -> int:
+        """Rows of an image, without reading them.
+
+        Raises:
+            FeatureFormatError: absent, or no whole number of rows.
+        """
+        return self._found(image)[3]
+
+    def read(self, image: str) -> FloatArray:
+        """(N, dsize) float32 rows of an image; keypoints count from pixel centres.
+
+        Raises:
+            FeatureFormatError: as read_stored.
+        """
+        values = self.read_stored(image).astype(np.float32)
+        if self._found(image)[0].origin == "corner":
+            values[:, :2] = kapture_from_colmap(values[:, :2])
+        return values
+
+    def read_stored(self, image: str) -> npt.NDArray[Any]:
+        """(N, dsize) rows of an image as they are in the file, of its dtype.
+
+        Raises:
+            FeatureFormatError: absent, no whole number of rows, or not finite.
+        """
+        folder, path, offset, rows = self._found(image)
+        try:
+            with open(path, "rb") as file:
+                values = np.fromfile(
+                    file, folder.dtype, rows * folder.dsize, offset=offset
+                )
+        except OSError as error:
+            raise FeatureFormatError(
+                f"{path}: cannot be read: {error.strerror}; extract '{image}' again"
+            ) from error
+        if len(values) != rows * folder.dsize:
+            raise FeatureFormatError(f"{path}: breaks off; extract '{image}' again")
+        if not np.isfinite(values).all():
+            raise FeatureFormatError(
+                f"{path}: found NaN or infinity in the {self.kind} of '{image}'; "
+                "extract it again"
+            )
+        return values.reshape(rows, folder.dsize)
+
+    def below(self, root: Path) -> FeatureTable | None:
+        """The part of the table that lies below one root."""
+        folders = tuple(folder for folder in self.folders if folder.root == root)
+        return dataclasses.replace(self, folders=folders) if folders else None
+
+    def locate(self, image: str) -> tuple[FeatureFolder, Path, int, int] | None:
+        """Folder, file, offset and bytes of an image's rows; None where it has none."""
+        for folder in self.folders:
+            found = folder.location(image)
+            if found is not None:
+                return folder, *found
+        return None
+
+    def _way_out(self, image: str) -> str:
+        """What to do about an image without rows: macOS decomposes names."""
+        forms = {
+            unicodedata.normalize("NFC", image),
+            unicodedata.normalize("NFD", image),
+        }
+        other = next((form for form in sorted(forms - {image}) if form in self), None)
+        if other is None:
+            return "extract the image, or correct its name"
+        return (
+            f"those of {ascii(other)} are there, but {ascii(image)} is asked for, "
+            "another Unicode form of it: rename one"
+        )
+
+    def _found(self, image: str) -> tuple[FeatureFolder, Path, int, int]:
+        located = self.locate(image)
+        if located is None:
+            places = ", ".join(str(folder.path) for folder in self.folders)
+            raise FeatureFormatError(
+                f"'{image}': found no {self.kind} of type '{self.type_name}' in "
+                f"{places}; {self._way_out(image)}"
+            )
+        folder, path, offset, size = located
+        rows, rest = divmod(size, folder.dsize * folder.dtype.itemsize)
+        if rest:
+            raise FeatureFormatError(
+                f"{path}: found {size} bytes for '{image}', expected rows of "
+                f"{folder.dsize} {folder.dtype.name}; extract it again"
+            )
+        return folder, path, offset, rows
+
+
+def open_feature_table(
+    roots: Sequence[Path],
+    kind: FeatureKind,
+    type_name: str | None = None,
+    *,
+    keypoints_type: str | None = None,
+) -> FeatureTable:
+    """Open one feature type by name, or the only one there is.
+
+    Args:
+        roots: kapture datasets, or folders of features alone, in which the type's
+            text file is at ``TYPE/keypoints/keypoints.txt`` as kapture-localization
+            has it (the root is ``TYPE``). Roots without such features are passed over.
+        kind: of features.
+        type_name: None takes the only one there is.
+        keypoints_type: only descriptors of these keypoints.
+
+    Raises:
+        DatasetError: the type is not there, there are several, two folders describe
+            it differently or hold other images of one name, or a description is unsafe.
+    """
+    there = [
+        folder
+        for root in dict.fromkeys(roots)
+        for folder in find_feature_folders(root, kind)
+    ]
+    folders = there
+    if keypoints_type is not None:
+        folders = [one for one in there if one.keypoints_type == keypoints_type]
+        if there and not folders:
+            raise DatasetError(_of_other_keypoints(there[0], keypoints_type))
+    name = _choose(roots, kind, {folder.type_name for folder in folders}, type_name)
+    chosen = tuple(folder for folder in folders if folder.type_name == name)
+    refuse_clashing_records([folder.path for folder in chosen])
+    for folder in chosen[1:]:
+        first = chosen[0]
+        if (folder.dtype, folder.dsize) != (first.dtype, first.dsize):
+            raise DatasetError(
+                f"{folder.path}: found {kind} of {folder.dsize} {folder.dtype.name}, "
+                f"but {first.dsize} {first.dtype.name} of the same name '{name}' in "
+                f"{first.path}; features of two kinds cannot be mixed: give one "
+                "another type name"
+            )
+    return FeatureTable(
+        kind=kind, type_name=name, dsize=chosen[0].dsize, folders=chosen
+    )
+
+
+def find_feature_folders(root: Path, kind: FeatureKind) -> list[FeatureFolder]:
+    """Folders of one kind of features below a root, see open_feature_table.
+
+    Raises:
+        DatasetError: the root is not there, or a description is unsafe.
+    """
+    if not root.is_dir():
+        raise DatasetError(
+            f"{root}: found no such folder, expected a kapture dataset or features"
+        )
+    file = f"{kind}.txt"
+    typed = sorted((root / "reconstruction" / kind).glob(f"*/{file}"))
+    typed += sorted((root / kind).glob(f"*/{file}"))
+    named = [(path.parent, path.parent.name) for path in typed]
+    old = root / "reconstruction" / kind / file
+    if old.is_file():
+        read_feature_config(old)
+        raise DatasetError(
+            f"{old}: found {kind} of kapture 1.0, without a folder of their type; "
+            f"convert the dataset: {UPGRADE}"
+        )
+    if (root / kind / file).is_file():
+        named.append((root / kind, root.resolve().name))
+    return [_open_folder(root, folder, kind, name) for folder, name in named]
+
+
+def _open_folder(
+    root: Path, path: Path, kind: FeatureKind, type_name: str
+) -> FeatureFolder:
+    fields = read_feature_config(path / f"{kind}.txt")
+    metric_field = 4 if kind == "descriptors" else 3
+    archive = path / f"{kind}.tar"
+    return FeatureFolder(
+        root=root,
+        path=path,
+        kind=kind,
+        type_name=type_name,
+        dtype=np.dtype(fields[1]).newbyteorder("<"),
+        dsize=int(fields[2]),
+        keypoints_type=fields[3] if kind == "descriptors" and len(fields) > 3 else None,
+        metric=None if not fields[metric_field:] else fields[metric_field],
+        members=index_archive(archive) if archive.is_file() else None,
+    )
+
+
+def index_archive(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and bytes of each member of a tar file; the last of equal names counts.
+
+    Raises:
+        DatasetError: not an archive, broken off, or a name that leaves its folder.
+    """
+    members = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = check_relative_name(member.name, path)
+                members[name] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as an archive: {error}; extract again"
+        ) from error
+    if any(offset + size > os.path.getsize(path) for offset, size in members.values()):
+        raise DatasetError(f"{path}: the archive breaks off; extract again")
+    return members
+
+
+def _of_other_keypoints(folder: FeatureFolder, keypoints_type: str) -> str:
+    described = folder.path / f"{folder.kind}.txt"
+    return (
+        f"{described}: says that the {folder.kind} '{folder.type_name}' belong to "
+        f"keypoints '{folder.keypoints_type}', expected '{keypoints_type}'; if a "
+        f"folder was renamed, name it '{folder.keypoints_type}' again or correct the "
+        "file, else choose other --keypoints-type"
+    )
+
+
+def _choose(
+    roots: Sequence[Path], kind: FeatureKind, found: set[str], wanted: str | None
+) -> str:
+    if wanted in found:
+        return str(wanted)
+    if wanted is None and len(found) == 1:
+        return next(iter(found))
+    places = ", ".join(str(root) for root in roots)
+    listed = ", ".join(sorted(found)) or "none"
+    flag = f"--{kind.replace('_', '-')}-type"
+    if wanted is not None:
+        raise DatasetError(
+            f"{places}: found {kind} types {listed}, expected '{wanted}' ({flag})"
+        )
+    way_out = f"choose one with {flag}" if found else "extract features first"
+    raise DatasetError(f"{places}: found {kind} types {listed}; {way_out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalFeatureTables:
+    """Keypoints with their descriptors.
+
+    Both are taken from one root: rows of two extractions would not belong together.
+
+    Attributes:
+        keypoints: (N, C) rows, see feature_reading.py; (0, 0) is the centre of the
+            top-left pixel.
+        descriptors: (N, D) rows.
+    """
+
+    keypoints: FeatureTable
+    descriptors: FeatureTable
+
+    def read_descriptors(self, image: str) -> FloatArray:
+        """(N, D) float32 of unit L2 norm or zeros, one row a keypoint.
+
+        Raises:
+            FeatureFormatError: as check_counts, or not finite.
+        """
+        self.check_counts(image)
+        return unit_descriptors(self.beside_keypoints(image).read_stored(image))
+
+    def check_counts(self, image: str) -> None:
+        """Check, by the sizes of files alone, that each keypoint has a descriptor.
+
+        Raises:
+            FeatureFormatError: as beside_keypoints, absent, no whole number of rows, or
+                counts that disagree.
+        """
+        keypoints = self.keypoints.count(image)
+        descriptors = self.beside_keypoints(image).count(image)
+        if descriptors != keypoints:
+            raise FeatureFormatError(
+                f"'{image}': found {keypoints} keypoints and {descriptors} "
+                "descriptors, expected as many; extract the image again"
+            )
+
+    def beside_keypoints(self, image: str) -> FeatureTable:
+        """The part of the descriptors that lies with the keypoints of an image.
+
+        Raises:
+            FeatureFormatError: that part lacks the image.
+        """
+        located = self.keypoints.locate(image)
+        if located is None:
+            return self.descriptors
+        folder = located[0]
+        beside = self.descriptors.below(folder.root)
+        if beside is None or image not in beside:
+            raise FeatureFormatError(
+                f"'{image}': found keypoints in {folder.path}, but no descriptors of "
+                f"type '{self.descriptors.type_name}' below {folder.root}, expected "
+                "both of one extraction; extract the image there, or leave that "
+                "folder out of --features"
+            )
+        return beside
+
+    def read(self, image: str, image_size: tuple[int, int]) -> LocalFeatures:
+        """Keypoints and descriptors together; kapture keeps no scores, so they are 0.
+
+        Args:
+            image: its name.
+            image_size: (W, H) in pixels.
+
+        Raises:
+            FeatureFormatError: as read_descriptors and check_inside.
+        """
+        keypoints = self.keypoints.read(image)
+        check_inside(keypoints, image_size, f"'{image}'")
+        return LocalFeatures(
+            keypoints=np.ascontiguousarray(keypoints[:, :2]),
+            scales=patch_sides(keypoints),
+            scores=np.zeros(len(keypoints), np.float32),
+            descriptors=self.read_descriptors(image),
+            image_size=image_size,
+        )
+
+
+def open_local_features(
+    roots: Sequence[Path],
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+) -> LocalFeatureTables:
+    """Open keypoints and the descriptors that belong to them.
+
+    Args:
+        roots: see open_feature_table.
+        keypoints_type, descriptors_type: names; None takes the only one there is.
+
+    Raises:
+        DatasetError: as open_feature_table, or the descriptors belong to other
+            keypoints.
+        FeatureFormatError: descriptors that are compared by neither L2 nor cosine.
+    """
+    keypoints = open_feature_table(roots, "keypoints", keypoints_type)
+    descriptors = open_feature_table(
+        roots, "descriptors", descriptors_type, keypoints_type=keypoints.type_name
+    )
+    for folder in descriptors.folders:
+        check_metric(folder.metric, str(folder.path / "descriptors.txt"))
+    return LocalFeatureTables(keypoints=keypoints, descriptors=descriptors)

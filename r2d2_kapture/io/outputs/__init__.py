@@ -1,0 +1,1 @@
+"""What makes outputs whole: atomic writes, locks, manifests."""

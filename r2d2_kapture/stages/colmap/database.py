@@ -1,0 +1,279 @@
+"""Features, matches and geometries of a folder's images into a COLMAP database."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pycolmap
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.colmap.cameras import camera_sensors
+from r2d2_kapture.io.colmap.check import check_database, copy_database
+from r2d2_kapture.io.colmap.database import building, colmap_keypoints, colmap_matches
+from r2d2_kapture.io.colmap.database import unique_pairs as sorted_pairs
+from r2d2_kapture.io.colmap.follow import follow_cameras
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.rigs import image_records
+from r2d2_kapture.io.colmap.state import DatabaseState
+from r2d2_kapture.io.colmap.update import (
+    add_images,
+    cameras_by_image,
+    images_with_features,
+    remove_features,
+    replace_pair,
+)
+from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.feature_table import FeatureTable
+from r2d2_kapture.io.kapture.match_store import MatchTable
+from r2d2_kapture.io.names import shown
+from r2d2_kapture.stages.verify import ImageSource, Pair, VerifiedPairs, verify_pairs
+from r2d2_kapture.types import FloatArray, some_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseUpdate:
+    """Adds to a database, or makes one.
+
+    Attributes:
+        database: the file.
+        dataset: kapture dataset of the images, made of a folder.
+        state_path: file that tells what an earlier run wrote.
+        force: replace features that others wrote, and write what is current.
+    """
+
+    database: Path
+    dataset: Path
+    state_path: Path
+    force: bool
+
+    @property
+    def state(self) -> DatabaseState:
+        """What an earlier run wrote."""
+        return DatabaseState(path=self.state_path, database=self.database)
+
+    def check(self, keypoints: FeatureTable | None) -> tuple[str, ...]:
+        """Refuse, before any work, a database that could not be written later.
+
+        Args:
+            keypoints: that an earlier run extracted.
+
+        Returns:
+            Sentences on what the database lacks and will get, and on images that
+            only it or only the folder has.
+
+        Raises:
+            DatasetError: it is no free COLMAP 4 database, or of other images.
+            OutputError: it holds third-party features for our images, and no ``force``.
+        """
+        if not self.database.exists():
+            return ()
+        warnings = check_database(self.database, to_replace=True)
+        dataset = open_dataset(self.dataset)
+        with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
+            copy = Path(folder) / "database.db"
+            copy_database(self.database, copy)
+            with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
+                self._check_sizes(opened, dataset)
+                others = images_with_features(opened, _ours(dataset, keypoints))
+                stored = {image.name for image in opened.read_all_images()}
+        if others and not self.force and not self.state.is_ours():
+            raise OutputError(
+                f"{self.database}: found third-party features for {len(others)} of "
+                f"these images, such as '{others[0]}'; name another database, or "
+                "--force to replace them and the matches that count them"
+            )
+        return (*warnings, *_on_one_side(self.database, stored, dataset))
+
+    def run(
+        self,
+        config: VerifyConfig,
+        *,
+        keypoints: FeatureTable,
+        matches: MatchTable,
+        pairs: Sequence[Pair],
+        output: Path,
+        options: RunOptions,
+    ) -> VerifiedPairs:
+        """Verify pairs with the database's cameras, and write all there is.
+
+        Args:
+            config: how to verify.
+            keypoints: of the images.
+            matches: of the pairs.
+            pairs: names of images that have keypoints.
+            output: folder of the verified matches.
+            options: how to run.
+
+        Raises:
+            DatasetError, OutputError: as ``check``, or it cannot be written.
+        """
+        dataset = open_dataset(self.dataset)
+        images = ImageSource(
+            cameras=self._cameras(dataset), read_keypoints=keypoints.read
+        )
+        matched = frozenset(matches.pairs)
+        names = sorted(set(dataset.image_names) & set(keypoints.image_names))
+        verified = verify_pairs(
+            config,
+            images=images,
+            matches=matches,
+            pairs=[pair for pair in sorted_pairs(pairs, names) if pair in matched],
+            output=output,
+            settings=dataclasses.asdict(config),
+            options=options,
+        )
+        keypoints_of = {name: images.view(name).keypoints for name in names}
+        inputs = _digest(images, names, verified)
+        if self.force or not self.state.is_current(inputs):
+            self.check(keypoints)
+            self._write(dataset, keypoints_of, matches, verified, inputs)
+        return verified
+
+    def _cameras(self, dataset: Dataset) -> dict[str, pycolmap.Camera]:
+        """The camera that each image has, or will get."""
+        with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
+            copy = Path(folder) / "database.db"
+            self._copy(dataset, copy)
+            with quiet_pycolmap(), closing(pycolmap.Database.open(str(copy))) as opened:
+                return cameras_by_image(opened, add_images(opened, dataset.data))
+
+    def _copy(self, dataset: Dataset, copy: Path) -> None:
+        """Copy the database where there is one; our cameras follow their pictures."""
+        if not self.database.exists():
+            return
+        copy_database(self.database, copy)
+        with quiet_pycolmap():
+            with closing(pycolmap.Database.open(str(copy))) as opened:
+                resized = _of_other_size(opened, dataset)
+            follow_cameras(copy, dataset.data, self._followers(resized))
+
+    def _followers(self, resized: Collection[str]) -> frozenset[str]:
+        """Images whose cameras are ours to change.
+
+        Those that others gave an image, or changed since, are not; but what an older
+        version wrote is taken for ours by force.
+
+        Args:
+            resized: images whose files have another size than their cameras.
+        """
+        ours = self.state.added
+        if self.state.is_ours():
+            return ours | frozenset(resized if self.force else ())
+        return ours & frozenset(resized if self.force else ())
+
+    def _check_sizes(self, database: pycolmap.Database, dataset: Dataset) -> None:
+        """Refuse images whose size is not that of cameras which others gave them."""
+        resized = _of_other_size(database, dataset)
+        for name in sorted(resized.keys() - self._followers(resized)):
+            raise DatasetError(
+                f"{self.database}: image '{shown(name)}': {resized[name]}"
+            )
+
+    def _write(
+        self,
+        dataset: Dataset,
+        keypoints: Mapping[str, FloatArray],
+        matches: MatchTable,
+        verified: VerifiedPairs,
+        inputs: str,
+    ) -> None:
+        added: set[str] = set()
+        with building(
+            self.database, lambda complete: self.state.expect(complete, inputs, added)
+        ) as local:
+            self._copy(dataset, local)
+            with closing(pycolmap.Database.open(str(local))) as opened:
+                there = {image.name for image in opened.read_all_images()}
+                ids = add_images(opened, dataset.data)
+                added |= ids.keys() - there
+                others = images_with_features(opened, keypoints)
+                # such as those that could be read once, and cannot be any more
+                others += self.state.added & ids.keys() - keypoints.keys()
+            remove_features(local, (ids[name] for name in others))
+            with closing(pycolmap.Database.open(str(local))) as opened:
+                for name, xy in keypoints.items():
+                    if not opened.exists_keypoints(ids[name]):
+                        opened.write_keypoints(ids[name], xy)
+                    elif opened.num_keypoints_for_image(ids[name]) != len(xy):
+                        opened.update_keypoints(ids[name], xy)
+                for first, second in verified.geometries:
+                    found = matches.read(first, second)
+                    if found is not None:
+                        replace_pair(
+                            opened,
+                            (ids[first], ids[second]),
+                            colmap_matches(found),
+                            verified.geometry(first, second),
+                        )
+
+
+def _on_one_side(
+    database: Path, stored: Collection[str], dataset: Dataset
+) -> Iterator[str]:
+    """What is said of images that a database or the folder has alone."""
+    ours = set(dataset.image_names)
+    theirs = sorted(set(stored) - ours)
+    if theirs:
+        yield (
+            f"{len(theirs)} of {len(stored)} images of {database} are not in the "
+            f"folder: {some_names(map(shown, theirs))}; they keep what they have "
+            "(names are relative to the folder of images)"
+        )
+    new = sorted(ours - set(stored))
+    if new and stored:
+        yield (
+            f"{len(new)} of {len(ours)} images of the folder were not in {database}: "
+            f"{some_names(map(shown, new))}; they get cameras of their own there"
+        )
+
+
+def _ours(
+    dataset: Dataset, keypoints: FeatureTable | None
+) -> dict[str, FloatArray | None]:
+    """Our keypoints of each image as a database holds them, or None."""
+    return {
+        name: (
+            None
+            if keypoints is None or name not in keypoints
+            else colmap_keypoints(name, keypoints.read(name))
+        )
+        for name in dataset.image_names
+    }
+
+
+def _of_other_size(database: pycolmap.Database, dataset: Dataset) -> dict[str, str]:
+    """Images whose files have not the size of their cameras in a database, and why."""
+    sensors = camera_sensors(dataset.data)
+    cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+    stored = {image.name: image for image in database.read_all_images()}
+    found = {}
+    for record in image_records(dataset.data, sensors):
+        if record.name in stored:
+            width, height = map(int, sensors[record.sensor_id].camera_params[:2])
+            camera = cameras[stored[record.name].camera_id]
+            image = CameraImage(
+                path=dataset.image_path(record.name),
+                size=(camera.width, camera.height),
+                camera="its camera in the database",
+            )
+            difference = size_difference(image, (width, height))
+            if difference is not None:
+                found[record.name] = difference
+    return found
+
+
+def _digest(images: ImageSource, names: list[str], verified: VerifiedPairs) -> str:
+    """Of all that decides what is written."""
+    digest = hashlib.sha256(verified.digest().encode())
+    for name in names:
+        digest.update(f"{name} {images.view(name).digest}\n".encode())
+    return digest.hexdigest()

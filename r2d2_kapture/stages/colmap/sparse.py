@@ -1,0 +1,112 @@
+"""Sparse models of a COLMAP database, in the folders that COLMAP's mapper makes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import OutputError
+from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.stages.map import (
+    Workspace,
+    left_out,
+    map_unknown_poses,
+    model_numbers,
+    read_verified,
+)
+from r2d2_kapture.types import Failure
+
+MARK = "r2d2_kapture.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseModels:
+    """What a report says of sparse models.
+
+    Attributes:
+        numbers: of the first one, mostly.
+        failed: images of the database that the first one leaves out.
+    """
+
+    numbers: dict[str, Any]
+    failed: tuple[Failure, ...] = ()
+
+
+def write_sparse_models(
+    config: MapConfig, database: Path, images: Path, output: Path, options: RunOptions
+) -> SparseModels:
+    """Find poses and points of all images of a database.
+
+    Args:
+        config: how.
+        database: with two-view geometries; not changed.
+        images: their folder, for the colours of points.
+        output: gets folders 0, 1, ..., the model of most images first.
+        options: how to run. ``force`` replaces models of other settings.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+        ReconstructionError: no model, or one of too few points.
+    """
+    check_database(database)
+    if config.method == "auto":
+        config = dataclasses.replace(config, method="incremental")
+    settings = dataclasses.asdict(config)
+    inputs = {"settings": settings, "database": database_sha256(database)}
+    refuse_foreign_folder(output, MARK)
+    earlier = _read(output / MARK)
+    if earlier.get("inputs") == inputs and not options.force:
+        failed = tuple(Failure(**failure) for failure in earlier["failed"])
+        return SparseModels(numbers=earlier["numbers"], failed=failed)
+    theirs = earlier["inputs"]["settings"] if earlier else settings
+    differences = [
+        f"{name}: {theirs.get(name)}, not {value}"
+        for name, value in settings.items()
+        if theirs.get(name) != value
+    ]
+    if differences and not options.force:
+        raise OutputError(
+            f"{output}: found models made with {'; '.join(differences)}; choose "
+            "another --sparse, or --force to replace them"
+        )
+    with (
+        building_folder(output) as folder,
+        tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
+    ):
+        copy = Path(scratch) / "database.db"
+        copy_database(database, copy)
+        (Path(scratch) / "models").mkdir()
+        workspace = Workspace(
+            database=copy,
+            images=images,
+            scratch=Path(scratch) / "models",
+            known_cameras=frozenset(),
+        )
+        content = read_verified(copy, database)
+        models, calibration = map_unknown_poses(config, workspace, options)
+        for number, model in enumerate(models):
+            (folder / str(number)).mkdir()
+            model.write(str(folder / str(number)))
+        made = SparseModels(
+            numbers=model_numbers(models) | calibration,
+            failed=left_out(models, content, config),
+        )
+        write_json_atomic(folder / MARK, {"inputs": inputs, **dataclasses.asdict(made)})
+    return made
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["inputs"]["settings"], content["numbers"], content["failed"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return dict(content)

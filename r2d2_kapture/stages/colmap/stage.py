@@ -1,0 +1,329 @@
+"""From a folder of images to a COLMAP database, new or there before."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.colmap import ColmapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.io.colmap.image_folder import ImageFolder, write_image_folder_dataset
+from r2d2_kapture.io.kapture.camera_mode import single_camera_hint
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.match_store import open_matches
+from r2d2_kapture.io.kapture.pairs import read_pairs, write_pairs
+from r2d2_kapture.io.names import equal_in_another_form
+from r2d2_kapture.io.outputs.atomic import is_temporary, output_error, write_json_atomic
+from r2d2_kapture.io.outputs.lock import LOCK_NAME, exclusive
+from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST_NAME
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions, read_manifest
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages import extract, match, pairs
+from r2d2_kapture.stages.colmap.database import DatabaseUpdate
+from r2d2_kapture.stages.colmap.sparse import SparseModels, write_sparse_models
+from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
+from r2d2_kapture.types import Report
+
+REPORT_NAME = "colmap_report.json"
+STATE_NAME = "database.json"
+UNPAIRED_REASON = (
+    "they get no matches, and are in no sparse model; name pairs of them with --pairs, "
+    "or choose another --pairing.method"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkFolder:
+    """What lies beside a database, for a run to go on from.
+
+    Attributes:
+        path: the folder, named after the database.
+    """
+
+    path: Path
+
+    @property
+    def dataset(self) -> Path:
+        """The images as a kapture dataset."""
+        return self.path / "dataset"
+
+    @property
+    def features(self) -> Path:
+        """Keypoints and descriptors."""
+        return self.path / "features"
+
+    @property
+    def pairs(self) -> Path:
+        """The pairs that are matched."""
+        return self.path / "pairs.txt"
+
+    @property
+    def matches(self) -> Path:
+        """Matches of all pairs."""
+        return self.path / "matches"
+
+    @property
+    def verified(self) -> Path:
+        """Matches that agree with a geometry."""
+        return self.path / "verified"
+
+
+def run(
+    config: ColmapConfig,
+    *,
+    images: Path,
+    database: Path,
+    checkpoint: Checkpoint,
+    extractor: str = AUTO,
+    sparse: Path | None = None,
+    pairs_list: Path | None = None,
+    exclude: Sequence[str] = (),
+    masks: Path | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Put features, matches and two-view geometries of images into a COLMAP database.
+
+    A database that is there keeps its images, cameras, rigs, frames and everything of
+    images that are not in the folder; images are found by name. A copy is worked on
+    and moved into place at the end. What is needed to resume lies in
+    ``<stem>_r2d2`` beside the database.
+
+    Args:
+        config: settings of all steps.
+        images: folder, searched recursively.
+        database: COLMAP 4 database, made where it is missing.
+        checkpoint: the weights.
+        extractor: a name of extractors.registry.
+        sparse: folder for sparse models 0, 1, ..., the largest first; None makes none.
+        pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
+            (``a b``); None chooses them by config.pairing.
+        exclude: patterns of what to leave out of the folder, see find_images.
+        masks: folder of masks, see MaskFolder.
+        options: how to run. ``force`` replaces features that others put there, and
+            redoes finished work, also of other settings.
+
+    Raises:
+        DatasetError: the images, the database or the list of pairs cannot be used.
+        OutputError: the database holds third-party features for the same images, the
+            work folder is of other settings, or something cannot be written.
+        ReconstructionError: a sparse model is asked for and there is none.
+    """
+    started = time.monotonic()
+    work = WorkFolder(path=database.with_name(f"{database.stem}_r2d2"))
+    engine = build_extractor(extractor, checkpoint.network, config.extract)
+    with exclusive(work.path):
+        _claim(work.path, _manifest(config, checkpoint, engine), options.force)
+        folder = write_image_folder_dataset(
+            images,
+            work.dataset,
+            config.folder.camera_mode,
+            exclude=exclude,
+            masks=masks,
+        )
+        update = DatabaseUpdate(
+            database=database,
+            dataset=work.dataset,
+            state_path=work.path / STATE_NAME,
+            force=options.force,
+        )
+        lacking = update.check(_keypoints_so_far(work, checkpoint.name))
+        reports = [
+            extract.run(
+                config.extract,
+                kapture_root=work.dataset,
+                checkpoint=checkpoint,
+                output=work.features,
+                extractor=extractor,
+                masks=masks,
+                options=options,
+            )
+        ]
+        keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
+        pairing = _write_pairs(config, work, folder, keypoints, pairs_list, options)
+        listed = [pair.names for pair in read_pairs(work.pairs)]
+        unpaired = find_unpaired(keypoints.image_names, listed)
+        reports.append(
+            match.run(
+                config.match,
+                features=[work.features],
+                pairs=work.pairs,
+                output=work.matches,
+                options=options,
+            )
+        )
+        verified = update.run(
+            config.verify,
+            keypoints=keypoints,
+            matches=open_matches([work.matches], keypoints.type_name),
+            pairs=listed,
+            output=work.verified,
+            options=options,
+        )
+        models = (
+            SparseModels(numbers={})
+            if sparse is None
+            else write_sparse_models(config.map, database, images, sparse, options)
+        )
+        failed = [
+            *folder.failed,
+            *(failure for report in reports for failure in report.failed),
+            *verified.failed,
+            *models.failed,
+        ]
+        report = Report(
+            stage="colmap",
+            done=reports[0].done + reports[1].done + verified.done,
+            skipped=reports[0].skipped
+            + reports[1].skipped
+            + len(verified.geometries)
+            - verified.done,
+            failed=tuple(failed),
+            warnings=(
+                *folder.warnings,
+                *lacking,
+                *(text for step in reports for text in step.warnings),
+                *unpaired_warning(unpaired, len(folder.names), UNPAIRED_REASON),
+                *single_camera_hint(
+                    open_dataset(work.dataset).data, config.folder.camera_mode
+                ),
+            ),
+            seconds=time.monotonic() - started,
+            outputs=(database, *(() if sparse is None else (sparse,))),
+            details={
+                "images": len(folder.names),
+                "cameras_of_folder": folder.cameras,
+                "with_focal_length": folder.with_focal_length,
+                "pairing": pairing,
+                **verified.details(),
+                **models.numbers,
+            },
+        )
+        write_json_atomic(work.path / REPORT_NAME, report.to_json())
+    return report
+
+
+def _manifest(
+    config: ColmapConfig, checkpoint: Checkpoint, extractor: Extractor
+) -> Manifest:
+    """What decides the content of the work folder; the devices do not."""
+    sections: dict[str, dict[str, Any]] = {
+        "": dataclasses.asdict(config.folder),
+        "extract.": extractor.settings,
+        "pairing.": dataclasses.asdict(config.pairing),
+        "verify.": dataclasses.asdict(config.verify),
+    }
+    settings = {
+        prefix + name: value
+        for prefix, section in sections.items()
+        for name, value in section.items()
+    }
+    settings |= {
+        "match.ratio": config.match.ratio,
+        "match.min_similarity": config.match.min_similarity,
+        "extractor": extractor.name,
+    }
+    model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
+    return Manifest(model=model, settings=settings, versions=package_versions())
+
+
+def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
+    """Compare with the manifest of a work folder, or leave ours in a new one.
+
+    Raises:
+        OutputError: a folder of others, or of other settings and no ``force``.
+    """
+    others = [path for path in folder.iterdir() if path.name != LOCK_NAME]
+    existing = read_manifest(folder / MANIFEST_NAME)
+    if existing is None and not all(map(is_temporary, others)):
+        raise OutputError(
+            f"{folder}: found a folder of other content, expected none or that of an "
+            "earlier run; rename it, or name the database otherwise"
+        )
+    differences = [] if existing is None else manifest.differences(existing)
+    if differences and not force:
+        raise OutputError(
+            f"{folder}: found work done with {'; '.join(differences)}; name another "
+            "--database, or --force to redo it"
+        )
+    try:
+        for path in others if differences else ():
+            if path.name == STATE_NAME:  # tells of the database, not of the work
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise output_error(folder, error) from error
+    write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+
+
+def _keypoints_so_far(work: WorkFolder, type_name: str) -> FeatureTable | None:
+    """The keypoints that an earlier run extracted."""
+    folder = work.features / "reconstruction" / "keypoints" / type_name
+    if not (folder / "keypoints.txt").is_file():
+        return None
+    return open_feature_table([work.features], "keypoints", type_name)
+
+
+def _write_pairs(
+    config: ColmapConfig,
+    work: WorkFolder,
+    folder: ImageFolder,
+    keypoints: FeatureTable,
+    pairs_list: Path | None,
+    options: RunOptions,
+) -> str:
+    """List the pairs that are asked for or chosen, of images with features.
+
+    Returns:
+        The list or the method that they come from.
+    """
+    source = str(pairs_list)
+    if pairs_list is not None:
+        broken = {failure.name for failure in folder.failed}
+        chosen = read_pairs(pairs_list, {*folder.names, *broken})
+        named = {name for pair in chosen for name in pair.names}
+        unknown = named - broken - set(folder.names)
+        if unknown:
+            name = min(unknown)
+            form = equal_in_another_form(name, folder.names)
+            way_out = (
+                "names are relative to the folder of images"
+                if form is None
+                else f"the file is {ascii(form)}, the list has {ascii(name)}, another "
+                "Unicode form of it: rename one"
+            )
+            raise DatasetError(
+                f"{pairs_list}: image '{name}' is not among the images; {way_out}"
+            )
+    else:
+        pairing = config.pairing
+        too_many = len(folder.names) > config.folder.exhaustive_limit
+        if pairing.method == "exhaustive" and too_many:
+            pairing = dataclasses.replace(pairing, method="local")
+        source = pairing.method
+        path = work.path / f"pairs_{pairing.method}.txt"
+        pairs.run(
+            pairing,
+            mapping=work.dataset,
+            output=path,
+            features=[work.features],
+            keypoints_type=keypoints.type_name,
+            options=options,
+        )
+        chosen = read_pairs(path)
+    extracted = frozenset(keypoints.image_names)
+    usable = [pair for pair in chosen if extracted.issuperset(pair.names)]
+    if not usable:
+        raise DatasetError(
+            f"{pairs_list or folder.root}: found no pair among {len(folder.names)} "
+            f"images, {len(extracted)} of them with features; expected one or more"
+        )
+    write_pairs(work.pairs, usable)
+    return source

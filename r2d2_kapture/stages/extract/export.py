@@ -1,0 +1,208 @@
+"""Export of features that lie in a kapture dataset to the formats of other tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from r2d2_kapture.config.cameras import CameraMode
+from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
+from r2d2_kapture.io.colmap.check import check_unused
+from r2d2_kapture.io.colmap.database import keypoints_or_no_rows, write_database
+from r2d2_kapture.io.features.colmap_text import write_colmap_text
+from r2d2_kapture.io.features.hdf5 import write_h5
+from r2d2_kapture.io.features.reading import check_inside, orientations
+from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
+from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.feature_origin import (
+    refuse_other_images,
+    refuse_stale_matches,
+)
+from r2d2_kapture.io.kapture.feature_table import (
+    FeatureTable,
+    LocalFeatureTables,
+    open_feature_table,
+    open_local_features,
+)
+from r2d2_kapture.io.kapture.match_store import find_matches
+from r2d2_kapture.io.kapture.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
+from r2d2_kapture.io.names import shown
+from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
+
+ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
+
+
+def run(
+    *,
+    kapture_root: Path,
+    to: ExportFormat,
+    output: Path,
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    camera_origin: CameraOrigin = "auto",
+    keypoint_origin: CameraOrigin = "auto",
+    camera_mode: CameraMode = "auto",
+    force: bool = False,
+    progress: bool | None = None,
+) -> Report:
+    """Export one feature type.
+
+    Args:
+        kapture_root: the dataset.
+        to: ``colmap-db``: a COLMAP 4 database with cameras, rigs, frames, images,
+            keypoints and matches; ``h5``: hloc's feature file; ``colmap-text``: a
+            folder of text files for COLMAP's feature importer.
+        output: the file, or the folder for colmap-text.
+        keypoints_type, descriptors_type: names; None takes the only one there is.
+        camera_origin: where the dataset's principal points are counted from.
+        keypoint_origin: where third-party keypoints are counted from.
+        camera_mode: which images of unknown cameras share one in a database, see
+            io.kapture.camera_mode.
+        force: overwrite an output that exists.
+        progress: show a bar; None shows it on a terminal only.
+
+    Images whose file or keypoints have another size than their camera get no keypoints
+    and no matches in a database, and fail.
+
+    Raises:
+        DatasetError, FeatureFormatError, OutputError: nothing is written then, but
+            the text files of images before the one that failed.
+    """
+    started = time.monotonic()
+    if not force and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+        raise OutputError(
+            f"{output}: exists; choose another output, or --force to overwrite it"
+        )
+    dataset = open_dataset(kapture_root)
+    failed: list[Failure] = []
+    cameras = find_camera_origin(dataset, camera_origin)
+    keypoints, warnings = place_keypoints(
+        open_feature_table([kapture_root], "keypoints", keypoints_type),
+        keypoint_origin,
+        dataset,
+        cameras,
+    )
+    refuse_other_images(keypoints, dataset)
+    names = [name for name in dataset.image_names if name in keypoints]
+    warnings += _unlike_names(dataset, keypoints)
+    details: dict[str, object] = {
+        "keypoints_type": keypoints.type_name,
+        "images_without_features": len(dataset.image_names) - len(names),
+        "keypoint_origin": origins_text(keypoints),
+    }
+    if to == "colmap-db":
+        check_unused(output)
+        data = with_camera_mode(dataset.data, camera_mode)
+        warnings = (
+            *cameras.warnings,
+            *warnings,
+            *single_camera_hint(data, camera_mode),
+        )
+        matches = find_matches([kapture_root], keypoints.type_name)
+        refuse_stale_matches(matches, keypoints, names)
+        unlike = unlike_sensors(dataset, names)
+        unlike |= _outside(dataset, keypoints, set(names) - unlike.keys())
+        failed += unlike.values()
+        summary = write_database(
+            output,
+            data,
+            read_keypoints=keypoints_or_no_rows(keypoints, unlike),
+            read_matches=matches.read,
+            pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],
+            camera_origin=cameras.origin,
+            overwrite=force,
+        )
+        details |= dataclasses.asdict(summary)
+    else:
+        features = dataclasses.replace(
+            open_local_features([kapture_root], keypoints.type_name, descriptors_type),
+            keypoints=keypoints,
+        )
+        bar = tqdm(
+            names,
+            desc="export",
+            unit="image",
+            disable=None if progress is None else not progress,
+        )
+        items = _items(dataset, features, bar, failed)
+        if to == "h5":
+            details["scores"] = "0: kapture keeps none; rows keep their order"
+            write_h5(output, items)
+        else:
+            for name, item in items:
+                write_colmap_text(
+                    output / f"{name}.txt",
+                    item,
+                    orientations=orientations(keypoints.read(name)),
+                    stored=features.beside_keypoints(name).read_stored(name),
+                )
+    return Report(
+        stage="export",
+        done=len(names) - len(failed),
+        skipped=0,
+        failed=(*dataset.left_out, *failed),
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        details=details,
+        warnings=warnings,
+    )
+
+
+def _outside(
+    dataset: Dataset, keypoints: FeatureTable, names: Iterable[str]
+) -> dict[str, Failure]:
+    """Images whose keypoints are of a picture of another size, by name."""
+    failed = {}
+    for name, image in dataset_images(dataset, names).items():
+        rows = keypoints.read(name)
+        try:
+            check_inside(rows, image.size, f"'{name}'")
+        except FeatureFormatError as error:
+            failed[name] = Failure(name=name, reason=str(error))
+    return failed
+
+
+def _unlike_names(dataset: Dataset, keypoints: FeatureTable) -> tuple[str, ...]:
+    """What is said where images and features are not of the same names."""
+    there, recorded = set(keypoints.image_names), set(dataset.image_names)
+    found = (
+        ("images have no features", "nothing is exported of them", recorded - there),
+        (
+            "images have features, but are not in records_camera.txt",
+            "these are not exported",
+            there - recorded,
+        ),
+    )
+    return tuple(
+        f"{len(names)} {what}: {some_names(map(shown, sorted(names)))}; {result}"
+        for what, result, names in found
+        if names
+    )
+
+
+def _items(
+    dataset: Dataset,
+    tables: LocalFeatureTables,
+    names: tqdm[str],
+    failed: list[Failure],
+) -> Iterator[tuple[str, LocalFeatures]]:
+    """Read features image by image; note those that cannot be read."""
+    for name in names:
+        try:
+            features = tables.read(name, image_size(dataset.image_path(name)))
+        except (FeatureFormatError, ImageError) as error:
+            failed.append(Failure(name=name, reason=str(error)))
+            continue
+        yield name, features

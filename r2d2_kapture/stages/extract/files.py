@@ -1,0 +1,110 @@
+"""Extraction from plain images, for users without a kapture dataset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.io.features.plain_files import FileFormat, open_feature_files
+from r2d2_kapture.io.images.masks import open_masks
+from r2d2_kapture.io.names import not_utf8, shown
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.image_changes import outstanding
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages.extract.image_names import common_folder, name_images
+from r2d2_kapture.stages.extract.stage import (
+    REPORT_NAME,
+    extract_images,
+    make_manifest,
+    report_details,
+)
+from r2d2_kapture.types import Failure, Report
+
+
+def run(
+    config: ExtractConfig,
+    *,
+    images: Sequence[Path],
+    checkpoint: Checkpoint,
+    extractor: str = AUTO,
+    file_format: FileFormat = "npz",
+    output_dir: Path | None = None,
+    image_root: Path | None = None,
+    folders: Sequence[Path] = (),
+    masks: Path | None = None,
+    notes: Sequence[str] = (),
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Extract images into feature files, resuming what is there.
+
+    Args:
+        config: what decides the features.
+        images: image files, each once.
+        checkpoint: the weights.
+        extractor: a name of extractors.registry; by default the one for the weights.
+        file_format: of the output.
+        output_dir: where outputs go; beside each image by default.
+        image_root: folder that names are relative to, see name_images.
+        folders: that hold the images, where they were found in several.
+        masks: folder of masks by those names, see MaskFolder.
+        notes: on the choice of images, for the report.
+        options: how to run.
+    """
+    started = time.monotonic()
+    every = name_images(images, image_root, folders, output_dir, force=options.force)
+    nameless = _not_in_hdf5(every) if file_format == "h5" else {}
+    paths = {name: path for name, path in every.items() if name not in nameless}
+    targets = {
+        name: path if output_dir is None else output_dir / name
+        for name, path in paths.items()
+    }
+    engine = build_extractor(extractor, checkpoint.network, config)
+    manifest = make_manifest(checkpoint, engine)
+    mask_folder = open_masks(masks)
+    if mask_folder is not None:
+        notes = (*notes, *mask_folder.warnings(paths))
+    with open_feature_files(
+        file_format,
+        targets,
+        output_dir,
+        manifest,
+        style=engine.file_style,
+        force=options.force,
+    ) as files:
+        todo = outstanding(paths, files, mask_folder)
+        skipped = len(paths) - len(todo.images)
+        tally = extract_images(
+            engine,
+            todo.images,
+            files.write,
+            options,
+            masks=mask_folder,
+            already_done=skipped,
+        )
+    report = Report(
+        stage="extract_images",
+        done=tally.done,
+        skipped=skipped,
+        failed=(*nameless.values(), *tally.failed),
+        warnings=(*notes, *todo.warnings, *tally.warnings),
+        seconds=time.monotonic() - started,
+        outputs=(output_dir or common_folder(images),),
+        details=report_details(tally, engine, todo),
+    )
+    if output_dir is not None:
+        write_json_atomic(output_dir / REPORT_NAME, report.to_json())
+    return report
+
+
+def _not_in_hdf5(names: Iterable[str]) -> dict[str, Failure]:
+    """Images whose names HDF5 cannot hold: its strings are UTF-8."""
+    reason = "which HDF5's names must be; rename it, or choose another --format"
+    return {
+        name: Failure(name=shown(name), reason=f"{shown(name)} {broken}, {reason}")
+        for name in names
+        if (broken := not_utf8(name)) is not None
+    }

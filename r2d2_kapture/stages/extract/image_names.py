@@ -1,0 +1,123 @@
+"""Names of plain image files, by which their features are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.errors import ConfigError, OutputError
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+
+NAMES_FILE = "names.json"
+
+
+def name_images(
+    images: Sequence[Path],
+    image_root: Path | None,
+    folders: Sequence[Path],
+    output_dir: Path | None,
+    *,
+    force: bool,
+) -> dict[str, Path]:
+    """Name images by their paths relative to a folder, the same in every run.
+
+    That is ``image_root``, else what the first run into ``output_dir`` took: of several
+    folders the one that an image lies in, so that its name is that which it has alone;
+    where two images would share a name so, and without folders, the deepest folder that
+    holds all images. A name in ``output_dir`` thus always means the same image. Further
+    folders join those of the first run where they are given together with them.
+
+    Args:
+        images: files.
+        image_root: as the user gave it.
+        folders: that hold the images, where they were found in several.
+        output_dir: where outputs go, which remembers the folders.
+        force: forget those.
+
+    Raises:
+        ConfigError: an image lies elsewhere, or two would have one name.
+        OutputError: ``output_dir`` holds names relative to another folder.
+    """
+    given = [] if image_root is None else [normal(image_root)]
+    chosen = given or _chosen_roots(images, [normal(folder) for folder in folders])
+    if output_dir is None:
+        return relative_names(images, chosen)
+    record = output_dir / NAMES_FILE
+    recorded = [] if force else _recorded_roots(record)
+    if given and recorded and given != recorded:
+        raise OutputError(
+            f"{output_dir}: holds names relative to {_listed(recorded)}, not to "
+            f"{given[0]}; choose another --output-dir, or --force to redo them"
+        )
+    if recorded and not set(recorded) < set(chosen):
+        return relative_names(images, recorded)
+    roots = list(dict.fromkeys([*recorded, *chosen]))
+    names = relative_names(images, roots)
+    kept = [str(root) for root in roots]
+    write_json_atomic(record, {"image_root": kept[0] if len(kept) == 1 else kept})
+    return names
+
+
+def relative_names(images: Sequence[Path], roots: Sequence[Path]) -> dict[str, Path]:
+    """Name images by their path below the first of ``roots`` that they lie in.
+
+    Raises:
+        ConfigError: an image lies in none of them, or two have one name.
+    """
+    names: dict[str, Path] = {}
+    for path in images:
+        place = normal(path)
+        root = next((root for root in roots if place.is_relative_to(root)), None)
+        if root is None:
+            raise ConfigError(
+                f"{path}: not inside {_listed(roots)}, to which names are relative; "
+                "give another --image-root or --output-dir"
+            )
+        name = place.relative_to(root).as_posix()
+        other = names.setdefault(name, path)
+        if normal(other) != place:
+            raise ConfigError(
+                f"{other} and {path}: found two images of one name '{name}'; give "
+                "another --image-root or --output-dir"
+            )
+    return names
+
+
+def common_folder(images: Sequence[Path]) -> Path:
+    """The deepest folder that holds all images."""
+    return Path(os.path.commonpath([normal(path).parent for path in images]))
+
+
+def normal(path: Path) -> Path:
+    """An absolute path without dots; links stay."""
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _chosen_roots(images: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """Folders that tell all images apart by their names."""
+    if len(folders) > 1:
+        try:
+            relative_names(images, folders)
+        except ConfigError:
+            return [common_folder(images)]
+        return list(folders)
+    return [common_folder(images)]
+
+
+def _recorded_roots(record: Path) -> list[Path]:
+    if not record.is_file():
+        return []
+    recorded = json.loads(record.read_text(encoding="utf-8"))["image_root"]
+    return [Path(recorded)] if isinstance(recorded, str) else list(map(Path, recorded))
+
+
+def _listed(roots: Sequence[Path]) -> str:
+    return " or ".join(str(root) for root in roots)
+
+
+def searched_folders(patterns: Sequence[str]) -> list[Path]:
+    """The folders that were given, where nothing else was."""
+    folders = [Path(pattern) for pattern in patterns]
+    return folders if all(map(Path.is_dir, folders)) else []

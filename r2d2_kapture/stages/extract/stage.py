@@ -1,0 +1,323 @@
+"""Extraction: images in, local features out, into a kapture dataset or plain files."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import OutOfMemoryError
+from tqdm import tqdm
+
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.io.images.masks import MaskFolder, open_masks
+from r2d2_kapture.io.images.search import leave_out_names
+from r2d2_kapture.io.kapture.camera_sizes import compare_sizes, dataset_images
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
+from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
+
+REPORT_NAME = "extract_report.json"
+Image = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """An image that was decoded: (H, W, 3) uint8, and its mask, (H, W) bool."""
+
+    name: str
+    image: Image
+    mask: Mask | None
+
+
+Loading = tuple[str, Future[Loaded]]
+
+
+@dataclass
+class Tally:
+    """Counts of a run in progress."""
+
+    done: int = 0
+    keypoints: int = 0
+    without_keypoints: list[str] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says of images without keypoints."""
+        if not self.without_keypoints:
+            return ()
+        return (
+            f"images without keypoints: {len(self.without_keypoints)} "
+            f"({some_names(map(shown, self.without_keypoints))}); they are of one "
+            "colour, their masks are black, or the thresholds are too high",
+        )
+
+
+def run(
+    config: ExtractConfig,
+    *,
+    kapture_root: Path,
+    checkpoint: Checkpoint,
+    output: Path | None = None,
+    extractor: str = AUTO,
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    tar: bool = False,
+    exclude: Sequence[str] = (),
+    masks: Path | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Extract every image of a kapture dataset, resuming what is there.
+
+    Args:
+        config: what decides the features.
+        kapture_root: the dataset.
+        checkpoint: the weights.
+        output: folder that receives ``reconstruction/``; the dataset by default.
+        extractor: a name of extractors.registry; by default the one for the weights.
+        keypoints_type, descriptors_type: feature type names; the model's by default.
+        tar: write archives instead of one file an image.
+        exclude: patterns of names that are left out, see is_excluded.
+        masks: folder of masks, see MaskFolder.
+        options: how to run.
+
+    Raises:
+        DatasetError, OutputError, ConfigError: see the functions called.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(kapture_root)
+    if not dataset.image_names:
+        raise DatasetError(
+            f"{kapture_root}: records_camera.txt lists no image; nothing to extract"
+        )
+    names, notes = leave_out_names(dataset.image_names, exclude)
+    if not names:
+        raise DatasetError(f"{kapture_root}: {'; '.join(notes)}; nothing to extract")
+    paths = {name: dataset.image_paths[name] for name in names}
+    mask_folder = open_masks(masks)
+    if mask_folder is not None:
+        notes += mask_folder.warnings(paths)
+    sizes = compare_sizes(dataset_images(dataset))
+    engine = build_extractor(extractor, checkpoint.network, config)
+    feature_type = FeatureType(
+        root=output or kapture_root,
+        keypoints_type=keypoints_type or checkpoint.name,
+        descriptors_type=descriptors_type or keypoints_type or checkpoint.name,
+        descriptor_dim=checkpoint.network.descriptor_dim,
+        tar=tar,
+    )
+    manifest = make_manifest(checkpoint, engine)
+    with open_feature_writer(
+        feature_type, manifest, force=options.force, replace=options.replace
+    ) as writer:
+        todo = outstanding(paths, writer, mask_folder)
+        skipped = len(paths) - len(todo.images)
+        tally = extract_images(
+            engine,
+            todo.images,
+            writer.write,
+            options,
+            masks=mask_folder,
+            already_done=skipped,
+        )
+        report = Report(
+            stage="extract",
+            done=tally.done,
+            skipped=skipped,
+            failed=(*dataset.left_out, *tally.failed),
+            warnings=(
+                *notes,
+                *todo.warnings,
+                *tally.warnings,
+                *sizes.warnings(),
+            ),
+            seconds=time.monotonic() - started,
+            outputs=tuple(feature_type.folders.values()),
+            details=report_details(tally, engine, todo),
+        )
+        report_path = feature_type.folder("keypoints") / REPORT_NAME
+        # a run that found everything done has nothing to add to the report
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
+    return report
+
+
+def extract_images(
+    extractor: Extractor,
+    paths: dict[str, Path],
+    write: Callable[[str, LocalFeatures, ImageRecord], None],
+    options: RunOptions,
+    *,
+    masks: MaskFolder | None = None,
+    already_done: int = 0,
+) -> Tally:
+    """Decode, extract and write images, all steps in parallel.
+
+    Args:
+        extractor: the network and its settings.
+        paths: image files by name, in order.
+        write: stores the features of a name, with the record of its file.
+        options: how to run.
+        masks: of the images; None keeps all keypoints.
+        already_done: images that the progress bar counts as finished.
+    """
+    tally = Tally()
+    records: dict[str, ImageRecord] = {}
+
+    def load(name: str) -> Loaded:
+        path = paths[name]
+        image, record = _read(path)
+        if masks is None:
+            records[name] = record
+            return Loaded(name=name, image=image, mask=None)
+        digest = masks.digest(name, path)
+        records[name] = dataclasses.replace(record, mask=digest)
+        mask = masks.read(name, path, record.size)
+        return Loaded(name=name, image=image, mask=mask)
+
+    bar = tqdm(
+        total=already_done + len(paths),
+        initial=already_done,
+        desc="extract",
+        unit="image",
+        disable=None if options.progress is None else not options.progress,
+    )
+    # a batch must be complete before the next pass begins
+    workers = max(options.workers, extractor.runtime.batch_size)
+    loading = read_ahead(paths, load, workers)
+    with bar, closing(loading), WriteBehind() as write_behind:
+        images = _loaded(loading, tally, options.strict)
+        batches = _equal_sizes(images, extractor.runtime.batch_size)
+        for names, upload in _uploaded(batches, extractor):
+            try:
+                results = extractor.extract_uploaded(upload)
+            except (MemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                reason = " ".join(f"too large for the memory: {error}".split())
+                tally.failed += [Failure(name=name, reason=reason) for name in names]
+                if options.strict:
+                    break
+                continue
+            for name, features in zip(names, results):
+                write_behind(write, name, features, records.pop(name))
+                tally.done += 1
+                tally.keypoints += len(features)
+                if len(features) == 0:
+                    tally.without_keypoints.append(name)
+            bar.update(len(names))
+    return tally
+
+
+def _read(path: Path) -> tuple[Image, ImageRecord]:
+    """Decode an image, and record the file that it was decoded from."""
+    stamp = stamp_image(path)
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    return image, record_image(path, stamp, (width, height))
+
+
+def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[Loaded]:
+    """Yield images that decode; note those that do not."""
+    for name, future in loading:
+        try:
+            loaded = future.result()
+        except ImageError as error:
+            tally.failed.append(Failure(name=name, reason=str(error)))
+            if strict:
+                return
+            continue
+        yield loaded
+
+
+def _equal_sizes(images: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
+    """Group neighbours of one size, at most ``batch_size`` together."""
+    batch: list[Loaded] = []
+    for loaded in images:
+        if batch and batch[0].image.shape[:2] != loaded.image.shape[:2]:
+            yield batch
+            batch = []
+        batch.append(loaded)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an image was too large; torch has no class for it on the CPU."""
+    return isinstance(
+        error, (MemoryError, OutOfMemoryError)
+    ) or "allocate memory" in str(error)
+
+
+def _uploaded(
+    batches: Iterator[list[Loaded]], extractor: Extractor
+) -> Iterator[tuple[list[str], Any]]:
+    """Bring each batch to the device before the one before it is extracted."""
+    previous: tuple[list[str], Any] | None = None
+    for batch in batches:
+        names = [loaded.name for loaded in batch]
+        upload = extractor.upload(
+            [loaded.image for loaded in batch], [loaded.mask for loaded in batch]
+        )
+        current = names, upload
+        if previous is not None:
+            yield previous
+        previous = current
+    if previous is not None:
+        yield previous
+
+
+def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
+    """Describe what decides the features: weights and resolved settings."""
+    return Manifest(
+        model={
+            "name": checkpoint.name,
+            "sha256": checkpoint.sha256,
+            "architecture": dataclasses.asdict(checkpoint.architecture),
+        },
+        settings={
+            "extractor": extractor.name,
+            **extractor.settings,
+            "precision": extractor.runtime.precision,
+        },
+        versions=package_versions(),
+    )
+
+
+def report_details(
+    tally: Tally, extractor: Extractor, todo: Outstanding
+) -> dict[str, Any]:
+    """What an extraction report says besides its counts."""
+    details = {
+        "replaced": len(todo.replaced),
+        "keypoints": tally.keypoints,
+        "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
+        "device": str(extractor.runtime.device),
+        "precision": extractor.runtime.precision,
+    }
+    if "preprocessing" in extractor.settings:  # which weights may decide
+        details["preprocessing"] = extractor.settings["preprocessing"]
+    return details

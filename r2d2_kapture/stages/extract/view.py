@@ -1,0 +1,80 @@
+"""Pictures of what the network sees: keypoints and confidence maps of single images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.errors import ImageError
+from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.io.images.masks import open_masks
+from r2d2_kapture.io.images.search import PICTURE_SUFFIXES
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints
+from r2d2_kapture.stages.extract.image_names import common_folder, relative_names
+from r2d2_kapture.types import Failure, Report
+
+
+def run(
+    config: ExtractConfig,
+    *,
+    images: Sequence[Path],
+    checkpoint: Checkpoint,
+    output_dir: Path | None = None,
+    max_keypoints: int = 1000,
+    masks: Path | None = None,
+    notes: Sequence[str] = (),
+) -> Report:
+    """Write ``IMAGE.keypoints.png`` and ``IMAGE.maps.png`` for every image.
+
+    Args:
+        config: of the extraction shown.
+        images: image files.
+        checkpoint: the weights.
+        output_dir: where pictures go; beside each image by default.
+        max_keypoints: drawn, the best of those extracted.
+        masks: folder of masks by the names relative to the images' common folder, see
+            MaskFolder.
+        notes: on the choice of images, for the report.
+    """
+    started = time.monotonic()
+    extractor = build_extractor(AUTO, checkpoint.network, config)
+    outputs: list[Path] = []
+    failed: list[Failure] = []
+    paths = relative_names(images, [common_folder(images)])
+    mask_folder = open_masks(masks)
+    if mask_folder is not None:
+        notes = (*notes, *mask_folder.warnings(paths))
+    for name, path in paths.items():
+        try:
+            image = read_rgb(path)
+            size = image.shape[1], image.shape[0]
+            mask = None if mask_folder is None else mask_folder.read(name, path, size)
+        except ImageError as error:
+            failed.append(Failure(name=str(path), reason=str(error)))
+            continue
+        target = path if output_dir is None else output_dir / name
+        features = extractor(image, mask)
+        keypoints_path = target.with_name(target.name + PICTURE_SUFFIXES[0])
+        maps_path = target.with_name(target.name + PICTURE_SUFFIXES[1])
+        draw_keypoints(
+            image,
+            features,
+            keypoints_path,
+            max_keypoints=max_keypoints,
+            title=f"{path.name}, {checkpoint.name}",
+        )
+        draw_heatmaps(image, extractor.confidence_maps(image), maps_path)
+        outputs += [keypoints_path, maps_path]
+    return Report(
+        stage="view",
+        done=len(images) - len(failed),
+        skipped=0,
+        failed=tuple(failed),
+        warnings=tuple(notes),
+        seconds=time.monotonic() - started,
+        outputs=tuple(outputs),
+    )

@@ -1,0 +1,21 @@
+"""Localization: matches of queries with map images in, camera poses out."""
+
+from r2d2_kapture.stages.localize.cameras import QueryFrame, QueryImage, with_exif
+from r2d2_kapture.stages.localize.frames import gather_evidence, localize_frame
+from r2d2_kapture.stages.localize.matches import QueryMatches
+from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
+from r2d2_kapture.stages.localize.results import POSES_NAME, QueryResult
+from r2d2_kapture.stages.localize.stage import run
+
+__all__ = [
+    "CREDIBLE",
+    "POSES_NAME",
+    "QueryFrame",
+    "QueryImage",
+    "QueryMatches",
+    "QueryResult",
+    "gather_evidence",
+    "localize_frame",
+    "run",
+    "with_exif",
+]

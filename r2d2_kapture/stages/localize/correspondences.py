@@ -1,0 +1,82 @@
+"""From matches with map images to pairs of a query's keypoints and map points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from r2d2_kapture.io.colmap.sparse_map import SparseMap
+from r2d2_kapture.types import IndexArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Correspondences:
+    """Keypoints of a query and the map points that they may show.
+
+    Each pair occurs once, in order of keypoints, then points; a keypoint may pair with
+    several points and a point with several keypoints.
+
+    Attributes:
+        keypoints: (N,) rows of the query's keypoints.
+        points: (N,) rows of the map's points.
+    """
+
+    keypoints: IndexArray
+    points: IndexArray
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+
+def gather_correspondences(
+    sparse_map: SparseMap, matches: Mapping[str, IndexArray]
+) -> Correspondences:
+    """Follow matches to what the keypoints of map images see.
+
+    Args:
+        sparse_map: the map.
+        matches: (K, 2) keypoints of the query and of a map image, by its name.
+    """
+    pairs = [np.zeros((0, 2), np.int64)]
+    for name, indices in matches.items():
+        points = sparse_map.images[name].points_seen(indices[:, 1])
+        seen = points >= 0
+        pairs.append(np.column_stack([indices[seen, 0], points[seen]]))
+    unique = np.unique(np.concatenate(pairs), axis=0)
+    return Correspondences(keypoints=unique[:, 0], points=unique[:, 1])
+
+
+def covisible_groups(
+    sparse_map: SparseMap, names: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Group map images that see common points, directly or through others.
+
+    Places that look alike share no points, so matches with each make a group of their
+    own (Sarlin et al., From Coarse to Fine, CVPR 2019, section 4).
+
+    Args:
+        sparse_map: the map.
+        names: of its images, each once.
+
+    Returns:
+        The largest group first, in doubt the one that occurs first; names keep their
+        order.
+    """
+    if not names:
+        return ()
+    rows = [sparse_map.images[name].point_rows for name in names]
+    images = np.repeat(np.arange(len(names)), [len(points) for points in rows])
+    _, points = np.unique(np.concatenate(rows), return_inverse=True)
+    size = len(names) + int(points.max(initial=-1)) + 1
+    sees = coo_array(
+        (np.ones(len(points), bool), (images, len(names) + points)), (size, size)
+    )
+    _, labels = connected_components(sees, directed=False)
+    groups: dict[int, list[str]] = {}
+    for name, label in zip(names, labels.tolist()):
+        groups.setdefault(label, []).append(name)
+    return tuple(map(tuple, sorted(groups.values(), key=len, reverse=True)))

@@ -1,0 +1,211 @@
+"""Robust poses of query frames from keypoints and map points, by pycolmap."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.stages.localize.cameras import QueryImage
+from r2d2_kapture.stages.localize.correspondences import Correspondences
+
+DoubleArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+CREDIBLE = (0.1, 10.0, 1.0)
+"""Least and greatest focal length in units of the longest side, greatest distortion
+parameter: of cameras that COLMAP's mapper believes."""
+RADIANS_OF_TANGENT = np.array([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
+"""pycolmap's covariance is of half the rotation angles (quaternions in Ceres)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """What one image of a frame tells about the pose.
+
+    Attributes:
+        image: the query image.
+        xy: (N, 2) its keypoints of each correspondence, in COLMAP's pixel origin.
+        points: (N, 3) the map's points of each correspondence.
+        correspondences: which they are.
+    """
+
+    image: QueryImage
+    xy: DoubleArray
+    points: DoubleArray
+    correspondences: Correspondences
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FramePose:
+    """The pose of a frame.
+
+    Attributes:
+        rig_from_world: of the rig, or of the camera of a single image.
+        cameras: of each view, with the focal length found.
+        inliers: of each view, which of its correspondences agree with the pose.
+        covariance: (6, 6) of rig_from_world for keypoints with errors of 1 px, rather
+            too large than too small: rotation about the rig's axes in radians, then
+            translation; None where the inliers do not determine the pose.
+        doubt: why a camera that was found cannot be believed, and the way out; None
+            where all can.
+    """
+
+    rig_from_world: pycolmap.Rigid3d
+    cameras: tuple[pycolmap.Camera, ...]
+    inliers: tuple[BoolArray, ...]
+    covariance: DoubleArray | None
+    doubt: str | None
+
+
+def estimate_pose(
+    views: Sequence[View], config: LocalizeConfig, *, min_inlier_ratio: float = 0.1
+) -> FramePose | None:
+    """Estimate the pose of a frame from all its views, and refine it.
+
+    LO-RANSAC on minimal sets (P3P; with one focal length more if it is unknown; the
+    generalized P3P of a rig), then a robust refinement on the inliers, as COLMAP has it
+    but for the scale of the loss. The same input gives the same output.
+
+    Args:
+        views: of the frame.
+        config: settings.
+        min_inlier_ratio: share of inliers that is looked for; less takes longer.
+
+    Returns:
+        None where no pose is found.
+    """
+    ransac = pycolmap.RANSACOptions(
+        max_error=config.max_error,
+        min_inlier_ratio=min(max(min_inlier_ratio, 0.1), 1.0),
+        random_seed=config.seed,
+        # more would not give the same result twice
+        num_threads=1,
+    )
+    cameras = tuple(copy.deepcopy(view.image.camera) for view in views)
+    if len(views) == 1:
+        found = _estimate_single(views[0], cameras[0], config, ransac)
+    else:
+        found = _estimate_rig(views, cameras, config, ransac)
+    if found is None:
+        return None
+    ends = np.cumsum([len(view.xy) for view in views])[:-1]
+    return FramePose(
+        rig_from_world=found["rig_from_world"],
+        cameras=cameras,
+        inliers=tuple(np.split(found["inlier_mask"], ends)),
+        covariance=_covariance(found.get("covariance")),
+        doubt=next(filter(None, map(_doubt, views, cameras)), None),
+    )
+
+
+def count_inliers(views: Iterable[View], inliers: Iterable[BoolArray]) -> int:
+    """Inliers that count: distinct map points, or distinct keypoints if fewer.
+
+    One corner detected on several scales is several keypoints, and several tracks may
+    share a keypoint; neither makes a pose more certain.
+    """
+    points: set[int] = set()
+    keypoints = 0
+    for view, mask in zip(views, inliers):
+        points.update(view.correspondences.points[mask].tolist())
+        keypoints += len(np.unique(view.correspondences.keypoints[mask]))
+    return min(len(points), keypoints)
+
+
+def camera_covariance(
+    covariance: DoubleArray, cam_from_rig: pycolmap.Rigid3d
+) -> DoubleArray:
+    """(6, 6) covariance of cam_from_world, given that of rig_from_world."""
+    rotation = np.kron(np.eye(2), cam_from_rig.rotation.matrix())
+    turned: DoubleArray = rotation @ covariance @ rotation.T
+    return turned
+
+
+def centre_deviation(
+    cam_from_world: pycolmap.Rigid3d, covariance: DoubleArray
+) -> float:
+    """Standard deviation of the camera's centre, over all directions.
+
+    The centre is -R^T t; a rotation of the camera by d turns R into exp([d]x) R, which
+    moves the centre by -R^T [t]x d.
+    """
+    x, y, z = cam_from_world.translation
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    # R^T keeps the trace
+    centre_from_tangent = np.hstack([cross, np.eye(3)])
+    covariance_of_centre = centre_from_tangent @ covariance @ centre_from_tangent.T
+    return float(np.sqrt(np.trace(covariance_of_centre)))
+
+
+def _doubt(view: View, camera: pycolmap.Camera) -> str | None:
+    if view.image.focal_length == "fixed" or not camera.has_bogus_params(*CREDIBLE):
+        return None
+    distortion = [f"{camera.params[i]:.3g}" for i in camera.extra_params_idxs()]
+    return (
+        f"found a focal length of {camera.mean_focal_length():.4g} px"
+        + (f" and distortion {', '.join(distortion)}" if distortion else "")
+        + f" for {camera.width} x {camera.height} px, which is not credible; give the "
+        "intrinsics of the camera in sensors.txt"
+    )
+
+
+def _estimate_single(
+    view: View,
+    camera: pycolmap.Camera,
+    config: LocalizeConfig,
+    ransac: pycolmap.RANSACOptions,
+) -> dict[str, Any] | None:
+    knowledge = view.image.focal_length
+    found: dict[str, Any] | None = pycolmap.estimate_and_refine_absolute_pose(
+        view.xy,
+        view.points,
+        camera,
+        pycolmap.AbsolutePoseEstimationOptions(
+            estimate_focal_length=knowledge == "estimated", ransac=ransac
+        ),
+        pycolmap.AbsolutePoseRefinementOptions(
+            loss_function_scale=config.loss_scale,
+            refine_focal_length=knowledge != "fixed",
+            refine_extra_params=view.image.refine_distortion,
+        ),
+        return_covariance=True,
+    )
+    if found is None:
+        return None
+    return found | {"rig_from_world": found["cam_from_world"]}
+
+
+def _estimate_rig(
+    views: Sequence[View],
+    cameras: Sequence[pycolmap.Camera],
+    config: LocalizeConfig,
+    ransac: pycolmap.RANSACOptions,
+) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = (
+        pycolmap.estimate_and_refine_generalized_absolute_pose(
+            np.concatenate([view.xy for view in views]),
+            np.concatenate([view.points for view in views]),
+            np.repeat(np.arange(len(views)), [len(view.xy) for view in views]),
+            [view.image.cam_from_rig for view in views],
+            list(cameras),
+            ransac,
+            pycolmap.AbsolutePoseRefinementOptions(
+                loss_function_scale=config.loss_scale
+            ),
+            return_covariance=True,
+        )
+    )
+    return found
+
+
+def _covariance(of_tangent: DoubleArray | None) -> DoubleArray | None:
+    if of_tangent is None or not np.isfinite(of_tangent).all():
+        return None
+    return of_tangent * np.outer(RADIANS_OF_TANGENT, RADIANS_OF_TANGENT)

@@ -1,0 +1,199 @@
+"""Outcomes of queries: a JSON file each, and what all of them make together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import kapture
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.config.evaluate import PoseFormat
+from r2d2_kapture.coordinates import PixelOrigin
+from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.pixel_origins import write_origin
+from r2d2_kapture.io.kapture.pose_files import write_submission
+from r2d2_kapture.io.kapture.trajectories import image_records, write_camera_poses
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+
+QUERIES_FOLDER = "queries"
+POSES_NAME = "poses.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Support:
+    """How far map images support a pose.
+
+    Attributes:
+        map_images: how many images.
+        correspondences: of keypoints with points that these images see.
+        inliers: of the pose found from them, as pose_estimation.count_inliers counts;
+            0 where there is none.
+    """
+
+    map_images: int
+    correspondences: int
+    inliers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """The outcome of one query image.
+
+    Attributes:
+        image: its name.
+        reason: why there is no pose; None where there is one.
+        inputs: SHA-256 of all that the outcome depends on.
+        paired: images that it is paired with.
+        matches: with those of them that are in the map.
+        correspondences: of its keypoints with map points.
+        inliers: that agree with the pose, as pose_estimation.count_inliers counts.
+        tried: map images that were tried together: first all of them, then each group
+            of covisible ones if there are several; for a rig, those of all its images.
+        rig: images of the frame that has one pose with this one; empty without a rig.
+        cam_from_world: qw, qx, qy, qz, tx, ty, tz; None without a pose.
+        covariance: (6, 6) of cam_from_world for keypoints with errors of 1 px, see
+            pose_estimation.FramePose; None where inliers do not determine the pose.
+        position_std: the standard deviation of the camera's centre that follows, root
+            of the sum over the axes, in the units of the map.
+        coverage: share of the image that the inliers cover, see pose_verdict.coverage.
+        verdict: ``good`` or ``doubtful``; None without a pose. One for all images of a
+            frame.
+        doubts: why it is doubtful.
+        focal_length: ``fixed``, ``refined`` or ``estimated``.
+        camera: kapture's sensor parameters: model, width, height, and so on.
+    """
+
+    image: str
+    reason: str | None = None
+    inputs: str = ""
+    paired: int = 0
+    matches: int = 0
+    correspondences: int = 0
+    inliers: int = 0
+    tried: tuple[Support, ...] = ()
+    rig: tuple[str, ...] = ()
+    cam_from_world: tuple[float, ...] | None = None
+    covariance: tuple[tuple[float, ...], ...] | None = None
+    position_std: float | None = None
+    coverage: float | None = None
+    verdict: Literal["good", "doubtful"] | None = None
+    doubts: tuple[str, ...] = ()
+    focal_length: str = "fixed"
+    camera: tuple[str, ...] = ()
+
+    @property
+    def localized(self) -> bool:
+        """Whether there is a pose."""
+        return self.cam_from_world is not None
+
+    @property
+    def pose(self) -> pycolmap.Rigid3d:
+        """cam_from_world as pycolmap has it, of a localized query."""
+        w, x, y, z, *translation = self.cam_from_world or ()
+        rotation = pycolmap.Rotation3d(np.array([x, y, z, w]))
+        return pycolmap.Rigid3d(rotation, np.array(translation))
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as plain JSON values; numbers read back as they were."""
+        status = "localized" if self.localized else "failed"
+        return {"status": status, **dataclasses.asdict(self)}
+
+
+def result_path(output: Path, image: str) -> Path:
+    """Where the outcome of a query is kept."""
+    return output / QUERIES_FOLDER / f"{image}.json"
+
+
+def write_result(output: Path, result: QueryResult) -> None:
+    """Keep the outcome of a query.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    write_json_atomic(result_path(output, result.image), result.to_json())
+
+
+def read_localized(output: Path, image: str) -> QueryResult | None:
+    """The outcome of a query that has a pose; None where there is none to use.
+
+    A file that cannot be read, or holds something else, is as good as none.
+    """
+    try:
+        content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
+        status = content.pop("status")
+        content["tried"] = tuple(Support(**tried) for tried in content["tried"])
+        for name in ("rig", "cam_from_world", "camera", "doubts"):
+            content[name] = content[name] and tuple(content[name])
+        if content["covariance"] is not None:
+            content["covariance"] = tuple(map(tuple, content["covariance"]))
+        result = QueryResult(**content)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    whole = len(result.cam_from_world or ()) == 7 and len(result.camera) > 3
+    return result if status == "localized" and whole else None
+
+
+def write_localized(
+    output: Path,
+    dataset: Dataset,
+    results: Iterable[QueryResult],
+    form: PoseFormat,
+    origin: PixelOrigin,
+) -> None:
+    """Write the poses of localized queries as a kapture dataset and as text.
+
+    Args:
+        output: folder of the dataset and of the text.
+        dataset: of the queries.
+        results: their outcomes.
+        form: of the text.
+        origin: that the dataset's principal points count from.
+
+    Raises:
+        DatasetError: names that the text format cannot tell apart.
+        OutputError: the file system refused.
+    """
+    localized = {result.image: result for result in results if result.localized}
+    poses = {name: result.pose for name, result in localized.items()}
+    write_camera_poses(output, with_found_cameras(dataset, localized), poses)
+    write_origin(output / "sensors", origin)
+    write_submission(output / POSES_NAME, dataset, poses, form)
+
+
+def with_found_cameras(
+    dataset: Dataset, localized: Mapping[str, QueryResult]
+) -> Dataset:
+    """A dataset with the cameras that localization found.
+
+    A sensor of one image takes what was found for that; a sensor of several stays, and
+    each image whose focal length was found gets a sensor of its own, ``ID@TIMESTAMP``.
+    """
+    data = dataset.data
+    records = image_records(dataset)
+    images_of = Counter(sensor_id for _, sensor_id in records.values())
+    sensors = kapture.Sensors()
+    for sensor_id, sensor in data.sensors.items():
+        sensors[sensor_id] = sensor
+    camera_records = kapture.RecordsCamera()
+    for name, (timestamp, sensor_id) in sorted(records.items()):
+        result = localized.get(name)
+        if result is not None and result.focal_length != "fixed":
+            label = sensors[sensor_id].name
+            if images_of[sensor_id] > 1:
+                sensor_id = f"{sensor_id}@{timestamp}"
+            model, *parameters = result.camera
+            sensors[sensor_id] = kapture.Camera(model, parameters, name=label)
+        camera_records[timestamp, sensor_id] = name
+    changed = kapture.Kapture(
+        sensors=sensors,
+        rigs=data.rigs,
+        records_camera=camera_records,
+    )
+    return dataclasses.replace(dataset, data=changed)

@@ -1,0 +1,455 @@
+"""Localization: matches of queries with map images in, camera poses out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.coordinates import PixelOrigin
+from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.sparse_map import (
+    SparseMap,
+    check_keypoints_type,
+    read_sparse_map,
+)
+from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.feature_origin import (
+    refuse_other_images,
+    refuse_stale_matches,
+)
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.match_store import MatchTable, open_matches
+from r2d2_kapture.io.kapture.overlaps import hidden_matches
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
+from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.manifest import (
+    FILE_NAME,
+    Manifest,
+    package_versions,
+    read_manifest,
+)
+from r2d2_kapture.stages.flow import read_ahead
+from r2d2_kapture.stages.localize.cameras import (
+    QueryFrame,
+    QueryImage,
+    query_frames,
+    with_exif,
+)
+from r2d2_kapture.stages.localize.frames import (
+    Evidence,
+    gather_evidence,
+    inputs_digest,
+    localize_frame,
+)
+from r2d2_kapture.stages.localize.matches import (
+    QueryMatches,
+    Retrieval,
+    no_matches,
+    read_query_matches,
+    refuse_moved_keypoints,
+    retrieval_warnings,
+    retrieve,
+)
+from r2d2_kapture.stages.localize.results import (
+    POSES_NAME,
+    QUERIES_FOLDER,
+    QueryResult,
+    read_localized,
+    write_localized,
+    write_result,
+)
+from r2d2_kapture.types import Failure, Report
+
+REPORT_NAME = "report.json"
+STAGE = "localize"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOutcome:
+    """What became of the images of a frame.
+
+    Attributes:
+        results: one an image; those without pose may be left out if not fresh.
+        fresh: whether they were computed by this run.
+    """
+
+    results: tuple[QueryResult, ...]
+    fresh: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localizer:
+    """Localizes frames, each on its own; may be used by several threads.
+
+    Attributes:
+        config: settings.
+        origin: of the principal points of the query dataset.
+        sparse_map: the map.
+        keypoints: of queries, and of map images where they are at hand.
+        matches: of queries with map images.
+        retrieval: which those are.
+        unlike: queries whose files have another size than their cameras; they fail.
+        output: folder of the outcomes.
+        force: compute outcomes that are there again.
+    """
+
+    config: LocalizeConfig
+    origin: PixelOrigin
+    sparse_map: SparseMap
+    keypoints: FeatureTable
+    matches: MatchTable
+    retrieval: Retrieval
+    unlike: Mapping[str, Failure]
+    output: Path
+    force: bool
+
+    def localize(self, frame: QueryFrame) -> FrameOutcome:
+        """Find and keep the outcome of a frame, unless it is there already.
+
+        Only poses are final: what failed is tried again.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        evidence = self._evidence(frame)
+        if not self.force:
+            there = self._there(evidence)
+            if len(there) == len(frame.images):
+                return FrameOutcome(results=there, fresh=False)
+        results = localize_frame(evidence, self.config, self.origin)
+        for result in results:
+            write_result(self.output, result)
+        return FrameOutcome(results=results, fresh=True)
+
+    def recall(self, frame: QueryFrame) -> FrameOutcome:
+        """The poses of a frame that are there and still hold."""
+        results = self._there(self._evidence(frame))
+        return FrameOutcome(results=results, fresh=False)
+
+    def _evidence(self, frame: QueryFrame) -> Evidence:
+        images = tuple(map(with_exif, frame.images))
+        matches = [self._matches(image) for image in images]
+        frame = dataclasses.replace(frame, images=images)
+        return gather_evidence(frame, matches, self.sparse_map, self.config)
+
+    def _matches(self, image: QueryImage) -> QueryMatches:
+        if image.name in self.unlike:
+            return no_matches(error=self.unlike[image.name].reason)
+        return read_query_matches(
+            image.name,
+            (image.camera.width, image.camera.height),
+            self.retrieval.of_query[image.name],
+            self.sparse_map,
+            self.keypoints,
+            self.matches,
+        )
+
+    def _there(self, evidence: Evidence) -> tuple[QueryResult, ...]:
+        digest = inputs_digest(evidence, self.config)
+        known = [
+            read_localized(self.output, image.name)
+            for image, matches in zip(evidence.frame.images, evidence.matches)
+            if matches.error is None
+        ]
+        return tuple(r for r in known if r is not None and r.inputs == digest)
+
+
+def run(
+    config: LocalizeConfig,
+    *,
+    map_path: Path,
+    query: Path,
+    pairs: Path,
+    features: Sequence[Path],
+    matches: Sequence[Path],
+    output: Path,
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Localize the images of a query dataset in a map; run again to resume.
+
+    Args:
+        config: how poses are estimated and written.
+        map_path: the map, see io.colmap.sparse_map.read_sparse_map.
+        query: kapture dataset of the queries; read only, its poses are not used.
+        pairs: list of pairs of queries with map images.
+        features: folders with the keypoints of the queries, and of the map's images
+            where they are at hand, see io.kapture.feature_table.
+        matches: folders of matches, see io.kapture.match_store.
+        output: folder that gets a kapture dataset of the poses, ``poses.txt``, a JSON
+            file a query in ``queries``, and ``report.json``.
+        keypoints_type: of features and matches; None takes the only one there is.
+        options: how to run; ``workers`` frames are localized at a time, one where
+            there are rigs. No pose depends on it.
+
+    Returns:
+        A report that counts query images.
+
+    Raises:
+        DatasetError: the dataset, map, features, matches or pairs cannot be used, none
+            of the pairs holds a query, or the map is of other keypoints, by type or by
+            place.
+        OutputError: the folder holds poses found with other settings or of another
+            dataset, or files of something else; or it cannot be written.
+        ReconstructionError: the map has no points.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(query)
+    counted_from = find_camera_origin(dataset, config.camera_origin)
+    origin = counted_from.origin
+    frames = query_frames(dataset, origin, config)
+    keypoints, warnings = place_keypoints(
+        open_feature_table(features, "keypoints", keypoints_type),
+        config.keypoint_origin,
+        dataset,
+        counted_from,
+    )
+    refuse_other_images(keypoints, dataset)
+    check_keypoints_type(map_path, keypoints.type_name)
+    localizer = Localizer(
+        config=config,
+        origin=origin,
+        keypoints=keypoints,
+        matches=open_matches(matches, keypoints.type_name),
+        retrieval=_retrieval(pairs, dataset, keypoints),
+        unlike=unlike_sensors(dataset),
+        sparse_map=read_sparse_map(map_path, keypoints.type_name),
+        output=output,
+        force=options.force,
+    )
+    refuse_stale_matches(localizer.matches, keypoints, localizer.retrieval.images)
+    refuse_moved_keypoints(localizer.sparse_map, keypoints, localizer.retrieval.images)
+    refuse_foreign_folder(output, [query, map_path, *features, *matches])
+    manifest = localized_manifest(config, keypoints.type_name, dataset)
+    with exclusive(output), quiet_pycolmap():
+        claim(output, manifest, force=options.replaces)
+        outcomes = list(localize_frames(localizer, frames, options))
+        # those that a strict run does not reach keep the poses they have
+        outcomes += map(localizer.recall, frames[len(outcomes) :])
+        results = [result for outcome in outcomes for result in outcome.results]
+        write_localized(output, dataset, results, config.format, origin)
+        seconds = time.monotonic() - started
+        report = _report(localizer, outcomes, dataset.left_out, seconds)
+        report = dataclasses.replace(
+            report, warnings=(*counted_from.warnings, *warnings, *report.warnings)
+        )
+        # a run that found everything done has nothing to add to the report
+        report_path = output / REPORT_NAME
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
+    return report
+
+
+def localize_frames(
+    localizer: Localizer, frames: Sequence[QueryFrame], options: RunOptions
+) -> Iterator[FrameOutcome]:
+    """The outcomes of frames, in their order; with ``strict`` up to a failure."""
+    bar = tqdm(
+        total=len(frames),
+        desc="localize",
+        unit="query",
+        disable=None if options.progress is None else not options.progress,
+    )
+    # beside other poses, pycolmap's poses of rigs are not the same from run to run
+    in_turn = any(len(frame.images) > 1 for frame in frames)
+    workers = 1 if in_turn else options.workers
+    working = read_ahead(frames, localizer.localize, workers)
+    with bar, closing(working):
+        for _, future in working:
+            outcome = future.result()
+            bar.update()
+            yield outcome
+            if options.strict and not all(r.localized for r in outcome.results):
+                return
+
+
+def localized_manifest(
+    config: LocalizeConfig, keypoints_type: str, dataset: Dataset
+) -> Manifest:
+    """What an output folder is for: settings, and the records of the queries."""
+    settings = dataclasses.asdict(config)
+    del settings["format"]  # changes no pose
+    records = json.dumps(image_records(dataset), sort_keys=True)
+    return Manifest(
+        model={},
+        settings={
+            **settings,
+            "stage": STAGE,
+            "keypoints_type": keypoints_type,
+            "query records SHA-256": hashlib.sha256(records.encode()).hexdigest()[:12],
+        },
+        versions=package_versions(),
+    )
+
+
+def refuse_foreign_folder(output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write among files of something else, forced or not.
+
+    Raises:
+        OutputError: the folder is an input, or holds files but no manifest of this
+            stage.
+    """
+    for path in inputs:
+        if output.resolve() == path.resolve():
+            raise OutputError(
+                f"{output}: found an input, expected a folder for poses; choose "
+                "another --output"
+            )
+    if not output.is_dir() or _is_localized(output):
+        return
+    for path in sorted(output.iterdir()):
+        # the lock, and what a run that was killed at once left
+        if not path.name.startswith("."):
+            raise OutputError(
+                f"{output}: found '{path.name}' and no {FILE_NAME} of "
+                "kapture_r2d2_localize, expected a folder of its poses or an empty "
+                "one; choose another --output"
+            )
+
+
+def _is_localized(output: Path) -> bool:
+    try:
+        manifest = read_manifest(output / FILE_NAME)
+    except FeatureFormatError:
+        return False
+    return manifest is not None and manifest.settings.get("stage") == STAGE
+
+
+def claim(output: Path, manifest: Manifest, *, force: bool) -> None:
+    """Note what an output folder is for, or refuse if it is for something else.
+
+    Args:
+        output: passed by ``refuse_foreign_folder``.
+        manifest: of the poses to write.
+        force: remove poses found otherwise.
+
+    Raises:
+        OutputError: see ``run``.
+    """
+    existing = read_manifest(output / FILE_NAME)
+    differences = [] if existing is None else manifest.differences(existing)
+    if differences and not force:
+        raise OutputError(
+            f"{output}: found poses found with {'; '.join(differences)}; choose "
+            "another --output, or --force to replace them"
+        )
+    queries = output / QUERIES_FOLDER
+    if differences and queries.exists():
+        try:
+            shutil.rmtree(queries)
+        except OSError as error:
+            raise output_error(queries, error) from error
+    write_json_atomic(output / FILE_NAME, manifest.to_json())
+
+
+def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
+    retrieval = retrieve(read_pairs(pairs, known), dataset.image_names)
+    if not any(retrieval.of_query.values()):
+        raise DatasetError(
+            f"{pairs}: found no pair with an image of {dataset.root}, expected pairs "
+            "of query, map image, score; list them by kapture_r2d2_pairs"
+        )
+    return retrieval
+
+
+def _report(
+    localizer: Localizer,
+    outcomes: Sequence[FrameOutcome],
+    left_out: tuple[Failure, ...],
+    seconds: float,
+) -> Report:
+    fresh = [r for outcome in outcomes if outcome.fresh for r in outcome.results]
+    kept = [r for outcome in outcomes if not outcome.fresh for r in outcome.results]
+    localized = [r for r in (*fresh, *kept) if r.localized]
+    return Report(
+        stage=STAGE,
+        done=sum(result.localized for result in fresh),
+        skipped=len(kept),
+        failed=left_out
+        + tuple(
+            Failure(name=result.image, reason=result.reason)
+            for result in fresh
+            if result.reason is not None
+        ),
+        seconds=seconds,
+        warnings=(
+            *hidden_matches(localizer.matches),
+            *retrieval_warnings(
+                localizer.retrieval, localizer.sparse_map, localizer.matches
+            ),
+            *_warnings(localized),
+        ),
+        outputs=(localizer.output, localizer.output / POSES_NAME),
+        details=_details(localizer, localized),
+    )
+
+
+def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
+    """One line for all doubtful poses, with the first three in order of names."""
+    doubtful = sorted(
+        (result for result in localized if result.verdict == "doubtful"),
+        key=lambda result: result.image,
+    )
+    if doubtful:
+        named = ", ".join(
+            f"'{result.image}' ({'; '.join(result.doubts)})" for result in doubtful[:3]
+        )
+        yield (
+            f"{len(doubtful)} of the poses are doubtful, though they are written: "
+            f"{named}{', ...' if len(doubtful) > 3 else ''}; compare them with their "
+            f"photographs, see 'verdict' in {QUERIES_FOLDER}/NAME.json"
+        )
+
+
+def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str, Any]:
+    medians: Mapping[str, Sequence[float]] = {
+        "median_inliers": [result.inliers for result in localized],
+        "median_correspondences": [result.correspondences for result in localized],
+        "median_position_std": [
+            result.position_std
+            for result in localized
+            if result.position_std is not None
+        ],
+    }
+    unknown = localizer.retrieval.unknown
+    return {
+        "localized": sum(result.verdict != "doubtful" for result in localized),
+        "doubtful": sum(result.verdict == "doubtful" for result in localized),
+        "in_rigs": sum(bool(result.rig) for result in localized),
+        "with_focal_length_found": sum(r.focal_length != "fixed" for r in localized),
+        **{
+            name: round(float(np.median(values)), 4) if values else None
+            for name, values in medians.items()
+        },
+        "map_images": len(localizer.sparse_map.images),
+        "map_points": len(localizer.sparse_map.points),
+        "camera_origin": localizer.origin,
+        "keypoint_origin": origins_text(localizer.keypoints),
+        **(
+            {"pairs_of_no_query": len(unknown), "such_as": unknown[0]}
+            if unknown
+            else {}
+        ),
+    }

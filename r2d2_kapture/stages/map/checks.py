@@ -1,0 +1,156 @@
+"""Whether a map is one, and why images are not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import pycolmap
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.errors import ReconstructionError
+from r2d2_kapture.io.colmap.model import DatabaseContent
+from r2d2_kapture.stages.localize import CREDIBLE
+from r2d2_kapture.types import Failure
+
+MIN_POINTS = 30
+"""Of a map: twice as many as localization asks of a pose, as many as COLMAP's mapper
+asks to register an image."""
+
+
+def drop_implausible(
+    model: pycolmap.Reconstruction, constant: Container[int], min_angle: float
+) -> None:
+    """Take images out whose camera was refined to one that there is not.
+
+    COLMAP tests this before its last bundle adjustment. Points that the others see at
+    too small an angle go too.
+
+    Args:
+        model: changed in place.
+        constant: ids of cameras that were not refined.
+        min_angle: in degrees, between the rays of a point.
+    """
+    frames = {
+        image.frame_id
+        for image in model.images.values()
+        if image.has_pose
+        and image.camera_id not in constant
+        and image.camera.has_bogus_params(*CREDIBLE)
+    }
+    if not frames:
+        return
+    manager = pycolmap.ObservationManager(model)
+    for frame_id in sorted(frames):
+        manager.deregister_frame(frame_id)
+    manager.filter_points3D_with_small_triangulation_angle(
+        min_angle, set(model.points3D)
+    )
+
+
+def check_map(
+    model: pycolmap.Reconstruction | None,
+    content: DatabaseContent,
+    *,
+    poses_known: bool,
+) -> None:
+    """Refuse a model that holds too little to localize anything in.
+
+    Args:
+        model: None if there is none.
+        content: of the database.
+        poses_known: by the dataset.
+
+    Raises:
+        ReconstructionError: with the reason and the way out.
+    """
+    points = 0 if model is None else model.num_points3D()
+    if points >= MIN_POINTS:
+        return
+    source = f"{content.verified_pairs} verified pairs of {len(content.paired)} images"
+    if poses_known:
+        raise ReconstructionError(
+            f"{points or 'no'} 3D points were found from {source}, expected "
+            f"{MIN_POINTS} or more; check that the poses map the world to the camera, "
+            "belong to these images and lie apart, or try --method incremental"
+        )
+    found = (
+        f"no image could be registered from {source}"
+        if model is None
+        else f"{model.num_reg_images()} images and {points} 3D points were registered "
+        f"from {source}, expected {MIN_POINTS} points or more"
+    )
+    raise ReconstructionError(
+        f"{found}; images from one place give no depth: move sideways between them; "
+        "else more images that overlap, more keypoints, or known cameras may help"
+    )
+
+
+def left_out(
+    models: Sequence[pycolmap.Reconstruction],
+    content: DatabaseContent,
+    config: MapConfig,
+    named: Container[str] = (),
+) -> tuple[Failure, ...]:
+    """The images of a database that see no point of the first model, and why.
+
+    Args:
+        models: the map, and further ones.
+        content: of the database.
+        config: that the map was made with.
+        named: names of images that are reported otherwise.
+    """
+    seeing = _seeing(models[0])
+    further = {
+        image_id: len(images)
+        for images in map(_seeing, reversed(models[1:]))
+        for image_id in images
+    }
+    failed = []
+    for image in content.images:
+        if image.image_id in seeing or image.name in named:
+            continue
+        inliers = content.most_inliers.get(image.image_id, 0)
+        if image.image_id not in content.matched:
+            reason = (
+                "no matches with any image; check that it has keypoints and is paired "
+                "(kapture_r2d2_pairs)"
+            )
+        elif not inliers:
+            reason = (
+                "none of its pairs is verified; pair it with images that overlap more, "
+                "or extract more keypoints"
+            )
+        elif inliers < config.min_matches:
+            reason = (
+                f"at most {inliers} verified matches with an image, expected "
+                f"{config.min_matches} (--min-matches); pair it with images that "
+                "overlap more, or extract more keypoints"
+            )
+        elif image.image_id in further:
+            reason = (
+                f"in a further model of {further[image.image_id]} images that does not "
+                "connect with the map; add images between the two"
+            )
+        elif config.method == "triangulate":
+            reason = (
+                f"sees no 3D point, with up to {inliers} verified matches with an "
+                "image; its pose may be wrong: correct trajectories.txt or rigs.txt, "
+                "or find all poses anew by --method incremental"
+            )
+        else:
+            reason = (
+                f"not registered, with up to {inliers} verified matches with an image; "
+                "try more images around it, more keypoints, known cameras, or "
+                "--camera-mode single if one camera took all"
+            )
+        failed.append(Failure(name=image.name, reason=reason))
+    return tuple(sorted(failed, key=lambda failure: failure.name))
+
+
+def _seeing(model: pycolmap.Reconstruction) -> frozenset[int]:
+    """Ids of the images that see a point."""
+    return frozenset(
+        image.image_id
+        for image in model.images.values()
+        if image.has_pose and image.num_points3D
+    )

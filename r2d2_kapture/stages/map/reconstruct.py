@@ -1,0 +1,239 @@
+"""Models out of a COLMAP database: triangulation, incremental and global mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pycolmap
+from tqdm import tqdm
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.model import (
+    DatabaseContent,
+    drop_rigs,
+    known_pose_model,
+    poses_differ,
+)
+from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
+from r2d2_kapture.stages.map.checks import check_map, drop_implausible
+from r2d2_kapture.stages.map.pure_rotation import refuse_pure_rotation
+from r2d2_kapture.stages.map.workspace import (
+    Workspace,
+    colmap_errors,
+    constant_cameras,
+    guessed_cameras,
+    read_verified,
+)
+
+
+def triangulate(
+    config: MapConfig,
+    workspace: Workspace,
+    cam_from_world: Mapping[str, pycolmap.Rigid3d],
+) -> tuple[Models, dict[str, Any]]:
+    """Find the points that images with known poses see; the poses stay as they are.
+
+    Where own poses of a rig's cameras contradict the rig, the cameras are taken one by
+    one.
+
+    Args:
+        config: which points are kept.
+        workspace: database and folders.
+        cam_from_world: by image name; other images are left out.
+
+    Returns:
+        One model, and what a report says of its calibration.
+
+    Raises:
+        ReconstructionError: too few points for a map.
+    """
+
+    def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
+        chosen = {
+            name: pose
+            for name, pose in cam_from_world.items()
+            if names is None or name in names
+        }
+        return [_triangulate(config, place, chosen)]
+
+    return map_calibrated(config, workspace, attempt)
+
+
+def _triangulate(
+    config: MapConfig,
+    workspace: Workspace,
+    cam_from_world: Mapping[str, pycolmap.Rigid3d],
+) -> pycolmap.Reconstruction:
+    content = read_verified(workspace.database)
+    constant = constant_cameras(config, workspace, content)
+    model = known_pose_model(content, cam_from_world)
+    if poses_differ(model, cam_from_world):
+        drop_rigs(workspace.database)
+        content = read_verified(workspace.database)
+        model = known_pose_model(content, cam_from_world)
+    with quiet_pycolmap(), colmap_errors():
+        model = pycolmap.triangulate_points(
+            model,
+            str(workspace.database),
+            str(workspace.image_folder),
+            str(workspace.scratch),
+            options=_incremental_options(config, content, constant, poses_known=True),
+            refine_intrinsics=not constant.issuperset(content.cameras),
+        )
+    drop_implausible(model, constant, config.min_angle)
+    check_map(model, content, poses_known=True)
+    return model
+
+
+def map_unknown_poses(
+    config: MapConfig, workspace: Workspace, options: RunOptions
+) -> tuple[Models, dict[str, Any]]:
+    """Find poses and points, incrementally or globally.
+
+    Returns:
+        Models of their own frames of reference, the one of most images first; each
+        further one has ``min_model_size`` images that those before it lack. And what a
+        report says of their calibration.
+
+    Raises:
+        ReconstructionError: no model, or too few points for a map.
+    """
+
+    def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
+        return _map_unknown_poses(config, place, names, options)
+
+    models, details = map_calibrated(config, workspace, attempt)
+    if guessed_cameras(config, workspace, read_verified(workspace.database)):
+        refuse_pure_rotation(models[0], verified_pairs(workspace.database))
+    return models, details
+
+
+def _map_unknown_poses(
+    config: MapConfig,
+    workspace: Workspace,
+    names: frozenset[str] | None,
+    options: RunOptions,
+) -> Models:
+    content = read_verified(workspace.database)
+    constant = constant_cameras(config, workspace, content)
+    refine = not constant.issuperset(content.cameras)
+    places = (
+        str(workspace.database),
+        str(workspace.image_folder),
+        str(workspace.scratch),
+    )
+    bar = tqdm(
+        total=len(content.paired) if names is None else len(names),
+        desc=f"map, {config.method}",
+        unit="image",
+        disable=None if options.progress is None else not options.progress,
+    )
+    with bar, quiet_pycolmap(), colmap_errors():
+        if config.method == "global":
+            globally = _global_options(config, refine=refine)
+            globally.image_names = sorted(names or ())
+            found = pycolmap.global_mapping(*places, options=globally)
+        else:
+            step_by_step = _incremental_options(
+                config, content, constant, poses_known=False
+            )
+            step_by_step.image_names = sorted(names or ())
+            found = pycolmap.incremental_mapping(
+                *places,
+                options=step_by_step,
+                next_image_callback=lambda: bar.update() and None,
+            )
+    for model in found.values():
+        drop_implausible(model, constant, config.min_angle)
+    # a database of fewer images may be mapped all the same
+    least = min(config.min_model_size, len(content.paired))
+    models = _distinct(found.values(), least)
+    check_map(models[0] if models else None, content, poses_known=False)
+    return models
+
+
+def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
+    """What a report says of a map; the mean reprojection error is in pixels."""
+    model = models[0]
+    return {
+        "registered_images": model.num_reg_images(),
+        "points": model.num_points3D(),
+        "observations": model.compute_num_observations(),
+        "mean_track_length": round(model.compute_mean_track_length(), 4),
+        "mean_reprojection_error": round(model.compute_mean_reprojection_error(), 4),
+        "images_of_further_models": [other.num_reg_images() for other in models[1:]],
+    }
+
+
+def _distinct(
+    found: Iterable[pycolmap.Reconstruction], min_images: int
+) -> list[pycolmap.Reconstruction]:
+    """Models with points, largest first, without those that add few images."""
+    models: list[pycolmap.Reconstruction] = []
+    registered: set[int] = set()
+    for model in sorted(found, key=_size, reverse=True):
+        images = set(model.reg_image_ids())
+        adds = len(images - registered) >= min_images
+        if model.num_points3D() > 0 and adds:
+            models.append(model)
+            registered |= images
+    return models
+
+
+def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
+    return model.num_reg_images(), model.num_points3D()
+
+
+def _incremental_options(
+    config: MapConfig,
+    content: DatabaseContent,
+    constant: frozenset[int],
+    *,
+    poses_known: bool,
+) -> pycolmap.IncrementalPipelineOptions:
+    refine = not constant.issuperset(content.cameras)
+    two_view_tracks = config.two_view_tracks
+    two_view_tracks = poses_known if two_view_tracks == "auto" else two_view_tracks
+    options = pycolmap.IncrementalPipelineOptions(
+        num_threads=config.threads,
+        random_seed=config.seed,
+        min_num_matches=config.min_matches,
+        min_model_size=config.min_model_size,
+        ba_refine_focal_length=refine,
+        ba_refine_extra_params=refine,
+        ba_refine_sensor_from_rig=config.refine_rigs and not poses_known,
+        constant_cameras=set(constant),
+    )
+    options.mapper.abs_pose_refine_focal_length = refine
+    options.mapper.abs_pose_refine_extra_params = refine
+    options.mapper.filter_max_reproj_error = config.max_reprojection_error
+    options.mapper.filter_min_tri_angle = config.min_angle
+    options.triangulation.ignore_two_view_tracks = not two_view_tracks
+    options.triangulation.min_angle = config.min_angle
+    options.triangulation.complete_max_reproj_error = config.max_reprojection_error
+    options.triangulation.merge_max_reproj_error = config.max_reprojection_error
+    return options
+
+
+def _global_options(
+    config: MapConfig, *, refine: bool
+) -> pycolmap.GlobalPipelineOptions:
+    options = pycolmap.GlobalPipelineOptions(
+        num_threads=config.threads,
+        random_seed=config.seed,
+        min_num_matches=config.min_matches,
+        min_model_size=config.min_model_size,
+    )
+    mapper = options.mapper
+    mapper.refine_sensor_from_rig = config.refine_rigs
+    mapper.rotation_averaging.refine_sensor_from_rig = config.refine_rigs
+    mapper.global_positioning.refine_sensor_from_rig = config.refine_rigs
+    mapper.bundle_adjustment.refine_sensor_from_rig = config.refine_rigs
+    mapper.bundle_adjustment.refine_focal_length = refine
+    mapper.bundle_adjustment.refine_extra_params = refine
+    mapper.min_tri_angle_deg = config.min_angle
+    mapper.retriangulation.ignore_two_view_tracks = config.two_view_tracks is not True
+    return options

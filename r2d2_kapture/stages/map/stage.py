@@ -1,0 +1,356 @@
+"""Mapping: verified matches in, 3D points and poses out, for COLMAP and kapture."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+from r2d2_kapture.config.map import MapConfig, MapMethod
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import OutputError, ReconstructionError
+from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
+from r2d2_kapture.io.colmap.map_dataset import write_map_dataset
+from r2d2_kapture.io.colmap.model import DatabaseContent
+from r2d2_kapture.io.colmap.update import remove_features_of
+from r2d2_kapture.io.kapture.camera_mode import regrouped
+from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.stages.map.checks import left_out
+from r2d2_kapture.stages.map.reconstruct import (
+    map_unknown_poses,
+    model_numbers,
+    triangulate,
+)
+from r2d2_kapture.stages.map.sources import (
+    cameras_of_sensors,
+    known_cameras,
+    map_keypoints,
+    origin_of_cameras,
+)
+from r2d2_kapture.stages.map.workspace import Workspace, read_verified
+from r2d2_kapture.types import Failure, Report, some_names
+
+REPORT_NAME = "report.json"
+DETAILS = (
+    "method",
+    "images",
+    "registered_images",
+    "points",
+    "observations",
+    "mean_track_length",
+    "mean_reprojection_error",
+    "images_of_further_models",
+    "calibration",
+    "calibrations",
+    "camera_origin",
+    "keypoint_origin",
+)
+"""What a report says of a map, in order."""
+
+
+def run(
+    config: MapConfig,
+    *,
+    mapping: Path,
+    database: Path,
+    output: Path,
+    features: Sequence[Path] = (),
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Make a map of a verified database; the folder appears when it is complete.
+
+    Images whose file has another size than their camera are left out, and fail.
+    ``output`` gets ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs,
+    trajectories, records, points3d, observations and the keypoints that they count),
+    ``map.ply``, ``models`` (further models that share no pose with the map, where
+    poses were unknown and the images do not all connect) and ``report.json``.
+
+    Args:
+        config: how points and poses are found.
+        mapping: kapture dataset of the images, with or without poses.
+        database: COLMAP 4 database of images of that dataset, with two-view
+            geometries; it is not changed.
+        output: the folder to make.
+        features: folders of the keypoints that the database was made of; by default
+            those of the dataset, or else the database's own x and y.
+        keypoints_type: of these; None takes the only one there is.
+        options: how to run.
+
+    Raises:
+        DatasetError: the dataset, database or keypoints cannot be used, or do not
+            belong together.
+        OutputError: the output exists and was made otherwise, or cannot be written;
+            what is no map is not replaced by ``options.force`` either.
+        ConfigError: ``keypoints_type`` is not the name of a folder.
+        ReconstructionError: no verified pairs, poses missing, or too few points for a
+            map.
+
+    Returns:
+        A report whose failures are images of the database that the map leaves out; a
+        run that finds the map made repeats them.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(mapping)
+    warnings = check_database(database)
+    poses = read_camera_poses(dataset)
+    unlike = unlike_sensors(dataset)
+    failed = (*dataset.left_out, *unlike.values())
+    inputs = _Inputs.of(config, dataset, database, keypoints_type, unlike)
+    refuse_foreign_folder(output, REPORT_NAME)
+    earlier = _read_report(output)
+    reusable = earlier and not options.force
+    if reusable and inputs.is_done(earlier, output, replace=options.replace):
+        return _report_of_earlier(earlier, output, started)
+    with (
+        building_folder(output) as folder,
+        tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
+    ):
+        copy = Path(scratch) / "database.db"
+        copy_database(database, copy)
+        remove_features_of(copy, unlike)
+        (Path(scratch) / "models").mkdir()
+        content = read_verified(copy, database)
+        # unknown cameras may be shared otherwise than in the dataset
+        groups = {image.name: image.camera_id for image in content.images}
+        data = regrouped(dataset.data, groups)
+        dataset = dataclasses.replace(dataset, data=data)
+        cameras = cameras_of_sensors(content, dataset, database)
+        origin = origin_of_cameras(dataset, cameras)
+        workspace = Workspace(
+            database=copy,
+            images=dataset.image_path("."),
+            scratch=Path(scratch) / "models",
+            known_cameras=known_cameras(dataset, cameras),
+        )
+        keypoints = map_keypoints(
+            copy,
+            {image.name: image.image_id for image in content.images},
+            dataset,
+            features,
+            keypoints_type,
+        )
+        method = _choose_method(config, content, poses, mapping)
+        config = dataclasses.replace(config, method=method)
+        known = poses.cam_from_world if method == "triangulate" else {}
+        models, calibration = (
+            triangulate(config, workspace, known)
+            if known
+            else map_unknown_poses(config, workspace, options)
+        )
+        _write_models(models, folder)
+        write_map_dataset(
+            folder / "kapture",
+            models[0],
+            dataset.data,
+            origin=origin,
+            keypoints=keypoints,
+            known_poses=known,
+        )
+        posed = known or {image.name for image in content.images}
+        without_pose = {i.name for i in content.images} - set(posed)
+        named = {*without_pose, *unlike}
+        absent = left_out(models, content, config, named)
+        report = Report(
+            stage="map",
+            done=1,
+            skipped=0,
+            failed=(*failed, *absent),
+            warnings=(
+                *warnings,
+                *_not_in_database(dataset, content, database),
+                *_left_out_warnings(without_pose),
+            ),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details={
+                "method": method,
+                "images": len(content.images),
+                **model_numbers(models),
+                **calibration,
+                "camera_origin": origin,
+                "keypoint_origin": keypoints.origin,
+            },
+        )
+        saved = report.to_json() | {"not_registered": _without_pose(models[0], content)}
+        saved |= {"inputs": dataclasses.asdict(inputs)}
+        write_json_atomic(folder / REPORT_NAME, saved)
+    return report
+
+
+def _choose_method(
+    config: MapConfig, content: DatabaseContent, poses: CameraPoses, mapping: Path
+) -> MapMethod:
+    """The method asked for, or the one that the dataset's poses allow.
+
+    Raises:
+        ReconstructionError: some images have poses and some have not, or known poses
+            are asked for and there are none.
+    """
+    paired = [i.name for i in content.images if i.image_id in content.paired]
+    without = [name for name in paired if name not in poses.cam_from_world]
+    posed = len(paired) - len(without)
+    if config.method == "auto" and without and posed:
+        raise ReconstructionError(
+            f"{mapping}: {posed} of {len(paired)} images have a pose, not for example "
+            f"'{without[0]}'; choose --method triangulate to leave the others out, or "
+            "incremental to find all poses anew"
+        )
+    if config.method == "triangulate" and posed < 2:
+        raise ReconstructionError(
+            f"{mapping}: {posed} of {len(paired)} images have a pose, expected 2 or "
+            "more; complete trajectories.txt, or choose --method incremental"
+        )
+    if config.method == "auto":
+        return "incremental" if without else "triangulate"
+    return config.method
+
+
+def _write_models(models: list[pycolmap.Reconstruction], folder: Path) -> None:
+    """The first is the map; the others are kept beside it."""
+    folders = [folder / "sparse"]
+    folders += [folder / "models" / str(i) for i in range(1, len(models))]
+    for model, place in zip(models, folders, strict=True):
+        place.mkdir(parents=True)
+        model.write(str(place))
+    models[0].export_PLY(str(folder / "map.ply"))
+
+
+def _not_in_database(
+    dataset: Dataset, content: DatabaseContent, database: Path
+) -> Iterator[str]:
+    names = set(dataset.image_names) - {image.name for image in content.images}
+    if names:
+        yield (
+            f"{len(names)} of {len(dataset.image_names)} images of {dataset.root} are "
+            f"not in {database}, nor in the map: {some_names(sorted(names))}"
+        )
+
+
+def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
+    if without_pose:
+        yield (
+            f"{len(without_pose)} images without a pose in trajectories.txt are left "
+            f"out of the map, such as '{min(without_pose)}'; --method incremental "
+            "finds all poses anew"
+        )
+
+
+def _without_pose(
+    model: pycolmap.Reconstruction, content: DatabaseContent
+) -> list[str]:
+    posed = {image.name for image in model.images.values() if image.has_pose}
+    return sorted({image.name for image in content.images} - posed)
+
+
+def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
+    return Report(
+        stage="map",
+        done=0,
+        skipped=1,
+        # a finished map of some images is no map of all
+        failed=tuple(Failure(**failure) for failure in earlier["failed"]),
+        warnings=tuple(earlier.get("warnings", ())),
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        details={name: earlier[name] for name in DETAILS if name in earlier},
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """What decides a map.
+
+    Attributes:
+        database: where it is.
+        digests: of the database, and of the dataset's sensors, records and poses with
+            the images that are left out.
+        settings: of the stage.
+    """
+
+    database: str
+    digests: dict[str, str]
+    settings: dict[str, Any]
+
+    @staticmethod
+    def of(
+        config: MapConfig,
+        dataset: Dataset,
+        database: Path,
+        keypoints_type: str | None,
+        left_out: Collection[str],
+    ) -> _Inputs:
+        digest = hashlib.sha256()
+        for name in ("sensors", "rigs", "records_camera", "trajectories"):
+            path = dataset.root / "sensors" / f"{name}.txt"
+            digest.update(path.read_bytes() if path.is_file() else b"-")
+        for name in sorted(left_out):
+            digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
+        return _Inputs(
+            database=str(database.resolve()),
+            digests={
+                "database": database_sha256(database),
+                "dataset": digest.hexdigest(),
+            },
+            settings=dataclasses.asdict(config) | {"keypoints_type": keypoints_type},
+        )
+
+    def is_done(self, report: dict[str, Any], output: Path, *, replace: bool) -> bool:
+        """Whether a finished map, of which we have the report, was made of the same.
+
+        Raises:
+            OutputError: it was made with other settings, or of another database, and
+                is not to be replaced.
+        """
+        earlier = report["inputs"]
+        theirs = earlier["settings"]
+        differences = [
+            f"{name}: {theirs.get(name)}, not {value}"
+            for name, value in self.settings.items()
+            if theirs.get(name) != value
+        ]
+        same: bool = earlier["digests"] == self.digests
+        if not same and earlier["database"] != self.database:
+            differences.append(f"database: {earlier['database']}, not {self.database}")
+        if differences and not replace:
+            raise OutputError(
+                f"{output}: found a map made with {'; '.join(differences)}; choose "
+                "another --output, or --force to replace it"
+            )
+        return same and not differences
+
+
+def _read_report(output: Path) -> dict[str, Any]:
+    """The report of a map that is there; empty if there is none.
+
+    Raises:
+        OutputError: the report is not a map's; other stages write that name too.
+    """
+    path = output / REPORT_NAME
+    if not path.exists():
+        return {}
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        inputs = report["inputs"]
+        is_map = report["stage"] == "map" and {"settings", "digests"} <= inputs.keys()
+        report.setdefault("warnings", [])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        is_map = False
+    if not is_map:
+        raise OutputError(
+            f"{path}: not the report of a map; choose another --output, or delete "
+            f"{output} yourself"
+        )
+    return dict(report)

@@ -1,0 +1,5 @@
+"""Matching: descriptors of pairs in, matches out."""
+
+from r2d2_kapture.stages.match.stage import run
+
+__all__ = ["run"]

@@ -1,0 +1,312 @@
+"""Matching: descriptors of image pairs in, mutual nearest neighbours out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from r2d2_kapture.config.extract import EngineConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.kapture.feature_origin import (
+    feature_origin,
+    feature_states,
+    refuse_replaced_images,
+)
+from r2d2_kapture.io.kapture.feature_table import (
+    LocalFeatureTables,
+    open_local_features,
+)
+from r2d2_kapture.io.kapture.match_store import (
+    MatchWriter,
+    matches_folder,
+    open_match_writer,
+    sorted_pair,
+)
+from r2d2_kapture.io.kapture.overlaps import hidden_features
+from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.stages.match.cache import LoadingCache
+from r2d2_kapture.types import Failure, PairMatches, Report, some_names
+
+REPORT_NAME = "match_report.json"
+READERS = 2
+Names = tuple[str, str]
+Descriptors = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Tally:
+    """Counts of a run in progress."""
+
+    done: int = 0
+    matches: int = 0
+    without_matches: int = 0
+    failed: list[Failure] = field(default_factory=list)
+
+    def add(self, matches: PairMatches) -> None:
+        """Count a pair."""
+        self.done += 1
+        self.matches += len(matches)
+        self.without_matches += not len(matches)
+
+    def warnings(self) -> tuple[str, ...]:
+        """What a report says where nothing was matched, which is no failure."""
+        if not self.done or self.without_matches < self.done:
+            return ()
+        return (
+            f"none of {self.done} pairs has a match; check that they overlap, or lower "
+            "--min-similarity or raise --ratio",
+        )
+
+
+def run(
+    config: MatchConfig,
+    *,
+    features: Sequence[Path],
+    pairs: Path,
+    output: Path,
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Match the images of a list of pairs, resuming what is there.
+
+    Matches of images whose features were written anew since are made again.
+
+    Args:
+        config: which matches, and how.
+        features: kapture datasets or folders of features, see open_feature_table.
+        pairs: list of pairs in kapture's format.
+        output: folder that gets ``reconstruction/matches/<keypoints type>``.
+        keypoints_type, descriptors_type: names; None takes the only one there is.
+        options: how to run; ``workers`` pairs are matched at a time, each on one core.
+            The matches do not depend on it.
+
+    Raises:
+        DatasetError, OutputError, ConfigError: see the functions called.
+        FeatureFormatError: no pair can be matched, or descriptors are compared by
+            neither L2 nor cosine.
+    """
+    started = time.monotonic()
+    device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
+    tables = open_local_features(features, keypoints_type, descriptors_type)
+    wanted = in_caching_order(read_pairs(pairs, tables.keypoints))
+    require_usable(tables, wanted)
+    images = sorted({image for pair in wanted for image in pair})
+    refuse_replaced_images(tables.keypoints, images)
+    manifest = make_manifest(config, tables)
+    keypoints_type = tables.keypoints.type_name
+    cache: LoadingCache[str, Tensor] = LoadingCache(
+        lambda image: torch.from_numpy(tables.read_descriptors(image)).to(device),
+        lambda tensor: tensor.nbytes,
+        int(config.cache_gb * 1e9),
+    )
+    with open_match_writer(
+        output, keypoints_type, manifest, force=options.replaces
+    ) as writer:
+        writer.follow(feature_states(tables, images))
+        todo = [
+            pair for pair in wanted if options.force or not writer.is_complete(*pair)
+        ]
+        tally = match_pairs(config, todo, cache, writer, options, len(wanted))
+        if tally.failed and len(tally.failed) == len(wanted):
+            raise FeatureFormatError(nothing_matched(wanted, tally.failed[0].reason))
+        report = Report(
+            stage="match",
+            done=tally.done,
+            skipped=len(wanted) - len(todo),
+            failed=tuple(tally.failed),
+            seconds=time.monotonic() - started,
+            outputs=(matches_folder(output, keypoints_type),),
+            warnings=(
+                *(() if wanted else (f"{pairs}: found no pair to match",)),
+                *hidden_features(tables.keypoints),
+                *empty_warning(tables, wanted),
+                *tally.warnings(),
+            ),
+            details={
+                "keypoints_type": keypoints_type,
+                "descriptors_type": tables.descriptors.type_name,
+                "matches": tally.matches,
+                "matches_per_pair": round(tally.matches / max(tally.done, 1)),
+                "pairs_without_matches": tally.without_matches,
+                "images_read": cache.loads,
+                "device": str(device),
+            },
+        )
+        report_path = writer.folder / REPORT_NAME
+        # a run that found everything done has nothing to add to the report
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
+    return report
+
+
+def empty_warning(
+    tables: LocalFeatureTables, pairs: Sequence[Names]
+) -> tuple[str, ...]:
+    """What a report says of images without any keypoint; nothing without such.
+
+    Features that are absent or broken are left to the pairs, which fail.
+    """
+    paired = sorted({image for pair in pairs for image in pair})
+    empty = set()
+    for image in paired:
+        with suppress(FeatureFormatError):
+            if tables.keypoints.count(image) == 0:
+                empty.add(image)
+    if not empty:
+        return ()
+    count = sum(not empty.isdisjoint(pair) for pair in pairs)
+    return (
+        f"{len(empty)} of {len(paired)} images have no keypoints: "
+        f"{some_names(sorted(empty))}; their {count} pairs have no matches",
+    )
+
+
+def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
+    """Pairs of sorted names, ordered so that images are met again soon.
+
+    Pairs follow the Z-order curve (Morton, 1966) through the matrix of images sorted by
+    name: whatever number of images a cache holds, it serves a square of that side.
+    """
+    names = {sorted_pair(*pair.names) for pair in pairs}
+    images = sorted({image for pair in names for image in pair})
+    # the binary digits of an index, set apart by zeros
+    spread = {image: int(f"{index:b}", base=4) for index, image in enumerate(images)}
+    return sorted(names, key=lambda pair: 2 * spread[pair[0]] + spread[pair[1]])
+
+
+def make_manifest(config: MatchConfig, tables: LocalFeatureTables) -> Manifest:
+    """What decides the matches: the settings, and what made the features."""
+    return Manifest(
+        model={"name": "mutual nearest neighbours"},
+        settings={
+            "ratio": config.ratio,
+            "min_similarity": config.min_similarity,
+            "keypoints_type": tables.keypoints.type_name,
+            "descriptors_type": tables.descriptors.type_name,
+            "keypoints SHA-256": feature_origin(tables.keypoints),
+            "descriptors SHA-256": feature_origin(tables.descriptors),
+        },
+        versions=package_versions(),
+    )
+
+
+def require_usable(tables: LocalFeatureTables, pairs: Sequence[Names]) -> None:
+    """Refuse a list of which no pair can be matched, before the first one is.
+
+    Nothing is read but the sizes of files.
+
+    Raises:
+        FeatureFormatError: every pair holds an image whose features are absent, or
+            whose keypoints and descriptors are not as many.
+    """
+    reasons: dict[str, str | None] = {}
+    for pair in pairs:
+        for image in pair:
+            if image not in reasons:
+                reasons[image] = unusable(tables, image)
+        if not any(reasons[image] for image in pair):
+            return
+    found = next((reason for reason in reasons.values() if reason), None)
+    if found is not None:
+        raise FeatureFormatError(nothing_matched(pairs, found))
+
+
+def unusable(tables: LocalFeatureTables, image: str) -> str | None:
+    """Why the features of an image cannot be matched, as far as files' sizes tell."""
+    try:
+        tables.check_counts(image)
+    except FeatureFormatError as error:
+        return str(error)
+    return None
+
+
+def nothing_matched(pairs: Sequence[Names], reason: str) -> str:
+    """One line for all pairs, where none can be matched."""
+    return f"none of {len(pairs)} pairs can be matched; first: {reason}"
+
+
+def match_pairs(
+    config: MatchConfig,
+    pairs: Sequence[Names],
+    descriptors: LoadingCache[str, Tensor],
+    writer: MatchWriter,
+    options: RunOptions,
+    total: int,
+) -> Tally:
+    """Read, match and write pairs, all steps in parallel.
+
+    Args:
+        config: which matches.
+        pairs: sorted names, in order.
+        descriptors: of an image.
+        writer: stores the matches.
+        options: how to run.
+        total: pairs of the progress bar, those already done included.
+    """
+
+    def load(pair: Names) -> Descriptors:
+        return descriptors(pair[0]), descriptors(pair[1])
+
+    def match(item: tuple[Names, Future[Descriptors]]) -> PairMatches:
+        first, second = item[1].result()
+        return match_mutual_nearest(
+            first, second, min_similarity=config.min_similarity, ratio=config.ratio
+        )
+
+    tally = Tally()
+    with ExitStack() as stack:
+        bar = stack.enter_context(
+            tqdm(
+                total=total,
+                initial=total - len(pairs),
+                desc="match",
+                unit="pair",
+                disable=None if options.progress is None else not options.progress,
+            )
+        )
+        stack.enter_context(one_core_a_thread())
+        write_behind = stack.enter_context(WriteBehind())
+        loading = stack.enter_context(closing(read_ahead(pairs, load, READERS)))
+        matching = stack.enter_context(
+            closing(read_ahead(loading, match, options.workers))
+        )
+        for (pair, _), future in matching:
+            bar.update()
+            try:
+                matches = future.result()
+            except FeatureFormatError as error:
+                failure = Failure(name=", ".join(pair), reason=str(error))
+                tally.failed.append(failure)
+                if options.strict:
+                    break
+                continue
+            write_behind(writer.write, *pair, matches)
+            tally.add(matches)
+    return tally
+
+
+@contextmanager
+def one_core_a_thread() -> Iterator[None]:
+    """Let torch compute on the calling thread alone, in every thread started inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,336 @@
+"""Prepares one SfM model of MegaDepth: undistorts it, and tells what its images share.
+
+Nothing here imports torch: each model is prepared in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from r2d2_kapture.config.megadepth import MegadepthConfig
+from r2d2_kapture.coordinates import kapture_from_colmap
+from r2d2_kapture.errors import DatasetError, ImageError, OutputError
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
+from r2d2_kapture.io.images.decoding import image_size, read_rgb
+from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
+from r2d2_kapture.io.kapture.dataset import check_relative_name
+from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.stages.megadepth.depth import read_depth
+from r2d2_kapture.stages.megadepth.layout import SceneModel, check_inputs
+from r2d2_kapture.stages.megadepth.overlaps import PointsSeen, compare_images
+from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, write_scene_info
+from r2d2_kapture.types import FloatArray
+
+DoubleArray = npt.NDArray[np.float64]
+
+RECORD_NAME = "undistorted.json"
+SPARSE = "sparse"
+IMAGES = "images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneSummary:
+    """How many images of a model can be trained on, and how many cannot."""
+
+    usable: int
+    left_out: int
+
+
+def summary_of(model: SceneModel, config: MegadepthConfig) -> SceneSummary | None:
+    """What was made of a model; None where that is not finished.
+
+    Raises:
+        OutputError: they were made with other settings.
+    """
+    undistorted = _read_record(model.undistorted / RECORD_NAME)
+    info = _read_record(_summary_path(model))
+    _refuse_other_settings(model.undistorted, undistorted, _undistortion(config))
+    if not (undistorted and info and model.scene_info.is_file()):
+        return None
+    _refuse_other_settings(model.scene_info, info, _settings(config))
+    return SceneSummary(usable=info["usable"], left_out=len(info["left_out"]))
+
+
+def prepare(
+    model: SceneModel, config: MegadepthConfig, force: bool, threads: int
+) -> None:
+    """Undistort a model and write its scene info; what is there is kept.
+
+    Args:
+        model: to prepare.
+        config: settings.
+        force: begin anew.
+        threads: that undistort images.
+
+    Raises:
+        DatasetError, ReconstructionError: it cannot be used, and why.
+        OutputError: the file system refused.
+    """
+    check_inputs(model)
+    for path in (model.scene_info, _summary_path(model)):
+        _remove(path)  # lest a run that stops here leaves what looks finished
+    if force or _read_record(model.undistorted / RECORD_NAME) is None:
+        undistort(model, config, threads)
+    info, left_out = make_scene_info(model, config)
+    record = {**_settings(config), "usable": len(info), "left_out": left_out}
+    write_json_atomic(_summary_path(model), record)
+    # last, so that it tells that the model is finished
+    write_scene_info(model.scene_info, info)
+
+
+def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
+    """Undistort the images that have depth maps, in the layout of COLMAP.
+
+    The folder appears when it is complete. Its sparse model keeps all images.
+
+    Raises:
+        DatasetError, ReconstructionError: the model is broken, or none of its images
+            can be undistorted.
+        OutputError: the file system refused.
+    """
+    refuse_foreign_folder(model.undistorted, RECORD_NAME)
+    names = _image_names(read_sparse_map(model.reconstruction), model.reconstruction)
+    cameras = _cameras(model.reconstruction)
+    left_out = {
+        name: reason
+        for name in names
+        if (reason := _why_not_undistorted(model, name, cameras[name]))
+    }
+    usable = [name for name in names if name not in left_out]
+    _require_some(model, usable, left_out)
+    options = pycolmap.UndistortCameraOptions(max_image_size=config.max_image_size)
+    with building_folder(model.undistorted) as folder:
+        try:
+            with quiet_pycolmap():
+                pycolmap.undistort_images(
+                    folder,
+                    model.reconstruction,
+                    model.images,
+                    image_names=usable,
+                    undistort_options=options,
+                    num_threads=threads,
+                )
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DatasetError(
+                f"{model.reconstruction}: COLMAP cannot undistort it: {reason}"
+            ) from error
+        lost = [name for name in usable if not (folder / IMAGES / name).is_file()]
+        if lost:
+            raise OutputError(
+                f"{folder}: COLMAP wrote {len(usable) - len(lost)} of {len(usable)} "
+                f"images, the first that lacks is '{lost[0]}'; free space and run again"
+            )
+        record = {**_undistortion(config), "left_out": left_out}
+        write_json_atomic(folder / RECORD_NAME, record)
+
+
+def make_scene_info(
+    model: SceneModel, config: MegadepthConfig
+) -> tuple[SceneInfo, dict[str, str]]:
+    """Compare the images of an undistorted model.
+
+    Returns:
+        The scene info, and the reason of each image that cannot be trained on.
+
+    Raises:
+        DatasetError, ReconstructionError: it is broken, or none of its images can be
+            used.
+    """
+    sparse = model.undistorted / SPARSE
+    sparse_map = read_sparse_map(sparse)
+    names = _image_names(sparse_map, sparse)
+    cameras = _cameras(sparse)
+    record = _read_record(model.undistorted / RECORD_NAME) or {}
+    left_out: dict[str, str] = dict(record.get("left_out", {}))
+    seen: dict[str, PointsSeen] = {}
+    for name in names:
+        if name in left_out:
+            continue
+        try:
+            seen[name] = _points_seen(model, name, cameras[name], sparse_map, config)
+        except (DatasetError, ImageError) as error:
+            left_out[name] = str(error)
+    _require_some(model, seen, left_out)
+    overlaps, scale_ratios = compare_images(list(seen.values()), len(sparse_map.points))
+    info = SceneInfo(
+        image_paths=tuple(
+            (model.undistorted / IMAGES / name).relative_to(model.output).as_posix()
+            for name in seen
+        ),
+        depth_paths=tuple(_depth_paths(model, seen)),
+        intrinsics=np.array([_intrinsics(cameras[name]) for name in seen]),
+        poses=np.array([_pose(sparse_map, name) for name in seen]),
+        point_counts=np.array([len(item.rows) for item in seen.values()], np.int64),
+        overlaps=overlaps,
+        scale_ratios=scale_ratios,
+    )
+    return info, left_out
+
+
+def _points_seen(
+    model: SceneModel,
+    name: str,
+    camera: pycolmap.Camera,
+    sparse_map: SparseMap,
+    config: MegadepthConfig,
+) -> PointsSeen:
+    """The points of an image whose depth its depth map confirms.
+
+    Raises:
+        ImageError, DatasetError: the image or its depth map cannot be used.
+    """
+    path, depth_path = model.undistorted / IMAGES / name, model.depth_path(name)
+    _require_size(path, image_size(path), camera)
+    depth = read_depth(depth_path, (camera.width, camera.height))
+    rows = np.unique(sparse_map.images[name].point_rows)
+    pose = _pose(sparse_map, name)
+    points = sparse_map.points[rows] @ pose[:3, :3].T + pose[:3, 3]
+    confirmed = _confirmed(points, depth, _intrinsics(camera), config.depth_tolerance)
+    if not confirmed.any():
+        raise DatasetError(
+            f"{depth_path}: agrees with none of the {len(rows)} 3D points of the image"
+        )
+    focal_length = np.sqrt(camera.focal_length_x * camera.focal_length_y)
+    return PointsSeen(
+        rows=rows[confirmed],
+        normalised_depths=points[confirmed, 2] / focal_length,
+    )
+
+
+def _confirmed(
+    points: DoubleArray, depth: FloatArray, intrinsics: DoubleArray, tolerance: float
+) -> npt.NDArray[np.bool_]:
+    """(N,) whether the depth map has the depths of (N, 3) points of the camera."""
+    confirmed = np.zeros(len(points), dtype=np.bool_)
+    in_front = np.flatnonzero(points[:, 2] > 0)
+    homogeneous = points[in_front] @ intrinsics.T
+    pixels = homogeneous[:, :2] / homogeneous[:, 2:]
+    height, width = depth.shape
+    nearest = np.rint(pixels)
+    inside = ((nearest >= 0) & (nearest < (width, height))).all(axis=1)
+    columns, rows = nearest[inside].astype(np.intp).T
+    there = depth[rows, columns]
+    ratio = there / points[in_front[inside], 2]
+    confirmed[in_front[inside]] = (there > 0) & (np.abs(ratio - 1) <= tolerance)
+    return confirmed
+
+
+def _why_not_undistorted(
+    model: SceneModel, name: str, camera: pycolmap.Camera
+) -> str | None:
+    """Why an image is left out; COLMAP ends the process at one of another size."""
+    if not model.depth_path(name).is_file():
+        return f"{model.depth_path(name)}: no depth map"
+    path = model.images / name
+    try:
+        height, width = read_rgb(path).shape[:2]
+        _require_size(path, (width, height), camera)
+    except (ImageError, DatasetError) as error:
+        return str(error)
+    return None
+
+
+def _require_size(path: Path, found: tuple[int, int], camera: pycolmap.Camera) -> None:
+    size = (camera.width, camera.height)
+    image = CameraImage(path=path, size=size, camera="its camera")
+    if (difference := size_difference(image, found)) is not None:
+        raise DatasetError(f"{path}: {difference}")
+
+
+def _require_some(
+    model: SceneModel, usable: Collection[str], left_out: Mapping[str, str]
+) -> None:
+    if not usable:
+        first = next(iter(left_out.values()), "it has no image")
+        raise DatasetError(
+            f"{model.reconstruction}: none of {len(left_out)} images can be used; the "
+            f"first: {first}"
+        )
+
+
+def _image_names(sparse_map: SparseMap, source: Path) -> list[str]:
+    """Of the registered images, sorted.
+
+    Raises:
+        DatasetError: one leaves the folder of the images.
+    """
+    return [check_relative_name(name, source) for name in sparse_map.images]
+
+
+def _cameras(folder: Path) -> dict[str, pycolmap.Camera]:
+    """The camera of each image of a model that read_sparse_map has read."""
+    with quiet_pycolmap():
+        model = pycolmap.Reconstruction(str(folder))
+    images = map(model.image, model.reg_image_ids())
+    return {image.name: model.cameras[image.camera_id] for image in images}
+
+
+def _intrinsics(camera: pycolmap.Camera) -> DoubleArray:
+    """(3, 3); the principal point counts from the centre of the first pixel."""
+    intrinsics = np.array(camera.calibration_matrix(), dtype=np.float64)
+    intrinsics[:2, 2] = kapture_from_colmap(intrinsics[:2, 2])
+    return intrinsics
+
+
+def _pose(sparse_map: SparseMap, name: str) -> DoubleArray:
+    return np.vstack([sparse_map.images[name].cam_from_world, [0, 0, 0, 1]])
+
+
+def _depth_paths(model: SceneModel, names: Iterable[str]) -> Iterator[str]:
+    """Relative to the output folder where they lie in it, else absolute."""
+    for name in names:
+        path = Path(os.path.abspath(model.depth_path(name)))
+        output = Path(os.path.abspath(model.output))
+        inside = path.is_relative_to(output)
+        yield (path.relative_to(output) if inside else path).as_posix()
+
+
+def _summary_path(model: SceneModel) -> Path:
+    return model.scene_info.with_suffix(".json")
+
+
+def _undistortion(config: MegadepthConfig) -> dict[str, Any]:
+    return {"max_image_size": config.max_image_size}
+
+
+def _settings(config: MegadepthConfig) -> dict[str, Any]:
+    return {**_undistortion(config), "depth_tolerance": config.depth_tolerance}
+
+
+def _refuse_other_settings(
+    path: Path, record: Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> None:
+    for name, value in settings.items():
+        if record is not None and record.get(name) != value:
+            raise OutputError(
+                f"{path}: found it made with {name} {record.get(name)}, expected "
+                f"{value}; choose another --output, or --force to redo it"
+            )
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """None where there is none, or a broken one."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None

@@ -1,0 +1,117 @@
+"""Prepares MegaDepth for training: undistorts its SfM models, compares their images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tqdm import tqdm
+
+from r2d2_kapture.config.megadepth import MegadepthConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import R2D2KaptureError
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.stages.megadepth.layout import (
+    DEPTH_FOLDER,
+    SCENE_INFO_FOLDER,
+    SFM_FOLDER,
+    SceneModel,
+    find_models,
+    find_root,
+)
+from r2d2_kapture.stages.megadepth.scene import prepare, summary_of
+from r2d2_kapture.stages.megadepth.workers import run_apart
+from r2d2_kapture.types import Failure, Report
+
+REPORT_NAME = "megadepth_report.json"
+
+
+def run(
+    config: MegadepthConfig,
+    *,
+    depth_root: Path,
+    sfm_root: Path,
+    output: Path,
+    scenes: Sequence[str] | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Prepare scenes, each SfM model that has depth maps in a process of its own.
+
+    Finished models are skipped. The outputs do not depend on the number of workers.
+
+    Args:
+        config: settings.
+        depth_root: MegaDepth_v1, or the folder that it was unpacked into.
+        sfm_root: MegaDepth_v1_SfM, or the folder that it was unpacked into.
+        output: gets ``Undistorted_SfM`` and ``scene_info``, see
+            stages/megadepth/layout.py.
+        scenes: names; None takes all that have depth maps.
+        options: how to run; workers are processes.
+
+    Returns:
+        The report; what it counts are models. Also as JSON in ``output``.
+
+    Raises:
+        DatasetError: a root folder is missing.
+        OutputError: the output is in use, cannot be written, or was made with other
+            settings.
+    """
+    started = time.monotonic()
+    depth_root = find_root(depth_root, DEPTH_FOLDER, "--depth-root", "depth maps")
+    sfm_root = find_root(sfm_root, SFM_FOLDER, "--sfm-root", "SfM models")
+    models, missing = find_models(depth_root, sfm_root, output, scenes)
+    with exclusive(output):
+        todo = [
+            model
+            for model in models
+            if options.force or summary_of(model, config) is None
+        ]
+        failed = _prepare_all(config, todo, options)
+        broken = {failure.name for failure in failed}
+        finished = [
+            summary_of(model, config) for model in models if model.name not in broken
+        ]
+        summaries = [summary for summary in finished if summary is not None]
+        report = Report(
+            stage="megadepth",
+            done=len(todo) - len(failed),
+            skipped=len(models) - len(todo),
+            failed=(*missing, *failed),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details={
+                "images": sum(summary.usable for summary in summaries),
+                "images_left_out": sum(summary.left_out for summary in summaries),
+                "reasons": f"{output / SCENE_INFO_FOLDER}/*.json",
+            },
+        )
+        write_json_atomic(output / REPORT_NAME, report.to_json())
+    return report
+
+
+def _prepare_all(
+    config: MegadepthConfig, models: Sequence[SceneModel], options: RunOptions
+) -> list[Failure]:
+    """Prepare models; those that fail do not stop the others, unless strict."""
+    threads = max(options.workers // max(len(models), 1), 1)
+    jobs = [(model, config, options.force, threads) for model in models]
+    reasons: dict[int, str] = {}
+    with closing(run_apart(prepare, jobs, options.workers)) as results:
+        bar = tqdm(
+            results,
+            total=len(models),
+            desc="prepare models",
+            disable=None if options.progress is None else not options.progress,
+        )
+        for number, result in bar:
+            if isinstance(result, R2D2KaptureError):
+                if options.strict:
+                    raise result
+                reasons[number] = str(result)
+    return [
+        Failure(name=models[number].name, reason=reasons[number])
+        for number in sorted(reasons)
+    ]

@@ -1,0 +1,305 @@
+"""Pairs: which images are worth matching, as a list in kapture's format."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.pairs import PairMethod, PairsConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.pairs import (
+    ImagePair,
+    pairs_to_bytes,
+    read_pairs,
+    unique_pairs,
+)
+from r2d2_kapture.io.outputs.atomic import (
+    remove_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
+from r2d2_kapture.stages.pairs.methods import METHODS, PairInputs
+from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
+from r2d2_kapture.types import Failure, Report
+
+
+def run(
+    config: PairsConfig,
+    *,
+    mapping: Path,
+    query: Path | None = None,
+    output: Path,
+    features: Sequence[Path] = (),
+    map_path: Path | None = None,
+    merge: Sequence[Path] = (),
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    global_features_type: str | None = None,
+    global_features_output: Path | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Choose pairs of images and write their list.
+
+    Without queries, mapping images are paired with each other; with queries, each query
+    with mapping images. No image is paired with itself, and a query with another only
+    where that one is a mapping image too; their pair is listed once, and serves both.
+    Images without a pair, queries where there are some, are named in the report.
+    The list is ordered by the first image's name, then best first. It is made anew each
+    time, since inputs may have changed; descriptors of images are not.
+
+    Args:
+        config: the method and its settings.
+        mapping: kapture dataset.
+        query: kapture dataset.
+        output: the list; ``<stem>.report.json`` beside it holds settings and counts.
+        features: folders of local or global features beside the datasets' own.
+        map_path: for covisibility: COLMAP model or kapture dataset with observations.
+        merge: lists of pairs to add; of a pair in several, the first stays.
+        keypoints_type, descriptors_type, global_features_type: names; None takes the
+            only one there is.
+        global_features_output: kapture folder for the descriptors that ``local`` makes;
+            None is ``<stem>_features`` beside the list.
+        options: how to run.
+
+    Raises:
+        ConfigError: the method lacks an input, or has no use for one.
+        DatasetError, FeatureFormatError, ReconstructionError: inputs are broken.
+        OutputError: the list was made with other settings, or by other means.
+    """
+    started = time.monotonic()
+    check_inputs(config.method, query, map_path, merge)
+    report_path = output.with_name(f"{output.stem}.report.json")
+    settings = {
+        **dataclasses.asdict(config),
+        "top_k": config.partners,
+        "keypoints_type": keypoints_type,
+        "descriptors_type": descriptors_type,
+        "global_features_type": global_features_type,
+        "with_query": query is not None,
+        "merged_lists": len(merge),
+    }
+    if output.is_dir():
+        raise OutputError(
+            f"{output}: found a folder, expected a file for the list; choose another "
+            f"--output, such as {output / 'pairs.txt'}"
+        )
+    if output.exists() and not options.replaces:
+        refuse_others(output, report_path, settings)
+    datasets = [open_with_images(root) for root in (mapping, query) if root]
+    refuse_shared_names([dataset.image_paths for dataset in datasets])
+    inputs = PairInputs(
+        mapping=datasets[0],
+        query=None if query is None else datasets[1],
+        features=(*features, mapping, *(() if query is None else (query,))),
+        map_path=map_path,
+        keypoints_type=keypoints_type,
+        descriptors_type=descriptors_type,
+        global_features_type=global_features_type,
+        described=global_features_output or output.with_name(f"{output.stem}_features"),
+        options=options,
+    )
+    known = {*inputs.mapping.image_names}
+    known |= set(() if inputs.query is None else inputs.query.image_names)
+    merged = [pair for path in merge for pair in read_pairs(path, known)]
+    selected = METHODS[config.method](config, inputs)
+    every = arranged(config, selected.pairs, merged, with_query=query is not None)
+    every, unlisted = _listable(every, inputs)
+    pairs = part_of(config, every)
+    failed = (*unlisted, *selected.failed)
+    unpaired = find_unpaired(inputs.first_names, (pair.names for pair in every))
+    data = pairs_to_bytes(output, pairs)
+    unchanged = output.exists() and output.read_bytes() == data
+    report = Report(
+        stage="pairs",
+        done=0 if unchanged else len(pairs),
+        skipped=len(pairs) if unchanged else 0,
+        failed=failed,
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        details={
+            "method": config.method,
+            "images_in_pairs": len({name for pair in pairs for name in pair.names}),
+            **selected.details,
+        },
+        warnings=(
+            *selected.warnings,
+            *unpaired_warning(
+                sorted(set(unpaired) - {failure.name for failure in failed}),
+                len(inputs.first_names),
+                REASONS[config.method],
+            ),
+        ),
+    )
+    described = report.to_json() | {
+        "unpaired": list(unpaired),
+        "settings": settings,
+        "sha256": sha256(data),
+    }
+    if not unchanged:
+        # the list goes first and comes last: it is never there without its report
+        remove_file(output)
+        write_json_atomic(report_path, described)
+        write_bytes_atomic(output, data)
+    elif report.failed or read_report(report_path).get("unpaired") != list(unpaired):
+        write_json_atomic(report_path, described)
+    return report
+
+
+def _listable(
+    pairs: list[ImagePair], inputs: PairInputs
+) -> tuple[list[ImagePair], tuple[Failure, ...]]:
+    """The pairs that a list can hold, and the images that none can."""
+    datasets = [inputs.mapping, *([] if inputs.query is None else [inputs.query])]
+    comments = [n for d in datasets for n in d.image_names if n.startswith("#")]
+    reason = "begins with #, which kapture's lists cannot hold; rename the image"
+    failed = tuple(Failure(name=name, reason=f"{name}: {reason}") for name in comments)
+    left_out = tuple(failure for dataset in datasets for failure in dataset.left_out)
+    kept = [pair for pair in pairs if not set(comments).intersection(pair.names)]
+    return kept, left_out + failed
+
+
+def check_inputs(
+    method: PairMethod, query: Path | None, map_path: Path | None, merge: Sequence[Path]
+) -> None:
+    """Refuse a method that lacks an input, or has no use for one.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    require(
+        method not in ("sequential", "covisibility") or query is None,
+        f"--method {method}: found --query, expected mapping images alone; choose "
+        "another method for queries",
+    )
+    require(
+        method == "covisibility" or map_path is None,
+        f"--method {method}: found --map, which only covisibility uses",
+    )
+    require(
+        method != "merge" or bool(merge),
+        "--method merge: found no --merge, expected lists of pairs",
+    )
+
+
+def open_with_images(root: Path) -> Dataset:
+    """Open a dataset that has images.
+
+    Raises:
+        DatasetError: it has none, or as open_dataset.
+    """
+    dataset = open_dataset(root)
+    if not dataset.image_names:
+        raise DatasetError(
+            f"{root}: records_camera.txt lists no image; nothing to pair"
+        )
+    return dataset
+
+
+def arranged(
+    config: PairsConfig,
+    pairs: Iterable[ImagePair],
+    merged: Iterable[ImagePair],
+    *,
+    with_query: bool,
+) -> list[ImagePair]:
+    """The whole list, in order, each pair once.
+
+    Args:
+        config: what is kept.
+        pairs: of the method; of a pair that occurs twice, the better stays.
+        merged: of lists, of which the first goes first; with method ``merge`` the best
+            ``top_k`` of each first image stay.
+        with_query: the first image is a query; else the first by name goes first.
+    """
+    least = -math.inf if config.min_score is None else config.min_score
+    pairs = [pair for pair in pairs if pair.score >= least]
+    if not with_query:
+        pairs = [name_order(pair) for pair in pairs]
+    if config.method == "merge" and config.partners:
+        merged = best_of_each(merged, config.partners)
+    unique = unique_pairs([*sorted(pairs, key=best_first), *merged])
+    return sorted((pair for pair in unique if pair.score >= least), key=best_first)
+
+
+def part_of(config: PairsConfig, every: Sequence[ImagePair]) -> Sequence[ImagePair]:
+    """The part of the list that is asked for."""
+    part, parts = config.part
+    return every[len(every) * (part - 1) // parts : len(every) * part // parts]
+
+
+def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
+    """The best pairs of each first image, in the order in which they came.
+
+    Of a pair that occurs twice in one order of its names, the first counts.
+    """
+    first: dict[tuple[str, str], ImagePair] = {}
+    for pair in pairs:
+        first.setdefault(pair.names, pair)
+    ranked = sorted(first.values(), key=best_first)
+    kept = {
+        pair.names
+        for _, group in itertools.groupby(ranked, key=lambda pair: pair.image1)
+        for pair in itertools.islice(group, count)
+    }
+    return [pair for names, pair in first.items() if names in kept]
+
+
+def best_first(pair: ImagePair) -> tuple[str, float, str]:
+    """Orders pairs by their first image, then by falling score."""
+    return pair.image1, -pair.score, pair.image2
+
+
+def name_order(pair: ImagePair) -> ImagePair:
+    """The pair with its first image by name in front."""
+    if pair.image1 <= pair.image2:
+        return pair
+    return dataclasses.replace(pair, image1=pair.image2, image2=pair.image1)
+
+
+def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to replace a list that these settings did not make.
+
+    Raises:
+        OutputError: naming what differs.
+    """
+    way_out = "choose another --output, or --force to replace it"
+    report = read_report(report_path)
+    made_with, digest = report.get("settings", {}), report.get("sha256")
+    if digest != sha256(output.read_bytes()):
+        raise OutputError(
+            f"{output}: found a list that was edited or made by other means; {way_out}"
+        )
+    differences = [
+        f"{key}: {made_with.get(key)}, not {value}"
+        for key, value in settings.items()
+        if made_with.get(key) != value
+    ]
+    if differences:
+        raise OutputError(
+            f"{output}: found pairs made with {'; '.join(differences)}; {way_out}"
+        )
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What an earlier run wrote beside its list; nothing where that is broken."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {**report, "settings": dict(report["settings"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def sha256(data: bytes) -> str:
+    """Digest of a list."""
+    return hashlib.sha256(data).hexdigest()

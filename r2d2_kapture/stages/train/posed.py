@@ -1,0 +1,360 @@
+"""Opens datasets with poses as sources of pairs: depth maps of kapture, SfM models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import kapture
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+from kapture.io.records import get_depth_map_fullpath
+from scipy.sparse import csr_array, triu
+
+from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.coordinates import (
+    CameraOrigin,
+    colmap_from_kapture,
+    kapture_from_colmap,
+)
+from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.colmap.cameras import colmap_camera
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
+from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
+from r2d2_kapture.io.kapture.dataset import Dataset, check_relative_name, open_dataset
+from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
+from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.stages.train.photographs import OpenedSources
+from r2d2_kapture.training.data import WeightedSource
+from r2d2_kapture.training.loading import PictureLoader
+from r2d2_kapture.training.lookups import FloatArray, inverse_of_depth
+from r2d2_kapture.training.mesh_depth import mesh_inverse_depth
+from r2d2_kapture.training.pairs import Points, inside
+from r2d2_kapture.training.posed_pairs import (
+    PosedPairSource,
+    PosedPicture,
+    neighbouring_pairs,
+)
+from r2d2_kapture.types import Failure
+
+DoubleArray = npt.NDArray[np.float64]
+
+DEPTH_MAP_TOLERANCE = 0.03
+MESH_TOLERANCE = 0.05
+LEAST_SHARED_POINTS = 30
+NO_NEIGHBOUR = "no camera near by looks in a like direction"
+FEW_SHARED = f"it shares {LEAST_SHARED_POINTS} points with no other image"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ColmapModel:
+    """A camera of COLMAP, which counts pixels from the corner, as a CameraModel."""
+
+    camera: pycolmap.Camera
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(W, H) in pixels."""
+        return self.camera.width, self.camera.height
+
+    def rays(self, pixels: Points) -> Points:
+        """(N, 2) x / z and y / z of what is seen at (N, 2) pixels."""
+        return np.asarray(self.camera.cam_from_img(colmap_from_kapture(pixels)))
+
+    def pixels(self, rays: Points) -> Points:
+        """(N, 2) pixels at which (N, 2) x / z and y / z are seen."""
+        points = np.column_stack([rays, np.ones(len(rays))])
+        corner_origin = np.asarray(self.camera.img_from_cam(points))
+        return np.asarray(kapture_from_colmap(corner_origin), dtype=np.float64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthFile:
+    """Reads a depth map of kapture: float32 in units of the world, 0 where unknown.
+
+    Attributes:
+        path: of the file.
+        size: (W, H) in pixels.
+    """
+
+    path: Path
+    size: tuple[int, int]
+
+    def __call__(self) -> FloatArray:
+        """(H, W) inverse depth, NaN where unknown.
+
+        Raises:
+            DatasetError: missing, or of another size.
+        """
+        try:
+            depth = np.fromfile(self.path, dtype=np.float32)
+        except OSError as error:
+            raise DatasetError(f"{self.path}: {error.strerror}") from error
+        width, height = self.size
+        if depth.size != width * height:
+            raise DatasetError(
+                f"{self.path}: found {depth.size} depths, expected {width} x {height}"
+            )
+        return inverse_of_depth(depth.reshape(height, width))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeshDepth:
+    """Draws the depth of an image from the points that it observes.
+
+    Attributes:
+        camera: of the image.
+        points: (N, 3) in camera coordinates.
+    """
+
+    camera: ColmapModel
+    points: DoubleArray
+
+    def __call__(self) -> FloatArray:
+        """(h, w) inverse depth on a coarser raster, NaN where unknown."""
+        in_front = self.points[self.points[:, 2] > 0]
+        pixels = self.camera.pixels(in_front[:, :2] / in_front[:, 2:])
+        seen = inside(pixels, self.camera.size)
+        return mesh_inverse_depth(pixels[seen], 1 / in_front[seen, 2], self.camera.size)
+
+
+def open_depth_views(
+    root: Path,
+    config: PairConfig,
+    load: PictureLoader,
+    camera_origin: CameraOrigin = "auto",
+) -> OpenedSources:
+    """Pairs of the images of a kapture dataset that have poses and depth maps.
+
+    A depth map belongs to the image of the same time whose camera has the same
+    parameters, unless their poses differ: depth that is not registered to an image
+    tells nothing about its pixels.
+
+    Args:
+        root: of the dataset.
+        config: of the pairs.
+        load: decodes pictures.
+        camera_origin: where the dataset's principal points are counted from.
+
+    Raises:
+        DatasetError: no kapture dataset, or no two images with pose and depth.
+    """
+    dataset = open_dataset(root)
+    poses = read_camera_poses(dataset).cam_from_world
+    depth_files = _depth_files(dataset)
+    cameras = find_camera_origin(dataset, camera_origin)
+    pictures: list[PosedPicture] = []
+    skipped: list[Failure] = []
+    for name, (_, sensor_id) in sorted(image_records(dataset).items()):
+        model = ColmapModel(
+            camera=colmap_camera(dataset.data.sensors[sensor_id], 1, cameras.origin)
+        )
+        path = dataset.image_path(name)
+        reason = (
+            "it has no pose"
+            if name not in poses
+            else (
+                "no depth map belongs to it"
+                if name not in depth_files
+                else _unfit(path, model.size, config.crop_size)
+            )
+        )
+        if reason:
+            skipped.append(Failure(name=name, reason=reason))
+            continue
+        pictures.append(
+            PosedPicture(
+                name=name,
+                path=path,
+                camera=model,
+                cam_from_world=_matrix(poses[name].matrix()),
+                read_inverse_depth=depth_files[name],
+            )
+        )
+    pairs = neighbouring_pairs([picture.cam_from_world for picture in pictures])
+    source = PosedPairSource(
+        str(root), pictures, pairs, config, load, DEPTH_MAP_TOLERANCE
+    )
+    return OpenedSources(
+        sources=(WeightedSource(source=source, weight=1.0),),
+        skipped=(*skipped, *_unpaired(pictures, pairs, NO_NEIGHBOUR)),
+        warnings=cameras.warnings,
+    )
+
+
+def open_model_views(
+    path: Path,
+    config: PairConfig,
+    load: PictureLoader,
+    images: Path | None = None,
+    camera_origin: CameraOrigin = "auto",
+) -> OpenedSources:
+    """Pairs of the images of a structure-from-motion model, by its sparse points.
+
+    Args:
+        path: a COLMAP model, or a kapture dataset with points3d and observations.
+        config: of the pairs.
+        load: decodes pictures.
+        images: folder that the names of a COLMAP model are relative to; by default
+            that of the kapture dataset.
+        camera_origin: where a kapture dataset's principal points are counted from.
+
+    Raises:
+        DatasetError, ReconstructionError: no model, or no two images that share points.
+    """
+    sparse_map = read_sparse_map(path)
+    cameras, folder, uncertain = _cameras_and_folder(path, images, camera_origin)
+    pictures: list[PosedPicture] = []
+    skipped: list[Failure] = []
+    kept: list[str] = []
+    for name, image in sparse_map.images.items():
+        model = ColmapModel(camera=cameras[name])
+        reason = _unfit(folder / name, model.size, config.crop_size)
+        if reason:
+            skipped.append(Failure(name=name, reason=reason))
+            continue
+        rows = np.unique(image.point_rows)
+        pose = _matrix(image.cam_from_world)
+        points = sparse_map.points[rows] @ pose[:3, :3].T + pose[:3, 3]
+        kept.append(name)
+        pictures.append(
+            PosedPicture(
+                name=name,
+                path=folder / name,
+                camera=model,
+                cam_from_world=pose,
+                read_inverse_depth=MeshDepth(camera=model, points=points),
+            )
+        )
+    pairs = _covisible_pairs(sparse_map, kept)
+    source = PosedPairSource(str(path), pictures, pairs, config, load, MESH_TOLERANCE)
+    return OpenedSources(
+        sources=(WeightedSource(source=source, weight=1.0),),
+        skipped=(*skipped, *_unpaired(pictures, pairs, FEW_SHARED)),
+        warnings=uncertain,
+    )
+
+
+def _unpaired(
+    pictures: Sequence[PosedPicture], pairs: Iterable[tuple[int, int]], reason: str
+) -> list[Failure]:
+    """The pictures that are in no pair."""
+    paired = {index for pair in pairs for index in pair}
+    return [
+        Failure(name=picture.name, reason=reason)
+        for index, picture in enumerate(pictures)
+        if index not in paired
+    ]
+
+
+def _unfit(path: Path, size: tuple[int, int], crop_size: int) -> str | None:
+    """Why an image cannot be trained on."""
+    try:
+        found = image_size(path)
+    except ImageError as error:
+        return str(error)
+    image = CameraImage(path=path, size=size, camera="its camera")
+    if (difference := size_difference(image, found)) is not None:
+        return difference
+    if min(found) < crop_size:
+        return f"found {found} pixels, expected at least {crop_size} a side"
+    return None
+
+
+def _matrix(cam_from_world: npt.NDArray[np.float64]) -> DoubleArray:
+    """(3, 4) to (4, 4)."""
+    return np.vstack([cam_from_world, [0, 0, 0, 1]])
+
+
+def _depth_files(dataset: Dataset) -> dict[str, DepthFile]:
+    """The depth map that belongs to each image."""
+    data = dataset.data
+    poses = (
+        kapture.rigs_remove(data.trajectories, data.rigs)
+        if data.trajectories and data.rigs
+        else data.trajectories or {}
+    )
+    source = dataset.root / "sensors" / "records_depth.txt"
+    found: dict[str, DepthFile] = {}
+    for name, (timestamp, camera_id) in image_records(dataset).items():
+        at_time = (data.records_depth or {}).get(timestamp, {})
+        for depth_id, depth_name in sorted(at_time.items()):
+            check_relative_name(depth_name, source)
+            at = poses.get(timestamp, {})
+            if _same_camera(data, camera_id, depth_id) and _same_pose(
+                at.get(camera_id), at.get(depth_id)
+            ):
+                width, height = data.sensors[depth_id].camera_params[:2]
+                path = get_depth_map_fullpath(str(dataset.root), depth_name)
+                found[name] = DepthFile(path=Path(path), size=(int(width), int(height)))
+    return found
+
+
+def _same_camera(data: kapture.Kapture, camera_id: str, depth_id: str) -> bool:
+    camera, depth = data.sensors[camera_id], data.sensors[depth_id]
+    return bool(
+        camera.camera_type == depth.camera_type
+        and camera.camera_params == depth.camera_params
+    )
+
+
+def _same_pose(
+    camera: kapture.PoseTransform | None, depth: kapture.PoseTransform | None
+) -> bool:
+    """Whether they agree; a sensor without a pose of its own shares the camera's."""
+    if camera is None or depth is None:
+        return True
+    return bool(
+        np.allclose(camera.t_raw, depth.t_raw, atol=1e-6)
+        and np.allclose(camera.r_raw, depth.r_raw, atol=1e-6)
+    )
+
+
+def _cameras_and_folder(
+    path: Path, images: Path | None, camera_origin: CameraOrigin
+) -> tuple[Mapping[str, pycolmap.Camera], Path, tuple[str, ...]]:
+    """Cameras of the images of a model, their folder, and what is not certain."""
+    for folder in (path, path / "sparse"):
+        if (folder / "cameras.bin").is_file() or (folder / "cameras.txt").is_file():
+            if images is None:
+                raise DatasetError(
+                    f"{folder}: a COLMAP model does not say where its images are, "
+                    "expected their folder; name it with --sfm-images"
+                )
+            with quiet_pycolmap():
+                model = pycolmap.Reconstruction(str(folder))
+            cameras = {i.name: model.cameras[i.camera_id] for i in _images(model)}
+            return cameras, images, ()
+    root = path if (path / "sensors").is_dir() else path / "kapture"
+    dataset = open_dataset(root)
+    found = find_camera_origin(dataset, camera_origin)
+    cameras = {
+        name: colmap_camera(dataset.data.sensors[sensor_id], 1, found.origin)
+        for name, (_, sensor_id) in image_records(dataset).items()
+    }
+    return cameras, images or dataset.image_path(""), found.warnings
+
+
+def _images(model: pycolmap.Reconstruction) -> Iterable[pycolmap.Image]:
+    return map(model.image, model.reg_image_ids())
+
+
+def _covisible_pairs(sparse_map: SparseMap, names: list[str]) -> list[tuple[int, int]]:
+    """Indices into the names of images that share enough points."""
+    if not names:
+        return []
+    rows = [np.unique(sparse_map.images[name].point_rows) for name in names]
+    columns = np.concatenate(rows)
+    owners = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
+    seen = csr_array(
+        (np.ones(len(columns), dtype=np.int32), (owners, columns)),
+        shape=(len(rows), len(sparse_map.points)),
+    )
+    shared = triu(seen @ seen.T, k=1).tocoo()
+    enough = shared.data >= LEAST_SHARED_POINTS
+    first, second = shared.coords
+    return sorted(zip(first[enough].tolist(), second[enough].tolist()))

@@ -1,0 +1,307 @@
+"""Verification of many pairs: in threads, resumable, the same for any number of them.
+
+What is there after each pair, and what a resumed run goes on from: the pair's verified
+matches as a kapture file, then its geometry as a line of a log beside them. A line
+holds a digest of all that decides the pair's result, so a pair is done again if its
+keypoints, matches, cameras, poses or settings have changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from tqdm import tqdm
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.colmap.database import colmap_keypoints, colmap_matches
+from r2d2_kapture.io.colmap.geometry_log import (
+    PairGeometry,
+    log_geometry,
+    pair_geometry,
+    read_geometries,
+)
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.kapture.match_store import (
+    MatchTable,
+    MatchWriter,
+    find_matches,
+    matches_folder,
+    open_match_writer,
+)
+from r2d2_kapture.io.outputs.json_log import open_log
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.stages.flow import read_ahead
+from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
+from r2d2_kapture.types import Failure, FloatArray, PairMatches
+
+LOG_NAME = "two_view_geometries.jsonl"
+CACHED_IMAGES = 512
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """What of an image decides the geometry of its pairs.
+
+    Attributes:
+        camera: in COLMAP's pixel origin.
+        keypoints: (N, 2) in COLMAP's pixel origin.
+        cam_from_world: its pose, if that is to be used.
+        digest: of these three.
+    """
+
+    camera: pycolmap.Camera
+    keypoints: FloatArray
+    cam_from_world: pycolmap.Rigid3d | None
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSource:
+    """Where views come from.
+
+    Attributes:
+        cameras: of each image by name, in COLMAP's pixel origin.
+        read_keypoints: gives the keypoints of an image: x and y first, (0, 0) at the
+            centre of the first pixel.
+        poses: cam_from_world by image name; None estimates the geometry of pairs.
+    """
+
+    cameras: Mapping[str, pycolmap.Camera]
+    read_keypoints: Callable[[str], FloatArray]
+    poses: Mapping[str, pycolmap.Rigid3d] | None = None
+
+    def view(self, name: str) -> View:
+        """Read what of an image decides the geometry of its pairs.
+
+        Raises:
+            FeatureFormatError: its keypoints cannot be read.
+        """
+        camera = self.cameras[name]
+        keypoints = colmap_keypoints(name, self.read_keypoints(name))
+        pose = None if self.poses is None else self.poses.get(name)
+        digest = hashlib.sha256(np.ascontiguousarray(keypoints).tobytes())
+        digest.update(repr(_description(camera, pose)).encode())
+        return View(
+            camera=camera,
+            keypoints=keypoints,
+            cam_from_world=pose,
+            digest=digest.hexdigest(),
+        )
+
+
+def _description(
+    camera: pycolmap.Camera, pose: pycolmap.Rigid3d | None
+) -> tuple[object, ...]:
+    return (
+        camera.model_name,
+        camera.width,
+        camera.height,
+        camera.params.tolist(),
+        camera.has_prior_focal_length,
+        None if pose is None else pose.matrix().tolist(),
+    )
+
+
+@dataclass(kw_only=True)
+class VerifiedPairs:
+    """What verification found.
+
+    Attributes:
+        table: of the verified matches.
+        geometries: of the pairs that could be verified, in order of names.
+        failed: pairs that could not, and why.
+        done: how many of the pairs this run verified.
+    """
+
+    table: MatchTable
+    geometries: dict[Pair, PairGeometry] = field(default_factory=dict)
+    failed: list[Failure] = field(default_factory=list)
+    done: int = 0
+
+    def geometry(self, image1: str, image2: str) -> pycolmap.TwoViewGeometry | None:
+        """The geometry of a sorted pair with its inliers; None where it failed."""
+        found = self.geometries.get((image1, image2))
+        matches = None if found is None else self.table.read(image1, image2)
+        if found is None or matches is None:
+            return None
+        return found.two_view_geometry(matches.indices)
+
+    def digest(self) -> str:
+        """Of all that decided the geometries."""
+        digest = hashlib.sha256()
+        for found in self.geometries.values():
+            digest.update(f"{json.dumps(found.pair)} {found.inputs}\n".encode())
+        return digest.hexdigest()
+
+    def details(self) -> dict[str, int]:
+        """Counts for a report."""
+        found = self.geometries.values()
+        return {
+            "pairs": len(found),
+            "verified_pairs": sum(item.inliers > 0 for item in found),
+            "matches": sum(item.matches for item in found),
+            "inliers": sum(item.inliers for item in found),
+        }
+
+
+def verify_pairs(
+    config: VerifyConfig,
+    *,
+    images: ImageSource,
+    matches: MatchTable,
+    pairs: Sequence[Pair],
+    output: Path,
+    settings: Mapping[str, object],
+    options: RunOptions,
+) -> VerifiedPairs:
+    """Verify the matches of pairs, or go on where an earlier run stopped.
+
+    Args:
+        config: thresholds and seed.
+        images: cameras, keypoints and poses.
+        matches: of the pairs; one without is reported as failed.
+        pairs: sorted names, in order.
+        output: kapture folder that gets the verified matches.
+        settings: what the folder's manifest says they were made with.
+        options: how to run.
+
+    Raises:
+        FeatureFormatError: a pair cannot be verified, and options.strict.
+        OutputError: the folder holds matches made with other settings, another run is
+            writing it, or it cannot be written.
+    """
+    keypoints_type = matches.keypoints_type
+    folder = matches_folder(output, keypoints_type)
+    manifest = Manifest(
+        model={"name": keypoints_type},
+        settings=dict(settings),
+        versions=package_versions() | {"pycolmap": pycolmap.__version__},
+    )
+    with open_match_writer(
+        output, keypoints_type, manifest, force=options.replaces
+    ) as writer:
+        if options.force or writer.emptied:
+            (folder / LOG_NAME).unlink(missing_ok=True)
+        task = _Task(
+            config=config,
+            images=images,
+            matches=matches,
+            known=read_geometries(folder / LOG_NAME),
+            writer=writer,
+            written=find_matches([output], keypoints_type),
+        )
+        return _run(task, pairs, folder / LOG_NAME, options)
+
+
+def _run(
+    task: _Task, pairs: Sequence[Pair], log_path: Path, options: RunOptions
+) -> VerifiedPairs:
+    result = VerifiedPairs(table=task.written)
+    bar = tqdm(
+        total=len(pairs),
+        desc="verify",
+        unit="pair",
+        disable=None if options.progress is None else not options.progress,
+    )
+    working = closing(read_ahead(pairs, task, options.workers))
+    with bar, quiet_pycolmap(), open_log(log_path) as log, working as verified:
+        for pair, future in verified:
+            bar.update()
+            try:
+                found, is_new = future.result()
+            except FeatureFormatError as error:
+                if options.strict:
+                    raise
+                name = f"'{pair[0]}', '{pair[1]}'"
+                result.failed.append(Failure(name=name, reason=str(error)))
+                continue
+            if found != task.known.get(pair):
+                log_geometry(log, found)
+            result.done += is_new
+            result.geometries[pair] = found
+    return result
+
+
+class _Task:
+    """Verifies one pair; safe to call from several threads."""
+
+    def __init__(
+        self,
+        *,
+        config: VerifyConfig,
+        images: ImageSource,
+        matches: MatchTable,
+        known: Mapping[Pair, PairGeometry],
+        writer: MatchWriter,
+        written: MatchTable,
+    ) -> None:
+        self.config = config
+        self.matches = matches
+        self.known = known
+        self.writer = writer
+        self.written = written
+        self.view = lru_cache(CACHED_IMAGES)(images.view)
+
+    def __call__(self, pair: Pair) -> tuple[PairGeometry, bool]:
+        """The geometry of a pair, and whether it had to be verified."""
+        matches = self.matches.read(*pair)
+        if matches is None:
+            raise FeatureFormatError(
+                f"'{pair[0]}', '{pair[1]}': found no matches of keypoints type "
+                f"'{self.matches.keypoints_type}'; run kapture_r2d2_match on this pair"
+            )
+        view1, view2 = (self.view(name) for name in pair)
+        matches.check_counts(pair, (len(view1.keypoints), len(view2.keypoints)))
+        inputs = self._digest(view1, view2, matches)
+        known = self.known.get(pair)
+        if known is not None and known.inputs == inputs and self._is_written(known):
+            return known, False
+        geometry = verify_matches(
+            (view1.camera, view2.camera),
+            (view1.keypoints, view2.keypoints),
+            colmap_matches(matches),
+            _cam2_from_cam1(view1, view2),
+            self.config,
+        )
+        self.writer.write(*pair, _with_scores(geometry.inlier_matches, matches))
+        return pair_geometry(pair, inputs, geometry, len(matches)), True
+
+    def _digest(self, view1: View, view2: View, matches: PairMatches) -> str:
+        digest = hashlib.sha256(f"{view1.digest} {view2.digest}".encode())
+        digest.update(repr(dataclasses.astuple(self.config)).encode())
+        digest.update(np.ascontiguousarray(matches.indices).tobytes())
+        digest.update(np.ascontiguousarray(matches.scores).tobytes())
+        return digest.hexdigest()
+
+    def _is_written(self, known: PairGeometry) -> bool:
+        try:
+            matches = self.written.read(*known.pair)
+        except FeatureFormatError:
+            return False
+        return matches is not None and len(matches) == known.inliers
+
+
+def _cam2_from_cam1(view1: View, view2: View) -> pycolmap.Rigid3d | None:
+    if view1.cam_from_world is None or view2.cam_from_world is None:
+        return None
+    return view2.cam_from_world * view1.cam_from_world.inverse()
+
+
+def _with_scores(inliers: Indices, matches: PairMatches) -> PairMatches:
+    """The matches that are inliers, in their order, with their scores."""
+    rows = {tuple(row): i for i, row in enumerate(matches.indices.tolist())}
+    kept = np.array([rows[tuple(row)] for row in inliers.tolist()], np.int64)
+    return PairMatches(indices=matches.indices[kept], scores=matches.scores[kept])

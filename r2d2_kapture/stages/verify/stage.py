@@ -1,0 +1,363 @@
+"""Verification: matches in, a COLMAP database and the matches that hold out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import kapture
+import pycolmap
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.coordinates import PixelOrigin
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    FeatureFormatError,
+    OutputError,
+    ReconstructionError,
+)
+from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
+from r2d2_kapture.io.colmap.check import check_unused
+from r2d2_kapture.io.colmap.database import (
+    keypoints_or_no_rows,
+    unique_pairs,
+    write_database,
+)
+from r2d2_kapture.io.colmap.rigs import image_records
+from r2d2_kapture.io.colmap.state import DatabaseState
+from r2d2_kapture.io.features.reading import check_inside
+from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
+from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.feature_origin import (
+    refuse_other_images,
+    refuse_stale_matches,
+)
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.match_store import (
+    MatchTable,
+    match_name,
+    matches_folder,
+    open_matches,
+)
+from r2d2_kapture.io.kapture.overlaps import hidden_matches
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.atomic import remove_file, write_json_atomic
+from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
+from r2d2_kapture.stages.verify.pairs import (
+    ImageSource,
+    Pair,
+    VerifiedPairs,
+    verify_pairs,
+)
+from r2d2_kapture.types import Failure, Report
+
+REPORT_NAME = "verify_report.json"
+UNPAIRED_REASON = (
+    "a map will not hold them; list pairs of them, or take them out of the dataset"
+)
+STATE_NAME = "database.json"
+
+
+def run(
+    config: VerifyConfig,
+    *,
+    mapping: Path,
+    features: Sequence[Path],
+    matches: Sequence[Path],
+    pairs: Path | None,
+    database: Path,
+    output: Path,
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Verify matches and write a COLMAP 4 database; run again to resume.
+
+    The database appears when it is complete. It holds every image of the dataset, all
+    matches and all two-view geometries.
+
+    Args:
+        config: how matches are verified.
+        mapping: kapture dataset of the images; with poses for ``known_poses``.
+        features: folders of keypoints, see io.kapture.feature_table.
+        matches: folders of matches, see io.kapture.match_store.
+        pairs: list of pairs to verify; None takes all that have matches.
+        database: the file to write. One that this stage wrote is replaced when its
+            inputs have changed; any other only if ``options`` say so.
+        output: kapture folder that gets the verified matches, with the scores they
+            had, and a log of the geometries. Matches of pairs that an earlier run
+            verified and that the database no longer holds are removed.
+        keypoints_type: of features and matches; None takes the only one there is.
+        options: how to run.
+
+    Raises:
+        ConfigError: the output is where the matches are.
+        DatasetError: the dataset, features, matches or pairs cannot be used, or
+            another process has the database open that is to be replaced.
+        FeatureFormatError: a pair cannot be verified, and options.strict.
+        OutputError: an output exists that is not to be replaced, or cannot be written.
+        ReconstructionError: known poses are asked for and an image has none.
+    """
+    started = time.monotonic()
+    opened = open_dataset(mapping)
+    data = with_camera_mode(opened.data, config.camera_mode)
+    dataset = dataclasses.replace(opened, data=data)
+    counted_from = find_camera_origin(dataset, config.camera_origin)
+    origin = counted_from.origin
+    keypoints, warnings = place_keypoints(
+        open_feature_table(features, "keypoints", keypoints_type),
+        config.keypoint_origin,
+        dataset,
+        counted_from,
+    )
+    refuse_other_images(keypoints, dataset)
+    table = open_matches(matches, keypoints.type_name)
+    work = _plan(dataset, keypoints, table, pairs, options.strict)
+    refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
+    images = ImageSource(
+        cameras=_cameras(dataset.data, origin),
+        read_keypoints=keypoints_or_no_rows(keypoints, work.without_keypoints),
+        poses=_poses(config, dataset, work.pairs),
+    )
+    folder = matches_folder(output, keypoints.type_name)
+    if folder.resolve() in {place.resolve() for place, _ in table.folders}:
+        raise ConfigError(
+            f"--output {output}: found the matches to verify there; choose a folder of "
+            "its own"
+        )
+    with exclusive(output):
+        state = DatabaseState(path=output / STATE_NAME, database=database)
+        _claim(state, options.replaces)
+        found = verify_pairs(
+            config,
+            images=images,
+            matches=table,
+            pairs=work.pairs,
+            output=output,
+            settings=dataclasses.asdict(config) | {"camera_origin": origin},
+            options=options,
+        )
+        _remove_others(folder, found)
+        inputs = _inputs_digest(dataset, images, found)
+        if not state.is_current(inputs):
+            _claim(state, options.replaces)  # again: verification may have taken hours
+            check_unused(database)
+            write_database(
+                database,
+                dataset.data,
+                read_keypoints=images.read_keypoints,
+                read_matches=table.read,
+                pairs=found.geometries,
+                read_geometry=found.geometry,
+                camera_origin=origin,
+                overwrite=True,
+                before_move=lambda complete: state.expect(complete, inputs),
+            )
+        report = Report(
+            stage="verify",
+            done=found.done,
+            skipped=len(found.geometries) - found.done,
+            failed=(*dataset.left_out, *work.failed, *found.failed),
+            seconds=time.monotonic() - started,
+            outputs=(database, folder),
+            details={
+                **found.details(),
+                "geometry": config.geometry,
+                "camera_origin": origin,
+                "keypoint_origin": origins_text(keypoints),
+            },
+            warnings=(
+                *counted_from.warnings,
+                *warnings,
+                *hidden_matches(table),
+                *unpaired_warning(
+                    work.unpaired, len(dataset.image_names), UNPAIRED_REASON
+                ),
+                *single_camera_hint(data, config.camera_mode),
+                *_nothing_verified(found),
+            ),
+        )
+        report_path = folder / REPORT_NAME
+        # a run that found everything done has nothing to add to the report
+        if report.done or report.failed or not report_path.exists():
+            write_json_atomic(report_path, report.to_json())
+    return report
+
+
+def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
+    """One line where the database holds nothing to make a map of."""
+    count = len(found.geometries)
+    if count and not any(item.inliers for item in found.geometries.values()):
+        yield (
+            f"none of {count} pairs is verified, so that there is nothing to make a "
+            "map of; check that the images overlap, and that they were matched"
+        )
+
+
+def _claim(state: DatabaseState, force: bool) -> None:
+    """Refuse a database that is not ours, or take it for ours by force."""
+    if not state.database.exists() or state.is_ours():
+        return
+    if not force:
+        raise OutputError(
+            f"{state.database}: found a database that this stage did not write, or "
+            "that was changed since; choose another --database (of a pipeline another "
+            "--output), or --force to replace it"
+        )
+    state.adopt()
+
+
+def _remove_others(folder: Path, found: VerifiedPairs) -> None:
+    """Remove what earlier runs verified of pairs that the database will not hold."""
+    for pair in set(found.table.pairs) - found.geometries.keys():
+        remove_file(folder / match_name(pair))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What can be verified.
+
+    Attributes:
+        pairs: that have keypoints and matches, in order of names.
+        without_keypoints: images whose keypoints are missing, broken, or of a file
+            that its camera did not take.
+        failed: these images, and pairs without matches.
+        unpaired: images that no pair mentions.
+    """
+
+    pairs: list[Pair]
+    without_keypoints: frozenset[str]
+    failed: list[Failure]
+    unpaired: tuple[str, ...]
+
+
+def _plan(
+    dataset: Dataset,
+    keypoints: FeatureTable,
+    table: MatchTable,
+    source: Path | None,
+    strict: bool,
+) -> _Plan:
+    wanted = _wanted_pairs(dataset, table, source)
+    unlike = unlike_sensors(dataset)
+    if unlike and strict:
+        raise DatasetError(next(iter(unlike.values())).to_text())
+    unreadable = _unreadable(dataset, keypoints, wanted, strict) | unlike
+    readable = [pair for pair in wanted if unreadable.keys().isdisjoint(pair)]
+    matched = frozenset(table.pairs)
+    unmatched = [pair for pair in readable if pair not in matched]
+    failed = list(unreadable.values())
+    if unmatched:  # one failure for all: there may be very many
+        first, second = unmatched[0]
+        name = f"{len(unmatched)} pairs"
+        reason = (
+            f"{name} have no matches, such as '{first}', '{second}'; run "
+            "kapture_r2d2_match on the same list of pairs"
+        )
+        if strict or len(unmatched) == len(wanted):
+            raise FeatureFormatError(reason)
+        failed.append(Failure(name=name, reason=reason))
+    return _Plan(
+        pairs=[pair for pair in readable if pair in matched],
+        without_keypoints=frozenset(unreadable),
+        failed=failed,
+        unpaired=find_unpaired(dataset.image_names, wanted),
+    )
+
+
+def _wanted_pairs(
+    dataset: Dataset, table: MatchTable, source: Path | None
+) -> list[Pair]:
+    names = frozenset(dataset.image_names)
+    if source is None:  # the folder may hold matches of queries too
+        listed = [pair for pair in table.pairs if names.issuperset(pair)]
+    else:
+        listed = [pair.names for pair in read_pairs(source, names)]
+        unknown = {name for pair in listed for name in pair} - names
+        if unknown:
+            raise DatasetError(
+                f"{source}: image '{min(unknown)}' is not in {dataset.root}; correct "
+                "the list of pairs"
+            )
+    if not listed:
+        raise DatasetError(
+            f"{source or dataset.root}: found no pair of images to verify; list pairs "
+            "with kapture_r2d2_pairs and match them with kapture_r2d2_match"
+        )
+    return unique_pairs(listed, names)
+
+
+def _unreadable(
+    dataset: Dataset, keypoints: FeatureTable, pairs: Iterable[Pair], strict: bool
+) -> dict[str, Failure]:
+    """Images of pairs without keypoints, and any with broken ones or others'."""
+    paired = {name for pair in pairs for name in pair}
+    failed = {}
+    for name, image in dataset_images(dataset).items():
+        if name in paired or name in keypoints:
+            try:
+                check_inside(keypoints.read(name), image.size, f"'{name}'")
+            except FeatureFormatError as error:
+                if strict:
+                    raise
+                failed[name] = Failure(name=name, reason=str(error))
+    return failed
+
+
+def _cameras(
+    dataset: kapture.Kapture, origin: PixelOrigin
+) -> dict[str, pycolmap.Camera]:
+    """The camera of each image, in COLMAP's pixel origin."""
+    sensors = camera_sensors(dataset)
+    cameras = {
+        sensor_id: colmap_camera(sensor, number, origin)
+        for number, (sensor_id, sensor) in enumerate(sensors.items(), start=1)
+    }
+    return {
+        record.name: cameras[record.sensor_id]
+        for record in image_records(dataset, sensors)
+    }
+
+
+def _poses(
+    config: VerifyConfig, dataset: Dataset, pairs: Iterable[Pair]
+) -> dict[str, pycolmap.Rigid3d] | None:
+    if config.geometry == "estimate":
+        return None
+    poses = read_camera_poses(dataset).cam_from_world
+    lacking = {name for pair in pairs for name in pair} - poses.keys()
+    if lacking:
+        raise ReconstructionError(
+            f"{dataset.root}: {len(lacking)} images have no pose, such as "
+            f"'{min(lacking)}', but --geometry known_poses needs all; complete "
+            "trajectories.txt, or use --geometry estimate"
+        )
+    return poses
+
+
+def _inputs_digest(dataset: Dataset, images: ImageSource, found: VerifiedPairs) -> str:
+    """Of all that decides the content of the database."""
+    digest = hashlib.sha256(found.digest().encode())
+    data = dataset.data
+    rows = [*kapture.flatten(data.records_camera or {})]
+    rows += [
+        (rig_id, device_id, pose.r_raw, pose.t_raw)
+        for rig_id, device_id, pose in kapture.flatten(data.rigs or {})
+    ]
+    digest.update(repr(sorted(map(repr, rows))).encode())
+    for name in sorted(dataset.image_names):
+        digest.update(f"{name} {images.view(name).digest}\n".encode())
+    return digest.hexdigest()

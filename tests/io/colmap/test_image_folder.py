@@ -1,0 +1,291 @@
+"""Folders of images as kapture datasets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.config.cameras import CameraMode
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.colmap import image_folder
+from r2d2_kapture.io.colmap.image_folder import (
+    approximate_sensors,
+    write_image_folder_dataset,
+)
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.io.images.formats import reads_avif
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.names import shown
+from tests.conftest import write_noise_dataset
+
+SIZE = (64, 48)
+FOCAL_35MM = 50
+FOCAL = FOCAL_35MM / np.hypot(36, 24) * np.hypot(*SIZE)
+
+
+def save(
+    path: Path,
+    focal: int | None = None,
+    size: tuple[int, int] = SIZE,
+    model: str = "M1",
+    orientation: int = 1,
+) -> None:
+    """An image of noise, with EXIF of a maker, a model and a 35 mm focal length."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    exif = Image.Exif()
+    if focal is not None:
+        exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", model, orientation
+        exif.get_ifd(0x8769)[0xA405] = focal
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in ("b c.jpg", "a.jpg", "été/é à.jpg"):
+        save(folder / name, FOCAL_35MM)
+    save(folder / "été" / "longer.jpg", 2 * FOCAL_35MM)
+    save(folder / "other.jpg", FOCAL_35MM, model="M2")
+    save(folder / "wide.jpg", FOCAL_35MM, size=(80, 48))
+    save(folder / "plain.png")
+    save(folder / "été" / "plain.png")
+    return folder
+
+
+def cameras(photos: Path, mode: CameraMode) -> dict[str, tuple[str, ...]]:
+    """The images of each camera."""
+    root = photos.parent / mode
+    write_image_folder_dataset(photos, root, mode)
+    found: dict[str, list[str]] = {}
+    records = open_dataset(root).data.records_camera
+    for timestamp in sorted(records):
+        for sensor_id, name in records[timestamp].items():
+            found.setdefault(sensor_id, []).append(name)
+    return {sensor_id: tuple(names) for sensor_id, names in found.items()}
+
+
+def test_dataset_of_a_folder(photos: Path, tmp_path: Path) -> None:
+    made = write_image_folder_dataset(photos, tmp_path / "dataset")
+    dataset = open_dataset(tmp_path / "dataset")
+    assert dataset.image_names == made.names == tuple(sorted(made.names))
+    assert len(made.names) == 8
+    assert (made.cameras, made.with_focal_length, made.failed) == (7, 5, ())
+    for name in made.names:
+        np.testing.assert_array_equal(
+            read_rgb(dataset.image_path(name)), read_rgb(photos / name)
+        )
+    assert dataset.data.trajectories is None
+
+
+def test_focal_length_comes_from_exif_and_the_middle_counts_from_pixel_centres(
+    photos: Path, tmp_path: Path
+) -> None:
+    write_image_folder_dataset(photos, tmp_path / "dataset")
+    data = open_dataset(tmp_path / "dataset").data
+    sensor = data.sensors[next(iter(data.records_camera[0]))]  # of a.jpg
+    assert sensor.camera_type.name == "SIMPLE_RADIAL"
+    width, height, focal, cx, cy, distortion = sensor.camera_params
+    assert (width, height, cx, cy, distortion) == (*SIZE, 31.5, 23.5, 0)
+    assert focal == pytest.approx(FOCAL, rel=1e-3)
+
+
+def test_images_without_exif_are_unknown_and_all_are_approximate(
+    photos: Path, tmp_path: Path
+) -> None:
+    write_image_folder_dataset(photos, tmp_path / "dataset")
+    data = open_dataset(tmp_path / "dataset").data
+    unknown = {
+        name
+        for timestamp in data.records_camera
+        for sensor_id, name in data.records_camera[timestamp].items()
+        if data.sensors[sensor_id].camera_type.name == "UNKNOWN_CAMERA"
+    }
+    assert unknown == {"plain.png", "été/plain.png"}
+    assert approximate_sensors(tmp_path / "dataset") == set(data.sensors)
+
+
+def test_other_datasets_are_not_approximate(tmp_path: Path) -> None:
+    assert not approximate_sensors(write_noise_dataset(tmp_path / "dataset"))
+
+
+def test_which_images_share_a_camera(photos: Path) -> None:
+    assert set(cameras(photos, "auto").values()) == {
+        ("a.jpg", "b c.jpg"),
+        ("other.jpg",),
+        ("wide.jpg",),
+        ("plain.png",),
+        ("été/longer.jpg",),
+        ("été/plain.png",),
+        ("été/é à.jpg",),
+    }
+    assert set(cameras(photos, "per-folder").values()) == {
+        ("a.jpg", "b c.jpg", "other.jpg", "plain.png"),
+        ("wide.jpg",),
+        ("été/longer.jpg", "été/plain.png", "été/é à.jpg"),
+    }
+    assert sorted(map(len, cameras(photos, "single").values())) == [1, 7]
+    assert len(cameras(photos, "per-image")) == 8
+
+
+def test_shared_camera_takes_the_median_of_what_is_known(photos: Path) -> None:
+    cameras(photos, "single")
+    data = open_dataset(photos.parent / "single").data
+    sensor = data.sensors["camera_00001"]
+    assert sensor.camera_params[2] == pytest.approx(FOCAL, rel=1e-3)
+
+
+def test_orientation_tags_do_not_turn_the_camera(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.jpg", FOCAL_35MM, orientation=6)
+    write_image_folder_dataset(tmp_path / "photos", tmp_path / "dataset")
+    sensor = open_dataset(tmp_path / "dataset").data.sensors["camera_00001"]
+    assert tuple(sensor.camera_params[:2]) == SIZE
+    assert sensor.camera_params[2] == pytest.approx(FOCAL, rel=1e-3)
+
+
+def test_formats_that_colmap_cannot_read_are_unknown_cameras(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.webp")
+    made = write_image_folder_dataset(tmp_path / "photos", tmp_path / "dataset")
+    assert (made.names, made.with_focal_length) == (("a.webp",), 0)
+
+
+def test_what_cannot_be_used_is_listed(photos: Path, tmp_path: Path) -> None:
+    (photos / "empty.jpg").touch()
+    (photos / "text.jpg").write_text("no image", encoding="utf-8")
+    save(photos / "one, two.jpg")
+    (photos / "notes.md").write_text("passed over", encoding="utf-8")
+    made = write_image_folder_dataset(photos, tmp_path / "dataset")
+    assert len(made.names) == 8
+    reasons = {failure.name: failure.reason for failure in made.failed}
+    assert sorted(reasons) == ["empty.jpg", "one, two.jpg", "text.jpg"]
+    assert "comma" in reasons["one, two.jpg"]
+    assert "empty" in reasons["empty.jpg"]
+
+
+def test_nothing_usable_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    with pytest.raises(DatasetError, match="no such folder"):
+        write_image_folder_dataset(folder, tmp_path / "dataset")
+    folder.mkdir()
+    with pytest.raises(DatasetError, match="no image"):
+        write_image_folder_dataset(folder, tmp_path / "dataset")
+    (folder / "a.jpg").touch()
+    with pytest.raises(DatasetError, match="none of 1 images.*a.jpg"):
+        write_image_folder_dataset(folder, tmp_path / "dataset")
+    assert os.listdir(tmp_path) == ["photos"]
+
+
+def test_dataset_inside_its_images_is_refused(photos: Path) -> None:
+    with pytest.raises(DatasetError, match="inside the folder of images"):
+        write_image_folder_dataset(photos, photos / "work")
+    assert not (photos / "work").exists()
+
+
+def test_made_again_it_is_the_same_and_follows_the_folder(
+    photos: Path, tmp_path: Path
+) -> None:
+    def texts() -> dict[str, str]:
+        paths = [*root.glob("sensors/*.txt"), *root.glob("*.json")]
+        return {path.name: path.read_text(encoding="utf-8") for path in paths}
+
+    root = tmp_path / "dataset"
+    write_image_folder_dataset(photos, root)
+    before = texts()
+    write_image_folder_dataset(photos, root)
+    assert texts() == before
+    moved = Path(shutil.move(photos, tmp_path / "moved"))
+    write_image_folder_dataset(moved, root)
+    assert open_dataset(root).image_path("a.jpg").is_file()
+
+
+def test_a_file_that_changed_is_read_again(photos: Path, tmp_path: Path) -> None:
+    def size() -> list[float]:
+        write_image_folder_dataset(photos, tmp_path / "dataset", "per-image")
+        data = open_dataset(tmp_path / "dataset").data
+        (sensor_id,) = data.records_camera[0]
+        return list(data.sensors[sensor_id].camera_params[:2])
+
+    assert size() == [64, 48]
+    save(photos / "a.jpg", FOCAL_35MM, size=(48, 64))
+    assert size() == [48, 64]
+
+
+def test_a_file_that_did_not_change_is_not_decoded_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_image_folder_dataset(photos, tmp_path / "dataset")
+
+    def decode(*arguments: object) -> None:
+        raise AssertionError("decoded")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(image_folder, "_exif", decode)
+        assert write_image_folder_dataset(photos, tmp_path / "dataset") == first
+        with pytest.raises(AssertionError):
+            write_image_folder_dataset(photos, tmp_path / "other")
+
+
+def test_datasets_of_others_are_not_touched(photos: Path, tmp_path: Path) -> None:
+    root = write_noise_dataset(tmp_path / "dataset")
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    with pytest.raises(OutputError, match="not made of a folder"):
+        write_image_folder_dataset(photos, root)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_names_are_taken_or_fail_alone(tmp_path: Path) -> None:
+    taken = ["4.42\u202fPM.jpg", "Cafe\u0301.jpg", "a\u00a0/\u3000b.jpg"]
+    refused = {
+        "comma, 1.jpg": "comma, 1.jpg' holds a comma",
+        "#1.jpg": "'#1.jpg' begins with #",
+        " 1.jpg": "' 1.jpg' holds the character U+0020 at its start",
+        "bell\x07.jpg": r"'bell\x07.jpg' holds the character U+0007",
+    }
+    for name in (*taken, *refused):
+        save(tmp_path / "photos" / name)
+    folder = write_image_folder_dataset(tmp_path / "photos", tmp_path / "k")
+    assert folder.names == tuple(sorted(taken))
+    assert set(open_dataset(tmp_path / "k").image_names) == set(taken)
+    found = {failure.name: failure.reason for failure in folder.failed}
+    for name, words in refused.items():
+        assert words in found[shown(name)]
+    assert len(found) == len(refused)
+
+
+@pytest.mark.parametrize("suffix", ["heic", "avif"])
+def test_the_focal_length_of_what_colmap_does_not_read(
+    tmp_path: Path, suffix: str
+) -> None:
+    photos = tmp_path / "photos"
+    save(photos / "a.jpg", FOCAL_35MM)
+    jpeg = Image.open(photos / "a.jpg")
+    if suffix == "heic":
+        heif = pytest.importorskip("pillow_heif")
+        heif.from_pillow(jpeg).save(photos / "b.heic", exif=jpeg.info["exif"])
+    elif reads_avif():
+        jpeg.save(photos / "b.avif", exif=jpeg.info["exif"])
+    else:
+        pytest.skip("this Pillow has no AVIF")
+    folder = write_image_folder_dataset(photos, tmp_path / "dataset")
+    assert (folder.cameras, folder.with_focal_length) == (2, 2)
+    sensors = open_dataset(tmp_path / "dataset").data.sensors
+    focals = [float(sensor.camera_params[2]) for sensor in sensors.values()]
+    np.testing.assert_allclose(focals, FOCAL, rtol=1e-3)
+
+
+def test_links_are_images_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+    save(tmp_path / "real.jpg")
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).symlink_to("../real.jpg")
+    (tmp_path / "photos" / "c.CR2").touch()
+    folder = write_image_folder_dataset(tmp_path / "photos", tmp_path / "dataset")
+    assert folder.names == ("a.jpg", "b.jpg")
+    assert folder.warnings == (
+        "1 left out, raw files of a camera, which are not read: 'c.CR2'",
+    )

@@ -1,0 +1,224 @@
+""".r2d2 files: ours and the published ones."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
+from tests.io.conftest import MakeFeatures
+
+
+@pytest.mark.parametrize("count", [0, 1, 50])
+@pytest.mark.parametrize("name", ["a.jpg.r2d2", "seq 1/été b.jpg.r2d2", "noSuffix"])
+def test_round_trip_under_exactly_that_name(
+    tmp_path: Path, make_features: MakeFeatures, count: int, name: str
+) -> None:
+    path = tmp_path / name
+    features = make_features(count)
+    write_npz(path, features)
+    assert os.listdir(path.parent) == [path.name]
+    back = read_npz(path)
+    for field in ("keypoints", "scales", "scores", "descriptors"):
+        np.testing.assert_array_equal(getattr(back, field), getattr(features, field))
+    assert back.image_size == features.image_size
+
+
+def test_fields_are_those_of_the_published_extractor(
+    tmp_path: Path, make_features: MakeFeatures
+) -> None:
+    features = make_features(7)
+    write_npz(tmp_path / "a.r2d2", features)
+    with np.load(tmp_path / "a.r2d2") as archive:  # pickles are refused by default
+        arrays = dict(archive)
+    np.testing.assert_array_equal(arrays["keypoints"], features.keypoints_with_scale)
+    assert arrays["keypoints"].dtype == np.float32
+    assert arrays["descriptors"].shape == (7, 128)
+    assert arrays["scores"].shape == (7,)
+    assert arrays["imsize"].tolist() == [2048, 1536]
+    assert arrays["imsize"].dtype == np.int64
+
+
+def test_published_file_comes_back_best_first(
+    tmp_path: Path, make_features: MakeFeatures
+) -> None:
+    features = make_features(20)
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.savez(
+            file,
+            imsize=features.image_size,
+            keypoints=features.keypoints_with_scale[::-1],
+            descriptors=features.descriptors[::-1],
+            scores=features.scores[::-1],
+        )
+    back = read_npz(tmp_path / "a.r2d2")
+    np.testing.assert_array_equal(back.scores, features.scores)
+    np.testing.assert_array_equal(back.keypoints, features.keypoints)
+    np.testing.assert_array_equal(back.scales, features.scales)
+    np.testing.assert_array_equal(back.descriptors, features.descriptors)
+    assert read_npz_settings(tmp_path / "a.r2d2") == ""
+
+
+def test_equal_scores_keep_their_order(tmp_path: Path) -> None:
+    keypoints = np.arange(12, dtype=np.float32).reshape(4, 3)
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.savez(
+            file,
+            imsize=(64, 48),
+            keypoints=keypoints,
+            descriptors=np.ones((4, 8), np.float32),
+            scores=np.array([0.5, 0.5, 0.9, 0.5], np.float32),
+        )
+    back = read_npz(tmp_path / "a.r2d2")
+    np.testing.assert_array_equal(back.keypoints, keypoints[[2, 0, 1, 3], :2])
+
+
+@pytest.mark.parametrize("settings", ["", '{"weights": "é日本"}'])
+def test_settings_round_trip(
+    tmp_path: Path, make_features: MakeFeatures, settings: str
+) -> None:
+    write_npz(tmp_path / "a.r2d2", make_features(3), settings)
+    assert read_npz_settings(tmp_path / "a.r2d2") == settings
+
+
+def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
+    assert read_npz_settings(tmp_path / "a.r2d2") is None
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_file_is_told(
+    tmp_path: Path, make_features: MakeFeatures, part: float
+) -> None:
+    path = tmp_path / "a.r2d2"
+    write_npz(path, make_features(30))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(part * len(data))])
+    for read in (read_npz, read_npz_settings):
+        with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
+            read(path)
+
+
+def test_flipped_byte_is_told(tmp_path: Path, make_features: MakeFeatures) -> None:
+    path = tmp_path / "a.r2d2"
+    write_npz(path, make_features(30))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
+        read_npz_settings(path)
+
+
+def test_absent_field_is_named(tmp_path: Path) -> None:
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.savez(file, keypoints=np.ones((2, 3)), imsize=(4, 4))
+    with pytest.raises(FeatureFormatError, match="no descriptors, expected"):
+        read_npz(tmp_path / "a.r2d2")
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("keypoints", np.ones((3, 1), np.float32)),
+        ("scores", np.ones(2, np.float32)),
+        ("scores", np.ones((3, 1), np.float32)),
+        ("descriptors", np.ones((2, 8), np.float32)),
+        ("imsize", np.ones(3)),
+        ("keypoints", np.full((3, 3), "x")),
+    ],
+)
+def test_wrong_shapes_are_told(
+    tmp_path: Path, field: str, value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+) -> None:
+    arrays = {
+        "keypoints": np.ones((3, 3), np.float32),
+        "scores": np.ones(3, np.float32),
+        "descriptors": np.ones((3, 8), np.float32),
+        "imsize": np.array([4, 4]),
+    }
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.savez(file, **(arrays | {field: value}))
+    with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
+        read_npz(tmp_path / "a.r2d2")
+
+
+class _Program:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("ran"),)  # type: ignore[return-value]
+
+
+def test_pickle_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.r2d2").write_bytes(pickle.dumps(_Program()))
+    with Path("b.r2d2").open("wb") as file:
+        np.savez(file, keypoints=np.array([_Program()], dtype=object))
+    for name in ("a.r2d2", "b.r2d2"):
+        with pytest.raises(FeatureFormatError):
+            read_npz(Path(name))
+    assert not Path("ran").exists()
+
+
+def test_single_array_is_told(tmp_path: Path) -> None:
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(FeatureFormatError, match="single array"):
+        read_npz(tmp_path / "a.r2d2")
+
+
+def header(text: str) -> bytes:
+    """An array of no data whose header says anything."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        b"no array",
+        b"",
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (3,,(((, }\n"),
+        header(
+            "{'descr': '<f4', 'fortran_order': False, 'shape': (1" + "0" * 13 + ",)}"
+        ),
+        header(
+            "{'descr': '|V0', 'fortran_order': False, 'shape': (1" + "0" * 13 + ",)}"
+        ),
+        header("{'descr': '<f4', 'fortran_order': False, 'shape': (-3,)}\n"),
+        header(" {\n  'descr': 1\n }"),
+        header("[" * 9000),
+    ],
+)
+def test_members_that_are_no_arrays_are_told(tmp_path: Path, member: bytes) -> None:
+    path = tmp_path / "a.r2d2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("keypoints.npy", member)
+    for read in (read_npz, read_npz_settings):
+        with pytest.raises(FeatureFormatError, match=r"a\.r2d2: [^\n]*again") as error:
+            read(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "imsize", [(np.nan, 48), (64, np.inf), (0, 48), (-1, -1), (64, 48, 3)]
+)
+def test_image_sizes_are_pixels(tmp_path: Path, imsize: tuple[float, ...]) -> None:
+    arrays = {
+        "keypoints": np.ones((3, 3), np.float32),
+        "scores": np.ones(3, np.float32),
+        "descriptors": np.ones((3, 8), np.float32),
+    }
+    with (tmp_path / "a.r2d2").open("wb") as file:
+        np.savez(file, imsize=imsize, **arrays)
+    with pytest.raises(FeatureFormatError, match=r"a\.r2d2: image size: found"):
+        read_npz(tmp_path / "a.r2d2")
+
+
+def test_the_way_out_is_one_for_files_of_others(tmp_path: Path) -> None:
+    (tmp_path / "a.r2d2").write_bytes(b"text")
+    with pytest.raises(FeatureFormatError, match="the tool that wrote it") as error:
+        read_npz(tmp_path / "a.r2d2")
+    assert "delete" not in str(error.value) and "extract" not in str(error.value)

@@ -1,0 +1,263 @@
+"""What is written is complete or absent, resumes, and is what kapture reads."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import tarfile
+from io import BytesIO
+from pathlib import Path
+
+import kapture.io.csv as kcsv
+import numpy as np
+import pytest
+
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.outputs.growing_archive import repair_tar
+from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.types import LocalFeatures
+
+DIM = 16
+
+
+def manifest(**settings: object) -> Manifest:
+    return Manifest(
+        model={"sha256": "abc"}, settings={"top_k": 5, **settings}, versions={}
+    )
+
+
+def features(count: int, seed: int = 0) -> LocalFeatures:
+    rng = np.random.default_rng(seed)
+    descriptors = rng.standard_normal((count, DIM)).astype(np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return LocalFeatures(
+        keypoints=rng.uniform(0, 60, (count, 2)).astype(np.float32),
+        scales=np.full(count, 32, np.float32),
+        scores=np.linspace(1, 0, count, dtype=np.float32),
+        descriptors=descriptors,
+        image_size=(64, 48),
+    )
+
+
+def feature_type(root: Path, *, tar: bool = False, name: str = "r2d2") -> FeatureType:
+    return FeatureType(
+        root=root,
+        keypoints_type=name,
+        descriptors_type=name,
+        descriptor_dim=DIM,
+        tar=tar,
+    )
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_kapture_reads_back_what_was_written(kapture_root: Path, tar: bool) -> None:
+    written = {"a.png": features(7), "sub/é à.png": features(0)}
+    with open_feature_writer(
+        feature_type(kapture_root, tar=tar), manifest(), force=False
+    ) as writer:
+        for name, item in written.items():
+            assert not writer.is_complete(name)
+            writer.write(name, item)
+            assert writer.is_complete(name)
+    with kcsv.get_all_tar_handlers(str(kapture_root)) as tars:
+        data = kcsv.kapture_from_dir(str(kapture_root), tar_handlers=tars)
+        assert data.keypoints["r2d2"] == set(written)
+        assert data.descriptors["r2d2"] == set(written)
+    tables = open_local_features([kapture_root])
+    for name, item in written.items():
+        found = tables.read(name, (64, 48))
+        np.testing.assert_array_equal(found.keypoints, item.keypoints)
+        np.testing.assert_array_equal(found.descriptors, item.descriptors)
+        np.testing.assert_array_equal(found.scales, item.scales)
+
+
+def test_types_lie_side_by_side(kapture_root: Path) -> None:
+    for name, tar in (("one", False), ("two", True)):
+        with open_feature_writer(
+            feature_type(kapture_root, tar=tar, name=name), manifest(), force=False
+        ) as writer:
+            writer.write("a.png", features(3))
+    tables = open_local_features([kapture_root], "two")
+    assert len(tables.keypoints.read("a.png")) == 3
+    with pytest.raises(DatasetError, match="one, two; choose one"):
+        open_local_features([kapture_root])
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_other_settings_are_refused_until_forced(kapture_root: Path, tar: bool) -> None:
+    kind = feature_type(kapture_root, tar=tar)
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        writer.write("a.png", features(3))
+    with (
+        pytest.raises(OutputError, match="top_k: 5, not 9.*--force"),
+        open_feature_writer(kind, manifest(top_k=9), force=False),
+    ):
+        pass
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        assert writer.is_complete("a.png")
+    with open_feature_writer(kind, manifest(top_k=9), force=True) as writer:
+        assert not writer.is_complete("a.png")
+
+
+def test_features_of_another_tool_are_left_alone(kapture_root: Path) -> None:
+    folder = kapture_root / "reconstruction" / "keypoints" / "r2d2"
+    folder.mkdir(parents=True)
+    (folder / "keypoints.txt").write_text("# kapture format: 1.1\nr2d2, float32, 3\n")
+    (folder / "a.png.kpt").write_bytes(bytes(12))
+    with (
+        pytest.raises(OutputError, match="another tool"),
+        open_feature_writer(feature_type(kapture_root), manifest(), force=False),
+    ):
+        pass
+    assert (folder / "a.png.kpt").read_bytes() == bytes(12)
+
+
+@pytest.mark.parametrize(("first", "second"), [(False, True), (True, False)])
+def test_folder_and_archive_are_not_mixed(
+    kapture_root: Path, first: bool, second: bool
+) -> None:
+    with open_feature_writer(
+        feature_type(kapture_root, tar=first), manifest(), force=False
+    ) as writer:
+        writer.write("a.png", features(3))
+    with (
+        pytest.raises(OutputError, match="--tar"),
+        open_feature_writer(
+            feature_type(kapture_root, tar=second), manifest(), force=False
+        ),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("suffix", [".kpt", ".desc"])
+@pytest.mark.parametrize("damage", ["cut", "remove"])
+def test_a_damaged_file_is_not_complete(
+    kapture_root: Path, suffix: str, damage: str
+) -> None:
+    kind = feature_type(kapture_root)
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        writer.write("sub/é à.png", features(4))
+    [path] = kapture_root.glob(f"reconstruction/**/*{suffix}")
+    if damage == "cut":
+        os.truncate(path, path.stat().st_size - 4)
+    else:
+        path.unlink()
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        assert not writer.is_complete("sub/é à.png")
+
+
+def test_an_archive_cut_anywhere_resumes(kapture_root: Path) -> None:
+    kind = feature_type(kapture_root, tar=True)
+    names = ["a.png", "b c.png", "sub/é à.png"]
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        for i, name in enumerate(names):
+            writer.write(name, features(3 + i, seed=i))
+    archive = kind.folder("descriptors") / "descriptors.tar"
+    whole = archive.read_bytes()
+    for length in range(0, len(whole), 300):
+        archive.write_bytes(whole[:length])
+        with open_feature_writer(kind, manifest(), force=False) as writer:
+            missing = [name for name in names if not writer.is_complete(name)]
+            for name in missing:
+                i = names.index(name)
+                writer.write(name, features(3 + i, seed=i))
+        tables = open_local_features([kapture_root])
+        for i, name in enumerate(names):
+            np.testing.assert_array_equal(
+                tables.read(name, (64, 48)).descriptors,
+                features(3 + i, seed=i).descriptors,
+            )
+
+
+def test_an_archive_with_a_climbing_member_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keypoints.tar"
+    with tarfile.open(path, "w") as archive:
+        member = tarfile.TarInfo("../../evil.kpt")
+        member.size = 12
+        archive.addfile(member, BytesIO(bytes(12)))
+    with pytest.raises(DatasetError, match="leaves the dataset"):
+        repair_tar(path)
+
+
+def test_a_file_that_is_no_archive_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "keypoints.tar"
+    path.write_bytes(b"precious" * 200)
+    with pytest.raises(OutputError, match="not a tar archive"):
+        repair_tar(path)
+    assert path.read_bytes() == b"precious" * 200
+
+
+def hold(root: Path, ready: multiprocessing.synchronize.Event, done) -> None:
+    with open_feature_writer(feature_type(root), manifest(), force=False):
+        ready.set()
+        done.wait(30)
+
+
+def test_a_second_run_on_the_same_type_is_refused(kapture_root: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(kapture_root, ready, done))
+    other.start()
+    try:
+        assert ready.wait(60)
+        with (
+            pytest.raises(OutputError, match="another run"),
+            open_feature_writer(feature_type(kapture_root), manifest(), force=False),
+        ):
+            pass
+    finally:
+        done.set()
+        other.join()
+    with open_feature_writer(feature_type(kapture_root), manifest(), force=False):
+        pass
+
+
+def test_links_that_lead_out_are_not_followed(
+    kapture_root: Path, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "rows.tmp").write_text("secret")
+    kind = feature_type(kapture_root)
+    folder = kind.folder("keypoints")
+    folder.parent.mkdir(parents=True)
+    folder.symlink_to(victim)
+    with (
+        pytest.raises(OutputError, match="a link to"),
+        open_feature_writer(kind, manifest(), force=True),
+    ):
+        pass
+    assert (victim / "rows.tmp").read_text() == "secret"
+    folder.unlink()
+    folder.mkdir()
+    (folder / "sub").symlink_to(victim)
+    (folder / ".partial").symlink_to(victim)
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        with pytest.raises(OutputError, match="a link that leaves"):
+            writer.write("sub/x.png", features(3))
+        writer.write("a.png", features(3))
+    assert (victim / "rows.tmp").read_text() == "secret"
+    assert not list(victim.glob("*.kpt"))
+
+
+def test_descriptors_belong_to_one_type_of_keypoints(kapture_root: Path) -> None:
+    shared_type = {"root": kapture_root, "descriptors_type": "d", "tar": False}
+    for name, refused in (("one", False), ("two", True)):
+        kind = FeatureType(keypoints_type=name, descriptor_dim=DIM, **shared_type)
+        if refused:
+            with (
+                pytest.raises(OutputError, match="keypoints_type: one, not two"),
+                open_feature_writer(kind, manifest(), force=False),
+            ):
+                pass
+        else:
+            with open_feature_writer(kind, manifest(), force=False) as writer:
+                writer.write("a.png", features(2))
+
+
+def test_a_feature_type_must_be_a_folder_name(tmp_path: Path) -> None:
+    for name in ("../x", "a/b", "", "a,b", "#a", " a", "a\x85", ".a"):
+        with pytest.raises(DatasetError, match="feature type"):
+            feature_type(tmp_path, name=name)

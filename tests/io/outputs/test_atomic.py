@@ -1,0 +1,145 @@
+"""A file is complete or absent, whatever happens to its writer."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r2d2_kapture.errors import OutputError
+from r2d2_kapture.io.outputs.atomic import (
+    atomic_path,
+    is_temporary,
+    write_bytes_atomic,
+    write_json_atomic,
+    write_text_atomic,
+)
+
+
+def test_writes_into_folders_that_do_not_exist_yet(tmp_path: Path) -> None:
+    path = tmp_path / "seq 1" / "é" / "a.bin"
+    write_bytes_atomic(path, b"\x00\r\n\xff")
+    assert path.read_bytes() == b"\x00\r\n\xff"
+    assert os.listdir(path.parent) == ["a.bin"]
+
+
+def test_temporary_is_hidden_beside_the_file_and_keeps_its_suffix(
+    tmp_path: Path,
+) -> None:
+    with atomic_path(tmp_path / "a.r2d2") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.startswith(".")
+        assert temporary.suffix == ".r2d2"
+        assert is_temporary(temporary)
+        temporary.write_bytes(b"")
+        assert not (tmp_path / "a.r2d2").exists()
+    assert not is_temporary(tmp_path / "a.r2d2")
+    assert not is_temporary(tmp_path / ".config.json")
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "a") as one, atomic_path(tmp_path / "a") as two:
+        assert one != two
+        one.write_text("one")
+        two.write_text("two")
+    assert (tmp_path / "a").read_text() == "one"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_failure_leaves_what_was_there(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_text("half of it")
+        raise error()
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    "code, way_out",
+    [(errno.ENOSPC, "free space"), (errno.EROFS, "choose another place")],
+)
+def test_refusal_is_one_line_that_names_the_file_and_the_way_out(
+    tmp_path: Path, code: int, way_out: str
+) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(OutputError) as caught, atomic_path(path) as temporary:
+        temporary.write_text("half of it")
+        raise OSError(code, os.strerror(code))
+    message = str(caught.value)
+    assert str(path) in message
+    assert os.strerror(code) in message
+    assert way_out in message
+    assert "\n" not in message
+    assert os.listdir(tmp_path) == []
+
+
+def test_folder_that_is_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="a.txt"):
+        write_text_atomic(tmp_path / "file" / "a.txt", "text")
+
+
+def test_place_taken_by_a_folder_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(OutputError, match="a.txt"):
+        write_text_atomic(tmp_path / "a.txt", "text")
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_killed_writer_leaves_no_file_of_that_name(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, signal; from pathlib import Path\n"
+        "from r2d2_kapture.io.outputs.atomic import atomic_path\n"
+        "with atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "a.bin"
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run([sys.executable, "-c", code, str(path)], cwd=root)
+    assert done.returncode < 0
+    assert not path.exists()
+
+
+def test_longest_file_name_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".kpt")
+    write_bytes_atomic(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_text_is_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
+    write_text_atomic(tmp_path / "a.txt", "é\r\n日本\n")
+    assert (tmp_path / "a.txt").read_bytes() == "é\r\n日本\n".encode()
+
+
+def test_json_reads_back_and_shows_letters_as_they_are(tmp_path: Path) -> None:
+    value = {"image": "café.jpg", "counts": [1, 2.5, None]}
+    write_json_atomic(tmp_path / "a.json", value)
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert '\n  "image": "café.jpg"' in text
+    assert text.endswith("}\n")
+
+
+def test_json_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json_atomic(tmp_path / "a.json", {"path": tmp_path})
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_numbers_that_json_does_not_have_are_refused(
+    tmp_path: Path, number: float
+) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json_atomic(tmp_path / "a.json", {"score": number})
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,361 @@
+"""The ways to choose pairs, and what each says of bad input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import kapture
+import kapture.io.csv as kcsv
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+import pytest
+from scipy.spatial.transform import Rotation
+
+from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
+from tests.feature_folders import write_global_features
+from tests.poses import numbers, rigid3d, table, write_dataset, write_files
+from tests.stages.pair_runs import GALLERY, NAMES, QUERIES, names_in, run
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "mapping", NAMES)
+
+
+@pytest.fixture
+def query(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "query", QUERIES)
+
+
+def ordered(found: list[ImagePair]) -> bool:
+    keys = [(pair.image1, -pair.score, pair.image2) for pair in found]
+    return keys == sorted(keys)
+
+
+# exhaustive
+
+
+def test_exhaustive(mapping: Path, tmp_path: Path) -> None:
+    report = run(mapping, tmp_path / "pairs.txt")
+    assert (report.done, report.skipped, report.failed) == (10, 0, ())
+    found = names_in(tmp_path / "pairs.txt")
+    assert found == list(itertools.combinations(sorted(NAMES), 2))
+
+
+def test_exhaustive_with_queries(mapping: Path, query: Path, tmp_path: Path) -> None:
+    run(mapping, tmp_path / "pairs.txt", query=query)
+    assert names_in(tmp_path / "pairs.txt") == list(
+        itertools.product(sorted(QUERIES), sorted(NAMES))
+    )
+
+
+def test_queries_that_are_the_mapping_images(mapping: Path, tmp_path: Path) -> None:
+    run(mapping, tmp_path / "one.txt", query=mapping)
+    run(mapping, tmp_path / "two.txt")
+    assert names_in(tmp_path / "one.txt") == names_in(tmp_path / "two.txt")
+
+
+def test_one_image_has_no_pairs(tmp_path: Path) -> None:
+    mapping = write_dataset(tmp_path / "mapping", ["a.jpg"])
+    assert run(mapping, tmp_path / "pairs.txt").done == 0
+    assert names_in(tmp_path / "pairs.txt") == []
+
+
+# sequential
+
+
+def test_sequences_of_each_camera_in_order_of_time(tmp_path: Path) -> None:
+    write_files(
+        tmp_path,
+        sensors="l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4",
+        records_camera="30, l, a\n10, l, c\n20, l, b\n10, r, e\n20, r, d",
+    )
+    report = run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
+    assert report.details["sequences"] == 2
+    assert names_in(tmp_path / "p.txt") == [("a", "b"), ("b", "c"), ("d", "e")]
+    run(tmp_path, tmp_path / "two.txt", method="sequential", overlap=2)
+    scores = {pair.names: pair.score for pair in read_pairs(tmp_path / "two.txt")}
+    assert scores[("a", "c")] == 0.5 and scores[("a", "b")] == 1
+    run(tmp_path, tmp_path / "l.txt", method="sequential", overlap=1, loop=True)
+    assert ("a", "c") in names_in(tmp_path / "l.txt")
+
+
+def test_images_that_a_rig_takes_together(tmp_path: Path) -> None:
+    write_files(
+        tmp_path,
+        sensors="l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4",
+        records_camera="1, l, l1\n2, l, l2\n1, r, r1\n2, r, r2",
+        rigs="rig, l, 1, 0, 0, 0, 0, 0, 0\nrig, r, 1, 0, 0, 0, 1, 0, 0",
+    )
+    run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
+    found = set(names_in(tmp_path / "p.txt"))
+    assert found == {("l1", "l2"), ("r1", "r2"), ("l1", "r1"), ("l2", "r2")}
+
+
+def test_images_with_a_camera_each_are_one_sequence(tmp_path: Path) -> None:
+    sensors = "\n".join(f"c{i}, , camera, UNKNOWN_CAMERA, 6, 4" for i in range(4))
+    records = "\n".join(f"{i}, c{i}, {i}.jpg" for i in range(4))
+    write_files(tmp_path, sensors=sensors, records_camera=records)
+    run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
+    assert len(names_in(tmp_path / "p.txt")) == 3
+
+
+# poses
+
+
+def facing(degrees: float, centre: list[float]) -> pycolmap.Rigid3d:
+    return rigid3d(Rotation.from_euler("y", degrees, degrees=True), centre)
+
+
+def test_near_cameras_that_look_the_same_way(tmp_path: Path) -> None:
+    poses = {
+        "a": facing(0, [0, 0, 0]),
+        "b": facing(10, [1, 0, 0]),
+        "c": facing(90, [0.1, 0, 0]),
+        "d": facing(0, [8, 0, 0]),
+    }
+    mapping = write_dataset(tmp_path / "m", list("abcd"), poses)
+    run(mapping, tmp_path / "p.txt", method="poses", top_k=1)
+    found = read_pairs(tmp_path / "p.txt")
+    assert [pair.names for pair in found] == [("a", "b"), ("b", "d")]
+    assert [pair.score for pair in found] == pytest.approx([1 / 2, 1 / 8], rel=1e-5)
+    run(mapping, tmp_path / "near.txt", method="poses", max_distance=2.0)
+    assert names_in(tmp_path / "near.txt") == [("a", "b")]
+    run(mapping, tmp_path / "wide.txt", method="poses", max_angle=180.0)
+    assert len(names_in(tmp_path / "wide.txt")) == 6
+
+
+def test_queries_near_mapping_cameras(tmp_path: Path) -> None:
+    mapping = write_dataset(
+        tmp_path / "m",
+        ["a", "b"],
+        {"a": facing(0, [0, 0, 0]), "b": facing(0, [5, 0, 0])},
+    )
+    query = write_dataset(
+        tmp_path / "q",
+        ["p", "q"],
+        {"p": facing(5, [4, 0, 0]), "q": facing(5, [4, 0, 0])},
+    )
+    run(mapping, tmp_path / "p.txt", query=query, method="poses", top_k=1)
+    assert names_in(tmp_path / "p.txt") == [("p", "b"), ("q", "b")]
+
+
+def test_images_without_poses_are_named(tmp_path: Path) -> None:
+    poses = {"a": facing(0, [0, 0, 0]), "b": facing(0, [1, 0, 0])}
+    mapping = write_dataset(tmp_path / "m", ["a", "b", "c", "d"], poses)
+    rows = [[0, "cam", *numbers(poses["a"])], [1, "cam", *numbers(poses["b"])]]
+    partial = "2, cam, , , , , 1, 2, 3"
+    write_files(mapping, trajectories=f"{table(rows)}\n{partial}")
+    report = run(mapping, tmp_path / "p.txt", method="poses")
+    assert [failure.name for failure in report.failed] == ["c", "d"]
+    assert "holds no whole pose of 'c'" in report.failed[0].reason
+    assert names_in(tmp_path / "p.txt") == [("a", "b")]
+
+
+def test_a_dataset_without_poses(mapping: Path, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="trajectories.txt: found no pose"):
+        run(mapping, tmp_path / "p.txt", method="poses")
+    assert not (tmp_path / "p.txt").exists()
+
+
+# covisibility
+
+
+def write_map(root: Path, tracks: list[list[str]]) -> Path:
+    """A kapture map of points that images see, each by a keypoint of its own."""
+    names = sorted({name for track in tracks for name in track})
+    write_dataset(root, names, {name: facing(0, [0, 0, 0]) for name in names})
+    points = kapture.Points3d(np.random.default_rng(0).random((len(tracks), 6)))
+    observations = kapture.Observations()
+    for point, track in enumerate(tracks):
+        for name in track:
+            observations.add(point, "r2d2", name, point)
+    (root / "reconstruction").mkdir()
+    kcsv.points3d_to_file(str(root / "reconstruction/points3d.txt"), points)
+    kcsv.observations_to_file(
+        str(root / "reconstruction/observations.txt"), observations
+    )
+    return root
+
+
+def test_images_that_see_points_in_common(mapping: Path, tmp_path: Path) -> None:
+    a, b, c, d, e = sorted(NAMES)
+    tracks = [[a, b], [a, b, c], [a, b, c], [c, d], ["not in mapping.jpg", a]]
+    map_path = write_map(tmp_path / "map", tracks)
+    report = run(mapping, tmp_path / "p.txt", method="covisibility", map_path=map_path)
+    found = {pair.names: pair.score for pair in read_pairs(tmp_path / "p.txt")}
+    assert found == {(a, b): 3, (a, c): 2, (b, c): 2, (c, d): 1}
+    assert [failure.name for failure in report.failed] == [e]
+    run(
+        mapping,
+        tmp_path / "best.txt",
+        method="covisibility",
+        map_path=map_path,
+        min_score=2.0,
+        top_k=1,
+    )
+    assert names_in(tmp_path / "best.txt") == [(a, b), (a, c)]
+
+
+def test_covisibility_needs_a_map_of_these_images(
+    mapping: Path, query: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "p.txt"
+    with pytest.raises(ConfigError, match="found no --map"):
+        run(mapping, output, method="covisibility")
+    with pytest.raises(DatasetError, match="found neither a COLMAP model"):
+        run(mapping, output, method="covisibility", map_path=tmp_path)
+    other = write_map(tmp_path / "map", [["x.jpg", "y.jpg"]])
+    with pytest.raises(DatasetError, match="found none of the 5 images"):
+        run(mapping, output, method="covisibility", map_path=other)
+    with pytest.raises(ConfigError, match="found --query"):
+        run(mapping, output, method="covisibility", map_path=other, query=query)
+    with pytest.raises(ConfigError, match="found --map, which only covisibility"):
+        run(mapping, output, map_path=other)
+
+
+# global features
+
+
+def around(*degrees: float) -> npt.NDArray[np.float32]:
+    radians = np.radians(degrees)
+    return np.column_stack([np.cos(radians), np.sin(radians)]).astype(np.float32)
+
+
+def global_rows(angles: Mapping[str, float]) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: around(angle) for name, angle in angles.items()}
+
+
+def test_queries_and_their_most_similar_mapping_images(
+    mapping: Path, query: Path, tmp_path: Path
+) -> None:
+    angles = dict(zip(NAMES, [0, 20, 50, 90, 170]))
+    write_global_features(mapping, global_rows(angles))
+    # elsewhere, and not of unit norm
+    apart = write_global_features(
+        tmp_path / "apart",
+        {"q/0.jpg": 7 * around(88), "q/1 2.jpg": 0.2 * around(12)},
+    )
+    run(
+        mapping,
+        tmp_path / "p.txt",
+        query=query,
+        method="global",
+        top_k=2,
+        features=[apart],
+    )
+    found = read_pairs(tmp_path / "p.txt")
+    assert [pair.names for pair in found] == [
+        ("q/0.jpg", "Z.jpg"),
+        ("q/0.jpg", "sub-é à.jpg"),
+        ("q/1 2.jpg", "sub/é à.jpg"),
+        ("q/1 2.jpg", "a b.jpg"),
+    ]
+    expected = np.cos(np.radians([2, 38, 8, 12]))
+    np.testing.assert_allclose([pair.score for pair in found], expected, rtol=1e-5)
+    described = apart / "reconstruction/global_features/apgem/global_features.txt"
+    described.write_text(described.read_text("utf-8").replace("L2", "Hamming"), "utf-8")
+    with pytest.raises(FeatureFormatError, match="by 'Hamming', expected L2 or cosine"):
+        run(
+            mapping,
+            tmp_path / "p.txt",
+            query=query,
+            method="global",
+            top_k=2,
+            features=[apart],
+        )
+
+
+def test_mapping_images_and_their_most_similar(mapping: Path, tmp_path: Path) -> None:
+    write_global_features(mapping, global_rows(dict(zip(NAMES, [0, 20, 50, 90, 170]))))
+    run(mapping, tmp_path / "p.txt", method="global", top_k=1)
+    found = read_pairs(tmp_path / "p.txt")
+    assert {frozenset(pair.names) for pair in found} == {
+        frozenset(("a b.jpg", "sub/é à.jpg")),
+        frozenset(("sub/é à.jpg", "sub-é à.jpg")),
+        frozenset(("sub-é à.jpg", "Z.jpg")),
+        frozenset(("Z.jpg", "sub/1.jpg")),
+    }
+    assert ordered(found)
+    assert all(pair.image1 < pair.image2 for pair in found)
+
+
+def test_no_image_with_itself_where_queries_are_mapping_images(
+    mapping: Path, tmp_path: Path
+) -> None:
+    write_global_features(mapping, global_rows(dict(zip(NAMES, range(5)))))
+    run(mapping, tmp_path / "p.txt", query=mapping, method="global", top_k=1)
+    found = names_in(tmp_path / "p.txt")
+    assert all(a != b for a, b in found)
+    assert {name for pair in found for name in pair} == set(NAMES)
+
+
+def test_least_score(mapping: Path, tmp_path: Path) -> None:
+    write_global_features(mapping, global_rows(dict(zip(NAMES, [0, 20, 50, 90, 170]))))
+    run(mapping, tmp_path / "p.txt", method="global", min_score=0.8)
+    scores = [pair.score for pair in read_pairs(tmp_path / "p.txt")]
+    assert len(scores) == 2 and min(scores) >= 0.8
+
+
+def test_images_without_global_features_are_named(
+    mapping: Path, tmp_path: Path
+) -> None:
+    rows = global_rows(dict(zip(NAMES[:3], [0, 20, 50])))
+    rows["sub/1.jpg"] = around(1, 2)
+    write_global_features(mapping, rows)
+    report = run(mapping, tmp_path / "p.txt", method="global")
+    reasons = {failure.name: failure.reason for failure in report.failed}
+    assert set(reasons) == {"Z.jpg", "sub/1.jpg"}
+    assert "found no global_features of type 'apgem'" in reasons["Z.jpg"]
+    assert "found 2 rows of global features" in reasons["sub/1.jpg"]
+    assert len(names_in(tmp_path / "p.txt")) == 3
+
+
+def test_no_global_features_and_two_types(mapping: Path, tmp_path: Path) -> None:
+    output = tmp_path / "p.txt"
+    with pytest.raises(DatasetError, match="global_features types none"):
+        run(mapping, output, method="global")
+    rows = global_rows(dict(zip(NAMES, range(5))))
+    write_global_features(mapping, rows)
+    write_global_features(mapping, rows, name="netvlad")
+    with pytest.raises(DatasetError, match="--global-features-type"):
+        run(mapping, output, method="global")
+    run(mapping, output, method="global", global_features_type="netvlad")
+    report = json.loads((tmp_path / "p.report.json").read_text("utf-8"))
+    assert report["global_features_type"] == "netvlad"
+
+
+# the real data
+
+
+def test_the_authors_global_features(shared: Path, tmp_path: Path) -> None:
+    root = shared / GALLERY
+    features = [root / "global_features/AP-GeM-LM18"]
+    report = run(
+        root / "mapping",
+        tmp_path / "p.txt",
+        query=root / "query",
+        method="global",
+        top_k=5,
+        features=features,
+    )
+    assert (report.done, report.failed) == (20, ())
+    table = open_feature_table(features, "global_features")
+    for query, found in itertools.groupby(
+        read_pairs(tmp_path / "p.txt"), key=lambda pair: pair.image1
+    ):
+        listed = [(pair.image2, pair.score) for pair in found]
+        others = [name for name in table.image_names if name.startswith("training")]
+        cosines = {
+            name: float(table.read(name)[0] @ table.read(query)[0]) for name in others
+        }
+        best = sorted(others, key=lambda name: -cosines[name])[:5]
+        assert [name for name, _ in listed] == best
+        for name, score in listed:
+            assert score == pytest.approx(cosines[name], abs=1e-5)
