@@ -16,7 +16,8 @@ from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writ
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.stages.extract import stage as extract
+from r2d2_kapture.stages import extract
+from r2d2_kapture.stages.extract import stage as extract_stage
 from r2d2_kapture.types import LocalFeatures, Report
 from tests.colmap_scene import Scene
 
@@ -66,14 +67,14 @@ def patch_network(
         write: Callable[[str, LocalFeatures, ImageRecord], None],
         options: RunOptions,
         **others: Any,
-    ) -> extract.Tally:
+    ) -> extract_stage.Tally:
         for name, path in paths.items():
             found = features(name)
             record = record_image(path, stamp_image(path), found.image_size)
             write(name, found, record)
-        return extract.Tally(done=len(paths))
+        return extract_stage.Tally(done=len(paths))
 
-    monkeypatch.setattr(extract, "extract_images", extract_images)
+    monkeypatch.setattr(extract_stage, "extract_images", extract_images)
 
 
 def patch_extraction(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:

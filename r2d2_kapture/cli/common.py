@@ -130,7 +130,9 @@ def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
         a.removeprefix("--config=") for a in others if a.startswith("--config=")
     ]
     others = [a for a in others if not a.startswith("--config=")]
-    return [f"--config={preset_path(name, folder)}" for name in configs] + others
+    return [
+        f"--config={preset_path(name, folder, '--config')}" for name in configs
+    ] + others
 
 
 def run_command(

@@ -10,12 +10,13 @@ import yaml
 from r2d2_kapture.errors import ConfigError
 
 
-def preset_path(name: str, folder: str) -> Path:
+def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
     """Find a preset by path or by name.
 
     Args:
         name: path of a YAML file, or name of a preset.
         folder: of configs/ that holds the presets.
+        flag: that asked for it, for the message.
 
     Raises:
         ConfigError: neither a file nor a preset.
@@ -28,7 +29,7 @@ def preset_path(name: str, folder: str) -> Path:
     presets = {path.stem: path for root in roots for path in root.glob("*.yaml")}
     if name not in presets:
         raise ConfigError(
-            f"preset {name}: no such file, and no preset; "
+            f"{flag} {name}: no such file, and no preset; "
             f"presets: {', '.join(sorted(presets)) or 'none'}"
         )
     return presets[name]

@@ -178,7 +178,7 @@ def test_the_front_door_runs_from_a_checkout(
 SLOW = """
 import sys, time
 from r2d2_kapture.cli.extract import main
-from r2d2_kapture.stages import extract
+from r2d2_kapture.stages.extract import stage as extract
 real = extract.read_rgb
 def slow(path):
     time.sleep(1 if path.name.startswith("n") else 0)

@@ -119,7 +119,7 @@ def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
     slow = (
         "import sys, time\n"
         "from r2d2_kapture.cli.verify import main\n"
-        "from r2d2_kapture.stages import verify_pairs\n"
+        "from r2d2_kapture.stages.verify import pairs as verify_pairs\n"
         "real = verify_pairs.verify_matches\n"
         "def slow(*arguments):\n    time.sleep(0.3)\n    return real(*arguments)\n"
         "verify_pairs.verify_matches = slow\n"

@@ -105,7 +105,7 @@ import os, signal, sys
 from pathlib import Path
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.stages import map
+from r2d2_kapture.stages.map import stage as map
 
 def die(*arguments, **settings):
     os.kill(os.getpid(), signal.SIGKILL)

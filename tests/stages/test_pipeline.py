@@ -26,11 +26,7 @@ from r2d2_kapture.errors import (
 )
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL
-from r2d2_kapture.stages import pipeline
-from r2d2_kapture.stages.localize import stage as localize
-from r2d2_kapture.stages.map import stage as map
-from r2d2_kapture.stages.match import stage as match
-from r2d2_kapture.stages.verify import stage as verify
+from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.types import Report
 from tests.pipeline_scene import DIM, PipelineScene
 

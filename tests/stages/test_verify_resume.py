@@ -71,7 +71,8 @@ import os, signal, sys
 from pathlib import Path
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages import verify, verify_pairs
+from r2d2_kapture.stages.verify import stage as verify
+from r2d2_kapture.stages.verify import pairs as verify_pairs
 
 root, place = Path(sys.argv[1]), sys.argv[2]
 count = 0

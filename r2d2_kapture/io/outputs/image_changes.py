@@ -61,7 +61,7 @@ class Outstanding:
         names = some_names(map(shown, self.replaced))
         return (
             "pictures or masks replaced since features were made, and extracted again: "
-            f"{len(self.replaced)} ({names}); run the later stages again",
+            f"{len(self.replaced)} ({names}); later stages follow when they are run",
         )
 
 

@@ -265,7 +265,8 @@ import pytest
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import colmap, colmap_database
+from r2d2_kapture.stages import colmap
+from r2d2_kapture.stages.colmap import database as colmap_database
 from tests.colmap_scene import Scene
 from tests.extracted_scene import patch_extraction
 

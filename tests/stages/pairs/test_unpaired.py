@@ -16,7 +16,8 @@ from tests.colmap_scene import Scene
 from tests.extracted_scene import patch_extraction
 from tests.feature_folders import unit_rows, write_features, write_global_features
 from tests.poses import random_poses, write_dataset, write_files
-from tests.stages import colmap_runs, test_match, verify_runs
+from tests.stages import colmap_runs, verify_runs
+from tests.stages.match import test_match
 from tests.stages.pair_runs import run
 
 SENSORS = "\n".join(f"{s}, , camera, UNKNOWN_CAMERA, 6, 4" for s in "abv")
