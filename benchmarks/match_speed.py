@@ -32,7 +32,7 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, write_pairs
 from r2d2_kapture.io.outputs.manifest import Manifest

@@ -19,7 +19,7 @@ from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.extractors.registry import AUTO, build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
 from r2d2_kapture.stages import pipeline

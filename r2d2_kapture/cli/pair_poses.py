@@ -37,7 +37,7 @@ from r2d2_kapture.evaluation.posed_images import (
     read_posed_dataset,
 )
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin, place_keypoints
 from r2d2_kapture.stages.benchmark import pair_poses, pair_poses_tables

@@ -47,7 +47,7 @@ def _command(arguments: list[str]) -> int:
         help="kapture dataset of images that are paired with mapping images only",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help="list of pairs, as kapture has it"
+        "--output", type=Path, required=True, help="list of pairs, in kapture's format"
     )
     parser.add_argument(
         "--features",

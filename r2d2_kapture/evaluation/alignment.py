@@ -130,7 +130,7 @@ def align_poses(
     if similarity is None:
         raise ReconstructionError(
             f"alignment: the centres of all {len(names)} cameras are at one place, "
-            "expected some distance to tell the scale; evaluate without alignment"
+            "expected some distance to find the scale from; evaluate without alignment"
         )
     for _ in range(REFINEMENTS):
         similarity = _refined(similarity, truth, estimate, extent)

@@ -20,7 +20,7 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
-from r2d2_kapture.io.kapture.feature_table import (
+from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
     open_local_features,
 )

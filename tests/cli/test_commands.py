@@ -30,7 +30,7 @@ from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
 from r2d2_kapture.io.features.mat import read_mat
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.conftest import write_noise_dataset, write_records
 from tests.processes import listen_to_ctrl_c
 

@@ -14,7 +14,7 @@ from r2d2_kapture.cli.extract import main as extract
 from r2d2_kapture.cli.extract_images import main as extract_images
 from r2d2_kapture.cli.match import main as match
 from r2d2_kapture.cli.view import main as view
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.models.checkpoints import serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture

@@ -18,7 +18,7 @@ from r2d2_kapture.cli.extract_images import main as extract_images
 from r2d2_kapture.cli.pipeline import main as pipeline
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.features.npz import read_npz
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.conftest import write_noise_dataset
 
 NAMES = ["a.png", "b c.png", "sub-deeper.png", "sub/deeper/d.png", "sub/é à.png"]

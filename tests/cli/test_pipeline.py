@@ -10,7 +10,7 @@ from pipelines import aachen_day_night_v1_1, demo
 from r2d2_kapture.cli.pipeline import main, read_preset
 from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from tests.networks import random_d2net, save_d2net
 

@@ -14,7 +14,7 @@ import r2d2_kapture as rk
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
 from tests.pipeline_scene import PipelineScene
 

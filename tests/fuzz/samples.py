@@ -37,10 +37,8 @@ from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
 from r2d2_kapture.io.images.decoding import image_size, read_rgb
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import (
-    open_feature_table,
-    open_local_features,
-)
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.kapture.pose_files import (

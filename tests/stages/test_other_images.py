@@ -25,8 +25,8 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.kapture.feature_table import open_local_features
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.image_records import (

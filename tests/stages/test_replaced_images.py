@@ -25,7 +25,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.features import plain_files
 from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
 from r2d2_kapture.io.kapture.feature_store import FeatureWriter
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs import image_records
 from r2d2_kapture.io.outputs.image_records import RECORDS_NAME, RecordWriter
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.feature_table import FeatureTable, LocalFeatureTables
+from r2d2_kapture.io.kapture.feature_table import FeatureTable
 from r2d2_kapture.io.kapture.followed_features import read_states
+from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.image_changes import is_another

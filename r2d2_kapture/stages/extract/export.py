@@ -26,10 +26,9 @@ from r2d2_kapture.io.kapture.feature_origin import (
     refuse_other_images,
     refuse_stale_matches,
 )
-from r2d2_kapture.io.kapture.feature_table import (
-    FeatureTable,
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
-    open_feature_table,
     open_local_features,
 )
 from r2d2_kapture.io.kapture.match_store import find_matches

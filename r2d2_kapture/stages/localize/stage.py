@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -19,7 +16,9 @@ from tqdm import tqdm
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import PixelOrigin
-from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.errors import (
+    DatasetError,
+)
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.sparse_map import (
     SparseMap,
@@ -41,15 +40,8 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     origins_text,
     place_keypoints,
 )
-from r2d2_kapture.io.kapture.trajectories import image_records
-from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.io.outputs.manifest import (
-    FILE_NAME,
-    Manifest,
-    package_versions,
-    read_manifest,
-)
 from r2d2_kapture.stages.flow import read_ahead
 from r2d2_kapture.stages.localize.cameras import (
     QueryFrame,
@@ -72,6 +64,12 @@ from r2d2_kapture.stages.localize.matches import (
     retrieval_warnings,
     retrieve,
 )
+from r2d2_kapture.stages.localize.output import (
+    STAGE,
+    claim,
+    localized_manifest,
+    refuse_foreign_folder,
+)
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QUERIES_FOLDER,
@@ -83,7 +81,6 @@ from r2d2_kapture.stages.localize.results import (
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "report.json"
-STAGE = "localize"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,85 +280,6 @@ def localize_frames(
             yield outcome
             if options.strict and not all(r.localized for r in outcome.results):
                 return
-
-
-def localized_manifest(
-    config: LocalizeConfig, keypoints_type: str, dataset: Dataset
-) -> Manifest:
-    """What an output folder is for: settings, and the records of the queries."""
-    settings = dataclasses.asdict(config)
-    del settings["format"]  # changes no pose
-    records = json.dumps(image_records(dataset), sort_keys=True)
-    return Manifest(
-        model={},
-        settings={
-            **settings,
-            "stage": STAGE,
-            "keypoints_type": keypoints_type,
-            "query records SHA-256": hashlib.sha256(records.encode()).hexdigest()[:12],
-        },
-        versions=package_versions(),
-    )
-
-
-def refuse_foreign_folder(output: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write among files of something else, forced or not.
-
-    Raises:
-        OutputError: the folder is an input, or holds files but no manifest of this
-            stage.
-    """
-    for path in inputs:
-        if output.resolve() == path.resolve():
-            raise OutputError(
-                f"{output}: found an input, expected a folder for poses; choose "
-                "another --output"
-            )
-    if not output.is_dir() or _is_localized(output):
-        return
-    for path in sorted(output.iterdir()):
-        # the lock, and what a run that was killed at once left
-        if not path.name.startswith("."):
-            raise OutputError(
-                f"{output}: found '{path.name}' and no {FILE_NAME} of "
-                "kapture_r2d2_localize, expected a folder of its poses or an empty "
-                "one; choose another --output"
-            )
-
-
-def _is_localized(output: Path) -> bool:
-    try:
-        manifest = read_manifest(output / FILE_NAME)
-    except FeatureFormatError:
-        return False
-    return manifest is not None and manifest.settings.get("stage") == STAGE
-
-
-def claim(output: Path, manifest: Manifest, *, force: bool) -> None:
-    """Note what an output folder is for, or refuse if it is for something else.
-
-    Args:
-        output: passed by ``refuse_foreign_folder``.
-        manifest: of the poses to write.
-        force: remove poses found otherwise.
-
-    Raises:
-        OutputError: see ``run``.
-    """
-    existing = read_manifest(output / FILE_NAME)
-    differences = [] if existing is None else manifest.differences(existing)
-    if differences and not force:
-        raise OutputError(
-            f"{output}: found poses found with {'; '.join(differences)}; choose "
-            "another --output, or --force to replace them"
-        )
-    queries = output / QUERIES_FOLDER
-    if differences and queries.exists():
-        try:
-            shutil.rmtree(queries)
-        except OSError as error:
-            raise output_error(queries, error) from error
-    write_json_atomic(output / FILE_NAME, manifest.to_json())
 
 
 def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:

@@ -23,7 +23,7 @@ from r2d2_kapture.io.kapture.feature_origin import (
     feature_states,
     refuse_replaced_images,
 )
-from r2d2_kapture.io.kapture.feature_table import (
+from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
     open_local_features,
 )

@@ -18,11 +18,8 @@ from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.features.reading import check_metric
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_origin import refuse_other_images
-from r2d2_kapture.io.kapture.feature_table import (
-    FeatureTable,
-    open_feature_table,
-    open_local_features,
-)
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.overlaps import hidden_features
 from r2d2_kapture.io.kapture.pairs import ImagePair
 from r2d2_kapture.io.kapture.trajectories import (

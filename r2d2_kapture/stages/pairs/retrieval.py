@@ -19,9 +19,9 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, FeatureFormatError
 from r2d2_kapture.io.kapture.feature_origin import OLDER, feature_origin, feature_states
-from r2d2_kapture.io.kapture.feature_table import LocalFeatureTables
 from r2d2_kapture.io.kapture.followed_features import following
 from r2d2_kapture.io.kapture.global_features import open_global_feature_writer
+from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.matching.vlad import (

@@ -13,10 +13,8 @@ import pytest
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name, open_dataset
-from r2d2_kapture.io.kapture.feature_table import (
-    open_feature_table,
-    open_local_features,
-)
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.conftest import write_records
 from tests.poses import write_files
 

@@ -14,7 +14,7 @@ import pytest
 
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.growing_archive import repair_tar
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import LocalFeatures

@@ -23,8 +23,8 @@ from r2d2_kapture.io.kapture.feature_table import (
     FeatureTable,
     index_archive,
     open_feature_table,
-    open_local_features,
 )
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest
 from tests.feature_folders import (

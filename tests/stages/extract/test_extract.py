@@ -19,7 +19,7 @@ from r2d2_kapture.config.extract import (
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import open_local_features
+from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
