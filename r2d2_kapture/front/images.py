@@ -64,7 +64,7 @@ def load_extractor(
     """Load weights, and make an extractor of them.
 
     Args:
-        model: name of a bundled model (``r2d2_v1``, ...) or path of a checkpoint.
+        model: name of a bundled model (``r2d2_v2``, ...) or path of a checkpoint.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first CUDA device where
             there is one and the CPU elsewhere.
         preset: of configs/extract (``fast``, ``aachen``, ...), or path of a YAML file.
