@@ -30,6 +30,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import PosedImage, read_ground_truth
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, kapture_camera
 from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import evaluate, pipeline
@@ -72,15 +73,20 @@ def map_accuracy(arguments: list[str]) -> int:
 def measure(scene: Path, output: Path, checkpoint: Checkpoint, cameras: str) -> str:
     """Map a scene and say how good that is."""
     mapping, truth = output / "mapping", output / "truth"
-    if not (scene / "gt.json").is_file():
-        write_image_folder_dataset(scene / "images", mapping)
-        figures = run_pipeline(mapping, output, checkpoint, "auto")
-        return f"{scene.name}: {figures}, cameras from EXIF"
-    images = read_ground_truth(scene / "gt.json")
     known = cameras == "known"
+    mode: CameraMode = "single" if cameras == "single" else "auto"
+    if not (scene / "gt.json").is_file():
+        folder_mode: CameraMode = "auto" if known else "per-image"
+        write_image_folder_dataset(scene / "images", mapping, folder_mode)
+        if not known:
+            forget_cameras(mapping)
+        figures = run_pipeline(mapping, output, checkpoint, mode)
+        return (
+            f"{scene.name}: {figures}, {'cameras from EXIF' if known else 'no truth'}"
+        )
+    images = read_ground_truth(scene / "gt.json")
     write_dataset(mapping, scene, images, poses=False, known=known)
     write_dataset(truth, scene, images, poses=True, known=True)
-    mode: CameraMode = "single" if cameras == "single" else "auto"
     figures = run_pipeline(mapping, output, checkpoint, mode)
     report = evaluate.run(
         EvaluateConfig(align=True),
@@ -116,6 +122,15 @@ def run_pipeline(
         f"{report['points']} points, {report['mean_reprojection_error']:.3f} px, "
         f"calibration {report['calibration']}"
     )
+
+
+def forget_cameras(root: Path) -> None:
+    """Leave nothing of the cameras of a dataset but their sizes."""
+    data = open_dataset(root).data
+    for sensor_id, sensor in data.sensors.items():
+        size = sensor.camera_params[:2]
+        data.sensors[sensor_id] = kapture.Camera(UNKNOWN_CAMERA, size)
+    kcsv.kapture_to_dir(str(root), data)
 
 
 def write_dataset(
