@@ -267,13 +267,14 @@ def _check(
         raise OutputError(
             f"{folder}: found features made with {'; '.join(differences)}; {way_out}"
         )
-    if feature_type.tar != archive.exists() and (folder / f"{kind}.txt").exists():
-        found, flag = (
-            ("an archive", "add --tar")
-            if archive.exists()
-            else ("a folder of files", "leave --tar out")
+    if archive.exists() and not feature_type.tar:
+        raise OutputError(f"{folder}: found an archive; add --tar, or {way_out}")
+    # without rows it is what a run that was stopped before its first archive left
+    rows = folder.rglob(f"*{SUFFIXES[kind]}")
+    if feature_type.tar and not archive.exists() and any(rows):
+        raise OutputError(
+            f"{folder}: found a folder of files; leave --tar out, or {way_out}"
         )
-        raise OutputError(f"{folder}: found {found}; {flag}, or {way_out}")
 
 
 def _write_configs(feature_type: FeatureType) -> None:

@@ -148,6 +148,20 @@ def test_a_damaged_file_is_not_complete(
         assert not writer.is_complete("sub/é à.png")
 
 
+@pytest.mark.parametrize("missing", ["keypoints", "descriptors"])
+def test_a_run_stopped_before_its_archives_resumes(
+    kapture_root: Path, missing: str
+) -> None:
+    kind = feature_type(kapture_root, tar=True)
+    with open_feature_writer(kind, manifest(), force=False):
+        pass
+    (kind.folder(missing) / f"{missing}.tar").unlink()
+    with open_feature_writer(kind, manifest(), force=False) as writer:
+        assert not writer.is_complete("a.png")
+        writer.write("a.png", features(3))
+        assert writer.is_complete("a.png")
+
+
 def test_an_archive_cut_anywhere_resumes(kapture_root: Path) -> None:
     kind = feature_type(kapture_root, tar=True)
     names = ["a.png", "b c.png", "sub/é à.png"]
