@@ -18,7 +18,8 @@ from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
-from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.front.matching import guessed_camera
+from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
@@ -191,13 +192,12 @@ def _query_image(
     path: Path, features: LocalFeatures, camera: pycolmap.Camera | None
 ) -> QueryImage:
     known = camera is not None
-    guess = _camera((UNKNOWN_CAMERA, *map(str, features.image_size)))
     return with_exif(
         QueryImage(
             name=path.name or "query",
             path=path,
             sensor_id="query",
-            camera=guess if camera is None else camera,
+            camera=guessed_camera(features) if camera is None else camera,
             focal_length="fixed" if known else "estimated",
             refine_distortion=not known,
             cam_from_rig=pycolmap.Rigid3d(),

@@ -142,13 +142,14 @@ def _cameras(
     features2: LocalFeatures,
 ) -> tuple[pycolmap.Camera, pycolmap.Camera]:
     """Known cameras marked as such, so that COLMAP relies on them; else guesses."""
-    cameras = known or (_guessed_camera(features1), _guessed_camera(features2))
+    cameras = known or (guessed_camera(features1), guessed_camera(features2))
     first, second = map(copy.deepcopy, cameras)
     first.has_prior_focal_length = second.has_prior_focal_length = known is not None
     return first, second
 
 
-def _guessed_camera(features: LocalFeatures) -> pycolmap.Camera:
+def guessed_camera(features: LocalFeatures) -> pycolmap.Camera:
+    """A camera that is not known, as COLMAP guesses it, in its pixel origin."""
     return colmap_camera(
         kapture.Camera(UNKNOWN_CAMERA, list(features.image_size)), 1, "corner"
     )

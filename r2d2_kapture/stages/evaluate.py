@@ -255,7 +255,7 @@ def _read_estimate(
     """Read poses, and which images of theirs the ground truth lacks.
 
     Raises:
-        DatasetError: not one image is evaluated, which nobody can mean.
+        DatasetError: not one image is evaluated.
     """
     if path.is_file():
         submitted = read_submission(path, dataset, config.text_format)

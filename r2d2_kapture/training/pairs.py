@@ -40,7 +40,7 @@ class RawPair:
     """Two pictures and where each pixel of the first lies in the second.
 
     Attributes:
-        name: tells the pair to people.
+        name: of the pair, for messages.
         view1, view2: the pictures.
         flow: pixels of ``view1`` to pixels of ``view2``, NaN where it is unknown or
             hidden; positions may lie outside of ``view2``.
@@ -60,7 +60,7 @@ class TrainingPair:
         image1, image2: (H, W, 3) uint8 RGB.
         aflow: (H, W, 2) float32, the position (x, y) in crop 2 of each pixel of crop 1;
             NaN where it is unknown, hidden or outside of crop 2.
-        name: tells the pair to people.
+        name: of the pair, for messages.
     """
 
     image1: RGBArray

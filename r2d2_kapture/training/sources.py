@@ -57,7 +57,7 @@ class PicturePair:
     """Two pictures of one thing.
 
     Attributes:
-        name: tells the pair to people.
+        name: of the pair, for messages.
         path1, path2: image files.
         flow_path: of the flow from 1 to 2; None where they are the same view, if maybe
             of other sizes.

@@ -51,7 +51,7 @@ class ImagePair:
 def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
     """Read a list of pairs; a pair that occurs twice counts once, as it came first.
 
-    A line is ``image1, image2, score`` or ``image1, image2`` as kapture has it, or
+    A line is ``image1, image2, score`` or ``image1, image2`` as in kapture, or
     ``image1 image2`` as hloc and COLMAP have it, with tabs or spaces, where a score may
     follow too. Without a score it is 1.
 

@@ -76,7 +76,7 @@ class FeatureSource(Protocol):
         evaluate: Evaluate,
         options: RunOptions,
     ) -> list[Failure]:
-        """Hand over sequences in order, and tell which have no features, and why."""
+        """Hand over sequences in order; report which have no features, and why."""
 
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
@@ -234,7 +234,7 @@ class StoredFeatures:
 
         Raises:
             FeatureFormatError: they cannot be read, or are of an image of another size.
-            ImageError: neither features nor image tell the size.
+            ImageError: neither the features nor the image give the size.
         """
         features = self.load(image)
         try:
