@@ -1,0 +1,88 @@
+"""From where to look at a map: its up axis, a frame to see it in, robust limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+LEVEL = 0.1
+"""The horizontal axes of images show what is up if their variances across their common
+plane and in it, the lesser one, have a smaller ratio than this."""
+LEAST_TURN = 5e-3
+"""Of the lesser variance: cameras that turn by fewer than 4 degrees show no plane."""
+CANCELLED = 0.2
+"""Length of the mean upper side of images that look straight down in all directions."""
+TAILS = (2.0, 98.0)
+"""Percentiles that robust limits are found from."""
+SLACK = 0.25
+"""How far beyond them a point may lie to be within, as a share of their distance."""
+
+
+def camera_centers(cam_from_world: Array) -> Array:
+    """(N, 3) camera centres in the world, of (N, 3, 4) poses."""
+    rotations, translations = cam_from_world[:, :, :3], cam_from_world[:, :, 3]
+    centers: Array = -np.einsum("nij,ni->nj", rotations, translations)
+    return centers
+
+
+def up_axis(cam_from_world: Array) -> Array:
+    """The direction in the world that is up, as far as the cameras show it.
+
+    Photographs are held level: where the cameras turn, up is the direction most nearly
+    orthogonal to all horizontal axes of the images. Otherwise it is the mean upper side
+    of the images; looking straight down, where these cancel out, it is towards the
+    cameras.
+
+    Args:
+        cam_from_world: (N, 3, 4) float64, N >= 1; camera axes right, down, forward.
+
+    Returns:
+        (3,) float64 of unit length.
+    """
+    right, down, forward = np.moveaxis(cam_from_world[:, :, :3], 1, 0)
+    upper = -down.mean(axis=0)
+    if np.linalg.norm(upper) < CANCELLED:
+        upper = -forward.mean(axis=0)
+    variances, directions = np.linalg.eigh(right.T @ right / len(right))
+    level = variances[0] < LEVEL * variances[1] and variances[1] > LEAST_TURN
+    up = directions[:, 0] if level or not upper.any() else upper
+    result: Array = up * np.copysign(1 / np.linalg.norm(up), up @ upper)
+    return result
+
+
+def view_axes(up: Array, places: Array) -> Array:
+    """A frame to look at a map in: to the right, to the back, up.
+
+    Args:
+        up: (3,) float64 of unit length, see up_axis.
+        places: (N, 3) float64, N >= 1, such as camera centres; their longest horizontal
+            direction is to the right.
+
+    Returns:
+        (3, 3) float64: ``places @ axes.T`` are coordinates right, back, up; a rotation.
+    """
+    horizontal = np.linalg.svd(up[None])[2][1:]
+    _, turns = np.linalg.eigh(np.cov(horizontal @ places.T, bias=True))
+    right = turns[:, 1] @ horizontal
+    right = right * np.sign(right[np.abs(right).argmax()])
+    axes: Array = np.stack([right, np.cross(up, right), up])
+    return axes
+
+
+def robust_bounds(points: Array) -> tuple[Array, Array]:
+    """The box of most points, which a few far away ones do not stretch.
+
+    Args:
+        points: (N, D) float64; those not finite are passed over, N >= 1 are finite.
+
+    Returns:
+        The least and the largest coordinates, (D,) each, of the points near the middle
+        96 % of the points along each axis.
+    """
+    points = points[np.isfinite(points).all(axis=1)]
+    low, high = np.percentile(points, TAILS, axis=0)
+    slack = SLACK * (high - low)
+    bounds = np.clip(points, low - slack, high + slack)
+    return bounds.min(axis=0), bounds.max(axis=0)
