@@ -24,6 +24,7 @@ from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
 from r2d2_kapture.stages.localize import POSES_NAME
+from r2d2_kapture.stages.run_record import run_record, with_earlier_work
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "pipeline_report.json"
@@ -198,10 +199,17 @@ def run(
         if len(queries) > 1:
             join_submissions([layout.localized(name) for name in queries], layout)
         whole = summarize(reports, layout, queries, time.monotonic() - started)
-        write_json_atomic(
-            output / REPORT_NAME,
-            whole.to_json() | {"stages": [item.to_json() for item in reports]},
+        record = run_record(
+            config,
+            mapping=mapping,
+            queries=queries,
+            features=features,
+            keypoints_type=sources.keypoints_type,
+            checkpoint=checkpoint,
         )
+        path = output / REPORT_NAME
+        stages = with_earlier_work([item.to_json() for item in reports], path)
+        write_json_atomic(path, whole.to_json() | record | {"stages": stages})
     return whole
 
 

@@ -1,0 +1,145 @@
+"""What a run leaves for its report: inputs, settings, versions, and the times of work.
+
+All of it stands in pipeline_report.json beside the reports of the stages, so that a
+report can be made long after the run, and where the datasets have gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.core.processor import this_processor
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.outputs.manifest import package_versions
+from r2d2_kapture.models.checkpoints import Checkpoint
+
+
+def run_record(
+    config: PipelineConfig,
+    *,
+    mapping: Path,
+    queries: Mapping[str, Path],
+    features: Sequence[Path],
+    keypoints_type: str | None,
+    checkpoint: Checkpoint | None,
+) -> dict[str, Any]:
+    """What a pipeline was given and what it ran on, as plain JSON values.
+
+    Args:
+        config: of all stages.
+        mapping, queries, features: folders.
+        keypoints_type: of the features in use; None is the only one there is.
+        checkpoint: that extracts, if any.
+
+    Raises:
+        DatasetError: a dataset cannot be read.
+    """
+    return {
+        "inputs": {
+            "mapping": describe_dataset(mapping),
+            "queries": {name: describe_dataset(root) for name, root in queries.items()},
+            "features": [str(folder.resolve()) for folder in features],
+            "keypoints_type": keypoints_type,
+        },
+        "settings": plain_settings(config),
+        "model": None if checkpoint is None else describe_model(checkpoint),
+        "environment": environment(),
+    }
+
+
+def describe_dataset(root: Path) -> dict[str, Any]:
+    """Where a kapture dataset is, and its images, cameras and poses in numbers.
+
+    Raises:
+        DatasetError: it cannot be read.
+    """
+    dataset = open_dataset(root)
+    return {
+        "path": str(root.resolve()),
+        "images": len(dataset.image_names),
+        "cameras": len({camera for _, camera in image_records(dataset).values()}),
+        "images_with_pose": len(read_camera_poses(dataset).cam_from_world),
+    }
+
+
+def plain_settings(config: PipelineConfig) -> dict[str, Any]:
+    """The settings of all stages as JSON has them."""
+    text = json.dumps(dataclasses.asdict(config), default=str)
+    return dict(json.loads(text))
+
+
+def describe_model(checkpoint: Checkpoint) -> dict[str, str | None]:
+    """The weights that a run extracted with, and their licence if it is stated."""
+    return {
+        "name": checkpoint.name,
+        "sha256": checkpoint.sha256,
+        "license": checkpoint.metadata.get("license"),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions of packages, and the processors of this computer."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    return {
+        "versions": package_versions() | {"pycolmap": metadata.version("pycolmap")},
+        "processor": f"{platform.machine()}, {this_processor().name}",
+        "cores": os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(index) for index in gpus],
+    }
+
+
+def with_earlier_work(
+    stages: Sequence[dict[str, Any]], earlier: Path
+) -> list[dict[str, Any]]:
+    """Reports of stages with ``work``: count and time of the run that did it.
+
+    A run that resumes finds the work done and takes no time for it; what an earlier run
+    with the same outputs noted is kept.
+
+    Args:
+        stages: reports of this run as JSON has them.
+        earlier: the report of an earlier run; may be missing, or broken.
+    """
+    before = {
+        key: stage.get("work") for key, stage in _by_place(read_stages(earlier)).items()
+    }
+    kept = []
+    for key, stage in _by_place(stages).items():
+        work = {"done": stage["done"], "seconds": stage["seconds"]}
+        resumed = not stage["done"] and isinstance(before.get(key), dict)
+        kept.append(stage | {"work": before[key] if resumed else work})
+    return kept
+
+
+def read_stages(path: Path) -> list[dict[str, Any]]:
+    """The reports of stages in that of a pipeline; none where it cannot be read."""
+    try:
+        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        return [stage for stage in stages if {"stage", "outputs"} <= stage.keys()]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _by_place(
+    stages: Sequence[dict[str, Any]],
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Stages by name and outputs; those that share both, by their turn."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    turns: Counter[str] = Counter()
+    for stage in stages:
+        place = json.dumps([stage["stage"], stage["outputs"]])
+        found[place, turns[place]] = stage
+        turns[place] += 1
+    return found
