@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from r2d2_kapture.front.images import ImageLike, read_image
 from r2d2_kapture.front.matching import VerifiedMatches
 from r2d2_kapture.pictures.features import keypoints_figure
-from r2d2_kapture.pictures.homography import matches_figure
+from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
 
@@ -25,8 +25,8 @@ def plot_matches(
     Args:
         image1, image2: the images, see ImageExtractor.
         features1, features2: of these images.
-        matches: verified ones are green where they agree with the geometry and red
-            elsewhere, others all green.
+        matches: verified ones are green where they agree with the geometry and faint
+            red elsewhere, others all green.
         title: before the counts.
 
     Returns:
@@ -39,14 +39,13 @@ def plot_matches(
     verified = matches if isinstance(matches, VerifiedMatches) else None
     plain = matches.matches if isinstance(matches, VerifiedMatches) else matches
     plain.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
-    return matches_figure(
+    return draw_matches(
         read_image(image1),
         read_image(image2),
         features1.keypoints[plain.indices[:, 0]],
         features2.keypoints[plain.indices[:, 1]],
         None if verified is None else verified.inliers,
         title=title,
-        words="matches are inliers",
     )
 
 

@@ -1,4 +1,4 @@
-"""Figures of the evaluation on image pairs: accuracy curves, and matches of a pair."""
+"""The figure of the evaluation on homography sequences: curves of accuracy."""
 
 from __future__ import annotations
 
@@ -7,24 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from r2d2_kapture.pictures.figures import (
-    TITLE_INCHES,
-    ByteImage,
-    new_figure,
-    panel_size,
-    save,
-    show_image,
-)
-
-Points = npt.NDArray[np.float32]
-BoolArray = npt.NDArray[np.bool_]
+from r2d2_kapture.pictures.figures import new_figure, save
 
 PANEL_INCHES = 4.5
 LEGEND_ROW_INCHES = 0.24
@@ -32,12 +18,6 @@ LEGEND_LETTERS_PER_INCH = 15
 LEGEND_HANDLE_LETTERS = 6
 MAX_THRESHOLD = 10
 MARKERS = "os^Dv<>pP*"
-
-PAIR_INCHES = 14.0
-GAP_PIXELS = 16
-MAX_LINES = 200
-CORRECT_COLOR = "#35d05a"
-WRONG_COLOR = "#ff3b30"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,101 +111,3 @@ def _style_panel(axes: Axes, title: str, has_curves: bool) -> None:
             ha="center",
             color="grey",
         )
-
-
-def draw_matches(
-    image1: ByteImage,
-    image2: ByteImage,
-    points1: Points,
-    points2: Points,
-    correct: BoolArray,
-    path: Path,
-    *,
-    title: str = "",
-) -> None:
-    """Write the figure of matches_figure, green where matches are correct.
-
-    Args:
-        image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
-        points1, points2: (K, 2) matched pixels, centre origin.
-        correct: (K,) bool.
-        path: of the picture; its suffix is the format.
-        title: before the counts.
-
-    Raises:
-        ConfigError: another suffix.
-        OutputError: ``path`` cannot be written.
-    """
-    figure = matches_figure(
-        image1,
-        image2,
-        points1,
-        points2,
-        correct,
-        title=title,
-        words="matches correct",
-    )
-    save(figure, path)
-
-
-def matches_figure(
-    image1: ByteImage,
-    image2: ByteImage,
-    points1: Points,
-    points2: Points,
-    good: BoolArray | None,
-    *,
-    title: str = "",
-    words: str = "matches",
-) -> Figure:
-    """Two images side by side with lines between matches, green where good, else red.
-
-    Of more than 200 matches, evenly chosen ones are drawn; the title counts all.
-
-    Args:
-        image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
-        points1, points2: (K, 2) matched pixels, centre origin.
-        good: (K,) bool; None takes all for good, and the title counts them alone.
-        title: before the counts.
-        words: after the counts, what the good ones are.
-    """
-    counts = f"{len(points1)} matches"
-    if good is None:
-        good = np.ones(len(points1), bool)
-    else:
-        counts = f"{good.sum()} of {len(good)} {words}"
-    canvas, offset = _side_by_side(image1, image2)
-    width, height = panel_size(canvas, PAIR_INCHES)
-    figure = new_figure(width, height + TITLE_INCHES)
-    axes = figure.add_subplot()
-    show_image(axes, canvas)
-    drawn = np.unique(
-        np.linspace(0, len(good) - 1, min(len(good), MAX_LINES)).astype(int)
-    )
-    ends = np.stack([points1[drawn], points2[drawn] + [offset, 0]], axis=1)
-    # what is good lies on top
-    for color, chosen in ((WRONG_COLOR, ~good[drawn]), (CORRECT_COLOR, good[drawn])):
-        axes.add_collection(
-            LineCollection(list(ends[chosen]), colors=color, linewidths=0.7, alpha=0.7),
-            autolim=False,
-        )
-        x, y = ends[chosen].reshape(-1, 2).T
-        axes.scatter(x, y, s=5, c=color, linewidths=0)
-    if len(drawn) < len(good):
-        counts += f", {len(drawn)} drawn"
-    axes.set_title(
-        f"{title}: {counts}" if title else counts, fontsize=11, parse_math=False
-    )
-    return figure
-
-
-def _side_by_side(image1: ByteImage, image2: ByteImage) -> tuple[ByteImage, int]:
-    """A white canvas with both images in grey, and where the second begins."""
-    height = max(image1.shape[0], image2.shape[0])
-    offset = image1.shape[1] + GAP_PIXELS
-    canvas = np.full((height, offset + image2.shape[1], 3), 255, dtype=np.uint8)
-    for image, left in ((image1, 0), (image2, offset)):
-        rows, columns = image.shape[:2]
-        grey = 0.75 * image.mean(axis=2, keepdims=True)
-        canvas[:rows, left : left + columns] = np.rint(grey).astype(np.uint8)
-    return canvas, offset

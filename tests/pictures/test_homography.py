@@ -1,4 +1,4 @@
-"""Plots and match pictures are whole files that show what they should."""
+"""Plots of accuracy are whole files that show what they should."""
 
 from __future__ import annotations
 
@@ -11,58 +11,12 @@ from PIL import Image
 from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.pictures.homography import (
     AccuracyCurves,
-    draw_matches,
     plot_accuracy,
 )
+from tests.pictures.colours import read, share_of
 
 PANELS = ("overall", "illumination", "viewpoint")
 CURVE = {float(t): 1 - 1 / (t + 1) for t in range(1, 16)}
-
-
-def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB")).astype(int)
-
-
-def share_of(picture: np.ndarray, channel: int) -> float:
-    """Share of the pixels in which one colour clearly leads."""
-    others = np.delete(picture, channel, axis=2).max(axis=2)
-    return float((picture[:, :, channel] - others > 60).mean())
-
-
-def draw(path: Path, correct: list[bool], size: tuple[int, int] = (60, 80)) -> Path:
-    image1 = np.full((*size, 3), 120, np.uint8)
-    image2 = np.full((40, 50, 3), 120, np.uint8)
-    count = len(correct)
-    points = np.column_stack([np.full(count, 5), np.linspace(5, 35, count)])
-    draw_matches(
-        image1,
-        image2,
-        points.astype(np.float32),
-        points.astype(np.float32),
-        np.array(correct, dtype=bool),
-        path,
-        title="a_$b$",
-    )
-    return path
-
-
-def test_correct_matches_are_green_and_wrong_ones_red(tmp_path: Path) -> None:
-    green = read(draw(tmp_path / "g.png", [True] * 10))
-    red = read(draw(tmp_path / "r.png", [False] * 10))
-    assert share_of(green, 1) > 0.005 and share_of(green, 0) == 0
-    assert share_of(red, 0) > 0.005 and share_of(red, 1) == 0
-
-
-def test_few_of_many_matches_are_drawn(tmp_path: Path) -> None:
-    some = share_of(read(draw(tmp_path / "a.png", [True] * 200)), 1)
-    many = share_of(read(draw(tmp_path / "b.png", [True] * 5000)), 1)
-    assert many == pytest.approx(some, rel=0.05)
-
-
-def test_no_matches_are_a_picture_too(tmp_path: Path) -> None:
-    picture = read(draw(tmp_path / "n.png", []))
-    assert share_of(picture, 0) == share_of(picture, 1) == 0
 
 
 def test_three_panels(tmp_path: Path) -> None:
@@ -102,8 +56,9 @@ def test_vector_formats(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
     with pytest.raises(OutputError, match="cannot write"):
-        draw(tmp_path / "file" / "p.png", [True])
+        plot_accuracy([method], PANELS, tmp_path / "file" / "p.png")
 
 
 @pytest.mark.parametrize("name", ["mma.bmp", "mma.tif", "mma", "mma.png.txt", ".png"])

@@ -38,7 +38,8 @@ from r2d2_kapture.evaluation.sequences import (
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.pictures.homography import draw_matches
+from r2d2_kapture.pictures.figures import save
+from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.benchmark.feature_sources import (
     FeatureSource,
     LoadFeatures,
@@ -320,14 +321,15 @@ class _Evaluation:
         title = f"{self._source.label}: {pair.sequence}, 1 and {pair.image}"
 
         def draw(path: Path) -> None:
-            draw_matches(
+            figure = draw_matches(
                 read_rgb(sequence.images[0]),
                 read_rgb(sequence.images[pair.image - 1]),
                 pair.points1,
                 pair.points2,
                 pair.errors <= CORRECT_PIXELS,
-                path,
                 title=title,
+                words="matches correct",
             )
+            save(figure, path)
 
         return Picture(title=title, state=self._fingerprints[pair.sequence], draw=draw)

@@ -39,7 +39,8 @@ from r2d2_kapture.io.kapture.camera_sizes import unlike_cameras
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
-from r2d2_kapture.pictures.homography import draw_matches
+from r2d2_kapture.pictures.figures import save
+from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.benchmark.feature_sources import (
     FeatureSource,
     LoadFeatures,
@@ -437,14 +438,15 @@ def _picture(label: str, pair: Pair, state: str, load: LoadFeatures) -> Picture:
     def draw(path: Path) -> None:
         image1, image2 = read_rgb(first.path), read_rgb(second.path)
         matched = match_pair(first, second, load(first.path), load(second.path))
-        draw_matches(
+        figure = draw_matches(
             image1,
             image2,
             matched.points1,
             matched.points2,
             matched.errors <= CORRECT_PIXELS,
-            path,
             title=title,
+            words="matches correct",
         )
+        save(figure, path)
 
     return Picture(title=title, state=state, draw=draw)
