@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.pictures.homography import (
