@@ -96,7 +96,7 @@ def arranged(
     scales = [shared / size[1 - axis] for size in sizes]
     lengths = [scale * size[axis] for scale, size in zip(scales, sizes)]
     start = lengths[0] + GAP * shared
-    corner, whole = [0.0, 0.0], [shared, shared]
+    corner, whole = [0.0, 0.0], [float(shared), float(shared)]
     corner[axis], whole[axis] = start, start + lengths[1]
     first = Place(scale=scales[0], corner=(0.0, 0.0))
     second = Place(scale=scales[1], corner=(corner[0], corner[1]))
