@@ -121,18 +121,27 @@ def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
     Raises:
         ConfigError: neither a file nor a preset.
     """
-    configs, others = [], list(arguments)
-    while "--config" in others[:-1]:
-        i = others.index("--config")
-        configs.append(others.pop(i + 1))
-        others.pop(i)
-    configs += [
-        a.removeprefix("--config=") for a in others if a.startswith("--config=")
-    ]
-    others = [a for a in others if not a.startswith("--config=")]
+    configs, others = take_flag(arguments, "--config")
     return [
         f"--config={preset_path(name, folder, '--config')}" for name in configs
     ] + others
+
+
+def take_flag(arguments: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    """The values of a flag, in order, and the arguments without it."""
+    values, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name != flag:
+            others.append(argument)
+        elif equals:
+            values.append(value)
+        elif (following := next(rest, None)) is not None:
+            values.append(following)
+        else:  # the parser refuses it
+            others.append(argument)
+    return values, others
 
 
 def run_command(

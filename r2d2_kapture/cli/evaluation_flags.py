@@ -9,15 +9,14 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from r2d2_kapture.cli.common import resolve_presets
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
     FAMILY_SETTINGS,
-    PRESETS,
     add_extraction_flags,
     changed_settings,
     chosen_checkpoint,
     extract_config,
+    resolve_extraction_preset,
     save_settings,
 )
 from r2d2_kapture.cli.repeated_flags import replace_flags
@@ -199,7 +198,7 @@ def _parse_variant(
     parser.exit_on_error = False
     try:
         swept = replace_flags(parser, arguments, variant.flags)
-        return parser.parse_args(resolve_presets(swept, PRESETS))
+        return parser.parse_args(resolve_extraction_preset(swept))
     except ArgumentError as error:
         typed = ", ".join(f"{key}={value}" for key, value in variant.values.items())
         raise ConfigError(f"--sweep {typed}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from r2d2_kapture.cli.common import (
     resolve_presets,
     settings_from,
     show,
+    take_flag,
 )
 from r2d2_kapture.config.extract import (
     D2NetConfig,
@@ -23,7 +25,9 @@ from r2d2_kapture.config.extract import (
     PyramidConfig,
     SelectionConfig,
 )
+from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.settings import names_of, refuse_unknown
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import AUTO
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
@@ -62,15 +66,57 @@ def add_extraction_flags(parser: ArgumentParser, taken: Collection[str] = ()) ->
     parser.add_argument(
         "--list-models", action="store_true", help="list the bundled models and stop"
     )
+    add_preset_flag(parser)
     for settings in EXTRACTION_SETTINGS:
         add_settings(parser, settings, taken)
+
+
+def add_preset_flag(parser: ArgumentParser) -> None:
+    """Add the name of a preset of extraction."""
+    parser.add_argument(
+        "--preset",
+        type=str | None,
+        help="settings of extraction by name: fast (half the scales, 2000 keypoints), "
+        "full_resolution (every scale, 20000), aachen, or paper (the published "
+        "extractor); or a YAML file of them; flags win over it",
+    )
+
+
+def resolve_extraction_preset(
+    arguments: Sequence[str], folder: str = PRESETS, section: str = ""
+) -> list[str]:
+    """Put ``--config`` and then ``--preset`` first, see resolve_presets.
+
+    Args:
+        arguments: of the command line.
+        folder: of configs/ that holds the presets of ``--config``.
+        section: of the settings of extraction among the command's; none by default.
+
+    Raises:
+        ConfigError: neither a file nor a preset, or settings of something else.
+    """
+    names, others = take_flag(arguments, "--preset")
+    known = list(itertools.chain(*map(names_of, EXTRACTION_SETTINGS)))
+    values = {}
+    for name in names:
+        values |= read_preset(name, PRESETS, "--preset")
+        try:
+            refuse_unknown(values, known)
+        except ConfigError as error:
+            raise ConfigError(f"--preset {name}: {error}") from error
+    resolved = resolve_presets(others, folder)
+    if values:
+        configs = sum(text.startswith("--config=") for text in resolved)
+        text = json.dumps({section: values} if section else values)
+        resolved[configs:configs] = [f"--config={text}", f"--preset={names[-1]}"]
+    return resolved
 
 
 def parse_extraction(
     parser: ArgumentParser, arguments: Sequence[str]
 ) -> Namespace | None:
     """Parse flags and presets; None where the models were only to be listed."""
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    namespace = parser.parse_args(resolve_extraction_preset(arguments))
     if namespace.list_models:
         show(list_models())
         return None

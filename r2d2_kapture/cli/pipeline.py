@@ -22,7 +22,9 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
     add_masks_flag,
+    add_preset_flag,
     extract_config,
+    resolve_extraction_preset,
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.cameras import CameraMode
@@ -71,10 +73,16 @@ def _command(arguments: list[str]) -> int:
     )
     add_inputs(parser)
     add_sections(parser)
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
+    namespace = parser.parse_args(resolved)
     if namespace.camera_mode is not None:
         namespace["verify"]["camera_mode"] = namespace.camera_mode
     checkpoint = choose_checkpoint(namespace)
+    if checkpoint is None and namespace.preset is not None:
+        raise ConfigError(
+            f"--preset {namespace.preset}: found features that are there and not "
+            "extracted; give a --model that extracts, or leave the preset out"
+        )
     report = pipeline.run(
         pipeline_config(namespace, checkpoint),
         mapping=namespace.mapping,
@@ -171,6 +179,7 @@ def add_inputs(parser: ArgumentParser) -> None:
         help="short for --verify.camera-mode: which mapping images of unknown cameras "
         "share one",
     )
+    add_preset_flag(parser)
     add_masks_flag(parser)
     add_stage_flags(
         parser,

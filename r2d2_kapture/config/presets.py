@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from r2d2_kapture.errors import ConfigError
+
+EXTRACTION = "extract"
+"""Folder of configs/ of what ``--preset`` names."""
 
 
 def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
@@ -23,25 +27,33 @@ def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    package = Path(__file__).resolve().parents[1]
-    # installed beside the package's modules, or at the top of a checkout
-    roots = [package / "configs" / folder, package.parent / "configs" / folder]
-    presets = {path.stem: path for root in roots for path in root.glob("*.yaml")}
+    presets = _presets(folder)
     if name not in presets:
+        near = difflib.get_close_matches(name, presets, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        if name in _presets(EXTRACTION):
+            hint = f"it is one of extraction: --preset {name}; "
         raise ConfigError(
-            f"{flag} {name}: no such file, and no preset; "
+            f"{flag} {name}: no such file, and no preset; {hint}"
             f"presets: {', '.join(sorted(presets)) or 'none'}"
         )
     return presets[name]
 
 
-def read_preset(name: str, folder: str) -> dict[str, Any]:
+def _presets(folder: str) -> dict[str, Path]:
+    package = Path(__file__).resolve().parents[1]
+    # installed beside the package's modules, or at the top of a checkout
+    roots = [package / "configs" / folder, package.parent / "configs" / folder]
+    return {path.stem: path for root in roots for path in root.glob("*.yaml")}
+
+
+def read_preset(name: str, folder: str, flag: str = "preset") -> dict[str, Any]:
     """The settings of a preset, see ``preset_path``.
 
     Raises:
         ConfigError: there is none, or the file is no YAML of settings.
     """
-    path = preset_path(name, folder)
+    path = preset_path(name, folder, flag)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

@@ -154,6 +154,7 @@ def evaluate(**arguments: Any) -> Report:
 def run_pipeline(
     *,
     model: PathLike | None = None,
+    config: PathLike | None = None,
     preset: PathLike | None = None,
     queries: Mapping[str, PathLike] | None = None,
     **arguments: Any,
@@ -162,14 +163,17 @@ def run_pipeline(
 
     Args:
         model: extracts local features; None takes those that are there.
-        preset: of configs/pipelines.
+        config: preset of configs/pipelines, or a YAML file of settings by section.
+        preset: of configs/extract; wins over ``config``.
         queries: kapture datasets to localize, by name.
         arguments: see the module; settings are mappings by section, such as
             ``match={"ratio": 0.95}``.
     """
     checkpoint = None if model is None else load_checkpoint(model)
     inputs, settings = _sorted(pipeline.run, arguments)
-    sections = {} if preset is None else read_preset(str(preset), "pipelines")
+    sections = {} if config is None else read_preset(str(config), "pipelines")
+    extraction = {} if preset is None else read_preset(str(preset), "extract")
+    settings["extract"] = {**extraction, **settings.get("extract", {})}
     for name, values in settings.items():
         sections[name] = {**sections.get(name, {}), **values}
     return pipeline.run(

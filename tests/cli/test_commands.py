@@ -98,6 +98,8 @@ def test_some_failed_is_exit_code_1(
         (["--kapture-root", "{root}", "--top-k", "-1"], "--top-k: found -1"),
         (["--kapture-root", "{root}", "--scale-f", "1"], "--scale-f"),
         (["--kapture-root", "{root}", "--config", "no_preset"], "aachen, fast"),
+        (["--kapture-root", "{root}", "--preset", "fats"], "did you mean fast?"),
+        (["--kapture-root", "{root}", "--preset=configs/pipelines/demo.yaml"], "demo"),
         (["--kapture-root", "{root}", "--extractor", "sift"], "expected one of r2d2"),
         (["--kapture-root", "{root}", "--workers", "0"], "--workers"),
     ],
@@ -131,7 +133,7 @@ def test_every_preset_is_accepted_and_flags_win(
     presets = sorted(Path("configs/extract").glob("*.yaml"))
     assert len(presets) >= 4
     for preset in presets:
-        arguments = ["--config", preset.stem, "--kapture-root", str(kapture_root)]
+        arguments = ["--preset", preset.stem, "--kapture-root", str(kapture_root)]
         arguments += ["--model", str(checkpoint_path), "--gpu", "-1"]
         assert (
             extract([*arguments, "--top-k", "7", "--keypoints-type", preset.stem]) == 0

@@ -11,8 +11,11 @@ from r2d2_kapture.cli.pipeline import main, read_preset
 from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.local_features import open_local_features
+from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST
+from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from tests.networks import random_d2net, save_d2net
+from tests.pipeline_scene import PipelineScene
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,35 @@ def test_settings_of_d2net_reach_a_d2net(
     features = open_local_features([output / "features"], "d2")
     assert len(features.read("a.png", (64, 48))) == 3
     assert "extract: 5 done" in capsys.readouterr().out
+
+
+def test_a_preset_sets_extraction_alone_and_flags_win(
+    kapture_root: Path, checkpoint_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = kapture_root.parent / "work"
+    command = ["--mapping", str(kapture_root), "--output", str(output), "--quiet"]
+    command += ["--model", str(checkpoint_path), "--extract.gpu", "-1"]
+    command += ["--extract.max-size", "512", "--preset", "fast", "--config", "demo"]
+    main(command)  # noise has no map
+    found = read_manifest(output / "features/reconstruction/keypoints/tiny" / MANIFEST)
+    assert found is not None
+    assert (found.settings["max_size"], found.settings["top_k"]) == (512, 2000)
+    assert found.settings["scale_f"] == pytest.approx(2**0.5)
+    capsys.readouterr()
+    for typed, hint in (
+        (["--preset", "fsat"], "did you mean fast?"),
+        (["--config", "fast"], "--preset fast"),
+    ):
+        assert main([*command, *typed]) == 2
+        assert hint in one_error_line(capsys)
+
+
+def test_a_preset_without_extraction_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = PipelineScene(tmp_path)
+    assert main([*scene.command(tmp_path / "work"), "--preset", "fast"]) == 2
+    assert "--preset fast: found features that are there" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize("name", ["virtual_gallery", "images_to_map"])

@@ -92,7 +92,7 @@ def test_settings_win_over_the_preset(checkpoint_path: Path) -> None:
         ({"top_k": "many"}, "wrong type"),
         ({"multiscale": True}, "d2net"),
         ({"device": "tpu"}, "expected 'cpu'"),
-        ({"preset": "fsat"}, "presets: aachen"),
+        ({"preset": "fsat"}, "did you mean fast"),
     ],
 )
 def test_settings_that_cannot_be(
