@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -97,7 +98,7 @@ def resolve_extraction_preset(
     """
     names, others = take_flag(arguments, "--preset")
     known = list(itertools.chain(*map(names_of, EXTRACTION_SETTINGS)))
-    values = {}
+    values: dict[str, Any] = {}
     for name in names:
         values |= read_preset(name, PRESETS, "--preset")
         try:
