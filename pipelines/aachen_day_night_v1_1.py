@@ -20,7 +20,8 @@ from pathlib import Path
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
+from r2d2_kapture.config.extract import DEFAULT_MODEL
+from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import pipeline
 
 PRESET = "aachen_day_night_v1_1"

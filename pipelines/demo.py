@@ -15,12 +15,12 @@ from pathlib import Path
 from r2d2_kapture.cli.common import finish, run_command
 from r2d2_kapture.cli.pipeline import print_report, read_preset
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
-from r2d2_kapture.config.extract import ExtractConfig
-from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, ExtractConfig
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.synthetic.dataset import write_room_dataset

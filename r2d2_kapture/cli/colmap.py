@@ -32,7 +32,6 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import colmap
 
 SECTIONS: dict[str, type] = {
     "pairing": PairsConfig,
@@ -73,12 +72,15 @@ def _command(arguments: list[str]) -> int:
         name: settings_from(namespace[name], settings)
         for name, settings in SECTIONS.items()
     }
-    checkpoint = chosen_checkpoint(namespace)
     config = ColmapConfig(
         folder=settings_from(namespace, FolderConfig),
-        extract=extract_config(namespace, checkpoint.network.family),
+        extract=extract_config(namespace),
         **sections,
     )
+    options = run_options(namespace)
+    checkpoint = chosen_checkpoint(namespace)
+    from r2d2_kapture.stages import colmap
+
     report = colmap.run(
         config,
         images=namespace.images,
@@ -89,7 +91,7 @@ def _command(arguments: list[str]) -> int:
         pairs_list=namespace.pairs,
         exclude=namespace.exclude,
         masks=namespace.masks,
-        options=run_options(namespace),
+        options=options,
     )
     return finish(report)
 

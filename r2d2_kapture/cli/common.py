@@ -16,6 +16,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 import r2d2_kapture
 from r2d2_kapture.cli.defects import describe_defect
+from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.core.allocator import keep_heap
@@ -29,7 +30,6 @@ EXIT_SOME_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_DEFECT = 70
 """As EX_SOFTWARE of sysexits.h: the command itself is wrong, not its input."""
-EXIT_INTERRUPTED = 130
 
 
 class CommandParser(ArgumentParser):
@@ -164,7 +164,7 @@ def run_command(
         print(f"error: {line}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to resume", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:  # the one place for what nobody foresaw
         print(f"error: {describe_defect(error, typed)}", file=sys.stderr)

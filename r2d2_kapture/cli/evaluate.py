@@ -21,7 +21,6 @@ from r2d2_kapture.config.evaluate import (
 )
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import evaluate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,16 +97,20 @@ def _command(arguments: list[str]) -> int:
         "--force", action="store_true", help="replace the results of another run"
     )
     namespace = parser.parse_args(resolve_presets(arguments, "evaluate"))
+    config = EvaluateConfig(
+        thresholds=tuple(map(threshold, namespace.thresholds)),
+        by=namespace.by,
+        lists=tuple(namespace.lists),
+        align=namespace.align,
+        text_format=namespace.text_format,
+    )
+    estimated = named_paths(namespace.estimated)
+    from r2d2_kapture.stages import evaluate
+
     report = evaluate.run(
-        EvaluateConfig(
-            thresholds=tuple(map(threshold, namespace.thresholds)),
-            by=namespace.by,
-            lists=tuple(namespace.lists),
-            align=namespace.align,
-            text_format=namespace.text_format,
-        ),
+        config,
         ground_truth=namespace.ground_truth,
-        estimated=named_paths(namespace.estimated),
+        estimated=estimated,
         output=namespace.output,
         options=RunOptions(force=namespace.force, strict=namespace.strict),
     )

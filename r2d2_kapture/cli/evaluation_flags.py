@@ -6,6 +6,7 @@ import dataclasses
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -22,17 +23,16 @@ from r2d2_kapture.cli.extraction_flags import (
 from r2d2_kapture.cli.repeated_flags import replace_flags
 from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
+from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, ExtractConfig
 from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import AUTO
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint
-from r2d2_kapture.stages.benchmark.feature_sources import (
-    ExtractedFeatures,
-    FeatureSource,
-    features_beside_images,
-    features_in_h5,
-)
-from r2d2_kapture.stages.benchmark.results_folder import file_stem
+
+if TYPE_CHECKING:
+    from r2d2_kapture.models.checkpoints import Checkpoint
+    from r2d2_kapture.stages.benchmark.feature_sources import (
+        ExtractedFeatures,
+        FeatureSource,
+    )
 
 SWEEP_KEYS = (
     "model",
@@ -148,6 +148,11 @@ def refuse_extraction(namespace: Namespace, chosen: str) -> None:
 
 def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
     """Features of files, of images named relative to root."""
+    from r2d2_kapture.stages.benchmark.feature_sources import (
+        features_beside_images,
+        features_in_h5,
+    )
+
     origin: PixelOrigin = (
         "corner" if namespace.keypoint_origin == "corner" else "center"
     )
@@ -169,11 +174,14 @@ def extracted_sources(
     """
     variants = expand_sweeps(namespace.sweep, SWEEP_KEYS)
     flags = [_parse_variant(parser, arguments, variant) for variant in variants]
+    configs = [extract_config(item) for item in flags]
     checkpoints = [chosen_checkpoint(item) for item in flags]
     names = _tell_apart({f.model: c.name for f, c in zip(flags, checkpoints)})
     return [
-        (_extracted(item, variant, checkpoint, names), item)
-        for item, variant, checkpoint in zip(flags, variants, checkpoints)
+        (_extracted(item, variant, config, checkpoint, names), item)
+        for item, variant, config, checkpoint in zip(
+            flags, variants, configs, checkpoints
+        )
     ]
 
 
@@ -181,6 +189,8 @@ def save_all_settings(
     sources: Sequence[tuple[ExtractedFeatures, Namespace]], output: Path
 ) -> None:
     """Keep the settings of each extraction beside its results."""
+    from r2d2_kapture.stages.benchmark.results_folder import file_stem
+
     for source, flags in sources:
         save_settings(flags, output / file_stem(source.label))
 
@@ -222,16 +232,19 @@ def _tell_apart(names: Mapping[str, str]) -> dict[str, str]:
 def _extracted(
     flags: Namespace,
     variant: Variant,
+    config: ExtractConfig,
     checkpoint: Checkpoint,
     names: Mapping[str, str],
 ) -> ExtractedFeatures:
+    from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
+
     model = names[flags.model]
     if flags.label is not None:
         model = flags.label if len(names) == 1 else f"{flags.label} {model}"
     settings = [f"{k}={v}" for k, v in variant.values.items() if k != "model"]
     return ExtractedFeatures(
         label=" ".join([model, *settings]),
-        config=extract_config(flags, checkpoint.network.family),
+        config=config,
         checkpoint=checkpoint,
         extractor=flags.extractor,
     )

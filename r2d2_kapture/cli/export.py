@@ -8,7 +8,7 @@ from pathlib import Path
 from r2d2_kapture.cli.common import finish, make_parser, run_command
 from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.stages.extract import export
+from r2d2_kapture.config.extract import ExportFormat
 
 DEFAULT_OUTPUTS = {
     "colmap-db": "colmap.db",
@@ -34,7 +34,7 @@ def _command(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--to",
-        type=export.ExportFormat,
+        type=ExportFormat,
         required=True,
         help="colmap-db: cameras, rigs, frames, images, keypoints in COLMAP's pixel "
         "origin, matches; h5: features file of hloc; colmap-text: one file an image",
@@ -66,6 +66,8 @@ def _command(arguments: list[str]) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     namespace = parser.parse_args(arguments)
+    from r2d2_kapture.stages.extract import export
+
     report = export.run(
         kapture_root=namespace.kapture_root,
         to=namespace.to,

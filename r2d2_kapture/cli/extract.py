@@ -23,7 +23,6 @@ from r2d2_kapture.cli.extraction_flags import (
     save_settings,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import extract
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,9 +71,12 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if namespace.kapture_root is None:
         raise ConfigError("--kapture-root: missing, expected a kapture dataset")
+    config, options = extract_config(namespace), run_options(namespace)
     checkpoint = chosen_checkpoint(namespace)
+    from r2d2_kapture.stages import extract
+
     report = extract.run(
-        extract_config(namespace, checkpoint.network.family),
+        config,
         kapture_root=namespace.kapture_root,
         checkpoint=checkpoint,
         output=namespace.output,
@@ -84,7 +86,7 @@ def _command(arguments: list[str]) -> int:
         tar=namespace.tar,
         exclude=namespace.exclude,
         masks=namespace.masks,
-        options=run_options(namespace),
+        options=options,
     )
     save_settings(namespace, report.outputs[0])
     return finish(report)

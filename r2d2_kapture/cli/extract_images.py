@@ -22,11 +22,9 @@ from r2d2_kapture.cli.extraction_flags import (
     run_options,
     save_settings,
 )
+from r2d2_kapture.config.extract import FileFormat
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.features.plain_files import FileFormat
 from r2d2_kapture.io.images.search import find_images
-from r2d2_kapture.stages.extract import files as extract_files
-from r2d2_kapture.stages.extract.image_names import searched_folders
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,10 +76,14 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
+    config, options = extract_config(namespace), run_options(namespace)
     found = find_images(namespace.images, namespace.exclude, namespace.masks)
     checkpoint = chosen_checkpoint(namespace)
+    from r2d2_kapture.stages.extract import files as extract_files
+    from r2d2_kapture.stages.extract.image_names import searched_folders
+
     report = extract_files.run(
-        extract_config(namespace, checkpoint.network.family),
+        config,
         images=found.paths,
         checkpoint=checkpoint,
         extractor=namespace.extractor,
@@ -91,7 +93,7 @@ def _command(arguments: list[str]) -> int:
         folders=searched_folders(namespace.images),
         masks=namespace.masks,
         notes=found.warnings,
-        options=run_options(namespace),
+        options=options,
     )
     if namespace.output_dir is not None:
         save_settings(namespace, namespace.output_dir)

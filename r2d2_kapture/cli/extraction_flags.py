@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -20,6 +20,8 @@ from r2d2_kapture.cli.common import (
     take_flag,
 )
 from r2d2_kapture.config.extract import (
+    AUTO,
+    DEFAULT_MODEL,
     D2NetConfig,
     EngineConfig,
     ExtractConfig,
@@ -30,14 +32,11 @@ from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.settings import names_of, refuse_unknown
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import AUTO
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
-from r2d2_kapture.models.checkpoints import (
-    DEFAULT_MODEL,
-    Checkpoint,
-    bundled_models,
-    load_checkpoint,
-)
+from r2d2_kapture.models.files import bundled_models, resolve_model
+
+if TYPE_CHECKING:
+    from r2d2_kapture.models.checkpoints import Checkpoint
 
 PRESETS = "extract"
 SETTINGS_NAME = "extract_config.yaml"
@@ -181,36 +180,33 @@ def add_masks_flag(parser: ArgumentParser) -> None:
     )
 
 
-def extract_config(
-    namespace: Namespace,
-    family: str | None = None,
-    taken: Collection[str] = (),
-    section: str = "",
-) -> ExtractConfig:
+def extract_config(namespace: Namespace, taken: Collection[str] = ()) -> ExtractConfig:
     """The settings of extraction that the flags hold.
 
     Args:
         namespace: the flags.
-        family: of the network; where given, settings of others must be left alone.
         taken: as add_extraction_flags was told.
-        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
 
     Raises:
-        ConfigError: a setting of networks of another family was changed.
+        ConfigError: a setting is out of its range.
     """
-    values = namespace.clone()
-    for settings in EXTRACTION_SETTINGS:
-        for field in dataclasses.fields(settings):
-            if field.name in taken:
-                values[field.name] = field.default
-    if family is not None:
-        _refuse_settings_of_others(values, family, section)
+    values = _without(namespace, taken)
     return ExtractConfig(
         pyramid=settings_from(values, PyramidConfig),
         selection=settings_from(values, SelectionConfig),
         d2net=settings_from(values, D2NetConfig),
         engine=settings_from(values, EngineConfig),
     )
+
+
+def _without(namespace: Namespace, taken: Collection[str]) -> Namespace:
+    """The flags, with those that are no settings of extraction at default."""
+    values = namespace.clone()
+    for settings in EXTRACTION_SETTINGS:
+        for field in dataclasses.fields(settings):
+            if field.name in taken:
+                values[field.name] = field.default
+    return values
 
 
 def changed_settings(namespace: Namespace, family: str, section: str = "") -> list[str]:
@@ -223,7 +219,19 @@ def changed_settings(namespace: Namespace, family: str, section: str = "") -> li
     ]
 
 
-def _refuse_settings_of_others(namespace: Namespace, family: str, section: str) -> None:
+def refuse_settings_of_others(
+    namespace: Namespace, family: str, section: str = ""
+) -> None:
+    """Refuse what only networks of another family understand.
+
+    Args:
+        namespace: the flags.
+        family: of the network.
+        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
+
+    Raises:
+        ConfigError: such a setting was changed.
+    """
     for other in FAMILY_SETTINGS:
         changed = changed_settings(namespace, other, section)
         if other != family and changed:
@@ -250,13 +258,30 @@ def run_options(namespace: Namespace) -> RunOptions:
     )
 
 
-def chosen_checkpoint(namespace: Namespace) -> Checkpoint:
-    """Load the checkpoint asked for."""
-    return load_checkpoint(namespace.model)
+def chosen_checkpoint(namespace: Namespace, taken: Collection[str] = ()) -> Checkpoint:
+    """Load the checkpoint asked for.
+
+    Args:
+        namespace: the flags.
+        taken: as add_extraction_flags was told.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: a setting of networks of another family was changed.
+    """
+    resolve_model(namespace.model)
+    from r2d2_kapture.models.checkpoints import load_checkpoint
+
+    checkpoint = load_checkpoint(namespace.model)
+    family = checkpoint.network.family
+    refuse_settings_of_others(_without(namespace, taken), family)
+    return checkpoint
 
 
 def list_models() -> str:
     """One line a bundled model."""
+    from r2d2_kapture.models.checkpoints import load_checkpoint
+
     lines = []
     for name in bundled_models():
         checkpoint = load_checkpoint(name)

@@ -8,7 +8,6 @@ from pathlib import Path
 from r2d2_kapture.cli.common import EXIT_OK, finish, make_parser, run_command, show
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import fetch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +51,8 @@ def _command(arguments: list[str]) -> int:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     namespace = parser.parse_args(arguments)
+    from r2d2_kapture.stages import fetch
+
     if namespace.list:
         show("\n".join(fetch.table()))
         return EXIT_OK

@@ -27,7 +27,6 @@ from r2d2_kapture.cli.evaluation_flags import (
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages.benchmark import hpatches, hpatches_tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,25 +39,28 @@ def _command(arguments: list[str]) -> int:
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
+    config, options = settings_from(namespace, HomographyConfig), run_options(namespace)
+    if namespace.root is None and not namespace.results:
+        raise ConfigError(
+            "found neither --root, a folder of sequences to evaluate, nor --results, "
+            "files to show; give one of them"
+        )
+    if namespace.root is not None and namespace.output is None:
+        raise ConfigError("--output: missing, expected a folder for the results")
+    stored = namespace.root is not None and reads_files(namespace)
+    from r2d2_kapture.stages.benchmark import hpatches, hpatches_tables
+
     if namespace.plot is not None:
         hpatches_tables.check_plot_path(namespace.plot)
     if namespace.results:
         # an error in them is told before the work, not after it
         hpatches_tables.read_results(namespace.results)
     if namespace.root is None:
-        if not namespace.results:
-            raise ConfigError(
-                "found neither --root, a folder of sequences to evaluate, nor "
-                "--results, files to show; give one of them"
-            )
         _show(namespace, namespace.results)
         return EXIT_OK
-    if namespace.output is None:
-        raise ConfigError("--output: missing, expected a folder for the results")
-    stored = reads_files(namespace)
     extracted = [] if stored else extracted_sources(parser, arguments, namespace)
     report = hpatches.run(
-        settings_from(namespace, HomographyConfig),
+        config,
         root=namespace.root,
         output=namespace.output,
         sources=(
@@ -66,7 +68,7 @@ def _command(arguments: list[str]) -> int:
             if stored
             else [source for source, _ in extracted]
         ),
-        options=run_options(namespace),
+        options=options,
     )
     save_all_settings(extracted, namespace.output)
     if report.outputs:
@@ -115,6 +117,8 @@ def _parser() -> ArgumentParser:
 
 def _show(namespace: Namespace, results: Sequence[Path]) -> None:
     """Print the table, and write tables and plot where asked for."""
+    from r2d2_kapture.stages.benchmark import hpatches_tables
+
     runs = hpatches_tables.read_results(results)
     if namespace.output is not None:
         hpatches_tables.write_tables(namespace.output, runs)

@@ -15,7 +15,6 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.localize import LocalizeConfig
-from r2d2_kapture.stages import localize
 
 PRESETS = "localize"
 
@@ -77,8 +76,12 @@ def _command(arguments: list[str]) -> int:
     add_settings(parser, LocalizeConfig)
     add_stage_flags(parser, "query")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config = settings_from(namespace, LocalizeConfig)
+    options = stage_options(namespace)
+    from r2d2_kapture.stages import localize
+
     report = localize.run(
-        settings_from(namespace, LocalizeConfig),
+        config,
         map_path=namespace.map,
         query=namespace.query,
         pairs=namespace.pairs,
@@ -86,7 +89,7 @@ def _command(arguments: list[str]) -> int:
         matches=namespace.matches,
         output=namespace.output,
         keypoints_type=namespace.keypoints_type,
-        options=stage_options(namespace),
+        options=options,
     )
     return finish(report)
 

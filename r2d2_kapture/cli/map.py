@@ -15,7 +15,6 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.stage_flags import add_run_flags, run_options
 from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.stages import map
 
 PRESETS = "map"
 
@@ -63,14 +62,18 @@ def _command(arguments: list[str]) -> int:
     add_settings(parser, MapConfig)
     add_run_flags(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config = settings_from(namespace, MapConfig)
+    options = run_options(namespace)
+    from r2d2_kapture.stages import map
+
     report = map.run(
-        settings_from(namespace, MapConfig),
+        config,
         mapping=namespace.mapping,
         database=namespace.database,
         output=namespace.output,
         features=namespace.features,
         keypoints_type=namespace.keypoints_type,
-        options=run_options(namespace),
+        options=options,
     )
     return finish(report)
 

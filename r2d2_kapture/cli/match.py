@@ -15,7 +15,6 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.match import MatchConfig
-from r2d2_kapture.stages import match
 
 PRESETS = "match"
 
@@ -62,14 +61,18 @@ def _command(arguments: list[str]) -> int:
     add_settings(parser, MatchConfig)
     add_stage_flags(parser, "pair")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config = settings_from(namespace, MatchConfig)
+    options = stage_options(namespace)
+    from r2d2_kapture.stages import match
+
     report = match.run(
-        settings_from(namespace, MatchConfig),
+        config,
         features=namespace.features,
         pairs=namespace.pairs,
         output=namespace.output,
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
-        options=stage_options(namespace),
+        options=options,
     )
     return finish(report)
 

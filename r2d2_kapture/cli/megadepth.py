@@ -15,8 +15,6 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import megadepth
-from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,9 +76,13 @@ def _command(arguments: list[str]) -> int:
     namespace = parser.parse_args(arguments)
     if namespace.workers < 1:
         raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
+    config = settings_from(namespace, MegadepthConfig)
+    from r2d2_kapture.stages import megadepth
+    from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
+
     scenes = None if namespace.scenes is None else read_scene_list(namespace.scenes)
     report = megadepth.run(
-        settings_from(namespace, MegadepthConfig),
+        config,
         depth_root=namespace.depth_root,
         sfm_root=namespace.sfm_root,
         output=namespace.output,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -30,22 +31,12 @@ from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
 from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.evaluation.posed_images import (
-    PosedImage,
-    ground_truth_origin,
-    read_ground_truth,
-    read_posed_dataset,
-)
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
-from r2d2_kapture.io.kapture.local_features import open_local_features
-from r2d2_kapture.io.kapture.pairs import read_pairs
-from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin, place_keypoints
-from r2d2_kapture.stages.benchmark import pair_poses, pair_poses_tables
-from r2d2_kapture.stages.benchmark.feature_sources import (
-    FeatureSource,
-    features_in_kapture,
-)
 from r2d2_kapture.types import some_names
+
+if TYPE_CHECKING:
+    from r2d2_kapture.evaluation.posed_images import PosedImage
+    from r2d2_kapture.io.kapture.dataset import Dataset
+    from r2d2_kapture.stages.benchmark.feature_sources import FeatureSource
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,20 +49,26 @@ def _command(arguments: list[str]) -> int:
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
+    config, options = settings_from(namespace, PairPosesConfig), run_options(namespace)
+    without_images = namespace.gt is None and namespace.kapture_root is None
+    if without_images and not namespace.results:
+        raise ConfigError(
+            "found neither --gt or --kapture-root, images to evaluate, nor --results, "
+            "files to show; give one of them"
+        )
+    if not without_images and namespace.output is None:
+        raise ConfigError("--output: missing, expected a folder for the results")
+    if namespace.gt is not None and namespace.kapture_root is not None:
+        raise ConfigError("--gt and --kapture-root: expected one of them")
+    from r2d2_kapture.io.kapture.pairs import read_pairs
+    from r2d2_kapture.stages.benchmark import pair_poses, pair_poses_tables
+
     if namespace.results:
         # an error in them is told before the work, not after it
         pair_poses_tables.read_results(namespace.results)
-    if namespace.gt is None and namespace.kapture_root is None:
-        if not namespace.results:
-            raise ConfigError(
-                "found neither --gt or --kapture-root, images to evaluate, nor "
-                "--results, files to show; give one of them"
-            )
+    if without_images:
         _show(namespace, namespace.results)
         return EXIT_OK
-    if namespace.output is None:
-        raise ConfigError("--output: missing, expected a folder for the results")
-    config = settings_from(namespace, PairPosesConfig)
     images, root, uncertain = _images(namespace)
     wanted = None
     if namespace.pairs_file is not None:
@@ -85,7 +82,7 @@ def _command(arguments: list[str]) -> int:
         chosen=pair_poses.choose_pairs(images, config, wanted),
         sources=stored or [source for source, _ in extracted],
         output=namespace.output,
-        options=run_options(namespace),
+        options=options,
         warnings=uncertain,
     )
     save_all_settings(extracted, namespace.output)
@@ -146,8 +143,14 @@ def _parser() -> ArgumentParser:
 
 def _images(namespace: Namespace) -> tuple[list[PosedImage], Path, tuple[str, ...]]:
     """The images with poses, the folder of their names, and what is not certain."""
-    if namespace.gt is not None and namespace.kapture_root is not None:
-        raise ConfigError("--gt and --kapture-root: expected one of them")
+    from r2d2_kapture.evaluation.posed_images import (
+        ground_truth_origin,
+        read_ground_truth,
+        read_posed_dataset,
+    )
+    from r2d2_kapture.io.kapture.dataset import open_dataset
+    from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
+
     if namespace.gt is not None:
         found = ground_truth_origin(namespace.gt, namespace.camera_origin)
         images = read_ground_truth(namespace.gt, found.origin)
@@ -180,6 +183,14 @@ def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
             "--keypoints-type: expected with --kapture-root, and no other features"
         )
     refuse_extraction(namespace, "--keypoints-type")
+    from r2d2_kapture.io.kapture.dataset import open_dataset
+    from r2d2_kapture.io.kapture.local_features import open_local_features
+    from r2d2_kapture.io.kapture.pixel_origins import (
+        find_camera_origin,
+        place_keypoints,
+    )
+    from r2d2_kapture.stages.benchmark.feature_sources import features_in_kapture
+
     tables = open_local_features(
         [namespace.kapture_root], namespace.keypoints_type, namespace.descriptors_type
     )
@@ -196,6 +207,8 @@ def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
 
 def _show(namespace: Namespace, results: Sequence[Path]) -> None:
     """Print the table, and write tables where asked for."""
+    from r2d2_kapture.stages.benchmark import pair_poses_tables
+
     runs = pair_poses_tables.read_results(results)
     if namespace.output is not None:
         pair_poses_tables.write_tables(namespace.output, runs)

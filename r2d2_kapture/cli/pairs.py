@@ -15,7 +15,6 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.pairs import PairsConfig
-from r2d2_kapture.stages import pairs
 
 PRESETS = "pairs"
 
@@ -84,8 +83,12 @@ def _command(arguments: list[str]) -> int:
     add_settings(parser, PairsConfig)
     add_stage_flags(parser, "image")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config = settings_from(namespace, PairsConfig)
+    options = stage_options(namespace)
+    from r2d2_kapture.stages import pairs
+
     report = pairs.run(
-        settings_from(namespace, PairsConfig),
+        config,
         mapping=namespace.mapping,
         query=namespace.query,
         output=namespace.output,
@@ -96,7 +99,7 @@ def _command(arguments: list[str]) -> int:
         descriptors_type=namespace.descriptors_type,
         global_features_type=namespace.global_features_type,
         global_features_output=namespace.global_features_output,
-        options=stage_options(namespace),
+        options=options,
     )
     return finish(report)
 

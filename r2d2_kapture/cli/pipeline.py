@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -24,11 +24,13 @@ from r2d2_kapture.cli.extraction_flags import (
     add_masks_flag,
     add_preset_flag,
     extract_config,
+    refuse_settings_of_others,
     resolve_extraction_preset,
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
@@ -36,11 +38,12 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
-from r2d2_kapture.stages import pipeline
+from r2d2_kapture.models.files import resolve_model
 from r2d2_kapture.types import Report
+
+if TYPE_CHECKING:
+    from r2d2_kapture.models.checkpoints import Checkpoint
 
 COMMAND = "kapture_r2d2_pipeline"
 PRESETS = "pipelines"
@@ -77,16 +80,21 @@ def _command(arguments: list[str]) -> int:
     namespace = parser.parse_args(resolved)
     if namespace.camera_mode is not None:
         namespace["verify"]["camera_mode"] = namespace.camera_mode
+    config, options = pipeline_config(namespace), stage_options(namespace)
+    queries = named_queries(namespace.query)
     checkpoint = choose_checkpoint(namespace)
     if checkpoint is None and namespace.preset is not None:
         raise ConfigError(
             f"--preset {namespace.preset}: found features that are there and not "
             "extracted; give a --model that extracts, or leave the preset out"
         )
+    _refuse_other_families(namespace, checkpoint)
+    from r2d2_kapture.stages import pipeline
+
     report = pipeline.run(
-        pipeline_config(namespace, checkpoint),
+        config,
         mapping=namespace.mapping,
-        queries=named_queries(namespace.query),
+        queries=queries,
         output=namespace.output,
         checkpoint=checkpoint,
         features=namespace.features,
@@ -94,7 +102,7 @@ def _command(arguments: list[str]) -> int:
         descriptors_type=namespace.descriptors_type,
         global_features_type=namespace.global_features_type,
         masks=namespace.masks,
-        options=stage_options(namespace),
+        options=options,
         announce=print_report,
     )
     write_text_atomic(namespace.output / SETTINGS_NAME, dump_sections(namespace))
@@ -121,7 +129,8 @@ def read_preset(name: str, checkpoint: Checkpoint | None) -> PipelineConfig:
     arguments = resolve_presets(["--config", name], PRESETS)
     namespace = parser.parse_args(arguments)
     try:
-        return pipeline_config(namespace, checkpoint)
+        _refuse_other_families(namespace, checkpoint)
+        return pipeline_config(namespace)
     except ConfigError as error:
         raise ConfigError(f"preset {name}: {error}") from error
 
@@ -192,6 +201,11 @@ def add_inputs(parser: ArgumentParser) -> None:
 def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
     """The model asked for; the bundled one where there are no keypoints; else none."""
     if namespace.model is not None:
+        resolve_model(namespace.model)
+    from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+    from r2d2_kapture.models.checkpoints import load_checkpoint
+
+    if namespace.model is not None:
         return load_checkpoint(namespace.model)
     queries = named_queries(namespace.query).values()
     roots = [*namespace.features, namespace.mapping, *queries]
@@ -207,26 +221,24 @@ def add_sections(parser: ArgumentParser) -> None:
             add_settings(parser, settings, section=f"{name}.")
 
 
-def pipeline_config(
-    namespace: Namespace, checkpoint: Checkpoint | None
-) -> PipelineConfig:
+def pipeline_config(namespace: Namespace) -> PipelineConfig:
     """The settings of all stages that the flags hold.
 
-    Args:
-        namespace: the flags.
-        checkpoint: that extracts, if any: settings of other families are refused.
-
     Raises:
-        ConfigError: a setting is out of its range, or of networks of another family.
+        ConfigError: a setting is out of its range.
     """
     sections: dict[str, Any] = {
         name: settings_from(namespace[name], classes[0])
         for name, classes in SECTIONS.items()
         if name != "extract"
     }
-    family = None if checkpoint is None else checkpoint.network.family
-    extract = extract_config(namespace["extract"], family, section="extract.")
-    return PipelineConfig(extract=extract, **sections)
+    return PipelineConfig(extract=extract_config(namespace["extract"]), **sections)
+
+
+def _refuse_other_families(namespace: Namespace, checkpoint: Checkpoint | None) -> None:
+    if checkpoint is not None:
+        family = checkpoint.network.family
+        refuse_settings_of_others(namespace["extract"], family, "extract.")
 
 
 def named_queries(arguments: Sequence[str]) -> dict[str, Path]:

@@ -33,8 +33,6 @@ from r2d2_kapture.config.train import (
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import ValidationConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.stages import train
-from r2d2_kapture.training.distributed import this_process
 
 PRESETS = "train"
 
@@ -55,15 +53,23 @@ def _command(arguments: list[str]) -> int:
     )
     _add_flags(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config = _train_config(namespace)
+    inputs, output = source_config(namespace), _output(namespace)
+    start_from = _checkpoints(namespace.start_from)
+    validation = settings_from(namespace, ValidationConfig)
+    options = _run_options(namespace)
+    from r2d2_kapture.stages import train
+    from r2d2_kapture.training.distributed import this_process
+
     report = train.run(
-        _train_config(namespace),
-        inputs=source_config(namespace),
-        output=_output(namespace),
-        start_from=_checkpoints(namespace.start_from),
+        config,
+        inputs=inputs,
+        output=output,
+        start_from=start_from,
         teacher=namespace.teacher,
-        validation=settings_from(namespace, ValidationConfig),
+        validation=validation,
         license_name=namespace.license,
-        options=_run_options(namespace),
+        options=options,
         announce=functools.partial(print, flush=True),
     )
     return finish(report) if this_process().is_main else EXIT_OK

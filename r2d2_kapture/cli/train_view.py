@@ -27,8 +27,6 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceConfig
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages.train import view as train_view
 
 PRESETS = "train"
 SHOWN = ("seed", "batch_size", "preprocessing")
@@ -76,10 +74,15 @@ def _command(arguments: list[str]) -> int:
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     if namespace.output is None:
         raise ConfigError("--output: none given, expected a folder for the pictures")
+    config, inputs = settings_from(namespace, PairConfig), source_config(namespace)
+    selection = settings_from(namespace, MegadepthPairs)
+    from r2d2_kapture.models.checkpoints import load_checkpoint
+    from r2d2_kapture.stages.train import view as train_view
+
     report = train_view.run(
-        settings_from(namespace, PairConfig),
-        inputs=source_config(namespace),
-        selection=settings_from(namespace, MegadepthPairs),
+        config,
+        inputs=inputs,
+        selection=selection,
         output=namespace.output,
         step=namespace.step,
         count=namespace.batch_size,

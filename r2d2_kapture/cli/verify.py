@@ -15,7 +15,6 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages import verify
 
 PRESETS = "verify"
 
@@ -81,8 +80,12 @@ def _command(arguments: list[str]) -> int:
     add_settings(parser, VerifyConfig)
     add_stage_flags(parser, "pair")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config = settings_from(namespace, VerifyConfig)
+    options = stage_options(namespace)
+    from r2d2_kapture.stages import verify
+
     report = verify.run(
-        settings_from(namespace, VerifyConfig),
+        config,
         mapping=namespace.mapping,
         features=namespace.features,
         matches=namespace.matches,
@@ -90,7 +93,7 @@ def _command(arguments: list[str]) -> int:
         database=namespace.database,
         output=namespace.output,
         keypoints_type=namespace.keypoints_type,
-        options=stage_options(namespace),
+        options=options,
     )
     return finish(report)
 

@@ -21,7 +21,6 @@ from r2d2_kapture.cli.extraction_flags import (
 )
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images.search import find_images
-from r2d2_kapture.stages.extract import view
 
 OWN_FLAGS = ("max_keypoints",)
 """Flags that are named like a setting of D2-Net, and mean what is drawn."""
@@ -62,10 +61,13 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("no image given, expected files, folders or patterns")
+    config = extract_config(namespace, OWN_FLAGS)
     found = find_images(namespace.images, namespace.exclude, namespace.masks)
-    checkpoint = chosen_checkpoint(namespace)
+    checkpoint = chosen_checkpoint(namespace, OWN_FLAGS)
+    from r2d2_kapture.stages.extract import view
+
     report = view.run(
-        extract_config(namespace, checkpoint.network.family, OWN_FLAGS),
+        config,
         images=found.paths,
         checkpoint=checkpoint,
         output_dir=namespace.output_dir,

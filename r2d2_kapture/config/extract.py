@@ -10,6 +10,13 @@ from r2d2_kapture.coordinates import ResizeMap
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Preprocessing = Literal["caffe", "torch"]
+FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
+"""Of the features of plain images."""
+ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
+DEFAULT_MODEL = "fast_r2d2_v4"
+"""The bundled model that extracts where none is named."""
+AUTO = "auto"
+"""The extractor of the checkpoint's network."""
 
 
 @dataclass(frozen=True, kw_only=True)

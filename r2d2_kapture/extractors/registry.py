@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.upload import Masks
@@ -20,8 +20,6 @@ EXTRACTORS = {
     "r2d2": "r2d2_kapture.extractors.r2d2:R2D2Extractor",
     "d2net": "r2d2_kapture.extractors.d2net:D2NetExtractor",
 }
-AUTO = "auto"
-"""The extractor of the checkpoint's network."""
 
 
 class Extractor(Protocol):

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL
 from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.settings import extract_config
 from r2d2_kapture.errors import ConfigError, ImageError
-from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.front.features import LocalFeatures
 from r2d2_kapture.io.images.decoding import RGBArray, read_rgb, rgb_of_picture
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 

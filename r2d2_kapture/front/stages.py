@@ -16,7 +16,7 @@ from typing import Any
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import DEFAULT_MODEL, ExtractConfig
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
@@ -35,7 +35,7 @@ from r2d2_kapture.config.settings import (
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import read_ground_truth, read_posed_dataset
 from r2d2_kapture.io.images.search import find_images
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import evaluate as evaluate_stage
 from r2d2_kapture.stages import extract as extract_stage
 from r2d2_kapture.stages import localize as localize_stage

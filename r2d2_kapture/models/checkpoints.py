@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,13 +22,11 @@ from torch import Tensor
 
 from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.errors import CheckpointError
+from r2d2_kapture.models.files import SUFFIX, resolve_model
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.models.published import read_published
 from r2d2_kapture.models.registry import Architecture, build_network
 
-SUFFIX = ".safetensors"
-DEFAULT_MODEL = "fast_r2d2_v4"
-"""The bundled model that extracts where none is named."""
 NUMBER_TYPES = (
     torch.float16,
     torch.bfloat16,
@@ -59,39 +56,6 @@ class Checkpoint:
     architecture: Architecture
     network: FeatureNetwork
     metadata: dict[str, str]
-
-
-def bundled_models() -> dict[str, Path]:
-    """Name and path of every checkpoint shipped in the package."""
-    folder = Path(str(resources.files("r2d2_kapture.models") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
-
-
-def resolve_model(model: str, flag: str = "--model") -> Path:
-    """Find a checkpoint by path or by the name of a bundled model.
-
-    Args:
-        model: what was asked for.
-        flag: that asked for it, for the message.
-
-    Raises:
-        CheckpointError: neither exists.
-    """
-    try:
-        path = Path(model).expanduser()
-        found = "a folder" if path.is_dir() else "no such file"
-        if path.is_file():
-            return path
-    except (OSError, RuntimeError) as error:  # name too long, no such user, ...
-        found = _first_line(error)
-    bundled = bundled_models()
-    if model in bundled:
-        return bundled[model]
-    names = ", ".join(bundled) or "none"
-    raise CheckpointError(
-        f"{flag} {model}: found {found}, expected the path of a .pt, .pth or "
-        f"{SUFFIX} checkpoint or the name of a bundled model ({names})"
-    )
 
 
 def load_checkpoint(model: str | Path, flag: str = "--model") -> Checkpoint:

@@ -93,7 +93,7 @@ def front_doors() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(CHECKOUT / "setup.cfg", encoding="utf-8")
     scripts = setup["options.entry_points"]["console_scripts"].split("\n")
-    modules = [line.split(" = ")[1].removesuffix(":main") for line in scripts if line]
+    modules = [line.replace("entry:", "").split(" = ")[1] for line in scripts if line]
     return [*modules, *(f"pipelines.{p.stem}" for p in CHECKOUT.glob("pipelines/*.py"))]
 
 
@@ -115,7 +115,7 @@ def test_every_script_of_bin_is_a_command() -> None:
     for script in (CHECKOUT / "bin").iterdir():
         name = script.name.removeprefix("kapture_r2d2_")
         assert name in doors
-        assert f"from r2d2_kapture.cli.{name} import main" in script.read_text()
+        assert f"from r2d2_kapture.cli.entry import {name} " in script.read_text()
 
 
 def test_a_reader_that_leaves_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

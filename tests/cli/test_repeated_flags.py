@@ -27,7 +27,7 @@ def command_modules() -> list[str]:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     scripts = setup["options.entry_points"]["console_scripts"].split("\n")
-    modules = [line.split("= ")[1].partition(":")[0] for line in scripts if line]
+    modules = [line.replace("entry:", "").split("= ")[1] for line in scripts if line]
     return modules + [f"pipelines.{p.stem}" for p in (ROOT / "pipelines").glob("*.py")]
 
 

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 
 from r2d2_kapture.cli.train import main as train
+from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.train import TrainConfig
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL, load_checkpoint
+from r2d2_kapture.models.checkpoints import load_checkpoint
 from tests.networks import textured_image, torch_threads
 
 TINY = (

@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.config.extract import (
+    AUTO,
     D2NetConfig,
     EngineConfig,
     ExtractConfig,
     SelectionConfig,
 )
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import (
-    AUTO,
-    EXTRACTORS,
-    Extractor,
-    build_extractor,
-)
+from r2d2_kapture.extractors.registry import EXTRACTORS, Extractor, build_extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.models.registry import Architecture

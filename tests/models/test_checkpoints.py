@@ -16,13 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from r2d2_kapture.errors import CheckpointError
-from r2d2_kapture.models import checkpoints
-from r2d2_kapture.models.checkpoints import (
-    bundled_models,
-    load_checkpoint,
-    resolve_model,
-    serialize_checkpoint,
-)
+from r2d2_kapture.models import files
+from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
+from r2d2_kapture.models.files import bundled_models, resolve_model
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.models.registry import Architecture, parse_published_name
 from tests.networks import NAMES, published_tensors, random_network, save_published
@@ -390,9 +386,7 @@ def test_safetensors_of_another_shape(
 def test_bundled_models_are_found_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        checkpoints, "bundled_models", lambda: {"tiny": checkpoint_path}
-    )
+    monkeypatch.setattr(files, "bundled_models", lambda: {"tiny": checkpoint_path})
     monkeypatch.chdir(tmp_path)
     assert resolve_model("tiny") == checkpoint_path
     assert load_checkpoint("tiny").path == checkpoint_path

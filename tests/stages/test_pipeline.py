@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.cli.pipeline import main, named_queries
+from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
@@ -25,7 +26,6 @@ from r2d2_kapture.errors import (
     OutputError,
 )
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.models.checkpoints import DEFAULT_MODEL
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.types import Report
 from tests.pipeline_scene import DIM, PipelineScene

@@ -20,10 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from r2d2_kapture.config.extract import FileFormat
 from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.io.features.colmap_text import write_colmap_text
 from r2d2_kapture.io.features.hdf5 import h5_names, h5_settings, read_h5, write_h5
@@ -46,7 +47,6 @@ from r2d2_kapture.io.outputs.manifest import (
 )
 from r2d2_kapture.types import R2D2_FILES, FileStyle, LocalFeatures
 
-FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 H5_NAME = "features.h5"
 IMAGE_KEY = "image"
 """Of the record of the image in the settings of a file."""

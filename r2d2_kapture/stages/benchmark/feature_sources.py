@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import FeatureFormatError, ImageError
@@ -22,7 +22,7 @@ from r2d2_kapture.evaluation.feature_files import (
     read_h5_features,
 )
 from r2d2_kapture.evaluation.sequences import HomographySequence
-from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.features.hdf5 import h5_settings
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.features.plain_files import open_feature_files

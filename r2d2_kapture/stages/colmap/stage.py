@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.colmap import ColmapConfig
+from r2d2_kapture.config.extract import AUTO
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.colmap.image_folder import ImageFolder, write_image_folder_dataset
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint
 from r2d2_kapture.io.kapture.dataset import open_dataset

@@ -6,11 +6,11 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from tqdm import tqdm
 
 from r2d2_kapture.config.cameras import CameraMode
+from r2d2_kapture.config.extract import ExportFormat
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
 from r2d2_kapture.io.colmap.check import check_unused
@@ -39,8 +39,6 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 )
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
-
-ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 
 
 def run(

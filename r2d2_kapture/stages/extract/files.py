@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig, FileFormat
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.extractors.registry import AUTO, build_extractor
-from r2d2_kapture.io.features.plain_files import FileFormat, open_feature_files
+from r2d2_kapture.extractors.registry import build_extractor
+from r2d2_kapture.io.features.plain_files import open_feature_files
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
 from r2d2_kapture.io.outputs.atomic import write_json_atomic

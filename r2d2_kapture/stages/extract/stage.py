@@ -16,10 +16,10 @@ import numpy.typing as npt
 from torch import OutOfMemoryError
 from tqdm import tqdm
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.extractors.registry import AUTO, Extractor, build_extractor
+from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.masks import MaskFolder, open_masks
 from r2d2_kapture.io.images.search import leave_out_names

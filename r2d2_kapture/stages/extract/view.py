@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.errors import ImageError
-from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.images.search import PICTURE_SUFFIXES

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from r2d2_kapture.config.extract import EngineConfig
+from r2d2_kapture.config.extract import AUTO, EngineConfig
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.evaluation.homography import (
@@ -23,7 +23,7 @@ from r2d2_kapture.evaluation.homography import (
 )
 from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.evaluation.sequences import HomographySequence
-from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.stages.train.methods import Method

@@ -1,0 +1,43 @@
+"""Files of checkpoints, by path or by the name of a bundled model; loads no torch."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from r2d2_kapture.errors import CheckpointError
+
+SUFFIX = ".safetensors"
+
+
+def bundled_models() -> dict[str, Path]:
+    """Name and path of every checkpoint shipped in the package."""
+    folder = Path(str(resources.files("r2d2_kapture.models") / "weights"))
+    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+
+
+def resolve_model(model: str, flag: str = "--model") -> Path:
+    """Find a checkpoint by path or by the name of a bundled model.
+
+    Args:
+        model: what was asked for.
+        flag: that asked for it, for the message.
+
+    Raises:
+        CheckpointError: neither exists.
+    """
+    try:
+        path = Path(model).expanduser()
+        found = "a folder" if path.is_dir() else "no such file"
+        if path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # name too long, no such user, ...
+        found = " ".join(str(error).split())
+    bundled = bundled_models()
+    if model in bundled:
+        return bundled[model]
+    names = ", ".join(bundled) or "none"
+    raise CheckpointError(
+        f"{flag} {model}: found {found}, expected the path of a .pt, .pth or "
+        f"{SUFFIX} checkpoint or the name of a bundled model ({names})"
+    )
