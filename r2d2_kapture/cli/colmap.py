@@ -110,7 +110,8 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sparse",
         type=Path | None,
-        help="folder for sparse models 0, 1, ..., the one of most images first",
+        help="folder for sparse models 0, 1, ..., the one of most images first, "
+        "each with map.png and map.ply",
     )
     parser.add_argument(
         "--pairs",

@@ -30,7 +30,7 @@ def _command(arguments: list[str]) -> int:
         "Make a map of a COLMAP 4 database with verified matches: triangulate points "
         "with the dataset's poses held fixed, or find poses and points by incremental "
         "or global mapping. Writes a COLMAP model (sparse), a kapture dataset with "
-        "points3d and observations (kapture), map.ply and report.json.",
+        "points3d and observations (kapture), map.png, map.ply and report.json.",
         "kapture_r2d2_map --mapping mapping --database map.db --output map",
     )
     parser.add_argument(

@@ -14,10 +14,17 @@ LEAST_TURN = 5e-3
 """Of the lesser variance: cameras that turn by fewer than 4 degrees show no plane."""
 CANCELLED = 0.2
 """Length of the mean upper side of images that look straight down in all directions."""
+SMALLEST = 1e-9
+"""Of a share of the viewing direction that is more than rounding."""
 TAILS = (2.0, 98.0)
 """Percentiles that robust limits are found from."""
 SLACK = 0.25
 """How far beyond them a point may lie to be within, as a share of their distance."""
+
+IMAGE_CORNERS = ((-0.5, -0.375, 1), (0.5, -0.375, 1), (0.5, 0.375, 1), (-0.5, 0.375, 1))
+"""Of an image of 53 by 41 degrees, in the camera's axes."""
+FRUSTUM_EDGES = ((0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1))
+"""Which corners of a frustum are joined."""
 
 
 def camera_centers(cam_from_world: Array) -> Array:
@@ -52,13 +59,15 @@ def up_axis(cam_from_world: Array) -> Array:
     return result
 
 
-def view_axes(up: Array, places: Array) -> Array:
+def view_axes(up: Array, places: Array, forward: Array | None = None) -> Array:
     """A frame to look at a map in: to the right, to the back, up.
 
     Args:
         up: (3,) float64 of unit length, see up_axis.
         places: (N, 3) float64, N >= 1, such as camera centres; their longest horizontal
             direction is to the right.
+        forward: (3,) float64, such as the mean viewing direction; it is to the back,
+            not to the front.
 
     Returns:
         (3, 3) float64: ``places @ axes.T`` are coordinates right, back, up; a rotation.
@@ -66,7 +75,10 @@ def view_axes(up: Array, places: Array) -> Array:
     horizontal = np.linalg.svd(up[None])[2][1:]
     _, turns = np.linalg.eigh(np.cov(horizontal @ places.T, bias=True))
     right = turns[:, 1] @ horizontal
-    right = right * np.sign(right[np.abs(right).argmax()])
+    side = right[np.abs(right).argmax()]
+    if forward is not None and abs(np.cross(up, right) @ forward) > SMALLEST:
+        side = np.cross(up, right) @ forward
+    right = right * np.sign(side)
     axes: Array = np.stack([right, np.cross(up, right), up])
     return axes
 
@@ -86,3 +98,20 @@ def robust_bounds(points: Array) -> tuple[Array, Array]:
     slack = SLACK * (high - low)
     bounds = np.clip(points, low - slack, high + slack)
     return bounds.min(axis=0), bounds.max(axis=0)
+
+
+def camera_frustums(cam_from_world: Array, length: float) -> Array:
+    """Pyramids from each camera's centre to its image, held up before it.
+
+    Args:
+        cam_from_world: (N, 3, 4) float64.
+        length: of the pyramid's axis, in units of the world.
+
+    Returns:
+        (N, 5, 3) float64: the centre, then the corners of the image from the top left
+        clockwise.
+    """
+    corners = np.array([[0, 0, 0], *IMAGE_CORNERS]) * length
+    from_center = corners @ cam_from_world[:, :, :3]
+    frustums: Array = camera_centers(cam_from_world)[:, None] + from_center
+    return frustums

@@ -81,6 +81,11 @@ def add_colorbar(
     )
 
 
+def plain_axes(axes: Axes) -> None:
+    """Leave out the frame's lines that carry no numbers."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, whole or not at all.
 

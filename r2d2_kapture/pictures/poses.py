@@ -18,7 +18,7 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
-from r2d2_kapture.pictures.figures import new_figure, save
+from r2d2_kapture.pictures.figures import new_figure, plain_axes, save
 
 Array = npt.NDArray[np.float64]
 
@@ -127,11 +127,7 @@ def _draw_curves(
     axes.set_ylim(0, 100)
     axes.grid(color=PALE, linewidth=0.5)
     axes.set_axisbelow(True)
-    _plain(axes)
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
+    plain_axes(axes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -231,7 +227,7 @@ def draw_plan(
         axes.set_ylim(low[1], high[1])
         count = f"{len(poses.keys() & true.keys())} of {len(true)} localized"
         axes.set_title(f"{name}: {count}", fontsize=11, parse_math=False)
-        _plain(axes)
+        plain_axes(axes)
     figure.supxlabel(f"metres, seen along the {view.seen_along}", fontsize=10)
     _add_plan_legend(figure, factor, colors)
     save(figure, path)

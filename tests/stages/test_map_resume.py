@@ -40,6 +40,30 @@ def test_finished_map_is_skipped(root: Path) -> None:
     assert (root / "map.db").read_bytes() == database
 
 
+def test_only_missing_pictures_of_a_finished_map_are_drawn(root: Path) -> None:
+    run(root)
+    picture, points = root / "map" / "map.png", root / "map" / "map.ply"
+    drawn = picture.read_bytes()
+    picture.unlink()
+    points.write_bytes(b"mine")
+    assert run(root).skipped == 1
+    assert (picture.read_bytes(), points.read_bytes()) == (drawn, b"mine")
+
+
+@pytest.mark.parametrize("error", [OutputError("disk full"), ValueError("singular")])
+def test_a_map_that_cannot_be_drawn_is_made(
+    root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("r2d2_kapture.stages.map.drawing.draw_map", fail)
+    report = run(root)
+    assert (report.done, report.failed) == (1, ())
+    assert any(str(error) in text for text in report.warnings)
+    assert (root / "map" / "sparse" / "points3D.bin").exists()
+
+
 def test_other_settings_are_refused_and_named(root: Path) -> None:
     run(root)
     before = outputs(root / "map")

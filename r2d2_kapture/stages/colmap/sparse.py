@@ -17,6 +17,7 @@ from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
 from r2d2_kapture.stages.map import (
     Workspace,
+    draw_model,
     left_out,
     map_unknown_poses,
     model_numbers,
@@ -34,10 +35,12 @@ class SparseModels:
     Attributes:
         numbers: of the first one, mostly.
         failed: images of the database that the first one leaves out.
+        warnings: why models are not drawn.
     """
 
     numbers: dict[str, Any]
     failed: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def write_sparse_models(
@@ -49,7 +52,8 @@ def write_sparse_models(
         config: how.
         database: with two-view geometries; not changed.
         images: their folder, for the colours of points.
-        output: gets folders 0, 1, ..., the model of most images first.
+        output: gets folders 0, 1, ..., the model of most images first, with map.png
+            and map.ply in each.
         options: how to run. ``force`` replaces models of other settings.
 
     Raises:
@@ -65,7 +69,14 @@ def write_sparse_models(
     earlier = _read(output / MARK)
     if earlier.get("inputs") == inputs and not options.force:
         failed = tuple(Failure(**failure) for failure in earlier["failed"])
-        return SparseModels(numbers=earlier["numbers"], failed=failed)
+        drawn = [
+            text
+            for place in sorted(path for path in output.iterdir() if path.is_dir())
+            for text in draw_model(place, place)
+        ]
+        return SparseModels(
+            numbers=earlier["numbers"], failed=failed, warnings=tuple(drawn)
+        )
     theirs = earlier["inputs"]["settings"] if earlier else settings
     differences = [
         f"{name}: {theirs.get(name)}, not {value}"
@@ -92,12 +103,16 @@ def write_sparse_models(
         )
         content = read_verified(copy, database)
         models, calibration = map_unknown_poses(config, workspace, options)
+        warnings: list[str] = []
         for number, model in enumerate(models):
-            (folder / str(number)).mkdir()
-            model.write(str(folder / str(number)))
+            place = folder / str(number)
+            place.mkdir()
+            model.write(str(place))
+            warnings += draw_model(place, model)
         made = SparseModels(
             numbers=model_numbers(models) | calibration,
             failed=left_out(models, content, config),
+            warnings=tuple(warnings),
         )
         write_json_atomic(folder / MARK, {"inputs": inputs, **dataclasses.asdict(made)})
     return made

@@ -191,6 +191,7 @@ def run(
                 *folder.warnings,
                 *lacking,
                 *(text for step in reports for text in step.warnings),
+                *models.warnings,
                 *unpaired_warning(unpaired, len(folder.names), UNPAIRED_REASON),
                 *single_camera_hint(
                     open_dataset(work.dataset).data, config.folder.camera_mode

@@ -28,6 +28,7 @@ from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
 from r2d2_kapture.stages.map.checks import left_out
+from r2d2_kapture.stages.map.drawing import METRES, OWN_UNITS, draw_model
 from r2d2_kapture.stages.map.reconstruct import (
     map_unknown_poses,
     model_numbers,
@@ -75,8 +76,9 @@ def run(
     Images whose file has another size than their camera are left out, and fail.
     ``output`` gets ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs,
     trajectories, records, points3d, observations and the keypoints that they count),
-    ``map.ply``, ``models`` (further models that share no pose with the map, where
-    poses were unknown and the images do not all connect) and ``report.json``.
+    ``map.png`` and ``map.ply`` (points in colour and cameras), ``models`` (further
+    models that share no pose with the map, where poses were unknown and the images do
+    not all connect) and ``report.json``.
 
     Args:
         config: how points and poses are found.
@@ -150,7 +152,7 @@ def run(
             if known
             else map_unknown_poses(config, workspace, options)
         )
-        _write_models(models, folder)
+        drawn = _write_models(models, folder, METRES if known else OWN_UNITS)
         write_map_dataset(
             folder / "kapture",
             models[0],
@@ -172,6 +174,7 @@ def run(
                 *warnings,
                 *_not_in_database(dataset, content, database),
                 *_left_out_warnings(without_pose),
+                *drawn,
             ),
             seconds=time.monotonic() - started,
             outputs=(output,),
@@ -218,14 +221,18 @@ def _choose_method(
     return config.method
 
 
-def _write_models(models: list[pycolmap.Reconstruction], folder: Path) -> None:
-    """The first is the map; the others are kept beside it."""
-    folders = [folder / "sparse"]
-    folders += [folder / "models" / str(i) for i in range(1, len(models))]
-    for model, place in zip(models, folders, strict=True):
+def _write_models(
+    models: list[pycolmap.Reconstruction], folder: Path, unit: str
+) -> tuple[str, ...]:
+    """The first is the map; the others are kept beside it. Why some are not drawn."""
+    further = [folder / "models" / str(i) for i in range(1, len(models))]
+    warnings: list[str] = []
+    for model, place in zip(models, [folder / "sparse", *further], strict=True):
         place.mkdir(parents=True)
         model.write(str(place))
-    models[0].export_PLY(str(folder / "map.ply"))
+        beside = place if place in further else folder
+        warnings += draw_model(beside, model, unit=unit)
+    return tuple(warnings)
 
 
 def _not_in_database(
@@ -256,13 +263,15 @@ def _without_pose(
 
 
 def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
+    unit = METRES if earlier.get("method") == "triangulate" else OWN_UNITS
+    drawn = draw_model(output, output / "sparse", unit=unit)
     return Report(
         stage="map",
         done=0,
         skipped=1,
         # a finished map of some images is no map of all
         failed=tuple(Failure(**failure) for failure in earlier["failed"]),
-        warnings=tuple(earlier.get("warnings", ())),
+        warnings=(*earlier.get("warnings", ()), *drawn),
         seconds=time.monotonic() - started,
         outputs=(output,),
         details={name: earlier[name] for name in DETAILS if name in earlier},

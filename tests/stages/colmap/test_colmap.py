@@ -99,6 +99,8 @@ def test_sparse_model(photos: Path, checkpoint: Checkpoint, scene: Scene) -> Non
     assert report.details["points"] == 120
     assert sorted(os.listdir(sparse)) == ["0", "r2d2_kapture.json"]
     model = pycolmap.Reconstruction(str(sparse / "0"))
+    assert (sparse / "0" / "map.ply").exists()
+    (sparse / "0" / "map.png").unlink()
     for camera in model.cameras.values():
         assert camera.focal_length == pytest.approx(FOCAL, rel=0.01)
     names = [image.name for image in model.images.values()]
@@ -114,6 +116,7 @@ def test_sparse_model(photos: Path, checkpoint: Checkpoint, scene: Scene) -> Non
     again = run(photos, checkpoint, sparse=sparse)
     assert again.details == report.details
     assert sparse.stat().st_ino == inode
+    assert (sparse / "0" / "map.png").exists()
     with pytest.raises(OutputError, match="seed: 0, not 7"):
         other = ColmapConfig(map=MapConfig(seed=7))
         run(photos, checkpoint, other, sparse=sparse)

@@ -132,10 +132,15 @@ def test_known_poses_stay_and_the_points_are_found(root: Path, scene: Scene) -> 
     assert sorted(os.listdir(root / "map")) == [
         "kapture",
         "map.ply",
+        "map.png",
         "report.json",
         "sparse",
     ]
-    assert b"element vertex 120\n" in (root / "map" / "map.ply").read_bytes()
+    drawn = pycolmap.Reconstruction()
+    drawn.import_PLY(str(root / "map" / "map.ply"))
+    assert len(drawn.points3D) > 120  # cameras follow the points
+    first = model_of(root).point3D(min(model_of(root).points3D))
+    np.testing.assert_allclose(drawn.point3D(1).xyz, first.xyz, rtol=1e-6)
 
 
 def test_the_map_is_a_kapture_dataset_of_one_pixel_origin(
@@ -417,6 +422,7 @@ def test_images_that_do_not_connect_make_further_models(
     assert report.details["images_of_further_models"] == [4]
     further = pycolmap.Reconstruction(str(tmp_path / "map" / "models" / "1"))
     assert {image.name for image in further.images.values()} == apart
+    assert (tmp_path / "map" / "models" / "1" / "map.png").exists()
     saved = json.loads((tmp_path / "map/report.json").read_text(encoding="utf-8"))
     assert saved["not_registered"] == sorted(apart)
 
