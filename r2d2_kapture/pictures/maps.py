@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pycolmap
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 
 from r2d2_kapture.evaluation.map_view import (
     FRUSTUM_EDGES,
@@ -99,7 +100,7 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
     length = frustum_length(centers, float(np.linalg.norm(span)))
     frustums = (camera_frustums(cloud.cam_from_world, length) - origin) @ axes.T
     chosen = _sample(points, low, high)
-    panels = _panels(span)
+    figure, panels = _panels(span)
     views = {"top view": (1, 2), "side view": (2, 1)}
     for panel, (title, (vertical, depth)) in zip(panels, views.items()):
         # what is nearer to the viewer is drawn later: the upper, and the front
@@ -120,11 +121,11 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
     panels[1].set_title(
         "red: cameras; up is estimated from them", fontsize=9, loc="right"
     )
-    save(panels[0].get_figure(root=True), path)
+    save(figure, path)
 
 
-def _panels(span: Array) -> tuple[Axes, Axes]:
-    """Panels for views of a box of (3,) lengths, over or beside each other."""
+def _panels(span: Array) -> tuple[Figure, tuple[Axes, Axes]]:
+    """A figure with panels for views of a box of (3,) lengths, over or beside each other."""
     over = min(WIDTH_INCHES / span[0], TALLEST_INCHES / (span[1] + span[2]))
     beside = min(WIDTH_INCHES / 2 / span[0], TALLEST_INCHES / max(span[1:]))
     width, *heights = np.maximum(max(over, beside) * span, LEAST_INCHES)
@@ -142,7 +143,7 @@ def _panels(span: Array) -> tuple[Axes, Axes]:
         figure.add_axes((x / size[0], y / size[1], width / size[0], height / size[1]))
         for (x, y), height in zip(corners, heights)
     )
-    return top, side
+    return figure, (top, side)
 
 
 def write_map_ply(cloud: MapCloud, path: Path) -> None:
@@ -181,9 +182,8 @@ def frustum_length(centers: Array, extent: float) -> float:
 def show_points(axes: Axes, points: Array, colors: ByteArray) -> None:
     """Draw (P, 2) points in (P, 3) colours, small where there are many."""
     size = float(np.clip(3e4 / max(len(points), 1), 0.4, 8))
-    axes.scatter(
-        *points.T, s=size, c=colors / 255, linewidths=0, zorder=1, rasterized=True
-    )
+    x, y = points.T
+    axes.scatter(x, y, s=size, c=colors / 255, linewidths=0, zorder=1, rasterized=True)
 
 
 def show_frustums(axes: Axes, frustums: Array) -> None:
