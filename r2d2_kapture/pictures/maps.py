@@ -125,7 +125,7 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
 
 
 def _panels(span: Array) -> tuple[Figure, tuple[Axes, Axes]]:
-    """A figure with panels for views of a box of (3,) lengths, over or beside each other."""
+    """A figure with two views of a box of (3,) lengths, over or beside each other."""
     over = min(WIDTH_INCHES / span[0], TALLEST_INCHES / (span[1] + span[2]))
     beside = min(WIDTH_INCHES / 2 / span[0], TALLEST_INCHES / max(span[1:]))
     width, *heights = np.maximum(max(over, beside) * span, LEAST_INCHES)
