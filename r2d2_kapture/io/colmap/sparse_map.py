@@ -118,6 +118,25 @@ def read_sparse_map(path: Path, keypoints_type: str | None = None) -> SparseMap:
     return sparse_map
 
 
+def read_colmap_model(path: Path) -> pycolmap.Reconstruction:
+    """Read a COLMAP model as pycolmap has it.
+
+    Args:
+        path: the model; or a folder that holds it as ``sparse`` or ``0``, of several
+            the first.
+
+    Raises:
+        DatasetError: there is none, or its files are broken.
+    """
+    for folder in (path, path / "sparse", path / "0"):
+        if _is_colmap_model(folder):
+            return _read_model(folder)
+    raise DatasetError(
+        f"{path}: found no COLMAP model (cameras, images and points3D, .bin or .txt), "
+        "expected that of kapture_r2d2_map, kapture_r2d2_colmap --sparse or COLMAP"
+    )
+
+
 def check_keypoints_type(path: Path, keypoints_type: str) -> None:
     """Refuse a map of other keypoints, as far as it tells.
 
@@ -155,7 +174,7 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
 def _read(path: Path, keypoints_type: str | None) -> SparseMap:
     for folder in (path, path / "sparse"):
         if _is_colmap_model(folder):
-            return _read_colmap(folder)
+            return _map_of_colmap(_read_model(folder))
     for folder in (path, path / "kapture"):
         if (folder / "sensors" / "sensors.txt").is_file():
             return _read_kapture(folder, keypoints_type)
@@ -172,11 +191,11 @@ def _is_colmap_model(folder: Path) -> bool:
     )
 
 
-def _read_colmap(folder: Path) -> SparseMap:
+def _read_model(folder: Path) -> pycolmap.Reconstruction:
     _check_model_files(folder)
     try:
         with quiet_pycolmap():
-            return _map_of_colmap(pycolmap.Reconstruction(str(folder)))
+            return pycolmap.Reconstruction(str(folder))
     except (ValueError, IndexError, OverflowError, RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise DatasetError(

@@ -4,7 +4,11 @@ from r2d2_kapture.stages.localize.cameras import QueryFrame, QueryImage, with_ex
 from r2d2_kapture.stages.localize.frames import gather_evidence, localize_frame
 from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
-from r2d2_kapture.stages.localize.results import POSES_NAME, QueryResult
+from r2d2_kapture.stages.localize.results import (
+    POSES_NAME,
+    QueryResult,
+    read_localized,
+)
 from r2d2_kapture.stages.localize.stage import run
 
 __all__ = [
@@ -16,6 +20,7 @@ __all__ = [
     "QueryResult",
     "gather_evidence",
     "localize_frame",
+    "read_localized",
     "run",
     "with_exif",
 ]

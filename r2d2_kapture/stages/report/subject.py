@@ -1,0 +1,155 @@
+"""What a report is about: a map, the files of its images, and localized queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import kapture
+import pycolmap
+
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.stages.localize import QueryResult, read_localized
+
+PIPELINE_REPORT = "pipeline_report.json"
+
+Poses = Mapping[str, pycolmap.Rigid3d]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuerySet:
+    """A query dataset and what became of it.
+
+    Attributes:
+        name: that its outputs have.
+        localized: folder of its poses, see stages.localize.
+        evaluated: folder of their errors, which may be absent.
+        images: the file of each query by name, in order of names; files may be absent.
+        results: of the localized queries, by name.
+        cameras: of all queries, by name.
+        truth: true cam_from_world by name, of those that the dataset has.
+    """
+
+    name: str
+    localized: Path
+    evaluated: Path
+    images: Mapping[str, Path]
+    results: Mapping[str, QueryResult]
+    cameras: Mapping[str, kapture.Camera]
+    truth: Poses
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """What a report is about.
+
+    Attributes:
+        map: the folder it was read from.
+        model: the map.
+        images: the file of each mapping image by name; files may be absent.
+        queries: query datasets.
+        work: folder of the pipeline; None for a map alone.
+        pipeline: the content of pipeline_report.json; empty for a map alone.
+    """
+
+    map: Path
+    model: pycolmap.Reconstruction
+    images: Mapping[str, Path]
+    queries: tuple[QuerySet, ...] = ()
+    work: Path | None = None
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def true_frame(self) -> bool:
+        """Whether the map is in the frame of the true poses: it kept those given."""
+        stages = self.pipeline.get("stages", [])
+        return any(stage.get("method") == "triangulate" for stage in stages)
+
+
+def map_subject(path: Path, images: Path | None = None) -> Subject:
+    """A map alone.
+
+    Args:
+        path: see ``read_colmap_model``.
+        images: folder of its images; None draws none.
+
+    Raises:
+        DatasetError: no map, or a broken one.
+    """
+    model = read_colmap_model(path)
+    names = sorted(image.name for image in model.images.values())
+    files = {} if images is None else {name: images / name for name in names}
+    return Subject(map=path, model=model, images=files)
+
+
+def pipeline_subject(work: Path) -> Subject:
+    """The output folder of kapture_r2d2_pipeline.
+
+    Raises:
+        DatasetError: no such folder, or a broken file in it.
+    """
+    pipeline = _read_pipeline_report(work / PIPELINE_REPORT)
+    inputs = pipeline.get("inputs", {})
+    dataset = _dataset(inputs.get("mapping"))
+    return Subject(
+        map=work / "map",
+        model=read_colmap_model(work / "map"),
+        images={} if dataset is None else dataset.image_paths,
+        queries=tuple(
+            _query_set(work, name, _dataset(description))
+            for name, description in inputs.get("queries", {}).items()
+        ),
+        work=work,
+        pipeline=pipeline,
+    )
+
+
+def _read_pipeline_report(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["stage"] == "pipeline":
+            return dict(content)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise DatasetError(
+        f"{path}: found no report of a pipeline, expected the --output of "
+        "kapture_r2d2_pipeline; run that to its end first, or show a map alone with "
+        "--map"
+    )
+
+
+def _dataset(description: Mapping[str, Any] | None) -> Dataset | None:
+    """The dataset, if it is where the pipeline found it."""
+    if description is None:
+        return None
+    root = Path(description["path"])
+    return open_dataset(root) if (root / "sensors" / "sensors.txt").is_file() else None
+
+
+def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
+    localized = work / "localized" / name
+    found = open_dataset(localized)  # of all queries; poses of those localized
+    names = sorted(found.image_names)
+    return QuerySet(
+        name=name,
+        localized=localized,
+        evaluated=work / "evaluation" / name,
+        images={} if dataset is None else {n: dataset.image_path(n) for n in names},
+        results=_results(localized, names),
+        cameras={
+            image: found.data.sensors[sensor]
+            for image, (_, sensor) in image_records(found).items()
+        },
+        truth={} if dataset is None else read_camera_poses(dataset).cam_from_world,
+    )
+
+
+def _results(localized: Path, names: Iterable[str]) -> dict[str, QueryResult]:
+    found = {name: read_localized(localized, name) for name in names}
+    return {name: result for name, result in found.items() if result is not None}
