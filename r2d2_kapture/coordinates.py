@@ -96,7 +96,7 @@ def principal_point_shift(origin: PixelOrigin) -> float:
 def principal_point_origin(
     principal_point: tuple[float, float], image_size: tuple[int, int]
 ) -> PixelOrigin | None:
-    """Tell the origin of a principal point that lies in the middle of the image.
+    """The origin of a principal point that lies in the middle of the image.
 
     The middle is ((W - 1) / 2, (H - 1) / 2) when counted from the centre of the first
     pixel and (W / 2, H / 2) from its corner. Anything else is not telling: None.

@@ -164,7 +164,7 @@ def _follows_a_twin(peaks: Peaks) -> Tensor:
 
 
 def _is_blob(patches: Tensor) -> Tensor:
-    """Tell patches that curve alike in both directions from those on edges: (N,)."""
+    """Whether a patch curves alike in both directions, unlike one on an edge: (N,)."""
     dii, djj, dij = _second_derivatives(patches)
     determinant = dii * djj - dij * dij
     trace = dii + djj

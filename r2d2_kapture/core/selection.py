@@ -149,7 +149,7 @@ def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:
 
 
 def unmasked(xy: Tensor, keep: Tensor) -> Tensor:
-    """Tell which points lie on pixels that a mask keeps.
+    """Whether points lie on pixels that a mask keeps.
 
     Args:
         xy: (N, 2) float, pixels of the image; beyond its border the nearest one counts.

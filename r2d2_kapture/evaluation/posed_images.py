@@ -316,12 +316,12 @@ def _find_origin(
 ) -> FoundOrigin:
     if camera_origin != "auto":
         return FoundOrigin(origin=camera_origin, basis="flag")
-    told = [
+    suggested = [
         principal_point_origin((float(entry.K[0, 2]), float(entry.K[1, 2])), size)
         for entry, size in zip(entries, sizes)
     ]
     return judge_cameras(
-        {origin for origin in told if origin is not None},
+        {origin for origin in suggested if origin is not None},
         imported=False,
         source=path,
         focal_lengths=[float(entry.K[0, 0]) for entry in entries],

@@ -109,7 +109,7 @@ class R2D2Extractor:
     ) -> Upload:
         """Bring images of equal size, (H, W, 3) uint8 RGB each, to the device.
 
-        On a GPU the copy runs beside the passes of the batch before.
+        On a GPU the copy runs in parallel with the passes of the previous batch.
         """
         return self._uploader(images, masks)
 

@@ -1,4 +1,4 @@
-"""Images on their way to the device, beside the passes of those before them."""
+"""Copies of images to the device, in parallel with the passes of earlier images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lists that people and other tools write: one entry a line, in any Unicode encoding.
+"""Lists written by users and other tools: one entry per line, in any Unicode encoding.
 
 Lines end at CR and LF alone, as in kapture. Names of files that are not UTF-8 keep
 their bytes, as Python has the names of files (PEP 383).

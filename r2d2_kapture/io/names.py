@@ -14,7 +14,7 @@ UNHOLDABLE = ("Cc", "Zl", "Zp", "Cs")
 
 
 def shown(name: str) -> str:
-    """A name for people: control characters and bytes that are not UTF-8 as escapes."""
+    """A printable name: control characters and bytes that are not UTF-8 are escaped."""
     return "".join(map(_shown_character, name))
 
 

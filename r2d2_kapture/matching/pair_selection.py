@@ -95,7 +95,7 @@ def concatenate(parts: Iterable[Selection]) -> Selection:
 def best_partners(
     blocks: Iterable[Scores], *, top_k: int = 0, min_score: float | None = None
 ) -> Selection:
-    """The best columns of each row; of equal scores the lower column goes first.
+    """The best columns of each row; of equal scores the lower column comes first.
 
     Args:
         blocks: (B, M) scores of consecutive rows; -inf is no pair.

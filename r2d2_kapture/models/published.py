@@ -1,4 +1,4 @@
-"""Pickled checkpoints of others, read without running code.
+"""Third-party pickled checkpoints, read without running code.
 
 R2D2       ``{'net': str, 'state_dict': dict, ...}``
 D2-Net     ``{'model': dict, ...}``, tensors ``dense_feature_extraction.model.<i>.*``
@@ -62,7 +62,7 @@ NUMPY_GLOBALS = (
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedTensors:
-    """What a file of others holds.
+    """What a third-party file holds.
 
     Attributes:
         architecture: of the network that takes the tensors.

@@ -1,4 +1,4 @@
-"""What a run tells: CSV rows, TensorBoard curves, and a line a minute.
+"""The logs of a run: CSV rows, TensorBoard curves, and a line a minute.
 
 A run that resumes cuts the rows after the step that it resumes from, since it takes
 those steps again. A log that cannot be written never stops the training.
@@ -76,7 +76,7 @@ def _at_most(text: str, last_step: int) -> bool:
 def open_tensorboard(
     folder: Path, last_step: int, announce: Callable[[str], None]
 ) -> SummaryWriter | None:
-    """Open TensorBoard's log; where the package is missing say so and do without.
+    """Open TensorBoard's log; where the package is missing, warn and continue without.
 
     Args:
         folder: of its event files.
@@ -112,7 +112,7 @@ class Mean:
 
 
 class RunLog:
-    """Everything that a run tells while it trains.
+    """Everything that a run logs while it trains.
 
     Args:
         folder: of ``log.csv``, ``validation.csv`` and ``tensorboard/``; it exists.

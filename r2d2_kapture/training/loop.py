@@ -30,7 +30,7 @@ from r2d2_kapture.training.stopping import StopRequest
 LOSS = "loss"
 """The term of an objective that is minimised; all terms are logged."""
 PAIRS = "pairs"
-"""The term, where an objective has it, of how many pairs of the batch told anything."""
+"""The term, where an objective has it, of how many pairs of the batch contributed."""
 SCORE = "score"
 """The figure of a validation by which the best weights are chosen: more is better."""
 MAX_SKIPPED_IN_A_ROW = 20
@@ -158,7 +158,7 @@ class Trainer(Generic[Network]):
     def step(self, batch: Batch, *, stop_requested: bool = False) -> StepResult:
         """Take one step.
 
-        One that is not finite, or in which no pair of any process told anything,
+        One that is not finite, or in which no pair of any process contributed,
         changes no weight and no statistic: momentum and weight decay, too, would move
         weights by a gradient of 0.
 
@@ -241,7 +241,7 @@ def _seed_of(*numbers: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Tasks(Generic[Network]):
-    """What the main process does beside the steps.
+    """What the main process does between the steps.
 
     Attributes:
         save: keep the state and export the weights of now.
@@ -334,7 +334,7 @@ class Supervisor(Generic[Network]):
                 self._log.announce(f"{error}; training goes on")
 
     def _compare_like_with_like(self) -> None:
-        """Begin the search for the best anew if a resume changed what tells it."""
+        """Begin the search for the best anew if a resume changed its criterion."""
         progress, kind = self._trainer.progress, self._tasks.scored_by
         if progress.scored_by not in (None, kind) and progress.best_step is not None:
             self._log.announce(

@@ -7,7 +7,7 @@ smooth there, and the error is of second order in the size of the triangle. Else
 depth is unknown.
 That both images of a pair see the same surface is left to the comparison of their
 depths. Flow at the observed points alone would leave most queries of the loss without
-an answer; flow between the matches themselves could not tell what hides what.
+an answer; flow between the matches themselves could not decide what hides what.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _smooth(mesh: Delaunay, inverse_depths: DoubleArray, trusted: Mask) -> Mask:
         far = _far_corners(mesh, near, neighbours[near], side)
         foretold = _on_planes(mesh, inverse_depths, near, mesh.points[far])
         wrong = np.abs(foretold / inverse_depths[far] - 1) > LARGEST_SURPRISE
-        # which of the two is wrong cannot be told
+        # which of the two is wrong is unknown
         smooth[near[wrong]] = False
         smooth[neighbours[near[wrong]]] = False
         compared[near] += 1

@@ -74,7 +74,7 @@ class PairSource(Protocol):
 
     @property
     def name(self) -> str:
-        """Tells the source to people."""
+        """Name of the source, as reported."""
 
     @property
     def gone(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ def pixel_grid(columns: npt.ArrayLike, rows: npt.ArrayLike) -> Points:
 
 
 def inside(points: Points, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Tell which (N, 2) points lie between the outermost pixel centres; NaN do not."""
+    """Whether (N, 2) points lie between the outermost pixel centres; NaN do not."""
     x, y = points.T
     within = (x >= 0) & (x <= size[0] - 1) & (y >= 0) & (y <= size[1] - 1)
     return np.asarray(within)

@@ -19,7 +19,7 @@ from r2d2_kapture.types import Failure
 def usable_photographs(
     paths: Sequence[Path], read_size: ReadSize, min_side: int
 ) -> tuple[list[Path], tuple[Failure, ...]]:
-    """Tell the photographs to train on from those that are unreadable or tiny.
+    """Separate the photographs to train on from those that are unreadable or tiny.
 
     Args:
         paths: of image files.
@@ -52,7 +52,7 @@ class PhotographSource:
     by the next one that is there, and counted.
 
     Args:
-        name: tells the source to people.
+        name: of the source, as reported.
         paths: of photographs.
         config: of the pairs.
         load: decodes them.
@@ -77,7 +77,7 @@ class PhotographSource:
 
     @property
     def name(self) -> str:
-        """Tells the source to people."""
+        """Name of the source, as reported."""
         return self._name
 
     def __len__(self) -> int:

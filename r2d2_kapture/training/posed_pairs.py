@@ -69,7 +69,7 @@ class PosedPicture:
     """A photograph with its pose and depth.
 
     Attributes:
-        name: tells the picture to people.
+        name: of the picture, as reported.
         path: of the photograph.
         camera: of the photograph as stored.
         cam_from_world: (4, 4) rigid transform.
@@ -90,7 +90,7 @@ def depth_flow(
     depths: tuple[DepthMap, DepthMap],
     tolerance: float,
 ) -> Flow:
-    """The flow between the photographs as stored, where depth tells that it is seen.
+    """The flow between the photographs as stored, where depth shows that it is visible.
 
     A pixel is lifted to space by its depth and projected to the other photograph. It is
     visible there if the depth of the other photograph at that place is its own.
@@ -152,7 +152,7 @@ class PosedPairSource:
     things, is left to the next draw.
 
     Args:
-        name: tells the source to people.
+        name: of the source, as reported.
         pictures: of the place.
         pairs: of indices into them.
         config: of the pairs.
@@ -187,7 +187,7 @@ class PosedPairSource:
 
     @property
     def name(self) -> str:
-        """Tells the source to people."""
+        """Name of the source, as reported."""
         return self._name
 
     def __len__(self) -> int:

@@ -75,7 +75,7 @@ class PicturePairSource:
     A pair whose files have become unreadable is left to the next draw, and counted.
 
     Args:
-        name: tells the source to people.
+        name: of the source, as reported.
         pairs: of pictures.
         config: of the pairs.
         load: decodes the pictures.
@@ -103,7 +103,7 @@ class PicturePairSource:
 
     @property
     def name(self) -> str:
-        """Tells the source to people."""
+        """Name of the source, as reported."""
         return self._name
 
     def __len__(self) -> int:

@@ -134,7 +134,7 @@ def kapture_camera(
     Args:
         camera: in COLMAP's origin.
         origin: that the principal point is to be counted from.
-        name: of the sensor, for people to read.
+        name: of the sensor.
 
     Raises:
         DatasetError: a camera model that kapture does not have.

@@ -84,7 +84,7 @@ def check_unused(path: Path) -> None:
 def database_sha256(path: Path) -> str:
     """A digest of a database that stays the same when COLMAP only opens it.
 
-    Opening turns write-ahead logging on, which the header of the file tells.
+    Opening turns write-ahead logging on, which changes the header of the file.
     """
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -347,7 +347,7 @@ def _temporary_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _output_errors(path: Path, folder: Path) -> Iterator[None]:
-    """Tell what SQLite met, in terms of the folder where the file is built."""
+    """Report SQLite's errors with the folder where the file is built."""
     try:
         yield
     except (RuntimeError, sqlite3.Error) as error:

@@ -29,7 +29,7 @@ def follow_cameras(
     others keep get a new one, with a rig of its own.
 
     Args:
-        path: database that nobody has open; its other images keep their cameras.
+        path: database that no process has open; its other images keep their cameras.
         dataset: its principal points count from the centre of the first pixel.
         names: of images of the dataset, in the database or not.
     """

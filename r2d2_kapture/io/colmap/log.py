@@ -1,4 +1,4 @@
-"""What COLMAP prints, which goes to the terminal unless it is told otherwise."""
+"""COLMAP's log messages, which go to the terminal by default."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class MapImage:
             once.
         point_rows: (K,) row in ``SparseMap.points`` of the point that each sees.
         keypoint_count: keypoints of the image, also those that see nothing; None where
-            the map does not tell.
+            unknown.
         xy: (K, 2) where these are, in pixels of COLMAP's origin; None likewise.
     """
 
@@ -138,7 +138,7 @@ def read_colmap_model(path: Path) -> pycolmap.Reconstruction:
 
 
 def check_keypoints_type(path: Path, keypoints_type: str) -> None:
-    """Refuse a map of other keypoints, as far as it tells.
+    """Refuse a map of other keypoints, as far as it can be known.
 
     A COLMAP model does not, but the kapture dataset beside it that kapture_r2d2_map
     writes does.
@@ -286,7 +286,7 @@ def _read_points(path: Path) -> DoubleArray:
 def _read_observations(
     path: Path, keypoints_type: str | None, point_count: int
 ) -> dict[str, dict[int, int]]:
-    """The point row of each observing keypoint, by image; the first row goes first."""
+    """The point row of each observing keypoint, by image; the first row takes precedence."""
     rows = list(_rows(path))
     types = {fields[1] for _, fields in rows if len(fields) > 1}
     if keypoints_type is None and len(types) > 1:

@@ -105,7 +105,7 @@ def remove_features(path: Path, image_ids: Iterable[int]) -> None:
     keypoints that are gone.
 
     Args:
-        path: database that nobody has open.
+        path: database that no process has open.
         image_ids: of the images.
     """
     wanted = set(image_ids)
@@ -128,7 +128,7 @@ def remove_features_of(path: Path, names: Collection[str]) -> None:
     """Remove the features of images by name; those that are not there are none.
 
     Args:
-        path: database that nobody has open.
+        path: database that no process has open.
         names: of the images.
     """
     if names:

@@ -6,7 +6,7 @@ The fields of the ``.r2d2`` format, scalars and vectors as MATLAB columns:
                                   (0, 0) at the centre of its top-left pixel, so that
                                   MATLAB's own image axes need 1 added to x and y
     descriptors  (N, D) single    unit L2 norm
-    scores       (N, 1) single    higher is better; (0, 0) when there is none
+    scores       (N, 1) single    higher is better; (0, 0) when absent
     imsize       (2, 1) int64     W, H of the stored image in pixels
     settings     char             JSON of how the features were made
 """

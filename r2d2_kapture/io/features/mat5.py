@@ -1,7 +1,7 @@
 """The plain arrays and texts of MATLAB 5 files, whatever else or broken is in them.
 
 SciPy's reader trusts the types and sizes in a file and ends the process where they are
-wrong, so files of others are read here. A file is a header of 128 bytes and elements;
+wrong, so third-party files are read here. A file is a header of 128 bytes and elements;
 an element is a tag of its type and size, and data padded to 8 bytes. Source: MathWorks,
 MAT-File Format, "Level 5 MAT-Files".
 """

@@ -1,7 +1,7 @@
 """Features of plain images: one file an image, or one HDF5 file for all.
 
 Every output remembers the settings it was made with, and what image file, so that a
-second run can tell finished work from work of another kind or of another picture.
+second run can distinguish finished work from work of another kind or another picture.
 
 The third column of keypoints is the patch side in pixels in ``.r2d2`` files. In
 ``.d2-net`` files it is 1 / scale in stored pixels: one over the scale of the level,

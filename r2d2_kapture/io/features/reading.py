@@ -63,7 +63,7 @@ def patch_sides(rows: npt.NDArray[Any]) -> FloatArray:
 
 
 def orientations(rows: npt.NDArray[Any]) -> FloatArray:
-    """(N,) float32 orientations in radians of (N, C) rows; 0 where none is told."""
+    """(N,) float32 orientations in radians of (N, C) rows; 0 where unknown."""
     columns = rows.shape[1]
     if columns == 4:
         return rows[:, 3].astype(np.float32)

@@ -1,6 +1,6 @@
 """Which images of a dataset share a camera, where the dataset's cameras are unknown.
 
-A sensor of unknown parameters tells no more than the size of its images, so that these
+A sensor of unknown parameters holds only the size of its images, so that these
 may be given other cameras: fewer unknowns make a better map where one camera took all
 images. Known sensors, and those of rigs, stay as they are.
 """

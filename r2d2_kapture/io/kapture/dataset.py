@@ -175,7 +175,7 @@ def check_feature_dtypes(root: Path) -> None:
     """Refuse feature descriptions whose dtype field kapture must not evaluate.
 
     Raises:
-        DatasetError: a dtype is none of FEATURE_DTYPES, or a line is too short.
+        DatasetError: a dtype is not in FEATURE_DTYPES, or a line is too short.
     """
     for kind in FEATURE_KINDS:
         folder = root / "reconstruction" / kind
@@ -191,7 +191,7 @@ def read_feature_config(path: Path) -> list[str]:
         Name, dtype (one of FEATURE_DTYPES), dsize (decimal), and what follows.
 
     Raises:
-        DatasetError: a dtype is none of FEATURE_DTYPES, or a line is too short.
+        DatasetError: a dtype is not in FEATURE_DTYPES, or a line is too short.
     """
     rows = _table(read_lines(path))
     for row in rows:

@@ -59,7 +59,7 @@ def feature_origin(table: FeatureTable) -> str:
 def feature_states(tables: LocalFeatureTables, images: Iterable[str]) -> dict[str, str]:
     """What changes when features of an image are written anew.
 
-    Features beside a manifest are told apart by it and by the image file that they were
+    Features beside a manifest are identified by it and by the image file that they were
     made of, so that they may be copied; those of other tools by their sizes and times.
     """
     keypoints, descriptors = map(FeatureRecords, (tables.keypoints, tables.descriptors))

@@ -67,7 +67,7 @@ def _bytes(place: Place) -> bytes:
         with open(path, "rb") as file:
             file.seek(offset)
             return file.read(size)
-    except OSError:  # whoever needs the rows says so
+    except OSError:  # whoever needs the rows reports it
         return b""
 
 

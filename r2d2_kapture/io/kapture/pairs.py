@@ -60,7 +60,7 @@ def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
 
     Args:
         path: in UTF-8, or UTF-16 with a byte-order mark.
-        known: names of images, which tell where a name with spaces ends.
+        known: names of images, which decide where a name with spaces ends.
 
     Raises:
         DatasetError: unreadable, a line of no pair or of several, a score that is no
@@ -149,7 +149,7 @@ def _parse_line(line: str, place: Path, known: Container[str]) -> ImagePair:
 
 
 def _readings(line: str) -> list[Reading]:
-    """What a line may say by its commas, tabs or spaces, where names hold none."""
+    """The pairs that a line may hold, split at commas, tabs or spaces."""
     words = line.split()
     if "," in line:
         fields = line.split(",")

@@ -10,7 +10,7 @@ cameras    a principal point at exactly (W / 2, H / 2) is the corner's, one at
 keypoints  those with a manifest of ours, and rows of 3 columns (R2D2's, which COLMAP
            cannot have), count from the center; others from where the cameras count,
            with which they came; COLMAP's affine shapes always from the corner, unless
-           nothing tells of the cameras either.
+           the origin of the cameras is unknown too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FoundOrigin:
 
     Attributes:
         origin: of the pixels.
-        basis: what says so; ``nothing`` is a convention taken for want of better.
+        basis: the evidence; ``nothing`` is a convention taken for lack of evidence.
         warnings: a sentence for the report where the origin is not certain.
     """
 
@@ -75,10 +75,10 @@ def write_origin(folder: Path, origin: PixelOrigin) -> None:
 
 
 def read_origin(folder: Path) -> PixelOrigin | None:
-    """What the file in a folder says; None where there is none.
+    """The content of the file in a folder; None where there is no file.
 
     Raises:
-        DatasetError: the file says something else.
+        DatasetError: the file holds something else.
     """
     path = folder / ORIGIN_NAME
     try:
@@ -122,24 +122,24 @@ def find_camera_origin(dataset: Dataset, camera_origin: CameraOrigin) -> FoundOr
 
 
 def judge_cameras(
-    told: Set[PixelOrigin],
+    suggested: Set[PixelOrigin],
     *,
     imported: bool,
     source: Path,
     focal_lengths: Sequence[float],
 ) -> FoundOrigin:
-    """Where principal points count from, of cameras that do not say so.
+    """The pixel origin of principal points, of cameras that do not state it.
 
     Args:
-        told: what those in the middle of their images speak for.
+        suggested: by those in the middle of their images.
         imported: whether the cameras are named as COLMAP's.
         source: where they are described, for the warning.
         focal_lengths: of the cameras that are known, in pixels.
     """
-    if len(told) == 1:
-        return FoundOrigin(origin=min(told), basis="principal points")
-    origin: PixelOrigin = "corner" if imported or told else "center"
-    basis: Basis = "names" if imported else "principal points" if told else "nothing"
+    if len(suggested) == 1:
+        return FoundOrigin(origin=min(suggested), basis="principal points")
+    origin: PixelOrigin = "corner" if imported or suggested else "center"
+    basis: Basis = "names" if imported else "principal points" if suggested else "nothing"
     if not focal_lengths:  # the middle of an image is the same place in both
         return FoundOrigin(origin=origin, basis=basis)
     reasons = {

@@ -45,7 +45,7 @@ NORM_TOLERANCE = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class SubmittedPoses:
-    """Poses of a text file, told apart by what a dataset knows.
+    """Poses of a text file, identified by what a dataset knows.
 
     Attributes:
         cam_from_world: by image name, in order of names.

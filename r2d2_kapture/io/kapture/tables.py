@@ -160,7 +160,7 @@ def _unlike_a_camera(params: Sequence[str]) -> str | None:
 
 
 def _number(field: str) -> str | int:
-    """A timestamp as the number that it is; what is none as it stands."""
+    """A timestamp as a number; text that is not a number stays unchanged."""
     try:
         return int(field)
     except ValueError:

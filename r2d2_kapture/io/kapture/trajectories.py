@@ -42,7 +42,7 @@ def read_camera_poses(dataset: Dataset) -> CameraPoses:
     """Read the pose of every image, composed through rigs where need be.
 
     A camera's own pose in trajectories.txt goes before one through its rig; of
-    several rigs the nearest goes first. An image is without pose where nothing is
+    several rigs the nearest takes precedence. An image is without pose where nothing is
     recorded at its timestamp, or where a pose on the way is partial.
 
     Raises:
@@ -165,7 +165,7 @@ def write_camera_poses(
 
     All images of ``dataset`` are recorded; those without pose have no line in
     trajectories.txt. Poses are of cameras, not of rigs. Each file is whole or absent,
-    trajectories.txt comes last, and one that belonged to other sensors or records is
+    trajectories.txt is written last, and one that belonged to other sensors or records is
     removed first: an interrupted run leaves a dataset without poses, never with wrong
     ones. Images and features of the dataset are neither copied nor touched.
 

@@ -66,7 +66,7 @@ def remove_files(folder: Path, suffix: str) -> None:
 def write_claimed(folder: Path, path: Path, data: bytes) -> None:
     """Write a whole file of a claimed folder, or none.
 
-    What a killed run leaves lies apart, where nobody takes it for an output.
+    What a killed run leaves is kept apart, so that it is never taken for an output.
 
     Raises:
         OutputError: the file system refused.
@@ -102,7 +102,7 @@ def _refuse_others(folder: Path, manifest: Manifest, what: str) -> None:
 
 
 def _remove_others(folder: Path, manifest: Manifest, suffix: str) -> bool:
-    """Empty a folder of other outputs; tell whether they were others."""
+    """Empty a folder of other outputs; return whether there were any."""
     try:
         existing = read_manifest(folder / FILE_NAME)
     except FeatureFormatError:
@@ -111,7 +111,7 @@ def _remove_others(folder: Path, manifest: Manifest, suffix: str) -> bool:
         return False
     remove_files(folder, suffix)
     try:
-        # last, so that a run killed here is still told apart
+        # last, so that a run killed here is still recognised
         (folder / FILE_NAME).unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
