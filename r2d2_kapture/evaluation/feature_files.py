@@ -26,7 +26,7 @@ def feature_path(image: Path, suffix: str) -> Path:
 def read_feature_file(path: Path, image: Path) -> LocalFeatures:
     """Read a NumPy archive (.r2d2, .d2-net) or a MATLAB file of one image's features.
 
-    The content decides which it is, not the name. Files of D2-Net hold no image size; it
+    The content decides the type, not the name. Files of D2-Net hold no image size; it
     is then taken from the image. Their benchmark's hold no scores either: the rows are
     then best first. Descriptors are scaled to unit norm.
 

@@ -35,7 +35,7 @@ def mutual_nearest_neighbours(
         raise FeatureFormatError(
             f"descriptors of '{images[0]}' and '{images[1]}': found "
             f"{descriptors1.shape[1]} and {descriptors2.shape[1]} values each, "
-            "expected as many: features of one kind"
+            "expected equal lengths: features of one model"
         )
     if len(descriptors1) == 0 or len(descriptors2) == 0:
         return np.empty((0, 2), dtype=np.int64)

@@ -247,7 +247,7 @@ def _read_entries(path: Path) -> list[_Entry]:
     if len(by_name) < len(images):
         names = [str(image["name"]) for image in images]
         twice = next(name for name in names if names.count(name) > 1)
-        raise DatasetError(f"{path}: image '{twice}': comes twice, expected once")
+        raise DatasetError(f"{path}: image '{twice}': occurs twice, expected once")
     entries = []
     for name, image in by_name.items():
         try:

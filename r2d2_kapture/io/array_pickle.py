@@ -143,7 +143,7 @@ class _Machine:
             if opcode.name == "STOP":
                 return self._stack.pop()
             self._step(opcode.name, argument)
-        raise ValueError("the pickle breaks off")
+        raise ValueError("the pickle is truncated")
 
     def _step(self, opcode: str, argument: Any) -> None:
         stack = self._stack

@@ -54,7 +54,7 @@ def download(
         OutputError: the file cannot be written.
     """
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        raise ConfigError(f"{url}: found no http or https address")
+        raise ConfigError(f"{url}: expected an http or https address")
     part = path.with_name(path.name + ".part")
     with _writing(part):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def _fetch(url: str, part: Path, progress: bool | None) -> None:
             if complete:
                 return
             raise DatasetError(
-                f"{url}: the server cannot go on after byte {start}; delete {part} "
+                f"{url}: the server cannot resume at byte {start}; delete {part} "
                 "and run again"
             )
         start = _resumed_at(response, start)
@@ -108,7 +108,7 @@ def _fetch(url: str, part: Path, progress: bool | None) -> None:
     size = part.stat().st_size
     if total is not None and size != total:
         raise DatasetError(
-            f"{url}: broke off after {size} of {total} bytes; run again to go on"
+            f"{url}: was interrupted after {size} of {total} bytes; run again to resume"
         )
 
 
@@ -157,7 +157,9 @@ def _resumed_at(response: http.client.HTTPResponse, start: int) -> int:
         return 0
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != start:
-        raise DatasetError(f"{response.url}: sends another part than asked for")
+        raise DatasetError(
+            f"{response.url}: returned another byte range than requested"
+        )
     return start
 
 
@@ -176,8 +178,8 @@ def _notes(part: Path) -> dict[str, str | None]:
 
 @contextmanager
 def _asking(url: str) -> Iterator[None]:
-    """What the network or the server does is said in one line."""
-    way_out = "run again to go on"
+    """What the network or the server does is reported in one line."""
+    way_out = "run again to resume"
     try:
         yield
     except urllib.error.HTTPError as error:

@@ -210,7 +210,7 @@ class _Fetch:
         Raises:
             DatasetError, OutputError, ConfigError: it is not there, and why.
         """
-        known, origin = self._expected()
+        known, checksum_source = self._expected()
         by_hand = self.archive.is_file()
         if not by_hand and self.url is None:
             raise DatasetError(self._by_hand_line())
@@ -219,7 +219,7 @@ class _Fetch:
             if known is not None and sha256 != known:
                 raise DatasetError(
                     f"{self.archive}: found SHA-256 {sha256}, expected {known} "
-                    f"({origin}); put another file there, or delete it"
+                    f"({checksum_source}); put another file there, or delete it"
                 )
         else:
             sha256 = download(
@@ -243,7 +243,9 @@ class _Fetch:
         )
         if not by_hand and not keep_archive:
             self._delete_archive()
-        checked = origin if known else "recorded: none was known to compare it with"
+        checked = (
+            checksum_source if known else "recorded: none was known to compare it with"
+        )
         return f"{count} files; SHA-256 {sha256} ({checked})"
 
     def _expected(self) -> tuple[str | None, str]:

@@ -128,7 +128,7 @@ def soft_detection_scores(features: Tensor) -> Tensor:
     """How much each cell is a keypoint, differentiably (section 3.2).
 
     gamma = max over channels k of alpha_k beta_k, where alpha_k = exp(D_k) / (sum of
-    exp(D_k) over the 3x3 neighbours) measures how far channel k stands out in its place,
+    exp(D_k) over the 3x3 neighbours) is how far channel k stands out in its place,
     and beta_k = D_k / (max of D over the channels) how far it stands out among the
     channels; the score is gamma over its sum in the image.
 

@@ -163,7 +163,7 @@ class RunLog:
             self._broken = False
         except OSError as error:
             if not self._broken:  # once, not at every row
-                self.announce(f"the log cannot be written: {error}; training goes on")
+                self.announce(f"the log cannot be written: {error}; training continues")
             self._broken = True
 
 

@@ -315,7 +315,7 @@ class Supervisor(Generic[Network]):
             self.save()
         except OutputError as error:
             self._saved_at = self._clock()
-            self._log.announce(f"{error}; training goes on, the last state remains")
+            self._log.announce(f"{error}; training continues, the last state remains")
 
     def _validate(self) -> None:
         network, progress = self._trainer.result, self._trainer.progress
@@ -331,7 +331,7 @@ class Supervisor(Generic[Network]):
             try:
                 self._tasks.keep_best(self._trainer)
             except OutputError as error:
-                self._log.announce(f"{error}; training goes on")
+                self._log.announce(f"{error}; training continues")
 
     def _compare_like_with_like(self) -> None:
         """Begin the search for the best anew if a resume changed its criterion."""

@@ -130,7 +130,7 @@ def test_no_server_is_one_line(tmp_path) -> None:
     "url", ["file:///etc/passwd", "ftp://a/b", "data.zip", "http:"]
 )
 def test_other_addresses_are_refused(tmp_path, url) -> None:
-    with pytest.raises(ConfigError, match="no http or https"):
+    with pytest.raises(ConfigError, match="expected an http or https"):
         download(url, tmp_path / "x", progress=False)
 
 

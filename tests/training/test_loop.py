@@ -385,7 +385,7 @@ def test_a_full_disk_is_told_and_the_training_goes_on(desk: Desk) -> None:
     train(trainer, batches(), desk.supervisor(trainer, pace), StopRequest())
     assert [state.step for state in desk.saved] == [3, 9]
     assert len(desk.lines) == 1
-    assert "No space left" in desk.lines[0] and "training goes on" in desk.lines[0]
+    assert "No space left" in desk.lines[0] and "training continues" in desk.lines[0]
 
 
 def test_a_full_disk_at_the_end_is_an_error(desk: Desk) -> None:

@@ -51,7 +51,7 @@ def check_binary_model(folder: Path) -> None:
         path = folder / f"{name}.bin"
         if path.is_file() and not _is_whole(path, step):
             raise DatasetError(
-                f"{path}: broken off or no file of a COLMAP model; map again"
+                f"{path}: truncated, or not a file of a COLMAP model; map again"
             )
 
 

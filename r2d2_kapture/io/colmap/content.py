@@ -39,7 +39,7 @@ PRIOR_VALUES = {"position": 3, "position_covariance": 9, "gravity": 3}
 """The same of a prior pose; older databases have fewer."""
 CAMERA_HEADER = struct.Struct("<IiQQBQ")
 """Before the parameters of a camera in a two-view geometry."""
-WAY_OUT = "correct what wrote it, or make the database again"
+WAY_OUT = "correct the tool that wrote it, or create the database again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +264,7 @@ def _check_geometries(connection: sqlite3.Connection, path: Path) -> None:
         what = f"two_view_geometries: pair {divmod(pair_id, PAIR_BASE)}"
         if config not in kinds:
             raise wrong_row(
-                path, f"{what}: found config {config!r}, which COLMAP has not"
+                path, f"{what}: found config {config!r}, which COLMAP does not have"
             )
         _check_blobs(path, what, GEOMETRY_VALUES, blobs)
     there = _columns(connection, "two_view_geometries")

@@ -286,7 +286,7 @@ def _read_points(path: Path) -> DoubleArray:
 def _read_observations(
     path: Path, keypoints_type: str | None, point_count: int
 ) -> dict[str, dict[int, int]]:
-    """The point row of each observing keypoint, by image; the first row takes precedence."""
+    """The point row of each observing keypoint, by image; the first row counts."""
     rows = list(_rows(path))
     types = {fields[1] for _, fields in rows if len(fields) > 1}
     if keypoints_type is None and len(types) > 1:

@@ -70,7 +70,7 @@ def write_h5(
         images: set[str] = set()
         folders: set[str] = set()
         for name, features in items:
-            _claim_name(path, name, images, folders)
+            _reserve_name(path, name, images, folders)
             values = 4 * len(features) + features.descriptors.size
             reserved = _reserve(space, reserved, 4 * values + ROOM_PER_IMAGE)
             group = file.create_group(name)
@@ -215,7 +215,7 @@ def _reserve(space: IO[bytes], start: int, size: int) -> int:
     return start + size
 
 
-def _claim_name(path: Path, name: str, images: set[str], folders: set[str]) -> None:
+def _reserve_name(path: Path, name: str, images: set[str], folders: set[str]) -> None:
     """Refuse a name that would mix the groups of two images."""
     parts = name.split("/")
     parents = {"/".join(parts[:depth]) for depth in range(1, len(parts))}
@@ -226,7 +226,7 @@ def _claim_name(path: Path, name: str, images: set[str], folders: set[str]) -> N
         )
     if name in images:
         raise FeatureFormatError(
-            f"{path}: image '{name}' comes twice, expected each name once"
+            f"{path}: image '{name}' occurs twice, expected each name once"
         )
     clash = {name} & folders or parents & images
     if clash:

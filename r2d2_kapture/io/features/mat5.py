@@ -97,7 +97,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     """Type and data of each element."""
     while data:
         if len(data) < 8:
-            raise ValueError("found an element that breaks off")
+            raise ValueError("found a truncated element")
         kind, size = struct.unpack_from(f"{order}II", data)
         start, room = 8, len(data) - 8
         if kind >> 16:  # up to four bytes lie in the tag itself
@@ -113,7 +113,7 @@ def _decompressed(data: memoryview) -> memoryview:
     stream = zlib.decompressobj()
     content = stream.decompress(data, MAX_DECOMPRESSED_BYTES)
     if not stream.eof:
-        raise ValueError("found compressed data that break off, or above 1 GiB")
+        raise ValueError("found truncated compressed data, or data above 1 GiB")
     return memoryview(content)
 
 

@@ -1,4 +1,4 @@
-"""Features of plain images: one file an image, or one HDF5 file for all.
+"""Features of plain images: one file per image, or one HDF5 file for all.
 
 Every output remembers the settings it was made with, and what image file, so that a
 second run can distinguish finished work from work of another kind or another picture.
@@ -128,7 +128,7 @@ def _with_suffix(targets: dict[str, Path], suffix: str) -> dict[str, Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Format:
-    """A format of one file an image: how to write it, and how to know it."""
+    """A format of one file per image: how to write it, and how to know it."""
 
     title: str
     magic: bytes

@@ -28,14 +28,14 @@ SUFFIXES = (
 """Endings of image files, in lower case."""
 
 UNREAD: dict[str, frozenset[str]] = {
-    "raw files of a camera, which are not read": frozenset(
+    "raw camera files, which are not supported": frozenset(
         ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .kdc .mef .mos .mrw "
         ".nef .nrw .orf .pef .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f".split()
     ),
     "videos": frozenset(
         ".3gp .avi .insv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv".split()
     ),
-    "pictures of a format that is not read": frozenset(
+    "images of an unsupported format": frozenset(
         ".exr .hdr .jxl .jxr .pfm .psd .svg .tga .xcf".split()
     ),
 }

@@ -98,5 +98,7 @@ def open_masks(folder: Path | None) -> MaskFolder | None:
     if folder is None:
         return None
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: found no such folder, expected one of masks")
+        raise DatasetError(
+            f"{folder}: found no such folder, expected a folder of masks"
+        )
     return MaskFolder(folder=folder)

@@ -53,7 +53,7 @@ def find_images(
 
     Args:
         patterns: each one an image; a folder, searched recursively; a glob pattern,
-            where ``**`` is recursive; or a ``.txt`` file of one path a line,
+            where ``**`` is recursive; or a ``.txt`` file of one path per line,
             relative to the current folder or else to its own, with blank lines and
             lines starting with ``#`` skipped. A name that exists is no glob pattern.
         exclude: patterns of what to leave out, see is_excluded, relative to the folder
@@ -104,7 +104,7 @@ class _Search:
                 yield _sentence("left out by --exclude " + pattern, names)
             else:
                 yield (
-                    f"--exclude {pattern}: found nothing that fits; patterns are "
+                    f"--exclude {pattern}: matches nothing; patterns are "
                     "relative to the folder of images"
                 )
         for kind, names in self._left_out.items():
@@ -193,7 +193,7 @@ class _Search:
                 if path.is_dir():
                     real = Path(os.path.realpath(path))
                     if path.is_symlink() and _is_searched(real, chain):
-                        kind = "links to folders that are searched by another name"
+                        kind = "links to folders that are searched under another name"
                         self._leave_out(kind, relative / name)
                     elif leads_on((relative / name).parts):
                         waiting.append((relative / name, (*chain, real)))
@@ -252,7 +252,7 @@ def _listed(list_file: Path) -> list[Path]:
         if line.strip() and not line.startswith("#")
     ]
     if not paths:
-        raise DatasetError(f"{list_file}: found no path, expected one image a line")
+        raise DatasetError(f"{list_file}: found no path, expected one image per line")
     return paths
 
 

@@ -329,7 +329,7 @@ def _open_folder_rows(feature_type: FeatureType) -> Iterator[RowStore]:
 
 
 class _FolderRows:
-    """One file an image and kind, moved into place when whole."""
+    """One file per image and kind, moved into place when whole."""
 
     def __init__(self, feature_type: FeatureType) -> None:
         self._type = feature_type

@@ -323,7 +323,7 @@ def index_archive(path: Path) -> dict[str, tuple[int, int]]:
             f"{path}: cannot be read as an archive: {error}; extract again"
         ) from error
     if any(offset + size > os.path.getsize(path) for offset, size in members.values()):
-        raise DatasetError(f"{path}: the archive breaks off; extract again")
+        raise DatasetError(f"{path}: the archive is truncated; extract again")
     return members
 
 

@@ -55,7 +55,7 @@ class LocalFeatureTables:
         if descriptors != keypoints:
             raise FeatureFormatError(
                 f"'{image}': found {keypoints} keypoints and {descriptors} "
-                "descriptors, expected as many; extract the image again"
+                "descriptors, expected equal numbers; extract the image again"
             )
 
     def beside_keypoints(self, image: str) -> FeatureTable:

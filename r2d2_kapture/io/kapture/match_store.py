@@ -223,7 +223,7 @@ def open_match_writer(
         if archive.exists():
             if not force:
                 raise OutputError(
-                    f"{folder}: found {ARCHIVE_NAME}, to which nothing is added; "
+                    f"{folder}: found {ARCHIVE_NAME}, to which nothing can be added; "
                     f"{WAY_OUT}"
                 )
             archive.unlink()

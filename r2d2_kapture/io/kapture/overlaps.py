@@ -34,8 +34,8 @@ def hidden_features(table: FeatureTable) -> tuple[str, ...]:
         return ()
     kind = table.kind.replace("_", " ")
     return (
-        f"{len(hidden)} images have other {kind} in each of several folders: "
-        f"{some_names(map(shown, hidden))}; those of the first folder are taken: "
+        f"{len(hidden)} images have different {kind} in several folders: "
+        f"{some_names(map(shown, hidden))}; those of the first folder are used: "
         f"{_places(folder.path for folder in table.folders)}; if they are two images "
         "of one name, rename one",
     )
@@ -49,9 +49,9 @@ def hidden_matches(table: MatchTable) -> tuple[str, ...]:
     if not hidden:
         return ()
     return (
-        f"{len(hidden)} pairs have other matches in each of several folders: "
+        f"{len(hidden)} pairs have different matches in several folders: "
         f"{some_names(', '.join(map(shown, pair)) for pair in hidden)}; those of the "
-        f"first folder are taken: {_places(folder for folder, _ in table.folders)}",
+        f"first folder are used: {_places(folder for folder, _ in table.folders)}",
     )
 
 

@@ -129,7 +129,7 @@ def _parse_line(line: str, place: Path, known: Container[str]) -> ImagePair:
         named = [one for one in candidates if one[0] in known and one[1] in known]
         readings = list(dict.fromkeys(named)) or readings
     if len(readings) != 1:
-        found = "could be several pairs" if readings else "is no pair of images"
+        found = "could be several pairs" if readings else "is not a pair of images"
         raise DatasetError(
             f"{place}: '{shown(line.strip())[:80]}' {found}, expected two image names "
             "and a space between them, or 'name, name, score' where names hold spaces"

@@ -139,18 +139,20 @@ def judge_cameras(
     if len(suggested) == 1:
         return FoundOrigin(origin=min(suggested), basis="principal points")
     origin: PixelOrigin = "corner" if imported or suggested else "center"
-    basis: Basis = "names" if imported else "principal points" if suggested else "nothing"
+    basis: Basis = (
+        "names" if imported else "principal points" if suggested else "nothing"
+    )
     if not focal_lengths:  # the middle of an image is the same place in both
         return FoundOrigin(origin=origin, basis=basis)
     reasons = {
-        "names": "as they are named as kapture_import_colmap names COLMAP's",
-        "principal points": "as COLMAP's do, though some speak for the center",
-        "nothing": "kapture's convention; COLMAP's count from the corner",
+        "names": "since they are named as kapture_import_colmap names them",
+        "principal points": "as in COLMAP, although some suggest the center",
+        "nothing": "kapture's convention; COLMAP counts from the corner",
     }
     warning = (
-        f"the cameras of {source} do not say where their principal points count from: "
-        f"taken to be the {origin} of the first pixel, {reasons[basis]}; if they do "
-        f"not, give --camera-origin {_other(origin)}: {_cost(focal_lengths)}"
+        f"the cameras of {source} do not state the pixel origin of their principal "
+        f"points: assumed the {origin} of the first pixel, {reasons[basis]}; if that "
+        f"is wrong, give --camera-origin {_other(origin)}: {_cost(focal_lengths)}"
     )
     return FoundOrigin(origin=origin, basis=basis, warnings=(warning,))
 
@@ -217,16 +219,14 @@ def _keypoint_origin(
     # cameras of which nothing is known but their focal length came with the keypoints
     colmaps = folder.dsize == 6 and (cameras.basis != "nothing" or not focal_lengths)
     origin: PixelOrigin = "corner" if colmaps else cameras.origin
-    reason = (
-        "where COLMAP's affine shapes do" if colmaps else "where the cameras count from"
-    )
+    reason = "as COLMAP's affine shapes are" if colmaps else "the origin of the cameras"
     return FoundOrigin(
         origin=origin,
         basis="nothing",
         warnings=(
-            f"keypoints '{folder.type_name}' do not say where their pixels count from: "
-            f"taken to be the {origin} of the first one, {reason}; if they do not, "
-            f"give --keypoint-origin {_other(origin)}: {_cost(focal_lengths)}",
+            f"keypoints '{folder.type_name}' do not state their pixel origin: assumed "
+            f"the {origin} of the first pixel, {reason}; if that is wrong, give "
+            f"--keypoint-origin {_other(origin)}: {_cost(focal_lengths)}",
         ),
     )
 
@@ -236,7 +236,7 @@ def _other(origin: PixelOrigin) -> PixelOrigin:
 
 
 def _cost(focal_lengths: Sequence[float]) -> str:
-    """What half a pixel is worth."""
+    """The effect of half a pixel."""
     if not focal_lengths:
         return "half a pixel moves every keypoint against its camera"
     degrees = math.degrees(math.atan(HALF_PIXEL / min(focal_lengths)))

@@ -1,6 +1,6 @@
 """Text files of poses, as visuallocalization.net takes and other tools write them.
 
-One pose a line, ``name qw qx qy qz tx ty tz``: the unit quaternion and the translation
+One pose per line, ``name qw qx qy qz tx ty tz``: the unit quaternion and translation
 that map the world to the camera. The file has neither header nor comments. Names differ
 between data sets (checked against the exporters of kapture 1.1.12):
 
@@ -163,14 +163,14 @@ def read_pose_file(path: Path) -> dict[str, pycolmap.Rigid3d]:
     """
     poses: dict[str, pycolmap.Rigid3d] = {}
     line_of: dict[str, int] = {}
-    for number, line in enumerate(read_list_lines(path, "one pose a line"), 1):
+    for number, line in enumerate(read_list_lines(path, "one pose per line"), 1):
         if not line.strip():
             continue
         name, pose = _parse(line, f"{path}, line {number}")
         if name in poses:
             raise DatasetError(
                 f"{path}, line {number}: '{name}' again, first in line "
-                f"{line_of[name]}, expected one pose an image; delete one of the lines"
+                f"{line_of[name]}, expected one pose per image; delete one of the lines"
             )
         poses[name], line_of[name] = pose, number
     return poses

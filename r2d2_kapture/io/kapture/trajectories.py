@@ -1,4 +1,4 @@
-"""Camera poses of kapture datasets: one cam_from_world an image, rigs resolved."""
+"""Camera poses of kapture datasets: one cam_from_world per image, rigs resolved."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def write_camera_poses(
 
     All images of ``dataset`` are recorded; those without pose have no line in
     trajectories.txt. Poses are of cameras, not of rigs. Each file is whole or absent,
-    trajectories.txt is written last, and one that belonged to other sensors or records is
+    trajectories.txt is written last; one that belonged to other sensors or records is
     removed first: an interrupted run leaves a dataset without poses, never with wrong
     ones. Images and features of the dataset are neither copied nor touched.
 

@@ -52,17 +52,17 @@ def _put_back(old: Path, path: Path) -> None:
         os.replace(old, path)
 
 
-def refuse_foreign_folder(path: Path, mark: str) -> None:
+def refuse_foreign_folder(path: Path, marker: str) -> None:
     """Refuse to replace a folder that holds anything but lacks our file.
 
     Args:
         path: of the folder.
-        mark: name of a file that each folder of ours holds.
+        marker: name of a file that each folder of ours holds.
 
     Raises:
         OutputError: not a folder, or one with content of something else.
     """
-    if path.is_dir() and ((path / mark).is_file() or not any(path.iterdir())):
+    if path.is_dir() and ((path / marker).is_file() or not any(path.iterdir())):
         return
     if path.exists():
         found = "a folder of other content" if path.is_dir() else "a file"

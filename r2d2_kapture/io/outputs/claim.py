@@ -1,4 +1,4 @@
-"""Folders of outputs made in one way: held, compared with their manifest, resumed."""
+"""Folders of outputs made in one way: locked, compared with their manifest, resumed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAY_OUT = "choose another place, or --force to redo them"
 def claimed(
     folder: Path, manifest: Manifest, *, what: str, suffix: str, force: bool
 ) -> Iterator[bool]:
-    """Hold a folder for outputs made in one way, and leave the manifest that says how.
+    """Lock a folder for outputs made in one way, and write the manifest that says how.
 
     Args:
         folder: made where it is missing.

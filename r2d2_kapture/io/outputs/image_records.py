@@ -209,7 +209,7 @@ class RecordWriter:
 
 @contextmanager
 def open_records(folder: Path) -> Iterator[RecordWriter]:
-    """Open the records of a folder to add to; leave one line an image, by name.
+    """Open the records of a folder to add to; leave one line per image, by name.
 
     Raises:
         OutputError: the file system refused.

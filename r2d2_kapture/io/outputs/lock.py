@@ -16,10 +16,10 @@ LOCK_NAME = ".lock"
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Make a folder and hold it for this process; its lock file stays behind.
+    """Make a folder and lock it for this process; the lock file stays behind.
 
     Raises:
-        OutputError: another process holds it, or the folder cannot be written.
+        OutputError: another process has locked it, or the folder cannot be written.
     """
     path = folder / LOCK_NAME
     try:

@@ -28,7 +28,7 @@ from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.features.plain_files import open_feature_files
 from r2d2_kapture.io.features.reading import check_inside, is_turned
 from r2d2_kapture.io.images.decoding import image_size
-from r2d2_kapture.io.kapture.feature_origin import FeatureRecords
+from r2d2_kapture.io.kapture.feature_provenance import FeatureRecords
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.kapture.pixel_origins import origins_text
 from r2d2_kapture.io.outputs.atomic import write_json_atomic

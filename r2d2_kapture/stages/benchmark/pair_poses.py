@@ -41,6 +41,7 @@ from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
+from r2d2_kapture.stages.background_io import WriteBehind
 from r2d2_kapture.stages.benchmark.feature_sources import (
     FeatureSource,
     LoadFeatures,
@@ -55,7 +56,6 @@ from r2d2_kapture.stages.benchmark.results_folder import (
     with_protocol,
 )
 from r2d2_kapture.stages.benchmark.worst_pictures import Picture, update_pictures
-from r2d2_kapture.stages.flow import WriteBehind
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 REPORT_NAME = "pair_poses_report.json"

@@ -32,7 +32,7 @@ from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 REPORT_NAME = "extract_report.json"

@@ -27,7 +27,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
 )
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
-from r2d2_kapture.io.kapture.feature_origin import (
+from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_other_images,
     refuse_stale_matches,
 )
@@ -42,7 +42,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 )
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.stages.flow import read_ahead
+from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.localize.cameras import (
     QueryFrame,
     QueryImage,

@@ -20,7 +20,7 @@ from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.rigs import image_records
 from r2d2_kapture.io.kapture.dataset import Dataset, check_relative_name
-from r2d2_kapture.io.kapture.feature_origin import refuse_other_images
+from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
 from r2d2_kapture.io.kapture.feature_table import (
     FeatureTable,
     find_feature_folders,

@@ -18,8 +18,8 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.kapture.feature_origin import (
-    feature_origin,
+from r2d2_kapture.io.kapture.feature_provenance import (
+    feature_provenance,
     feature_states,
     refuse_replaced_images,
 )
@@ -38,7 +38,7 @@ from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
-from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.stages.match.cache import LoadingCache
 from r2d2_kapture.types import Failure, PairMatches, Report, some_names
 
@@ -199,8 +199,8 @@ def make_manifest(config: MatchConfig, tables: LocalFeatureTables) -> Manifest:
             "min_similarity": config.min_similarity,
             "keypoints_type": tables.keypoints.type_name,
             "descriptors_type": tables.descriptors.type_name,
-            "keypoints SHA-256": feature_origin(tables.keypoints),
-            "descriptors SHA-256": feature_origin(tables.descriptors),
+            "keypoints SHA-256": feature_provenance(tables.keypoints),
+            "descriptors SHA-256": feature_provenance(tables.descriptors),
         },
         versions=package_versions(),
     )

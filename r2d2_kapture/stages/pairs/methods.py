@@ -17,7 +17,7 @@ from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.features.reading import check_metric
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.feature_origin import refuse_other_images
+from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.overlaps import hidden_features
@@ -361,7 +361,7 @@ def named(
     ]
 
 
-METHODS: Mapping[PairMethod, Callable[[PairsConfig, PairInputs], Selected]] = {
+PAIR_METHODS: Mapping[PairMethod, Callable[[PairsConfig, PairInputs], Selected]] = {
     "exhaustive": select_exhaustive,
     "sequential": select_sequential,
     "poses": select_by_poses,

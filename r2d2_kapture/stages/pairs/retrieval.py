@@ -18,7 +18,11 @@ from tqdm import tqdm
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, FeatureFormatError
-from r2d2_kapture.io.kapture.feature_origin import OLDER, feature_origin, feature_states
+from r2d2_kapture.io.kapture.feature_provenance import (
+    OLDER,
+    feature_provenance,
+    feature_states,
+)
 from r2d2_kapture.io.kapture.followed_features import following
 from r2d2_kapture.io.kapture.global_features import open_global_feature_writer
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
@@ -31,7 +35,7 @@ from r2d2_kapture.matching.vlad import (
     learn_whitening,
     vlad,
 )
-from r2d2_kapture.stages.flow import read_ahead
+from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.types import Failure, FloatArray, IndexArray
 
 VOCABULARY_NAME = "vocabulary.safetensors"
@@ -152,7 +156,7 @@ def make_manifest(
             "seed": config.seed,
             "keypoints_type": features.keypoints.type_name,
             "descriptors_type": features.descriptors.type_name,
-            "descriptors SHA-256": feature_origin(features.descriptors),
+            "descriptors SHA-256": feature_provenance(features.descriptors),
             "vocabulary images SHA-256": hashlib.sha256(names).hexdigest(),
         },
         versions=package_versions(),

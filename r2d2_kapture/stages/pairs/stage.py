@@ -29,7 +29,7 @@ from r2d2_kapture.io.outputs.atomic import (
     write_json_atomic,
 )
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
-from r2d2_kapture.stages.pairs.methods import METHODS, PairInputs
+from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, PairInputs
 from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
 from r2d2_kapture.types import Failure, Report
 
@@ -112,7 +112,7 @@ def run(
     known = {*inputs.mapping.image_names}
     known |= set(() if inputs.query is None else inputs.query.image_names)
     merged = [pair for path in merge for pair in read_pairs(path, known)]
-    selected = METHODS[config.method](config, inputs)
+    selected = PAIR_METHODS[config.method](config, inputs)
     every = arranged(config, selected.pairs, merged, with_query=query is not None)
     every, unlisted = _listable(every, inputs)
     pairs = part_of(config, every)

@@ -271,7 +271,7 @@ class D2NetMethod:
         return {"soft detection": enlarged(scores / largest, (height, width))}
 
 
-METHODS: dict[str, type[R2D2Method] | type[D2NetMethod]] = {
+TRAINING_METHODS: dict[str, type[R2D2Method] | type[D2NetMethod]] = {
     "r2d2": R2D2Method,
     "fast_r2d2": R2D2Method,
     "d2net": D2NetMethod,
@@ -290,12 +290,12 @@ def method_of(config: TrainConfig, teacher: Teacher | None = None) -> Method:
         ConfigError: it is not one that can be trained, or not with these settings.
     """
     name = config.network.architecture
-    if name not in METHODS:
+    if name not in TRAINING_METHODS:
         raise ConfigError(
             f"--architecture {name}: unknown architecture '{name}', expected one of "
-            f"{', '.join(sorted(METHODS))}"
+            f"{', '.join(sorted(TRAINING_METHODS))}"
         )
-    method = METHODS[name]
+    method = TRAINING_METHODS[name]
     require(
         teacher is None or method is R2D2Method,
         f"--teacher: found for --architecture {name}, expected r2d2 or fast_r2d2",

@@ -41,7 +41,7 @@ from r2d2_kapture.io.kapture.match_store import (
 )
 from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
-from r2d2_kapture.stages.flow import read_ahead
+from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
 from r2d2_kapture.types import Failure, FloatArray, PairMatches
 

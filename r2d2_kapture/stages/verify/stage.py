@@ -35,7 +35,7 @@ from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
-from r2d2_kapture.io.kapture.feature_origin import (
+from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_other_images,
     refuse_stale_matches,
 )

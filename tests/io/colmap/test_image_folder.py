@@ -287,5 +287,5 @@ def test_links_are_images_and_what_is_left_out_is_said(tmp_path: Path) -> None:
     folder = write_image_folder_dataset(tmp_path / "photos", tmp_path / "dataset")
     assert folder.names == ("a.jpg", "b.jpg")
     assert folder.warnings == (
-        "1 left out, raw files of a camera, which are not read: 'c.CR2'",
+        "1 left out, raw camera files, which are not supported: 'c.CR2'",
     )

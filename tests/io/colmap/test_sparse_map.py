@@ -316,7 +316,7 @@ def test_a_count_that_the_file_cannot_hold_is_refused_before_it_is_read(
         place = data.index(b"\0", 8 + 64) + 1
     data[place + 3] |= 0x40
     path.write_bytes(data)
-    with pytest.raises(DatasetError, match=f"{name}.bin: broken off"):
+    with pytest.raises(DatasetError, match=f"{name}.bin: truncated"):
         read_sparse_map(binary)
 
 
@@ -326,7 +326,7 @@ def test_a_binary_model_that_lacks_its_last_byte_is_refused(
 ) -> None:
     path = binary / f"{name}.bin"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DatasetError, match=f"{name}.bin: broken off"):
+    with pytest.raises(DatasetError, match=f"{name}.bin: truncated"):
         read_sparse_map(binary)
 
 

@@ -200,11 +200,11 @@ def test_what_plainly_is_a_picture_is_counted_and_named(tmp_path):
     names, warnings = names_and_warnings(tmp_path)
     assert names == ["0.jpg"]
     assert sorted(warnings) == [
-        "1 left out, pictures of a format that is not read: 'scan.psd'",
+        "1 left out, images of an unsupported format: 'scan.psd'",
         "1 left out, videos: 'clip.MOV'",
         "2 left out, image files whose names have no image suffix: '6.jpg_large', "
         "'no ending'",
-        "5 left out, raw files of a camera, which are not read: '1.DNG', '3.Cr3', "
+        "5 left out, raw camera files, which are not supported: '1.DNG', '3.Cr3', "
         "'4.NEF' and 2 more",
     ]
 
@@ -249,7 +249,7 @@ def test_links_that_lead_nowhere_or_back_are_named(tmp_path):
     assert names == ["a/0.jpg", "b/1.jpg"]
     assert sorted(warnings) == [
         "1 left out, links to no file: 'gone.jpg'",
-        "3 left out, links to folders that are searched by another name: 'a/above', "
+        "3 left out, links to folders that are searched under another name: 'a/above', "
         "'a/loop', 'latest'",
     ]
     assert found([str(folder / "**/*.jpg")]) == [folder / name for name in names]

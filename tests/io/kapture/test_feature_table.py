@@ -18,7 +18,7 @@ import pytest
 from kapture.io.tar import TarCollection, TarHandler
 
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
-from r2d2_kapture.io.kapture.feature_origin import UNKNOWN, feature_origin
+from r2d2_kapture.io.kapture.feature_provenance import UNKNOWN, feature_provenance
 from r2d2_kapture.io.kapture.feature_table import (
     FeatureTable,
     index_archive,
@@ -320,17 +320,17 @@ def test_the_origin_of_features(tmp_path: Path) -> None:
     one = write_features(tmp_path / "one", {"a": unit_rows(2)})
     two = write_features(tmp_path / "two", {"b": unit_rows(2)})
     table = open_feature_table([one, two], "keypoints")
-    assert feature_origin(table) == UNKNOWN
+    assert feature_provenance(table) == UNKNOWN
     manifest(table, 10)
-    known = feature_origin(table)
+    known = feature_provenance(table)
     assert len(known) == 64
     manifest(table, 10, place=1)
-    assert feature_origin(table) == known
+    assert feature_provenance(table) == known
     manifest(table, 20, place=1)
     with pytest.raises(DatasetError, match="top_k: 20, not 10.*cannot be mixed"):
-        feature_origin(table)
+        feature_provenance(table)
     manifest(table, 20)
-    assert feature_origin(table) not in (known, UNKNOWN)
+    assert feature_provenance(table) not in (known, UNKNOWN)
 
 
 def test_global_features(tmp_path: Path) -> None:

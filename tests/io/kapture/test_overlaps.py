@@ -29,7 +29,7 @@ def test_other_rows_of_one_name_are_told_and_copies_are_not(
     table = open_feature_table([one, copy, one], "descriptors")
     assert hidden_features(table) == ()
     (text,) = hidden_features(open_feature_table([one, copy, other], "descriptors"))
-    assert text.startswith("1 images have other descriptors in each of several")
+    assert text.startswith("1 images have different descriptors in several")
     assert "'a'; those of the first" in text and str(other) in text
 
 
@@ -44,7 +44,7 @@ def test_other_matches_of_one_pair_are_told(tmp_path: Path) -> None:
     one, copy, two = (tmp_path / root for root in ("one", "copy", "two"))
     assert hidden_matches(open_matches([one, copy], "t")) == ()
     (text,) = hidden_matches(open_matches([copy, two], "t"))
-    assert text.startswith("1 pairs have other matches") and "'a, b'" in text
+    assert text.startswith("1 pairs have different matches") and "'a, b'" in text
 
 
 def test_a_name_in_another_unicode_form_is_told(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ def test_comments_blank_lines_and_spaces(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("a.jpg", "line 2: 'a.jpg' is no pair of images"),
-        ("a b.jpg c.jpg", "line 2: 'a b.jpg c.jpg' is no pair of images"),
-        ("a, b, c.jpg, d.jpg, 1", "line 2: 'a, b, c.jpg, d.jpg, 1' is no pair"),
+        ("a.jpg", "line 2: 'a.jpg' is not a pair of images"),
+        ("a b.jpg c.jpg", "line 2: 'a b.jpg c.jpg' is not a pair of images"),
+        ("a, b, c.jpg, d.jpg, 1", "line 2: 'a, b, c.jpg, d.jpg, 1' is not a pair"),
         ("a,1.jpg b.jpg", "line 2: 'a,1.jpg b.jpg' could be several pairs"),
         ("a.jpg\tb.jpg\thigh", "line 2: score 'high', no number"),
         ("a.jpg, b.jpg, high", "score 'high', no number"),

@@ -1,4 +1,4 @@
-"""Where the pixels of datasets count from: what is known, and what is said."""
+"""The pixel origin of datasets: what is known, and what is reported."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_keypoints(root: Path, columns: int) -> Path:
         ([CENTER], "cam_0000{}", "center", "principal points", None),
         ([REFINED], "cam_0000{}", "corner", "names", "kapture_import_colmap names"),
         ([REFINED], "camera{}", "center", "nothing", "kapture's convention"),
-        ([CENTER, CORNER], "camera{}", "corner", "principal points", "some speak"),
+        ([CENTER, CORNER], "camera{}", "corner", "principal points", "some suggest"),
         ([], "camera{}", "center", "nothing", None),
         ([], "cam_0000{}", "corner", "names", None),
     ],
@@ -132,7 +132,7 @@ def test_origin_of_third_party_keypoints(
     assert origins_text(placed) == origin
     assert len(warnings) == said
     if said:
-        assert f"the {origin} of the first one" in warnings[0]
+        assert f"the {origin} of the first pixel" in warnings[0]
         assert "--keypoint-origin" in warnings[0]
     stored, expected = ROWS[:, :columns], ROWS[:, :columns].copy()
     expected[:, :2] -= 0.5 * (origin == "corner")

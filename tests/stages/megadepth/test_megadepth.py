@@ -94,7 +94,7 @@ def test_broken_scenes_are_reported_and_the_others_go_on(scene: WrittenScene) ->
     reasons = {failure.name: failure.reason for failure in report.failed}
     assert report.done == 1 and scene.model.scene_info.is_file()
     assert set(reasons) == {"0001.0", "0002.0", "0003.0", "0004", "0005"}
-    assert "points3D.bin: broken off" in reasons["0001.0"]
+    assert "points3D.bin: truncated" in reasons["0001.0"]
     assert "0 points" in reasons["0002.0"]
     assert "manhattan/0 is not there, expected the SfM model" in reasons["0003.0"]
     assert "0004 is not there, expected its SfM models; download" in reasons["0004"]

@@ -93,5 +93,5 @@ def test_what_is_left_out_of_a_folder_is_reported(tmp_path: Path) -> None:
     assert paths == (tmp_path / "good.png",)
     assert [item.to_text() for item in skipped] == [
         f"{tmp_path}: 1 left out by --exclude masks: 'masks/good.png'",
-        f"{tmp_path}: 1 left out, raw files of a camera, which are not read: 'raw.nef'",
+        f"{tmp_path}: 1 left out, raw camera files, which are not supported: 'raw.nef'",
     ]

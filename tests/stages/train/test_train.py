@@ -301,7 +301,7 @@ def test_a_full_disk_is_told_and_the_state_before_remains(
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(OutputError, match="state.pt: cannot write: No space"):
             run(changed(TINY, save_every=1), pictures, output, lines)
-    assert [line for line in lines if "training goes on" in line]
+    assert [line for line in lines if "training continues" in line]
     assert (output / "state.pt").read_bytes() == before
     assert run(TINY, pictures, output).done == 2
 

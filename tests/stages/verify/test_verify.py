@@ -166,7 +166,7 @@ def test_keypoints_of_colmap_stay_with_their_cameras(
     assert report.details["keypoint_origin"] == "corner"
     assert report.details["inliers"] == inliers
     (warning,) = report.warnings
-    assert "'r2d2' do not say" in warning and "--keypoint-origin center" in warning
+    assert "'r2d2' do not state" in warning and "--keypoint-origin center" in warning
     name = scene.names[0]
     with closing(pycolmap.Database.open(str(tmp_path / "map.db"))) as database:
         assert {c.principal_point_x for c in database.read_all_cameras()} == {320}

@@ -26,7 +26,7 @@ OLDER = f"{FILE_NAME}, {FILE_NAME}"
 """The state of features whose image file is not, beside a manifest."""
 
 
-def feature_origin(table: FeatureTable) -> str:
+def feature_provenance(table: FeatureTable) -> str:
     """SHA-256 of the weights and settings that made features, ``unknown`` without.
 
     Folders without a manifest were written by other tools; feature_states tells

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from r2d2_kapture.stages.flow import WriteBehind, read_ahead
+from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 
 
 def test_items_come_in_order_with_what_was_loaded() -> None:
