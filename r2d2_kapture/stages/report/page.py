@@ -22,6 +22,7 @@ from markupsafe import Markup
 import r2d2_kapture
 
 TEMPLATES = Path(__file__).with_name("templates")
+STYLES = ("page.css", "blocks.css")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def render(title: str, sections: Sequence[Section], scripts: Sequence[str] = ())
             sections=sections,
             scripts=sources,
             digests=[_digest(source) for source in sources],
-            style=Markup(read_template("page.css")),
+            style=Markup("".join(map(read_template, STYLES))),
             version=r2d2_kapture.__version__,
         )
     )

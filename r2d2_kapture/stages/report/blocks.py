@@ -1,0 +1,161 @@
+"""The blocks that sections are made of: headings, numbers, tables, charts, pictures.
+
+Text goes in as text and is escaped here; only Markup passes as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from r2d2_kapture.stages.report.page import data_address, fragment, read_template
+
+Figure = dict[str, Any]
+"""``data`` and ``layout`` as plotly's script takes them, see charts."""
+Cell = str | int | float | None
+
+SCRIPTS = ("charts.js", "tables.js")
+"""Templates that draw the charts and sort the tables; after plotly's own script."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A picture with its caption.
+
+    Attributes:
+        jpeg: the file's bytes; None where there is none to show.
+        caption: plain text.
+        note: below it, smaller.
+    """
+
+    jpeg: bytes | None
+    caption: str
+    note: str = ""
+
+
+def block_scripts() -> list[str]:
+    """The scripts that blocks need, to be run after plotly's."""
+    return [read_template(name) for name in SCRIPTS]
+
+
+def join(blocks: Iterable[Markup]) -> Markup:
+    """Blocks one below the other."""
+    return Markup("\n").join(blocks)
+
+
+def heading(text: str) -> Markup:
+    """A heading below that of the section."""
+    return Markup("<h3>{}</h3>").format(text)
+
+
+def paragraph(text: str, kind: str = "") -> Markup:
+    """A paragraph; ``kind`` is ``note``, ``warning`` or ``failure``."""
+    if not kind:
+        return Markup("<p>{}</p>").format(text)
+    return Markup('<p class="{}">{}</p>').format(kind, text)
+
+
+def bullets(texts: Iterable[str], kind: str = "") -> Markup:
+    """A list of texts."""
+    items = join(Markup("<li>{}</li>").format(text) for text in texts)
+    return Markup('<ul class="{}">{}</ul>').format(kind, items)
+
+
+def numbers(values: Mapping[str, str]) -> Markup:
+    """Figures in boxes: label -> number with its unit."""
+    boxes = join(
+        Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(label, value)
+        for label, value in values.items()
+    )
+    return Markup('<dl class="numbers">{}</dl>').format(boxes)
+
+
+def table(
+    titles: Sequence[str],
+    rows: Iterable[Sequence[Cell]],
+    *,
+    digits: int = 3,
+    tall: bool = False,
+) -> Markup:
+    """A table that a click on a title sorts.
+
+    Args:
+        titles: of the columns, with units.
+        rows: text, numbers, and None where there is nothing to show. A column of
+            numbers alone is aligned to the right.
+        digits: of floating-point numbers after the point.
+        tall: with a height of its own, in which it scrolls.
+    """
+    content = [list(row) for row in rows]
+    return fragment(
+        "table.html",
+        titles=titles,
+        rows=[[cell_text(cell, digits) for cell in row] for row in content],
+        numeric=[
+            all(not isinstance(row[column], str) for row in content)
+            for column in range(len(titles))
+        ],
+        tall=tall,
+    )
+
+
+def cell_text(cell: Cell, digits: int) -> str:
+    """Numbers with thousands apart and a fixed count of digits; nothing for None."""
+    if cell is None:
+        return ""
+    if isinstance(cell, float):
+        return f"{cell:,.{digits}f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell
+
+
+def folded(summary: str, content: Markup) -> Markup:
+    """Content that a click on its summary opens."""
+    return Markup("<details><summary>{}</summary>\n{}\n</details>").format(
+        summary, content
+    )
+
+
+def chart(
+    figure: Figure, label: str, height: int = 300, width: int | None = None
+) -> Markup:
+    """A chart that plotly draws.
+
+    Args:
+        figure: plain values and arrays of ``page.encoded``.
+        label: what it shows, for those who cannot see it, and where scripts are off.
+        height: in pixels.
+        width: in pixels at most; None takes that of the page.
+    """
+    return fragment(
+        "chart.html", figure=figure, label=label, height=height, width=width
+    )
+
+
+def side_by_side(blocks: Iterable[Markup]) -> Markup:
+    """Blocks beside each other where the window is wide enough."""
+    boxes = join(Markup("<div>{}</div>").format(block) for block in blocks)
+    return Markup('<div class="side-by-side">{}</div>').format(boxes)
+
+
+def pictures(items: Iterable[Picture], kind: str = "thumbnails") -> Markup:
+    """Pictures in rows, ``thumbnails``, or one below the other, ``wide``."""
+    return fragment(
+        "pictures.html",
+        kind=kind,
+        pictures=[
+            (
+                data_address(item.jpeg, "image/jpeg") if item.jpeg else None,
+                item.caption,
+                item.note,
+            )
+            for item in items
+        ],
+    )
+
+
+def label(text: str) -> str:
+    """Text as plotly shows it: its own tags and entities must not come of a name."""
+    return str(escape(text))

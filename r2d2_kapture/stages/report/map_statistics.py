@@ -1,0 +1,173 @@
+"""The section of the map: points, tracks, errors, weak images, cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from markupsafe import Markup
+
+from r2d2_kapture.evaluation.map_statistics import (
+    CameraStatistics,
+    ImageStatistics,
+    MapStatistics,
+)
+from r2d2_kapture.stages.report.blocks import (
+    Picture,
+    chart,
+    folded,
+    heading,
+    join,
+    numbers,
+    paragraph,
+    pictures,
+    side_by_side,
+    table,
+)
+from r2d2_kapture.stages.report.charts import bars, histogram
+from r2d2_kapture.stages.report.images import ImageFiles
+from r2d2_kapture.stages.report.page import Section
+
+WEAKEST = 6
+"""Images shown of those with fewest observations, and of those with largest errors."""
+MOST_BARS = 2000
+MOST_ROWS = 500
+"""Images in the table."""
+MOST_CAMERAS = 100
+
+
+def map_section(
+    statistics: MapStatistics, images: ImageFiles, *, given: int | None = None
+) -> Section:
+    """The section of a map.
+
+    Args:
+        statistics: of the map.
+        images: the photographs, as far as they are there.
+        given: how many images the map was made of; None where it does not say.
+    """
+    blocks = [numbers(_figures(statistics, given)), *_charts(statistics)]
+    blocks += _weakest(statistics.images, images)
+    blocks += [*_images(statistics.images), *_cameras(statistics.cameras)]
+    return Section("map", "Map", join(blocks))
+
+
+def _figures(statistics: MapStatistics, given: int | None) -> dict[str, str]:
+    count = len(statistics.images)
+    registered = f"{count:,}" if given is None else f"{count:,} of {given:,}"
+    figures = {
+        "registered images": registered,
+        "cameras": f"{len(statistics.cameras):,}",
+        "points": f"{len(statistics.track_lengths):,}",
+        "observations": f"{statistics.track_lengths.sum():,}",
+    }
+    if len(statistics.track_lengths):
+        mean = statistics.track_lengths.mean()
+        figures["mean track length"] = f"{mean:.2f} images"
+    if statistics.mean_error is not None:
+        figures["mean reprojection error"] = f"{statistics.mean_error:.2f} px"
+    return figures
+
+
+def _charts(statistics: MapStatistics) -> Iterator[Markup]:
+    charts = []
+    if len(statistics.track_lengths):
+        figure = histogram(
+            statistics.track_lengths,
+            x_title="track length (images that see the point)",
+            y_title="points",
+        )
+        charts.append(chart(figure, "Histogram of the track lengths"))
+    if len(statistics.errors):
+        figure = histogram(
+            statistics.errors,
+            x_title="reprojection error (px)",
+            y_title="observations",
+        )
+        charts.append(chart(figure, "Histogram of the reprojection errors"))
+    if charts:
+        yield side_by_side(charts)
+    if statistics.images:
+        weak_first = sorted(statistics.images, key=lambda one: one.observations)
+        shown = {one.name: one.observations for one in weak_first[:MOST_BARS]}
+        cut = len(shown) < len(weak_first)
+        yield heading("Images by observations")
+        yield chart(
+            bars(
+                shown,
+                x_title="images, the weakest first"
+                + (f" ({len(shown):,} of {len(weak_first):,})" if cut else ""),
+                y_title="points observed",
+                height_of="points observed",
+            ),
+            "Bars of the points that each image observes, fewest first",
+            260,
+        )
+
+
+def _weakest(found: Sequence[ImageStatistics], images: ImageFiles) -> Iterator[Markup]:
+    """Thumbnails; a map of few images shows the weaker half."""
+    most = min(WEAKEST, -(-len(found) // 2))
+    fewest = sorted(found, key=lambda one: one.observations)[:most]
+    with_error = [one for one in found if one.mean_error is not None]
+    worst = sorted(with_error, key=lambda one: -(one.mean_error or 0.0))[:most]
+    if fewest:
+        yield heading("Images with the fewest observations")
+        yield pictures(
+            _thumbnails(fewest, images, lambda one: f"{one.observations:,} points")
+        )
+    if worst:
+        yield heading("Images with the largest reprojection errors")
+        yield pictures(
+            _thumbnails(
+                worst, images, lambda one: f"{one.mean_error:.2f} px in the mean"
+            )
+        )
+
+
+def _thumbnails(
+    chosen: Iterable[ImageStatistics],
+    images: ImageFiles,
+    note: Callable[[ImageStatistics], str],
+) -> Iterator[Picture]:
+    for one in chosen:
+        yield Picture(jpeg=images.thumbnail(one.name), caption=one.name, note=note(one))
+
+
+def _images(found: Sequence[ImageStatistics]) -> Iterator[Markup]:
+    weak_first = sorted(found, key=lambda one: one.observations)[:MOST_ROWS]
+    if weak_first:
+        cut = f", the {MOST_ROWS} weakest" if len(weak_first) < len(found) else ""
+        rows = [
+            (one.name, one.keypoints, one.observations, one.mean_error)
+            for one in weak_first
+        ]
+        titles = ("image", "keypoints", "points observed", "mean error (px)")
+        yield folded(
+            f"Table of the images{cut}", table(titles, rows, digits=2, tall=True)
+        )
+
+
+def _cameras(cameras: Sequence[CameraStatistics]) -> Iterator[Markup]:
+    if not cameras:
+        return
+    yield heading("Cameras")
+    if len(cameras) > MOST_CAMERAS:
+        yield paragraph(f"{MOST_CAMERAS} of {len(cameras):,} are listed.", "note")
+    rows = [
+        (
+            str(camera.camera_id),
+            camera.model,
+            "{} x {}".format(*camera.size),
+            _intrinsics(camera),
+            camera.images,
+        )
+        for camera in cameras[:MOST_CAMERAS]
+    ]
+    titles = ("camera", "model", "size (px)", "intrinsics (px; distortion)", "images")
+    yield table(titles, rows)
+
+
+def _intrinsics(camera: CameraStatistics) -> str:
+    """Names and values of the parameters, in COLMAP's order."""
+    names = [name.strip() for name in camera.params_info.split(",")]
+    return ", ".join(f"{name} {value:.6g}" for name, value in zip(names, camera.params))

@@ -1,0 +1,179 @@
+"""The section of pairs: a matrix of matches and inliers, or of common points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from r2d2_kapture.evaluation.map_statistics import MapStatistics
+from r2d2_kapture.io.colmap.pair_counts import PairCounts
+from r2d2_kapture.stages.report.blocks import chart, join, numbers, paragraph
+from r2d2_kapture.stages.report.charts import heat_maps
+from r2d2_kapture.stages.report.page import Section
+from r2d2_kapture.types import IndexArray
+
+Array = npt.NDArray[np.float64]
+
+MOST_ROWS = 250
+"""Of a matrix; more images share rows."""
+HEIGHT, WIDTH = 620, 720
+"""Pixels of the chart of a square matrix."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Axis:
+    """Images in order, some of them in each row of a matrix.
+
+    Attributes:
+        labels: of the rows: a name, or the first and the last of several.
+        row_of: (N,) row of each image.
+    """
+
+    labels: tuple[str, ...]
+    row_of: IndexArray
+
+
+def matrix_axis(names: Sequence[str], most: int = MOST_ROWS) -> Axis:
+    """Rows for images, equally many in each but the last.
+
+    Args:
+        names: in order, all different.
+        most: rows that there may be.
+    """
+    share = max(1, -(-len(names) // most))
+    groups = [names[i : i + share] for i in range(0, len(names), share)]
+    return Axis(
+        labels=tuple(
+            (
+                group[0]
+                if len(group) == 1
+                else f"{len(group)} images: {group[0]} to " f"{group[-1]}"
+            )
+            for group in groups
+        ),
+        row_of=np.arange(len(names)) // share,
+    )
+
+
+def mean_matrix(rows: Axis, columns: Axis, pairs: IndexArray, values: Array) -> Array:
+    """Mean of the values of the pairs in each cell; NaN in cells without a pair.
+
+    Args:
+        rows, columns: of the matrix.
+        pairs: (K, 2) image of the rows, image of the columns.
+        values: (K,).
+    """
+    shape = len(rows.labels), len(columns.labels)
+    sums, counts = np.zeros(shape), np.zeros(shape)
+    cells = rows.row_of[pairs[:, 0]], columns.row_of[pairs[:, 1]]
+    np.add.at(sums, cells, values)
+    np.add.at(counts, cells, 1)
+    with np.errstate(invalid="ignore"):
+        means: Array = sums / counts
+    return means
+
+
+def matches_section(counts: PairCounts) -> Section:
+    """The matrix of the pairs of a database."""
+    axis = matrix_axis(counts.names)
+    both = np.concatenate([counts.pairs, counts.pairs[:, ::-1]])
+    shared = axis.row_of.max(initial=0) + 1 < len(counts.names)
+    mean = "mean " if shared else ""
+    layers = {
+        title: mean_matrix(axis, axis, both, np.tile(values, 2).astype(np.float64))
+        for title, values in (
+            ("verified inliers", counts.inliers),
+            ("matches", counts.matches),
+        )
+    }
+    units = {
+        "verified inliers": f"{mean}verified inliers",
+        "matches": f"{mean}matches",
+    }
+    found, verified = counts.matches > 0, counts.inliers > 0
+    unpaired = len(counts.names) - len(np.unique(counts.pairs[verified]))
+    figures = {
+        "images": f"{len(counts.names):,}",
+        "pairs tried": f"{len(counts.pairs):,}",
+        "with matches": f"{found.sum():,}",
+        "verified": f"{verified.sum():,}",
+        "images without a verified pair": f"{unpaired:,}",
+    }
+    if verified.any():
+        median = np.median(counts.inliers[verified])
+        figures["median inliers of a verified pair"] = f"{median:,.0f}"
+    html = join(
+        [
+            numbers(figures),
+            paragraph(
+                "Each cell is a pair of images, in the order of their names from the "
+                "top left; blank cells are pairs that were not tried. " + _shared(axis),
+                "note",
+            ),
+            chart(
+                heat_maps(layers, axis.labels, axis.labels, unit=units),
+                "Matrix of matches and verified inliers of the pairs of images",
+                HEIGHT,
+                WIDTH,
+            ),
+        ]
+    )
+    return Section("matches", "Matches between images", html)
+
+
+def covisibility_section(statistics: MapStatistics) -> Section:
+    """The matrix of a map whose matches are not at hand."""
+    names = [image.name for image in statistics.images]
+    axis = matrix_axis(names)
+    counts = statistics.covisible.tocoo()
+    apart = counts.row != counts.col
+    pairs = np.stack([counts.row, counts.col], axis=1)[apart].astype(np.int64)
+    values = counts.data[apart].astype(np.float64)
+    title = "points in common"
+    matrix = mean_matrix(axis, axis, pairs, values)
+    html = join(
+        [
+            paragraph(
+                "Each cell is a pair of images, in the order of their names from the "
+                "top left: how many points of the map both see. " + _shared(axis),
+                "note",
+            ),
+            chart(
+                heat_maps(
+                    {title: matrix}, axis.labels, axis.labels, unit={title: title}
+                ),
+                "Matrix of the points that pairs of images see in common",
+                HEIGHT,
+                WIDTH,
+            ),
+        ]
+    )
+    return Section("matches", "Points that images have in common", html)
+
+
+def query_matrix(
+    queries: Sequence[str], images: Sequence[str], pairs: IndexArray, matches: Array
+) -> Markup:
+    """The matrix of queries and the map images that they are paired with."""
+    rows, columns = matrix_axis(queries), matrix_axis(images)
+    title = "matches"
+    matrix = mean_matrix(rows, columns, pairs, matches)
+    return chart(
+        heat_maps({title: matrix}, rows.labels, columns.labels, unit={title: title}),
+        "Matrix of matches between queries (rows) and map images (columns)",
+        min(HEIGHT, 180 + 12 * len(rows.labels)),
+    )
+
+
+def _shared(axis: Axis) -> str:
+    if len(axis.labels) == len(axis.row_of):
+        return "The names show under the pointer."
+    share = int((axis.row_of == 0).sum())
+    return (
+        f"There are so many images that {share} share a row: a cell is the mean over "
+        "their pairs. The first and the last name show under the pointer."
+    )
