@@ -195,7 +195,10 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
     _check_model_files(folder)
     try:
         with quiet_pycolmap():
-            return pycolmap.Reconstruction(str(folder))
+            model = pycolmap.Reconstruction(str(folder))
+            for image_id in model.reg_image_ids():
+                model.image(image_id).cam_from_world()  # raises without place in a rig
+            return model
     except (ValueError, IndexError, OverflowError, RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise DatasetError(
