@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from r2d2_kapture.errors import R2D2KaptureError as R2D2KaptureError
     from r2d2_kapture.front.drawing import plot_keypoints as plot_keypoints
     from r2d2_kapture.front.drawing import plot_matches as plot_matches
+    from r2d2_kapture.front.drawing import plot_overlay as plot_overlay
     from r2d2_kapture.front.features import LocalFeatures as LocalFeatures
     from r2d2_kapture.front.images import ImageExtractor as ImageExtractor
     from r2d2_kapture.front.images import load_extractor as load_extractor
     from r2d2_kapture.front.localizer import Localizer as Localizer
-    from r2d2_kapture.front.matching import VerifiedMatches as VerifiedMatches
-    from r2d2_kapture.front.matching import match as match
-    from r2d2_kapture.front.matching import verify as verify
+    from r2d2_kapture.stages.two_view import VerifiedMatches as VerifiedMatches
+    from r2d2_kapture.stages.two_view import match as match
+    from r2d2_kapture.stages.two_view import verify as verify
     from r2d2_kapture.front.stages import build_map as build_map
     from r2d2_kapture.front.stages import choose_pairs as choose_pairs
     from r2d2_kapture.front.stages import evaluate as evaluate
@@ -48,11 +49,10 @@ __version__ = "0.1.0"
 _MODULES = {
     "config.run": ("RunOptions",),
     "errors": ("R2D2KaptureError",),
-    "front.drawing": ("plot_keypoints", "plot_matches"),
+    "front.drawing": ("plot_keypoints", "plot_matches", "plot_overlay"),
     "front.features": ("LocalFeatures",),
     "front.images": ("ImageExtractor", "load_extractor"),
     "front.localizer": ("Localizer",),
-    "front.matching": ("VerifiedMatches", "match", "verify"),
     "front.stages": (
         "build_map",
         "choose_pairs",
@@ -67,6 +67,7 @@ _MODULES = {
         "run_pipeline",
         "verify_pairs",
     ),
+    "stages.two_view": ("VerifiedMatches", "match", "verify"),
     "types": ("PairMatches", "Report"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

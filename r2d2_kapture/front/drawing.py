@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.front.images import ImageLike, read_image
-from r2d2_kapture.front.matching import VerifiedMatches
+from r2d2_kapture.stages.two_view import VerifiedMatches
 from r2d2_kapture.pictures.features import keypoints_figure
 from r2d2_kapture.pictures.matches import draw_matches
+from r2d2_kapture.pictures.overlay import draw_overlay
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
 
@@ -47,6 +49,29 @@ def plot_matches(
         None if verified is None else verified.inliers,
         title=title,
     )
+
+
+def plot_overlay(
+    image1: ImageLike, image2: ImageLike, verified: VerifiedMatches, *, title: str = ""
+) -> Figure:
+    """Draw image 1 warped onto image 2 by the homography that their matches agree with.
+
+    Args:
+        image1, image2: the images, see ImageExtractor.
+        verified: their matches.
+        title: above the pictures.
+
+    Raises:
+        ConfigError: the geometry is no homography.
+        ImageError: an image cannot be read.
+    """
+    if verified.homography is None:
+        raise ConfigError(
+            f"plot_overlay: found {verified.kind} matches, expected those of a planar "
+            "scene, or of a camera that only turned"
+        )
+    pixels1, pixels2 = read_image(image1), read_image(image2)
+    return draw_overlay(pixels1, pixels2, verified.homography, title=title)
 
 
 def plot_keypoints(

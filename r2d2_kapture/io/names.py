@@ -6,8 +6,11 @@ right-to-left mark. Only what breaks the line that a name stands in is refused.
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from r2d2_kapture.types import some_names
 
 UNHOLDABLE = ("Cc", "Zl", "Zp", "Cs")
 """Unicode's control characters, separators of lines and paragraphs, and surrogates."""
@@ -73,3 +76,15 @@ def equal_in_another_form(name: str, names: Iterable[str]) -> str | None:
     """The one of names that looks the same: macOS decomposes letters with accents."""
     form = unicodedata.normalize("NFC", name)
     return next((n for n in names if unicodedata.normalize("NFC", n) == form), None)
+
+
+def nearest_name(name: str, names: Collection[str]) -> str:
+    """Words on a name that is not among others: the nearest one, or a few of them."""
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    ending = [other for other in names if other.endswith("/" + name)]
+    if ending or near:
+        return f"found no image '{name}'; did you mean '{(ending or near)[0]}'?"
+    if not names:
+        return f"found no image '{name}', nor any other"
+    few = some_names(sorted(names))
+    return f"found no image '{name}'; it holds {few}"

@@ -6,6 +6,8 @@ counted from its centre moves with the keypoints (see coordinates.py).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import kapture
 import numpy as np
 import pycolmap
@@ -16,7 +18,8 @@ from r2d2_kapture.coordinates import (
     principal_point_origin,
     principal_point_shift,
 )
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.images.decoding import image_size
 
 UNKNOWN_CAMERA = "UNKNOWN_CAMERA"
 UNKNOWN_FOCAL_FACTOR = 1.2
@@ -109,6 +112,27 @@ def colmap_camera(
     camera.principal_point_x += principal_point_shift(origin)
     camera.principal_point_y += principal_point_shift(origin)
     return camera
+
+
+def photograph_camera(path: Path, size: tuple[int, int]) -> pycolmap.Camera | None:
+    """The camera of a photograph by its EXIF data, in COLMAP's pixel origin.
+
+    Args:
+        path: of the file.
+        size: (W, H) in pixels that the camera is for.
+
+    Returns:
+        COLMAP's guess of it; None where the file is absent, unreadable or of another
+        size, or its EXIF data give no focal length.
+    """
+    try:
+        # pycolmap's own checks would say less, and on the terminal
+        if image_size(path) != size:
+            return None
+        found = pycolmap.infer_camera_from_image(str(path))
+    except (ImageError, ValueError):
+        return None
+    return found if found.has_prior_focal_length else None
 
 
 def _line(sensor: kapture.Camera) -> str:

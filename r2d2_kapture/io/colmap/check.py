@@ -46,8 +46,8 @@ def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
         DatasetError: nothing there, no SQLite database, an empty file, a database of
             COLMAP 3, in use, broken off, or with rows that COLMAP cannot hold.
     """
-    _check_file(path)
-    with _sqlite_errors(path), closing(_connect(path)) as connection:
+    check_file(path)
+    with sqlite_errors(path), closing(_connect(path)) as connection:
         _check_version(connection, path)
         _check_in_use(connection, path, to_replace)
         _check_size(connection, path)
@@ -125,7 +125,12 @@ def copy_database(path: Path, target: Path) -> None:
         ) from error
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Refuse what is no SQLite database, by its first bytes.
+
+    Raises:
+        DatasetError: naming what it is.
+    """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise DatasetError(f"{path}: found {found}, expected a COLMAP database")
@@ -194,7 +199,8 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
 
 
 @contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Say in our words what SQLite finds wrong with a database."""
     try:
         yield
     except sqlite3.Error as error:

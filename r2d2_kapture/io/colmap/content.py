@@ -211,7 +211,7 @@ def _check_keypoints(
                 f"{path}: {what}: found {columns} columns, expected 2, 4 or 6; COLMAP "
                 "cannot read them: make the database again"
             )
-        values = _matrix(path, what, count, columns, data, np.float32)
+        values = blob_matrix(path, what, count, columns, data, np.float32)
         if not np.isfinite(values).all():
             raise wrong_row(path, f"{what}: found NaN or infinity, expected pixels")
         counts[image_id] = count
@@ -233,7 +233,7 @@ def _check_matches(
             )
         if columns != 2:
             raise wrong_row(path, f"{what}: found {columns} columns, expected 2")
-        indices = _matrix(path, what, count, columns, data, np.uint32)
+        indices = blob_matrix(path, what, count, columns, data, np.uint32)
         for image_id, index in zip(ids, indices.max(axis=0).tolist()):
             _check_index(path, content, image_id, index)
 
@@ -319,7 +319,7 @@ def _numbers(blob: object, dtype: type) -> np.ndarray[Any, Any] | None:
     return np.frombuffer(blob, np.dtype(dtype).newbyteorder("<"))
 
 
-def _matrix(
+def blob_matrix(
     path: Path, what: str, count: object, columns: object, blob: object, dtype: type
 ) -> np.ndarray[Any, Any]:
     """The rows of a blob that is as long as its numbers of rows and columns say."""

@@ -15,7 +15,13 @@ from r2d2_kapture.io.lists import names_in, read_list_lines
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.types import some_names
 
-PICTURE_SUFFIXES = (".keypoints.png", ".maps.png")
+PICTURE_SUFFIXES = (
+    ".keypoints.png",
+    ".maps.png",
+    ".matches.png",
+    ".overlay.png",
+    ".map.png",
+)
 """Endings of what kapture_r2d2_view draws; folders and patterns leave them out."""
 
 MASK_SUFFIX = ".png"

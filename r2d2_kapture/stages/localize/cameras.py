@@ -13,10 +13,13 @@ import pycolmap
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.coordinates import PixelOrigin
-from r2d2_kapture.errors import ImageError
-from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, camera_sensors, colmap_camera
+from r2d2_kapture.io.colmap.cameras import (
+    UNKNOWN_CAMERA,
+    camera_sensors,
+    colmap_camera,
+    photograph_camera,
+)
 from r2d2_kapture.io.colmap.rigs import image_records, rig_cameras
-from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.dataset import Dataset
 
 FocalKnowledge = Literal["fixed", "refined", "estimated"]
@@ -129,14 +132,8 @@ def with_exif(image: QueryImage) -> QueryImage:
     if image.focal_length != "estimated":
         return image
     size = (image.camera.width, image.camera.height)
-    try:
-        # pycolmap's own checks would say less, and on the terminal
-        if image_size(image.path) != size:
-            return image
-        found = pycolmap.infer_camera_from_image(str(image.path))
-    except (ImageError, ValueError):
-        return image
-    if not found.has_prior_focal_length:
+    found = photograph_camera(image.path, size)
+    if found is None:
         return image
     camera = copy.deepcopy(image.camera)
     set_focal_length(camera, found.mean_focal_length())

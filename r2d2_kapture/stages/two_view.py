@@ -20,6 +20,18 @@ from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.stages.verify import verify_matches
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
+Cameras = tuple[pycolmap.Camera, pycolmap.Camera]
+
+MODEL_OF_KIND = {
+    "planar": "homography",
+    "panoramic": "homography",
+    "planar_or_panoramic": "homography",
+    "uncalibrated": "fundamental matrix",
+    "calibrated": "essential matrix",
+    "calibrated_rig": "essential matrix",
+}
+"""What COLMAP's configurations are of."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VerifiedMatches:
@@ -42,6 +54,18 @@ class VerifiedMatches:
         return str(
             pycolmap.TwoViewGeometryConfiguration(self.geometry.config).name
         ).lower()
+
+    @property
+    def model(self) -> str | None:
+        """What was estimated: ``homography``, ``fundamental matrix`` or ``essential
+        matrix``; None where nothing was."""
+        return MODEL_OF_KIND.get(self.kind)
+
+    @property
+    def homography(self) -> npt.NDArray[np.float64] | None:
+        """(3, 3), from image 1 to image 2 in COLMAP's pixel origin, of planar scenes
+        and of cameras that only turned; None of others."""
+        return self.geometry.H if self.model == "homography" else None
 
     @property
     def inlier_matches(self) -> PairMatches:
@@ -97,7 +121,7 @@ def verify(
     features2: LocalFeatures,
     matches: PairMatches,
     *,
-    cameras: tuple[pycolmap.Camera, pycolmap.Camera] | None = None,
+    cameras: Cameras | None = None,
     max_error: float = 4.0,
     min_inliers: int = 15,
     seed: int = 0,
@@ -119,6 +143,17 @@ def verify(
         FeatureFormatError: matches of keypoints that do not exist.
     """
     config = VerifyConfig(max_error=max_error, min_inliers=min_inliers, seed=seed)
+    return verify_by(config, features1, features2, matches, cameras)
+
+
+def verify_by(
+    config: VerifyConfig,
+    features1: LocalFeatures,
+    features2: LocalFeatures,
+    matches: PairMatches,
+    cameras: Cameras | None,
+) -> VerifiedMatches:
+    """The same as ``verify`` with all settings of verification."""
     matches.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
     first, second = _cameras(cameras, features1, features2)
     xy1, xy2 = (
@@ -131,16 +166,23 @@ def verify(
         pycolmap.estimate_two_view_geometry_pose(
             first, xy1.astype(np.float64), second, xy2.astype(np.float64), found
         )
-    kept = set(map(tuple, found.inlier_matches.tolist()))
+    return with_geometry(matches, found)
+
+
+def with_geometry(
+    matches: PairMatches, geometry: pycolmap.TwoViewGeometry
+) -> VerifiedMatches:
+    """Matches with a geometry that was estimated from them, whose inliers it lists."""
+    kept = set(map(tuple, geometry.inlier_matches.tolist()))
     inliers = np.array([tuple(row) in kept for row in matches.indices.tolist()], bool)
-    return VerifiedMatches(matches=matches, inliers=inliers, geometry=found)
+    return VerifiedMatches(matches=matches, inliers=inliers, geometry=geometry)
 
 
 def _cameras(
-    known: tuple[pycolmap.Camera, pycolmap.Camera] | None,
+    known: Cameras | None,
     features1: LocalFeatures,
     features2: LocalFeatures,
-) -> tuple[pycolmap.Camera, pycolmap.Camera]:
+) -> Cameras:
     """Known cameras marked as such, so that COLMAP relies on them; else guesses."""
     cameras = known or (guessed_camera(features1), guessed_camera(features2))
     first, second = map(copy.deepcopy, cameras)

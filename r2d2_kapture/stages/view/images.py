@@ -1,0 +1,130 @@
+"""Two photographs: extracted, matched, verified and drawn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.config.view import ViewConfig
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.io.colmap.cameras import photograph_camera
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.stages.two_view import Cameras, match, verify_by
+from r2d2_kapture.stages.view.pair import ViewedPair, report_of
+from r2d2_kapture.types import LocalFeatures, PairMatches, Report
+
+
+def run(
+    config: ViewConfig,
+    extraction: ExtractConfig,
+    matching: MatchConfig,
+    verification: VerifyConfig,
+    *,
+    images: tuple[Path, Path],
+    checkpoint: Checkpoint,
+    output_dir: Path | None = None,
+) -> Report:
+    """Match two image files and draw what was found.
+
+    Args:
+        config: of the cameras.
+        extraction, matching, verification: of the features and of what is made of them.
+        images: the files.
+        checkpoint: the weights.
+        output_dir: where pictures and numbers go, see write_pair; None is the folder of
+            the first image. They replace those that are there.
+
+    Raises:
+        ConfigError: a camera that COLMAP does not have.
+        ImageError: an image cannot be read.
+        OutputError: the file system refused.
+    """
+    started = time.monotonic()
+    extractor = build_extractor(AUTO, checkpoint.network, extraction)
+    first, second = (extractor(read_rgb(path)) for path in images)
+    made_of = {"model": checkpoint.name, "settings": dict(extractor.settings)}
+    pair = matched_pair(
+        (images[0].name, images[1].name),
+        images,
+        (first, second),
+        match(first, second, **_thresholds(matching)),
+        verification,
+        known_cameras(config, images, (first, second)),
+        made_of,
+    )
+    return report_of(pair, output_dir or images[0].parent, started)
+
+
+def matched_pair(
+    names: tuple[str, str],
+    paths: tuple[Path, Path],
+    features: tuple[LocalFeatures, LocalFeatures],
+    matches: PairMatches,
+    verification: VerifyConfig,
+    cameras: Cameras | None,
+    made_of: Mapping[str, Any],
+) -> ViewedPair:
+    """Verify the matches of two images; see ViewedPair."""
+    return ViewedPair(
+        names=names,
+        paths=paths,
+        keypoints=(features[0].keypoints, features[1].keypoints),
+        matches=matches,
+        verified=verify_by(verification, *features, matches, cameras),
+        cameras=cameras,
+        made_of=made_of,
+    )
+
+
+def _thresholds(config: MatchConfig) -> dict[str, float]:
+    return {"ratio": config.ratio, "min_similarity": config.min_similarity}
+
+
+def known_cameras(
+    config: ViewConfig,
+    images: tuple[Path, Path],
+    features: tuple[LocalFeatures, LocalFeatures],
+) -> Cameras | None:
+    """The cameras of two images, as settings or EXIF give them; None without.
+
+    Raises:
+        ConfigError: a camera that COLMAP does not have.
+    """
+    first, second = (
+        _camera(config, path, each.image_size) for path, each in zip(images, features)
+    )
+    return None if first is None or second is None else (first, second)
+
+
+def _camera(
+    config: ViewConfig, path: Path, size: tuple[int, int]
+) -> pycolmap.Camera | None:
+    if config.camera_model is None or config.camera_params is None:
+        return photograph_camera(path, size) if config.exif else None
+    given = f"--camera-model {config.camera_model} --camera-params "
+    given += config.camera_params
+    if config.camera_model not in pycolmap.CameraModelId.__members__:
+        known = sorted(pycolmap.CameraModelId.__members__.keys() - {"INVALID"})
+        raise ConfigError(f"{given}: expected one of {', '.join(known)}")
+    camera = pycolmap.Camera.create_from_model_name(
+        0, config.camera_model, 1.0, size[0], size[1]
+    )
+    expected = camera.params_info
+    try:
+        params = [float(value) for value in config.camera_params.split(",")]
+    except ValueError:
+        params = []
+    if len(params) != len(camera.params) or not np.isfinite(params).all():
+        raise ConfigError(f"{given}: expected the numbers {expected}")
+    camera.params = params
+    return camera

@@ -1,0 +1,226 @@
+"""Two images, their matches and their geometry, as pictures and numbers in files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from r2d2_kapture.coordinates import colmap_from_kapture
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.pictures.figures import save
+from r2d2_kapture.pictures.matches import draw_matches
+from r2d2_kapture.pictures.overlay import draw_overlay
+from r2d2_kapture.stages.two_view import Cameras, VerifiedMatches
+from r2d2_kapture.types import FloatArray, PairMatches, Report
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ViewedPair:
+    """What is drawn of a pair of images.
+
+    Attributes:
+        names: for people.
+        paths: of the image files.
+        keypoints: (N, 2) of each, in pixels from the centre of the first.
+        matches: between them.
+        verified: the same with their geometry; None where none is known.
+        cameras: known ones, in COLMAP's pixel origin.
+        made_of: what else the numbers say of how they were found.
+    """
+
+    names: tuple[str, str]
+    paths: tuple[Path, Path]
+    keypoints: tuple[FloatArray, FloatArray]
+    matches: PairMatches
+    verified: VerifiedMatches | None
+    cameras: Cameras | None = None
+    made_of: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def points(self) -> tuple[FloatArray, FloatArray]:
+        """(K, 2) pixels of each image that are matched."""
+        first, second = self.keypoints
+        rows = self.matches.indices
+        return first[rows[:, 0]], second[rows[:, 1]]
+
+    @property
+    def title(self) -> str:
+        return f"{self.names[0]} and {self.names[1]}"
+
+
+def report_of(
+    pair: ViewedPair, folder: Path, started: float, notes: Sequence[str] = ()
+) -> Report:
+    """Write a pair and report on it.
+
+    Args:
+        pair: to write.
+        folder: see write_pair.
+        started: by time.monotonic.
+        notes: on the pair, for the report.
+
+    Raises:
+        ImageError, OutputError: as write_pair.
+    """
+    short, outputs = write_pair(pair, folder)
+    if pair.verified is not None and pair.verified.model is None:
+        notes = (
+            *notes,
+            f"no geometry that enough of the {len(pair.matches)} matches agree with: "
+            "the images may show different things, or too little of one; try more "
+            "keypoints (--top-k), a larger --max-size, or a smaller --min-inliers",
+        )
+    return Report(
+        stage="view",
+        done=1,
+        skipped=0,
+        failed=(),
+        seconds=time.monotonic() - started,
+        outputs=tuple(outputs),
+        details=short,
+        warnings=tuple(notes),
+    )
+
+
+def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Draw a pair, and write its numbers beside the pictures.
+
+    Returns:
+        The numbers in short, for a report, and the files: ``A-B.matches.png``,
+        ``A-B.overlay.png`` where a homography was found, and ``A-B.matches.json``.
+
+    Raises:
+        ImageError: an image cannot be read.
+        OutputError: the file system refused.
+    """
+    stem = "-".join(name.replace("/", "_") for name in pair.names)
+    images = tuple(map(read_rgb, pair.paths))
+    picture = folder / f"{stem}.matches.png"
+    figure = draw_matches(
+        images[0],
+        images[1],
+        *pair.points,
+        None if pair.verified is None else pair.verified.inliers,
+        title=pair.title,
+        words=f"matches are inliers{_of_model(pair.verified)}",
+    )
+    save(figure, picture)
+    outputs = [picture]
+    homography = None if pair.verified is None else pair.verified.homography
+    if homography is not None:
+        overlay = folder / f"{stem}.overlay.png"
+        title = (
+            f"{pair.names[0]} warped onto {pair.names[1]} by the homography: "
+            "checkerboard of both; first red, second cyan, grey where they agree"
+        )
+        save(draw_overlay(*images, homography, title=title), overlay)
+        outputs.append(overlay)
+    numbers = folder / f"{stem}.matches.json"
+    sizes = [(image.shape[1], image.shape[0]) for image in images]
+    write_json_atomic(numbers, _numbers(pair, sizes, outputs))
+    return _in_short(pair), [*outputs, numbers]
+
+
+def _of_model(verified: VerifiedMatches | None) -> str:
+    if verified is None or verified.model is None:
+        return ""
+    article = "an" if verified.model.startswith("e") else "a"
+    return f" of {article} {verified.model}"
+
+
+def _in_short(pair: ViewedPair) -> dict[str, Any]:
+    counts = " and ".join(str(len(keypoints)) for keypoints in pair.keypoints)
+    short: dict[str, Any] = {"keypoints": counts, "matches": len(pair.matches)}
+    if pair.verified is None:
+        return short
+    kind = pair.verified.kind.replace("_", " ")
+    model = pair.verified.model
+    short["inliers"] = len(pair.verified)
+    short["geometry"] = "none" if model is None else f"{model} ({kind})"
+    error = _median_error(pair)
+    return short if error is None else short | {"median error [px]": error}
+
+
+def _numbers(
+    pair: ViewedPair, sizes: Sequence[tuple[int, int]], pictures: Sequence[Path]
+) -> dict[str, Any]:
+    cameras = pair.cameras or (None, None)
+    images = [
+        {
+            "name": name,
+            "path": str(path),
+            "size": list(size),
+            "keypoints": len(keypoints),
+            **({} if camera is None else {"camera": _camera(camera)}),
+        }
+        for name, path, size, keypoints, camera in zip(
+            pair.names, pair.paths, sizes, pair.keypoints, cameras
+        )
+    ]
+    return {
+        "images": images,
+        **pair.made_of,
+        "matches": len(pair.matches),
+        **({} if pair.verified is None else _geometry(pair, pair.verified)),
+        "pictures": [path.name for path in pictures],
+    }
+
+
+def _camera(camera: pycolmap.Camera) -> dict[str, Any]:
+    return {"model": camera.model_name, "params": camera.params.tolist()}
+
+
+def _geometry(pair: ViewedPair, verified: VerifiedMatches) -> dict[str, Any]:
+    geometry = verified.geometry
+    values: dict[str, Any] = {
+        "inliers": len(verified),
+        "geometry": verified.model,
+        "configuration": verified.kind,
+    }
+    if verified.model is None:
+        return values
+    values["median_error_px"] = _median_error(pair)
+    values["pixel_origin"] = "corner"
+    for name in ("H", "F", "E"):
+        matrix = getattr(geometry, name)
+        if matrix is not None:
+            values[name] = matrix.tolist()
+    pose = geometry.cam2_from_cam1
+    if pose is not None:
+        values["cam2_from_cam1"] = {
+            "rotation_xyzw": pose.rotation.quat.tolist(),
+            "translation": pose.translation.tolist(),
+        }
+    return values
+
+
+def _median_error(pair: ViewedPair) -> float | None:
+    """Of the inliers, in pixels: from where the homography puts them, or to their
+    epipolar line by Sampson's distance."""
+    verified = pair.verified
+    if verified is None or not len(verified):
+        return None
+    xy1, xy2 = (
+        colmap_from_kapture(xy[verified.inliers].astype(np.float64))
+        for xy in pair.points
+    )
+    if verified.homography is not None:
+        mapped = np.column_stack([xy1, np.ones(len(xy1))]) @ verified.homography.T
+        return float(np.median(np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - xy2, axis=1)))
+    F = verified.geometry.F
+    if F is None:
+        return None
+    ones = np.ones((len(xy1), 1))
+    rays1, rays2 = np.hstack([xy1, ones]), np.hstack([xy2, ones])
+    squared = pycolmap.compute_squared_sampson_error(rays1, rays2, F)
+    return float(np.sqrt(np.median(squared)))
