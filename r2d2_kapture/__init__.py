@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.images import ImageExtractor as ImageExtractor
     from r2d2_kapture.front.images import load_extractor as load_extractor
     from r2d2_kapture.front.localizer import Localizer as Localizer
-    from r2d2_kapture.stages.two_view import VerifiedMatches as VerifiedMatches
-    from r2d2_kapture.stages.two_view import match as match
-    from r2d2_kapture.stages.two_view import verify as verify
     from r2d2_kapture.front.stages import build_map as build_map
     from r2d2_kapture.front.stages import choose_pairs as choose_pairs
     from r2d2_kapture.front.stages import evaluate as evaluate
@@ -41,6 +38,9 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.stages import match_pairs as match_pairs
     from r2d2_kapture.front.stages import run_pipeline as run_pipeline
     from r2d2_kapture.front.stages import verify_pairs as verify_pairs
+    from r2d2_kapture.stages.two_view import VerifiedMatches as VerifiedMatches
+    from r2d2_kapture.stages.two_view import match as match
+    from r2d2_kapture.stages.two_view import verify as verify
     from r2d2_kapture.types import PairMatches as PairMatches
     from r2d2_kapture.types import Report as Report
 

@@ -68,14 +68,16 @@ def _command(arguments: list[str]) -> int:
 
 def _parser() -> ArgumentParser:
     parser = make_parser(
-        "kapture_r2d2_view", DESCRIPTION, "kapture_r2d2_view a.jpg b.jpg --output-dir ."
+        "kapture_r2d2_view",
+        DESCRIPTION,
+        "kapture_r2d2_view a.jpg b.jpg --output-dir pictures",
     )
     parser.add_argument(
         "images",
         nargs="*",
         type=str,
-        help="two image files to match; or image files, folders, glob patterns, or .txt "
-        "files with one path a line, whose keypoints to draw",
+        help="two image files to match; or image files, folders, glob patterns, or "
+        ".txt files with one path a line, whose keypoints to draw",
     )
     parser.add_argument(
         "--output-dir",

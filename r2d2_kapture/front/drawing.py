@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.front.images import ImageLike, read_image
-from r2d2_kapture.stages.two_view import VerifiedMatches
 from r2d2_kapture.pictures.features import keypoints_figure
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.pictures.overlay import draw_overlay
+from r2d2_kapture.stages.two_view import VerifiedMatches
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
 

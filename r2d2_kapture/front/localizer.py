@@ -18,7 +18,6 @@ from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
-from r2d2_kapture.stages.two_view import guessed_camera
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.kapture.local_features import (
@@ -37,6 +36,7 @@ from r2d2_kapture.stages.localize import (
     localize_frame,
     with_exif,
 )
+from r2d2_kapture.stages.two_view import guessed_camera
 from r2d2_kapture.types import FloatArray, IndexArray, LocalFeatures
 
 VISUAL_WORDS = 64

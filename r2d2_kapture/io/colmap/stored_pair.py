@@ -158,9 +158,7 @@ def _geometry(
     return None if geometry.config == undefined else geometry
 
 
-def _partners(
-    connection: sqlite3.Connection, name: str, ids: dict[str, int]
-) -> str:
+def _partners(connection: sqlite3.Connection, name: str, ids: dict[str, int]) -> str:
     """What an image is matched with, in words."""
     names = {image_id: other for other, image_id in ids.items()}
     pairs: Collection[int] = [

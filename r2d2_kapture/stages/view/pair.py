@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.coordinates import colmap_from_kapture
@@ -21,7 +20,12 @@ from r2d2_kapture.pictures.overlay import draw_overlay
 from r2d2_kapture.stages.two_view import Cameras, VerifiedMatches
 from r2d2_kapture.types import FloatArray, PairMatches, Report
 
-Array = npt.NDArray[np.float64]
+MATRICES = {
+    "homography": ("H",),
+    "fundamental matrix": ("F",),
+    "essential matrix": ("E", "F"),
+}
+"""What of a geometry is kept with the numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +195,7 @@ def _geometry(pair: ViewedPair, verified: VerifiedMatches) -> dict[str, Any]:
         return values
     values["median_error_px"] = _median_error(pair)
     values["pixel_origin"] = "corner"
-    for name in ("H", "F", "E"):
+    for name in MATRICES[verified.model]:
         matrix = getattr(geometry, name)
         if matrix is not None:
             values[name] = matrix.tolist()
@@ -216,11 +220,11 @@ def _median_error(pair: ViewedPair) -> float | None:
     )
     if verified.homography is not None:
         mapped = np.column_stack([xy1, np.ones(len(xy1))]) @ verified.homography.T
-        return float(np.median(np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - xy2, axis=1)))
+        return float(
+            np.median(np.linalg.norm(mapped[:, :2] / mapped[:, 2:] - xy2, axis=1))
+        )
     F = verified.geometry.F
     if F is None:
         return None
-    ones = np.ones((len(xy1), 1))
-    rays1, rays2 = np.hstack([xy1, ones]), np.hstack([xy2, ones])
-    squared = pycolmap.compute_squared_sampson_error(rays1, rays2, F)
+    squared = pycolmap.compute_squared_sampson_error(xy1, xy2, F)
     return float(np.sqrt(np.median(squared)))

@@ -1,0 +1,147 @@
+"""kapture_r2d2_view of two images: what is found, drawn and written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from r2d2_kapture.cli.view import main as view
+
+SHIFT = (16, 8)
+FLAGS = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
+CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "200"]
+
+
+@pytest.fixture
+def flags(checkpoint_path: Path) -> list[str]:
+    return ["--model", str(checkpoint_path), *FLAGS, *CPU]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> tuple[Path, Path]:
+    """Two crops of one picture: a pixel of the first lies SHIFT before in the second."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8))
+    picture = np.asarray(noise.resize((200, 160), Image.Resampling.BICUBIC))
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    x, y = SHIFT
+    Image.fromarray(picture[: 160 - y, : 200 - x]).save(folder / "a.png")
+    Image.fromarray(picture[y:, x:]).save(folder / "b é.png")
+    return folder / "a.png", folder / "b é.png"
+
+
+def numbers(folder: Path) -> dict[str, Any]:
+    (path,) = folder.glob("*.json")
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_a_planar_pair(
+    photos: tuple[Path, Path],
+    flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert view([*map(str, photos), *flags, "--output-dir", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "a.png-b é.png.matches.json",
+        "a.png-b é.png.matches.png",
+        "a.png-b é.png.overlay.png",
+    ]
+    found = numbers(out)
+    assert found["geometry"] == "homography"
+    assert found["pictures"] == [
+        "a.png-b é.png.matches.png",
+        "a.png-b é.png.overlay.png",
+    ]
+    H = np.array(found["H"]) / found["H"][2][2]
+    assert H == pytest.approx(
+        np.array([[1, 0, -SHIFT[0]], [0, 1, -SHIFT[1]], [0, 0, 1]]), abs=0.5
+    )
+    assert [image["name"] for image in found["images"]] == ["a.png", "b é.png"]
+    assert found["images"][0]["size"] == [184, 152]
+    text = capsys.readouterr().out
+    assert f"matches: {found['matches']}\n" in text
+    assert f"inliers: {found['inliers']}\n" in text
+    assert "geometry: homography" in text
+
+
+def test_known_cameras_give_a_pose(
+    photos: tuple[Path, Path], flags: list[str], tmp_path: Path
+) -> None:
+    camera = ["--camera-model", "PINHOLE", "--camera-params", "150,150,92,76"]
+    command = [*map(str, photos), *flags, *camera, "--output-dir", str(tmp_path / "v")]
+    assert view(command) == 0
+    found = numbers(tmp_path / "v")
+    assert found["images"][1]["camera"]["params"] == [150, 150, 92, 76]
+    assert set(found["cam2_from_cam1"]) == {"rotation_xyzw", "translation"}
+
+
+def test_images_of_different_things_have_no_geometry(
+    photos: tuple[Path, Path],
+    flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rng = np.random.default_rng(5)
+    Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8)).save(photos[1])
+    command = [*map(str, photos), *flags, "--output-dir", str(tmp_path / "v")]
+    assert view(command) == 0
+    assert "warning: no geometry that enough of the" in capsys.readouterr().out
+    found = numbers(tmp_path / "v")
+    assert found["geometry"] is None and found["inliers"] == 0
+    assert not list((tmp_path / "v").glob("*.overlay.png"))
+
+
+def test_keypoints_of_two_images_on_request(
+    photos: tuple[Path, Path], flags: list[str], tmp_path: Path
+) -> None:
+    command = [*map(str, photos), *flags, "--output-dir", str(tmp_path / "v")]
+    assert view([*command, "--keypoints"]) == 0
+    names = {path.name for path in (tmp_path / "v").iterdir()}
+    assert names == {
+        f"{photo.name}.{kind}.png" for photo in photos for kind in ("keypoints", "maps")
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["a.png", "c.png"], "c.png: found no such file"),
+        (["a.png", "b é.png", "--camera-model", "PINHOLE"], "expected both or none"),
+        (
+            ["a.png", "b é.png", "--camera-model", "LENS", "--camera-params", "1"],
+            "expected one of DIVISION, ",
+        ),
+        (
+            ["a.png", "b é.png", "--camera-model", "PINHOLE", "--camera-params", "1,2"],
+            "expected the numbers fx, fy, cx, cy",
+        ),
+        (["a.png", "b é.png", "--ratio", "2"], "--ratio: found 2.0"),
+    ],
+)
+def test_what_cannot_be_viewed_is_one_line(
+    photos: tuple[Path, Path],
+    flags: list[str],
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(photos[0].parent)
+    assert view([*arguments, *flags]) == 2
+    assert message in one_error_line(capsys)
+    assert len(list(Path().iterdir())) == 2
