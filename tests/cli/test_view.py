@@ -24,7 +24,7 @@ def flags(checkpoint_path: Path) -> list[str]:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> tuple[Path, Path]:
-    """Two crops of one picture: a pixel of the first lies SHIFT before in the second."""
+    """Two crops of one picture: pixel x of the first is x - SHIFT of the second."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8))
     picture = np.asarray(noise.resize((200, 160), Image.Resampling.BICUBIC))
