@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import AUTO, build_extractor
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.colmap.cameras import photograph_camera
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -57,7 +57,12 @@ def run(
         (images[0].name, images[1].name),
         images,
         (first, second),
-        match(first, second, **_thresholds(matching)),
+        match(
+            first,
+            second,
+            ratio=matching.ratio,
+            min_similarity=matching.min_similarity,
+        ),
         verification,
         known_cameras(config, images, (first, second)),
         made_of,
@@ -84,10 +89,6 @@ def matched_pair(
         cameras=cameras,
         made_of=made_of,
     )
-
-
-def _thresholds(config: MatchConfig) -> dict[str, float]:
-    return {"ratio": config.ratio, "min_similarity": config.min_similarity}
 
 
 def known_cameras(

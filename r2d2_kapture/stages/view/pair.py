@@ -108,11 +108,11 @@ def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Pat
         OutputError: the file system refused.
     """
     stem = "-".join(name.replace("/", "_") for name in pair.names)
-    images = tuple(map(read_rgb, pair.paths))
+    image1, image2 = map(read_rgb, pair.paths)
     picture = folder / f"{stem}.matches.png"
     figure = draw_matches(
-        images[0],
-        images[1],
+        image1,
+        image2,
         *pair.points,
         None if pair.verified is None else pair.verified.inliers,
         title=pair.title,
@@ -127,10 +127,10 @@ def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Pat
             f"{pair.names[0]} warped onto {pair.names[1]} by the homography: "
             "checkerboard of both; first red, second cyan, grey where they agree"
         )
-        save(draw_overlay(*images, homography, title=title), overlay)
+        save(draw_overlay(image1, image2, homography, title=title), overlay)
         outputs.append(overlay)
     numbers = folder / f"{stem}.matches.json"
-    sizes = [(image.shape[1], image.shape[0]) for image in images]
+    sizes = [(image.shape[1], image.shape[0]) for image in (image1, image2)]
     write_json_atomic(numbers, _numbers(pair, sizes, outputs))
     return _in_short(pair), [*outputs, numbers]
 
