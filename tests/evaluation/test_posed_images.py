@@ -229,7 +229,7 @@ def test_dist_may_be_null_or_absent(tmp_path: Path) -> None:
 def test_an_image_that_comes_twice_is_refused(tmp_path: Path) -> None:
     path = write_gt(tmp_path, {}, {"t": [3, 2, 1]})
     with pytest.raises(
-        DatasetError, match="gt.json: image 'images/a.png': comes twice"
+        DatasetError, match="gt.json: image 'images/a.png': occurs twice"
     ):
         read_ground_truth(path)
 

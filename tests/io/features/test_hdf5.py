@@ -102,7 +102,7 @@ def test_descriptors_of_a_row_each_are_refused_by_their_shape(
         (["a", "a/b.jpg"], "'a' is both"),
         (["a/b.jpg", "a"], "'a' is both"),
         (["x/a", "x/a/keypoints"], "'x/a' is both"),
-        (["a.jpg", "b.jpg", "a.jpg"], "'a.jpg' comes twice"),
+        (["a.jpg", "b.jpg", "a.jpg"], "'a.jpg' occurs twice"),
         (["/a.jpg"], "relative"),
         (["a//b.jpg"], "relative"),
         (["./a.jpg"], "relative"),

@@ -120,7 +120,7 @@ NUMBERS = element("<", 9, struct.pack("<d", 1.5))
         (header("<")[:127], "no header"),
         (header("<", 0x0200), "7.3"),
         (header("<", 0x0300), "version 0x300"),
-        (header("<") + b"1234", "breaks off"),
+        (header("<") + b"1234", "truncated element"),
         (header("<") + element("<", 9, bytes(8)), "type 9, expected an array"),
         (header("<") + struct.pack("<II", 14, 1 << 31), "element of 2147483648"),
         (header("<") + struct.pack("<II", 14 | 5 << 16, 0), "4 bytes of an element"),
@@ -133,7 +133,10 @@ NUMBERS = element("<", 9, struct.pack("<d", 1.5))
         (header("<") + matrix("<", 4, (1, 1), NUMBERS), "type 9, expected text"),
         (header("<") + matrix("<", 6, (1, 1), element("<", 9, bytes(5))), "multiple"),
         (header("<") + element("<", 15, zlib.compress(b"")), "type 0"),
-        (header("<") + element("<", 15, zlib.compress(bytes(99))[:9]), "break off"),
+        (
+            header("<") + element("<", 15, zlib.compress(bytes(99))[:9]),
+            "truncated compressed",
+        ),
     ],
 )
 def test_broken_files_are_refused(data: bytes, message: str) -> None:

@@ -209,8 +209,10 @@ def test_what_plainly_is_a_picture_is_counted_and_named(tmp_path):
     ]
 
 
-def test_a_folder_of_raw_files_alone_says_so(tmp_path):
-    with pytest.raises(DatasetError, match="found no image.*1 left out, raw files"):
+def test_a_folder_of_raw_files_alone_is_reported(tmp_path):
+    with pytest.raises(
+        DatasetError, match="found no image.*1 left out, raw camera files"
+    ):
         found([str(made(tmp_path, "a.dng"))])
 
 
@@ -283,10 +285,10 @@ def test_exclude_takes_any_unicode_form_of_an_accent(tmp_path):
         assert names_and_warnings(tmp_path, exclude=[pattern])[0] == ["a.jpg"]
 
 
-def test_exclude_that_fits_nothing_is_said(tmp_path):
+def test_exclude_that_matches_nothing_is_reported(tmp_path):
     names, warnings = names_and_warnings(made(tmp_path, "a.jpg"), exclude=["MASKS"])
     assert names == ["a.jpg"]
-    assert warnings[0].startswith("--exclude MASKS: found nothing that fits")
+    assert warnings[0].startswith("--exclude MASKS: matches nothing")
 
 
 def test_exclude_holds_for_single_files_lists_and_names(tmp_path, monkeypatch):
