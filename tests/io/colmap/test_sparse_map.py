@@ -335,7 +335,9 @@ def test_a_camera_model_that_colmap_does_not_have_is_refused(binary: Path) -> No
     data = bytearray(path.read_bytes())
     data[12:16] = (99).to_bytes(4, "little")
     path.write_bytes(data)
-    with pytest.raises(DatasetError, match="cameras.bin: .*not a file of a COLMAP model"):
+    with pytest.raises(
+        DatasetError, match="cameras.bin: .*not a file of a COLMAP model"
+    ):
         read_sparse_map(binary)
 
 
