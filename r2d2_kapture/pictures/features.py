@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 
 from r2d2_kapture.pictures.figures import (
     COLORBAR_INCHES,
@@ -20,7 +23,6 @@ from r2d2_kapture.pictures.figures import (
     TITLE_INCHES,
     ByteImage,
     add_colorbar,
-    faded,
     image_extent,
     new_figure,
     panel_size,
@@ -33,8 +35,13 @@ FloatArray = npt.NDArray[np.float32]
 
 HEAT_COLORMAP = "plasma"
 SCORE_COLORMAP_START = 0.3
+EQUAL_SCORES = 0.85
+"""Places on the colour map."""
 CIRCLES = 150
 OVERVIEW_CIRCLES = 40
+OUTLINE = (0, 0, 0, 0.5)
+LEGEND_INCHES = 0.35
+HEAT_PERCENTILES = (1, 99)
 OVERVIEW_COLUMNS = 4
 
 
@@ -62,10 +69,10 @@ def keypoints_figure(
     max_keypoints: int = 1000,
     title: str = "",
 ) -> Figure:
-    """The best keypoints of an image over it faded, coloured by score.
+    """The best keypoints of an image over it, coloured by score.
 
     The very best are circles as wide as the patch that their descriptor sees, in image
-    pixels; the others are dots.
+    pixels; the others are dots. A legend says so.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -74,10 +81,10 @@ def keypoints_figure(
         title: above the picture, before the keypoint count.
     """
     width, height = panel_size(image, LONGEST_SIDE_INCHES)
-    figure = new_figure(width + COLORBAR_INCHES, height + TITLE_INCHES)
+    figure = new_figure(width + COLORBAR_INCHES, height + TITLE_INCHES + LEGEND_INCHES)
     axes = figure.add_subplot()
     colors = score_colors([features], max_keypoints)
-    show_image(axes, faded(image))
+    show_image(axes, image)
     add_keypoints(axes, features, colors, max_keypoints, CIRCLES)
     count = f"{len(features)} keypoints"
     if len(features) > max_keypoints:
@@ -86,15 +93,21 @@ def keypoints_figure(
         f"{title}: {count}" if title else count, fontsize=11, parse_math=False
     )
     add_score_bar(figure, [axes], colors)
+    if len(features):
+        circles = min(CIRCLES, len(features), max_keypoints)
+        add_keypoint_legend(figure, circles, colors)
     return figure
 
 
 def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) -> None:
-    """Draw an image and named maps of it side by side.
+    """Draw an image and named maps of it side by side, each in colours of its range.
+
+    Colours span the middle 98 % of a map's values, or all of them where these are
+    equal; the bar of a map says which values these are.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        maps: title -> (h, w) float32 in 0..1; stretched over the image.
+        maps: title -> (h, w) float32; stretched over the image.
         path: of the picture; its suffix is the format.
 
     Raises:
@@ -103,26 +116,40 @@ def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) 
     width, height = panel_size(image, LONGEST_SIDE_INCHES / 2)
     columns = 1 + len(maps)
     figure = new_figure(columns * (width + COLORBAR_INCHES), height + TITLE_INCHES)
-    norm = Normalize(0, 1)
-    colors = ScalarMappable(norm, cmap=HEAT_COLORMAP)
     axes = figure.add_subplot(1, columns, 1)
     show_image(axes, image)
     axes.set_title("image", fontsize=11)
     # an equal bar on every panel keeps the panels equal too, so the image's is hidden
-    add_colorbar(figure, [axes], colors, "").ax.set_visible(False)
+    unseen = ScalarMappable(Normalize(0, 1))
+    add_colorbar(figure, [axes], unseen, " ").ax.set_visible(False)
     for column, (name, heat) in enumerate(maps.items(), 2):
+        low, high = heat_range(heat)
+        colors = ScalarMappable(Normalize(low, high), cmap=HEAT_COLORMAP)
         axes = figure.add_subplot(1, columns, column)
         axes.imshow(
             heat,
             cmap=HEAT_COLORMAP,
-            norm=norm,
+            norm=colors.norm,
             extent=image_extent(image),
             interpolation="nearest",
         )
         axes.set_axis_off()
         axes.set_title(name, fontsize=11)
-        add_colorbar(figure, [axes], colors, "")
+        digits = 2 - math.floor(math.log10(high - low or 1))
+        label = (
+            f"{round(low, digits) + 0:g} to {round(high, digits):g}, "
+            "the middle 98 % of values"
+        )
+        add_colorbar(figure, [axes], colors, label)
     save(figure, path)
+
+
+def heat_range(heat: FloatArray) -> tuple[float, float]:
+    """The values of a map that its colours span."""
+    low, high = np.percentile(heat, HEAT_PERCENTILES)
+    if low == high:
+        low, high = heat.min(), heat.max()
+    return float(low), float(high)
 
 
 def draw_overview(
@@ -146,15 +173,17 @@ def draw_overview(
     sizes = [panel_size(image, LONGEST_SIDE_INCHES / 3) for _, image, _ in panels]
     widths, heights = zip(*sizes)
     figure = new_figure(
-        columns * max(widths) + COLORBAR_INCHES, rows * (max(heights) + TITLE_INCHES)
+        columns * max(widths) + COLORBAR_INCHES,
+        rows * (max(heights) + TITLE_INCHES) + LEGEND_INCHES,
     )
     colors = score_colors([features for _, _, features in panels], max_keypoints)
     for number, (title, image, features) in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, number)
-        show_image(axes, faded(image))
+        show_image(axes, image)
         add_keypoints(axes, features, colors, max_keypoints, OVERVIEW_CIRCLES)
         axes.set_title(f"{title} ({len(features)})", fontsize=9, parse_math=False)
     add_score_bar(figure, figure.axes, colors)
+    add_keypoint_legend(figure, OVERVIEW_CIRCLES, colors)
     save(figure, path)
 
 
@@ -165,7 +194,8 @@ def score_colors(
     scores = np.concatenate([f.scores[:max_keypoints] for f in all_features])
     norm = Normalize(scores.min(), scores.max()) if len(scores) else Normalize(0, 1)
     # the dark end of the map would not show on a dark image
-    bright = matplotlib.colormaps["plasma"](np.linspace(SCORE_COLORMAP_START, 1, 256))
+    first = SCORE_COLORMAP_START if norm.vmin != norm.vmax else EQUAL_SCORES
+    bright = matplotlib.colormaps["plasma"](np.linspace(first, 1, 256))
     return ScalarMappable(norm, cmap=ListedColormap(bright))
 
 
@@ -179,7 +209,7 @@ def add_keypoints(
     """Draw the best keypoints: patch-wide circles for the first few, dots for all."""
     score_color = colors.to_rgba(features.scores[:max_keypoints])
     x, y = features.keypoints[:max_keypoints].T
-    axes.scatter(x, y, s=9, c=score_color, linewidths=0)
+    axes.scatter(x, y, s=12, c=score_color, linewidths=0.5, edgecolors=OUTLINE)
     circles = min(max_circles, max_keypoints)
     diameters = features.scales[:circles]
     patches = EllipseCollection(
@@ -191,13 +221,38 @@ def add_keypoints(
         offset_transform=axes.transData,
         facecolors="none",
         edgecolors=score_color[:circles],
-        linewidths=0.8,
+        linewidths=1.0,
+        # a bright circle on a bright wall would not show
+        path_effects=[withStroke(linewidth=2.4, foreground=OUTLINE)],
     )
     axes.add_collection(patches, autolim=False)
 
 
 def add_score_bar(figure: Figure, axes: Sequence[Axes], colors: ScalarMappable) -> None:
     """Add the bar of scores, unless all are equal: kapture keeps none."""
-    low, high = colors.get_clim()
-    if low is not None and high is not None and low < high:
+    if _differ(colors):
         add_colorbar(figure, axes, colors, "score")
+
+
+def _differ(colors: ScalarMappable) -> bool:
+    low, high = colors.get_clim()
+    return low is not None and high is not None and low < high
+
+
+def add_keypoint_legend(figure: Figure, circles: int, colors: ScalarMappable) -> None:
+    """Say below a picture what its circles, dots and colours are."""
+    ink = "#333333"
+    circle = Line2D([], [], color=ink, marker="o", markersize=10, fillstyle="none")
+    dot = Line2D([], [], color=ink, marker="o", markersize=3)
+    for handle in (circle, dot):
+        handle.set_linestyle("none")
+    figure.legend(
+        [circle, dot],
+        [
+            f"circle: patch of the descriptor, of the best {circles} keypoints",
+            "dot: keypoint" + ("; colour: score" if _differ(colors) else ""),
+        ],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )

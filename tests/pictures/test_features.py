@@ -9,7 +9,12 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
+from r2d2_kapture.pictures.features import (
+    draw_heatmaps,
+    draw_keypoints,
+    draw_overview,
+    heat_range,
+)
 from r2d2_kapture.types import LocalFeatures
 
 
@@ -44,8 +49,8 @@ def test_keypoints_are_drawn(image, tmp_path):
     path = tmp_path / "new folder" / "keypoints.png"
     draw_keypoints(image, features(50), path, title="a/b.jpg")
     picture = read(path)
-    # 12 inches of image and the room for a colour bar and a title, 100 dots an inch
-    assert picture.shape == (935, 1280, 3)
+    # 12 inches of image and the room for a colour bar, title and legend, 100 dots an inch
+    assert picture.shape == (970, 1280, 3)
     empty = tmp_path / "empty.png"
     draw_keypoints(image, features(0), empty)
     assert colorful_share(picture) > colorful_share(read(empty)) + 0.02
@@ -55,8 +60,8 @@ def test_keypoints_are_drawn(image, tmp_path):
 def test_no_keypoints_is_a_picture_of_the_image(image, tmp_path):
     draw_keypoints(image, features(0), tmp_path / "none.png")
     picture = read(tmp_path / "none.png")
-    assert picture.shape == (935, 1280, 3)
-    assert picture[470, 580].tolist() == [78, 78, 78]
+    assert picture.shape == (970, 1280, 3)
+    assert picture[470, 580].tolist() == [120, 120, 120]  # as bright as it is
 
 
 def test_a_circle_is_as_wide_as_the_patch_and_centred_on_its_pixel(image, tmp_path):
@@ -69,7 +74,7 @@ def test_a_circle_is_as_wide_as_the_patch_and_centred_on_its_pixel(image, tmp_pa
     )
     draw_keypoints(image, one, tmp_path / "one.png")
     picture = read(tmp_path / "one.png")
-    grey = (np.abs(picture - 78) <= 2).all(axis=2)
+    grey = (np.abs(picture - 120) <= 2).all(axis=2)
     columns = np.flatnonzero(grey.mean(axis=0) > 0.4)
     rows = np.flatnonzero(grey.mean(axis=1) > 0.4)
     image_width = columns[-1] - columns[0] + 1
@@ -95,7 +100,7 @@ def test_equal_scores_and_single_keypoints(image, tmp_path, count):
     equal = features(count)
     equal.scores[:] = 0.5
     draw_keypoints(image, equal, tmp_path / "equal.png")
-    assert read(tmp_path / "equal.png").shape == (935, 1280, 3)
+    assert read(tmp_path / "equal.png").shape == (970, 1280, 3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (400, 2), (3, 300)])
@@ -119,12 +124,30 @@ def test_heatmaps_stand_beside_the_image(image, tmp_path):
     assert colorful_share(picture[:, 680:]) > 0.5
 
 
+def test_colours_of_a_heat_map_span_what_is_there(image, tmp_path):
+    ramp = np.linspace(0, 1, 1200, dtype=np.float32).reshape(30, 40)
+    narrow = 0.4 + 0.01 * ramp
+    narrow[0, 0], narrow[-1, -1] = -5, 5
+    for name, heat in (("wide", ramp), ("narrow", narrow)):
+        draw_heatmaps(image, {"map": heat}, tmp_path / f"{name}.png")
+    panels = [
+        read(tmp_path / f"{name}.png")[60:420, 680:1180] for name in ("wide", "narrow")
+    ]
+    assert np.abs(panels[0] - panels[1]).mean() < 3
+    low, high = heat_range(narrow)
+    assert low == pytest.approx(0.4001, abs=1e-4)
+    assert high == pytest.approx(0.4099, abs=1e-4)
+    one = np.zeros((30, 40), np.float32)
+    one[3, 4] = 1
+    assert heat_range(one) == (0, 1)  # not one colour for all
+
+
 def test_overview_holds_every_panel(image, tmp_path):
     panels = [(f"{n}.jpg", image, features(20 * n, seed=n)) for n in range(6)]
     draw_overview(panels, tmp_path / "overview.png")
     picture = read(tmp_path / "overview.png")
-    assert picture.shape == (670, 1680, 3)
-    assert (np.abs(picture - 78) <= 2).all(axis=2).mean() > 0.3
+    assert picture.shape == (705, 1680, 3)
+    assert (np.abs(picture - 120) <= 2).all(axis=2).mean() > 0.3
 
 
 def test_other_formats_by_suffix(image, tmp_path):
