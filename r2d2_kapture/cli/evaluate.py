@@ -85,6 +85,12 @@ def _command(arguments: list[str]) -> int:
         "a translation, found robustly; for maps made without known poses",
     )
     parser.add_argument(
+        "--map",
+        type=Path | None,
+        help="map that the images are localized in, drawn in plan.png; with --align it "
+        "is moved like the first estimate",
+    )
+    parser.add_argument(
         "--text-format",
         type=TextFormat,
         default="auto",
@@ -112,6 +118,7 @@ def _command(arguments: list[str]) -> int:
         ground_truth=namespace.ground_truth,
         estimated=estimated,
         output=namespace.output,
+        map_path=namespace.map,
         options=RunOptions(force=namespace.force, strict=namespace.strict),
     )
     if report.outputs:

@@ -186,15 +186,15 @@ def show_points(axes: Axes, points: Array, colors: ByteArray) -> None:
     axes.scatter(x, y, s=size, c=colors / 255, linewidths=0, zorder=1, rasterized=True)
 
 
-def show_frustums(axes: Axes, frustums: Array) -> None:
+def show_frustums(axes: Axes, frustums: Array, color: str = CAMERA_COLOR) -> None:
     """Draw (N, 5, 2) projected frustums, thin where there are many."""
     edges = frustums[:, np.array(FRUSTUM_EDGES)].reshape(-1, 2, 2)
     width = 0.9 if len(frustums) <= 100 else 0.4
     axes.add_collection(
-        LineCollection(list(edges), colors=CAMERA_COLOR, linewidths=width, zorder=2)
+        LineCollection(list(edges), colors=color, linewidths=width, zorder=2)
     )
     size = 3.0 if len(frustums) <= 100 else 1.0
-    axes.plot(*frustums[:, 0].T, "o", color=CAMERA_COLOR, markersize=size, zorder=2)
+    axes.plot(*frustums[:, 0].T, "o", color=color, markersize=size, zorder=2)
 
 
 def _limits(points: Array, centers: Array) -> tuple[Array, Array]:

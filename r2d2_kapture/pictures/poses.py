@@ -18,7 +18,15 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
+from r2d2_kapture.evaluation.map_view import (
+    camera_centers,
+    camera_frustums,
+    robust_bounds,
+    up_axis,
+    view_axes,
+)
 from r2d2_kapture.pictures.figures import new_figure, plain_axes, save
+from r2d2_kapture.pictures.maps import frustum_length, show_frustums
 
 Array = npt.NDArray[np.float64]
 
@@ -33,10 +41,10 @@ MOST_COLUMNS = 3
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by colour-blind readers too (Okabe and Ito 2008)."""
 INK, GREY, PALE = "#222222", "#8a8a8a", "#dcdcdc"
+MAP_POINTS, MAP_CAMERAS = "#b5b5b5", "#b99b5f"
+AROUND = 0.7
+"""How far beyond the cameras the map is shown, as a share of their extent."""
 STYLES = ("-", "--", "-.", ":")
-FLAT, THIN = 0.5, 0.05
-"""Cameras lie near a plane if they spread less than FLAT times as far across it as in
-its shorter direction, and in that more than THIN times as far as in its longer one."""
 WEDGE_LENGTH = 0.05
 MARGIN = 0.12
 """Shares of the extent of the cameras."""
@@ -131,76 +139,64 @@ def _draw_curves(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PlanView:
-    """From where a plan is seen.
+class PlanMap:
+    """The map behind a plan.
 
     Attributes:
-        axes: (2, 3) float64, the directions in the world that point right and up in the
-            picture, of unit length; their cross product points to the viewer.
-        origin: (3,) float64, the point in the world at (0, 0).
-        seen_along: the direction of view in words.
+        points: (P, 3) float64 in the world of the true poses.
+        cam_from_world: (N, 3, 4) float64 of the mapping images.
     """
+
+    points: Array
+    cam_from_world: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _TopView:
+    """Right and back in the world, (2, 3), and what is at (0, 0), (3,)."""
 
     axes: Array
     origin: Array
-    seen_along: str
 
     def project(self, points: Array) -> Array:
-        """Map (..., 3) points of the world to (..., 2) coordinates of the plan."""
+        """(..., 3) points of the world to (..., 2) coordinates of the plan."""
         projected: Array = (points - self.origin) @ self.axes.T
         return projected
 
 
-def plan_view(cam_from_world: Collection[pycolmap.Rigid3d]) -> PlanView:
-    """Choose from where cameras, at least one, are seen best.
-
-    That is along the direction in which their centres spread least, if they lie near a
-    plane; else, on a line or in all directions, along the mean vertical axis of their
-    images. The upper side of the images faces the viewer, and the longest direction of
-    the cameras lies across the picture.
-    """
-    centers = _centers(cam_from_world)
-    origin = centers.mean(axis=0)
-    variances, directions = np.linalg.eigh(np.cov(centers.T, bias=True))
-    least, middle, most = np.sqrt(variances.clip(min=0))
-    upward = -_image_axes(cam_from_world, 1).mean(axis=0)
-    if least < FLAT * middle and middle > THIN * most or not upward.any():
-        normal, seen_along = directions[:, 0], "direction of least camera spread"
-    else:
-        normal, seen_along = upward, "mean vertical axis of the images"
-    normal = normal / math.copysign(np.linalg.norm(normal), normal @ upward)
-    in_plane = np.linalg.svd(normal[None])[2][1:]
-    _, turns = np.linalg.eigh(np.cov(in_plane @ (centers - origin).T, bias=True))
-    across = turns[:, 1] @ in_plane
-    across *= np.sign(across[np.abs(across).argmax()])
-    return PlanView(
-        axes=np.stack([across, np.cross(normal, across)]),
-        origin=origin,
-        seen_along=seen_along,
-    )
+def _top_view(true: Collection[pycolmap.Rigid3d], mapped: PlanMap | None) -> _TopView:
+    """From above the true cameras, their longest direction across the picture."""
+    centers = _centers(true)
+    poses = np.array([pose.matrix() for pose in true])
+    if mapped is not None:
+        poses = np.concatenate([poses, mapped.cam_from_world])
+    axes = view_axes(up_axis(poses), centers)[:2]
+    return _TopView(axes=axes, origin=centers.mean(axis=0))
 
 
 def draw_plan(
     true: Mapping[str, pycolmap.Rigid3d],
     estimated: Mapping[str, Mapping[str, pycolmap.Rigid3d]],
     path: Path,
+    *,
+    mapped: PlanMap | None = None,
 ) -> None:
     """Draw true and estimated cameras from above, with a segment for each error.
 
     Errors too small to see are drawn longer, by a factor that the picture names; a
-    camera far outside of the true ones is cut off.
+    camera far outside of the true ones is cut off, as is the map.
 
     Args:
         true: cam_from_world in metres by image name, at least one.
         estimated: by name of the estimate, the poses by image name.
         path: of the picture; its suffix (.png, .pdf) is the format.
+        mapped: the map that the cameras are localized in, drawn behind them.
 
     Raises:
         OutputError: ``path`` cannot be written.
     """
-    view = plan_view(true.values())
-    places = view.project(_centers(true.values()))
-    low, high = places.min(axis=0), places.max(axis=0)
+    view = _top_view(true.values(), mapped)
+    low, high = _plan_limits(view, true.values(), mapped)
     errors = _position_errors(true, estimated.values())
     extent = max(
         float(np.linalg.norm(high - low)),
@@ -221,6 +217,8 @@ def draw_plan(
         axes.tick_params(labelbottom=True)  # the panel below it may be gone
     colors = [COLORS[number % len(COLORS)] for number in range(len(estimated))]
     for axes, color, (name, poses) in zip(panels.flat, colors, estimated.items()):
+        if mapped is not None:
+            _draw_map(axes, view, mapped, extent)
         _draw_cameras(axes, view, true, poses, extent, factor, color)
         axes.set_aspect("equal")
         axes.set_xlim(low[0], high[0])
@@ -228,9 +226,38 @@ def draw_plan(
         count = f"{len(poses.keys() & true.keys())} of {len(true)} localized"
         axes.set_title(f"{name}: {count}", fontsize=11, parse_math=False)
         plain_axes(axes)
-    figure.supxlabel(f"metres, seen along the {view.seen_along}", fontsize=10)
-    _add_plan_legend(figure, factor, colors)
+    figure.supxlabel("top view, m; up is estimated from the cameras", fontsize=10)
+    figure.supylabel("m", fontsize=10)
+    _add_plan_legend(figure, factor, colors, mapped is not None)
     save(figure, path)
+
+
+def _plan_limits(
+    view: _TopView, true: Collection[pycolmap.Rigid3d], mapped: PlanMap | None
+) -> tuple[Array, Array]:
+    """All true cameras, most mapping cameras, and what of the map is around them."""
+    places = view.project(_centers(true))
+    if mapped is None:
+        return places.min(axis=0), places.max(axis=0)
+    mapping = view.project(camera_centers(mapped.cam_from_world))
+    places = np.concatenate([places, np.stack(robust_bounds(mapping))])
+    low, high = places.min(axis=0), places.max(axis=0)
+    around = AROUND * float(np.linalg.norm(high - low))
+    least, most = robust_bounds(view.project(mapped.points))
+    return (
+        np.minimum(low, np.maximum(least, low - around)),
+        np.maximum(high, np.minimum(most, high + around)),
+    )
+
+
+def _draw_map(axes: Axes, view: _TopView, mapped: PlanMap, extent: float) -> None:
+    """Points and cameras of the map, faint."""
+    points = view.project(mapped.points)
+    size = float(np.clip(2e4 / len(points), 0.3, 4))
+    axes.scatter(*points.T, s=size, c=MAP_POINTS, linewidths=0, zorder=0)
+    length = frustum_length(camera_centers(mapped.cam_from_world), extent)
+    frustums = view.project(camera_frustums(mapped.cam_from_world, length))
+    show_frustums(axes, frustums, MAP_CAMERAS)
 
 
 def _columns(count: int, aspect: float) -> int:
@@ -276,7 +303,7 @@ def magnification(errors: Array, extent: float) -> float:
 
 def _draw_cameras(
     axes: Axes,
-    view: PlanView,
+    view: _TopView,
     true: Mapping[str, pycolmap.Rigid3d],
     estimated: Mapping[str, pycolmap.Rigid3d],
     extent: float,
@@ -317,7 +344,9 @@ def _draw_cameras(
     axes.plot(*view.project(ends).T, "o", color=color, markersize=size, zorder=4)
 
 
-def _add_plan_legend(figure: Figure, factor: float, colors: Sequence[str]) -> None:
+def _add_plan_legend(
+    figure: Figure, factor: float, colors: Sequence[str], with_map: bool
+) -> None:
     times = "" if factor == 1 else f", drawn {factor:g} times as long"
     line = [Line2D([], [], color=color) for color in colors]
     # a tuple of handles stands in one entry, which matplotlib's types do not know
@@ -327,6 +356,9 @@ def _add_plan_legend(figure: Figure, factor: float, colors: Sequence[str]) -> No
         "estimate": tuple(_dot(color, "o") for color in colors),
         f"position error{times}": tuple(line),
     }
+    if with_map:
+        entries["mapping camera"] = (_dot(MAP_CAMERAS, "o"),)
+        entries["map point"] = (_dot(MAP_POINTS, "."),)
     figure.legend(
         list(entries.values()),
         list(entries),

@@ -23,6 +23,7 @@ from r2d2_kapture.evaluation.poses import (
     conditions_by_folder,
     evaluate_poses,
 )
+from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.pose_files import read_submission
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
@@ -33,7 +34,7 @@ from r2d2_kapture.io.outputs.atomic import (
     write_json_atomic,
     write_text_atomic,
 )
-from r2d2_kapture.pictures.poses import draw_cumulative_errors, draw_plan
+from r2d2_kapture.pictures.poses import PlanMap, draw_cumulative_errors, draw_plan
 from r2d2_kapture.types import Failure, Report, some_names
 
 RESULTS_NAME = "results.json"
@@ -88,6 +89,7 @@ def run(
     estimated: Mapping[str, Path],
     output: Path,
     image_names: Sequence[str] | None = None,
+    map_path: Path | None = None,
     replace: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -106,6 +108,8 @@ def run(
             plan.png and evaluate_report.json. Results that are there already and say
             the same are left alone.
         image_names: evaluate these images only; None takes all.
+        map_path: of the map that the images are localized in, to be drawn in plan.png;
+            with ``config.align`` it is moved like the first estimate.
         replace: results of other poses, which otherwise takes ``options.force``.
         options: how to run.
 
@@ -153,7 +157,8 @@ def run(
     }
     fresh = bool(evaluations) and _must_write(output, results, options.force, replace)
     if fresh:
-        _write(output, results, evaluations, conditions, true)
+        mapped = None if map_path is None else _plan_map(map_path, evaluations)
+        _write(output, results, evaluations, conditions, true, mapped)
     report = Report(
         stage="evaluate",
         done=len(evaluations) if fresh else 0,
@@ -311,6 +316,7 @@ def _write(
     evaluated: Mapping[str, Evaluated],
     conditions: Conditions,
     true: Poses,
+    mapped: PlanMap | None,
 ) -> None:
     """Write all outputs, results.json last: where it is, they are complete."""
     evaluations = {name: one.evaluation for name, one in evaluated.items()}
@@ -330,5 +336,20 @@ def _write(
     thresholds = next(iter(evaluations.values())).thresholds
     draw_cumulative_errors(errors, output / CURVES_NAME, thresholds=thresholds)
     estimates = {name: one.estimated for name, one in evaluations.items()}
-    draw_plan(true, estimates, output / PLAN_NAME)
+    draw_plan(true, estimates, output / PLAN_NAME, mapped=mapped)
     write_json_atomic(output / RESULTS_NAME, results)
+
+
+def _plan_map(path: Path, evaluated: Mapping[str, Evaluated]) -> PlanMap:
+    """The map in the world of the true poses."""
+    found = read_sparse_map(path)
+    poses = [pycolmap.Rigid3d(i.cam_from_world) for i in found.images.values()]
+    points = found.points
+    alignment = next(iter(evaluated.values())).evaluation.alignment
+    if alignment is not None:
+        moved = alignment.truth_from_estimate
+        points = points @ moved.matrix()[:, :3].T + moved.translation
+        poses = [moved.transform_camera_world(pose) for pose in poses]
+    return PlanMap(
+        points=points, cam_from_world=np.array([pose.matrix() for pose in poses])
+    )

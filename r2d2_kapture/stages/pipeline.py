@@ -357,6 +357,7 @@ def localize_query(
             ground_truth=query,
             estimated={name: layout.localized(name)},
             output=layout.evaluated(name),
+            map_path=layout.map,
             replace=True,
             options=options,
         )

@@ -49,7 +49,7 @@ def test_keypoints_are_drawn(image, tmp_path):
     path = tmp_path / "new folder" / "keypoints.png"
     draw_keypoints(image, features(50), path, title="a/b.jpg")
     picture = read(path)
-    # 12 inches of image and the room for a colour bar, title and legend, 100 dots an inch
+    # 12 inches of image, room for colour bar, title and legend, 100 dots an inch
     assert picture.shape == (970, 1280, 3)
     empty = tmp_path / "empty.png"
     draw_keypoints(image, features(0), empty)

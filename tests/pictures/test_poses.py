@@ -14,10 +14,12 @@ from r2d2_kapture.errors import OutputError
 from r2d2_kapture.pictures.poses import (
     COLORS,
     INK,
+    MAP_CAMERAS,
+    MAP_POINTS,
+    PlanMap,
     draw_cumulative_errors,
     draw_plan,
     magnification,
-    plan_view,
 )
 from tests.poses import moved, random_poses, rigid3d
 
@@ -46,47 +48,6 @@ def read(path):
 def share_of(picture, color):
     """Share of the pixels that are nearly of a colour."""
     return (np.abs(picture - np.array(to_rgb(color))).max(axis=2) < 0.1).mean()
-
-
-# from where a plan is seen
-
-
-def test_cameras_in_a_plane_are_seen_from_above_it():
-    view = plan_view(ring().values())
-    assert view.seen_along == "direction of least camera spread"
-    np.testing.assert_allclose(np.cross(*view.axes), [0, 0, 1], atol=1e-12)
-    np.testing.assert_allclose(np.abs(view.axes[0]), [1, 0, 0], atol=1e-12)
-
-
-def test_above_is_where_the_upper_side_of_the_images_is():
-    upside_down = {
-        name: moved(pose, degrees=180) for name, pose in ring(heights=0.01).items()
-    }
-    normal = np.cross(*plan_view(upside_down.values()).axes)
-    assert normal[2] < -0.99
-
-
-@pytest.mark.parametrize("heights", [1.0, 100.0])
-def test_cameras_in_space_and_on_a_line_are_seen_along_the_images(heights):
-    view = plan_view(ring(heights=heights).values())
-    assert view.seen_along == "mean vertical axis of the images"
-    np.testing.assert_allclose(np.cross(*view.axes), [0, 0, 1], atol=1e-12)
-
-
-@pytest.mark.parametrize("count", [1, 2])
-def test_few_cameras_have_a_plan(count):
-    poses = list(ring(heights=0.5).values())[:count]
-    view = plan_view(poses)
-    np.testing.assert_allclose(view.axes @ view.axes.T, np.eye(2), atol=1e-12)
-    np.testing.assert_allclose(np.cross(*view.axes), [0, 0, 1], atol=1e-12)
-
-
-def test_a_plan_keeps_distances_in_its_plane():
-    view = plan_view(ring().values())
-    points = np.array([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0], [3.0, 4.0, 9.0]])
-    plan = view.project(points)
-    assert np.linalg.norm(plan[1] - plan[0]) == pytest.approx(5)
-    np.testing.assert_allclose(plan[2], plan[1], atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +122,26 @@ def test_a_plan_shows_each_estimate(tmp_path):
     for color in (*COLORS[:2], INK):
         assert share_of(picture, color) > 5e-4
     assert share_of(picture, COLORS[2]) == 0
+
+
+def test_a_plan_shows_the_map_and_not_what_is_far(tmp_path):
+    true = ring()
+    estimates = {
+        "ours": {name: moved(pose, (0.1, 0, 0)) for name, pose in true.items()}
+    }
+    points = np.random.default_rng(0).uniform(-4, 4, (2000, 3))
+    poses = np.array([pose.matrix() for pose in ring(20, radius=(2, 1)).values()])
+    near = PlanMap(points=points, cam_from_world=poses)
+    far = PlanMap(points=points * np.where(points < 3.9, 1, 1e4), cam_from_world=poses)
+    for name, mapped in (("none", None), ("near", near), ("far", far)):
+        draw_plan(true, estimates, tmp_path / f"{name}.png", mapped=mapped)
+    none, near, far = (read(tmp_path / f"{n}.png") for n in ("none", "near", "far"))
+    for color in (MAP_CAMERAS, MAP_POINTS):
+        assert share_of(near, color) > share_of(none, color) + 1e-3
+    assert share_of(far, MAP_POINTS) == pytest.approx(
+        share_of(near, MAP_POINTS), rel=0.2
+    )
+    assert share_of(far, COLORS[0]) == pytest.approx(share_of(near, COLORS[0]), rel=0.2)
 
 
 def test_a_plan_without_estimates_still_shows_the_truth(tmp_path):

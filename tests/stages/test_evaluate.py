@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
+from r2d2_kapture.io.colmap.sparse_map import MapImage, SparseMap
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pose_files import write_pose_file, write_submission
 from r2d2_kapture.stages import evaluate
@@ -188,6 +190,40 @@ def test_a_map_in_its_own_frame(tmp_path):
     results = json.loads((tmp_path / "aligned/results.json").read_text())
     assert results["estimates"]["x"]["alignment"]["scale"] == pytest.approx(0.37)
     assert report.failed == ()
+
+
+def test_the_map_is_drawn_in_the_frame_of_the_truth(tmp_path, monkeypatch):
+    names = [f"{number}.jpg" for number in range(8)]
+    true = random_poses(names)
+    truth = write_dataset(tmp_path / "truth", names, true)
+    own = in_own_frame(true)
+    write_pose_file(tmp_path / "map.txt", own)
+    # points at the centres of the cameras must stay there
+    model = SparseMap(
+        points=np.array([own[name].tgt_origin_in_src() for name in names]),
+        point_ids=np.arange(8),
+        images={name: map_image(own[name]) for name in names},
+    )
+    monkeypatch.setattr(
+        "r2d2_kapture.stages.evaluate.read_sparse_map", {"m": model}.get
+    )
+    drawn = []
+    monkeypatch.setattr(
+        "r2d2_kapture.stages.evaluate.draw_plan",
+        lambda *args, mapped: (drawn.append(mapped), args[2].write_bytes(b"x")),
+    )
+    config = EvaluateConfig(align=True)
+    evaluate_one(truth, tmp_path / "map.txt", tmp_path / "out", config, map_path="m")
+    for name, pose, point in zip(names, drawn[0].cam_from_world, drawn[0].points):
+        np.testing.assert_allclose(pose, true[name].matrix(), atol=1e-6)
+        np.testing.assert_allclose(point, true[name].tgt_origin_in_src(), atol=1e-6)
+
+
+def map_image(pose):
+    none = np.zeros(0, np.int64)
+    return MapImage(
+        cam_from_world=pose.matrix(), keypoints=none, point_rows=none, keypoint_count=0
+    )
 
 
 def test_what_cannot_be_aligned_fails_and_others_do_not(truth, localized, tmp_path):
