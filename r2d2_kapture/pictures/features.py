@@ -124,12 +124,13 @@ def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) 
     add_colorbar(figure, [axes], unseen, " ").ax.set_visible(False)
     for column, (name, heat) in enumerate(maps.items(), 2):
         low, high = heat_range(heat)
-        colors = ScalarMappable(Normalize(low, high), cmap=HEAT_COLORMAP)
+        norm = Normalize(low, high)
+        colors = ScalarMappable(norm, cmap=HEAT_COLORMAP)
         axes = figure.add_subplot(1, columns, column)
         axes.imshow(
             heat,
             cmap=HEAT_COLORMAP,
-            norm=colors.norm,
+            norm=norm,
             extent=image_extent(image),
             interpolation="nearest",
         )

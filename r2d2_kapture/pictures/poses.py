@@ -252,9 +252,9 @@ def _plan_limits(
 
 def _draw_map(axes: Axes, view: _TopView, mapped: PlanMap, extent: float) -> None:
     """Points and cameras of the map, faint."""
-    points = view.project(mapped.points)
-    size = float(np.clip(2e4 / len(points), 0.3, 4))
-    axes.scatter(*points.T, s=size, c=MAP_POINTS, linewidths=0, zorder=0)
+    x, y = view.project(mapped.points).T
+    size = float(np.clip(2e4 / len(x), 0.3, 4))
+    axes.scatter(x, y, s=size, c=MAP_POINTS, linewidths=0, zorder=0)
     length = frustum_length(camera_centers(mapped.cam_from_world), extent)
     frustums = view.project(camera_frustums(mapped.cam_from_world, length))
     show_frustums(axes, frustums, MAP_CAMERAS)
