@@ -25,6 +25,9 @@ from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_pose
 from r2d2_kapture.io.outputs.manifest import package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
 
+NOT_WORK = ("stage", "failed", "warnings", "outputs")
+"""Of a stage's report, what a run that resumes reports anew."""
+
 
 def run_record(
     config: PipelineConfig,
@@ -103,7 +106,7 @@ def environment() -> dict[str, Any]:
 def with_earlier_work(
     stages: Sequence[dict[str, Any]], earlier: Path
 ) -> list[dict[str, Any]]:
-    """Reports of stages with ``work``: count and time of the run that did it.
+    """Reports of stages with ``work``: counts and time of the run that did it.
 
     A run that resumes finds the work done and takes no time for it; what an earlier run
     with the same outputs noted is kept.
@@ -117,7 +120,7 @@ def with_earlier_work(
     }
     kept = []
     for key, stage in _by_place(stages).items():
-        work = {"done": stage["done"], "seconds": stage["seconds"]}
+        work = {name: value for name, value in stage.items() if name not in NOT_WORK}
         resumed = not stage["done"] and isinstance(before.get(key), dict)
         kept.append(stage | {"work": before[key] if resumed else work})
     return kept

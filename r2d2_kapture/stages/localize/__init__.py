@@ -8,6 +8,7 @@ from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QueryResult,
     read_localized,
+    read_reason,
 )
 from r2d2_kapture.stages.localize.stage import run
 
@@ -21,6 +22,7 @@ __all__ = [
     "gather_evidence",
     "localize_frame",
     "read_localized",
+    "read_reason",
     "run",
     "with_exif",
 ]

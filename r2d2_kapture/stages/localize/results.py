@@ -140,6 +140,15 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
     return result if status == "localized" and whole else None
 
 
+def read_reason(output: Path, image: str) -> str | None:
+    """Why a query has no pose; None where it has one, or nothing is kept of it."""
+    try:
+        content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
+        return None if content["reason"] is None else str(content["reason"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
 def write_localized(
     output: Path,
     dataset: Dataset,

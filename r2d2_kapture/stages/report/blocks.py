@@ -5,6 +5,7 @@ Text goes in as text and is escaped here; only Markup passes as it is.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ Figure = dict[str, Any]
 """``data`` and ``layout`` as plotly's script takes them, see charts."""
 Cell = str | int | float | None
 
+NUMBER = re.compile(r"(-?[\d,]+(\.\d+)?)?")
 SCRIPTS = ("charts.js", "tables.js")
 """Templates that draw the charts and sort the tables; after plotly's own script."""
 
@@ -89,13 +91,13 @@ def table(
         digits: of floating-point numbers after the point.
         tall: with a height of its own, in which it scrolls.
     """
-    content = [list(row) for row in rows]
+    content = [[cell_text(cell, digits) for cell in row] for row in rows]
     return fragment(
         "table.html",
         titles=titles,
-        rows=[[cell_text(cell, digits) for cell in row] for row in content],
+        rows=content,
         numeric=[
-            all(not isinstance(row[column], str) for row in content)
+            all(NUMBER.fullmatch(row[column]) for row in content)
             for column in range(len(titles))
         ],
         tall=tall,

@@ -173,9 +173,14 @@ def histogram(values: Array, *, x_title: str, y_title: str) -> Figure:
     layout = {
         "bargap": 0.05,
         "xaxis": {"title": {"text": x_title}},
-        "yaxis": {"title": {"text": y_title}},
+        "yaxis": {"title": {"text": y_title}, **_whole_ticks(counts)},
     }
     return {"data": [bar], "layout": layout}
+
+
+def _whole_ticks(counts: Array) -> dict[str, int]:
+    """Nothing is counted in halves."""
+    return {"dtick": 1} if counts.max(initial=0) <= 5 else {}
 
 
 def bars(

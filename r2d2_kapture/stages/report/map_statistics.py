@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -24,10 +25,10 @@ from r2d2_kapture.stages.report.blocks import (
     table,
 )
 from r2d2_kapture.stages.report.charts import bars, histogram
-from r2d2_kapture.stages.report.images import ImageFiles
+from r2d2_kapture.stages.report.images import thumbnail
 from r2d2_kapture.stages.report.page import Section
 
-WEAKEST = 6
+WEAKEST = 5
 """Images shown of those with fewest observations, and of those with largest errors."""
 MOST_BARS = 2000
 MOST_ROWS = 500
@@ -36,13 +37,13 @@ MOST_CAMERAS = 100
 
 
 def map_section(
-    statistics: MapStatistics, images: ImageFiles, *, given: int | None = None
+    statistics: MapStatistics, images: Mapping[str, Path], *, given: int | None = None
 ) -> Section:
     """The section of a map.
 
     Args:
         statistics: of the map.
-        images: the photographs, as far as they are there.
+        images: the file of each image by name; files may be absent.
         given: how many images the map was made of; None where it does not say.
     """
     blocks = [numbers(_figures(statistics, given)), *_charts(statistics)]
@@ -104,7 +105,9 @@ def _charts(statistics: MapStatistics) -> Iterator[Markup]:
         )
 
 
-def _weakest(found: Sequence[ImageStatistics], images: ImageFiles) -> Iterator[Markup]:
+def _weakest(
+    found: Sequence[ImageStatistics], images: Mapping[str, Path]
+) -> Iterator[Markup]:
     """Thumbnails; a map of few images shows the weaker half."""
     most = min(WEAKEST, -(-len(found) // 2))
     fewest = sorted(found, key=lambda one: one.observations)[:most]
@@ -126,11 +129,13 @@ def _weakest(found: Sequence[ImageStatistics], images: ImageFiles) -> Iterator[M
 
 def _thumbnails(
     chosen: Iterable[ImageStatistics],
-    images: ImageFiles,
+    images: Mapping[str, Path],
     note: Callable[[ImageStatistics], str],
 ) -> Iterator[Picture]:
     for one in chosen:
-        yield Picture(jpeg=images.thumbnail(one.name), caption=one.name, note=note(one))
+        yield Picture(
+            jpeg=thumbnail(images.get(one.name)), caption=one.name, note=note(one)
+        )
 
 
 def _images(found: Sequence[ImageStatistics]) -> Iterator[Markup]:

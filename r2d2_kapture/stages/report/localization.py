@@ -1,0 +1,364 @@
+"""The section of queries: how many were localized, how well, and the worst of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
+from r2d2_kapture.errors import ReconstructionError
+from r2d2_kapture.evaluation.poses import (
+    PoseEvaluation,
+    PoseSummary,
+    Thresholds,
+    conditions_by_folder,
+    evaluate_poses,
+)
+from r2d2_kapture.pictures.matches import draw_matches
+from r2d2_kapture.stages.localize import QueryResult, read_reason
+from r2d2_kapture.stages.report.blocks import (
+    Cell,
+    Picture,
+    chart,
+    folded,
+    heading,
+    join,
+    numbers,
+    paragraph,
+    pictures,
+    side_by_side,
+    table,
+)
+from r2d2_kapture.stages.report.charts import cumulative, histogram
+from r2d2_kapture.stages.report.images import jpeg_of_figure, read_image
+from r2d2_kapture.stages.report.page import Section
+from r2d2_kapture.stages.report.query_views import QueryViews
+from r2d2_kapture.stages.report.subject import QuerySet
+
+FINE_THRESHOLDS = ((0.01, 0.1), (0.05, 0.5), (0.1, 1.0))
+"""Metres and degrees, beside those of the evaluation."""
+WORST = 6
+"""Queries of a dataset whose matches are drawn."""
+PICTURE_SIDE = 900
+"""Pixels of these pictures."""
+MOST_ROWS = 500
+"""Queries in a table."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """What became of a query.
+
+    Attributes:
+        name: of the image.
+        result: its pose; None where there is none.
+        reason: why there is none.
+        position, rotation: its errors in metres and degrees, infinite without a pose;
+            None where the truth is not known.
+    """
+
+    name: str
+    result: QueryResult | None
+    reason: str | None = None
+    position: float | None = None
+    rotation: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """``good``, ``doubtful`` or ``failed``."""
+        return "failed" if self.result is None else self.result.verdict or "good"
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """Smaller for worse: without a pose, far off, doubtful, few inliers."""
+        inliers = 0 if self.result is None else self.result.inliers
+        order = ("failed", "doubtful", "good").index(self.verdict)
+        if self.position is not None and self.result is not None:
+            return (1, -self.position, inliers)
+        return (min(order, 1), order, inliers)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Localized:
+    """A query dataset, judged.
+
+    Attributes:
+        name: of the dataset.
+        outcomes: of all its images, in order of names.
+        evaluation: against the truth; None where none is known.
+        note: on the truth, where there is something to say.
+    """
+
+    name: str
+    outcomes: tuple[Outcome, ...]
+    evaluation: PoseEvaluation | None
+    note: str = ""
+
+    @property
+    def worst_first(self) -> list[Outcome]:
+        """The outcomes, the worst first."""
+        return sorted(self.outcomes, key=lambda one: (one.rank, one.name))
+
+
+def judge(
+    queries: QuerySet, *, thresholds: Thresholds, by_folder: bool, align: bool
+) -> Localized:
+    """Compare the poses of a query dataset with the truth, where it is known.
+
+    Args:
+        queries: with their poses.
+        thresholds: of recall.
+        by_folder: figures of the images of each folder too.
+        align: move and scale the poses onto the truth first: the map has a frame of
+            its own.
+    """
+    names = sorted(queries.cameras)
+    outcomes = [
+        Outcome(
+            name=name,
+            result=queries.results.get(name),
+            reason=read_reason(queries.localized, name),
+        )
+        for name in names
+    ]
+    true = {name: queries.truth[name] for name in names if name in queries.truth}
+    evaluation, note = None, ""
+    if true:
+        poses = {name: result.pose for name, result in queries.results.items()}
+        groups = conditions_by_folder(true.keys()) if by_folder else {}
+        try:
+            evaluation = evaluate_poses(
+                true, poses, thresholds=thresholds, conditions=groups, align=align
+            )
+        except ReconstructionError as error:
+            note = f"The poses are not compared with the truth: {error}"
+    if evaluation is not None:
+        errors = {error.name: error for error in evaluation.errors}
+        outcomes = [
+            (
+                one
+                if one.name not in errors
+                else dataclasses.replace(
+                    one,
+                    position=errors[one.name].position,
+                    rotation=errors[one.name].rotation,
+                )
+            )
+            for one in outcomes
+        ]
+        if align:
+            note = (
+                "The map has a frame and a scale of its own: the poses were moved and "
+                "scaled onto the true ones before they were compared."
+            )
+    return Localized(
+        name=queries.name,
+        outcomes=tuple(outcomes),
+        evaluation=evaluation,
+        note=note,
+    )
+
+
+def all_thresholds(of_evaluation: Thresholds = DEFAULT_THRESHOLDS) -> Thresholds:
+    """The thresholds of an evaluation and finer ones, ascending."""
+    return sorted({*FINE_THRESHOLDS, *of_evaluation})
+
+
+def localization_section(
+    datasets: Sequence[Localized],
+    views: Mapping[str, QueryViews],
+    images: Mapping[str, Path],
+    thresholds: Thresholds,
+) -> Section:
+    """The section of query datasets, at least one.
+
+    Args:
+        datasets: judged.
+        views: of each dataset that matches can be drawn of, by name.
+        images: the file of each query and map image by name; files may be absent.
+        thresholds: that the datasets were judged by.
+    """
+    blocks = [numbers(_verdicts(datasets))]
+    blocks += _curves(datasets)
+    blocks += _recall(datasets, thresholds)
+    blocks += _inliers(datasets)
+    for dataset in datasets:
+        blocks += _dataset(dataset, views.get(dataset.name), images, len(datasets) > 1)
+    return Section("localization", "Localization", join(blocks))
+
+
+def _verdicts(datasets: Sequence[Localized]) -> dict[str, str]:
+    counts = Counter(one.verdict for item in datasets for one in item.outcomes)
+    total = counts.total()
+    figures = {"queries": f"{total:,}"}
+    for verdict, title in (
+        ("good", "good poses"),
+        ("doubtful", "doubtful poses"),
+        ("failed", "without a pose"),
+    ):
+        share = 100 * counts[verdict] / max(total, 1)
+        figures[title] = f"{counts[verdict]:,} ({share:.0f} %)"
+    return figures
+
+
+def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:
+    judged = {one.name: one.evaluation for one in datasets if one.evaluation}
+    if not judged:
+        return
+    thresholds = next(iter(judged.values())).thresholds
+    sides: tuple[tuple[str, Callable[[PoseEvaluation], list[float]], int], ...] = (
+        ("position error (m)", lambda e: [one.position for one in e.errors], 0),
+        ("rotation error (degrees)", lambda e: [one.rotation for one in e.errors], 1),
+    )
+    yield side_by_side(
+        chart(
+            cumulative(
+                {name: np.array(errors(one)) for name, one in judged.items()},
+                x_title=title,
+                marks=sorted({pair[column] for pair in thresholds}),
+            ),
+            f"Share of the queries within each {title}",
+            340,
+        )
+        for title, errors, column in sides
+    )
+    yield paragraph(
+        "Share of all queries with a true pose within the error; a curve ends at the "
+        "share that has a pose. Dotted: the thresholds of the table.",
+        "note",
+    )
+
+
+def _recall(datasets: Sequence[Localized], thresholds: Thresholds) -> Iterator[Markup]:
+    rows: list[list[Cell]] = []
+    for dataset in datasets:
+        if dataset.evaluation is not None:
+            groups = {"all": dataset.evaluation.total, **dataset.evaluation.conditions}
+            for group, summary in groups.items():
+                rows.append([dataset.name, group, *_recall_cells(summary)])
+    if not rows:
+        return
+    yield heading("Recall")
+    titles = ["queries", "images of", "images", "localized"]
+    titles += ["median error (m)", "median error (deg)"]
+    titles += [f"{near:g} m, {turn:g} deg (%)" for near, turn in thresholds]
+    yield table(titles, rows)
+    yield paragraph(
+        "Medians: over localized images. Shares: of all images with a true pose, "
+        "within both thresholds.",
+        "note",
+    )
+    for note in dict.fromkeys(one.note for one in datasets if one.note):
+        yield paragraph(note, "note")
+
+
+def _recall_cells(summary: PoseSummary) -> list[Cell]:
+    return [
+        summary.images,
+        summary.localized,
+        summary.median_position,
+        summary.median_rotation,
+        *(f"{100 * share:.1f}" for share in summary.recall),
+    ]
+
+
+def _inliers(datasets: Sequence[Localized]) -> Iterator[Markup]:
+    found = [one.result for item in datasets for one in item.outcomes if one.result]
+    if len(found) > 1:
+        yield heading("Inliers")
+        yield chart(
+            histogram(
+                np.array([result.inliers for result in found]),
+                x_title="inliers of the pose",
+                y_title="queries",
+            ),
+            "Histogram of the inliers of the poses",
+            240,
+        )
+
+
+def _dataset(
+    dataset: Localized,
+    views: QueryViews | None,
+    images: Mapping[str, Path],
+    named: bool,
+) -> Iterator[Markup]:
+    of = f" of {dataset.name}" if named else ""
+    worst = dataset.worst_first
+    if views is not None:
+        drawn = [_picture(one, views, images) for one in worst[:WORST]]
+        shown = [picture for picture in drawn if picture is not None]
+        if shown:
+            yield heading(f"Worst queries{of}, with their best map image")
+            yield paragraph(
+                "First the query, then the map image with most inliers. Green: matches "
+                "with points of the map that the pose projects to the keypoint; red: "
+                "all others.",
+                "note",
+            )
+            yield pictures(shown, "wide")
+    cut = f", the {MOST_ROWS} worst" if len(worst) > MOST_ROWS else ""
+    yield folded(f"Table of the queries{of}{cut}", _table(worst[:MOST_ROWS]))
+
+
+def _picture(
+    one: Outcome, views: QueryViews, images: Mapping[str, Path]
+) -> Picture | None:
+    view = views.best(one.name, one.result)
+    if view is None:
+        return None
+    pixels = [read_image(images.get(name)) for name in (one.name, view.image)]
+    if pixels[0] is None or pixels[1] is None:
+        return None
+    figure = draw_matches(
+        pixels[0], pixels[1], view.xy_query, view.xy_image, view.inliers
+    )
+    return Picture(
+        jpeg=jpeg_of_figure(figure, PICTURE_SIDE),
+        caption=f"{one.name} and {view.image}",
+        note=". ".join(filter(None, [_error_text(one), _why(one)])),
+    )
+
+
+def _error_text(one: Outcome) -> str:
+    if one.position is None or one.rotation is None or math.isinf(one.position):
+        return one.verdict
+    return f"{one.verdict}, {one.position:.3g} m and {one.rotation:.3g} degrees off"
+
+
+def _why(one: Outcome) -> str:
+    """Why there is no pose, or why it is doubtful."""
+    if one.result is None:
+        return one.reason or ""
+    return "; ".join(one.result.doubts)
+
+
+def _table(outcomes: Sequence[Outcome]) -> Markup:
+    known = any(one.position is not None for one in outcomes)
+    titles = ["query", "verdict", "inliers", "correspondences"]
+    titles += ["position error (m)", "rotation error (deg)"] if known else []
+    titles += ["position deviation", "why"]
+    rows = [
+        [
+            one.name,
+            one.verdict,
+            None if one.result is None else one.result.inliers,
+            None if one.result is None else one.result.correspondences,
+            *((_finite(one.position), _finite(one.rotation)) if known else ()),
+            None if one.result is None else one.result.position_std,
+            _why(one),
+        ]
+        for one in outcomes
+    ]
+    return table(titles, rows, tall=True)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

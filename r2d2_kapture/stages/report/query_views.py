@@ -1,0 +1,170 @@
+"""The map image that shares most with a query, and the matches between the two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kapture
+import numpy as np
+import numpy.typing as npt
+
+from r2d2_kapture.coordinates import colmap_from_kapture
+from r2d2_kapture.errors import R2D2KaptureError
+from r2d2_kapture.io.colmap.cameras import colmap_camera
+from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.match_store import MatchTable, open_matches
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.stages.localize import QueryResult
+from r2d2_kapture.types import FloatArray
+
+BoolArray = npt.NDArray[np.bool_]
+DoubleArray = npt.NDArray[np.float64]
+
+MAX_ERROR = 12.0
+"""Pixels to a projection within which matches agree, where the poses do not say."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryView:
+    """Matches of a query with a map image.
+
+    Attributes:
+        image: name of the map image.
+        xy_query, xy_image: (K, 2) matched pixels, (0, 0) at the centre of the first.
+        inliers: (K,) whether the match is with a point of the map that the pose of the
+            query projects to it; none is without a pose.
+    """
+
+    image: str
+    xy_query: FloatArray
+    xy_image: FloatArray
+    inliers: BoolArray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryViews:
+    """What the matches of queries are found from.
+
+    Attributes:
+        sparse_map: the map.
+        keypoints: of queries and map images.
+        matches: of the pairs.
+        paired: map images that each query is paired with.
+        origin: that the principal points of the queries count from.
+        max_error: pixels within which matches agree with a pose.
+    """
+
+    sparse_map: SparseMap
+    keypoints: FeatureTable
+    matches: MatchTable
+    paired: Mapping[str, Sequence[str]]
+    origin: Any
+    max_error: float
+
+    def best(self, query: str, result: QueryResult | None) -> QueryView | None:
+        """The map image with most inliers, or with most matches where there is no pose.
+
+        Args:
+            query: its name.
+            result: with its pose; None where it has none.
+
+        Returns:
+            None where it has no matches with map images that can be read.
+        """
+        found = []
+        for image in self.paired.get(query, ()):
+            if image in self.sparse_map.images:
+                with suppress(R2D2KaptureError):
+                    found += self._view(query, image, result)
+        return max(
+            found,
+            key=lambda view: (view.inliers.sum(), len(view.inliers)),
+            default=None,
+        )
+
+    def _view(
+        self, query: str, image: str, result: QueryResult | None
+    ) -> list[QueryView]:
+        """The view of a pair that has matches."""
+        matches = self.matches.read(query, image)
+        if not matches:
+            return []
+        rows = matches.indices
+        counts = self.keypoints.count(query), self.keypoints.count(image)
+        matches.check_counts((query, image), counts)
+        xy = [
+            self.keypoints.read(name)[rows[:, column], :2].astype(np.float32)
+            for column, name in enumerate((query, image))
+        ]
+        points = self.sparse_map.images[image].points_seen(rows[:, 1])
+        inliers = np.zeros(len(rows), bool)
+        seen = points >= 0
+        if result is not None and seen.any():
+            inliers[seen] = self._agree(
+                result, self.sparse_map.points[points[seen]], xy[0][seen]
+            )
+        return [QueryView(image=image, xy_query=xy[0], xy_image=xy[1], inliers=inliers)]
+
+    def _agree(
+        self, result: QueryResult, points: DoubleArray, xy: FloatArray
+    ) -> BoolArray:
+        model, *parameters = result.camera
+        camera = colmap_camera(kapture.Camera(model, parameters), 1, self.origin)
+        in_camera = result.pose * points
+        errors = np.linalg.norm(
+            camera.img_from_cam(in_camera) - colmap_from_kapture(xy), axis=1
+        )
+        agree: BoolArray = (errors <= self.max_error) & (in_camera[:, 2] > 0)
+        return agree
+
+
+def open_query_views(
+    *,
+    map_path: Path,
+    features: Sequence[Path],
+    matches: Path,
+    pairs: Path,
+    localized: Path,
+    keypoints_type: str | None,
+) -> QueryViews | None:
+    """What a pipeline left of its queries; None where some of it is gone.
+
+    Args:
+        map_path: the map.
+        features: folders of keypoints of queries and map images.
+        matches: folder of the matches of the pairs.
+        pairs: list of queries and map images.
+        localized: folder of the poses, which says with what settings they were found.
+        keypoints_type: in use; None is the only one there is.
+    """
+    found = [folder for folder in features if folder.is_dir()]
+    try:
+        keypoints = open_feature_table(found, "keypoints", keypoints_type)
+        paired: dict[str, list[str]] = {}
+        for pair in read_pairs(pairs):
+            paired.setdefault(pair.image1, []).append(pair.image2)
+        return QueryViews(
+            sparse_map=read_sparse_map(map_path, keypoints.type_name),
+            keypoints=keypoints,
+            matches=open_matches([matches], keypoints.type_name),
+            paired=paired,
+            origin=_read(localized / "report.json").get("camera_origin", "center"),
+            max_error=_read(localized / "manifest.json")
+            .get("settings", {})
+            .get("max_error", MAX_ERROR),
+        )
+    except R2D2KaptureError:
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

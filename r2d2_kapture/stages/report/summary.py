@@ -1,0 +1,291 @@
+"""The first section: what was put in, what came out, what it took and what failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.stages.report.blocks import (
+    Cell,
+    bullets,
+    folded,
+    heading,
+    join,
+    numbers,
+    paragraph,
+    table,
+)
+from r2d2_kapture.stages.report.page import Section
+from r2d2_kapture.stages.run_record import plain_settings
+
+Json = Mapping[str, Any]
+
+MOST_FAILURES = 100
+"""Lines of failures; more are counted."""
+COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "extract": (
+        ("keypoints", "{:,} keypoints"),
+        ("keypoints_per_image", "{:,} an image"),
+        ("device", "on {}"),
+        ("precision", "in {}"),
+    ),
+    "pairs": (("method", "chosen by: {}"),),
+    "match": (
+        ("matches", "{:,} matches"),
+        ("matches_per_pair", "{:,} a pair"),
+        ("pairs_without_matches", "{:,} pairs without"),
+    ),
+    "verify": (
+        ("verified_pairs", "{:,} pairs verified"),
+        ("inliers", "{:,} inliers"),
+    ),
+    "map": (
+        ("method", "{}"),
+        ("registered_images", "{:,} images registered"),
+        ("points", "{:,} points"),
+        ("mean_reprojection_error", "mean reprojection error {:.2f} px"),
+    ),
+    "localize": (
+        ("localized", "{:,} good"),
+        ("doubtful", "{:,} doubtful"),
+        ("median_inliers", "median inliers {:,.0f}"),
+    ),
+}
+"""What the table of stages says of each, by the keys of its report."""
+ITEMS = {
+    "extract": ("image", "images"),
+    "pairs": ("pair", "pairs"),
+    "match": ("pair", "pairs"),
+    "verify": ("pair", "pairs"),
+    "map": ("map", "maps"),
+    "localize": ("query", "queries"),
+    "evaluate": ("estimate", "estimates"),
+}
+"""What a stage counts."""
+
+
+def summary_section(pipeline: Json) -> Section:
+    """The section of a pipeline.
+
+    Args:
+        pipeline: content of pipeline_report.json; what an older one lacks is left out.
+    """
+    stages = pipeline.get("stages", [])
+    blocks = [numbers(_figures(stages))]
+    blocks += _failures(pipeline.get("failed", []))
+    blocks += _warnings(pipeline.get("warnings", []))
+    blocks += _datasets(pipeline.get("inputs", {}))
+    blocks += _model(pipeline.get("model"))
+    blocks += _settings(pipeline.get("settings"))
+    blocks += _stages(stages, pipeline.get("inputs", {}))
+    blocks += _environment(pipeline.get("environment", {}))
+    return Section("summary", "Summary", join(blocks))
+
+
+def _figures(stages: Sequence[Json]) -> dict[str, str]:
+    figures: dict[str, str] = {}
+    for stage in stages:
+        if stage["stage"] == "map" and "registered_images" in stage:
+            given = f" of {stage['images']:,}" if "images" in stage else ""
+            figures["images in the map"] = f"{stage['registered_images']:,}{given}"
+            figures["points"] = f"{stage.get('points', 0):,}"
+    poses = [stage for stage in stages if stage["stage"] == "localize"]
+    if poses:
+        good = sum(stage.get("localized", 0) for stage in poses)
+        doubtful = sum(stage.get("doubtful", 0) for stage in poses)
+        figures["queries localized"] = f"{good + doubtful:,}"
+        figures["of them doubtful"] = f"{doubtful:,}"
+    figures["time of all stages"] = duration(sum(map(_seconds, stages)))
+    return figures
+
+
+def _seconds(stage: Json) -> float:
+    """Of the run that did the work."""
+    return float(stage.get("work", stage).get("seconds", 0.0))
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _failures(failed: Sequence[Json]) -> Iterator[Markup]:
+    if failed:
+        yield heading(f"Failures ({len(failed):,})")
+        yield bullets(
+            _some(f"{one['name']}: {one['reason']}" for one in failed), "failure"
+        )
+
+
+def _warnings(texts: Sequence[str]) -> Iterator[Markup]:
+    if texts:
+        yield heading(f"Warnings ({len(texts):,})")
+        yield bullets(_some(texts), "warning")
+
+
+def _some(texts: Iterable[str]) -> list[str]:
+    listed = list(texts)
+    more = len(listed) - MOST_FAILURES
+    return listed[:MOST_FAILURES] + [f"and {more:,} more"] * (more > 0)
+
+
+def _datasets(inputs: Json) -> Iterator[Markup]:
+    described = {name: one for name, one in _by_role(inputs).items() if one}
+    if described:
+        yield heading("Datasets")
+        rows: list[Sequence[Cell]] = [
+            (
+                role,
+                one["images"],
+                one["cameras"],
+                one["images_with_pose"],
+                one["path"],
+            )
+            for role, one in described.items()
+        ]
+        titles = ("dataset", "images", "cameras", "images with a given pose", "folder")
+        yield table(titles, rows)
+    if inputs.get("features"):
+        yield paragraph(f"Features found in: {', '.join(inputs['features'])}", "note")
+
+
+def _by_role(inputs: Json) -> dict[str, Json]:
+    queries = {
+        f"queries: {name}": one for name, one in inputs.get("queries", {}).items()
+    }
+    return {"mapping": inputs.get("mapping", {}), **queries}
+
+
+def _model(model: Json | None) -> Iterator[Markup]:
+    if model is not None:
+        licence = model.get("license") or "not stated in the file"
+        yield heading("Weights")
+        yield paragraph(
+            f"{model['name']}, licence: {licence}, SHA-256 {model['sha256'][:12]}"
+        )
+
+
+def _settings(settings: Json | None) -> Iterator[Markup]:
+    if settings is None:
+        return
+    changed = changed_settings(settings, plain_settings(PipelineConfig()))
+    yield heading("Settings that differ from the defaults")
+    if not changed:
+        yield paragraph("None: every setting has its default.")
+    else:
+        rows = [
+            (name, setting_text(value), setting_text(default))
+            for name, (value, default) in changed.items()
+        ]
+        yield table(("setting", "value", "default"), rows)
+
+
+def changed_settings(
+    settings: Json, defaults: Json, prefix: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Value and default of each setting that differs, by its flag's name.
+
+    Those that only one of the two knows, of another version, are left out.
+    """
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name, default in defaults.items():
+        value = settings.get(name, default)
+        if isinstance(default, Mapping) and isinstance(value, Mapping):
+            inner = "" if prefix == "extract." else name + "."
+            changed |= changed_settings(value, default, prefix + inner)
+        elif value != default:
+            changed[prefix + name.replace("_", "-")] = (value, default)
+    return changed
+
+
+def setting_text(value: Any) -> str:
+    """A setting in words."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(
+            " ".join(map(setting_text, item)) if isinstance(item, list) else str(item)
+            for item in value
+        )
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
+    if not stages:
+        return
+    rows: list[Sequence[Cell]] = []
+    for stage, subject in zip(stages, _subjects(stages, inputs)):
+        work = stage.get("work", stage)
+        count = work["done"] or stage.get("skipped", 0)
+        rows.append(
+            (
+                stage["stage"],
+                subject,
+                counted(count, *ITEMS.get(stage["stage"], ("item", "items"))),
+                len(stage.get("failed", [])),
+                _seconds(stage),
+                _counts(stage["stage"], work),
+            )
+        )
+    yield heading("Stages")
+    yield table(("stage", "of", "made", "failed", "time (s)", "what"), rows, digits=2)
+    if any(not stage["done"] and _seconds(stage) for stage in stages):
+        yield paragraph(
+            "The last run found stages done and kept them; their counts and times are "
+            "those of the run that did the work.",
+            "note",
+        )
+
+
+def _subjects(stages: Sequence[Json], inputs: Json) -> Iterator[str]:
+    """The dataset that each stage worked on, in the order of a pipeline."""
+    extracted = iter(["mapping", *inputs.get("queries", {})])
+    current = "mapping"
+    for stage in stages:
+        if stage["stage"] == "extract":
+            yield next(extracted, "")
+            continue
+        if stage["stage"] == "pairs" and stage["outputs"]:
+            current = Path(stage["outputs"][0]).stem
+        yield current
+
+
+def counted(count: int, one: str, many: str) -> str:
+    """A number of things."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _counts(stage: str, work: Json) -> str:
+    shown = [
+        text.format(work[key])
+        for key, text in COUNTS.get(stage, ())
+        if work.get(key) is not None
+    ]
+    return ", ".join(shown)
+
+
+def _environment(environment: Json) -> Iterator[Markup]:
+    if not environment:
+        return
+    gpus: Counter[str] = Counter(environment.get("gpus", []))
+    rows: list[Sequence[Cell]] = [
+        (
+            "processor",
+            f"{environment.get('processor')}, {environment.get('cores')} cores",
+        ),
+        *(("GPU", f"{count} x {name}") for name, count in gpus.items()),
+        *environment.get("versions", {}).items(),
+    ]
+    yield folded("Versions and processor of the last run", table(("", ""), rows))
