@@ -222,6 +222,14 @@ class Report:
         return "\n".join(lines)
 
 
+def counted(count: int, noun: str) -> str:
+    """How many of something there are: "1 pair", "20 pairs", "3 queries"."""
+    if count == 1:
+        return f"1 {noun}"
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{count} {plural}"
+
+
 def some_names(names: Iterable[str]) -> str:
     """Up to three names in quotes, and how many more there are."""
     listed = list(names)

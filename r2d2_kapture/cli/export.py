@@ -64,7 +64,7 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="overwrite an output that exists"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     namespace = parser.parse_args(arguments)
     from r2d2_kapture.stages.extract import export
 

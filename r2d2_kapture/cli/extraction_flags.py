@@ -152,9 +152,7 @@ def add_run_flags(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first image that fails"
     )
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, even on a terminal"
-    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def add_exclude_flag(parser: ArgumentParser) -> None:

@@ -49,7 +49,7 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="fetch again what is there"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     namespace = parser.parse_args(arguments)
     from r2d2_kapture.stages import fetch
 

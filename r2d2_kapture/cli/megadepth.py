@@ -72,7 +72,7 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first model that fails"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     namespace = parser.parse_args(arguments)
     if namespace.workers < 1:
         raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")

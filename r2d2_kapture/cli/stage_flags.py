@@ -44,9 +44,7 @@ def add_origin_flags(parser: ArgumentParser, *names: str) -> None:
 def add_run_flags(parser: ArgumentParser, force: str = REDO) -> None:
     """Add those of a stage that makes one thing as a whole."""
     parser.add_argument("--force", action="store_true", help=force)
-    parser.add_argument(
-        "--quiet", action="store_true", help="no progress bar, even on a terminal"
-    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def stage_options(namespace: Namespace) -> RunOptions:

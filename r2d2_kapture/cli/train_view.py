@@ -66,7 +66,7 @@ def _command(arguments: list[str]) -> int:
     parser.add_argument(
         "--force", action="store_true", help="draw again what is already there"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_source_flags(parser)
     add_settings(parser, PairConfig)
     add_settings(parser, MegadepthPairs)

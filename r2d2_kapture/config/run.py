@@ -15,7 +15,8 @@ class RunOptions:
         replace: replace what was made otherwise, with other settings or by others;
             finished work of the same settings and inputs is kept.
         strict: stop at the first item that fails.
-        progress: show a bar; None shows it on a terminal only.
+        progress: show a bar; None shows it on a terminal, and elsewhere a line every
+            ten seconds.
     """
 
     workers: int = 2

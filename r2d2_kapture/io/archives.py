@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tqdm import tqdm
-
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.io.progress import Progress
 
 CHUNK = 1 << 20
 ROOT = "."
@@ -70,8 +69,8 @@ def unpack(archive: Path, folder: Path, *, progress: bool | None = None) -> int:
         members = list(_members(opened, archive))
         missing = [m for m in members if not _is_there(folder / m.name, m.size)]
         _check_room(folder, sum(member.size for member in missing))
-        disable = None if progress is None else not progress
-        for member in tqdm(missing, desc=f"unpack {archive.name}", disable=disable):
+        bar = Progress(f"unpack {archive.name}", "file", len(missing), shown=progress)
+        for member in bar.over(missing):
             with atomic_path(folder / member.name) as temporary:
                 with temporary.open("wb") as target:
                     for chunk in _content(archive, member):

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.progress import BYTES, Progress
 
 CHUNK = 1 << 20
 TIMEOUT_SECONDS = 60
@@ -96,14 +95,7 @@ def _fetch(url: str, part: Path, progress: bool | None) -> None:
         total = start + int(length) if length is not None else None
         version = response.headers.get("ETag") or response.headers.get("Last-Modified")
         write_json_atomic(_notes_path(part), {"url": url, "version": version})
-        with tqdm(
-            total=total,
-            initial=start,
-            desc=part.stem,
-            unit="B",
-            unit_scale=True,
-            disable=None if progress is None else not progress,
-        ) as bar:
+        with Progress(part.stem, BYTES, total, done=start, shown=progress) as bar:
             _copy(response, part, start, bar)
     size = part.stat().st_size
     if total is not None and size != total:
@@ -113,7 +105,7 @@ def _fetch(url: str, part: Path, progress: bool | None) -> None:
 
 
 def _copy(
-    response: http.client.HTTPResponse, part: Path, start: int, bar: tqdm[None]
+    response: http.client.HTTPResponse, part: Path, start: int, bar: Progress
 ) -> None:
     with _writing(part):
         file = part.open("ab" if start else "wb")

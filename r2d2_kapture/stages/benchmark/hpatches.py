@@ -10,8 +10,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import (
@@ -38,6 +36,7 @@ from r2d2_kapture.evaluation.sequences import (
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.background_io import WriteBehind
@@ -110,11 +109,11 @@ def run(
         require_some(source, [i for sequence in sequences for i in sequence.images])
     if options.strict and tally.failed:
         sequences = []
-    bar = tqdm(
-        total=len(sources) * len(sequences),
-        desc="hpatches",
-        unit="sequence",
-        disable=None if options.progress is None else not options.progress,
+    bar = Progress(
+        "hpatches",
+        "sequence",
+        len(sources) * len(sequences),
+        shown=options.progress,
     )
     evaluations = [
         _Evaluation(config, source, output / stem, options, bar)
@@ -184,7 +183,7 @@ class _Evaluation:
         source: FeatureSource,
         folder: Path,
         options: RunOptions,
-        bar: tqdm[None],
+        bar: Progress,
     ) -> None:
         self._config = config
         self._source = source

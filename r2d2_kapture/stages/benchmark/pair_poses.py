@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.run import RunOptions
@@ -39,6 +38,7 @@ from r2d2_kapture.io.kapture.camera_sizes import unlike_cameras
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.background_io import WriteBehind
@@ -336,12 +336,7 @@ class _Blocks:
 
     def evaluate(self, load: LoadFeatures, options: RunOptions) -> None:
         """Evaluate all pairs that are not there, in as many threads as workers."""
-        bar = tqdm(
-            total=len(self._pairs),
-            desc="pair_poses",
-            unit="pair",
-            disable=None if options.progress is None else not options.progress,
-        )
+        bar = Progress("pair_poses", "pair", len(self._pairs), shown=options.progress)
         with bar, ExitStack() as stack:
             # one thread each, which does the blocks it is given in order
             lanes = [
@@ -368,7 +363,7 @@ class _Blocks:
             for result in ranked[:count]
         ]
 
-    def _evaluate(self, name: str, load: LoadFeatures, bar: tqdm[None]) -> None:
+    def _evaluate(self, name: str, load: LoadFeatures, bar: Progress) -> None:
         block, fingerprint = self._blocks[name], self._fingerprints[name]
         path = self._folder / f"{name}.json"
         results = load_block(path, fingerprint)

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tqdm import tqdm
-
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.extract import ExportFormat
 from r2d2_kapture.coordinates import CameraOrigin
@@ -38,6 +36,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 
@@ -68,7 +67,8 @@ def run(
         camera_mode: which images of unknown cameras share one in a database, see
             io.kapture.camera_mode.
         force: overwrite an output that exists.
-        progress: show a bar; None shows it on a terminal only.
+        progress: show a bar; None shows it on a terminal, and elsewhere a line every
+            ten seconds.
 
     Images whose file or keypoints have another size than their camera get no keypoints
     and no matches in a database, and fail.
@@ -127,13 +127,8 @@ def run(
             open_local_features([kapture_root], keypoints.type_name, descriptors_type),
             keypoints=keypoints,
         )
-        bar = tqdm(
-            names,
-            desc="export",
-            unit="image",
-            disable=None if progress is None else not progress,
-        )
-        items = _items(dataset, features, bar, failed)
+        bar = Progress("export", "photograph", len(names), shown=progress)
+        items = _items(dataset, features, bar.over(names), failed)
         if to == "h5":
             details["scores"] = "0: kapture keeps none; rows keep their order"
             write_h5(output, items)
@@ -192,7 +187,7 @@ def _unlike_names(dataset: Dataset, keypoints: FeatureTable) -> tuple[str, ...]:
 def _items(
     dataset: Dataset,
     tables: LocalFeatureTables,
-    names: tqdm[str],
+    names: Iterable[str],
     failed: list[Failure],
 ) -> Iterator[tuple[str, LocalFeatures]]:
     """Read features image by image; note those that cannot be read."""

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import OutOfMemoryError
-from tqdm import tqdm
 
 from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.run import RunOptions
@@ -31,6 +30,7 @@ from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
@@ -195,12 +195,12 @@ def extract_images(
         mask = masks.read(name, path, record.size)
         return Loaded(name=name, image=image, mask=mask)
 
-    bar = tqdm(
-        total=already_done + len(paths),
-        initial=already_done,
-        desc="extract",
-        unit="image",
-        disable=None if options.progress is None else not options.progress,
+    bar = Progress(
+        "extract",
+        "photograph",
+        already_done + len(paths),
+        done=already_done,
+        shown=options.progress,
     )
     # a batch must be complete before the next pass begins
     workers = max(options.workers, extractor.runtime.batch_size)

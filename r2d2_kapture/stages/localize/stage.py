@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
@@ -42,6 +41,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 )
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.localize.cameras import (
     QueryFrame,
@@ -263,12 +263,8 @@ def localize_frames(
     localizer: Localizer, frames: Sequence[QueryFrame], options: RunOptions
 ) -> Iterator[FrameOutcome]:
     """The outcomes of frames, in their order; with ``strict`` up to a failure."""
-    bar = tqdm(
-        total=len(frames),
-        desc="localize",
-        unit="query",
-        disable=None if options.progress is None else not options.progress,
-    )
+    total = sum(len(frame.images) for frame in frames)
+    bar = Progress("localize", "query", total, shown=options.progress)
     # beside other poses, pycolmap's poses of rigs are not the same from run to run
     in_turn = any(len(frame.images) > 1 for frame in frames)
     workers = 1 if in_turn else options.workers
@@ -276,7 +272,7 @@ def localize_frames(
     with bar, closing(working):
         for _, future in working:
             outcome = future.result()
-            bar.update()
+            bar.update(len(outcome.results))
             yield outcome
             if options.strict and not all(r.localized for r in outcome.results):
                 return

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pycolmap
-from tqdm import tqdm
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
@@ -17,6 +16,7 @@ from r2d2_kapture.io.colmap.model import (
     known_pose_model,
     poses_differ,
 )
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
 from r2d2_kapture.stages.map.checks import check_map, drop_implausible
 from r2d2_kapture.stages.map.pure_rotation import refuse_pure_rotation
@@ -125,11 +125,11 @@ def _map_unknown_poses(
         str(workspace.image_folder),
         str(workspace.scratch),
     )
-    bar = tqdm(
-        total=len(content.paired) if names is None else len(names),
-        desc=f"map, {config.method}",
-        unit="image",
-        disable=None if options.progress is None else not options.progress,
+    bar = Progress(
+        f"map, {config.method}",
+        "photograph",
+        len(content.paired) if names is None else len(names),
+        shown=options.progress,
     )
     with bar, quiet_pycolmap(), colmap_errors():
         if config.method == "global":
@@ -144,7 +144,7 @@ def _map_unknown_poses(
             found = pycolmap.incremental_mapping(
                 *places,
                 options=step_by_step,
-                next_image_callback=lambda: bar.update() and None,
+                next_image_callback=bar.update,
             )
     for model in found.values():
         drop_implausible(model, constant, config.min_angle)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.match import MatchConfig
@@ -37,6 +36,7 @@ from r2d2_kapture.io.kapture.overlaps import hidden_features
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.stages.match.cache import LoadingCache
@@ -272,12 +272,12 @@ def match_pairs(
     tally = Tally()
     with ExitStack() as stack:
         bar = stack.enter_context(
-            tqdm(
-                total=total,
-                initial=total - len(pairs),
-                desc="match",
-                unit="pair",
-                disable=None if options.progress is None else not options.progress,
+            Progress(
+                "match",
+                "pair",
+                total,
+                done=total - len(pairs),
+                shown=options.progress,
             )
         )
         stack.enter_context(one_core_a_thread())

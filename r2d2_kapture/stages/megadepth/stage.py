@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tqdm import tqdm
-
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.megadepth.layout import (
     DEPTH_FOLDER,
     SCENE_INFO_FOLDER,
@@ -100,13 +99,8 @@ def _prepare_all(
     jobs = [(model, config, options.force, threads) for model in models]
     reasons: dict[int, str] = {}
     with closing(run_apart(prepare, jobs, options.workers)) as results:
-        bar = tqdm(
-            results,
-            total=len(models),
-            desc="prepare models",
-            disable=None if options.progress is None else not options.progress,
-        )
-        for number, result in bar:
+        bar = Progress("megadepth", "model", len(models), shown=options.progress)
+        for number, result in bar.over(results):
             if isinstance(result, R2D2KaptureError):
                 if options.strict:
                     raise result

@@ -13,7 +13,6 @@ import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
@@ -28,6 +27,7 @@ from r2d2_kapture.io.kapture.global_features import open_global_feature_writer
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.vlad import (
     Vocabulary,
     Whitening,
@@ -240,12 +240,7 @@ def each_image(
 ) -> Iterator[tuple[str, FloatArray]]:
     """Compute something of every image in threads, in order; note those that fail."""
     results = read_ahead(names, function, options.workers)
-    bar = tqdm(
-        total=len(names),
-        desc=description,
-        unit="image",
-        disable=None if options.progress is None else not options.progress,
-    )
+    bar = Progress(description, "photograph", len(names), shown=options.progress)
     with bar, closing(results):
         for name, future in results:
             bar.update()

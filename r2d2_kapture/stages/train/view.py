@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from tqdm import tqdm
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import Preprocessing
@@ -16,6 +15,7 @@ from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.training import draw_training_pair
 from r2d2_kapture.stages.train.methods import method_of_checkpoint
@@ -75,9 +75,9 @@ def run(
     numbers = range(step * count, (step + 1) * count)
     paths = {number: output / f"pair_{number:06d}.png" for number in numbers}
     missing = [n for n, path in paths.items() if options.force or not path.exists()]
-    disable = None if options.progress is None else not options.progress
+    bar = Progress("train_view", "pair", len(missing), shown=options.progress)
     shares = []
-    for number in tqdm(missing, desc="train_view", unit="pair", disable=disable):
+    for number in bar.over(missing):
         pair = dataset.training_pair(number)
         shares.append(float(np.isfinite(pair.aflow[..., 0]).mean()))
         draw_training_pair(

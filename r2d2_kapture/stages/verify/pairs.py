@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from tqdm import tqdm
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
@@ -41,6 +40,7 @@ from r2d2_kapture.io.kapture.match_store import (
 )
 from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
 from r2d2_kapture.types import Failure, FloatArray, PairMatches
@@ -210,12 +210,7 @@ def _run(
     task: _Task, pairs: Sequence[Pair], log_path: Path, options: RunOptions
 ) -> VerifiedPairs:
     result = VerifiedPairs(table=task.written)
-    bar = tqdm(
-        total=len(pairs),
-        desc="verify",
-        unit="pair",
-        disable=None if options.progress is None else not options.progress,
-    )
+    bar = Progress("verify", "pair", len(pairs), shown=options.progress)
     working = closing(read_ahead(pairs, task, options.workers))
     with bar, quiet_pycolmap(), open_log(log_path) as log, working as verified:
         for pair, future in verified:
