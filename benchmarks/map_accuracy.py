@@ -25,6 +25,7 @@ from scipy.spatial.distance import pdist
 from r2d2_kapture.cli.common import EXIT_OK, run_command
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import PosedImage, read_ground_truth
@@ -76,8 +77,8 @@ def measure(scene: Path, output: Path, checkpoint: Checkpoint, cameras: str) -> 
     known = cameras == "known"
     mode: CameraMode = "single" if cameras == "single" else "auto"
     if not (scene / "gt.json").is_file():
-        folder_mode: CameraMode = "auto" if known else "per-image"
-        write_image_folder_dataset(scene / "images", mapping, folder_mode)
+        folder = FolderConfig(camera_mode="auto" if known else "per-image")
+        write_image_folder_dataset(scene / "images", mapping, folder)
         if not known:
             forget_cameras(mapping)
         figures = run_pipeline(mapping, output, checkpoint, mode)

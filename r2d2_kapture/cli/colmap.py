@@ -26,10 +26,11 @@ from r2d2_kapture.cli.extraction_flags import (
     parse_extraction,
     run_options,
 )
-from r2d2_kapture.config.colmap import ColmapConfig, FolderConfig
+from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 

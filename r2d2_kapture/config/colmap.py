@@ -4,37 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.verify import VerifyConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class FolderConfig:
-    """How a folder of images is taken.
-
-    Attributes:
-        camera_mode: which images share a camera: ``single`` all of one size;
-            ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
-            those of one folder, size and EXIF camera with its focal length, and none
-            that have no EXIF data.
-        exhaustive_limit: number of images up to which all are paired with each other;
-            above it each is paired with the --pairing.top_k that look most like it.
-    """
-
-    camera_mode: CameraMode = "auto"
-    exhaustive_limit: int = 200
-
-    def __post_init__(self) -> None:
-        require_choice("--camera-mode", self.camera_mode, CameraMode)
-        require(
-            self.exhaustive_limit >= 0,
-            f"--exhaustive-limit: found {self.exhaustive_limit}, expected 0 or more",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

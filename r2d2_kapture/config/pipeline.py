@@ -10,6 +10,7 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.verify import VerifyConfig
 
 
@@ -18,6 +19,7 @@ class PipelineConfig:
     """One section a stage.
 
     Attributes:
+        photographs: cameras of a folder of photographs, and when to pair all of them.
         extract: features of all images, unless they are given.
         mapping_pairs: which mapping images are matched with each other.
         query_pairs: which mapping images a query is matched with.
@@ -28,6 +30,7 @@ class PipelineConfig:
         evaluate: against true poses, where a query dataset has them.
     """
 
+    photographs: FolderConfig = FolderConfig()
     extract: ExtractConfig = ExtractConfig()
     mapping_pairs: PairsConfig = PairsConfig()
     query_pairs: PairsConfig = PairsConfig()

@@ -13,13 +13,14 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.colmap import ColmapConfig, FolderConfig
+from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
     SelectionConfig,
 )
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint

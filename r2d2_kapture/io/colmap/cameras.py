@@ -12,6 +12,7 @@ import kapture
 import numpy as np
 import pycolmap
 
+from r2d2_kapture.config.cameras import MODEL_PARAMETERS
 from r2d2_kapture.coordinates import (
     CameraOrigin,
     PixelOrigin,
@@ -19,9 +20,12 @@ from r2d2_kapture.coordinates import (
     principal_point_shift,
 )
 from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.colmap.exif import read_exif
 from r2d2_kapture.io.images.decoding import image_size
 
 UNKNOWN_CAMERA = "UNKNOWN_CAMERA"
+GUESSED_MODEL = "SIMPLE_RADIAL"
+"""Of an unknown camera, unless its name is that of a model."""
 UNKNOWN_FOCAL_FACTOR = 1.2
 """Focal length of an unknown camera in units of its longest side, as in COLMAP."""
 
@@ -70,8 +74,9 @@ def colmap_camera(
 ) -> pycolmap.Camera:
     """Make COLMAP's camera of kapture's, its principal point in COLMAP's origin.
 
-    A camera of unknown parameters becomes SIMPLE_RADIAL with a focal length of 1.2
-    times its longest side, as in COLMAP, and is marked as a guess.
+    A camera of unknown parameters becomes SIMPLE_RADIAL, or the model that its name
+    says, with a focal length of 1.2 times its longest side, as in COLMAP, and is marked
+    as a guess.
 
     Args:
         sensor: kapture's camera.
@@ -91,7 +96,7 @@ def colmap_camera(
     if model == UNKNOWN_CAMERA:  # COLMAP's principal point is the middle, in its origin
         return pycolmap.Camera.create_from_model_name(
             camera_id,
-            "SIMPLE_RADIAL",
+            sensor.name if sensor.name in MODEL_PARAMETERS else GUESSED_MODEL,
             UNKNOWN_FOCAL_FACTOR * max(width, height),
             int(width),
             int(height),
@@ -122,17 +127,23 @@ def photograph_camera(path: Path, size: tuple[int, int]) -> pycolmap.Camera | No
         size: (W, H) in pixels that the camera is for.
 
     Returns:
-        COLMAP's guess of it; None where the file is absent, unreadable or of another
-        size, or its EXIF data give no focal length.
+        One as COLMAP guesses it; None where the file is absent, unreadable or of
+        another size, or its EXIF data give no focal length.
     """
     try:
         # pycolmap's own checks would say less, and on the terminal
         if image_size(path) != size:
             return None
-        found = pycolmap.infer_camera_from_image(str(path))
-    except (ImageError, ValueError):
+    except ImageError:
         return None
-    return found if found.has_prior_focal_length else None
+    focal_length, _ = read_exif(path, size)
+    if focal_length is None:
+        return None
+    camera = pycolmap.Camera.create_from_model_name(
+        0, GUESSED_MODEL, focal_length, *size
+    )
+    camera.has_prior_focal_length = True
+    return camera
 
 
 def _line(sensor: kapture.Camera) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,16 @@ import kapture.io.csv as kcsv
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.errors import DatasetError, ImageError, OutputError
-from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, kapture_camera
-from r2d2_kapture.io.colmap.log import quiet_pycolmap
-from r2d2_kapture.io.images.decoding import exif_camera, image_size
+from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
+from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.errors import ConfigError, DatasetError, ImageError, OutputError
+from r2d2_kapture.io.colmap.cameras import (
+    GUESSED_MODEL,
+    UNKNOWN_CAMERA,
+    kapture_camera,
+)
+from r2d2_kapture.io.colmap.exif import read_exif
+from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.dataset import check_table_name
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
@@ -32,8 +36,8 @@ from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
 from r2d2_kapture.types import Failure
 
-FILM_MM = (36, 24)
 STATE_NAME = "image_folder.json"
+GIVEN = "given"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ class ImageFolder:
         with_focal_length: how many of them have one from EXIF.
         failed: images that are left out, and why.
         warnings: sentences on files that were not taken for images, see find_images.
+        unchanged: how many images an earlier run found as they are.
     """
 
     root: Path
@@ -55,6 +60,7 @@ class ImageFolder:
     with_focal_length: int
     failed: tuple[Failure, ...]
     warnings: tuple[str, ...]
+    unchanged: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,27 +85,28 @@ class _Shot:
 def write_image_folder_dataset(
     images: Path,
     root: Path,
-    camera_mode: CameraMode = "auto",
+    config: FolderConfig = FolderConfig(),
     *,
     exclude: Sequence[str] = (),
     masks: Path | None = None,
+    query: str | None = None,
 ) -> ImageFolder:
     """Make a kapture dataset of the images below a folder, which stay where they are.
 
-    ``root/sensors/records_data`` becomes a link to the folder. Timestamps are places in
-    the order of names. Made again, it is the same.
+    ``root/sensors/records_data`` becomes a link to the folder, or holds one. Timestamps
+    are places in the order of names. Made again, it is the same.
 
     Args:
         images: folder, searched recursively.
         root: of the dataset; not inside ``images``.
-        camera_mode: which images share a camera: ``single`` all of one size;
-            ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
-            those of one folder, size and EXIF camera with its focal length, and none
-            that have no EXIF data.
+        config: which images share a camera, and what it is.
         exclude: patterns of what to leave out, see find_images.
         masks: folder of masks, left out where it lies in ``images``.
+        query: name of photographs to localize: names of images begin with it, so that
+            they differ from the map's, and localization finds the cameras.
 
     Raises:
+        ConfigError: known parameters, and images of several sizes or another one.
         DatasetError: no images, or ``root`` is inside ``images``.
         OutputError: another dataset is there, or the file system refused.
     """
@@ -116,13 +123,14 @@ def write_image_folder_dataset(
             "another place"
         )
     found = find_images([str(images)], exclude, masks)
-    shots, failed = _read_shots(images, found.paths, _known_shots(root))
+    known = _known_shots(root)
+    shots, failed = _read_shots(images, found.paths, known, query)
     if not shots:
         raise DatasetError(
             f"{images}: none of {len(failed)} images can be used; first: "
             f"{failed[0].to_text()}"
         )
-    dataset, sources = _describe(shots, camera_mode)
+    dataset, sources = _describe(shots, config, query)
     state = {
         "images": str(images.resolve()),
         "cameras": sources,
@@ -130,8 +138,9 @@ def write_image_folder_dataset(
     }
     write_json_atomic(root / STATE_NAME, state)
     try:
-        (root / "sensors").mkdir(parents=True, exist_ok=True)
-        _link(root / "sensors" / "records_data", images)
+        link = root / "sensors" / "records_data" / (query or "")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        _link(link, images)
         kcsv.kapture_to_dir(str(root), dataset)
         write_origin(root / "sensors", "center")
     except OSError as error:
@@ -143,16 +152,27 @@ def write_image_folder_dataset(
         with_focal_length=sum(source == "exif" for source in sources.values()),
         failed=tuple(failed),
         warnings=found.warnings,
+        unchanged=sum((shot.name, *shot.stamp) in known for shot in shots),
     )
 
 
 def approximate_sensors(root: Path) -> frozenset[str]:
-    """Cameras of a dataset that was made of a folder of images; none of other ones."""
+    """Cameras of a dataset that was made of a folder of images, but for given ones."""
+    return frozenset(s for s, source in _sources(root).items() if source != GIVEN)
+
+
+def given_sensors(root: Path) -> frozenset[str]:
+    """Cameras of such a dataset whose parameters the user knew."""
+    return frozenset(s for s, source in _sources(root).items() if source == GIVEN)
+
+
+def _sources(root: Path) -> dict[str, str]:
+    """Where each camera comes from; empty for datasets of others."""
     try:
         state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
-        return frozenset(map(str, state["cameras"]))
-    except (OSError, ValueError, TypeError, KeyError):
-        return frozenset()
+        return {str(sensor_id): str(s) for sensor_id, s in state["cameras"].items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
 
 
 def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
@@ -178,20 +198,22 @@ def _read_shots(
     images: Path,
     paths: Sequence[Path],
     known: Mapping[tuple[str, int, int], _Shot],
+    query: str | None,
 ) -> tuple[list[_Shot], list[Failure]]:
     shots, failed = [], []
     for path in paths:
-        name = path.relative_to(images).as_posix()
+        name = (Path(query or "") / path.relative_to(images)).as_posix()
         status = path.stat()
         stamp = status.st_size, status.st_mtime_ns
         try:
-            shots.append(known.get((name, *stamp)) or _read_shot(path, name, stamp))
+            earlier = known.get((name, *stamp))
+            shots.append(earlier or _read_shot(path, name, stamp, query is None))
         except (ImageError, DatasetError) as error:
             failed.append(Failure(name=shown(name), reason=shown(str(error))))
     return sorted(shots, key=lambda shot: shot.name), failed
 
 
-def _read_shot(path: Path, name: str, stamp: tuple[int, int]) -> _Shot:
+def _read_shot(path: Path, name: str, stamp: tuple[int, int], exif: bool) -> _Shot:
     check_table_name(name, path)
     if name.startswith("#"):
         raise DatasetError(
@@ -199,46 +221,22 @@ def _read_shot(path: Path, name: str, stamp: tuple[int, int]) -> _Shot:
             "rename the image"
         )
     size = image_size(path)
-    focal_length, model = _exif(path, size)
+    focal_length, model = read_exif(path, size) if exif else (None, None)
     return _Shot(
         name=name, stamp=stamp, size=size, focal_length=focal_length, model=model
     )
 
 
-def _exif(path: Path, size: tuple[int, int]) -> tuple[float | None, str | None]:
-    with quiet_pycolmap():
-        try:
-            bitmap = pycolmap.Bitmap.read(str(path), True)
-        except (ValueError, RuntimeError):
-            bitmap = None
-    if bitmap is None:
-        return _exif_of_other_formats(path, size)
-    if (bitmap.width, bitmap.height) != size:
-        return None, None
-    focal_length = bitmap.exif_focal_length()
-    if focal_length is None or not (np.isfinite(focal_length) and focal_length > 0):
-        return None, None
-    return focal_length, bitmap.exif_camera_model()
-
-
-def _exif_of_other_formats(
-    path: Path, size: tuple[int, int]
-) -> tuple[float | None, str | None]:
-    """The same of HEIF and AVIF, which COLMAP does not read."""
-    try:
-        focal_length, model = exif_camera(path)
-    except ImageError:
-        return None, None
-    if focal_length is None:
-        return None, None
-    pixels = focal_length / math.hypot(*FILM_MM) * math.hypot(*size)
-    return pixels, f"{model}-{size[0]}x{size[1]}"
-
-
 def _describe(
-    shots: list[_Shot], mode: CameraMode
+    shots: list[_Shot], config: FolderConfig, query: str | None
 ) -> tuple[kapture.Kapture, dict[str, str]]:
-    """Cameras and records, and where each camera's focal length comes from."""
+    """Cameras and records, and where each camera's parameters come from."""
+    if query is not None:
+        config = FolderConfig(camera_mode="per-image")
+    mode = config.camera_mode
+    if config.params:
+        _check_given(shots, config)
+        mode = "single" if mode == "auto" else mode
     groups: dict[tuple[object, ...], list[_Shot]] = {}
     for shot in shots:
         groups.setdefault(_camera_key(shot, mode), []).append(shot)
@@ -246,12 +244,39 @@ def _describe(
     sensor_of: dict[str, str] = {}
     for number, group in enumerate(groups.values(), start=1):
         sensor_id = f"camera_{number:05d}"
-        sensors[sensor_id], sources[sensor_id] = _sensor(group)
+        sensors[sensor_id], sources[sensor_id] = _sensor(group, config)
         sensor_of |= {shot.name: sensor_id for shot in group}
     records = kapture.RecordsCamera()
     for timestamp, shot in enumerate(shots):
         records[timestamp, sensor_of[shot.name]] = shot.name
     return kapture.Kapture(sensors=sensors, records_camera=records), sources
+
+
+def _check_given(shots: list[_Shot], config: FolderConfig) -> None:
+    """Refuse known parameters where they are not those of all images."""
+    sizes = sorted({shot.size for shot in shots})
+    listed = ", ".join(f"{width} x {height}" for width, height in sizes[:3])
+    if len(sizes) > 1:
+        raise ConfigError(
+            f"--camera-params: found photographs of {len(sizes)} sizes ({listed}), "
+            "expected one, since parameters belong to pixels; leave those of other "
+            "sizes out with --exclude"
+        )
+    camera = _given(shots[0].size, config)
+    x, y = camera.principal_point_x, camera.principal_point_y
+    if not (0 < x < camera.width and 0 < y < camera.height):
+        raise ConfigError(
+            f"--camera-params {config.camera_params}: found the principal point "
+            f"({x:g}, {y:g}) outside of photographs of {listed} pixels; expected "
+            f"{MODEL_PARAMETERS[config.camera_model or 'PINHOLE']} in this order"
+        )
+
+
+def _given(size: tuple[int, int], config: FolderConfig) -> pycolmap.Camera:
+    width, height = size
+    return pycolmap.Camera(
+        model=config.camera_model, width=width, height=height, params=config.params
+    )
 
 
 def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
@@ -265,14 +290,20 @@ def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
     return (shot.name,)
 
 
-def _sensor(group: list[_Shot]) -> tuple[kapture.Camera, str]:
-    """The camera of images, and where its focal length comes from."""
+def _sensor(group: list[_Shot], config: FolderConfig) -> tuple[kapture.Camera, str]:
+    """The camera of images, and where its parameters come from.
+
+    The name of an unknown one is the model that it is to have, see colmap_camera.
+    """
     width, height = group[0].size
+    if config.params:
+        return kapture_camera(_given((width, height), config), "center"), GIVEN
     known = [shot.focal_length for shot in group if shot.focal_length is not None]
     if not known:
-        return kapture.Camera(UNKNOWN_CAMERA, [width, height]), "guess"
+        size = [width, height]
+        return kapture.Camera(UNKNOWN_CAMERA, size, config.camera_model), "guess"
     camera = pycolmap.Camera.create_from_model_name(
-        0, "SIMPLE_RADIAL", float(np.median(known)), width, height
+        0, config.camera_model or GUESSED_MODEL, float(np.median(known)), width, height
     )
     return kapture_camera(camera, "center"), "exif"
 

@@ -125,7 +125,7 @@ def run(
         folder = write_image_folder_dataset(
             images,
             work.dataset,
-            config.folder.camera_mode,
+            config.folder,
             exclude=exclude,
             masks=masks,
         )
@@ -305,10 +305,7 @@ def _write_pairs(
                 f"{pairs_list}: image '{name}' is not among the images; {way_out}"
             )
     else:
-        pairing = config.pairing
-        too_many = len(folder.names) > config.folder.exhaustive_limit
-        if pairing.method == "exhaustive" and too_many:
-            pairing = dataclasses.replace(pairing, method="local")
+        pairing = config.folder.pairing(config.pairing, len(folder.names))
         source = pairing.method
         path = work.path / f"pairs_{pairing.method}.txt"
         pairs.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap import image_folder
+from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.image_folder import (
     approximate_sensors,
     write_image_folder_dataset,
@@ -61,7 +64,7 @@ def photos(tmp_path: Path) -> Path:
 def cameras(photos: Path, mode: CameraMode) -> dict[str, tuple[str, ...]]:
     """The images of each camera."""
     root = photos.parent / mode
-    write_image_folder_dataset(photos, root, mode)
+    write_image_folder_dataset(photos, root, FolderConfig(camera_mode=mode))
     found: dict[str, list[str]] = {}
     records = open_dataset(root).data.records_camera
     for timestamp in sorted(records):
@@ -204,8 +207,10 @@ def test_made_again_it_is_the_same_and_follows_the_folder(
 
 
 def test_a_file_that_changed_is_read_again(photos: Path, tmp_path: Path) -> None:
+    alone = FolderConfig(camera_mode="per-image")
+
     def size() -> list[float]:
-        write_image_folder_dataset(photos, tmp_path / "dataset", "per-image")
+        write_image_folder_dataset(photos, tmp_path / "dataset", alone)
         data = open_dataset(tmp_path / "dataset").data
         (sensor_id,) = data.records_camera[0]
         return list(data.sensors[sensor_id].camera_params[:2])
@@ -224,8 +229,9 @@ def test_a_file_that_did_not_change_is_not_decoded_again(
         raise AssertionError("decoded")
 
     with monkeypatch.context() as patched:
-        patched.setattr(image_folder, "_exif", decode)
-        assert write_image_folder_dataset(photos, tmp_path / "dataset") == first
+        patched.setattr(image_folder, "read_exif", decode)
+        again = write_image_folder_dataset(photos, tmp_path / "dataset")
+        assert again == dataclasses.replace(first, unchanged=8)
         with pytest.raises(AssertionError):
             write_image_folder_dataset(photos, tmp_path / "other")
 
@@ -289,3 +295,60 @@ def test_links_are_images_and_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert folder.warnings == (
         "1 left out, raw camera files, which are not supported: 'c.CR2'",
     )
+
+
+def test_known_parameters_hold_for_all_and_are_not_approximate(tmp_path: Path) -> None:
+    for name in ("a.jpg", "sub/b.jpg"):
+        save(tmp_path / "photos" / name, FOCAL_35MM)
+    given = FolderConfig(camera_model="PINHOLE", camera_params="60,61,32.5,24")
+    root = tmp_path / "dataset"
+    assert write_image_folder_dataset(tmp_path / "photos", root, given).cameras == 1
+    (sensor,) = open_dataset(root).data.sensors.values()
+    # kapture counts from the centre of the first pixel, COLMAP from its corner
+    assert sensor.sensor_params == ["PINHOLE", *"64 48 60 61 32 23.5".split()]
+    assert approximate_sensors(root) == set()
+    camera = colmap_camera(sensor, 1, "center")
+    np.testing.assert_allclose(camera.params, [60, 61, 32.5, 24])
+    save(tmp_path / "photos" / "turned.jpg", size=(48, 64))
+    with pytest.raises(ConfigError, match="2 sizes.*48 x 64, 64 x 48.*--exclude"):
+        write_image_folder_dataset(tmp_path / "photos", root, given)
+    wrong = FolderConfig(camera_model="PINHOLE", camera_params="32,24,60,61")
+    with pytest.raises(ConfigError, match=r"\(60, 61\) outside.*fx,fy,cx,cy"):
+        write_image_folder_dataset(
+            tmp_path / "photos", root, wrong, exclude=["turned.jpg"]
+        )
+
+
+def test_a_model_is_that_of_cameras_with_and_without_exif(tmp_path: Path) -> None:
+    save(tmp_path / "photos" / "a.jpg", FOCAL_35MM)
+    save(tmp_path / "photos" / "b.jpg")
+    root = tmp_path / "dataset"
+    opencv = FolderConfig(camera_model="OPENCV")
+    write_image_folder_dataset(tmp_path / "photos", root, opencv)
+    sensors = open_dataset(root).data.sensors
+    cameras = [colmap_camera(sensors[s], 1, "center") for s in sorted(sensors)]
+    assert [camera.model_name for camera in cameras] == ["OPENCV", "OPENCV"]
+    assert [camera.has_prior_focal_length for camera in cameras] == [True, False]
+    np.testing.assert_allclose(cameras[0].params[:2], FOCAL, rtol=1e-3)
+    np.testing.assert_allclose(cameras[1].params[:4], [1.2 * 64, 1.2 * 64, 32, 24])
+    assert approximate_sensors(root) == set(sensors)
+
+
+def test_photographs_to_localize_have_names_and_unknown_cameras_of_their_own(
+    tmp_path: Path,
+) -> None:
+    photos = tmp_path / "nuit é"
+    for name in ("a.jpg", "sub/b c.jpg"):
+        save(photos / name, FOCAL_35MM)
+    given = FolderConfig(camera_model="PINHOLE", camera_params="60,61,32.5,24")
+    root = tmp_path / "dataset"
+    made = write_image_folder_dataset(photos, root, given, query="nuit é")
+    assert made.names == ("nuit é/a.jpg", "nuit é/sub/b c.jpg")
+    dataset = open_dataset(root)
+    assert dataset.image_path("nuit é/a.jpg").read_bytes() == (
+        (photos / "a.jpg").read_bytes()
+    )
+    kinds = [sensor.camera_type.name for sensor in dataset.data.sensors.values()]
+    assert kinds == ["UNKNOWN_CAMERA", "UNKNOWN_CAMERA"]
+    again = write_image_folder_dataset(photos, root, given, query="nuit é")
+    assert again == dataclasses.replace(made, unchanged=2)

@@ -18,9 +18,10 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.colmap import ColmapConfig, FolderConfig
+from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError

@@ -1,0 +1,176 @@
+"""Folders of photographs as inputs: each becomes a kapture dataset of links."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.errors import ConfigError, DatasetError
+from r2d2_kapture.io.colmap.image_folder import ImageFolder, write_image_folder_dataset
+from r2d2_kapture.io.names import broken_in_table_by, shown
+from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.types import Report
+
+MAPPING = "mapping"
+"""Name of the dataset of the map's photographs; no query can have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Kapture datasets, those that were given and those made of photographs.
+
+    Attributes:
+        mapping: of the map's images.
+        queries: by name.
+        photographs: of the map; 0 where a dataset was given.
+        reports: one a folder of photographs.
+    """
+
+    mapping: Path
+    queries: Mapping[str, Path]
+    photographs: int
+    reports: tuple[Report, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photographs:
+    """How folders of photographs become datasets.
+
+    Attributes:
+        config: cameras of the map's photographs; localization finds those of queries.
+        output: gets one dataset a folder, by name.
+        exclude: patterns of what to leave out of folders, see find_images.
+        masks: folder of masks, left out where it lies in a folder of photographs.
+    """
+
+    config: FolderConfig
+    output: Path
+    exclude: Sequence[str] = ()
+    masks: Path | None = None
+
+    def take(
+        self, *, images: Path | None, mapping: Path | None, queries: Mapping[str, Path]
+    ) -> Inputs:
+        """Make datasets of those inputs that are photographs.
+
+        Args:
+            images: folder of the map's photographs, or
+            mapping: the map's dataset; a folder without ``sensors`` is taken as
+                photographs, and the report says so.
+            queries: datasets or folders of photographs, by name.
+
+        Raises:
+            ConfigError: not one of images and mapping, or settings of photographs where
+                there are none.
+            DatasetError: a folder without photographs.
+            OutputError: another run writes there, or it cannot be written.
+        """
+        given = images if mapping is None else mapping
+        if given is None or (images is not None and mapping is not None):
+            raise ConfigError(
+                f"--images, --mapping: found {'neither' if given is None else 'both'}, "
+                "expected one of them: a folder of photographs or a kapture dataset"
+            )
+        folders = {name: path for name, path in queries.items() if _is_plain(path)}
+        of_map = images is not None or _is_plain(given)
+        self._refuse_useless(of_map, any_folder=of_map or bool(folders))
+        found: dict[str, Report] = {}
+        if of_map:
+            noticed = images is None
+            found[MAPPING] = self.make(given, MAPPING, notice=noticed)
+        for name, folder in folders.items():
+            found[name] = self.make(folder, name, notice=True)
+        made = {name: self.output / name for name in found}
+        return Inputs(
+            mapping=made.get(MAPPING, given),
+            queries={name: made.get(name, path) for name, path in queries.items()},
+            photographs=found[MAPPING].details["images"] if of_map else 0,
+            reports=tuple(found.values()),
+        )
+
+    def make(self, images: Path, name: str, *, notice: bool = False) -> Report:
+        """Make a dataset of a folder of photographs, which stay where they are.
+
+        Args:
+            images: the folder.
+            name: of the dataset below ``output``; but for MAPPING, names of images
+                begin with it.
+            notice: say that the folder was not given as one of photographs.
+
+        Raises:
+            As ``take``.
+        """
+        started = time.monotonic()
+        query = None if name == MAPPING else name
+        broken = None if query is None else broken_in_table_by(query)
+        if broken is not None:
+            raise ConfigError(
+                f"--query {shown(str(images))}: the name '{shown(name)}' {broken}, "
+                "which no name of an image can; write NAME=DIR with another name"
+            )
+        try:
+            with exclusive(self.output / name):
+                folder = write_image_folder_dataset(
+                    images,
+                    self.output / name,
+                    self.config,
+                    exclude=self.exclude,
+                    masks=self.masks,
+                    query=query,
+                )
+        except DatasetError as error:
+            also = "; nor is it a kapture dataset (no sensors/sensors.txt)"
+            raise DatasetError(f"{error}{also if notice else ''}") from error
+        taken = (
+            f"{images} holds no sensors/sensors.txt, so it is taken as a folder of "
+            "photographs, not as a kapture dataset"
+        )
+        return _report(
+            folder,
+            name,
+            warnings=((taken,) if notice else ()) + folder.warnings,
+            seconds=time.monotonic() - started,
+        )
+
+    def _refuse_useless(self, of_map: bool, any_folder: bool) -> None:
+        """Refuse settings of photographs where datasets are given."""
+        config = self.config
+        require(
+            of_map or config.camera_model is None,
+            f"--camera-model {config.camera_model}: found a kapture dataset, expected "
+            "a folder of photographs; a dataset has its cameras in sensors/sensors.txt",
+        )
+        require(
+            any_folder or not self.exclude,
+            f"--exclude {' '.join(self.exclude)}: found kapture datasets, expected "
+            "folders of photographs; take the images out of the dataset's records",
+        )
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a folder is no kapture dataset, nor a broken one."""
+    return path.is_dir() and not (path / "sensors").exists()
+
+
+def _report(
+    folder: ImageFolder, name: str, warnings: tuple[str, ...], seconds: float
+) -> Report:
+    cameras = {"cameras": folder.cameras, "with_focal_length": folder.with_focal_length}
+    return Report(
+        stage="photographs",
+        done=len(folder.names) - folder.unchanged,
+        skipped=folder.unchanged,
+        failed=folder.failed,
+        warnings=warnings,
+        seconds=seconds,
+        outputs=(folder.root,),
+        details={
+            "dataset": name,
+            "images": len(folder.names),
+            **(cameras if name == MAPPING else {}),
+        },
+    )
