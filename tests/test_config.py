@@ -16,14 +16,27 @@ from r2d2_kapture.config.extract import (
     PyramidConfig,
     SelectionConfig,
 )
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 
 NAN = math.nan
 
 
+def pinhole(params: str) -> dict[str, Any]:
+    return {"camera_model": "PINHOLE", "camera_params": params}
+
+
 @pytest.mark.parametrize(
     "config, values, flag",
     [
+        (FolderConfig, {"camera_mode": "all"}, "--camera-mode"),
+        (FolderConfig, {"camera_model": "PINHOL"}, "--camera-model"),
+        (FolderConfig, {"exhaustive_limit": -1}, "--exhaustive-limit"),
+        (FolderConfig, {"camera_params": "1,2,3"}, "found no --camera-model"),
+        (FolderConfig, pinhole("1,2,3"), "found 3 parameters, expected the 4 of PI"),
+        (FolderConfig, pinhole("1,2,3,x"), "expected numbers separated by commas"),
+        (FolderConfig, pinhole("0,2,3,4"), "a focal length above 0"),
+        (FolderConfig, pinhole("nan,2,3,4"), "expected finite numbers"),
         (PyramidConfig, {"coordinates": "colmap"}, "--coordinates"),
         (EngineConfig, {"precision": "int8"}, "--precision"),
         (PyramidConfig, {"scale_f": 1}, "--scale-f"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -21,6 +21,7 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
+    add_exclude_flag,
     add_masks_flag,
     add_preset_flag,
     extract_config,
@@ -28,14 +29,15 @@ from r2d2_kapture.cli.extraction_flags import (
     resolve_extraction_preset,
 )
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
-from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
@@ -49,6 +51,7 @@ COMMAND = "kapture_r2d2_pipeline"
 PRESETS = "pipelines"
 SETTINGS_NAME = "pipeline_config.yaml"
 SECTIONS: dict[str, tuple[type, ...]] = {
+    "photographs": (FolderConfig,),
     "extract": EXTRACTION_SETTINGS,
     "mapping_pairs": (PairsConfig,),
     "query_pairs": (PairsConfig,),
@@ -68,16 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         COMMAND,
-        "From the images of kapture datasets to a map and localized queries: extract "
-        "features (or take what is there), pair, match, verify, map, localize and "
-        "evaluate. Everything goes below --output; run it again to resume.",
-        f"{COMMAND} --config virtual_gallery --mapping mapping --query query "
-        "--features local_features/r2d2_500 global_features/AP-GeM-LM18 --output work",
+        "From photographs, or the images of kapture datasets, to a map and localized "
+        "queries: extract features (or take what is there), pair, match, verify, map, "
+        "localize and evaluate. Everything goes below --output; run it again to "
+        "resume.",
+        f"{COMMAND} --images photos --query more_photos --preset fast --output work",
     )
     add_inputs(parser)
     add_sections(parser)
     resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
     namespace = parser.parse_args(resolved)
+    for name in names_of(FolderConfig):
+        if namespace[name] is not None:
+            namespace["photographs"][name] = namespace[name]
     if namespace.camera_mode is not None:
         namespace["verify"]["camera_mode"] = namespace.camera_mode
     config, options = pipeline_config(namespace), stage_options(namespace)
@@ -94,6 +100,7 @@ def _command(arguments: list[str]) -> int:
     report = pipeline.run(
         config,
         mapping=namespace.mapping,
+        images=namespace.images,
         queries=queries,
         output=namespace.output,
         checkpoint=checkpoint,
@@ -101,6 +108,7 @@ def _command(arguments: list[str]) -> int:
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
         global_features_type=namespace.global_features_type,
+        exclude=namespace.exclude,
         masks=namespace.masks,
         options=options,
         announce=print_report,
@@ -136,21 +144,27 @@ def read_preset(name: str, checkpoint: Checkpoint | None) -> PipelineConfig:
 
 
 def add_inputs(parser: ArgumentParser) -> None:
-    """Datasets, features and the run."""
+    """Photographs, datasets, features and the run."""
+    parser.add_argument(
+        "--images",
+        type=Path | None,
+        help="folder of the map's photographs, searched recursively; they stay where "
+        "they are; their cameras come from EXIF and --camera-mode",
+    )
     parser.add_argument(
         "--mapping",
-        type=Path,
-        required=True,
-        help="kapture dataset of the map's images; with poses, they are kept; without, "
-        "they are found",
+        type=Path | None,
+        help="kapture dataset of the map's images, instead; with poses, they are kept; "
+        "without, they are found",
     )
     parser.add_argument(
         "--query",
         type=str,
         nargs="*",
         default=[],
-        help="kapture datasets to localize, as DIR or NAME=DIR; those with poses are "
-        "evaluated; none: the pipeline ends with the map",
+        help="folders of photographs or kapture datasets to localize, as DIR or "
+        "NAME=DIR; datasets with poses are evaluated; none: the pipeline ends with the "
+        "map",
     )
     parser.add_argument(
         "--output", type=Path, required=True, help="folder of everything that is made"
@@ -182,12 +196,16 @@ def add_inputs(parser: ArgumentParser) -> None:
             type=str | None,
             help="of those that are there; by default the only one",
         )
-    parser.add_argument(
-        "--camera-mode",
-        type=CameraMode | None,
-        help="short for --verify.camera-mode: which mapping images of unknown cameras "
-        "share one",
-    )
+    types = get_type_hints(FolderConfig)
+    for name in names_of(FolderConfig):
+        flag = name.replace("_", "-")
+        also = " and --verify.camera-mode" if name == "camera_mode" else ""
+        parser.add_argument(
+            f"--{flag}",
+            type=types[name] | None,
+            help=f"short for --photographs.{flag}{also}",
+        )
+    add_exclude_flag(parser)
     add_preset_flag(parser)
     add_masks_flag(parser)
     add_stage_flags(
@@ -208,7 +226,8 @@ def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
     if namespace.model is not None:
         return load_checkpoint(namespace.model)
     queries = named_queries(namespace.query).values()
-    roots = [*namespace.features, namespace.mapping, *queries]
+    mapping = () if namespace.mapping is None else (namespace.mapping,)
+    roots = [*namespace.features, *mapping, *queries]
     if any(find_feature_folders(root, "keypoints") for root in roots):
         return None
     return load_checkpoint(DEFAULT_MODEL)

@@ -10,9 +10,8 @@ from pathlib import Path
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.io.colmap.image_folder import ImageFolder, write_image_folder_dataset
+from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
 from r2d2_kapture.io.names import broken_in_table_by, shown
-from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.types import Report
 
 MAPPING = "mapping"
@@ -45,12 +44,14 @@ class Photographs:
         output: gets one dataset a folder, by name.
         exclude: patterns of what to leave out of folders, see find_images.
         masks: folder of masks, left out where it lies in a folder of photographs.
+        replace: take other photographs in place of those of an earlier run.
     """
 
     config: FolderConfig
     output: Path
     exclude: Sequence[str] = ()
     masks: Path | None = None
+    replace: bool = False
 
     def take(
         self, *, images: Path | None, mapping: Path | None, queries: Mapping[str, Path]
@@ -67,7 +68,8 @@ class Photographs:
             ConfigError: not one of images and mapping, or settings of photographs where
                 there are none.
             DatasetError: a folder without photographs.
-            OutputError: another run writes there, or it cannot be written.
+            OutputError: photographs of another folder are there, or it cannot be
+                written.
         """
         given = images if mapping is None else mapping
         if given is None or (images is not None and mapping is not None):
@@ -75,15 +77,14 @@ class Photographs:
                 f"--images, --mapping: found {'neither' if given is None else 'both'}, "
                 "expected one of them: a folder of photographs or a kapture dataset"
             )
-        folders = {name: path for name, path in queries.items() if _is_plain(path)}
-        of_map = images is not None or _is_plain(given)
+        folders = {name: path for name, path in queries.items() if is_plain(path)}
+        of_map = images is not None or is_plain(given)
         self._refuse_useless(of_map, any_folder=of_map or bool(folders))
         found: dict[str, Report] = {}
         if of_map:
-            noticed = images is None
-            found[MAPPING] = self.make(given, MAPPING, notice=noticed)
+            found[MAPPING] = self._make(given, MAPPING, asked=images is not None)
         for name, folder in folders.items():
-            found[name] = self.make(folder, name, notice=True)
+            found[name] = self._make(folder, name, asked=False)
         made = {name: self.output / name for name in found}
         return Inputs(
             mapping=made.get(MAPPING, given),
@@ -92,18 +93,8 @@ class Photographs:
             reports=tuple(found.values()),
         )
 
-    def make(self, images: Path, name: str, *, notice: bool = False) -> Report:
-        """Make a dataset of a folder of photographs, which stay where they are.
-
-        Args:
-            images: the folder.
-            name: of the dataset below ``output``; but for MAPPING, names of images
-                begin with it.
-            notice: say that the folder was not given as one of photographs.
-
-        Raises:
-            As ``take``.
-        """
+    def _make(self, images: Path, name: str, *, asked: bool) -> Report:
+        """Make a dataset of a folder of photographs, which stay where they are."""
         started = time.monotonic()
         query = None if name == MAPPING else name
         broken = None if query is None else broken_in_table_by(query)
@@ -113,27 +104,39 @@ class Photographs:
                 "which no name of an image can; write NAME=DIR with another name"
             )
         try:
-            with exclusive(self.output / name):
-                folder = write_image_folder_dataset(
-                    images,
-                    self.output / name,
-                    self.config,
-                    exclude=self.exclude,
-                    masks=self.masks,
-                    query=query,
-                )
+            folder = write_image_folder_dataset(
+                images,
+                self.output / name,
+                self.config,
+                exclude=self.exclude,
+                masks=self.masks,
+                query=query,
+                replace=self.replace,
+            )
         except DatasetError as error:
-            also = "; nor is it a kapture dataset (no sensors/sensors.txt)"
-            raise DatasetError(f"{error}{also if notice else ''}") from error
-        taken = (
-            f"{images} holds no sensors/sensors.txt, so it is taken as a folder of "
-            "photographs, not as a kapture dataset"
+            also = "" if asked else "; nor is it a kapture dataset (no sensors)"
+            raise DatasetError(f"{error}{also}") from error
+        notice = (
+            f"{images}: taken as a folder of photographs (--images), since it holds no "
+            "sensors/sensors.txt of a kapture dataset"
         )
-        return _report(
-            folder,
-            name,
-            warnings=((taken,) if notice else ()) + folder.warnings,
+        cameras = {
+            "cameras": folder.cameras,
+            "with_focal_length": folder.with_focal_length,
+        }
+        return Report(
+            stage="photographs",
+            done=len(folder.names) - folder.unchanged,
+            skipped=folder.unchanged,
+            failed=folder.failed,
+            warnings=folder.warnings if asked or query else (notice, *folder.warnings),
             seconds=time.monotonic() - started,
+            outputs=(folder.root,),
+            details={
+                "folder": str(images),
+                "images": len(folder.names),
+                **({} if query else cameras),
+            },
         )
 
     def _refuse_useless(self, of_map: bool, any_folder: bool) -> None:
@@ -151,26 +154,6 @@ class Photographs:
         )
 
 
-def _is_plain(path: Path) -> bool:
+def is_plain(path: Path) -> bool:
     """Whether a folder is no kapture dataset, nor a broken one."""
     return path.is_dir() and not (path / "sensors").exists()
-
-
-def _report(
-    folder: ImageFolder, name: str, warnings: tuple[str, ...], seconds: float
-) -> Report:
-    cameras = {"cameras": folder.cameras, "with_focal_length": folder.with_focal_length}
-    return Report(
-        stage="photographs",
-        done=len(folder.names) - folder.unchanged,
-        skipped=folder.unchanged,
-        failed=folder.failed,
-        warnings=warnings,
-        seconds=seconds,
-        outputs=(folder.root,),
-        details={
-            "dataset": name,
-            "images": len(folder.names),
-            **(cameras if name == MAPPING else {}),
-        },
-    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
 from r2d2_kapture.stages.localize import POSES_NAME
+from r2d2_kapture.stages.photographs import Photographs, is_plain
 from r2d2_kapture.stages.run_record import run_record, with_earlier_work
 from r2d2_kapture.types import Failure, Report
 
@@ -35,6 +37,11 @@ class Layout:
     """Where everything lies below the output folder of a pipeline."""
 
     output: Path
+
+    @property
+    def datasets(self) -> Path:
+        """Folders of photographs as kapture datasets."""
+        return self.output / "datasets"
 
     @property
     def features(self) -> Path:
@@ -103,7 +110,8 @@ class Sources:
 def run(
     config: PipelineConfig,
     *,
-    mapping: Path,
+    mapping: Path | None = None,
+    images: Path | None = None,
     queries: Mapping[str, Path],
     output: Path,
     checkpoint: Checkpoint | None = None,
@@ -111,6 +119,7 @@ def run(
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     global_features_type: str | None = None,
+    exclude: Sequence[str] = (),
     masks: Path | None = None,
     options: RunOptions = RunOptions(),
     announce: Callable[[Report], None] = lambda report: None,
@@ -119,15 +128,18 @@ def run(
 
     Args:
         config: settings of the stages.
-        mapping: kapture dataset of the map's images, with or without poses; read only.
+        mapping: kapture dataset of the map's images, with or without poses, or
+        images: folder of photographs that the map is made of. Read only, as all inputs.
         queries: kapture datasets to localize, by the name that their outputs get; may
-            be none. Those with poses are evaluated. Read only.
+            be none. Those with poses are evaluated. A folder of photographs is taken
+            for any dataset, see Photographs.
         output: folder of everything that is made, see Layout.
         checkpoint: extracts local features by it; None takes what is found.
         features: folders of local or global features beside the datasets' own.
         keypoints_type: of features that are found, None is the only one there is; of
             those extracted, None is the checkpoint's name.
         descriptors_type, global_features_type: of those found.
+        exclude: patterns of what to leave out of folders of photographs.
         masks: folder of masks of the images of all datasets, see MaskFolder; only what
             is extracted here heeds them.
         options: how the stages run. With ``force`` each replaces what it made with
@@ -139,26 +151,43 @@ def run(
         R2D2KaptureError: the first stage that cannot go on.
     """
     started = time.monotonic()
-    roots = [mapping, *queries.values()]
-    check_names(roots)
-    for root in roots:
-        # before hours of work; single images are left to the stages
-        unlike_sensors(open_dataset(root))
-    check_output(output, [*roots, *features])
-    check_methods(config, queries, [*features, *roots])
-    require(
-        masks is None or checkpoint is not None,
-        f"--masks {masks}: found features that are there and not extracted; give a "
-        "--model that extracts, or leave the masks out",
-    )
     layout = Layout(output=output)
+    given = [path for path in (images, mapping, *queries.values()) if path is not None]
+    check_output(output, [*given, *features])
+    photographs = Photographs(
+        config=config.photographs,
+        output=layout.datasets,
+        exclude=exclude,
+        masks=masks,
+        replace=options.replaces,
+    )
     reports: list[Report] = []
 
     def note(report: Report) -> None:
         reports.append(report)
         announce(report)
 
-    with exclusive(output):
+    with ExitStack() as held:
+        if images is not None or any(is_plain(path) for path in given):
+            held.enter_context(exclusive(output))
+        inputs = photographs.take(images=images, mapping=mapping, queries=queries)
+        for report in inputs.reports:
+            note(report)
+        config = _with_limit(config, inputs.photographs)
+        mapping, queries = inputs.mapping, inputs.queries
+        roots = [mapping, *queries.values()]
+        check_names(roots)
+        for root in roots:
+            # before hours of work; single images are left to the stages
+            unlike_sensors(open_dataset(root))
+        check_methods(config, queries, [*features, *roots])
+        require(
+            masks is None or checkpoint is not None,
+            f"--masks {masks}: found features that are there and not extracted; give a "
+            "--model that extracts, or leave the masks out",
+        )
+        if not inputs.reports:
+            held.enter_context(exclusive(output))
         if options.replaces:
             options = dataclasses.replace(options, force=False, replace=True)
         else:
@@ -211,6 +240,15 @@ def run(
         stages = with_earlier_work([item.to_json() for item in reports], path)
         write_json_atomic(path, whole.to_json() | record | {"stages": stages})
     return whole
+
+
+def _with_limit(config: PipelineConfig, photographs: int) -> PipelineConfig:
+    """The settings for a map of that many photographs, 0 where it is a dataset's."""
+    pairings = {
+        name: config.photographs.pairing(getattr(config, name), photographs)
+        for name in ("mapping_pairs", "query_pairs")
+    }
+    return dataclasses.replace(config, **pairings)
 
 
 def check_names(roots: Sequence[Path]) -> None:

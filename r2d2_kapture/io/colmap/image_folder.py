@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -90,6 +90,7 @@ def write_image_folder_dataset(
     exclude: Sequence[str] = (),
     masks: Path | None = None,
     query: str | None = None,
+    replace: bool = False,
 ) -> ImageFolder:
     """Make a kapture dataset of the images below a folder, which stay where they are.
 
@@ -104,14 +105,17 @@ def write_image_folder_dataset(
         masks: folder of masks, left out where it lies in ``images``.
         query: name of photographs to localize: names of images begin with it, so that
             they differ from the map's, and localization finds the cameras.
+        replace: take images that have nothing in common with those of an earlier run.
 
     Raises:
         ConfigError: known parameters, and images of several sizes or another one.
         DatasetError: no images, or ``root`` is inside ``images``.
-        OutputError: another dataset is there, or the file system refused.
+        OutputError: another dataset is there, one of altogether other images and no
+            ``replace``, or the file system refused.
     """
     if not images.is_dir():
-        raise DatasetError(f"{images}: found no such folder, expected images")
+        what = "a file" if images.exists() else "no such folder"
+        raise DatasetError(f"{images}: found {what}, expected a folder of images")
     if root.resolve().is_relative_to(images.resolve()):
         raise DatasetError(
             f"{root}: lies inside the folder of images {images}, where it would be "
@@ -130,6 +134,8 @@ def write_image_folder_dataset(
             f"{images}: none of {len(failed)} images can be used; first: "
             f"{failed[0].to_text()}"
         )
+    if not replace:
+        _refuse_others(root, images, shots, known.values())
     dataset, sources = _describe(shots, config, query)
     state = {
         "images": str(images.resolve()),
@@ -154,6 +160,21 @@ def write_image_folder_dataset(
         warnings=found.warnings,
         unchanged=sum((shot.name, *shot.stamp) in known for shot in shots),
     )
+
+
+def _refuse_others(
+    root: Path, images: Path, shots: Collection[_Shot], known: Collection[_Shot]
+) -> None:
+    """Refuse to replace images by those of another folder; copies may move."""
+    earlier = {(shot.name, shot.stamp[0]) for shot in known}
+    if earlier and earlier.isdisjoint((shot.name, shot.stamp[0]) for shot in shots):
+        state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
+        folder = str(state.get("images"))
+        if folder != str(images.resolve()):
+            raise OutputError(
+                f"{root}: made of the images of {shown(folder)}, none of which are in "
+                f"{images}; choose another output, or --force to replace them"
+            )
 
 
 def approximate_sensors(root: Path) -> frozenset[str]:

@@ -128,6 +128,7 @@ def run(
             config.folder,
             exclude=exclude,
             masks=masks,
+            replace=options.force,
         )
         update = DatabaseUpdate(
             database=database,

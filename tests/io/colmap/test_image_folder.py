@@ -7,15 +7,17 @@ import os
 import shutil
 from pathlib import Path
 
+import kapture
 import numpy as np
+import pycolmap
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.cameras import CameraMode
+from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap import image_folder
-from r2d2_kapture.io.colmap.cameras import colmap_camera
+from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
 from r2d2_kapture.io.colmap.image_folder import (
     approximate_sensors,
     write_image_folder_dataset,
@@ -352,3 +354,11 @@ def test_photographs_to_localize_have_names_and_unknown_cameras_of_their_own(
     assert kinds == ["UNKNOWN_CAMERA", "UNKNOWN_CAMERA"]
     again = write_image_folder_dataset(photos, root, given, query="nuit é")
     assert again == dataclasses.replace(made, unchanged=2)
+
+
+def test_models_are_those_of_kapture_with_the_parameters_of_colmap() -> None:
+    assert {*MODEL_PARAMETERS, UNKNOWN_CAMERA} == set(kapture.CameraType.__members__)
+    for model, names in MODEL_PARAMETERS.items():
+        camera = pycolmap.Camera.create_from_model_name(0, model, 1.0, 4, 3)
+        assert camera.params_info.replace(" ", "") == names
+        assert len(camera.params) == len(names.split(","))
