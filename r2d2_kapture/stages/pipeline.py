@@ -244,11 +244,12 @@ def run(
 
 def _with_limit(config: PipelineConfig, photographs: int) -> PipelineConfig:
     """The settings for a map of that many photographs, 0 where it is a dataset's."""
-    pairings = {
-        name: config.photographs.pairing(getattr(config, name), photographs)
-        for name in ("mapping_pairs", "query_pairs")
-    }
-    return dataclasses.replace(config, **pairings)
+    pairing = config.photographs.pairing
+    return dataclasses.replace(
+        config,
+        mapping_pairs=pairing(config.mapping_pairs, photographs),
+        query_pairs=pairing(config.query_pairs, photographs),
+    )
 
 
 def check_names(roots: Sequence[Path]) -> None:
