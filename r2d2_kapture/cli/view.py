@@ -37,15 +37,22 @@ OWN_FLAGS = ("max_keypoints",)
 MATCH_FLAGS = ("ratio", "min_similarity")
 VERIFY_FLAGS = ("max_error", "min_inliers", "max_trials", "seed")
 """What matching and verification of two images alone need."""
+STORED_FLAGS = ("map", "database", "features", "kapture_root")
+"""Where something is stored that can be drawn."""
+PAIR_FLAGS = ("pair", "image", "matches", "images")
+"""What of it to draw."""
 
 DESCRIPTION = """Draw two images and their matches, or the keypoints of images.
 
 Two image files are extracted, matched and verified: A-B.matches.png has lines between
 matches, green where they agree with the geometry found and faint red elsewhere;
 A-B.overlay.png is A warped onto B, where that geometry is a homography;
-A-B.matches.json has the numbers. With --keypoints, and for any other number of images:
-IMAGE.keypoints.png (circle size: patch, colour: score) and IMAGE.maps.png (reliability
-and repeatability, or soft detection) of every image."""
+A-B.matches.json has the numbers. The same of what is stored: --database, --features or
+--kapture-root, with --pair A B; and --map draws an image of a map with the keypoints
+that observe its points, and its matches with the images that share most of them. With
+--keypoints, and for any other number of image files: IMAGE.keypoints.png (circle size:
+patch, colour: score) and IMAGE.maps.png (reliability and repeatability, or soft
+detection) of every image."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,9 +65,17 @@ def _command(arguments: list[str]) -> int:
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
         return EXIT_OK
-    if not namespace.images:
-        raise ConfigError("no image given, expected files, folders or patterns")
-    pair = _two_files(namespace.images)
+    stored = [flag for flag in STORED_FLAGS if namespace[flag]]
+    if stored:
+        _refuse_unused(namespace, stored)
+        return finish(_stored(namespace, stored[0]))
+    if not namespace.photographs:
+        raise ConfigError(
+            "no image given, expected files, folders or patterns; or one of "
+            + _flags(STORED_FLAGS)
+        )
+    _refuse_flags(namespace, PAIR_FLAGS, f"one of {_flags(STORED_FLAGS)}")
+    pair = _two_files(namespace.photographs)
     if pair is None or namespace.keypoints:
         return finish(_keypoints(namespace))
     return finish(_two_images(namespace, pair))
@@ -73,7 +88,7 @@ def _parser() -> ArgumentParser:
         "kapture_r2d2_view a.jpg b.jpg --output-dir pictures",
     )
     parser.add_argument(
-        "images",
+        "photographs",
         nargs="*",
         type=str,
         help="two image files to match; or image files, folders, glob patterns, or "
@@ -82,8 +97,10 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--output-dir",
         type=Path | None,
-        help="folder of the pictures; beside the (first) image by default",
+        help="folder of the pictures; by default beside the (first) image file, and "
+        "the current folder for what is stored",
     )
+    _add_stored_flags(parser)
     parser.add_argument(
         "--keypoints",
         action="store_true",
@@ -99,6 +116,113 @@ def _parser() -> ArgumentParser:
     add_masks_flag(parser)
     add_extraction_flags(parser, OWN_FLAGS)
     return parser
+
+
+def _add_stored_flags(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--map", type=Path | None, help="map to draw an image of; see --image"
+    )
+    parser.add_argument(
+        "--image",
+        type=str | None,
+        help="name of the image of --map; by default that which observes most points",
+    )
+    parser.add_argument(
+        "--database",
+        type=Path | None,
+        help="COLMAP database to draw the matches and geometry of --pair from",
+    )
+    parser.add_argument(
+        "--features",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="HDF5 file of hloc's layout, or kapture folders of features, to draw "
+        "--pair from; matched now where no matches are stored",
+    )
+    parser.add_argument(
+        "--matches",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="HDF5 file of hloc's layout, or kapture folders, of matches of --features",
+    )
+    parser.add_argument(
+        "--kapture-root",
+        type=Path | None,
+        help="dataset to draw --pair from, with its cameras, features and matches",
+    )
+    parser.add_argument(
+        "--pair", type=str, nargs=2, metavar=("A", "B"), help="names of two images"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path | None,
+        help="folder that stored names are relative to; by default that of the "
+        "dataset, or of the pipeline that made the map or database",
+    )
+
+
+def _refuse_unused(namespace: Namespace, stored: Sequence[str]) -> None:
+    """Refuse what does not go together, rather than pass it over."""
+    if namespace.photographs:
+        raise ConfigError(
+            f"{_flags(stored)}: found image files too, expected them alone; name the "
+            "images by --pair or --image"
+        )
+    if len(stored) > 1 and stored != ["features", "kapture_root"]:
+        raise ConfigError(f"{_flags(stored)}: found together, expected one of them")
+    if stored[0] == "map":
+        _refuse_flags(namespace, ("pair", "matches"), "no --map")
+    else:
+        _refuse_flags(namespace, ("image",), "--map")
+        if not namespace.pair:
+            raise ConfigError(f"{_flags(stored)}: expected --pair A B, two image names")
+    if stored[0] == "database":
+        _refuse_flags(namespace, ("matches",), "--features or --kapture-root")
+
+
+def _refuse_flags(namespace: Namespace, names: Sequence[str], needed: str) -> None:
+    given = [name for name in names if namespace[name]]
+    if given:
+        raise ConfigError(f"{_flags(given)}: expected only with {needed}")
+
+
+def _flags(names: Sequence[str]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def _stored(namespace: Namespace, source: str) -> Report:
+    folder = namespace.output_dir or Path()
+    images = namespace.images
+    configs = _configs(namespace)
+    from r2d2_kapture.stages import view
+
+    if source == "map":
+        return view.run_map(
+            namespace.map, namespace.image, images=images, output_dir=folder
+        )
+    pair = (namespace.pair[0], namespace.pair[1])
+    if source == "database":
+        return view.run_database(
+            namespace.database, pair, images=images, output_dir=folder
+        )
+    inputs = view.StoredPairInputs(
+        pair=pair,
+        features=namespace.features,
+        matches=namespace.matches,
+        kapture_root=namespace.kapture_root,
+        images=images,
+    )
+    return view.run_features(*configs, inputs, output_dir=folder)
+
+
+def _configs(namespace: Namespace) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:
+    return (
+        settings_from(namespace, ViewConfig),
+        MatchConfig(**{name: namespace[name] for name in MATCH_FLAGS}),
+        VerifyConfig(**{name: namespace[name] for name in VERIFY_FLAGS}),
+    )
 
 
 def _others(settings: type, used: Sequence[str]) -> list[str]:
@@ -119,10 +243,8 @@ def _is_plain(text: str, path: Path) -> bool:
 
 
 def _two_images(namespace: Namespace, images: tuple[Path, Path]) -> Report:
-    config = settings_from(namespace, ViewConfig)
+    config, matching, verification = _configs(namespace)
     extraction = extract_config(namespace, OWN_FLAGS)
-    matching = MatchConfig(**{name: namespace[name] for name in MATCH_FLAGS})
-    verification = VerifyConfig(**{name: namespace[name] for name in VERIFY_FLAGS})
     checkpoint = chosen_checkpoint(namespace, OWN_FLAGS)
     from r2d2_kapture.stages import view
 
@@ -139,7 +261,7 @@ def _two_images(namespace: Namespace, images: tuple[Path, Path]) -> Report:
 
 def _keypoints(namespace: Namespace) -> Report:
     config = extract_config(namespace, OWN_FLAGS)
-    found = find_images(namespace.images, namespace.exclude, namespace.masks)
+    found = find_images(namespace.photographs, namespace.exclude, namespace.masks)
     checkpoint = chosen_checkpoint(namespace, OWN_FLAGS)
     from r2d2_kapture.stages.extract import view
 

@@ -55,13 +55,16 @@ def read_feature_file(path: Path, image: Path) -> LocalFeatures:
     return _with_unit_descriptors(features)
 
 
-def read_h5_features(path: Path, name: str, image: Path | None = None) -> LocalFeatures:
+def read_h5_features(
+    path: Path, name: str, image: Path | None = None, *, as_stored: bool = False
+) -> LocalFeatures:
     """Read the features of one image from a file of hloc's layout, ours or anyone's.
 
     Args:
         path: of the features.
         name: of the image in the file.
         image: that they belong to, for files that hold no image size.
+        as_stored: see read_h5.
 
     Raises:
         FeatureFormatError: absent, of another format, without the image, or holding
@@ -71,7 +74,7 @@ def read_h5_features(path: Path, name: str, image: Path | None = None) -> LocalF
     if image is not None:
         with suppress(ImageError):
             size = image_size(image)
-    features = read_h5(path, name, size)
+    features = read_h5(path, name, size, as_stored=as_stored)
     _require_finite(f"{path}: image '{name}'", features)
     return _with_unit_descriptors(features)
 

@@ -41,7 +41,7 @@ def draw_matches(
         title: before the counts.
         words: after the counts, what the green ones are.
     """
-    drawing = two_images_figure(_grey(image1), _grey(image2))
+    drawing = two_images_figure(grey_image(image1), grey_image(image2))
     first, second = drawing.places
     ends = np.stack([first.of(xy1), second.of(xy2)], axis=1)
     good = np.ones(len(ends), bool) if inliers is None else inliers
@@ -52,13 +52,11 @@ def draw_matches(
     lines += _add_inliers(drawing.axes, ends[good])
     if lines < len(ends):
         counts += f", {lines} lines drawn"
-    drawing.axes.set_title(
-        f"{title}: {counts}" if title else counts, fontsize=11, parse_math=False
-    )
+    drawing.set_title(f"{title}: {counts}" if title else counts)
     return drawing.figure
 
 
-def _grey(image: ByteImage) -> ByteImage:
+def grey_image(image: ByteImage) -> ByteImage:
     """The image without the colours that lines have, a little darker."""
     grey = np.rint(0.9 * image.mean(axis=2, keepdims=True)).astype(np.uint8)
     return np.repeat(grey, 3, axis=2)

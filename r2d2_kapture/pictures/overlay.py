@@ -44,7 +44,7 @@ def draw_overlay(
     red = np.where(covered, warped.mean(axis=2), grey)
     colors = np.rint(np.stack([red, grey, grey], axis=2)).astype(np.uint8)
     drawing = two_images_figure(checkerboard, colors)
-    drawing.axes.set_title(title, fontsize=11, parse_math=False)
+    drawing.set_title(title)
     return drawing.figure
 
 

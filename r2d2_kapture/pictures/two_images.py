@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,7 +24,10 @@ Points = npt.NDArray[np.floating]
 
 WIDTH_INCHES = 14.0
 HEIGHT_INCHES = 9.0
-SCREEN_ASPECT = 1.6
+CLEARLY_LARGER = 1.3
+"""How much larger images must be one above the other not to be put side by side."""
+LETTERS_PER_INCH = 12
+"""Of a title."""
 GAP = 0.01
 """Between the images, relative to the height or width that they share."""
 
@@ -47,26 +50,34 @@ class Place:
         return pixels * self.scale + self.corner
 
 
+Places = tuple[Place, Place]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TwoImages:
     """A figure with two images in its axes, and where they lie."""
 
     figure: Figure
     axes: Axes
-    places: tuple[Place, Place]
+    places: Places
+
+    def set_title(self, text: str) -> None:
+        """Write a title above both, on as many lines as it needs."""
+        width = int(self.figure.get_figwidth() * LETTERS_PER_INCH)
+        self.axes.set_title(textwrap.fill(text, width), fontsize=11, parse_math=False)
 
 
 def two_images_figure(image1: ByteImage, image2: ByteImage) -> TwoImages:
     """Draw two images at one height side by side, or at one width one above the other.
 
-    Of both, what fills a screen better.
+    The latter where that shows them clearly larger, as it does panoramas.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
     """
     images = (image1, image2)
     places, (width, height) = arranged([(i.shape[1], i.shape[0]) for i in images])
-    inches = min(WIDTH_INCHES / width, HEIGHT_INCHES / height)
+    inches = inches_per_unit((width, height))
     figure = new_figure(
         max(width * inches, 3.0), max(height * inches, 1.0) + TITLE_INCHES
     )
@@ -83,24 +94,33 @@ def two_images_figure(image1: ByteImage, image2: ByteImage) -> TwoImages:
     return TwoImages(figure=figure, axes=axes, places=places)
 
 
-def arranged(
-    sizes: Sequence[tuple[int, int]],
-) -> tuple[tuple[Place, Place], tuple[float, float]]:
+def arranged(sizes: Sequence[tuple[int, int]]) -> tuple[Places, tuple[float, float]]:
     """The places of two images of (W, H) pixels, and width and height of both."""
-    (width1, height1), (width2, height2) = sizes
-    beside = width1 / height1 + width2 / height2
-    above = 1 / (height1 / width1 + height2 / width2)
-    off = [abs(math.log(aspect / SCREEN_ASPECT)) for aspect in (beside, above)]
-    axis = 0 if off[0] <= off[1] else 1
-    shared = max(height1, height2) if axis == 0 else max(width1, width2)
+    beside, above = (_along(axis, sizes) for axis in (0, 1))
+    drawn_beside, drawn_above = (
+        places[0].scale * inches_per_unit(whole) for places, whole in (beside, above)
+    )
+    return above if drawn_above > CLEARLY_LARGER * drawn_beside else beside
+
+
+def _along(
+    axis: int, sizes: Sequence[tuple[int, int]]
+) -> tuple[Places, tuple[float, float]]:
+    """Two images one after the other along x (0) or y (1), as long across it."""
+    shared = float(max(size[1 - axis] for size in sizes))
     scales = [shared / size[1 - axis] for size in sizes]
     lengths = [scale * size[axis] for scale, size in zip(scales, sizes)]
     start = lengths[0] + GAP * shared
-    corner, whole = [0.0, 0.0], [float(shared), float(shared)]
+    corner, whole = [0.0, 0.0], [shared, shared]
     corner[axis], whole[axis] = start, start + lengths[1]
     first = Place(scale=scales[0], corner=(0.0, 0.0))
     second = Place(scale=scales[1], corner=(corner[0], corner[1]))
     return (first, second), (whole[0], whole[1])
+
+
+def inches_per_unit(whole: tuple[float, float]) -> float:
+    """Of what is so wide and high in units of the axes, to fit into a figure."""
+    return min(WIDTH_INCHES / whole[0], HEIGHT_INCHES / whole[1])
 
 
 def reduced(image: ByteImage, most: float) -> tuple[ByteImage, int]:

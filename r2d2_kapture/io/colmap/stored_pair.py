@@ -136,7 +136,8 @@ def _geometry(
 ) -> pycolmap.TwoViewGeometry | None:
     """The geometry of a row; None where nothing was estimated."""
     what = f"geometry of '{pair[0]}' and '{pair[1]}'"
-    if row["config"] not in map(int, pycolmap.TwoViewGeometryConfiguration):
+    configurations = pycolmap.TwoViewGeometryConfiguration.__members__.values()
+    if row["config"] not in map(int, configurations):
         raise wrong_row(path, f"{what}: found configuration {row['config']!r}")
     values = {}
     for name, count in GEOMETRY_VALUES.items():

@@ -31,7 +31,7 @@ from r2d2_kapture.io.features.fields import (
     features_from_rows,
 )
 from r2d2_kapture.io.outputs.atomic import atomic_path
-from r2d2_kapture.types import LocalFeatures
+from r2d2_kapture.types import LocalFeatures, PairMatches, some_names
 
 ROOM_TO_CLOSE = 1 << 20
 """Bytes kept for what HDF5 writes last."""
@@ -86,7 +86,11 @@ def write_h5(
 
 
 def read_h5(
-    path: Path, name: str, image_size: tuple[int, int] | None = None
+    path: Path,
+    name: str,
+    image_size: tuple[int, int] | None = None,
+    *,
+    as_stored: bool = False,
 ) -> LocalFeatures:
     """Read the features of one image, from our files or hloc's, best score first.
 
@@ -97,6 +101,7 @@ def read_h5(
         path: of the file.
         name: of the image.
         image_size: (W, H) in pixels, for files that hold none.
+        as_stored: keep the order of the file, which matches count by, without scores.
 
     Raises:
         FeatureFormatError: absent, truncated, of another format, or without the image.
@@ -115,7 +120,7 @@ def read_h5(
             return features_from_rows(
                 keypoints.astype(np.float32),
                 descriptors.T,
-                group["scores"][()] if "scores" in group else None,
+                group["scores"][()] if "scores" in group and not as_stored else None,
                 (
                     image_size
                     if image_size is not None and "image_size" not in group
@@ -137,6 +142,60 @@ def read_h5(
             FeatureFormatError,
         ) as error:
             raise FeatureFormatError(f"{path}: image '{name}': {error}") from error
+
+
+def read_h5_matches(path: Path, name1: str, name2: str) -> PairMatches:
+    """Read the matches of a pair from a file in hloc's layout, in either order.
+
+    One group a pair, ``A/B`` with "-" for the "/" in names (``A_B`` in older files):
+    ``matches0`` (N,) gives the row in B of each row of A, -1 where there is none, and
+    ``matching_scores0`` (N,) their scores.
+    Source: https://github.com/cvg/Hierarchical-Localization, hloc/utils/io.py.
+
+    Raises:
+        FeatureFormatError: absent, truncated, of another format, or without the pair.
+    """
+    plain1, plain2 = name1.replace("/", "-"), name2.replace("/", "-")
+    with _open(path) as file:
+        try:
+            for separator in "/_":
+                if (key := f"{plain1}{separator}{plain2}") in file:
+                    return _matches(file[key])
+                if (key := f"{plain2}{separator}{plain1}") in file:
+                    return _matches(file[key]).swapped()
+            there = sorted(_pairs_of(file, plain1))
+        except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:
+            raise FeatureFormatError(
+                f"{path}: '{name1}' and '{name2}': cannot read matches0: {error}; "
+                f"{WAY_OUT}"
+            ) from error
+    found = f"holds {some_names(there)}" if there else f"has no pair of '{name1}'"
+    raise FeatureFormatError(
+        f"{path}: found no matches of '{name1}' and '{name2}'; the file {found}"
+    )
+
+
+def _matches(group: h5py.Group) -> PairMatches:
+    second = np.asarray(group["matches0"][()]).ravel()
+    (first,) = np.nonzero(second >= 0)
+    scores = np.ones(len(second), np.float32)
+    if "matching_scores0" in group:
+        scores = np.asarray(group["matching_scores0"][()], np.float32).ravel()
+    return PairMatches(
+        indices=np.column_stack([first, second[first]]).astype(np.int64),
+        scores=scores[first],
+    )
+
+
+def _pairs_of(file: h5py.File, plain: str) -> Iterable[str]:
+    """Names of the groups of the pairs of an image."""
+    for key in file:
+        if plain in key and "matches0" in file[key]:
+            yield key
+        elif key == plain:
+            yield from (f"{key}/{other}" for other in file[key])
+        elif plain in file[key]:
+            yield f"{key}/{plain}"
 
 
 def h5_settings(path: Path) -> str:

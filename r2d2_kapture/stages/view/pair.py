@@ -18,6 +18,7 @@ from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.pictures.overlay import draw_overlay
 from r2d2_kapture.stages.two_view import Cameras, VerifiedMatches
+from r2d2_kapture.stages.view.sources import file_stem, short_names
 from r2d2_kapture.types import FloatArray, PairMatches, Report
 
 MATRICES = {
@@ -56,10 +57,6 @@ class ViewedPair:
         first, second = self.keypoints
         rows = self.matches.indices
         return first[rows[:, 0]], second[rows[:, 1]]
-
-    @property
-    def title(self) -> str:
-        return f"{self.names[0]} and {self.names[1]}"
 
 
 def report_of(
@@ -107,7 +104,8 @@ def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Pat
         ImageError: an image cannot be read.
         OutputError: the file system refused.
     """
-    stem = "-".join(name.replace("/", "_") for name in pair.names)
+    first, second = short_names(pair.names)
+    stem = file_stem(first, second)
     image1, image2 = map(read_rgb, pair.paths)
     picture = folder / f"{stem}.matches.png"
     figure = draw_matches(
@@ -115,7 +113,7 @@ def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Pat
         image2,
         *pair.points,
         None if pair.verified is None else pair.verified.inliers,
-        title=pair.title,
+        title=f"{first} and {second}",
         words=f"matches are inliers{_of_model(pair.verified)}",
     )
     save(figure, picture)
@@ -124,7 +122,7 @@ def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Pat
     if homography is not None:
         overlay = folder / f"{stem}.overlay.png"
         title = (
-            f"{pair.names[0]} warped onto {pair.names[1]} by the homography: "
+            f"{first} warped onto {second} by the homography: "
             "checkerboard of both; first red, second cyan, grey where they agree"
         )
         save(draw_overlay(image1, image2, homography, title=title), overlay)

@@ -1,0 +1,204 @@
+"""A pair of images by features that are stored, with their matches where these are."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import h5py
+
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.config.view import ViewConfig
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.evaluation.feature_files import read_h5_features
+from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.io.features.hdf5 import h5_names, read_h5_matches
+from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.local_features import (
+    LocalFeatureTables,
+    open_local_features,
+)
+from r2d2_kapture.io.kapture.match_store import find_matches
+from r2d2_kapture.io.kapture.pixel_origins import (
+    FoundOrigin,
+    find_camera_origin,
+    place_keypoints,
+)
+from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.stages.two_view import Cameras, match
+from r2d2_kapture.stages.view.images import known_cameras, matched_pair
+from r2d2_kapture.stages.view.pair import report_of
+from r2d2_kapture.stages.view.sources import RECORDS, image_file, require_images
+from r2d2_kapture.types import LocalFeatures, PairMatches, Report, some_names
+
+TwoFeatures = tuple[LocalFeatures, LocalFeatures]
+TwoPaths = tuple[Path, Path]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredPairInputs:
+    """Where a pair is stored.
+
+    Attributes:
+        pair: names of the images.
+        features: one HDF5 file of hloc's layout, or kapture folders of features.
+        matches: one HDF5 file of hloc's layout, or kapture folders of matches.
+        kapture_root: dataset of the images, whose own features and matches are used
+            too.
+        images: folder that names are relative to; None is that of the dataset.
+    """
+
+    pair: tuple[str, str]
+    features: Sequence[Path] = ()
+    matches: Sequence[Path] = ()
+    kapture_root: Path | None = None
+    images: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """That names are relative to.
+
+        Raises:
+            DatasetError: none is given.
+        """
+        if self.images is not None:
+            return self.images
+        if self.kapture_root is None:
+            raise DatasetError(
+                "--images: found none, expected the folder that the names of --pair "
+                "are relative to"
+            )
+        return self.kapture_root / RECORDS
+
+    @property
+    def paths(self) -> TwoPaths:
+        """The files of both images.
+
+        Raises:
+            DatasetError: one is not there.
+        """
+        folder = self.folder
+        return image_file(folder, self.pair[0]), image_file(folder, self.pair[1])
+
+
+def run_features(
+    config: ViewConfig,
+    matching: MatchConfig,
+    verification: VerifyConfig,
+    inputs: StoredPairInputs,
+    *,
+    output_dir: Path = Path(),
+) -> Report:
+    """Draw a pair by its stored features: stored matches, or else matched now.
+
+    Args:
+        config: of the cameras, where no dataset has them.
+        matching: where no matches are stored.
+        verification: of the matches.
+        inputs: where they are.
+        output_dir: where pictures and numbers go, see write_pair.
+
+    Raises:
+        DatasetError, FeatureFormatError: something is not there, or is broken.
+        ImageError: an image cannot be read.
+        OutputError: the file system refused.
+    """
+    started = time.monotonic()
+    first = inputs.features[0] if inputs.features else inputs.kapture_root
+    if first is not None and h5py.is_hdf5(first):
+        features, matches = _read_h5(first, inputs)
+        cameras, notes = None, []
+        source = str(first)
+    else:
+        features, matches, cameras, notes = _read_kapture(inputs)
+        source = ", ".join(map(str, inputs.features or [inputs.kapture_root]))
+    if matches is None:
+        matches = match(
+            *features, ratio=matching.ratio, min_similarity=matching.min_similarity
+        )
+        found = "no matches of this pair are stored: matched now"
+    else:
+        found = "stored"
+    viewed = matched_pair(
+        inputs.pair,
+        inputs.paths,
+        features,
+        matches,
+        verification,
+        cameras or known_cameras(config, inputs.paths, features),
+        {"features": source, "matches_from": found},
+    )
+    if found != "stored":
+        notes = [*notes, found]
+    return report_of(viewed, output_dir, started, notes)
+
+
+def _read_h5(
+    path: Path, inputs: StoredPairInputs
+) -> tuple[TwoFeatures, PairMatches | None]:
+    require_images(path, h5_names(path), *inputs.pair)
+    first, second = (
+        read_h5_features(path, name, image, as_stored=bool(inputs.matches))
+        for name, image in zip(inputs.pair, inputs.paths)
+    )
+    if not inputs.matches:
+        return (first, second), None
+    return (first, second), read_h5_matches(inputs.matches[0], *inputs.pair)
+
+
+def _read_kapture(
+    inputs: StoredPairInputs,
+) -> tuple[TwoFeatures, PairMatches | None, Cameras | None, Sequence[str]]:
+    own = [] if inputs.kapture_root is None else [inputs.kapture_root]
+    tables = open_local_features([*inputs.features, *own])
+    dataset = None if inputs.kapture_root is None else open_dataset(own[0])
+    cameras, notes = None, ()
+    if dataset is not None:
+        require_images(own[0], dataset.image_names, *inputs.pair)
+        origin = find_camera_origin(dataset, "auto")
+        keypoints, notes = place_keypoints(tables.keypoints, "auto", dataset, origin)
+        tables = dataclasses.replace(tables, keypoints=keypoints)
+        cameras = _cameras(dataset, origin, inputs.pair)
+    require_images(_place(tables), tables.keypoints.image_names, *inputs.pair)
+    first, second = (
+        tables.read(name, image_size(path))
+        for name, path in zip(inputs.pair, inputs.paths)
+    )
+    stored = find_matches(
+        [*inputs.matches, *inputs.features, *own], tables.keypoints.type_name
+    )
+    matches = stored.read(*inputs.pair)
+    if matches is None and inputs.matches:
+        raise DatasetError(_no_matches(inputs, stored.pairs))
+    return (first, second), matches, cameras, notes
+
+
+def _place(tables: LocalFeatureTables) -> Path:
+    return tables.keypoints.folders[0].path
+
+
+def _cameras(
+    dataset: Dataset, origin: FoundOrigin, pair: tuple[str, str]
+) -> Cameras | None:
+    """The cameras of two images of a dataset; None where one is unknown."""
+    records = image_records(dataset)
+    sensors = [dataset.data.cameras[records[name][1]] for name in pair]
+    if any(sensor.camera_type.name == UNKNOWN_CAMERA for sensor in sensors):
+        return None
+    first, second = (colmap_camera(sensor, 1, origin.origin) for sensor in sensors)
+    return first, second
+
+
+def _no_matches(inputs: StoredPairInputs, pairs: Sequence[tuple[str, str]]) -> str:
+    """What is said of a pair without matches."""
+    name, other = inputs.pair
+    partners = [b if a == name else a for a, b in pairs if name in (a, b)]
+    there = some_names(partners) if partners else "no image"
+    return (
+        f"{inputs.matches[0]}: found no matches of '{name}' and '{other}'; '{name}' is "
+        f"matched with {there}"
+    )

@@ -1,0 +1,81 @@
+"""Where the photographs of stored features, matches and maps are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path, PurePosixPath
+
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.names import nearest_name
+
+REPORT_NAME = "pipeline_report.json"
+MAX_NAME = 80
+"""Last characters of an image's name that the name of a picture repeats."""
+RECORDS = Path("sensors") / "records_data"
+
+
+def image_folder(images: Path | None, beside: Path) -> Path:
+    """The folder that image names are relative to.
+
+    Args:
+        images: as the user gives it.
+        beside: a map or database; the report of a pipeline beside it says where the
+            images were.
+
+    Raises:
+        DatasetError: nothing says it.
+    """
+    if images is not None:
+        return images
+    above = beside.resolve().parents[:2]  # of a map, or of the model in it
+    reports = [folder / REPORT_NAME for folder in above]
+    try:
+        report = next(path for path in reports if path.is_file())
+        values = json.loads(report.read_text(encoding="utf-8"))
+        return Path(values["inputs"]["mapping"]["path"]) / RECORDS
+    except (StopIteration, OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{beside}: found no {REPORT_NAME} above it that says where its images "
+            "are; give their folder by --images"
+        ) from error
+
+
+def image_file(folder: Path, name: str) -> Path:
+    """The file of an image.
+
+    Raises:
+        DatasetError: it is not there.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise DatasetError(
+            f"{path}: found no such file; give the folder that '{name}' is relative to "
+            "by --images"
+        )
+    return path
+
+
+def require_images(source: Path, names: Collection[str], *wanted: str) -> None:
+    """Refuse names that are not there, with the nearest that is.
+
+    Raises:
+        DatasetError: naming the source.
+    """
+    known = frozenset(names)
+    for name in wanted:
+        if name not in known:
+            raise DatasetError(f"{source}: {nearest_name(name, known)}")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names of images without the folders that all of them lie in."""
+    folders = [PurePosixPath(name).parent for name in names]
+    common = os.path.commonpath(folders) if names else ""
+    return [PurePosixPath(name).relative_to(common).as_posix() for name in names]
+
+
+def file_stem(*names: str) -> str:
+    """The first part of a picture's name, by the names of the images it shows."""
+    return "-".join(name.replace("/", "_")[-MAX_NAME:] for name in names)
