@@ -41,7 +41,7 @@ def run_database(
     rows = stored.matches
     matches = PairMatches(indices=rows, scores=np.ones(len(rows), np.float32))
     geometry = stored.geometry
-    notes = ()
+    notes: tuple[str, ...] = ()
     if geometry is None:
         notes = (
             f"{database}: holds no two-view geometry of this pair, so that no match "

@@ -59,6 +59,12 @@ class StoredPairInputs:
     images: Path | None = None
 
     @property
+    def roots(self) -> list[Path]:
+        """Where features are, the dataset itself last."""
+        own = [] if self.kapture_root is None else [self.kapture_root]
+        return [*self.features, *own]
+
+    @property
     def folder(self) -> Path:
         """That names are relative to.
 
@@ -108,14 +114,13 @@ def run_features(
         OutputError: the file system refused.
     """
     started = time.monotonic()
-    first = inputs.features[0] if inputs.features else inputs.kapture_root
-    if first is not None and h5py.is_hdf5(first):
-        features, matches = _read_h5(first, inputs)
-        cameras, notes = None, []
-        source = str(first)
+    notes: Sequence[str] = ()
+    cameras = None
+    roots = inputs.roots
+    if h5py.is_hdf5(roots[0]):
+        features, matches = _read_h5(roots[0], inputs)
     else:
         features, matches, cameras, notes = _read_kapture(inputs)
-        source = ", ".join(map(str, inputs.features or [inputs.kapture_root]))
     if matches is None:
         matches = match(
             *features, ratio=matching.ratio, min_similarity=matching.min_similarity
@@ -130,7 +135,7 @@ def run_features(
         matches,
         verification,
         cameras or known_cameras(config, inputs.paths, features),
-        {"features": source, "matches_from": found},
+        {"features": [str(root) for root in roots], "matches_from": found},
     )
     if found != "stored":
         notes = [*notes, found]
@@ -153,12 +158,12 @@ def _read_h5(
 def _read_kapture(
     inputs: StoredPairInputs,
 ) -> tuple[TwoFeatures, PairMatches | None, Cameras | None, Sequence[str]]:
-    own = [] if inputs.kapture_root is None else [inputs.kapture_root]
-    tables = open_local_features([*inputs.features, *own])
-    dataset = None if inputs.kapture_root is None else open_dataset(own[0])
-    cameras, notes = None, ()
-    if dataset is not None:
-        require_images(own[0], dataset.image_names, *inputs.pair)
+    tables = open_local_features(inputs.roots)
+    cameras: Cameras | None = None
+    notes: tuple[str, ...] = ()
+    if inputs.kapture_root is not None:
+        dataset = open_dataset(inputs.kapture_root)
+        require_images(inputs.kapture_root, dataset.image_names, *inputs.pair)
         origin = find_camera_origin(dataset, "auto")
         keypoints, notes = place_keypoints(tables.keypoints, "auto", dataset, origin)
         tables = dataclasses.replace(tables, keypoints=keypoints)
@@ -168,9 +173,7 @@ def _read_kapture(
         tables.read(name, image_size(path))
         for name, path in zip(inputs.pair, inputs.paths)
     )
-    stored = find_matches(
-        [*inputs.matches, *inputs.features, *own], tables.keypoints.type_name
-    )
+    stored = find_matches([*inputs.matches, *inputs.roots], tables.keypoints.type_name)
     matches = stored.read(*inputs.pair)
     if matches is None and inputs.matches:
         raise DatasetError(_no_matches(inputs, stored.pairs))
