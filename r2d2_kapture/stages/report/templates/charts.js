@@ -2,7 +2,7 @@
 (() => {
   const style = getComputedStyle(document.documentElement);
   const color = (name) => style.getPropertyValue(name).trim();
-  const axis = {gridcolor: color("--line"), zerolinecolor: color("--line"), linecolor: color("--line"), automargin: true};
+  const axis = {gridcolor: color("--line"), zerolinecolor: color("--line"), linecolor: color("--line"), automargin: true, exponentformat: "power"};
   for (const box of document.querySelectorAll(".chart")) {
     const {data, layout} = JSON.parse(box.querySelector("script").textContent);
     const whole = {

@@ -1,0 +1,252 @@
+"""Pages of benchmark results: homography sequences, and pairs of known poses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.evaluation.pair_results import PairPoseRun
+from r2d2_kapture.evaluation.summary import MMA, OVERALL, RunSummary
+from r2d2_kapture.stages.benchmark import (
+    HPATCHES_LEGEND,
+    PAIR_POSES_LEGEND,
+    PAIR_POSES_SUFFIX,
+    WORST_RECORD,
+    read_homography_results,
+    read_pair_pose_results,
+)
+from r2d2_kapture.stages.report.blocks import (
+    Cell,
+    Picture,
+    chart,
+    folded,
+    heading,
+    join,
+    paragraph,
+    pictures,
+    side_by_side,
+    table,
+)
+from r2d2_kapture.stages.report.charts import cumulative, lines
+from r2d2_kapture.stages.report.images import thumbnail
+from r2d2_kapture.stages.report.page import Section
+
+PICTURE_SIDE = 900
+MOST_PAIRS = 500
+"""In the table of the worst pairs of known pose."""
+PIXELS = (1, 3, 5, 10)
+HOMOGRAPHY_COLUMNS = {
+    "pairs": "pairs",
+    "features": "features an image",
+    "matches": "matches a pair",
+    **{f"MMA@{t}": f"MMA at {t} px" for t in PIXELS},
+    "repeatability@3": "repeatability at 3 px",
+    "M-score@3": "matching score at 3 px",
+    **{f"homography@{t}": f"homographies within {t} px" for t in (1, 3, 5)},
+    "AUC@5": "AUC to 5 px",
+}
+SEQUENCE_COLUMNS = {"MMA@3": "MMA at 3 px", "homography@3": "homographies within 3 px"}
+PAIR_COLUMNS = {
+    "pairs": "pairs",
+    "features": "features an image",
+    "matches": "matches a pair",
+    **{f"epipolar@{t}": f"matches within {t} px" for t in (1, 2, 3)},
+    **{f"AUC@{t}": f"AUC to {t} deg" for t in (5, 10, 20)},
+}
+
+
+def homography_sections(folder: Path) -> list[Section]:
+    """The sections of the output of kapture_r2d2_hpatches.
+
+    Args:
+        folder: with results of one or several runs.
+
+    Raises:
+        DatasetError: it holds none.
+        FeatureFormatError: some of them are broken.
+    """
+    runs = read_homography_results(_results(folder, "*.npz", "kapture_r2d2_hpatches"))
+    groups = list(dict.fromkeys(group for run in runs for group in run.groups))
+    if len(groups) == 2:  # all pairs are of one kind: overall would repeat it
+        groups.remove(OVERALL)
+    sections = [
+        Section(
+            "accuracy",
+            "Accuracy on homography sequences",
+            join(_accuracy(runs, groups)),
+        )
+    ]
+    if any(run.sequences for run in runs):
+        html = table(*_sequences(runs))
+        sections.append(Section("sequences", "Sequences", html))
+    return sections + _worst([(run.label, run.source.with_suffix("")) for run in runs])
+
+
+def pair_pose_sections(folder: Path) -> list[Section]:
+    """The sections of the output of kapture_r2d2_pair_poses.
+
+    Args:
+        folder: with results of one or several runs.
+
+    Raises:
+        DatasetError: it holds none.
+        FeatureFormatError: some of them are broken.
+    """
+    paths = _results(folder, f"*{PAIR_POSES_SUFFIX}", "kapture_r2d2_pair_poses")
+    runs = read_pair_pose_results(paths)
+    stems = [path.name.removesuffix(PAIR_POSES_SUFFIX) for path in paths]
+    errors = {
+        run.label: np.array([pair.pose_error for pair in run.pairs]) for run in runs
+    }
+    rows = [[run.label, *_cells(run.values, PAIR_COLUMNS)] for run in runs]
+    html = join(
+        [
+            chart(
+                cumulative(
+                    errors,
+                    x_title="error of the relative pose (degrees)",
+                    marks=(5, 10, 20),
+                ),
+                "Share of the pairs within each error of the relative pose",
+                380,
+                760,
+            ),
+            table(["features of", *PAIR_COLUMNS.values()], rows),
+            paragraph(PAIR_POSES_LEGEND, "note"),
+        ]
+    )
+    sections = [Section("accuracy", "Relative poses of image pairs", html)]
+    sections.append(Section("pairs", "Pairs", join(_pairs(runs))))
+    return sections + _worst(
+        [(run.label, folder / stem) for run, stem in zip(runs, stems)]
+    )
+
+
+def _results(folder: Path, pattern: str, command: str) -> list[Path]:
+    paths = sorted(folder.glob(pattern))
+    if not paths:
+        raise DatasetError(
+            f"{folder}: found no {pattern}, expected the --output of {command}"
+        )
+    return paths
+
+
+def _accuracy(runs: Sequence[RunSummary], groups: Sequence[str]) -> Iterator[Markup]:
+    yield side_by_side(
+        chart(
+            lines(
+                {
+                    run.label: _curve(run.groups[group].curves[MMA])
+                    for run in runs
+                    if group in run.groups
+                },
+                x_title=f"threshold (px), {group}",
+                y_title="mean matching accuracy",
+                y_range=(0, 1),
+            ),
+            f"Mean matching accuracy by threshold, {group}",
+            360,
+        )
+        for group in groups
+    )
+    rows: list[Sequence[Cell]] = [
+        [group, run.label, *_cells(run.groups[group].values, HOMOGRAPHY_COLUMNS)]
+        for group in groups
+        for run in runs
+        if group in run.groups
+    ]
+    yield table(["pairs of", "features of", *HOMOGRAPHY_COLUMNS.values()], rows)
+    yield paragraph(HPATCHES_LEGEND, "note")
+
+
+def _curve(values: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    shown = sorted((t, value) for t, value in values.items() if t <= max(PIXELS))
+    return [t for t, _ in shown], [value for _, value in shown]
+
+
+def _sequences(
+    runs: Sequence[RunSummary],
+) -> tuple[list[str], list[list[Cell]]]:
+    """A row a sequence, the runs beside each other."""
+    names = sorted({name for run in runs for name in run.sequences})
+    titles = ["sequence", "pairs"]
+    titles += [
+        f"{title}, {run.label}" for title in SEQUENCE_COLUMNS.values() for run in runs
+    ]
+    rows: list[list[Cell]] = []
+    for name in names:
+        found = [run.sequences[name] for run in runs if name in run.sequences]
+        values = [
+            run.sequences[name].values.get(column) if name in run.sequences else None
+            for column in SEQUENCE_COLUMNS
+            for run in runs
+        ]
+        rows.append([name, found[0].pairs, *values])
+    return titles, rows
+
+
+def _pairs(runs: Sequence[PairPoseRun]) -> Iterator[Markup]:
+    """A table for each run, the worst pairs first."""
+    for run in runs:
+        worst = sorted(run.pairs, key=lambda pair: -pair.pose_error)[:MOST_PAIRS]
+        rows: list[list[Cell]] = [
+            [
+                pair.image1,
+                pair.image2,
+                pair.matches,
+                *pair.epipolar,
+                *(
+                    f"{error:.2f}" if np.isfinite(error) else None
+                    for error in (pair.rotation_error, pair.translation_error)
+                ),
+            ]
+            for pair in worst
+        ]
+        titles = ["image 1", "image 2", "matches"]
+        titles += ["matches within 1 px", "within 2 px", "within 3 px"]
+        titles += ["rotation error (deg)", "translation error (deg)"]
+        cut = f", the {MOST_PAIRS} worst" if len(worst) < len(run.pairs) else ""
+        yield folded(
+            f"Pairs, features of {run.label}{cut}", table(titles, rows, tall=True)
+        )
+
+
+def _cells(values: Mapping[str, float], columns: Iterable[str]) -> list[Cell]:
+    """Shares with three digits, counts with none."""
+    return [
+        (
+            None
+            if column not in values
+            else values[column] if "@" in column else round(values[column])
+        )
+        for column in columns
+    ]
+
+
+def _worst(folders: Sequence[tuple[str, Path]]) -> list[Section]:
+    blocks: list[Markup] = []
+    for label, folder in folders:
+        drawn = list(_pictures(folder))
+        if drawn:
+            blocks += [heading(f"Features of {label}"), pictures(drawn, "wide")]
+    return [Section("worst", "Worst pairs", join(blocks))] if blocks else []
+
+
+def _pictures(folder: Path) -> Iterator[Picture]:
+    """Those of the record that are there; the record holds title and state of each."""
+    try:
+        record = json.loads((folder / WORST_RECORD).read_text(encoding="utf-8"))
+        titles = {
+            str(name): str(text).rpartition(", ")[0] for name, text in record.items()
+        }
+    except (OSError, ValueError, AttributeError):
+        return
+    for name, title in titles.items():
+        data = thumbnail(folder / Path(name).name, PICTURE_SIDE)
+        if data is not None:
+            yield Picture(jpeg=data, caption=title)
