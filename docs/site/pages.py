@@ -46,7 +46,7 @@ def commands() -> Mapping[str, str]:
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
     scripts = setup["options.entry_points"]["console_scripts"].strip().split("\n")
     pairs = (line.split(" = ") for line in scripts)
-    return {name: target.partition(":")[0] for name, target in pairs}
+    return {name: target.replace("entry:", "") for name, target in pairs}
 
 
 def page_of(command: str) -> str:
