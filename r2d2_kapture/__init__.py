@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.features import LocalFeatures as LocalFeatures
     from r2d2_kapture.front.images import ImageExtractor as ImageExtractor
     from r2d2_kapture.front.images import load_extractor as load_extractor
+    from r2d2_kapture.front.localizer import Localization as Localization
     from r2d2_kapture.front.localizer import Localizer as Localizer
     from r2d2_kapture.front.stages import build_map as build_map
     from r2d2_kapture.front.stages import choose_pairs as choose_pairs
@@ -52,7 +53,7 @@ _MODULES = {
     "front.drawing": ("plot_keypoints", "plot_matches", "plot_overlay"),
     "front.features": ("LocalFeatures",),
     "front.images": ("ImageExtractor", "load_extractor"),
-    "front.localizer": ("Localizer",),
+    "front.localizer": ("Localization", "Localizer"),
     "front.stages": (
         "build_map",
         "choose_pairs",
