@@ -70,7 +70,7 @@ def _command(arguments: list[str]) -> int:
         if namespace[name] is None:
             raise ConfigError(f"--{name}: missing, see --help")
     sections: dict[str, Any] = {
-        name: settings_from(namespace[name], settings)
+        name: settings_from(namespace[name], settings, f"{name}.")
         for name, settings in SECTIONS.items()
     }
     config = ColmapConfig(

@@ -17,8 +17,15 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 import r2d2_kapture
 from r2d2_kapture.cli.defects import describe_defect
 from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
+from r2d2_kapture.cli.matcher_flags import (
+    add_matcher_name,
+    dump_matcher,
+    matcher_from,
+)
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
+from r2d2_kapture.config.match import MATCHER_SETTINGS, plugin_settings
 from r2d2_kapture.config.presets import preset_path
+from r2d2_kapture.config.settings import MATCHER, names_of
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.types import Report
@@ -75,6 +82,7 @@ def add_settings(
     settings: type,
     taken: Collection[str] = (),
     section: str = "",
+    prefix: str = "",
 ) -> None:
     """Add one flag for each field of a settings dataclass, helped by its docstring.
 
@@ -83,6 +91,7 @@ def add_settings(
         settings: the dataclass.
         taken: fields to leave out, whose name the command uses for a flag of its own.
         section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
+        prefix: after the section, before the names.
     """
     types = get_type_hints(settings)
     parsed = parse_docstring(settings.__doc__ or "")
@@ -90,7 +99,10 @@ def add_settings(
     for field in dataclasses.fields(settings):
         if field.name in taken:
             continue
-        flag = f"--{section}" + field.name.replace("_", "-")
+        if field.name == MATCHER:
+            _add_matchers(parser, section)
+            continue
+        flag = f"--{section}{prefix}" + field.name.replace("_", "-")
         text = " ".join(helps.get(field.name, "").replace("``", "").split())
         if types[field.name] is bool:
             parser.add_argument(
@@ -105,10 +117,23 @@ def add_settings(
             )
 
 
-def settings_from(namespace: Namespace, settings: type[Settings]) -> Settings:
+def _add_matchers(parser: ArgumentParser, section: str) -> None:
+    """Add --matcher, and the settings of each."""
+    add_matcher_name(parser, section)
+    for settings in MATCHER_SETTINGS.values():
+        add_settings(parser, settings, section=section)
+    for name, settings in plugin_settings().items():
+        add_settings(parser, settings, section=section, prefix=f"{name}-")
+
+
+def settings_from(
+    namespace: Namespace, settings: type[Settings], section: str = ""
+) -> Settings:
     """Build a settings dataclass from the flags that add_settings added."""
-    fields = dataclasses.fields(settings)  # type: ignore[arg-type]
-    return settings(**{field.name: namespace[field.name] for field in fields})
+    values = {name: namespace[name] for name in names_of(settings)}
+    if MATCHER in values:
+        values[MATCHER] = matcher_from(namespace, section)
+    return settings(**values)
 
 
 def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
@@ -188,5 +213,9 @@ def finish(report: Report) -> int:
 
 def dump_settings(namespace: Namespace, classes: Sequence[type]) -> str:
     """The resolved fields of settings dataclasses as YAML that ``--config`` takes."""
-    names = [f.name for c in classes for f in dataclasses.fields(c)]
-    return "".join(f"{name}: {json.dumps(namespace[name])}\n" for name in names)
+    names = [name for settings in classes for name in names_of(settings)]
+    if MATCHER in names:
+        names += dump_matcher(namespace)[1:]
+    return "".join(
+        f"{name}: {json.dumps(namespace[name], default=str)}\n" for name in names
+    )

@@ -1,4 +1,4 @@
-"""kapture_r2d2_match: mutual nearest neighbours of image pairs."""
+"""kapture_r2d2_match: matches of image pairs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_match",
-        "Match local features of image pairs by mutual nearest neighbours, into "
-        "kapture matches with scores. Run it again to resume.",
+        "Match local features of image pairs, by mutual nearest neighbours or another "
+        "--matcher, into kapture matches with scores. Run it again to resume.",
         "kapture_r2d2_match --features mapping query --pairs pairs.txt --output work",
     )
     parser.add_argument(

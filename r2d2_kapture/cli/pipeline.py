@@ -247,7 +247,7 @@ def pipeline_config(namespace: Namespace) -> PipelineConfig:
         ConfigError: a setting is out of its range.
     """
     sections: dict[str, Any] = {
-        name: settings_from(namespace[name], classes[0])
+        name: settings_from(namespace[name], classes[0], f"{name}.")
         for name, classes in SECTIONS.items()
         if name != "extract"
     }

@@ -91,7 +91,7 @@ def _add_flags(parser: ArgumentParser) -> None:
         "--teacher",
         type=Path | None,
         help="weights of ALIKED, aliked-n16.pth or aliked-n32.pth, to learn from in "
-        "place of AP; needs pip install 'r2d2-kapture[distill]'",
+        "place of AP; needs pip install 'r2d2-kapture[kornia]'",
     )
     parser.add_argument(
         "--license",

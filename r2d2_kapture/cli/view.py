@@ -24,6 +24,7 @@ from r2d2_kapture.cli.extraction_flags import (
     extract_config,
     parse_extraction,
 )
+from r2d2_kapture.cli.matcher_flags import matcher_from
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
@@ -34,7 +35,7 @@ from r2d2_kapture.types import Report
 
 OWN_FLAGS = ("max_keypoints",)
 """Flags that are named like a setting of D2-Net, and mean what is drawn."""
-MATCH_FLAGS = ("ratio", "min_similarity")
+MATCH_FLAGS = ("matcher",)
 VERIFY_FLAGS = ("max_error", "min_inliers", "max_trials", "seed")
 """What matching and verification of two images alone need."""
 STORED_FLAGS = ("map", "database", "features", "kapture_root")
@@ -220,7 +221,7 @@ def _stored(namespace: Namespace, source: str) -> Report:
 def _configs(namespace: Namespace) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:
     return (
         settings_from(namespace, ViewConfig),
-        MatchConfig(**{name: namespace[name] for name in MATCH_FLAGS}),
+        MatchConfig(matcher=matcher_from(namespace)),
         VerifyConfig(**{name: namespace[name] for name in VERIFY_FLAGS}),
     )
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.match import MutualNearestConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +14,7 @@ class HomographyConfig:
     """What is measured on homography sequences.
 
     Attributes:
+        matcher: settings of the matcher, which choose it.
         all_sequences: evaluate the eight large sequences of HPatches too, which the
             protocol of D2-Net leaves out.
         ransac_error: residual in pixels up to which a match is an inlier of the
@@ -21,6 +24,7 @@ class HomographyConfig:
             drawn.
     """
 
+    matcher: Any = MutualNearestConfig()
     all_sequences: bool = False
     ransac_error: float = 3.0
     seed: int = 0

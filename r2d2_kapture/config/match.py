@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
 from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.plugins import load_plugin, plugin_names
+from r2d2_kapture.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchConfig:
-    """Which nearest neighbours become matches, and how they are computed.
+class MutualNearestConfig:
+    """Mutual nearest neighbours.
 
     Attributes:
         ratio: largest distance to the nearest descriptor, relative to that of the
             second nearest, in both directions; 1 keeps all mutual nearest neighbours.
         min_similarity: least cosine similarity of a match; -1 keeps all.
-        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
-            where there is one and the CPU elsewhere.
-        cache_gb: gigabytes of descriptors kept in memory for the pairs to come.
     """
+
+    matcher: ClassVar[str] = "mutual_nearest"
 
     ratio: float = 1.0
     min_similarity: float = -1.0
-    gpu: int | None = None
-    cache_gb: float = 2.0
 
     def __post_init__(self) -> None:
         require(
@@ -34,6 +36,139 @@ class MatchConfig:
             -1 <= self.min_similarity <= 1,
             f"--min-similarity: found {self.min_similarity}, expected -1 (off) to 1",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualSoftmaxConfig:
+    """Mutual maxima of the product of the softmax over rows and over columns.
+
+    Attributes:
+        temperature: that cosine similarities are divided by; lower is more confident.
+        min_probability: least product of both probabilities of a match.
+    """
+
+    matcher: ClassVar[str] = "dual_softmax"
+
+    temperature: float = 0.02
+    min_probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(
+            0.001 <= self.temperature <= 10,
+            f"--temperature: found {self.temperature}, expected 0.001 to 10",
+        )
+        require(
+            0 <= self.min_probability <= 1,
+            f"--min-probability: found {self.min_probability}, expected 0 to 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaLamConfig:
+    """AdaLAM: mutual neighbours that local affine maps of their surroundings support.
+
+    Needs the extra ``kornia``.
+
+    Attributes:
+        area_ratio: area of an image over that of the surroundings of a seed; lower is
+            fewer and larger ones.
+        search_expansion: radius in which support is searched, in radii of the
+            surroundings.
+        local_inliers: least number of matches that support a seed.
+        local_confidence: least confidence of a local affine map.
+        scale_rate: largest ratio between the changes of scale within the surroundings.
+    """
+
+    matcher: ClassVar[str] = "adalam"
+
+    area_ratio: float = 100.0
+    search_expansion: float = 4.0
+    local_inliers: int = 6
+    local_confidence: float = 200.0
+    scale_rate: float = 1.5
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            flag = name.replace("_", "-")
+            require(value >= 1, f"--{flag}: found {value}, expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightGlueConfig:
+    """LightGlue: a transformer that was trained for one kind of features.
+
+    Needs the extra ``kornia``, and weights: there are none for R2D2 or D2-Net.
+
+    Attributes:
+        weights: file of its weights, such as aliked_lightglue.pth of
+            github.com/cvg/LightGlue.
+        min_confidence: least confidence of a match, 0 to 1.
+    """
+
+    matcher: ClassVar[str] = "lightglue"
+
+    weights: Path | None = None
+    min_confidence: float = 0.1
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.min_confidence <= 1,
+            f"--min-confidence: found {self.min_confidence}, expected 0 to 1",
+        )
+
+
+MATCHER_SETTINGS: dict[str, type] = {
+    settings.matcher: settings
+    for settings in (
+        MutualNearestConfig,
+        DualSoftmaxConfig,
+        AdaLamConfig,
+        LightGlueConfig,
+    )
+}
+"""Settings of the matchers that come with the package, by name."""
+MATCHER_PLUGINS = "r2d2_kapture.matchers"
+"""Entry points of those of other packages."""
+
+
+def plugin_settings() -> dict[str, type]:
+    """Settings of the matchers of other packages, by name, of those that work."""
+    found = {}
+    for name in plugin_names(MATCHER_PLUGINS):
+        with suppress(ConfigError):
+            found[name] = settings_of_matcher(name)
+    return found
+
+
+def settings_of_matcher(name: str) -> type:
+    """The dataclass of a matcher's settings.
+
+    Raises:
+        ConfigError: no such matcher.
+    """
+    if name in MATCHER_SETTINGS:
+        return MATCHER_SETTINGS[name]
+    matcher = load_plugin(MATCHER_PLUGINS, name, MATCHER_SETTINGS, "--matcher")
+    settings: type = matcher.settings_class
+    return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchConfig:
+    """How the images of pairs are matched.
+
+    Attributes:
+        matcher: settings of the matcher, which choose it.
+        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
+            where there is one and the CPU elsewhere.
+        cache_gb: gigabytes of features kept in memory for the pairs to come.
+    """
+
+    matcher: Any = MutualNearestConfig()
+    gpu: int | None = None
+    cache_gb: float = 2.0
+
+    def __post_init__(self) -> None:
         require(
             self.cache_gb >= 0, f"--cache-gb: found {self.cache_gb}, expected 0 or more"
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.match import MutualNearestConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,6 +14,7 @@ class PairPosesConfig:
     """What is measured on pairs of images with known poses.
 
     Attributes:
+        matcher: settings of the matcher, which choose it.
         ransac_error: distance in pixels from the epipolar line up to which a match is
             an inlier of the estimated essential matrix.
         seed: of the random sampling of that estimate, and of the choice of pairs.
@@ -21,6 +24,7 @@ class PairPosesConfig:
             have their matches drawn.
     """
 
+    matcher: Any = MutualNearestConfig()
     ransac_error: float = 1.0
     seed: int = 0
     max_pairs: int = 1000

@@ -14,9 +14,12 @@ from r2d2_kapture.config.extract import (
     PyramidConfig,
     SelectionConfig,
 )
+from r2d2_kapture.config.match import MutualNearestConfig, settings_of_matcher
 from r2d2_kapture.errors import ConfigError
 
 Settings = TypeVar("Settings")
+MATCHER = "matcher"
+"""Field of settings that hold those of a matcher."""
 SECTIONS: Mapping[str, type] = {
     "pyramid": PyramidConfig,
     "selection": SelectionConfig,
@@ -32,13 +35,46 @@ def names_of(settings: type) -> list[str]:
     return [field.name for field in dataclasses.fields(settings)]
 
 
+def flat_names(settings: type, values: Mapping[str, Any]) -> list[str]:
+    """Names of the fields, and of the settings of the matcher where it has one.
+
+    Args:
+        settings: the dataclass.
+        values: that may choose the matcher.
+
+    Raises:
+        ConfigError: no such matcher.
+    """
+    names = names_of(settings)
+    if MATCHER not in names:
+        return names
+    return names + names_of(chosen_matcher(values))
+
+
+def chosen_matcher(values: Mapping[str, Any]) -> type:
+    """The settings of the matcher that is named or given, or of the default.
+
+    Raises:
+        ConfigError: no such matcher.
+    """
+    chosen = values.get(MATCHER, MutualNearestConfig.matcher)
+    return settings_of_matcher(chosen) if isinstance(chosen, str) else type(chosen)
+
+
 def make_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
     """Build a settings dataclass.
+
+    Args:
+        settings: the dataclass.
+        values: of its fields; where one is ``matcher``, its value is a name or the
+            settings of a matcher, and those of a named one are beside it.
 
     Raises:
         ConfigError: an unknown name, or a value of a wrong type or out of range.
     """
-    refuse_unknown(values, names_of(settings))
+    refuse_unknown(values, flat_names(settings, values))
+    if MATCHER in names_of(settings):
+        values = _with_matcher(values, chosen_matcher(values))
     try:
         return settings(**values)
     except TypeError as error:
@@ -74,6 +110,16 @@ def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:
             for section, kind in SECTIONS.items()
         }
     )
+
+
+def _with_matcher(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    """Gather the settings of the matcher, of all that are given, into one value."""
+    own = {name: values[name] for name in names_of(kind) if name in values}
+    others = {name: value for name, value in values.items() if name not in own}
+    given = others.get(MATCHER)
+    if given is None or isinstance(given, str):
+        return others | {MATCHER: make_settings(kind, own)}
+    return others | {MATCHER: dataclasses.replace(given, **own)}
 
 
 def refuse_unknown(values: Collection[str], known: Collection[str]) -> None:

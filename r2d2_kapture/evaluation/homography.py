@@ -19,11 +19,12 @@ import numpy.typing as npt
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.curves import share_within
 from r2d2_kapture.evaluation.homography_accuracy import corner_error
-from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.evaluation.matching_score import matching_score
 from r2d2_kapture.evaluation.projection import transfer_errors
 from r2d2_kapture.evaluation.repeatability import repeatability
 from r2d2_kapture.evaluation.sequences import HomographySequence, Kind
+from r2d2_kapture.matching.matcher import Matcher, match_features
+from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.types import LocalFeatures
 
 Array = npt.NDArray[np.float64]
@@ -42,7 +43,7 @@ class PairResult:
         kind: what changes in it.
         image: number of the second image, 2 to n.
         features: number of features in image 1 and in the second image.
-        matches: number of mutual nearest neighbours.
+        matches: number of matches.
         mma: (T,) float64, share of correct matches at each threshold.
         repeatability: (T,) float64, share of keypoints found again.
         matching_score: (T,) float64, share of keypoints matched correctly.
@@ -128,6 +129,7 @@ def evaluate_sequence(
     features: Callable[[Path], LocalFeatures],
     thresholds: Sequence[float] = THRESHOLDS,
     *,
+    matcher: Matcher = MutualNearest(),
     ransac_error: float = 3.0,
     seed: int = 0,
 ) -> list[MatchedPair]:
@@ -137,6 +139,7 @@ def evaluate_sequence(
         sequence: images with their homographies.
         features: extracts or loads the features of an image; called once per image.
         thresholds: T thresholds in pixels.
+        matcher: on the CPU.
         ransac_error: residual in pixels of an inlier of the estimated homography.
         seed: of its random sampling.
 
@@ -149,7 +152,13 @@ def evaluate_sequence(
     first = features(sequence.images[0])
     return [
         _evaluate_pair(
-            sequence, number, first, features(image), thresholds, ransac_error, seed
+            sequence,
+            number,
+            (first, features(image)),
+            thresholds,
+            matcher,
+            ransac_error,
+            seed,
         )
         for number, image in enumerate(sequence.images[1:], start=2)
     ]
@@ -158,18 +167,16 @@ def evaluate_sequence(
 def _evaluate_pair(
     sequence: HomographySequence,
     image: int,
-    features1: LocalFeatures,
-    features2: LocalFeatures,
+    features: tuple[LocalFeatures, LocalFeatures],
     thresholds: Sequence[float],
+    matcher: Matcher,
     ransac_error: float,
     seed: int,
 ) -> MatchedPair:
+    features1, features2 = features
     H_2_from_1 = sequence.homographies[image - 2]
-    matches = mutual_nearest_neighbours(
-        features1.descriptors,
-        features2.descriptors,
-        (str(sequence.images[0]), str(sequence.images[image - 1])),
-    )
+    names = str(sequence.images[0]), str(sequence.images[image - 1])
+    matches = match_features(matcher, features1, features2, images=names).indices
     errors = matching_errors(features1, features2, matches, H_2_from_1)
     points1 = features1.keypoints[matches[:, 0]]
     points2 = features2.keypoints[matches[:, 1]]

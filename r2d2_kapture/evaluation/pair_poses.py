@@ -10,8 +10,9 @@ import pycolmap
 
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.evaluation.curves import share_within
-from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.evaluation.posed_images import PosedImage
+from r2d2_kapture.matching.matcher import Matcher, match_features
+from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.types import LocalFeatures
 
 Array = npt.NDArray[np.float64]
@@ -31,7 +32,7 @@ class PairPoseResult:
     Attributes:
         image1, image2: their names.
         features: number of features of each.
-        matches: number of mutual nearest neighbours.
+        matches: number of matches.
         epipolar: share of matches within each of EPIPOLAR_THRESHOLDS; zeros where
             there are no matches.
         rotation_error: degrees; infinite where no relative pose was found.
@@ -84,17 +85,15 @@ def match_pair(
     image2: PosedImage,
     features1: LocalFeatures,
     features2: LocalFeatures,
+    matcher: Matcher = MutualNearest(),
 ) -> MatchedPoints:
-    """Mutual nearest neighbours and their errors.
+    """Matches, by default mutual nearest neighbours, and their errors.
 
     Raises:
         FeatureFormatError: the descriptors of the two have different dimensions.
     """
-    matches = mutual_nearest_neighbours(
-        features1.descriptors,
-        features2.descriptors,
-        (str(image1.path), str(image2.path)),
-    )
+    names = str(image1.path), str(image2.path)
+    matches = match_features(matcher, features1, features2, images=names).indices
     points1 = features1.keypoints[matches[:, 0]]
     points2 = features2.keypoints[matches[:, 1]]
     errors = epipolar_errors(image1, image2, points1, points2)
@@ -107,6 +106,7 @@ def evaluate_pair_pose(
     features1: LocalFeatures,
     features2: LocalFeatures,
     *,
+    matcher: Matcher = MutualNearest(),
     ransac_error: float,
     seed: int,
 ) -> PairPoseResult:
@@ -115,12 +115,13 @@ def evaluate_pair_pose(
     Args:
         image1, image2: with cameras at different places.
         features1, features2: of these images, centre origin.
+        matcher: on the CPU.
         ransac_error, seed: see relative_pose_errors.
 
     Raises:
         FeatureFormatError: the descriptors of the two have different dimensions.
     """
-    matched = match_pair(image1, image2, features1, features2)
+    matched = match_pair(image1, image2, features1, features2, matcher)
     rotation_error, translation_error = relative_pose_errors(
         image1,
         image2,

@@ -11,9 +11,9 @@ import kapture
 import numpy as np
 import pycolmap
 import torch
-from torch import Tensor
 
 from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.match import settings_of_matcher
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import ConfigError
@@ -25,7 +25,12 @@ from r2d2_kapture.io.kapture.local_features import (
     open_local_features,
 )
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
-from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.matching.matcher import (
+    Matcher,
+    MatchInput,
+    build_matcher,
+    match_input,
+)
 from r2d2_kapture.matching.vlad import Vocabulary, learn_centres
 from r2d2_kapture.stages.localize import (
     QueryFrame,
@@ -36,6 +41,7 @@ from r2d2_kapture.stages.localize import (
     localize_frame,
     with_exif,
 )
+from r2d2_kapture.stages.match import InputReader
 from r2d2_kapture.stages.two_view import guessed_camera
 from r2d2_kapture.types import FloatArray, IndexArray, LocalFeatures
 
@@ -76,6 +82,7 @@ class Localizer:
         features: folders of the features of the map's images; by default ``features``
             beside the map, where the pipeline puts them.
         top_k: map images that a query is matched with, the most similar ones.
+        matcher: name of a matcher with its default settings, or one that is made.
         settings: of localization, as the flags of kapture_r2d2_localize are named.
 
     Raises:
@@ -90,6 +97,7 @@ class Localizer:
         *,
         features: Sequence[str | Path] = (),
         top_k: int = 20,
+        matcher: str | Matcher = "mutual_nearest",
         **settings: Any,
     ) -> None:
         folder = Path(map_path)
@@ -102,11 +110,14 @@ class Localizer:
         self.top_k = top_k
         self.config = make_settings(LocalizeConfig, settings)
         self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
-        self._descriptors: dict[str, Tensor] = {
-            name: torch.from_numpy(tables.read_descriptors(name))
-            for name in self.sparse_map.images
-        }
-        self._vocabulary, self._global = _describe(self._descriptors, top_k)
+        if isinstance(matcher, str):
+            matcher = build_matcher(settings_of_matcher(matcher)())
+        self._matcher = matcher
+        read = InputReader(
+            tables, torch.device("cpu"), with_keypoints=matcher.needs_keypoints
+        )
+        self._inputs = {name: read(name) for name in self.sparse_map.images}
+        self._vocabulary, self._global = _describe(self._inputs, top_k)
 
     def __call__(
         self, image: ImageLike, camera: pycolmap.Camera | None = None
@@ -139,10 +150,10 @@ class Localizer:
 
     def _match(self, features: LocalFeatures) -> QueryMatches:
         """Matches with the map images that look most like the query."""
-        query = torch.from_numpy(features.descriptors)
+        query = match_input(features, "cpu")
         rows = features.keypoints.astype(np.float64)
         found: dict[str, IndexArray] = {
-            name: match_mutual_nearest(query, self._descriptors[name]).indices
+            name: self._matcher(query, self._inputs[name]).indices
             for name in self._similar(features.descriptors)
         }
         return QueryMatches(
@@ -153,7 +164,7 @@ class Localizer:
         )
 
     def _similar(self, descriptors: FloatArray) -> list[str]:
-        names = list(self._descriptors)
+        names = list(self._inputs)
         if self._vocabulary is None:
             return names
         similarity = self._global @ self._vocabulary.describe(descriptors)
@@ -162,10 +173,10 @@ class Localizer:
 
 
 def _describe(
-    descriptors: Mapping[str, Tensor], top_k: int
+    inputs: Mapping[str, MatchInput], top_k: int
 ) -> tuple[Vocabulary | None, FloatArray]:
     """A vocabulary and the VLAD row of each image; None where all are matched."""
-    arrays = [rows.numpy() for rows in descriptors.values()]
+    arrays = [features.descriptors.numpy() for features in inputs.values()]
     every = np.concatenate(arrays) if arrays else np.zeros((0, 1), np.float32)
     if len(arrays) <= top_k or len(every) < VISUAL_WORDS:
         return None, np.zeros((0, 0), np.float32)

@@ -28,6 +28,7 @@ from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.settings import (
     extract_config,
+    flat_names,
     make_settings,
     names_of,
     refuse_unknown,
@@ -332,7 +333,8 @@ def _sorted(
 
 def _taken(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
     """Take the fields of a dataclass out of settings."""
-    return {name: settings.pop(name) for name in names_of(kind) if name in settings}
+    names = flat_names(kind, settings)
+    return {name: settings.pop(name) for name in names if name in settings}
 
 
 def _paths(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours of unit descriptors, at the cost of one matrix product.
+"""The matcher ``mutual_nearest``, at the cost of one matrix product.
 
 The similarity matrix is made a few rows at a time, small enough to stay in the
 processor's cache, and each part is read for its row and column maxima before the next
@@ -14,10 +14,15 @@ to 20 % of the matches change.
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from r2d2_kapture.config.match import MutualNearestConfig
+from r2d2_kapture.matching.matcher import MatchInput
 from r2d2_kapture.types import PairMatches
 
 GROUP = 32
@@ -25,6 +30,34 @@ GROUP = 32
 BLOCK_VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Similarities held at a time: 4 MiB, about a core's cache, and 256 MiB."""
 MIN_BLOCK_ROWS = 32
+
+
+class MutualNearest:
+    """Descriptors that are each other's most similar; see match_mutual_nearest."""
+
+    settings_class: ClassVar[type] = MutualNearestConfig
+    needs_keypoints: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        settings: MutualNearestConfig = MutualNearestConfig(),
+        device: torch.device = torch.device("cpu"),
+    ) -> None:
+        self.settings = settings
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The settings."""
+        return dataclasses.asdict(self.settings)
+
+    def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:
+        """Match two images; scores are cosine similarities."""
+        return match_mutual_nearest(
+            features1.descriptors,
+            features2.descriptors,
+            min_similarity=self.settings.min_similarity,
+            ratio=self.settings.ratio,
+        )
 
 
 @torch.inference_mode()
@@ -52,7 +85,7 @@ def match_mutual_nearest(
     Returns:
         Matches by rising index of the first image; scores are cosine similarities.
     """
-    rows, columns, similarities = _mutual(descriptors1, descriptors2)
+    rows, columns, similarities = mutual_maxima(descriptors1, descriptors2)
     keep = similarities >= min_similarity
     if (similarities == 0).any():
         keep &= descriptors1[rows].any(1) & descriptors2[columns].any(1)
@@ -70,8 +103,16 @@ def match_mutual_nearest(
     )
 
 
-def _mutual(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows, columns and similarities of the matches, by rising row."""
+def mutual_maxima(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The entries of first @ second.T that are the largest of their row and column.
+
+    Args:
+        first: (N, D) float32.
+        second: (M, D) float32.
+
+    Returns:
+        Rows, columns and values, by rising row; of equal values the lower index counts.
+    """
     count = len(second)
     best = first.new_full((count,), -torch.inf)
     row_of_column = torch.full((count,), -1, device=first.device)
@@ -92,8 +133,13 @@ def _mutual(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _block_buffer(first: Tensor, count: int) -> Tensor:
     """Room for as many rows as a block has, columns filled up to whole groups."""
     width = -(-count // GROUP) * GROUP
-    rows = max(BLOCK_VALUES[first.device.type] // width, MIN_BLOCK_ROWS)
-    return first.new_full((min(rows, len(first)), width), -torch.inf)
+    rows = min(block_rows(first, width), len(first))
+    return first.new_full((rows, width), -torch.inf)
+
+
+def block_rows(first: Tensor, columns: int) -> int:
+    """Rows of similarities to that many columns that are held at a time."""
+    return max(BLOCK_VALUES[first.device.type] // max(columns, 1), MIN_BLOCK_ROWS)
 
 
 def _take_block(
@@ -137,8 +183,7 @@ def _row_maxima(padded: Tensor) -> tuple[Tensor, Tensor]:
 
 def _second_best(queries: Tensor, others: Tensor, nearest: Tensor) -> Tensor:
     """Similarity of each query to its best among others but the nearest; else -inf."""
-    size = max(BLOCK_VALUES[queries.device.type] // len(others), MIN_BLOCK_ROWS)
-    parts = -(-len(queries) // size)
+    parts = -(-len(queries) // block_rows(queries, len(others)))
     results = []
     for block, excluded in zip(
         queries.tensor_split(parts), nearest.tensor_split(parts)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import kapture
 import numpy as np
 import numpy.typing as npt
 import pycolmap
-import torch
 
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import settings_of_matcher
+from r2d2_kapture.config.settings import make_settings, refuse_unknown
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
-from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
-from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.matching.matcher import Matcher, build_matcher, match_features
 from r2d2_kapture.stages.verify import verify_matches
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
@@ -83,37 +83,30 @@ def match(
     features1: LocalFeatures,
     features2: LocalFeatures,
     *,
-    ratio: float = 1.0,
-    min_similarity: float = -1.0,
+    matcher: str | Matcher = "mutual_nearest",
     device: str = "cpu",
+    **settings: Any,
 ) -> PairMatches:
-    """Match the mutual nearest neighbours of two images.
+    """Match two images.
 
     Args:
         features1, features2: of the images, by one extractor.
-        ratio: largest distance to the nearest descriptor relative to that of the
-            second nearest, in both directions; 1 keeps all.
-        min_similarity: least cosine similarity of a match; -1 keeps all.
-        device: of torch, where the similarities are computed.
+        matcher: name of a matcher of docs/python.md, or one that is made, on that
+            device.
+        device: of torch, where it computes.
+        settings: of the named matcher, as ``ratio=0.9`` of mutual_nearest or
+            ``temperature=0.02`` of dual_softmax.
 
     Raises:
-        ConfigError: a setting out of its range.
+        ConfigError: no such matcher, or a setting out of its range.
         FeatureFormatError: descriptors of different lengths.
     """
-    config = MatchConfig(ratio=ratio, min_similarity=min_similarity)
-    widths = [features.descriptors.shape[1] for features in (features1, features2)]
-    if widths[0] != widths[1]:
-        raise FeatureFormatError(
-            f"found descriptors of {widths[0]} and {widths[1]} numbers, expected those "
-            "of one extractor; extract both images with the same model"
-        )
-    descriptors = [
-        torch.from_numpy(features.descriptors).to(device)
-        for features in (features1, features2)
-    ]
-    return match_mutual_nearest(
-        *descriptors, ratio=config.ratio, min_similarity=config.min_similarity
-    )
+    if isinstance(matcher, str):
+        made: Any = make_settings(settings_of_matcher(matcher), settings)
+        matcher = build_matcher(made, device)
+    else:
+        refuse_unknown(settings, [])
+    return match_features(matcher, features1, features2, device=device)
 
 
 def verify(

@@ -109,7 +109,7 @@ def load_teacher(path: Path) -> AlikedTeacher:
     except ImportError as error:
         raise ConfigError(
             f"--teacher {path}: needs the package kornia, which is not installed; "
-            "pip install 'r2d2-kapture[distill]'"
+            "pip install 'r2d2-kapture[kornia]'"
         ) from error
     try:
         data = path.read_bytes()

@@ -101,3 +101,22 @@ def test_the_script_of_a_checkout_explains_itself() -> None:
     for flag in ("--features", "--pairs", "--output", "--ratio", "--cache-gb"):
         assert flag in result.stdout
     assert "example: kapture_r2d2_match" in result.stdout
+
+
+def test_another_matcher_and_settings_of_two(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = ["--matcher", "dual_softmax", "--min-probability", "0.01"]
+    assert main([*command, *chosen]) == 0
+    manifest = tmp_path / "out/reconstruction/matches/r2d2/manifest.json"
+    settings = json.loads(manifest.read_text())["settings"]
+    assert settings["matcher"] == "dual_softmax"
+    assert settings["min_probability"] == 0.01 and "ratio" not in settings
+    capsys.readouterr()
+    assert main([*command, *chosen, "--ratio", "0.9"]) == 2
+    line = error_line(capsys)
+    assert "--ratio: found for --matcher dual_softmax, expected only for" in line
+    assert main([*command, "--matcher", "nearest"]) == 2
+    assert "--matcher nearest: no such name, expected one of mutual_nearest" in (
+        error_line(capsys)
+    )

@@ -15,8 +15,9 @@ from r2d2_kapture.evaluation.homography import (
     mean_matching_accuracy,
     mma,
 )
-from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.evaluation.sequences import HomographySequence
+from r2d2_kapture.matching.matcher import match_features
+from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.types import LocalFeatures
 from tests.evaluation.planes import H_2_FROM_1, displaced_pair, features_at
 
@@ -30,7 +31,7 @@ def displaced() -> Displaced:
 
 def test_errors_are_the_known_displacements(displaced: Displaced) -> None:
     first, second, displacements = displaced
-    matches = mutual_nearest_neighbours(first.descriptors, second.descriptors)
+    matches = match_features(MutualNearest(), first, second).indices
     errors = matching_errors(first, second, matches, H_2_FROM_1)
     np.testing.assert_allclose(errors, displacements, atol=1e-4)
     np.testing.assert_allclose(mma(errors, THRESHOLDS), np.arange(1, 11) / 10)

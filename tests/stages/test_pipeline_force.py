@@ -10,7 +10,7 @@ import pytest
 
 from r2d2_kapture.config.extract import SelectionConfig
 from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
@@ -29,7 +29,9 @@ BASE = PipelineConfig(
 )
 OTHER_MAP = dataclasses.replace(BASE, map=MapConfig(min_angle=0.5))
 OTHER_MATCHES = dataclasses.replace(
-    OTHER_MAP, match=MatchConfig(ratio=0.9), verify=VerifyConfig(max_error=2.0)
+    OTHER_MAP,
+    match=MatchConfig(matcher=MutualNearestConfig(ratio=0.9)),
+    verify=VerifyConfig(max_error=2.0),
 )
 OTHER_FEATURES = dataclasses.replace(
     BASE,

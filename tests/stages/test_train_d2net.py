@@ -29,8 +29,9 @@ from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.core.pyramid import normalize_rgb, subtract_caffe_mean
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.extractors.registry import build_extractor
+from r2d2_kapture.matching.matcher import match_features
+from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture, build_network
 from r2d2_kapture.stages.train import photographs as training_views
@@ -166,7 +167,7 @@ def correct_matches(model: Path, dataset: Path) -> float:
     errors = []
     for pair in map(pairs.training_pair, range(12)):
         first, second = extract(pair.image1), extract(pair.image2)
-        matches = mutual_nearest_neighbours(first.descriptors, second.descriptors)
+        matches = match_features(MutualNearest(), first, second).indices
         x, y = np.rint(first.keypoints[matches[:, 0]]).astype(int).T
         truth = pair.aflow[y, x]
         found = second.keypoints[matches[:, 1]]

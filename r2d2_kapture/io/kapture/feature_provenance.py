@@ -15,7 +15,7 @@ from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.image_changes import is_another
-from r2d2_kapture.io.outputs.image_records import read_records
+from r2d2_kapture.io.outputs.image_records import ImageRecord, read_records
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.types import some_names
 
@@ -181,9 +181,17 @@ class FeatureRecords:
 
     def path(self, image: str) -> Path | None:
         """The file that the features of an image were made of, if that is known."""
-        located = self._table.locate(image)
-        record = located and self._records[located[0].path].get(image)
+        record = self._record(image)
         return Path(record.path) if record else None
+
+    def size(self, image: str) -> tuple[int, int] | None:
+        """(W, H) in pixels of that file, if it is known."""
+        record = self._record(image)
+        return record.size if record else None
+
+    def _record(self, image: str) -> ImageRecord | None:
+        located = self._table.locate(image)
+        return self._records[located[0].path].get(image) if located else None
 
     def state(self, image: str) -> str:
         """What changes when the features of an image are written anew."""

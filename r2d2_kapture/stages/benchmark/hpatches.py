@@ -37,6 +37,7 @@ from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.background_io import WriteBehind
@@ -191,14 +192,15 @@ class _Evaluation:
         self._options = options
         self._bar = bar
         self._lock = threading.Lock()
+        self._matcher = build_matcher(config.matcher)
         self._fingerprints: dict[str, str] = {}
         self._pairs: dict[str, list[MatchedPair]] = {}
         self._failed: list[Failure] = []
         self._resumed = 0
         self.manifest = with_protocol(
             source.manifest,
+            self._matcher,
             {
-                "matcher": "mutual nearest neighbours",
                 "thresholds": list(THRESHOLDS),
                 "homography_ransac_error": config.ransac_error,
                 "seed": config.seed,
@@ -272,6 +274,7 @@ class _Evaluation:
                 sequence,
                 load,
                 THRESHOLDS,
+                matcher=self._matcher,
                 ransac_error=self._config.ransac_error,
                 seed=self._config.seed,
             )

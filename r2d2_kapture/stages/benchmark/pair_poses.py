@@ -39,6 +39,7 @@ from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.matching.matcher import Matcher, build_matcher
 from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.background_io import WriteBehind
@@ -255,8 +256,8 @@ def _manifest(config: PairPosesConfig, source: FeatureSource) -> Manifest:
     """What decides the numbers of one source of features."""
     return with_protocol(
         source.manifest,
+        build_matcher(config.matcher),
         {
-            "matcher": "mutual nearest neighbours",
             "essential_matrix_ransac_error": config.ransac_error,
             "seed": config.seed,
         },
@@ -314,6 +315,7 @@ class _Blocks:
         folder: Path,
     ) -> None:
         self._config = config
+        self._matcher = build_matcher(config.matcher)
         self._source = source
         self._pairs = {(pair[0].name, pair[1].name): pair for pair in pairs}
         self._folder = folder
@@ -359,6 +361,7 @@ class _Blocks:
                 self._pairs[result.image1, result.image2],
                 self._fingerprints[result.image1],
                 load,
+                self._matcher,
             )
             for result in ranked[:count]
         ]
@@ -393,6 +396,7 @@ class _Blocks:
                     second,
                     features1,
                     features2,
+                    matcher=self._matcher,
                     ransac_error=self._config.ransac_error,
                     seed=self._config.seed,
                 )
@@ -425,14 +429,17 @@ class _Blocks:
         return fingerprint_of(files, "".join(truth).encode("utf-8", "surrogateescape"))
 
 
-def _picture(label: str, pair: Pair, state: str, load: LoadFeatures) -> Picture:
+def _picture(
+    label: str, pair: Pair, state: str, load: LoadFeatures, matcher: Matcher
+) -> Picture:
     """The matches of a pair, correct within CORRECT_PIXELS of their line."""
     first, second = pair
     title = f"{label}: {first.name} and {second.name}"
 
     def draw(path: Path) -> None:
         image1, image2 = read_rgb(first.path), read_rgb(second.path)
-        matched = match_pair(first, second, load(first.path), load(second.path))
+        features = load(first.path), load(second.path)
+        matched = match_pair(first, second, *features, matcher)
         figure = draw_matches(
             image1,
             image2,

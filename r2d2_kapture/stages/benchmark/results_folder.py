@@ -11,9 +11,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from r2d2_kapture.config.match import MutualNearestConfig
 from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.io.outputs.atomic import is_temporary, write_json_atomic
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, read_manifest
+from r2d2_kapture.matching.matcher import Matcher, matcher_record
 from r2d2_kapture.stages.benchmark.worst_pictures import remove_pictures
 
 RESULTS = "results"
@@ -43,11 +45,16 @@ def file_stems(labels: Sequence[str]) -> list[str]:
     return stems
 
 
-def with_protocol(features: Manifest, protocol: Mapping[str, Any]) -> Manifest:
-    """What decides the numbers: the features, and how they are measured."""
+def with_protocol(
+    features: Manifest, matcher: Matcher, protocol: Mapping[str, Any]
+) -> Manifest:
+    """What decides the numbers: the features, the matcher, and what is measured."""
+    matched: dict[str, Any] = {"matcher": "mutual nearest neighbours"}
+    if matcher.settings != MutualNearestConfig():
+        matched |= matcher_record(matcher)
     return dataclasses.replace(
         features,
-        settings={**features.settings, **protocol},
+        settings={**features.settings, **matched, **protocol},
         versions={**features.versions, "pycolmap": metadata.version("pycolmap")},
     )
 

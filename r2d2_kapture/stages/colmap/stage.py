@@ -26,6 +26,7 @@ from r2d2_kapture.io.outputs.atomic import is_temporary, output_error, write_jso
 from r2d2_kapture.io.outputs.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST_NAME
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions, read_manifest
+from r2d2_kapture.matching.matcher import build_matcher, matcher_record
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
@@ -220,6 +221,7 @@ def _manifest(
     sections: dict[str, dict[str, Any]] = {
         "": dataclasses.asdict(config.folder),
         "extract.": extractor.settings,
+        "match.": matcher_record(build_matcher(config.match.matcher)),
         "pairing.": dataclasses.asdict(config.pairing),
         "verify.": dataclasses.asdict(config.verify),
     }
@@ -228,11 +230,7 @@ def _manifest(
         for prefix, section in sections.items()
         for name, value in section.items()
     }
-    settings |= {
-        "match.ratio": config.match.ratio,
-        "match.min_similarity": config.match.min_similarity,
-        "extractor": extractor.name,
-    }
+    settings["extractor"] = extractor.name
     model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
     return Manifest(model=model, settings=settings, versions=package_versions())
 

@@ -1,5 +1,6 @@
 """Matching: descriptors of pairs in, matches out."""
 
+from r2d2_kapture.stages.match.inputs import InputReader
 from r2d2_kapture.stages.match.stage import run
 
-__all__ = ["run"]
+__all__ = ["InputReader", "run"]

@@ -1,4 +1,4 @@
-"""Matching: descriptors of image pairs in, mutual nearest neighbours out."""
+"""Matching: local features of image pairs in, matches out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.match import MatchConfig
@@ -37,15 +36,23 @@ from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.matching.matcher import (
+    Matcher,
+    MatchInput,
+    build_matcher,
+    matcher_record,
+)
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.stages.match.cache import LoadingCache
+from r2d2_kapture.stages.match.inputs import InputReader
 from r2d2_kapture.types import Failure, PairMatches, Report, some_names
 
 REPORT_NAME = "match_report.json"
 READERS = 2
+NAMES = {"mutual_nearest": "mutual nearest neighbours"}
+"""Of matchers in manifests, where not the registered one."""
 Names = tuple[str, str]
-Descriptors = tuple[Tensor, Tensor]
+Inputs = tuple[MatchInput, MatchInput]
 
 
 @dataclass
@@ -68,8 +75,8 @@ class Tally:
         if not self.done or self.without_matches < self.done:
             return ()
         return (
-            f"none of {self.done} pairs has a match; check that they overlap, or lower "
-            "--min-similarity or raise --ratio",
+            f"none of {self.done} pairs has a match; check that they overlap, or be "
+            "less strict (--ratio, --min-similarity, or what else the matcher has)",
         )
 
 
@@ -103,16 +110,17 @@ def run(
     """
     started = time.monotonic()
     device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
+    matcher = build_matcher(config.matcher, device)
     tables = open_local_features(features, keypoints_type, descriptors_type)
     wanted = in_caching_order(read_pairs(pairs, tables.keypoints))
     require_usable(tables, wanted)
     images = sorted({image for pair in wanted for image in pair})
     refuse_replaced_images(tables.keypoints, images)
-    manifest = make_manifest(config, tables)
+    manifest = make_manifest(matcher, tables)
     keypoints_type = tables.keypoints.type_name
-    cache: LoadingCache[str, Tensor] = LoadingCache(
-        lambda image: torch.from_numpy(tables.read_descriptors(image)).to(device),
-        lambda tensor: tensor.nbytes,
+    cache: LoadingCache[str, MatchInput] = LoadingCache(
+        InputReader(tables, device, with_keypoints=matcher.needs_keypoints),
+        lambda features: features.nbytes,
         int(config.cache_gb * 1e9),
     )
     with open_match_writer(
@@ -122,7 +130,7 @@ def run(
         todo = [
             pair for pair in wanted if options.force or not writer.is_complete(*pair)
         ]
-        tally = match_pairs(config, todo, cache, writer, options, len(wanted))
+        tally = match_pairs(matcher, todo, cache, writer, options, len(wanted))
         if tally.failed and len(tally.failed) == len(wanted):
             raise FeatureFormatError(nothing_matched(wanted, tally.failed[0].reason))
         report = Report(
@@ -190,13 +198,13 @@ def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
     return sorted(names, key=lambda pair: 2 * spread[pair[0]] + spread[pair[1]])
 
 
-def make_manifest(config: MatchConfig, tables: LocalFeatureTables) -> Manifest:
-    """What decides the matches: the settings, and what made the features."""
+def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:
+    """What decides the matches: the matcher, and what made the features."""
+    name = matcher.settings.matcher
     return Manifest(
-        model={"name": "mutual nearest neighbours"},
+        model={"name": NAMES.get(name, name)},
         settings={
-            "ratio": config.ratio,
-            "min_similarity": config.min_similarity,
+            **matcher_record(matcher),
             "keypoints_type": tables.keypoints.type_name,
             "descriptors_type": tables.descriptors.type_name,
             "keypoints SHA-256": feature_provenance(tables.keypoints),
@@ -242,9 +250,9 @@ def nothing_matched(pairs: Sequence[Names], reason: str) -> str:
 
 
 def match_pairs(
-    config: MatchConfig,
+    matcher: Matcher,
     pairs: Sequence[Names],
-    descriptors: LoadingCache[str, Tensor],
+    inputs: LoadingCache[str, MatchInput],
     writer: MatchWriter,
     options: RunOptions,
     total: int,
@@ -252,22 +260,20 @@ def match_pairs(
     """Read, match and write pairs, all steps in parallel.
 
     Args:
-        config: which matches.
+        matcher: of two images.
         pairs: sorted names, in order.
-        descriptors: of an image.
+        inputs: what it needs of an image.
         writer: stores the matches.
         options: how to run.
         total: pairs of the progress bar, those already done included.
     """
 
-    def load(pair: Names) -> Descriptors:
-        return descriptors(pair[0]), descriptors(pair[1])
+    def load(pair: Names) -> Inputs:
+        return inputs(pair[0]), inputs(pair[1])
 
-    def match(item: tuple[Names, Future[Descriptors]]) -> PairMatches:
+    def match(item: tuple[Names, Future[Inputs]]) -> PairMatches:
         first, second = item[1].result()
-        return match_mutual_nearest(
-            first, second, min_similarity=config.min_similarity, ratio=config.ratio
-        )
+        return matcher(first, second)
 
     tally = Tally()
     with ExitStack() as stack:

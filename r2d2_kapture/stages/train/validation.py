@@ -21,10 +21,11 @@ from r2d2_kapture.evaluation.homography import (
     mean_matching_accuracy,
     mma,
 )
-from r2d2_kapture.evaluation.matching import mutual_nearest_neighbours
 from r2d2_kapture.evaluation.sequences import HomographySequence
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.matching.matcher import match_features
+from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.stages.train.methods import Method
 from r2d2_kapture.training.data import PairDataset, WeightedSource
@@ -210,7 +211,7 @@ def built_in_pairs(paths: Sequence[Path], root: Path) -> tuple[HomographyPair, .
 def _accuracy(
     features1: LocalFeatures, features2: LocalFeatures, H_2_from_1: Array
 ) -> Array:
-    matches = mutual_nearest_neighbours(features1.descriptors, features2.descriptors)
+    matches = match_features(MutualNearest(), features1, features2).indices
     return mma(matching_errors(features1, features2, matches, H_2_from_1), THRESHOLDS)
 
 

@@ -29,6 +29,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.stages.two_view import Cameras, match
 from r2d2_kapture.stages.view.images import known_cameras, matched_pair
 from r2d2_kapture.stages.view.pair import report_of
@@ -122,9 +123,7 @@ def run_features(
     else:
         features, matches, cameras, notes = _read_kapture(inputs)
     if matches is None:
-        matches = match(
-            *features, ratio=matching.ratio, min_similarity=matching.min_similarity
-        )
+        matches = match(*features, matcher=build_matcher(matching.matcher))
         found = "no matches of this pair are stored: matched now"
     else:
         found = "stored"

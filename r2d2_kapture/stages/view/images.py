@@ -18,6 +18,7 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.colmap.cameras import photograph_camera
 from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
 from r2d2_kapture.stages.view.pair import ViewedPair, report_of
@@ -57,12 +58,7 @@ def run(
         (images[0].name, images[1].name),
         images,
         (first, second),
-        match(
-            first,
-            second,
-            ratio=matching.ratio,
-            min_similarity=matching.min_similarity,
-        ),
+        match(first, second, matcher=build_matcher(matching.matcher)),
         verification,
         known_cameras(config, images, (first, second)),
         made_of,

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
 
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
@@ -118,8 +120,15 @@ def test_the_order_of_names_does_not_matter(features: Path, tmp_path: Path) -> N
 def test_workers_and_cache_change_nothing(
     features: Path, tmp_path: Path, workers: int, cache_gb: float
 ) -> None:
-    config = MatchConfig(gpu=-1, ratio=0.98, cache_gb=cache_gb)
-    run(features, tmp_path / "one", config=MatchConfig(gpu=-1, ratio=0.98), workers=1)
+    config = MatchConfig(
+        gpu=-1, matcher=MutualNearestConfig(ratio=0.98), cache_gb=cache_gb
+    )
+    run(
+        features,
+        tmp_path / "one",
+        config=MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.98)),
+        workers=1,
+    )
     run(features, tmp_path / "two", config=config, workers=workers)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
@@ -129,16 +138,21 @@ def test_thresholds(features: Path, tmp_path: Path) -> None:
     run(features, tmp_path / "all", pair)
     every = read(tmp_path / "all", *pair[0])
     least = float(np.median(every.scores))
-    config = MatchConfig(gpu=-1, min_similarity=least)
+    config = MatchConfig(gpu=-1, matcher=MutualNearestConfig(min_similarity=least))
     run(features, tmp_path / "few", pair, config=config)
     few = read(tmp_path / "few", *pair[0])
     assert few.indices.tolist() == every.indices[every.scores >= least].tolist()
-    run(features, tmp_path / "ratio", pair, config=MatchConfig(gpu=-1, ratio=0.9))
+    run(
+        features,
+        tmp_path / "ratio",
+        pair,
+        config=MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.9)),
+    )
     assert len(read(tmp_path / "ratio", *pair[0])) < len(every)
 
 
 def test_nothing_matched_is_said(features: Path, tmp_path: Path) -> None:
-    config = MatchConfig(gpu=-1, min_similarity=1.0)
+    config = MatchConfig(gpu=-1, matcher=MutualNearestConfig(min_similarity=1.0))
     report = run(features, tmp_path / "none", EVERY_PAIR, config=config)
     (warning,) = report.warnings
     assert warning.startswith(f"none of {len(EVERY_PAIR)} pairs has a match")
@@ -310,7 +324,7 @@ def test_interrupted_and_run_again(
 KILLED = """
 import itertools, os, signal, sys
 from pathlib import Path
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.stages import match
 replace, calls = os.replace, itertools.count()
 def killed(source, target):
@@ -347,7 +361,7 @@ def test_other_settings_are_refused_until_forced(
 ) -> None:
     run(features, tmp_path / "out")
     before = digests(tmp_path / "out")
-    stricter = MatchConfig(gpu=-1, ratio=0.9)
+    stricter = MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.9))
     with pytest.raises(OutputError, match="ratio: 1.0, not 0.9"):
         run(features, tmp_path / "out", config=stricter)
     assert digests(tmp_path / "out") == before
@@ -483,12 +497,14 @@ def test_a_gpu_that_is_not_there(features: Path, tmp_path: Path) -> None:
         ({"ratio": 0.0}, "--ratio"),
         ({"ratio": 1.5}, "--ratio"),
         ({"min_similarity": 1.1}, "--min-similarity"),
+        ({"matcher": "dual_softmax", "ratio": 0.9}, "ratio: no such setting"),
+        ({"matcher": "dual", "ratio": 0.9}, "--matcher dual: no such name"),
         ({"cache_gb": -1.0}, "--cache-gb"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, float], flag: str) -> None:
+def test_settings_out_of_range(settings: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
-        MatchConfig(**settings)  # type: ignore[arg-type]
+        make_settings(MatchConfig, settings)
 
 
 def test_every_image_is_read_once_where_the_cache_holds_them(

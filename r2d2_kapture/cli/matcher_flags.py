@@ -1,0 +1,77 @@
+"""Flags of the matchers: the name of one, and the settings of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from r2d2_kapture.config.match import (
+    MATCHER_SETTINGS,
+    MutualNearestConfig,
+    plugin_settings,
+    settings_of_matcher,
+)
+from r2d2_kapture.config.settings import MATCHER, make_settings, names_of
+from r2d2_kapture.errors import ConfigError
+
+
+def matcher_flags() -> dict[str, dict[str, str]]:
+    """Settings of each matcher -> names of their flags.
+
+    Matchers of other packages have their own name before those of their settings.
+    """
+    own = {
+        name: {setting: setting for setting in names_of(kind)}
+        for name, kind in MATCHER_SETTINGS.items()
+    }
+    others = {
+        name: {setting: f"{name}_{setting}" for setting in names_of(kind)}
+        for name, kind in plugin_settings().items()
+    }
+    return own | others
+
+
+def add_matcher_name(parser: ArgumentParser, section: str) -> None:
+    """Add --matcher."""
+    parser.add_argument(
+        f"--{section}{MATCHER}",
+        type=str,
+        default=MutualNearestConfig.matcher,
+        help=f"how images are matched: {', '.join(matcher_flags())}",
+    )
+
+
+def matcher_from(namespace: Namespace, section: str = "") -> Any:
+    """The settings of the matcher that the flags choose.
+
+    Args:
+        namespace: the flags.
+        section: before the names of the flags, as ``match.`` in ``--match.ratio``.
+
+    Raises:
+        ConfigError: no such matcher, a value out of range, or a setting of another
+            matcher was changed.
+    """
+    chosen = namespace[MATCHER]
+    kind = settings_of_matcher(chosen)
+    flags = matcher_flags()
+    for name, other in flags.items():
+        changed = [
+            f"--{section}{other[field.name].replace('_', '-')}"
+            for field in dataclasses.fields(settings_of_matcher(name))
+            if name != chosen and namespace[other[field.name]] != field.default
+        ]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)}: found for --{section}{MATCHER} {chosen}, "
+                f"expected only for {name}; leave out, or choose that one"
+            )
+    values = {setting: namespace[flag] for setting, flag in flags[chosen].items()}
+    return make_settings(kind, values)
+
+
+def dump_matcher(namespace: Namespace) -> list[str]:
+    """Names of the flags to keep: the matcher, and the settings of the chosen one."""
+    return [MATCHER, *matcher_flags()[namespace[MATCHER]].values()]
