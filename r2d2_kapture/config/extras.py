@@ -24,5 +24,5 @@ def import_extra(module: str, extra: str, asked_by: str) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{asked_by}: needs the package {module.partition('.')[0]}, which is not "
-            f"installed; pip install 'r2d2_kapture[{extra}]'"
+            f"installed; pip install 'r2d2-kapture[{extra}]'"
         ) from error

@@ -237,7 +237,7 @@ def test_without_kornia_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "kornia.feature", None)
     values = {"weights": tmp_path / "w.pth"} if name == "lightglue" else {}
-    with pytest.raises(ConfigError, match=rf"--matcher {name}: .*r2d2_kapture\[kornia"):
+    with pytest.raises(ConfigError, match=rf"--matcher {name}: .*r2d2-kapture\[kornia"):
         build_matcher(chosen(name, **values))
 
 

@@ -17,7 +17,7 @@ def test_a_missing_package_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "kornia.feature", None)
-    with pytest.raises(ConfigError, match=r"pip install 'r2d2-kapture\[distill\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'r2d2-kapture\[kornia\]'"):
         load_teacher(tmp_path / "aliked-n16.pth")
 
 
