@@ -82,6 +82,12 @@ class MatchTable:
             return matches if pair == (image1, image2) else matches.swapped()
         return None
 
+    def count(self, image1: str, image2: str) -> int | None:
+        """Matches of a pair, by the size of its file; None where there are none."""
+        for _, _, size in self.places(sorted_pair(image1, image2)):
+            return size // ROW_BYTES
+        return None
+
     def places(self, pair: tuple[str, str]) -> Iterator[tuple[Path, int, int]]:
         """File, offset and bytes of a sorted pair's rows, of each folder with some."""
         name = match_name(pair)

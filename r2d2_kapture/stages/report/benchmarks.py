@@ -13,7 +13,9 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.pair_results import PairPoseRun
 from r2d2_kapture.evaluation.summary import MMA, OVERALL, RunSummary
 from r2d2_kapture.stages.benchmark import (
+    HPATCHES_COLUMNS,
     HPATCHES_LEGEND,
+    PAIR_POSES_COLUMNS,
     PAIR_POSES_LEGEND,
     PAIR_POSES_SUFFIX,
     WORST_RECORD,
@@ -36,28 +38,12 @@ from r2d2_kapture.stages.report.charts import cumulative, lines
 from r2d2_kapture.stages.report.images import thumbnail
 from r2d2_kapture.stages.report.page import Section
 
-PICTURE_SIDE = 900
+PICTURE_SIDE = 1100
 MOST_PAIRS = 500
 """In the table of the worst pairs of known pose."""
-PIXELS = (1, 3, 5, 10)
-HOMOGRAPHY_COLUMNS = {
-    "pairs": "pairs",
-    "features": "features an image",
-    "matches": "matches a pair",
-    **{f"MMA@{t}": f"MMA at {t} px" for t in PIXELS},
-    "repeatability@3": "repeatability at 3 px",
-    "M-score@3": "matching score at 3 px",
-    **{f"homography@{t}": f"homographies within {t} px" for t in (1, 3, 5)},
-    "AUC@5": "AUC to 5 px",
-}
-SEQUENCE_COLUMNS = {"MMA@3": "MMA at 3 px", "homography@3": "homographies within 3 px"}
-PAIR_COLUMNS = {
-    "pairs": "pairs",
-    "features": "features an image",
-    "matches": "matches a pair",
-    **{f"epipolar@{t}": f"matches within {t} px" for t in (1, 2, 3)},
-    **{f"AUC@{t}": f"AUC to {t} deg" for t in (5, 10, 20)},
-}
+PIXELS = 10
+"""Largest threshold of the curves."""
+SEQUENCE_COLUMNS = ("MMA@3", "homography@3")
 
 
 def homography_sections(folder: Path) -> list[Section]:
@@ -103,20 +89,21 @@ def pair_pose_sections(folder: Path) -> list[Section]:
     errors = {
         run.label: np.array([pair.pose_error for pair in run.pairs]) for run in runs
     }
-    rows = [[run.label, *_cells(run.values, PAIR_COLUMNS)] for run in runs]
+    rows = [[run.label, *_cells(run.values, PAIR_POSES_COLUMNS)] for run in runs]
     html = join(
         [
             chart(
                 cumulative(
                     errors,
                     x_title="error of the relative pose (degrees)",
+                    of="pairs",
                     marks=(5, 10, 20),
                 ),
                 "Share of the pairs within each error of the relative pose",
                 380,
                 760,
             ),
-            table(["features of", *PAIR_COLUMNS.values()], rows),
+            table(["features of", *PAIR_POSES_COLUMNS.values()], rows),
             paragraph(PAIR_POSES_LEGEND, "note"),
         ]
     )
@@ -155,17 +142,17 @@ def _accuracy(runs: Sequence[RunSummary], groups: Sequence[str]) -> Iterator[Mar
         for group in groups
     )
     rows: list[Sequence[Cell]] = [
-        [group, run.label, *_cells(run.groups[group].values, HOMOGRAPHY_COLUMNS)]
+        [group, run.label, *_cells(run.groups[group].values, HPATCHES_COLUMNS)]
         for group in groups
         for run in runs
         if group in run.groups
     ]
-    yield table(["pairs of", "features of", *HOMOGRAPHY_COLUMNS.values()], rows)
+    yield table(["pairs of", "features of", *HPATCHES_COLUMNS.values()], rows)
     yield paragraph(HPATCHES_LEGEND, "note")
 
 
 def _curve(values: Mapping[float, float]) -> tuple[list[float], list[float]]:
-    shown = sorted((t, value) for t, value in values.items() if t <= max(PIXELS))
+    shown = sorted((t, value) for t, value in values.items() if t <= PIXELS)
     return [t for t, _ in shown], [value for _, value in shown]
 
 
@@ -176,7 +163,9 @@ def _sequences(
     names = sorted({name for run in runs for name in run.sequences})
     titles = ["sequence", "pairs"]
     titles += [
-        f"{title}, {run.label}" for title in SEQUENCE_COLUMNS.values() for run in runs
+        f"{HPATCHES_COLUMNS[column]}, {run.label}"
+        for column in SEQUENCE_COLUMNS
+        for run in runs
     ]
     rows: list[list[Cell]] = []
     for name in names:
@@ -233,7 +222,7 @@ def _worst(folders: Sequence[tuple[str, Path]]) -> list[Section]:
     for label, folder in folders:
         drawn = list(_pictures(folder))
         if drawn:
-            blocks += [heading(f"Features of {label}"), pictures(drawn, "wide")]
+            blocks += [heading(f"Features of {label}"), pictures(drawn, "full")]
     return [Section("worst", "Worst pairs", join(blocks))] if blocks else []
 
 

@@ -91,6 +91,7 @@ def cumulative(
     errors: Mapping[str, Array],
     *,
     x_title: str,
+    of: str,
     marks: Sequence[float] = (),
 ) -> Figure:
     """Share of values within x, on a logarithmic axis.
@@ -99,6 +100,7 @@ def cumulative(
         errors: by name (N,) values, infinite where there is none: a curve ends at the
             share of those that are finite.
         x_title: with the unit.
+        of: what has a value each, in the plural.
         marks: thresholds to mark.
     """
     finite = np.concatenate([values[np.isfinite(values)] for values in errors.values()])
@@ -114,7 +116,7 @@ def cumulative(
     figure = lines(
         curves,
         x_title=x_title,
-        y_title="images within the error (%)",
+        y_title=f"{of} within the error (%)",
         steps=True,
         logarithmic=True,
         y_range=(0, 101),

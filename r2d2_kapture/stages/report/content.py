@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics, map_statistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
+from r2d2_kapture.stages.report.blocks import join
 from r2d2_kapture.stages.report.localization import (
     all_thresholds,
     judge,
@@ -19,6 +21,7 @@ from r2d2_kapture.stages.report.map_statistics import map_section
 from r2d2_kapture.stages.report.match_matrix import (
     covisibility_section,
     matches_section,
+    query_matrix,
 )
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
@@ -34,10 +37,10 @@ def content_sections(subject: Subject) -> list[Section]:
     statistics = map_statistics(subject.model)
     sections = [summary_section(subject.pipeline)] if subject.pipeline else []
     sections.append(map_section(statistics, subject.images, given=_given(subject)))
+    views = _query_views(subject)
     if subject.queries:
-        sections.append(_localization(subject))
-    sections += _matches(subject, statistics)
-    return sections
+        sections.append(_localization(subject, views))
+    return [*sections, *_matches(subject, statistics, views)]
 
 
 def _given(subject: Subject) -> int | None:
@@ -48,19 +51,15 @@ def _given(subject: Subject) -> int | None:
     return None
 
 
-def _localization(subject: Subject) -> Section:
+def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> Section:
     settings: Mapping[str, Any] = subject.pipeline.get("settings", {}).get(
         "evaluate", {}
     )
     given = settings.get("thresholds", DEFAULT_THRESHOLDS)
     thresholds = all_thresholds([(near, turn) for near, turn in given])
     images = dict(subject.images)
-    views: dict[str, QueryViews] = {}
     for queries in subject.queries:
         images |= queries.images
-        found = _views(subject, queries.name, queries.localized)
-        if found is not None:
-            views[queries.name] = found
     judged = [
         judge(
             queries,
@@ -73,29 +72,46 @@ def _localization(subject: Subject) -> Section:
     return localization_section(judged, views, images, thresholds)
 
 
-def _views(subject: Subject, name: str, localized: Path) -> QueryViews | None:
+def _query_views(subject: Subject) -> dict[str, QueryViews]:
+    """What there is of each query dataset to draw matches of."""
     if subject.work is None:
-        return None
+        return {}
     inputs = subject.pipeline.get("inputs", {})
     roots = [subject.work / "features", *map(Path, inputs.get("features", []))]
     datasets = [inputs.get("mapping"), *inputs.get("queries", {}).values()]
     roots += [Path(dataset["path"]) for dataset in datasets if dataset]
-    return open_query_views(
-        map_path=subject.map,
-        features=roots,
-        matches=subject.work / "matches",
-        pairs=subject.work / "pairs" / f"{name}.txt",
-        localized=localized,
-        keypoints_type=inputs.get("keypoints_type"),
-    )
+    views = {
+        queries.name: open_query_views(
+            map_path=subject.map,
+            features=roots,
+            matches=subject.work / "matches",
+            pairs=subject.work / "pairs" / f"{queries.name}.txt",
+            localized=queries.localized,
+            keypoints_type=inputs.get("keypoints_type"),
+        )
+        for queries in subject.queries
+    }
+    return {name: found for name, found in views.items() if found is not None}
 
 
-def _matches(subject: Subject, statistics: MapStatistics) -> list[Section]:
+def _matches(
+    subject: Subject, statistics: MapStatistics, views: Mapping[str, QueryViews]
+) -> list[Section]:
+    counts = {name: found.match_counts() for name, found in views.items()}
+    of_queries = [query_matrix(name, pairs) for name, pairs in counts.items() if pairs]
+    section = _mapping_matches(subject, statistics)
+    if section is None:
+        return []
+    html = join([section.html, *of_queries])
+    return [dataclasses.replace(section, html=html)]
+
+
+def _mapping_matches(subject: Subject, statistics: MapStatistics) -> Section | None:
     for place in DATABASES:
         database = (subject.map / place).resolve()
         if database.is_file():
             try:
-                return [matches_section(read_pair_counts(database))]
+                return matches_section(read_pair_counts(database))
             except DatasetError:  # of something else; the map itself has a matrix
                 break
-    return [covisibility_section(statistics)] if len(statistics.images) > 1 else []
+    return covisibility_section(statistics) if len(statistics.images) > 1 else None

@@ -44,8 +44,8 @@ from r2d2_kapture.stages.report.subject import QuerySet
 
 FINE_THRESHOLDS = ((0.01, 0.1), (0.05, 0.5), (0.1, 1.0))
 """Metres and degrees, beside those of the evaluation."""
-WORST = 6
-"""Queries of a dataset whose matches are drawn."""
+WORST, MOST_WORST = 6, 12
+"""Queries whose matches are drawn, of a dataset and of all of them."""
 PICTURE_SIDE = 900
 """Pixels of these pictures."""
 MOST_ROWS = 500
@@ -189,8 +189,10 @@ def localization_section(
     blocks += _curves(datasets)
     blocks += _recall(datasets, thresholds)
     blocks += _inliers(datasets)
+    drawn = min(WORST, max(1, MOST_WORST // len(datasets)))
     for dataset in datasets:
-        blocks += _dataset(dataset, views.get(dataset.name), images, len(datasets) > 1)
+        found = views.get(dataset.name)
+        blocks += _worst(dataset, drawn, found, images, len(datasets) > 1)
     return Section("localization", "Localization", join(blocks))
 
 
@@ -222,6 +224,7 @@ def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:
             cumulative(
                 {name: np.array(errors(one)) for name, one in judged.items()},
                 x_title=title,
+                of="queries",
                 marks=sorted({pair[column] for pair in thresholds}),
             ),
             f"Share of the queries within each {title}",
@@ -284,8 +287,9 @@ def _inliers(datasets: Sequence[Localized]) -> Iterator[Markup]:
         )
 
 
-def _dataset(
+def _worst(
     dataset: Localized,
+    count: int,
     views: QueryViews | None,
     images: Mapping[str, Path],
     named: bool,
@@ -293,7 +297,7 @@ def _dataset(
     of = f" of {dataset.name}" if named else ""
     worst = dataset.worst_first
     if views is not None:
-        drawn = [_picture(one, views, images) for one in worst[:WORST]]
+        drawn = [_picture(one, views, images) for one in worst[:count]]
         shown = [picture for picture in drawn if picture is not None]
         if shown:
             yield heading(f"Worst queries{of}, with their best map image")

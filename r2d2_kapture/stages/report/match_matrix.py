@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,13 @@ from markupsafe import Markup
 
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import PairCounts
-from r2d2_kapture.stages.report.blocks import chart, join, numbers, paragraph
+from r2d2_kapture.stages.report.blocks import (
+    chart,
+    heading,
+    join,
+    numbers,
+    paragraph,
+)
 from r2d2_kapture.stages.report.charts import heat_maps
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.types import IndexArray
@@ -155,17 +161,36 @@ def covisibility_section(statistics: MapStatistics) -> Section:
     return Section("matches", "Points that images have in common", html)
 
 
-def query_matrix(
-    queries: Sequence[str], images: Sequence[str], pairs: IndexArray, matches: Array
-) -> Markup:
-    """The matrix of queries and the map images that they are paired with."""
+def query_matrix(name: str, counts: Mapping[tuple[str, str], int]) -> Markup:
+    """The matrix of the queries of a dataset and the map images they are paired with.
+
+    Args:
+        name: of the dataset.
+        counts: matches by query and map image, at least one pair.
+    """
+    queries, images = (sorted({pair[end] for pair in counts}) for end in (0, 1))
     rows, columns = matrix_axis(queries), matrix_axis(images)
+    places = [dict(zip(names, range(len(names)))) for names in (queries, images)]
+    pairs = np.array([[places[0][q], places[1][i]] for q, i in counts], np.int64)
+    values = np.array(list(counts.values()), np.float64)
     title = "matches"
-    matrix = mean_matrix(rows, columns, pairs, matches)
-    return chart(
-        heat_maps({title: matrix}, rows.labels, columns.labels, unit={title: title}),
-        "Matrix of matches between queries (rows) and map images (columns)",
-        min(HEIGHT, 180 + 12 * len(rows.labels)),
+    matrix = mean_matrix(rows, columns, pairs, values)
+    return join(
+        [
+            heading(f"Queries of {name} (rows) and map images (columns)"),
+            paragraph(
+                f"{len(counts):,} pairs, {(values > 0).sum():,} of them with matches; "
+                "blank cells are pairs that were not tried.",
+                "note",
+            ),
+            chart(
+                heat_maps(
+                    {title: matrix}, rows.labels, columns.labels, unit={title: title}
+                ),
+                "Matrix of the matches between queries (rows) and map images (columns)",
+                min(HEIGHT, 120 + 24 * len(rows.labels)),
+            ),
+        ]
     )
 
 

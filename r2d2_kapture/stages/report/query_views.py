@@ -67,6 +67,15 @@ class QueryViews:
     origin: Any
     max_error: float
 
+    def match_counts(self) -> dict[tuple[str, str], int]:
+        """Matches of each pair of a query and a map image."""
+        return {
+            (query, image): self.matches.count(query, image) or 0
+            for query, images in self.paired.items()
+            for image in images
+            if image in self.sparse_map.images
+        }
+
     def best(self, query: str, result: QueryResult | None) -> QueryView | None:
         """The map image with most inliers, or with most matches where there is no pose.
 

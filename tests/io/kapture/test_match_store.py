@@ -80,7 +80,9 @@ def test_each_order_reads_as_it_was_written(
         pack(tmp_path)
     assert same(read(tmp_path, *pair), MATCHES)
     assert same(read(tmp_path, *pair[::-1]), MATCHES.swapped())
-    assert open_matches([tmp_path], TYPE).pairs == [tuple(sorted(pair))]
+    table = open_matches([tmp_path], TYPE)
+    assert table.pairs == [tuple(sorted(pair))]
+    assert table.count(*pair) == table.count(*pair[::-1]) == len(MATCHES)
 
 
 @pytest.mark.parametrize("pair", [("a b.jpg", "sub/é.jpg"), ("sub/é.jpg", "a b.jpg")])

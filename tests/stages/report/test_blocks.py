@@ -99,7 +99,7 @@ def test_a_histogram_of_many_whole_numbers_has_few_bars() -> None:
 
 def test_curves_end_at_the_share_that_was_found() -> None:
     errors = {"a": np.array([0.1, 0.2, 0.4, np.inf]), "none": np.array([np.inf])}
-    figure = charts.cumulative(errors, x_title="m", marks=(0.25,))
+    figure = charts.cumulative(errors, x_title="m", of="queries", marks=(0.25,))
     one, none = figure["data"]
     assert one["name"] == "a (3 of 4)"
     np.testing.assert_allclose(decoded(one["y"]), [0, 25, 50, 75, 75])

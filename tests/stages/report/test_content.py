@@ -71,6 +71,7 @@ def test_a_pipeline_has_every_section(work: Path) -> None:
     assert recall[2:4] == ["3", "3"] and recall[-1] == "100.0"
     assert sections["localization"].count("<img ") == 3
     assert ">66<" in sections["matches"]
+    assert "36 pairs, 36 of them with matches" in sections["matches"]
     for html in sections.values():
         for script in Elements(html).scripts:
             json.loads(script, parse_constant=pytest.fail)
