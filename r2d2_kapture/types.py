@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -183,8 +183,12 @@ class Report:
         failed: items that could not be made.
         seconds: of the run.
         outputs: where the results are.
+        unit: what the items are, in the singular; empty where they are of different
+            kinds, and are not said.
+        summary: the result in words.
         details: numbers of the stage, by name.
         warnings: sentences on what was made and may not be what the user expects.
+        stages: of a run of several stages, the reports of these.
     """
 
     stage: str
@@ -193,11 +197,14 @@ class Report:
     failed: tuple[Failure, ...]
     seconds: float
     outputs: tuple[Path, ...]
+    unit: str = "item"
+    summary: str = ""
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    stages: tuple[Report, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON values."""
+        """The report as plain JSON values, without the stages."""
         return {
             "stage": self.stage,
             "done": self.done,
@@ -211,23 +218,37 @@ class Report:
 
     def to_text(self) -> str:
         """The report as the lines that a command prints at its end."""
-        lines = [
-            f"{self.stage}: {self.done} done, {self.skipped} skipped, "
-            f"{len(self.failed)} failed in {self.seconds:.1f} s"
-        ]
+        lines = [f"{self.stage}: {self.work()} ({duration(self.seconds)})"]
+        lines += _stage_table(self.stages)
         lines += _indented(self.details, "  ")
         lines += [f"  warning: {text}" for text in self.warnings]
         lines += [f"  failed: {item.to_text()}" for item in self.failed]
         lines += [f"  output: {path}" for path in self.outputs]
         return "\n".join(lines)
 
+    def work(self) -> str:
+        """What was done in words, such as "3 pairs, 2 already done, 1 failed"."""
+        nothing_new = self.skipped and not self.done
+        count = counted(self.skipped if nothing_new else self.done, self.unit)
+        parts = [count if self.unit else self.summary]
+        if nothing_new:
+            parts.append("already done")
+        elif self.skipped and self.unit:
+            parts.append(f"{self.skipped} already done")
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        if self.unit and self.summary:
+            parts.append(self.summary)
+        return ", ".join(parts)
+
 
 def counted(count: int, noun: str) -> str:
-    """How many of something there are: "1 pair", "20 pairs", "3 queries"."""
+    """How many of something there are: "1 pair", "20 matches", "3 queries"."""
     if count == 1:
         return f"1 {noun}"
-    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
-    return f"{count} {plural}"
+    if noun.endswith("y"):
+        return f"{count} {noun[:-1]}ies"
+    return f"{count} {noun}{'es' if noun.endswith('ch') else 's'}"
 
 
 def some_names(names: Iterable[str]) -> str:
@@ -237,14 +258,72 @@ def some_names(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in listed[:3]) + more
 
 
-def _indented(values: Mapping[str, Any], indent: str) -> list[str]:
-    """One line a value, nested ones below their key; floats to 4 digits."""
+def duration(seconds: float) -> str:
+    """Such as "0.4 s", "12 s", "3 min 18 s" or "2 h 05 min"."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+WORDS = {
+    "mean_reprojection_error": ("mean reprojection error", "px"),
+    "median_position_std": ("median standard deviation of positions", "m"),
+    "median_position": ("median position error", "m"),
+    "mean_position": ("mean position error", "m"),
+    "median_position_of_all": ("median position error, missing ones included", "m"),
+    "median_rotation": ("median rotation error", "degrees"),
+    "mean_rotation": ("mean rotation error", "degrees"),
+    "median_rotation_of_all": (
+        "median rotation error, missing ones included",
+        "degrees",
+    ),
+    "recall": ("recall", "%"),
+    "known_share": ("known share", "%"),
+}
+"""Names and units of numbers in a report, and of those below their name."""
+
+
+def _stage_table(stages: Sequence[Report]) -> list[str]:
+    """A line for each stage: its name, what was done, the time."""
+    rows = [(s.stage, s.work(), duration(s.seconds)) for s in stages]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        f"  {name:{widths[0]}}  {work:{widths[1]}}  {time:>{widths[2]}}"
+        for name, work, time in rows
+    ]
+
+
+def _indented(values: Mapping[str, Any], indent: str, unit: str = "") -> list[str]:
+    """One line a value in words, nested ones below their key; nothing of nothing."""
     lines = []
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            lines += [f"{indent}{key}:", *_indented(value, indent + "  ")]
-        elif isinstance(value, float):
-            lines.append(f"{indent}{key}: {value:.4g}")
-        else:
-            lines.append(f"{indent}{key}: {value}")
+        words, unit_of_value = WORDS.get(key, (key.replace("_", " "), unit))
+        if isinstance(value, Mapping):
+            below = _indented(value, indent + "  ", unit_of_value)
+            # of several things of one kind, the keys are their names
+            head = words if indent == "  " else key
+            lines += [f"{indent}{head}:", *below] if below else []
+        elif said := _in_words(value, unit_of_value):
+            lines.append(f"{indent}{words}: {said}")
     return lines
+
+
+def _in_words(value: Any, unit: str) -> str:
+    """A value of a report; empty where there is nothing to say."""
+    if value is True:
+        return "yes"
+    if unit == "%" and isinstance(value, (int, float)):
+        return f"{100 * value:.3g} %"
+    if isinstance(value, float):
+        number = f"{value:.3g}" if unit else f"{value:.4g}"
+    elif isinstance(value, (list, tuple)):
+        number = ", ".join(_in_words(item, "") or str(item) for item in value)
+    else:
+        number = str(value) if value else ""
+    return f"{number} {unit}" if number and unit else number

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.types import Failure, LocalFeatures, Report
+from r2d2_kapture.types import Failure, LocalFeatures, Report, duration
 
 
 def make_features(count: int = 4, dim: int = 3, **changes: Any) -> LocalFeatures:
@@ -87,6 +87,7 @@ def test_keypoints_with_scale() -> None:
 def report() -> Report:
     return Report(
         stage="extract",
+        unit="photograph",
         done=3,
         skipped=2,
         failed=(Failure(name="a b.jpg", reason="truncated"),),
@@ -112,7 +113,7 @@ def test_report_as_json(report: Report) -> None:
 
 def test_report_as_text(report: Report) -> None:
     lines = report.to_text().splitlines()
-    assert lines[0] == "extract: 3 done, 2 skipped, 1 failed in 1.2 s"
+    assert lines[0] == "extract: 3 photographs, 2 already done, 1 failed (1.2 s)"
     text = report.to_text()
     for expected in (
         "precision: bf16",
@@ -121,3 +122,86 @@ def test_report_as_text(report: Report) -> None:
         "out/features",
     ):
         assert expected in text
+
+
+@pytest.mark.parametrize(
+    "done, skipped, unit, summary, text",
+    [
+        (0, 0, "query", "", "0 queries"),
+        (1, 0, "query", "", "1 query"),
+        (0, 2, "query", "", "2 queries, already done"),
+        (3, 1, "query", "", "3 queries, 1 already done"),
+        (3, 1, "match", "all good", "3 matches, 1 already done, all good"),
+        (400, 3, "", "20 photographs: 19 in the map", "20 photographs: 19 in the map"),
+        (0, 9, "", "2 photographs", "2 photographs, already done"),
+    ],
+)
+def test_work_in_words(
+    done: int, skipped: int, unit: str, summary: str, text: str
+) -> None:
+    made = make_report(done=done, skipped=skipped, summary=summary, unit=unit)
+    assert made.work() == text
+    assert made.to_text() == f"localize: {text} (0.1 s)"
+
+
+def make_report(**changes: Any) -> Report:
+    values: dict[str, Any] = {
+        "stage": "localize",
+        "done": 1,
+        "skipped": 0,
+        "failed": (),
+        "seconds": 0.1,
+        "outputs": (),
+    }
+    return Report(**(values | changes))
+
+
+def test_details_in_words_with_units_and_nothing_of_nothing() -> None:
+    details = {
+        "mean_reprojection_error": 0.75432,
+        "empty": [],
+        "absent": None,
+        "none_of_them": 0,
+        "nothing": {"below": {}},
+        "images": [4, 2],
+        "in_turn": True,
+        "estimates": {"a_b": {"median_position": 0.0056577, "recall": {"5 m": 1}}},
+    }
+    assert make_report(details=details).to_text().splitlines()[1:] == [
+        "  mean reprojection error: 0.754 px",
+        "  images: 4, 2",
+        "  in turn: yes",
+        "  estimates:",
+        "    a_b:",
+        "      median position error: 0.00566 m",
+        "      recall:",
+        "        5 m: 100 %",
+    ]
+
+
+def test_a_run_of_stages_ends_in_a_table_of_them() -> None:
+    stages = (
+        make_report(stage="match", unit="pair", done=66, seconds=83),
+        make_report(stage="localize", unit="query", done=0, skipped=4),
+    )
+    whole = make_report(stage="pipeline", unit="stage", done=2, stages=stages)
+    assert whole.to_text().splitlines() == [
+        "pipeline: 2 stages (0.1 s)",
+        "  match     66 pairs                 1 min 23 s",
+        "  localize  4 queries, already done       0.1 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (60, "1 min 00 s"),
+        (3599, "59 min 59 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

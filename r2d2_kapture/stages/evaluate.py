@@ -161,6 +161,8 @@ def run(
         _write(output, results, evaluations, conditions, true, mapped)
     report = Report(
         stage="evaluate",
+        unit="estimate",
+        summary=_summary(evaluations),
         done=len(evaluations) if fresh else 0,
         skipped=0 if fresh else len(evaluations),
         failed=tuple(failed),
@@ -176,6 +178,17 @@ def run(
     if fresh or failed:
         write_json_atomic(output / REPORT_NAME, report.to_json())
     return report
+
+
+def _summary(evaluated: Mapping[str, Evaluated]) -> str:
+    """The median errors of an estimate, if it is the only one."""
+    if len(evaluated) != 1:
+        return ""
+    figures = next(iter(evaluated.values())).figures()
+    position, rotation = figures["median_position"], figures["median_rotation"]
+    if position is None or rotation is None:
+        return "no image localized"
+    return f"median errors {position:.3g} m and {rotation:.3g} degrees"
 
 
 def _true_poses(

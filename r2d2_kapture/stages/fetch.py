@@ -153,6 +153,7 @@ def run(
                 failed.append(Failure(name=letter, reason=str(error)))
         report = Report(
             stage="fetch",
+            unit="data set",
             done=done,
             skipped=skipped,
             failed=tuple(failed),

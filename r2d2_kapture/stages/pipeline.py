@@ -454,6 +454,8 @@ def summarize(
     outputs.append(layout.submission)
     return Report(
         stage="pipeline",
+        unit="stage",
+        stages=tuple(reports),
         done=sum(bool(report.done) for report in reports),
         skipped=sum(not report.done for report in reports),
         failed=tuple(

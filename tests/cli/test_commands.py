@@ -68,9 +68,9 @@ def test_extract_then_resume_then_other_settings(
 ) -> None:
     command = ["--kapture-root", str(kapture_root), *flags]
     assert extract(command) == 0
-    assert "5 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert "5 photographs, " in capsys.readouterr().out
     assert extract(command) == 0
-    assert "0 done, 5 skipped" in capsys.readouterr().out
+    assert "5 photographs, already done" in capsys.readouterr().out
     assert extract([*command, "--top-k", "10"]) == 2
     assert "top_k: 20, not 10" in one_error_line(capsys)
     assert extract([*command, "--top-k", "10", "--force"]) == 0
@@ -84,7 +84,7 @@ def test_some_failed_is_exit_code_1(
     (kapture_root / "sensors/records_data/a.png").write_bytes(b"")
     assert extract(["--kapture-root", str(kapture_root), *flags]) == 1
     out = capsys.readouterr().out
-    assert "4 done, 0 skipped, 1 failed" in out
+    assert "4 photographs, 1 failed" in out
     assert "failed: a.png" in out
 
 
@@ -173,7 +173,7 @@ def test_the_front_door_runs_from_a_checkout(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "5 done" in done.stdout
+    assert "5 photographs" in done.stdout
     assert done.stderr == ""
 
 
@@ -284,7 +284,7 @@ def test_images_become_npz_beside_them(
     (photos / "list.txt").write_text("a.png\nété/b, c.jpg\nbroken.jpg\na.png\n")
     command = ["--images", str(photos / "list.txt"), *flags]
     assert extract_images(command) == 1
-    assert "2 done, 0 skipped, 1 failed" in capsys.readouterr().out
+    assert "2 photographs, 1 failed" in capsys.readouterr().out
     features = read_npz(photos / "été" / "b, c.jpg.r2d2")
     assert features.image_size == (56, 40)
     assert len(features) == 20
@@ -292,7 +292,7 @@ def test_images_become_npz_beside_them(
         assert raw["keypoints"].shape == (20, 3)
         assert raw["imsize"].tolist() == [56, 40]
     assert extract_images(command) == 1
-    assert "0 done, 2 skipped, 1 failed" in capsys.readouterr().out
+    assert "2 photographs, already done, 1 failed" in capsys.readouterr().out
     assert extract_images([*command, "--top-k", "5"]) == 2
     assert "top_k: 20, not 5" in one_error_line(capsys)
 
@@ -330,7 +330,7 @@ def test_h5_grows_by_what_is_new(
     capsys.readouterr()
     both = ["--images", str(photos / "**/*.png"), *output, *flags]
     assert extract_images(both) == 0
-    assert "1 done, 1 skipped" in capsys.readouterr().out
+    assert "1 photograph, 1 already done" in capsys.readouterr().out
     path = tmp_path / "out" / "features.h5"
     assert h5_names(path) == ["a.png", "été/d.png"]
     with h5py.File(path) as file:
@@ -375,7 +375,7 @@ def test_of_several_folders_each_image_is_named_as_in_its_own(
     command = [*flags, "--output-dir", str(output)]
     assert extract_images([*one, *two, *command]) == 0
     assert extract_images([*two, *command]) == 0
-    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert "1 photograph, already done" in capsys.readouterr().out
     assert sorted(output.rglob("*.r2d2")) == [
         output / "a.png.r2d2",
         output / "sub" / "b.png.r2d2",
@@ -384,10 +384,10 @@ def test_of_several_folders_each_image_is_named_as_in_its_own(
     assert "not inside" in one_error_line(capsys)
     (folders[2] / "a.png").rename(folders[2] / "c.png")
     assert extract_images([*three, *one, *two, *command]) == 0
-    assert "1 done, 2 skipped" in capsys.readouterr().out
+    assert "1 photograph, 2 already done" in capsys.readouterr().out
     assert (output / "c.png.r2d2").is_file()
     assert extract_images([*three, *command]) == 0
-    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert "1 photograph, already done" in capsys.readouterr().out
     (folders[2] / "c.png").rename(folders[2] / "a.png")
     apart = tmp_path / "apart"
     assert extract_images([*one, *three, *flags, "--output-dir", str(apart)]) == 0

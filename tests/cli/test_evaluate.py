@@ -52,7 +52,7 @@ def test_a_table_and_where_the_files_are(folder, capsys):
     out = capsys.readouterr().out
     assert "0.25 m 2 deg" in out and "0.0100 m 0.0000 deg" in out
     assert "night" in out and "100.0 %" in out
-    assert "evaluate: 1 done, 0 skipped, 0 failed" in out
+    assert "evaluate: 1 estimate, median errors " in out
     assert "output: out/results.json" in out
 
 
@@ -133,7 +133,7 @@ def test_a_malformed_line_is_named(folder, capsys):
 def test_other_results_are_not_overwritten(folder, capsys):
     assert run("--estimated", "near") == 0
     assert run("--estimated", "near") == 0
-    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert "1 estimate, already done" in capsys.readouterr().out
     assert run("--estimated", "part") == 2
     assert "--force" in one_error_line(capsys)
     assert run("--estimated", "part", "--force") == 0

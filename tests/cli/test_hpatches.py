@@ -40,7 +40,7 @@ def test_table_plot_and_resume(
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "MMA@3" in out
-    assert "2 done, 0 skipped, 0 failed" in out
+    assert "2 sequences (" in out
     assert [line.split()[1] for line in out.splitlines()[2:5]] == [
         "overall",
         "illumination",
@@ -58,7 +58,7 @@ def test_table_plot_and_resume(
     }
     assert "top_k: 40" in (tmp_path / "out/tiny/extract_config.yaml").read_text()
     assert main(command) == 0
-    assert "0 done, 2 skipped" in capsys.readouterr().out
+    assert "2 sequences, already done" in capsys.readouterr().out
     assert main([*command, "--top-k", "30"]) == 2
     assert "top_k: 40, not 30" in capsys.readouterr().err
 
@@ -71,7 +71,7 @@ def test_a_sweep_is_one_table(
     out = capsys.readouterr().out
     for label in ("true top_k=20", "true top_k=30", "false top_k=20"):
         assert f"tiny subpixel={label}" in out
-    assert "8 done" in out
+    assert "8 sequences" in out
     settings = tmp_path / "out/tiny_subpixel=false_top_k=20/extract_config.yaml"
     assert "subpixel: false\n" in settings.read_text()
     assert "top_k: 20\n" in settings.read_text()

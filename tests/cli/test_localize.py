@@ -35,9 +35,9 @@ def test_localize_then_resume_then_other_settings(
     scene = LocalizationScene(tmp_path, noise=0.5, outliers=0.3)
     command = scene.command()
     assert main(command) == 0
-    assert "3 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert "3 queries (" in capsys.readouterr().out
     assert main(command) == 0
-    assert "0 done, 3 skipped" in capsys.readouterr().out
+    assert "3 queries, already done" in capsys.readouterr().out
     assert main([*command, "--max-error", "8"]) == 2
     assert "max_error: 12.0, not 8.0" in one_error_line(capsys)
     assert main([*command, "--max-error", "8", "--force"]) == 0
@@ -56,7 +56,7 @@ def test_a_query_that_fails_is_exit_code_1(
     scene.keypoint_file(scene.queries[2]).unlink()
     assert main(scene.command()) == 1
     output = capsys.readouterr().out
-    assert "2 done, 0 skipped, 1 failed" in output
+    assert "2 queries, 1 failed" in output
     assert f"failed: {scene.queries[2]}" in output.replace("failed: '", "failed: ")
 
 
@@ -104,7 +104,7 @@ def test_the_front_door_runs_from_a_checkout(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 done" in done.stdout
+    assert "3 queries" in done.stdout
     assert done.stderr == ""
 
 

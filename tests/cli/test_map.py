@@ -44,18 +44,18 @@ def test_map_then_skip_then_other_settings(
 ) -> None:
     assert main(command(root)) == 0
     output = capsys.readouterr().out
-    assert "map: 1 done, 0 skipped, 0 failed" in output
+    assert "map: 9 of 9 photographs in the map, 120 points (" in output
     for line in (
         "method: triangulate",
-        "registered_images: 9",
+        "registered images: 9",
         "points: 120",
         "observations: 1080",
-        "mean_track_length: 9",
-        "mean_reprojection_error: 0",
+        "mean track length: 9",
+        "mean reprojection error: 0",
     ):
         assert f"  {line}" in output
     assert main(command(root)) == 0
-    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert "120 points, already done (" in capsys.readouterr().out
     assert main(command(root, "--seed", "3")) == 2
     assert "seed: 0, not 3" in one_error_line(capsys)
     assert main(command(root, "--seed", "3", "--force")) == 0

@@ -39,11 +39,11 @@ def test_match_then_resume_then_other_settings(
 ) -> None:
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "match: 1 done, 0 skipped, 0 failed" in out
-    assert "keypoints_type: r2d2" in out
+    assert "match: 1 pair, " in out
+    assert "keypoints type: r2d2" in out
     assert open_matches([tmp_path / "out"], "r2d2").pairs == [("a b.jpg", "é/c.jpg")]
     assert main([*command, "--workers", "1"]) == 0
-    assert "0 done, 1 skipped" in capsys.readouterr().out
+    assert "1 pair, already done" in capsys.readouterr().out
     assert main([*command, "--ratio", "0.8"]) == 2
     assert "ratio: 1.0, not 0.8" in error_line(capsys)
     assert main([*command, "--ratio", "0.8", "--min-similarity", ".1", "--force"]) == 0
@@ -58,7 +58,7 @@ def test_a_pair_that_fails_is_exit_code_1(
         file.write("a b.jpg, none.jpg, 1\n")
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "1 done, 0 skipped, 1 failed" in out
+    assert "1 pair, 1 failed" in out
     assert "failed: a b.jpg, none.jpg: 'none.jpg': found no keypoints" in out
 
 

@@ -33,9 +33,9 @@ def test_pairs_then_again_then_other_settings(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command) == 0
-    assert "pairs: 3 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert "pairs: 3 pairs (" in capsys.readouterr().out
     assert main(command) == 0
-    assert "0 done, 3 skipped" in capsys.readouterr().out
+    assert "3 pairs, already done" in capsys.readouterr().out
     other = [*command, "--method", "sequential", "--overlap", "1"]
     assert main(other) == 2
     assert "method: exhaustive, not sequential" in error_line(capsys)
@@ -51,7 +51,7 @@ def test_queries_by_global_features(
     features = write_global_features(tmp_path / "features", rows)
     flags = ["--query", str(query), "--method", "global", "--features", str(features)]
     assert main([*command, *flags, "--top-k", "2"]) == 0
-    assert "global_features_type: apgem" in capsys.readouterr().out
+    assert "global features type: apgem" in capsys.readouterr().out
     found = read_pairs(tmp_path / "p.txt")
     assert [pair.image1 for pair in found] == ["q.jpg"] * 2
     cosines = sorted(
@@ -74,7 +74,7 @@ def test_local_features_merge_and_slice(
     assert (tmp_path / "g/reconstruction/global_features/r2d2_vlad4").is_dir()
     found = [pair.names for pair in read_pairs(tmp_path / "p.txt")]
     assert found == [("d.jpg", "é/c.jpg"), ("x.jpg", "d.jpg")]
-    assert "images_described: 3" in capsys.readouterr().out
+    assert "images described: 3" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_an_image_that_fails_is_exit_code_1(
     write_global_features(tmp_path / "mapping", rows)
     assert main([*command, "--method", "global"]) == 1
     out = capsys.readouterr().out
-    assert "1 done, 0 skipped, 1 failed" in out
+    assert "1 pair, 1 failed" in out
     assert "failed: d.jpg: 'd.jpg': found no global_features" in out
 
 

@@ -83,7 +83,7 @@ def test_settings_of_d2net_reach_a_d2net(
     main([*command, "--extract.max-keypoints", "3"])  # noise has no map
     features = open_local_features([output / "features"], "d2")
     assert len(features.read("a.png", (64, 48))) == 3
-    assert "extract: 5 done" in capsys.readouterr().out
+    assert "extract: 5 photographs" in capsys.readouterr().out
 
 
 def test_a_preset_sets_extraction_alone_and_flags_win(

@@ -81,13 +81,13 @@ def test_train_then_train_on(
 ) -> None:
     run = tmp_path / "run"
     assert train(flags(photos, run, "--steps", "2", "--workers", "0")) == 0
-    assert "train: 2 done, 0 skipped, 0 failed" in capsys.readouterr().out
+    assert "train: 2 steps (" in capsys.readouterr().out
     assert train(flags(photos, run, "--steps", "3", "--workers", "0")) == 0
-    assert "train: 1 done, 2 skipped, 0 failed" in capsys.readouterr().out
+    assert "train: 1 step, 2 already done (" in capsys.readouterr().out
     # the settings that were saved are a config
     again = ["--config", str(run / "train_config.yaml"), "--images", str(photos)]
     assert train([*again, "--output", str(run)]) == 0
-    assert "train: 0 done, 3 skipped, 0 failed" in capsys.readouterr().out
+    assert "train: 3 steps, already done (" in capsys.readouterr().out
 
 
 def test_weights_to_begin_with_are_listed_with_commas(
@@ -226,7 +226,7 @@ def test_torchrun_trains_with_two_processes(photos: Path, tmp_path: Path) -> Non
     process = start(command, *launcher, "--nproc-per-node", "2", "-m")
     out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert out.count("train: 3 done, 0 skipped, 0 failed") == 1
+    assert out.count("train: 3 steps (") == 1
     assert "3 steps of 4 pairs" in out
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 4
     weights(tmp_path / "run")

@@ -34,7 +34,7 @@ def test_it_draws_pairs(photos: Path, tmp_path: Path, capsys) -> None:
     arguments = ["--images", str(photos), "--output", str(output), *SMALL]
     assert main([*arguments, "--batch-size", "2", "--step", "1"]) == 0
     assert len(list(output.glob("pair_*.png"))) == 2
-    assert "train_view: 2 done" in capsys.readouterr().out
+    assert "train_view: 2 pairs" in capsys.readouterr().out
 
 
 def test_the_settings_of_a_run_are_understood(photos: Path, tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def test_the_command(server, tmp_path, capsys) -> None:
     arguments = ["--data-root", str(root), "--sources", "S", "--quiet"]
     url = json.dumps({"S": server.url("s.zip")})
     assert main([*arguments, "--url", url]) == 0
-    assert "fetch: 1 done" in capsys.readouterr().out
+    assert "fetch: 1 data set" in capsys.readouterr().out
     assert main(["--list"]) == 0
     assert "licence" in capsys.readouterr().out
     assert main(["--data-root", str(root), "--sources", "F"]) == 1

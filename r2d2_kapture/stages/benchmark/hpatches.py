@@ -128,6 +128,7 @@ def run(
                 break
         report = Report(
             stage="hpatches",
+            unit="sequence",
             done=tally.done,
             skipped=tally.skipped,
             failed=tuple(tally.failed),

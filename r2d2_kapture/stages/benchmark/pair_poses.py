@@ -219,6 +219,7 @@ def run(
                 break
         report = Report(
             stage="pair_poses",
+            unit="pair",
             done=sum(outcome.done for outcome in outcomes),
             skipped=sum(outcome.skipped for outcome in outcomes),
             failed=(

@@ -36,11 +36,13 @@ class SparseModels:
         numbers: of the first one, mostly.
         failed: images of the database that the first one leaves out.
         warnings: why models are not drawn.
+        made: how many this run made.
     """
 
     numbers: dict[str, Any]
     failed: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
+    made: int = 0
 
 
 def write_sparse_models(
@@ -113,6 +115,7 @@ def write_sparse_models(
             numbers=model_numbers(models) | calibration,
             failed=left_out(models, content, config),
             warnings=tuple(warnings),
+            made=len(models),
         )
         write_json_atomic(folder / MARK, {"inputs": inputs, **dataclasses.asdict(made)})
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
 from r2d2_kapture.stages.colmap.sparse import SparseModels, write_sparse_models
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"
 STATE_NAME = "database.json"
@@ -183,7 +183,9 @@ def run(
         ]
         report = Report(
             stage="colmap",
-            done=reports[0].done + reports[1].done + verified.done,
+            unit="",
+            summary=_summary(len(folder.names), len(listed), models.numbers),
+            done=reports[0].done + reports[1].done + verified.done + models.made,
             skipped=reports[0].skipped
             + reports[1].skipped
             + len(verified.geometries)
@@ -212,6 +214,13 @@ def run(
         )
         write_json_atomic(work.path / REPORT_NAME, report.to_json())
     return report
+
+
+def _summary(images: int, pairs: int, map_numbers: Mapping[str, Any]) -> str:
+    made = f"{counted(images, 'photograph')}, {counted(pairs, 'pair')}"
+    if not map_numbers:
+        return made
+    return f"{made}: {map_numbers['registered_images']} in the map"
 
 
 def _manifest(

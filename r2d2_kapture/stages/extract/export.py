@@ -142,6 +142,7 @@ def run(
                 )
     return Report(
         stage="export",
+        unit="photograph",
         done=len(names) - len(failed),
         skipped=0,
         failed=(*dataset.left_out, *failed),

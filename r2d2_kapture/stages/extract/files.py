@@ -22,7 +22,7 @@ from r2d2_kapture.stages.extract.stage import (
     make_manifest,
     report_details,
 )
-from r2d2_kapture.types import Failure, Report
+from r2d2_kapture.types import Failure, Report, counted
 
 
 def run(
@@ -87,6 +87,8 @@ def run(
         )
     report = Report(
         stage="extract_images",
+        unit="photograph",
+        summary=counted(tally.keypoints, "keypoint") if tally.done else "",
         done=tally.done,
         skipped=skipped,
         failed=(*nameless.values(), *tally.failed),

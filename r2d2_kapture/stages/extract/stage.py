@@ -33,7 +33,7 @@ from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
-from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
+from r2d2_kapture.types import Failure, LocalFeatures, Report, counted, some_names
 
 REPORT_NAME = "extract_report.json"
 Image = npt.NDArray[np.uint8]
@@ -142,6 +142,8 @@ def run(
         )
         report = Report(
             stage="extract",
+            unit="photograph",
+            summary=counted(tally.keypoints, "keypoint") if tally.done else "",
             done=tally.done,
             skipped=skipped,
             failed=(*dataset.left_out, *tally.failed),

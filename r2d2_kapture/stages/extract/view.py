@@ -71,6 +71,7 @@ def run(
         outputs += [keypoints_path, maps_path]
     return Report(
         stage="view",
+        unit="photograph",
         done=len(images) - len(failed),
         skipped=0,
         failed=tuple(failed),

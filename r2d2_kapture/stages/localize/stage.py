@@ -297,8 +297,11 @@ def _report(
     fresh = [r for outcome in outcomes if outcome.fresh for r in outcome.results]
     kept = [r for outcome in outcomes if not outcome.fresh for r in outcome.results]
     localized = [r for r in (*fresh, *kept) if r.localized]
+    doubtful = sum(result.verdict == "doubtful" for result in localized)
     return Report(
         stage=STAGE,
+        unit="query",
+        summary=f"{doubtful} doubtful" if doubtful else "",
         done=sum(result.localized for result in fresh),
         skipped=len(kept),
         failed=left_out

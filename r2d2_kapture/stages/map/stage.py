@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from r2d2_kapture.stages.map.sources import (
     origin_of_cameras,
 )
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
-from r2d2_kapture.types import Failure, Report, some_names
+from r2d2_kapture.types import Failure, Report, counted, some_names
 
 REPORT_NAME = "report.json"
 DETAILS = (
@@ -164,9 +164,12 @@ def run(
         posed = known or {image.name for image in content.images}
         without_pose = {i.name for i in content.images} - set(posed)
         named = {*without_pose, *unlike}
+        numbers = model_numbers(models)
         absent = left_out(models, content, config, named)
         report = Report(
             stage="map",
+            unit="",
+            summary=_summary(numbers, len(content.images)),
             done=1,
             skipped=0,
             failed=(*failed, *absent),
@@ -181,7 +184,7 @@ def run(
             details={
                 "method": method,
                 "images": len(content.images),
-                **model_numbers(models),
+                **numbers,
                 **calibration,
                 "camera_origin": origin,
                 "keypoint_origin": keypoints.origin,
@@ -255,6 +258,14 @@ def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
         )
 
 
+def _summary(numbers: Mapping[str, Any], images: int) -> str:
+    """Of a map, as the numbers of its report have it."""
+    return (
+        f"{numbers.get('registered_images', 0)} of {counted(images, 'photograph')} in "
+        f"the map, {counted(numbers.get('points', 0), 'point')}"
+    )
+
+
 def _without_pose(
     model: pycolmap.Reconstruction, content: DatabaseContent
 ) -> list[str]:
@@ -267,6 +278,8 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
     drawn = draw_model(output, output / "sparse", unit=unit)
     return Report(
         stage="map",
+        unit="",
+        summary=_summary(earlier, earlier.get("images", 0)),
         done=0,
         skipped=1,
         # a finished map of some images is no map of all

@@ -45,7 +45,7 @@ from r2d2_kapture.matching.matcher import (
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.stages.match.cache import LoadingCache
 from r2d2_kapture.stages.match.inputs import InputReader
-from r2d2_kapture.types import Failure, PairMatches, Report, some_names
+from r2d2_kapture.types import Failure, PairMatches, Report, counted, some_names
 
 REPORT_NAME = "match_report.json"
 READERS = 2
@@ -135,6 +135,8 @@ def run(
             raise FeatureFormatError(nothing_matched(wanted, tally.failed[0].reason))
         report = Report(
             stage="match",
+            unit="pair",
+            summary=counted(tally.matches, "match") if tally.done else "",
             done=tally.done,
             skipped=len(wanted) - len(todo),
             failed=tuple(tally.failed),

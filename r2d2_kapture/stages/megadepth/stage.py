@@ -76,6 +76,7 @@ def run(
         summaries = [summary for summary in finished if summary is not None]
         report = Report(
             stage="megadepth",
+            unit="model",
             done=len(todo) - len(failed),
             skipped=len(models) - len(todo),
             failed=(*missing, *failed),

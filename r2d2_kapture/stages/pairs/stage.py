@@ -122,6 +122,7 @@ def run(
     unchanged = output.exists() and output.read_bytes() == data
     report = Report(
         stage="pairs",
+        unit="pair",
         done=0 if unchanged else len(pairs),
         skipped=len(pairs) if unchanged else 0,
         failed=failed,

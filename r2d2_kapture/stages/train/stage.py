@@ -132,6 +132,7 @@ def run(
             _train(job, trainer, options.workers, stop, announce)
     report = Report(
         stage="train",
+        unit="step",
         done=trainer.progress.step - first_step,
         skipped=first_step,
         failed=(),

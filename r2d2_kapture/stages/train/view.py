@@ -101,6 +101,7 @@ def run(
         details["known_share"] = round(float(np.mean(shares)), 3)
     return Report(
         stage="train_view",
+        unit="pair",
         done=len(missing),
         skipped=count - len(missing),
         failed=(),

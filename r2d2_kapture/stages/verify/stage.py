@@ -166,15 +166,18 @@ def run(
                 overwrite=True,
                 before_move=lambda complete: state.expect(complete, inputs),
             )
+        details = found.details()
         report = Report(
             stage="verify",
+            unit="pair",
+            summary=f"{details['verified_pairs']} with a geometry",
             done=found.done,
             skipped=len(found.geometries) - found.done,
             failed=(*dataset.left_out, *work.failed, *found.failed),
             seconds=time.monotonic() - started,
             outputs=(database, folder),
             details={
-                **found.details(),
+                **details,
                 "geometry": config.geometry,
                 "camera_origin": origin,
                 "keypoint_origin": origins_text(keypoints),
