@@ -1,6 +1,6 @@
 """The whole pipeline on a small scene that we render ourselves, with known poses.
 
-    python pipelines/demo.py --output demo
+    python -m r2d2_kapture.pipelines.demo --output demo
 
 Writes two kapture datasets (mapping and query), extracts features from both, builds a
 map of one, localizes the other in it, compares with the true poses, and draws all that.
@@ -8,19 +8,23 @@ map of one, localizes the other in it, compares with the true poses, and draws a
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.cli.common import finish, run_command
-from r2d2_kapture.cli.pipeline import print_report, read_preset
-from r2d2_kapture.cli.repeated_flags import join_repeated_flags
+from r2d2_kapture.cli.common import run_command
+from r2d2_kapture.cli.pipeline import (
+    choose_checkpoint,
+    parse_pipeline,
+    pipeline_config,
+    pipeline_parser,
+    run_pipeline,
+)
 from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, ExtractConfig
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.synthetic.dataset import write_room_dataset
@@ -35,34 +39,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def demo(arguments: list[str]) -> int:
     """Render, map, localize, look."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--output", type=Path, default=Path("demo"))
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
-    options = parser.parse_args(join_repeated_flags(parser, arguments))
-    output: Path = options.output
-    checkpoint = load_checkpoint(options.model)
-    config = read_preset(PRESET, checkpoint)
+    parser = pipeline_parser(
+        "demo",
+        "The whole pipeline on a small scene that is rendered with known poses.",
+        "python -m r2d2_kapture.pipelines.demo --output demo",
+        inputs=lambda parser: None,
+    )
+    parser.set_defaults(output=Path("demo"))
+    flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
+    output: Path = flags.output
+    flags.model = flags.model or DEFAULT_MODEL
+    checkpoint = choose_checkpoint(flags)
 
     print(f"1. rendering a room into {output}/mapping and {output}/query")
     room = write_room_dataset(output)
 
-    print(f"2. from images to poses with {checkpoint.name}")
-    report = pipeline.run(
-        config,
-        mapping=room.mapping,
-        queries={"query": room.query},
-        output=output / "work",
-        checkpoint=checkpoint,
-        announce=print_report,
-    )
+    print(f"2. from images to poses with {flags.model}")
+    flags.output = output / "work"
+    code = run_pipeline(flags, mapping=room.mapping, queries={"query": room.query})
 
     print("3. drawing")
-    layout = pipeline.Layout(output=output / "work")
-    pictures = draw(room.mapping, layout.features, checkpoint, config.extract, output)
+    layout = pipeline.Layout(output=flags.output)
+    config = pipeline_config(flags).extract
+    pictures = draw(room.mapping, layout.features, checkpoint, config, output)
     pictures += sorted(layout.evaluated("query").glob("*.png"))
     for path in pictures:
         print(f"  look at {path}")
-    return finish(report)
+    return code
 
 
 def draw(

@@ -1,26 +1,17 @@
 """A folder of photographs becomes a map: cameras from EXIF, poses found.
 
-python pipelines/images_to_map.py --images photos --model r2d2_WASF_N16.pt --output work
+    python -m r2d2_kapture.pipelines.images_to_map --images photos --output work
+
+It is kapture_r2d2_pipeline without queries, and takes all of its other flags.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
-from r2d2_kapture.cli.common import finish, run_command
-from r2d2_kapture.cli.pipeline import print_report, read_preset
-from r2d2_kapture.cli.repeated_flags import join_repeated_flags
-from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.config.extract import DEFAULT_MODEL
-from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
-from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import pipeline
-
-PRESET = "images_to_map"
+from r2d2_kapture.cli.common import run_command
+from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,59 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def images_to_map(arguments: list[str]) -> int:
     """Dataset, features, pairs, matches, verification, incremental mapping."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = pipeline_parser(
+        "images_to_map",
+        "From a folder of photographs to a map, with cameras from EXIF.",
+        "python -m r2d2_kapture.pipelines.images_to_map --images photos --output work",
+        inputs=lambda parser: parser.add_argument(
+            "--images", type=Path, required=True, help="folder of photographs"
+        ),
     )
-    parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument(
-        "--exclude", nargs="+", default=[], help="patterns of images to leave out"
-    )
-    parser.add_argument("--masks", type=Path, help="folder of IMAGE.png, black: masked")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="checkpoint")
-    parser.add_argument(
-        "--camera-mode",
-        choices=get_args(CameraMode),
-        default="auto",
-        help="which images share a camera: single all of one size; per-folder those of "
-        "one folder and size; per-image none; auto (default) those of one folder, size "
-        "and EXIF camera with its focal length, and none that have no EXIF data",
-    )
-    options = parser.parse_args(join_repeated_flags(parser, arguments))
-
-    checkpoint = load_checkpoint(options.model)
-    config = read_preset(PRESET, checkpoint)
-    dataset = options.output / "dataset"
-    folder = write_image_folder_dataset(
-        options.images,
-        dataset,
-        options.camera_mode,
-        exclude=options.exclude,
-        masks=options.masks,
-    )
-    print(
-        f"{len(folder.names)} images, {folder.cameras} cameras, "
-        f"{folder.with_focal_length} of them with a focal length from EXIF"
-    )
-    for failure in folder.failed:
-        print(f"  left out: {failure.to_text()}")
-    report = pipeline.run(
-        config,
-        mapping=dataset,
-        queries={},
-        checkpoint=checkpoint,
-        masks=options.masks,
-        output=options.output,
-        announce=print_report,
-    )
-    report = dataclasses.replace(
-        report,
-        failed=folder.failed + report.failed,
-        warnings=folder.warnings + report.warnings,
-    )
-    return finish(report)
+    flags = parse_pipeline(parser, arguments)
+    return run_pipeline(flags, images=flags.images, queries={})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -14,7 +14,6 @@ from r2d2_kapture.cli.common import (
     dump_settings,
     finish,
     make_parser,
-    resolve_presets,
     run_command,
     settings_from,
     show,
@@ -69,51 +68,98 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
-    parser = make_parser(
+    parser = pipeline_parser(
         COMMAND,
         "From photographs, or the images of kapture datasets, to a map and localized "
         "queries: extract features (or take what is there), pair, match, verify, map, "
         "localize and evaluate. Everything goes below --output; run it again to "
         "resume.",
         f"{COMMAND} --images photos --query more_photos --preset fast --output work",
+        inputs=add_inputs,
     )
-    add_inputs(parser)
+    flags = parse_pipeline(parser, arguments)
+    return run_pipeline(
+        flags,
+        images=flags.images,
+        mapping=flags.mapping,
+        queries=named_queries(flags.query),
+    )
+
+
+def pipeline_parser(
+    command: str,
+    description: str,
+    example: str,
+    inputs: Callable[[ArgumentParser], object],
+) -> ArgumentParser:
+    """A parser of all settings and options of a pipeline.
+
+    Args:
+        command, description, example: for the help.
+        inputs: adds the flags of photographs and datasets, which are first.
+    """
+    parser = make_parser(command, description, example)
+    inputs(parser)
+    _add_run(parser)
     add_sections(parser)
+    return parser
+
+
+def parse_pipeline(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+    """Parse flags and presets; short flags go to the settings that they stand for."""
     resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
-    namespace = parser.parse_args(resolved)
+    flags = parser.parse_args(resolved)
     for name in names_of(FolderConfig):
-        if namespace[name] is not None:
-            namespace["photographs"][name] = namespace[name]
-    if namespace.camera_mode is not None:
-        namespace["verify"]["camera_mode"] = namespace.camera_mode
-    config, options = pipeline_config(namespace), stage_options(namespace)
-    queries = named_queries(namespace.query)
-    checkpoint = choose_checkpoint(namespace)
-    if checkpoint is None and namespace.preset is not None:
+        if flags[name] is not None:
+            flags["photographs"][name] = flags[name]
+    if flags.camera_mode is not None:
+        flags["verify"]["camera_mode"] = flags.camera_mode
+    return flags
+
+
+def run_pipeline(
+    flags: Namespace,
+    *,
+    images: Path | None = None,
+    mapping: Path | None = None,
+    queries: Mapping[str, Path],
+) -> int:
+    """Run a pipeline and give the exit code.
+
+    Args:
+        flags: of ``parse_pipeline``.
+        images, mapping, queries: as of stages.pipeline.
+
+    Raises:
+        R2D2KaptureError: the flags contradict each other, or a stage cannot go on.
+    """
+    config, options = pipeline_config(flags), stage_options(flags)
+    datasets = [*queries.values(), *(() if mapping is None else (mapping,))]
+    checkpoint = choose_checkpoint(flags, datasets)
+    if checkpoint is None and flags.preset is not None:
         raise ConfigError(
-            f"--preset {namespace.preset}: found features that are there and not "
+            f"--preset {flags.preset}: found features that are there and not "
             "extracted; give a --model that extracts, or leave the preset out"
         )
-    _refuse_other_families(namespace, checkpoint)
     from r2d2_kapture.stages import pipeline
 
     report = pipeline.run(
         config,
-        mapping=namespace.mapping,
-        images=namespace.images,
+        images=images,
+        mapping=mapping,
         queries=queries,
-        output=namespace.output,
+        output=flags.output,
         checkpoint=checkpoint,
-        features=namespace.features,
-        keypoints_type=namespace.keypoints_type,
-        descriptors_type=namespace.descriptors_type,
-        global_features_type=namespace.global_features_type,
-        exclude=namespace.exclude,
-        masks=namespace.masks,
+        features=flags.features,
+        keypoints_type=flags.keypoints_type,
+        descriptors_type=flags.descriptors_type,
+        global_features_type=flags.global_features_type,
+        exclude=flags.exclude,
+        masks=flags.masks,
         options=options,
         announce=print_report,
     )
-    write_text_atomic(namespace.output / SETTINGS_NAME, dump_sections(namespace))
+    write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags))
     return finish(report)
 
 
@@ -122,29 +168,8 @@ def print_report(report: Report) -> None:
     show(report.to_text())
 
 
-def read_preset(name: str, checkpoint: Checkpoint | None) -> PipelineConfig:
-    """The settings of a preset of configs/pipelines, or of a YAML file.
-
-    Args:
-        name: of the preset, or path of the file.
-        checkpoint: that extracts, if any.
-
-    Raises:
-        ConfigError: there is no such preset, or it is for networks of another family.
-    """
-    parser = make_parser(COMMAND, "settings", "")
-    add_sections(parser)
-    arguments = resolve_presets(["--config", name], PRESETS)
-    namespace = parser.parse_args(arguments)
-    try:
-        _refuse_other_families(namespace, checkpoint)
-        return pipeline_config(namespace)
-    except ConfigError as error:
-        raise ConfigError(f"preset {name}: {error}") from error
-
-
 def add_inputs(parser: ArgumentParser) -> None:
-    """Photographs, datasets, features and the run."""
+    """Photographs and datasets."""
     parser.add_argument(
         "--images",
         type=Path | None,
@@ -166,6 +191,10 @@ def add_inputs(parser: ArgumentParser) -> None:
         "NAME=DIR; datasets with poses are evaluated; none: the pipeline ends with the "
         "map",
     )
+
+
+def _add_run(parser: ArgumentParser) -> None:
+    """Features, cameras, and how the pipeline runs."""
     parser.add_argument(
         "--output", type=Path, required=True, help="folder of everything that is made"
     )
@@ -216,21 +245,28 @@ def add_inputs(parser: ArgumentParser) -> None:
     )
 
 
-def choose_checkpoint(namespace: Namespace) -> Checkpoint | None:
-    """The model asked for; the bundled one where there are no keypoints; else none."""
-    if namespace.model is not None:
-        resolve_model(namespace.model)
+def choose_checkpoint(
+    flags: Namespace, datasets: Sequence[Path] = ()
+) -> Checkpoint | None:
+    """The model asked for; the bundled one where there are no keypoints; else none.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: settings of extraction are those of other networks.
+    """
+    if flags.model is not None:
+        resolve_model(flags.model)
     from r2d2_kapture.io.kapture.feature_table import find_feature_folders
     from r2d2_kapture.models.checkpoints import load_checkpoint
 
-    if namespace.model is not None:
-        return load_checkpoint(namespace.model)
-    queries = named_queries(namespace.query).values()
-    mapping = () if namespace.mapping is None else (namespace.mapping,)
-    roots = [*namespace.features, *mapping, *queries]
-    if any(find_feature_folders(root, "keypoints") for root in roots):
+    roots = [*flags.features, *datasets]
+    if flags.model is None and any(
+        find_feature_folders(root, "keypoints") for root in roots
+    ):
         return None
-    return load_checkpoint(DEFAULT_MODEL)
+    checkpoint = load_checkpoint(flags.model or DEFAULT_MODEL)
+    refuse_settings_of_others(flags["extract"], checkpoint.network.family, "extract.")
+    return checkpoint
 
 
 def add_sections(parser: ArgumentParser) -> None:
@@ -252,12 +288,6 @@ def pipeline_config(namespace: Namespace) -> PipelineConfig:
         if name != "extract"
     }
     return PipelineConfig(extract=extract_config(namespace["extract"]), **sections)
-
-
-def _refuse_other_families(namespace: Namespace, checkpoint: Checkpoint | None) -> None:
-    if checkpoint is not None:
-        family = checkpoint.network.family
-        refuse_settings_of_others(namespace["extract"], family, "extract.")
 
 
 def named_queries(arguments: Sequence[str]) -> dict[str, Path]:

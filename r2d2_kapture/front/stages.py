@@ -166,7 +166,7 @@ def run_pipeline(
         model: extracts local features; None takes those that are there.
         config: preset of configs/pipelines, or a YAML file of settings by section.
         preset: of configs/extract; wins over ``config``.
-        queries: kapture datasets to localize, by name.
+        queries: kapture datasets or folders of photographs to localize, by name.
         arguments: see the module; settings are mappings by section, such as
             ``match={"ratio": 0.95}``.
     """

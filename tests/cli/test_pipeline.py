@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import aachen_day_night_v1_1, demo
-from r2d2_kapture.cli.pipeline import main, read_preset
+from pipelines import aachen_day_night_v1_1, demo, images_to_map
+from r2d2_kapture.cli.pipeline import (
+    choose_checkpoint,
+    main,
+    parse_pipeline,
+    pipeline_config,
+    pipeline_parser,
+)
 from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig
+from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST
@@ -115,23 +122,28 @@ def test_a_preset_without_extraction_is_refused(
     assert "--preset fast: found features that are there" in one_error_line(capsys)
 
 
-@pytest.mark.parametrize("name", ["virtual_gallery", "images_to_map"])
-def test_these_recipes_take_any_model(
-    name: str, d2net_path: Path, checkpoint_path: Path
-) -> None:
+def settings_of(preset: str, model: Path) -> PipelineConfig:
+    parser = pipeline_parser("recipe", "", "", inputs=lambda parser: None)
+    typed = ["--config", preset, "--output", "work", "--model", str(model)]
+    flags = parse_pipeline(parser, typed)
+    choose_checkpoint(flags)
+    return pipeline_config(flags)
+
+
+def test_this_preset_takes_any_model(d2net_path: Path, checkpoint_path: Path) -> None:
     for path in (d2net_path, checkpoint_path):
-        assert read_preset(name, load_checkpoint(path)).extract == ExtractConfig()
+        assert settings_of("virtual_gallery", path).extract == ExtractConfig()
 
 
 @pytest.mark.parametrize("name", ["demo", "aachen_day_night_v1_1"])
 def test_these_presets_are_for_r2d2(
     name: str, d2net_path: Path, checkpoint_path: Path
 ) -> None:
-    config = read_preset(name, load_checkpoint(checkpoint_path))
+    config = settings_of(name, checkpoint_path)
     assert config.extract.selection.top_k != ExtractConfig().selection.top_k
     assert config.extract.d2net == D2NetConfig()
-    with pytest.raises(ConfigError, match=rf"preset {name}: .*--extract\.top-k: found"):
-        read_preset(name, load_checkpoint(d2net_path))
+    with pytest.raises(ConfigError, match=r"--extract\.top-k: found"):
+        settings_of(name, d2net_path)
 
 
 def test_recipes_refuse_a_model_before_anything_is_made(
@@ -140,7 +152,25 @@ def test_recipes_refuse_a_model_before_anything_is_made(
     output = tmp_path / "work"
     command = ["--model", str(d2net_path), "--output", str(output)]
     assert demo.main(command) == 2
-    assert "preset demo: --extract.top-k: found" in one_error_line(capsys)
+    assert "--extract.top-k: found" in one_error_line(capsys)
     assert aachen_day_night_v1_1.main([*command, "--dataset", str(tmp_path)]) == 2
     assert "--extract.min-scale, --extract.top-k: found" in one_error_line(capsys)
     assert not output.exists()
+
+
+def test_a_recipe_takes_the_flags_of_the_pipeline(
+    kapture_root: Path, checkpoint_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = kapture_root / "sensors" / "records_data"
+    output = kapture_root.parent / "work"
+    command = ["--images", str(photos), "--output", str(output), "--quiet"]
+    command += ["--model", str(checkpoint_path), "--extract.gpu", "-1"]
+    assert images_to_map.main([*command, "--preset", "fast"]) == 2  # noise has no map
+    assert "no verified pair" in one_error_line(capsys)
+    kept = output / "features/reconstruction/keypoints/tiny" / MANIFEST
+    found = read_manifest(kept)
+    assert found is not None and found.settings["top_k"] == 2000
+    with pytest.raises(SystemExit) as stopped:
+        images_to_map.main([*command, "--imagse", "x"])
+    assert stopped.value.code == 2
+    assert one_error_line(capsys)

@@ -1,0 +1,1 @@
+"""Recipes: whole datasets and photographs, from files to results."""
