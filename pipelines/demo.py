@@ -13,13 +13,13 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import run_command
 from r2d2_kapture.cli.pipeline import (
-    choose_checkpoint,
+    load_model,
     parse_pipeline,
     pipeline_config,
     pipeline_parser,
     run_pipeline,
 )
-from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.kapture.dataset import open_dataset
@@ -48,13 +48,12 @@ def demo(arguments: list[str]) -> int:
     parser.set_defaults(output=Path("demo"))
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
     output: Path = flags.output
-    flags.model = flags.model or DEFAULT_MODEL
-    checkpoint = choose_checkpoint(flags)
+    checkpoint = load_model(flags)
 
     print(f"1. rendering a room into {output}/mapping and {output}/query")
     room = write_room_dataset(output)
 
-    print(f"2. from images to poses with {flags.model}")
+    print(f"2. from images to poses with {checkpoint.name}")
     flags.output = output / "work"
     code = run_pipeline(flags, mapping=room.mapping, queries={"query": room.query})
 

@@ -251,20 +251,29 @@ def choose_checkpoint(
     """The model asked for; the bundled one where there are no keypoints; else none.
 
     Raises:
+        CheckpointError, ConfigError: see load_model.
+    """
+    if flags.model is None:
+        from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+
+        roots = [*flags.features, *datasets]
+        if any(find_feature_folders(root, "keypoints") for root in roots):
+            return None
+    return load_model(flags)
+
+
+def load_model(flags: Namespace) -> Checkpoint:
+    """The model asked for, by default the bundled one.
+
+    Raises:
         CheckpointError: it cannot be loaded.
         ConfigError: settings of extraction are those of other networks.
     """
-    if flags.model is not None:
-        resolve_model(flags.model)
-    from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+    name = flags.model or DEFAULT_MODEL
+    resolve_model(name)
     from r2d2_kapture.models.checkpoints import load_checkpoint
 
-    roots = [*flags.features, *datasets]
-    if flags.model is None and any(
-        find_feature_folders(root, "keypoints") for root in roots
-    ):
-        return None
-    checkpoint = load_checkpoint(flags.model or DEFAULT_MODEL)
+    checkpoint = load_checkpoint(name)
     refuse_settings_of_others(flags["extract"], checkpoint.network.family, "extract.")
     return checkpoint
 

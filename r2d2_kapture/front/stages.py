@@ -36,6 +36,7 @@ from r2d2_kapture.config.settings import (
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import read_ground_truth, read_posed_dataset
 from r2d2_kapture.io.images.search import find_images
+from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import evaluate as evaluate_stage
 from r2d2_kapture.stages import extract as extract_stage
@@ -163,15 +164,22 @@ def run_pipeline(
     """From images to a map and localized queries, as kapture_r2d2_pipeline does.
 
     Args:
-        model: extracts local features; None takes those that are there.
+        model: extracts local features; None takes those that are there, and a bundled
+            model where there are none.
         config: preset of configs/pipelines, or a YAML file of settings by section.
         preset: of configs/extract; wins over ``config``.
         queries: kapture datasets or folders of photographs to localize, by name.
         arguments: see the module; settings are mappings by section, such as
             ``match={"ratio": 0.95}``.
     """
-    checkpoint = None if model is None else load_checkpoint(model)
     inputs, settings = _sorted(pipeline.run, arguments)
+    datasets = {name: Path(path) for name, path in (queries or {}).items()}
+    roots = [*inputs.get("features", ()), inputs.get("mapping"), *datasets.values()]
+    if model is None and not any(
+        find_feature_folders(root, "keypoints") for root in roots if root is not None
+    ):
+        model = DEFAULT_MODEL
+    checkpoint = None if model is None else load_checkpoint(model)
     sections = {} if config is None else read_preset(str(config), "pipelines")
     extraction = {} if preset is None else read_preset(str(preset), "extract")
     settings["extract"] = {**extraction, **settings.get("extract", {})}
@@ -179,7 +187,7 @@ def run_pipeline(
         sections[name] = {**sections.get(name, {}), **values}
     return pipeline.run(
         pipeline_config(sections, checkpoint),
-        queries={name: Path(path) for name, path in (queries or {}).items()},
+        queries=datasets,
         checkpoint=checkpoint,
         **inputs,
     )

@@ -94,7 +94,10 @@ def front_doors() -> list[str]:
     setup.read(CHECKOUT / "setup.cfg", encoding="utf-8")
     scripts = setup["options.entry_points"]["console_scripts"].split("\n")
     modules = [line.replace("entry:", "").split(" = ")[1] for line in scripts if line]
-    return [*modules, *(f"pipelines.{p.stem}" for p in CHECKOUT.glob("pipelines/[!_]*.py"))]
+    return [
+        *modules,
+        *(f"pipelines.{p.stem}" for p in CHECKOUT.glob("pipelines/[!_]*.py")),
+    ]
 
 
 def test_every_command_and_recipe_runs_behind_the_same_door(

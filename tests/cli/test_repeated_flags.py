@@ -28,7 +28,9 @@ def command_modules() -> list[str]:
     setup.read(ROOT / "setup.cfg")
     scripts = setup["options.entry_points"]["console_scripts"].split("\n")
     modules = [line.replace("entry:", "").split("= ")[1] for line in scripts if line]
-    return modules + [f"pipelines.{p.stem}" for p in (ROOT / "pipelines").glob("[!_]*.py")]
+    return modules + [
+        f"pipelines.{p.stem}" for p in (ROOT / "pipelines").glob("[!_]*.py")
+    ]
 
 
 def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
