@@ -1,6 +1,6 @@
 """Virtual Gallery: a map of 12 images with known poses, and 4 queries localized in it.
 
-    python -m r2d2_kapture.pipelines.virtual_gallery --dataset virtual_gallery --output work
+    python -m r2d2_kapture.pipelines.virtual_gallery --dataset folder --output work
 
 takes the authors' features (r2d2_500) and global features (AP-GeM). With
 ``--model r2d2_WASF_N16.pt`` the local features are ours. It takes all other flags of

@@ -20,7 +20,6 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST
 from r2d2_kapture.io.outputs.manifest import read_manifest
-from r2d2_kapture.models.checkpoints import load_checkpoint
 from tests.networks import random_d2net, save_d2net
 from tests.pipeline_scene import PipelineScene
 
