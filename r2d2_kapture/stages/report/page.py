@@ -22,7 +22,7 @@ from markupsafe import Markup
 import r2d2_kapture
 
 TEMPLATES = Path(__file__).with_name("templates")
-STYLES = ("page.css", "blocks.css")
+STYLES = ("page.css", "blocks.css", "view.css")
 
 
 @dataclass(frozen=True)

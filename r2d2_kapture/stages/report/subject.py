@@ -32,6 +32,7 @@ class QuerySet:
         evaluated: folder of their errors, which may be absent.
         images: the file of each query by name, in order of names; files may be absent.
         results: of the localized queries, by name.
+        reasons: why others have no pose, by name.
         cameras: of all queries, by name.
         truth: true cam_from_world by name, of those that the dataset has.
     """
@@ -41,6 +42,7 @@ class QuerySet:
     evaluated: Path
     images: Mapping[str, Path]
     results: Mapping[str, QueryResult]
+    reasons: Mapping[str, str]
     cameras: Mapping[str, kapture.Camera]
     truth: Poses
 
@@ -142,6 +144,7 @@ def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
         evaluated=work / "evaluation" / name,
         images={} if dataset is None else {n: dataset.image_path(n) for n in names},
         results=_results(localized, names),
+        reasons=_reasons(localized / "report.json"),
         cameras={
             image: found.data.sensors[sensor]
             for image, (_, sensor) in image_records(found).items()
@@ -153,3 +156,12 @@ def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
 def _results(localized: Path, names: Iterable[str]) -> dict[str, QueryResult]:
     found = {name: read_localized(localized, name) for name in names}
     return {name: result for name, result in found.items() if result is not None}
+
+
+def _reasons(report: Path) -> dict[str, str]:
+    """Why images failed, as the report of a stage says; none where it is missing."""
+    try:
+        failed = json.loads(report.read_text(encoding="utf-8"))["failed"]
+        return {failure["name"]: failure["reason"] for failure in failed}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
