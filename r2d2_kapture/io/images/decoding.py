@@ -74,6 +74,20 @@ def read_rgb(path: Path) -> RGBArray:
         return _rgb(_loaded(image), path)
 
 
+def read_reduced(path: Path, side: int) -> RGBArray:
+    """Decode an image for a picture of ``side`` pixels a side, as ``read_rgb`` does.
+
+    A JPEG is decoded at the least fraction of its size, down to an eighth, of which no
+    side is shorter: up to eight times faster, and slightly softer.
+
+    Raises:
+        ImageError: as ``read_rgb``.
+    """
+    with _opened(path) as image:
+        image.draft(None, (side, side))
+        return _rgb(_loaded(image), path)
+
+
 def rgb_of_picture(image: Image.Image) -> RGBArray:
     """8-bit RGB of an opened or drawn PIL image, as ``read_rgb`` converts it.
 

@@ -1,19 +1,17 @@
 """The report: a map, how it was made and what was localized in it, on one page."""
 
-from r2d2_kapture.stages.report.page import Section, fragment, render
-from r2d2_kapture.stages.report.subject import (
-    QuerySet,
-    Subject,
-    map_subject,
-    pipeline_subject,
+from r2d2_kapture.stages.report.stage import (
+    PAGE_NAME,
+    report_map,
+    report_pipeline,
+    report_results,
+    with_page,
 )
 
 __all__ = [
-    "QuerySet",
-    "Section",
-    "Subject",
-    "fragment",
-    "map_subject",
-    "pipeline_subject",
-    "render",
+    "PAGE_NAME",
+    "report_map",
+    "report_pipeline",
+    "report_results",
+    "with_page",
 ]

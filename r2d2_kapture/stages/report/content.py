@@ -9,7 +9,7 @@ from typing import Any
 
 from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.evaluation.map_statistics import MapStatistics, map_statistics
+from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
 from r2d2_kapture.stages.report.blocks import join
 from r2d2_kapture.stages.report.localization import (
@@ -34,7 +34,7 @@ DATABASES = ("database.db", "../database.db", "../../database.db")
 
 def content_sections(subject: Subject) -> list[Section]:
     """The sections of a subject, the summary first; those without data are left out."""
-    statistics = map_statistics(subject.model)
+    statistics = subject.statistics
     sections = [summary_section(subject.pipeline)] if subject.pipeline else []
     sections.append(map_section(statistics, subject.images, given=_given(subject)))
     views = _query_views(subject)

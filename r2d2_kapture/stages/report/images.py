@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from r2d2_kapture.errors import ImageError
-from r2d2_kapture.io.images.decoding import RGBArray, read_rgb
+from r2d2_kapture.io.images.decoding import RGBArray, read_reduced, read_rgb
 
 THUMBNAIL_SIDE = 320
 """Pixels at most of a thumbnail's longest side."""
@@ -27,7 +27,10 @@ def read_image(path: Path | None) -> RGBArray | None:
 
 def thumbnail(path: Path | None, side: int = THUMBNAIL_SIDE) -> bytes | None:
     """A JPEG of an image, its longest side at most ``side`` pixels, or None."""
-    pixels = read_image(path)
+    try:
+        pixels = None if path is None else read_reduced(path, side)
+    except ImageError:
+        return None
     return None if pixels is None else jpeg(Image.fromarray(pixels), side)
 
 

@@ -41,13 +41,20 @@ class Section:
     html: Markup
 
 
-def render(title: str, sections: Sequence[Section], scripts: Sequence[str] = ()) -> str:
+def render(
+    title: str,
+    sections: Sequence[Section],
+    scripts: Sequence[str] = (),
+    *,
+    shown: str = "",
+) -> str:
     """A whole page.
 
     Args:
         title: plain text.
         sections: in order; each gets an entry in the table of contents.
         scripts: JavaScript sources, run in order once the page is there.
+        shown: a digest of what the page shows, for whoever makes it again.
     """
     sources = [_inline(script) for script in scripts]
     return (
@@ -59,6 +66,7 @@ def render(title: str, sections: Sequence[Section], scripts: Sequence[str] = ())
             scripts=sources,
             digests=[_digest(source) for source in sources],
             style=Markup("".join(map(read_template, STYLES))),
+            shown=shown,
             version=r2d2_kapture.__version__,
         )
     )

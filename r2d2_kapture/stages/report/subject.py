@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import kapture
 import pycolmap
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.evaluation.map_statistics import MapStatistics, map_statistics
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
@@ -32,7 +34,6 @@ class QuerySet:
         evaluated: folder of their errors, which may be absent.
         images: the file of each query by name, in order of names; files may be absent.
         results: of the localized queries, by name.
-        reasons: why others have no pose, by name.
         cameras: of all queries, by name.
         truth: true cam_from_world by name, of those that the dataset has.
     """
@@ -42,7 +43,6 @@ class QuerySet:
     evaluated: Path
     images: Mapping[str, Path]
     results: Mapping[str, QueryResult]
-    reasons: Mapping[str, str]
     cameras: Mapping[str, kapture.Camera]
     truth: Poses
 
@@ -66,6 +66,11 @@ class Subject:
     queries: tuple[QuerySet, ...] = ()
     work: Path | None = None
     pipeline: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def statistics(self) -> MapStatistics:
+        """Of the map, see map_statistics."""
+        return map_statistics(self.model)
 
     @property
     def true_frame(self) -> bool:
@@ -144,7 +149,6 @@ def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
         evaluated=work / "evaluation" / name,
         images={} if dataset is None else {n: dataset.image_path(n) for n in names},
         results=_results(localized, names),
-        reasons=_reasons(localized / "report.json"),
         cameras={
             image: found.data.sensors[sensor]
             for image, (_, sensor) in image_records(found).items()
@@ -156,12 +160,3 @@ def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
 def _results(localized: Path, names: Iterable[str]) -> dict[str, QueryResult]:
     found = {name: read_localized(localized, name) for name in names}
     return {name: result for name, result in found.items() if result is not None}
-
-
-def _reasons(report: Path) -> dict[str, str]:
-    """Why images failed, as the report of a stage says; none where it is missing."""
-    try:
-        failed = json.loads(report.read_text(encoding="utf-8"))["failed"]
-        return {failure["name"]: failure["reason"] for failure in failed}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}

@@ -1,21 +1,25 @@
 """The section that shows a map in 3D: points, cameras, queries; drawn by three.js.
 
-three.js comes from the package jupyter-threejs-sage, which holds its minified build with
-OrbitControls and wide lines. ``view.js`` puts the scene together, ``view_panel.js`` shows
-the image of a camera that is clicked.
+three.js comes from the package jupyter-threejs-sage, which holds its minified build
+with OrbitControls and wide lines. ``view.js`` puts the scene together,
+``view_panel.js`` shows the image of a camera that is clicked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.errors import OutputError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.evaluation.map_view import (
     camera_centers,
@@ -26,7 +30,8 @@ from r2d2_kapture.evaluation.map_view import (
 )
 from r2d2_kapture.evaluation.poses import conditions_by_folder, pose_errors
 from r2d2_kapture.pictures.maps import MapCloud, frustum_length
-from r2d2_kapture.stages.report.images import ImageFiles
+from r2d2_kapture.stages.localize import read_reason
+from r2d2_kapture.stages.report.images import thumbnail
 from r2d2_kapture.stages.report.page import (
     Section,
     data_address,
@@ -55,6 +60,8 @@ MOST_NEIGHBOURS = 6
 """Covisible images listed of each image."""
 SIDES = (640, 480, 320, 240, 160)
 """Pixels of the longest side of thumbnails, the largest that there is room for."""
+MOST_THUMBNAIL_BYTES = 6_000_000
+BYTES_OF_THE_REST = 100_000
 BYTES_A_PIXEL = 0.3
 """Of a JPEG in base64, roughly; detailed photographs have more."""
 
@@ -81,27 +88,34 @@ class ViewCamera:
 
 
 def view_scripts() -> list[str]:
-    """What the section needs: three.js, then our own."""
-    three = resources.files(THREE_PACKAGE).joinpath(THREE_BUILD)
-    return [three.read_text(encoding="utf-8"), *map(read_template, SCRIPTS)]
+    """What the section needs: three.js, then our own.
+
+    Raises:
+        OutputError: the package of three.js is not installed.
+    """
+    try:
+        three = resources.files(THREE_PACKAGE).joinpath(THREE_BUILD)
+        return [three.read_text(encoding="utf-8"), *map(read_template, SCRIPTS)]
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise OutputError(
+            "the 3D view needs three.js of the package jupyter-threejs-sage, which is "
+            "not installed; pip install jupyter-threejs-sage"
+        ) from error
 
 
-def view_section(
-    subject: Subject, statistics: MapStatistics, images: ImageFiles, room: int
-) -> Section:
+def view_section(subject: Subject, room: int) -> Section:
     """The section of the 3D view.
 
     Args:
         subject: with a map of one image at least.
-        statistics: of that map.
-        images: the photographs, as far as they are there.
-        room: bytes of the page that thumbnails may take.
+        room: bytes of the page that the section may take; thumbnails take what the rest
+            leaves.
     """
+    statistics = subject.statistics
     cloud = MapCloud.of_model(subject.model)
     mapping = list(_mapping_cameras(subject.model, statistics))
     queries = [c for query in subject.queries for c in _query_cameras(query, subject)]
     cameras = mapping + queries
-    thumbnails = _thumbnails(cameras, images, room)
     rows = _sampled(len(cloud.points), MOST_POINTS)
     origin = np.median(camera_centers(cloud.cam_from_world), axis=0)
     keypoints, kept = _keypoints(subject.model, [camera.name for camera in mapping])
@@ -120,21 +134,26 @@ def view_section(
         },
         "keypoints": keypoints,
         "neighbours": _neighbours(statistics, mapping),
-        "thumbnails": thumbnails,
         "frame": _frame(cloud, origin),
     }
+    groups = Counter(camera.group for camera in cameras)
     notes = [
         *_left_out("points", len(rows), len(cloud.points), "drawn, evenly sampled"),
         *_left_out("mapping images", len(mapping), len(statistics.images), "drawn"),
-        *_left_out("images", len(thumbnails), len(cameras), "with a thumbnail"),
+        *_left_out("queries", len(queries), _query_count(subject), "drawn"),
         *_left_out("observed keypoints", kept, _observed(statistics), "in the panels"),
     ]
-    groups = list(dict.fromkeys(camera.group for camera in cameras))
+    taken = len(json.dumps(data)) + BYTES_OF_THE_REST
+    files = dict(subject.images)
+    for query in subject.queries:
+        files |= query.images
+    thumbnails = _thumbnails([files.get(c.name) for c in cameras], room - taken)
+    notes += _left_out("images", len(thumbnails), len(cameras), "with a photograph")
     html = fragment(
         "view.html",
-        data=data,
+        data=data | {"thumbnails": thumbnails},
         notes=notes,
-        groups=[(g, sum(c.group == g for c in cameras)) for g in groups],
+        groups=groups.items(),
         with_truth=any(camera.truth is not None for camera in queries),
         point_count=len(rows),
     )
@@ -180,14 +199,18 @@ def _query_cameras(query: QuerySet, subject: Subject) -> Iterator[ViewCamera]:
         result = query.results.get(name)
         facts = [("query of", query.name)]
         if result is None:
-            facts.append(("pose", query.reasons.get(name, "not found")))
+            reason = read_reason(query.localized, name) or "not found"
+            facts.append(("pose", reason))
         else:
             inliers = f"{result.inliers:,} of {result.correspondences:,} matches"
             facts += [("verdict", result.verdict or ""), ("inliers", inliers)]
         if name in errors and errors[name].localized:
             error = errors[name]
             facts.append(
-                ("error", f"{error.position:.3g} m, {error.rotation:.3g}\N{DEGREE SIGN}")
+                (
+                    "error",
+                    f"{error.position:.3g} m, {error.rotation:.3g}\N{DEGREE SIGN}",
+                )
             )
         width, height, *_ = query.cameras[name].camera_params
         yield ViewCamera(
@@ -277,23 +300,23 @@ def _neighbours(
             for other, count in zip(shared.indices[span], shared.data[span])
             if other != row and names[other] in row_of
         ]
-        found.append(sorted(others, key=lambda one: (-one[1], one[0]))[:MOST_NEIGHBOURS])
+        found.append(
+            sorted(others, key=lambda one: (-one[1], one[0]))[:MOST_NEIGHBOURS]
+        )
     return found
 
 
-def _thumbnails(
-    cameras: Sequence[ViewCamera], images: ImageFiles, room: int
-) -> dict[int, str]:
+def _thumbnails(paths: Sequence[Path | None], room: int) -> dict[int, str]:
     """Addresses of thumbnails by row, all of one size, until the room is used up.
 
-    Queries go first; where there is no room for all, the rest is spread evenly.
+    Where there is no room for all, those that get one are evenly spread.
     """
-    sizes = [side for side in SIDES if side**2 * BYTES_A_PIXEL * len(cameras) < room]
+    room = min(room, MOST_THUMBNAIL_BYTES)
+    sizes = [side for side in SIDES if side**2 * BYTES_A_PIXEL * len(paths) < room]
     side = max(sizes, default=SIDES[-1])
-    most = int(room / (side**2 * BYTES_A_PIXEL / 2))
     found: dict[int, str] = {}
-    for row in _sampled(len(cameras), most):
-        data = images.thumbnail(cameras[row].name, side)
+    for row in _sampled(len(paths), max(0, int(room / (side**2 * BYTES_A_PIXEL)))):
+        data = thumbnail(paths[row], side)
         if data is None:
             continue
         address = data_address(data, "image/jpeg")
@@ -326,6 +349,10 @@ def _sampled(count: int, most: int) -> IndexArray:
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).astype(np.int64)
+
+
+def _query_count(subject: Subject) -> int:
+    return sum(len(query.cameras) for query in subject.queries)
 
 
 def _observed(statistics: MapStatistics) -> int:

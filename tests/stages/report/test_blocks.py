@@ -13,7 +13,8 @@ import pytest
 from markupsafe import Markup
 
 from r2d2_kapture.stages.report import blocks, charts
-from tests.stages.report.test_page import HOSTILE, Elements
+from tests.report_scene import HOSTILE
+from tests.stages.report.test_page import Elements
 
 
 def decoded(array: dict[str, str]) -> list[float]:

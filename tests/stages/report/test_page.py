@@ -12,10 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from r2d2_kapture.stages.report.page import Section, encoded, render
-
-HOSTILE = (
-    "</script><script>alert('a')</script> \"quoted\" é <img src=x onerror=alert(1)>"
-)
+from tests.report_scene import HOSTILE
 
 
 class Elements(HTMLParser):

@@ -1,0 +1,105 @@
+"""kapture_r2d2_report: one HTML page of a map, a pipeline's folder, or results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from r2d2_kapture.cli.common import finish, make_parser, run_command
+from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.types import Report
+
+SOURCES = ("pipeline", "map", "hpatches", "pair_poses", "training")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the command."""
+    return run_command(_command, arguments)
+
+
+def _command(arguments: list[str]) -> int:
+    parser = make_parser(
+        "kapture_r2d2_report",
+        "Write one HTML file that shows a map in 3D, how it was made, and what was "
+        "localized in it; or results of benchmarks and training. It opens in a browser "
+        "by double click, without network, and holds all that it shows.",
+        "kapture_r2d2_report --pipeline work",
+    )
+    parser.add_argument(
+        "--pipeline", type=Path | None, help="output folder of kapture_r2d2_pipeline"
+    )
+    parser.add_argument(
+        "--map",
+        type=Path | None,
+        help="a map alone: of kapture_r2d2_map, of kapture_r2d2_colmap --sparse, or "
+        "any COLMAP model, binary or text",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path | None,
+        help="folder of the images of --map; without it the page shows no photographs",
+    )
+    parser.add_argument(
+        "--hpatches", type=Path | None, help="output folder of kapture_r2d2_hpatches"
+    )
+    parser.add_argument(
+        "--pair-poses",
+        type=Path | None,
+        help="output folder of kapture_r2d2_pair_poses",
+    )
+    parser.add_argument(
+        "--training",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="output folders of kapture_r2d2_train, one curve each",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path | None,
+        help="the HTML file; by default report.html in the first folder given",
+    )
+    parser.add_argument(
+        "--title", type=str | None, help="of the page; by default the folder's name"
+    )
+    namespace = parser.parse_args(arguments)
+    given = [name for name in SOURCES if namespace[name]]
+    maps = [name for name in given if name in ("pipeline", "map")]
+    if not given or (maps and len(given) > 1):
+        raise ConfigError(
+            "expected --pipeline DIR, or --map DIR, or some of --hpatches, "
+            f"--pair-poses and --training; found {', '.join(_flag(n) for n in given) or 'none'}"
+        )
+    if namespace.images is not None and "map" not in given:
+        raise ConfigError("--images: goes with --map; a pipeline knows its images")
+    return finish(_report(namespace))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _report(namespace: Namespace) -> Report:
+    from r2d2_kapture.stages import report
+
+    output, title = namespace.output, namespace.title
+    if namespace.pipeline is not None:
+        return report.report_pipeline(namespace.pipeline, output=output, title=title)
+    if namespace.map is not None:
+        return report.report_map(
+            namespace.map, images=namespace.images, output=output, title=title
+        )
+    first = namespace.hpatches or namespace.pair_poses or namespace.training[0]
+    return report.report_results(
+        output or first / report.PAGE_NAME,
+        hpatches=namespace.hpatches,
+        pair_poses=namespace.pair_poses,
+        training=namespace.training,
+        title=title,
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,232 @@
+"""From what other stages made to one HTML file: a map, its queries, or results."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
+from r2d2_kapture.io.outputs.image_records import sha256_of
+from r2d2_kapture.io.outputs.manifest import json_text, package_versions
+from r2d2_kapture.stages.report.benchmarks import (
+    homography_sections,
+    pair_pose_sections,
+)
+from r2d2_kapture.stages.report.blocks import block_scripts
+from r2d2_kapture.stages.report.content import content_sections
+from r2d2_kapture.stages.report.page import TEMPLATES, Section, render
+from r2d2_kapture.stages.report.subject import Subject, map_subject, pipeline_subject
+from r2d2_kapture.stages.report.training import training_sections
+from r2d2_kapture.stages.report.view import view_scripts, view_section
+from r2d2_kapture.types import Report
+
+PAGE_NAME = "report.html"
+MOST_BYTES = 15_000_000
+RUN_NUMBERS = ("seconds", "done", "skipped", "outputs")
+"""Of a pipeline's report: they change with each run, what was made does not."""
+
+
+def report_pipeline(
+    work: Path, *, output: Path | None = None, title: str | None = None
+) -> Report:
+    """Write the page of a pipeline's folder; one that shows the same is kept.
+
+    Args:
+        work: output of kapture_r2d2_pipeline.
+        output: the file; by default report.html in ``work``.
+        title: of the page.
+
+    Raises:
+        DatasetError: no such folder, or a broken file in it.
+        OutputError: the file cannot be written.
+    """
+    title = title or f"Report of {work.resolve().name}"
+    return report_subject(pipeline_subject(work), output or work / PAGE_NAME, title)
+
+
+def report_map(
+    map: Path,
+    *,
+    images: Path | None = None,
+    output: Path | None = None,
+    title: str | None = None,
+) -> Report:
+    """Write the page of a map alone; one that shows the same is kept.
+
+    Args:
+        map: see ``map_subject``.
+        images: folder of its images; None shows none.
+        output: the file; by default report.html in ``map``.
+        title: of the page.
+
+    Raises:
+        DatasetError: no map, or a broken one.
+        OutputError: the file cannot be written.
+    """
+    title = title or f"Map of {'/'.join(map.resolve().parts[-2:])}"
+    return report_subject(map_subject(map, images), output or map / PAGE_NAME, title)
+
+
+def report_results(
+    output: Path,
+    *,
+    hpatches: Path | None = None,
+    pair_poses: Path | None = None,
+    training: Sequence[Path] = (),
+    title: str | None = None,
+) -> Report:
+    """Write the page of results of benchmarks, and of training runs.
+
+    Args:
+        output: the file.
+        hpatches: output of kapture_r2d2_hpatches.
+        pair_poses: output of kapture_r2d2_pair_poses.
+        training: outputs of kapture_r2d2_train.
+        title: of the page.
+
+    Raises:
+        DatasetError: no results there, or broken ones.
+        OutputError: the file cannot be written.
+    """
+    started = time.monotonic()
+    sections = [
+        *(homography_sections(hpatches) if hpatches else ()),
+        *(pair_pose_sections(pair_poses) if pair_poses else ()),
+        *(training_sections(training) if training else ()),
+    ]
+    page = render(title or "Report", sections, [*_chart_scripts(sections)])
+    return _written(output, page, started)
+
+
+def with_page(report: Report, make: Callable[[], Report]) -> Report:
+    """The report of a stage with the page that shows it; a page fails no stage.
+
+    Args:
+        report: of the stage.
+        make: writes the page.
+    """
+    try:
+        page = make()
+    except Exception as error:  # the stage's results are complete all the same
+        reason = " ".join(str(error).split()) or type(error).__name__
+        text = f"{PAGE_NAME} was not written: {reason}; run kapture_r2d2_report later"
+        return dataclasses.replace(report, warnings=(*report.warnings, text))
+    return dataclasses.replace(
+        report,
+        outputs=(*report.outputs, *page.outputs),
+        warnings=(*report.warnings, *page.warnings),
+    )
+
+
+def report_subject(subject: Subject, output: Path, title: str) -> Report:
+    """Write the page of a subject; one that shows the same is kept.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    started = time.monotonic()
+    shown = _shown(subject, title)
+    if f'content="{shown}"' in _head(output):
+        return _report(output, started, done=False)
+    sections = content_sections(subject)
+    scripts = [*_chart_scripts(sections), *view_scripts()]
+    taken = sum(len(section.html.encode()) for section in sections)
+    taken += sum(len(script.encode()) for script in scripts)
+    view = view_section(subject, MOST_BYTES - taken)
+    first = 1 if subject.pipeline else 0  # below the summary
+    sections.insert(first, view)
+    return _written(output, render(title, sections, scripts, shown=shown), started)
+
+
+def _chart_scripts(sections: Iterable[Section]) -> Iterator[str]:
+    """plotly's script, where there are charts, and ours."""
+    if any('class="chart"' in section.html for section in sections):
+        from plotly.offline import get_plotlyjs
+
+        yield get_plotlyjs()
+    yield from block_scripts()
+
+
+def _written(output: Path, page: str, started: float) -> Report:
+    data = page.encode("utf-8", "replace")  # names may hold bytes that are no text
+    warnings = []
+    if len(data) > MOST_BYTES:
+        most = f"{MOST_BYTES / 1e6:.0f} MB"
+        warnings.append(
+            f"{output} has {len(data) / 1e6:.0f} MB, more than the {most} that every "
+            "browser opens at once"
+        )
+    same = output.is_file() and output.read_bytes() == data
+    if not same:
+        write_bytes_atomic(output, data)
+    return _report(output, started, done=not same, warnings=tuple(warnings))
+
+
+def _report(
+    output: Path, started: float, *, done: bool, warnings: tuple[str, ...] = ()
+) -> Report:
+    return Report(
+        stage="report",
+        done=int(done),
+        skipped=int(not done),
+        failed=(),
+        seconds=time.monotonic() - started,
+        outputs=(output,),
+        warnings=warnings,
+    )
+
+
+def _head(path: Path) -> str:
+    """The first lines of a page, which say what it shows; empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4096).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _shown(subject: Subject, title: str) -> str:
+    """A digest of all that a page shows and of what draws it."""
+    digest = hashlib.sha256()
+    stages = subject.pipeline.get("stages", [])
+    state = {
+        "title": title,
+        "versions": package_versions(),
+        "pipeline": _without_run_numbers(subject.pipeline),
+        "stages": [_without_run_numbers(stage) for stage in stages],
+        "photographs": list(_stamps(subject)),
+    }
+    digest.update(json_text(state).encode())
+    for path in sorted([*_files(subject), *TEMPLATES.iterdir()]):
+        digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _without_run_numbers(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in report.items()
+        if name not in (*RUN_NUMBERS, "stages")
+    }
+
+
+def _files(subject: Subject) -> Iterator[Path]:
+    """The files of the subject whose content a page shows."""
+    for folder in (subject.map, subject.map / "sparse", subject.map / "0"):
+        yield from (f for f in folder.glob("*") if f.suffix in (".bin", ".txt"))
+    for query in subject.queries:
+        yield from (query.localized / "queries").rglob("*.json")
+        yield from query.evaluated.glob("results.json")
+
+
+def _stamps(subject: Subject) -> Iterator[str]:
+    """Photographs by size and time; they are many and large."""
+    for files in (subject.images, *(query.images for query in subject.queries)):
+        for name, path in sorted(files.items()):
+            if path.is_file():
+                status = path.stat()
+                yield f"{name} {status.st_size} {status.st_mtime_ns}"
