@@ -68,9 +68,10 @@ def _command(arguments: list[str]) -> int:
     given = [name for name in SOURCES if namespace[name]]
     maps = [name for name in given if name in ("pipeline", "map")]
     if not given or (maps and len(given) > 1):
+        found = ", ".join(map(_flag, given)) or "none"
         raise ConfigError(
             "expected --pipeline DIR, or --map DIR, or some of --hpatches, "
-            f"--pair-poses and --training; found {', '.join(_flag(n) for n in given) or 'none'}"
+            f"--pair-poses and --training; found {found}"
         )
     if namespace.images is not None and "map" not in given:
         raise ConfigError("--images: goes with --map; a pipeline knows its images")
