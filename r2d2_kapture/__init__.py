@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.images import load_extractor as load_extractor
     from r2d2_kapture.front.localizer import Localization as Localization
     from r2d2_kapture.front.localizer import Localizer as Localizer
+    from r2d2_kapture.front.results import plot_results as plot_results
+    from r2d2_kapture.front.results import results_table as results_table
     from r2d2_kapture.front.stages import build_map as build_map
     from r2d2_kapture.front.stages import choose_pairs as choose_pairs
     from r2d2_kapture.front.stages import evaluate as evaluate
@@ -54,6 +56,7 @@ _MODULES = {
     "front.features": ("LocalFeatures",),
     "front.images": ("ImageExtractor", "load_extractor"),
     "front.localizer": ("Localization", "Localizer"),
+    "front.results": ("plot_results", "results_table"),
     "front.stages": (
         "build_map",
         "choose_pairs",

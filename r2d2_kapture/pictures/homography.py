@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
 from r2d2_kapture.pictures.figures import new_figure, save
@@ -38,18 +39,35 @@ class AccuracyCurves:
 def plot_accuracy(
     methods: Sequence[AccuracyCurves], panels: Sequence[str], path: Path
 ) -> None:
-    """Draw accuracy over the threshold, 1 to 10 pixels, a panel for each group.
+    """Write the figure of accuracy_figure.
+
+    Args:
+        methods, panels: of the figure.
+        path: of the picture; its suffix (.png, .jpg, .pdf, .svg) is the format.
+
+    Raises:
+        ConfigError: another suffix.
+        OutputError: ``path`` cannot be written.
+    """
+    save(accuracy_figure(methods, panels), path)
+
+
+def accuracy_figure(
+    methods: Sequence[AccuracyCurves],
+    panels: Sequence[str],
+    *,
+    unit: str = "px",
+    accuracy: str = "mean matching accuracy",
+) -> Figure:
+    """Accuracy over the threshold, 1 to 10, a panel for each group.
 
     The figure of D2-Net (Dusmanu et al., CVPR 2019) on HPatches.
 
     Args:
         methods: at least one; a panel leaves out those that it has no curve of.
         panels: names of the groups.
-        path: of the picture; its suffix (.png, .jpg, .pdf, .svg) is the format.
-
-    Raises:
-        ConfigError: another suffix.
-        OutputError: ``path`` cannot be written.
+        unit: of the thresholds.
+        accuracy: what the curves are, in words.
     """
     longest = max(len(method.label) for method in methods) + LEGEND_HANDLE_LETTERS
     fitting = int(PANEL_INCHES * len(panels) * LEGEND_LETTERS_PER_INCH / longest)
@@ -79,7 +97,8 @@ def plot_accuracy(
                 color=colors[i % len(colors)],
             )
         _style_panel(axes, panel, any(panel in method.curves for method in methods))
-    all_axes[0].set_ylabel("mean matching accuracy")
+        axes.set_xlabel(f"threshold [{unit}]")
+    all_axes[0].set_ylabel(accuracy)
     legend = figure.legend(
         all_axes[0].get_lines(),
         [method.label for method in methods],
@@ -90,12 +109,11 @@ def plot_accuracy(
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
-    save(figure, path)
+    return figure
 
 
 def _style_panel(axes: Axes, title: str, has_curves: bool) -> None:
     axes.set_title(title.capitalize(), fontsize=11)
-    axes.set_xlabel("threshold [px]")
     axes.set_xlim(0.7, MAX_THRESHOLD + 0.3)
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_locator(MultipleLocator(1))

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from matplotlib.figure import Figure
+
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.evaluation.sequences import Kind
 from r2d2_kapture.evaluation.summary import MMA, OVERALL, RunSummary, read_summary
 from r2d2_kapture.evaluation.tables import Row, csv_table, markdown_table
 from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
-from r2d2_kapture.pictures.homography import AccuracyCurves, plot_accuracy
+from r2d2_kapture.pictures.figures import save
+from r2d2_kapture.pictures.homography import AccuracyCurves, accuracy_figure
 
 GROUPS = (OVERALL, "illumination", "viewpoint")
 TABLE_STEM = "hpatches"
@@ -135,11 +138,16 @@ def check_plot_path(path: Path) -> None:
 
 
 def plot(runs: Sequence[RunSummary], path: Path) -> None:
-    """Draw the accuracy of all runs: overall, illumination, viewpoint.
+    """Write the figure of mma_figure.
 
     Raises:
         OutputError: ``path`` cannot be written.
     """
+    save(mma_figure(runs), path)
+
+
+def mma_figure(runs: Sequence[RunSummary]) -> Figure:
+    """The accuracy of all runs: overall, illumination, viewpoint."""
     methods = [
         AccuracyCurves(
             label=f"{run.label} ({run.groups[OVERALL].pairs} pairs)",
@@ -148,7 +156,7 @@ def plot(runs: Sequence[RunSummary], path: Path) -> None:
         )
         for run in runs
     ]
-    plot_accuracy(methods, GROUPS, path)
+    return accuracy_figure(methods, GROUPS)
 
 
 def _to_json(run: RunSummary) -> dict[str, Any]:
