@@ -12,14 +12,17 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from r2d2_kapture.config.match import MatchConfig, settings_of_matcher
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.core.processor import this_processor
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
 from r2d2_kapture.io.outputs.manifest import package_versions
@@ -78,9 +81,27 @@ def describe_dataset(root: Path) -> dict[str, Any]:
 
 
 def plain_settings(config: PipelineConfig) -> dict[str, Any]:
-    """The settings of all stages as JSON has them."""
-    text = json.dumps(dataclasses.asdict(config), default=str)
-    return dict(json.loads(text))
+    """The settings of all stages as JSON has them; those of the matcher by its name."""
+    settings = dict(json.loads(json.dumps(dataclasses.asdict(config), default=str)))
+    of_matcher = settings["match"].pop("matcher")
+    settings["match"] |= {"matcher": config.match.matcher.matcher, **of_matcher}
+    return settings
+
+
+def default_settings(matcher: str | None) -> dict[str, Any]:
+    """What ``plain_settings`` says of a pipeline of defaults, with those of a matcher.
+
+    Args:
+        matcher: whose settings are listed; None, or one that is not installed, lists
+            those of the default.
+    """
+    plain = plain_settings(PipelineConfig())
+    with suppress(ConfigError):
+        if matcher is not None:
+            match = MatchConfig(matcher=settings_of_matcher(matcher)())
+            chosen = plain_settings(PipelineConfig(match=match))["match"]
+            plain["match"] = chosen | {"matcher": plain["match"]["matcher"]}
+    return plain
 
 
 def describe_model(checkpoint: Checkpoint) -> dict[str, str | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
@@ -17,7 +17,8 @@ from r2d2_kapture.stages.run_record import read_stages, with_earlier_work
 from tests.pipeline_scene import PipelineScene
 
 CONFIG = PipelineConfig(
-    query_pairs=PairsConfig(method="exhaustive"), match=MatchConfig(ratio=0.97)
+    query_pairs=PairsConfig(method="exhaustive"),
+    match=MatchConfig(matcher=MutualNearestConfig(ratio=0.97)),
 )
 
 
@@ -53,7 +54,8 @@ def test_a_resumed_run_keeps_inputs_settings_and_the_times_of_work(
     }
     assert first["inputs"]["queries"]["queries"]["images"] == 3
     assert first["inputs"]["features"] == [str(scene.features.resolve())]
-    assert first["settings"]["match"]["ratio"] == 0.97
+    match = first["settings"]["match"]
+    assert (match["matcher"], match["ratio"]) == ("mutual_nearest", 0.97)
     assert first["model"] is None
     assert {"r2d2_kapture", "torch", "pycolmap"} <= first["environment"][
         "versions"

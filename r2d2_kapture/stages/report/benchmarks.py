@@ -62,15 +62,16 @@ def homography_sections(folder: Path) -> list[Section]:
         groups.remove(OVERALL)
     sections = [
         Section(
-            "accuracy",
+            "hpatches",
             "Accuracy on homography sequences",
             join(_accuracy(runs, groups)),
         )
     ]
     if any(run.sequences for run in runs):
         html = table(*_sequences(runs))
-        sections.append(Section("sequences", "Sequences", html))
-    return sections + _worst([(run.label, run.source.with_suffix("")) for run in runs])
+        sections.append(Section("hpatches-sequences", "Sequences", html))
+    folders = [(run.label, run.source.with_suffix("")) for run in runs]
+    return sections + _worst("hpatches", folders)
 
 
 def pair_pose_sections(folder: Path) -> list[Section]:
@@ -107,11 +108,12 @@ def pair_pose_sections(folder: Path) -> list[Section]:
             paragraph(PAIR_POSES_LEGEND, "note"),
         ]
     )
-    sections = [Section("accuracy", "Relative poses of image pairs", html)]
-    sections.append(Section("pairs", "Pairs", join(_pairs(runs))))
-    return sections + _worst(
-        [(run.label, folder / stem) for run, stem in zip(runs, stems)]
+    sections = [Section("pair-poses", "Relative poses of image pairs", html)]
+    sections.append(
+        Section("pair-poses-pairs", "Pairs of known pose", join(_pairs(runs)))
     )
+    folders = [(run.label, folder / stem) for run, stem in zip(runs, stems)]
+    return sections + _worst("pair-poses", folders)
 
 
 def _results(folder: Path, pattern: str, command: str) -> list[Path]:
@@ -217,13 +219,14 @@ def _cells(values: Mapping[str, float], columns: Iterable[str]) -> list[Cell]:
     ]
 
 
-def _worst(folders: Sequence[tuple[str, Path]]) -> list[Section]:
+def _worst(page: str, folders: Sequence[tuple[str, Path]]) -> list[Section]:
     blocks: list[Markup] = []
     for label, folder in folders:
         drawn = list(_pictures(folder))
         if drawn:
             blocks += [heading(f"Features of {label}"), pictures(drawn, "full")]
-    return [Section("worst", "Worst pairs", join(blocks))] if blocks else []
+    identifier = f"{page}-worst"
+    return [Section(identifier, "Worst pairs", join(blocks))] if blocks else []
 
 
 def _pictures(folder: Path) -> Iterator[Picture]:

@@ -205,7 +205,10 @@ def bars(
     }
     layout = {
         "bargap": 0.1 if len(values) <= 100 else 0,
-        "xaxis": {"title": {"text": x_title}},
+        "xaxis": {
+            "title": {"text": x_title},
+            **({"dtick": 1} if len(values) <= 20 else {}),
+        },
         "yaxis": {"title": {"text": y_title}},
     }
     return {"data": [bar], "layout": layout}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -34,12 +35,19 @@ def thumbnail(path: Path | None, side: int = THUMBNAIL_SIDE) -> bytes | None:
     return None if pixels is None else jpeg(Image.fromarray(pixels), side)
 
 
+def shrunk(pixels: RGBArray, side: int) -> RGBArray:
+    """An image whose longest side is at most ``side`` pixels."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((side, side))
+    return np.asarray(picture)
+
+
 def jpeg(picture: Image.Image, side: int) -> bytes:
     """A picture as JPEG, shrunk so that its longest side is at most ``side`` pixels."""
-    shrunk = picture.convert("RGB")
-    shrunk.thumbnail((side, side))
+    small = picture.convert("RGB")
+    small.thumbnail((side, side))
     buffer = io.BytesIO()
-    shrunk.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    small.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
 
 

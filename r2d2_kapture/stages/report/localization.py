@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
+from r2d2_kapture.coordinates import image_from_level
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.evaluation.poses import (
     PoseEvaluation,
@@ -21,6 +22,7 @@ from r2d2_kapture.evaluation.poses import (
     conditions_by_folder,
     evaluate_poses,
 )
+from r2d2_kapture.io.images.decoding import RGBArray
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.stages.localize import QueryResult, read_reason
 from r2d2_kapture.stages.report.blocks import (
@@ -37,10 +39,15 @@ from r2d2_kapture.stages.report.blocks import (
     table,
 )
 from r2d2_kapture.stages.report.charts import cumulative, histogram
-from r2d2_kapture.stages.report.images import jpeg_of_figure, read_image
+from r2d2_kapture.stages.report.images import (
+    jpeg_of_figure,
+    read_image,
+    shrunk,
+)
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews
 from r2d2_kapture.stages.report.subject import QuerySet
+from r2d2_kapture.types import FloatArray
 
 FINE_THRESHOLDS = ((0.01, 0.1), (0.05, 0.5), (0.1, 1.0))
 """Metres and degrees, beside those of the evaluation."""
@@ -321,14 +328,24 @@ def _picture(
     pixels = [read_image(images.get(name)) for name in (one.name, view.image)]
     if pixels[0] is None or pixels[1] is None:
         return None
-    figure = draw_matches(
-        pixels[0], pixels[1], view.xy_query, view.xy_image, view.inliers
-    )
+    query, xy_query = _small(pixels[0], view.xy_query)
+    image, xy_image = _small(pixels[1], view.xy_image)
+    figure = draw_matches(query, image, xy_query, xy_image, view.inliers)
     return Picture(
         jpeg=jpeg_of_figure(figure, PICTURE_SIDE),
         caption=f"{one.name} and {view.image}",
         note=". ".join(filter(None, [_error_text(one), _why(one)])),
     )
+
+
+def _small(pixels: RGBArray, xy: FloatArray) -> tuple[RGBArray, FloatArray]:
+    """An image of no more pixels than are shown, and places in it."""
+    small = shrunk(pixels, PICTURE_SIDE)
+    columns = [
+        image_from_level(xy[:, i], pixels.shape[1 - i], small.shape[1 - i], "corrected")
+        for i in range(2)
+    ]
+    return small, np.column_stack(columns).astype(np.float32)
 
 
 def _error_text(one: Outcome) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup
@@ -63,7 +63,7 @@ def _figures(statistics: MapStatistics, given: int | None) -> dict[str, str]:
     }
     if len(statistics.track_lengths):
         mean = statistics.track_lengths.mean()
-        figures["mean track length"] = f"{mean:.2f} images"
+        figures["mean track length"] = f"{mean:.2f}"
     if statistics.mean_error is not None:
         figures["mean reprojection error"] = f"{statistics.mean_error:.2f} px"
     return figures
@@ -74,7 +74,7 @@ def _charts(statistics: MapStatistics) -> Iterator[Markup]:
     if len(statistics.track_lengths):
         figure = histogram(
             statistics.track_lengths,
-            x_title="track length (images that see the point)",
+            x_title="track length (keypoints that observe the point)",
             y_title="points",
         )
         charts.append(chart(figure, "Histogram of the track lengths"))
@@ -97,10 +97,10 @@ def _charts(statistics: MapStatistics) -> Iterator[Markup]:
                 shown,
                 x_title="images, the weakest first"
                 + (f" ({len(shown):,} of {len(weak_first):,})" if cut else ""),
-                y_title="points observed",
-                height_of="points observed",
+                y_title="observations",
+                height_of="observations",
             ),
-            "Bars of the points that each image observes, fewest first",
+            "Bars of the observations of each image, fewest first",
             260,
         )
 
@@ -113,43 +113,49 @@ def _weakest(
     fewest = sorted(found, key=lambda one: one.observations)[:most]
     with_error = [one for one in found if one.mean_error is not None]
     worst = sorted(with_error, key=lambda one: -(one.mean_error or 0.0))[:most]
-    if fewest:
-        yield heading("Images with the fewest observations")
-        yield pictures(
-            _thumbnails(fewest, images, lambda one: f"{one.observations:,} points")
-        )
-    if worst:
-        yield heading("Images with the largest reprojection errors")
-        yield pictures(
-            _thumbnails(
-                worst, images, lambda one: f"{one.mean_error:.2f} px in the mean"
-            )
-        )
+    for title, chosen in (
+        ("Images with the fewest observations", fewest),
+        ("Images with the largest reprojection errors", worst),
+    ):
+        if chosen:
+            yield heading(title)
+            yield _shown(chosen, images)
 
 
-def _thumbnails(
-    chosen: Iterable[ImageStatistics],
-    images: Mapping[str, Path],
-    note: Callable[[ImageStatistics], str],
-) -> Iterator[Picture]:
-    for one in chosen:
-        yield Picture(
-            jpeg=thumbnail(images.get(one.name)), caption=one.name, note=note(one)
+def _shown(chosen: Sequence[ImageStatistics], images: Mapping[str, Path]) -> Markup:
+    """Thumbnails, or a table where no photograph is at hand."""
+    thumbnails = [thumbnail(images.get(one.name)) for one in chosen]
+    if not any(thumbnails):
+        return _table(chosen)
+    return pictures(
+        Picture(
+            jpeg=data,
+            caption=one.name,
+            note=f"{one.observations:,} observations, {_error(one)}",
         )
+        for one, data in zip(chosen, thumbnails)
+    )
+
+
+def _error(one: ImageStatistics) -> str:
+    if one.mean_error is None:
+        return "none to measure"
+    return f"mean error {one.mean_error:.2f} px"
+
+
+def _table(images: Iterable[ImageStatistics], tall: bool = False) -> Markup:
+    rows = [
+        (one.name, one.keypoints, one.observations, one.mean_error) for one in images
+    ]
+    titles = ("image", "keypoints", "observations", "mean error (px)")
+    return table(titles, rows, digits=2, tall=tall)
 
 
 def _images(found: Sequence[ImageStatistics]) -> Iterator[Markup]:
     weak_first = sorted(found, key=lambda one: one.observations)[:MOST_ROWS]
     if weak_first:
         cut = f", the {MOST_ROWS} weakest" if len(weak_first) < len(found) else ""
-        rows = [
-            (one.name, one.keypoints, one.observations, one.mean_error)
-            for one in weak_first
-        ]
-        titles = ("image", "keypoints", "points observed", "mean error (px)")
-        yield folded(
-            f"Table of the images{cut}", table(titles, rows, digits=2, tall=True)
-        )
+        yield folded(f"Table of the images{cut}", _table(weak_first, tall=True))
 
 
 def _cameras(cameras: Sequence[CameraStatistics]) -> Iterator[Markup]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.stages.report.blocks import (
     Cell,
     bullets,
@@ -21,7 +20,7 @@ from r2d2_kapture.stages.report.blocks import (
     table,
 )
 from r2d2_kapture.stages.report.page import Section
-from r2d2_kapture.stages.run_record import plain_settings
+from r2d2_kapture.stages.run_record import default_settings
 
 Json = Mapping[str, Any]
 
@@ -58,6 +57,7 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 """What the table of stages says of each, by the keys of its report."""
 ITEMS = {
+    "photographs": ("photograph", "photographs"),
     "extract": ("image", "images"),
     "pairs": ("pair", "pairs"),
     "match": ("pair", "pairs"),
@@ -111,12 +111,11 @@ def _seconds(stage: Json) -> float:
 
 def duration(seconds: float) -> str:
     """A time as people say it."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
+    if seconds < 3599.5:
+        return "{:.0f} min {:02.0f} s".format(*divmod(round(seconds), 60))
+    return "{:.0f} h {:02.0f} min".format(*divmod(round(seconds / 60), 60))
 
 
 def _failures(failed: Sequence[Json]) -> Iterator[Markup]:
@@ -178,7 +177,8 @@ def _model(model: Json | None) -> Iterator[Markup]:
 def _settings(settings: Json | None) -> Iterator[Markup]:
     if settings is None:
         return
-    changed = changed_settings(settings, plain_settings(PipelineConfig()))
+    matcher = settings.get("match", {}).get("matcher")
+    changed = changed_settings(settings, default_settings(matcher))
     yield heading("Settings that differ from the defaults")
     if not changed:
         yield paragraph("None: every setting has its default.")
@@ -236,7 +236,7 @@ def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
                 counted(count, *ITEMS.get(stage["stage"], ("item", "items"))),
                 len(stage.get("failed", [])),
                 _seconds(stage),
-                _counts(stage["stage"], work),
+                _counts({**stage, **work}),
             )
         )
     yield heading("Stages")
@@ -267,11 +267,11 @@ def counted(count: int, one: str, many: str) -> str:
     return f"{count:,} {one if count == 1 else many}"
 
 
-def _counts(stage: str, work: Json) -> str:
+def _counts(stage: Json) -> str:
     shown = [
-        text.format(work[key])
-        for key, text in COUNTS.get(stage, ())
-        if work.get(key) is not None
+        text.format(stage[key])
+        for key, text in COUNTS.get(stage["stage"], ())
+        if stage.get(key) is not None
     ]
     return ", ".join(shown)
 

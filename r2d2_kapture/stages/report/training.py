@@ -31,7 +31,7 @@ Columns = Mapping[str, tuple[list[float], list[float]]]
 """Steps and values of each column of a log; rows without a number are left out."""
 
 STEP = "step"
-LOGS = {"log": "Training", "validation": "Validation"}
+LOGS = {"log": "Training curves", "validation": "Validation curves"}
 """Name of the file, without its suffix, and title."""
 FIRST = "loss"
 TITLES = {
@@ -57,7 +57,7 @@ def training_sections(runs: Sequence[Path]) -> list[Section]:
         DatasetError: a folder holds no log of a run, or a broken one.
     """
     labels = run_labels(runs)
-    sections = [Section("summary", "Summary", join(map(_summary, labels, runs)))]
+    sections = [Section("runs", "Training runs", join(map(_summary, labels, runs)))]
     for stem, title in LOGS.items():
         logs = {
             label: read_log(run / f"{stem}.csv", required=stem == "log")

@@ -80,21 +80,26 @@ def test_models_are_beside_each_other(tmp_path: Path) -> None:
 
     sections = {one.identifier: one.html for one in homography_sections(tmp_path)}
 
-    assert list(sections) == ["accuracy", "sequences", "worst"]
-    charts = figures(sections["accuracy"])
+    assert list(sections) == ["hpatches", "hpatches-sequences", "hpatches-worst"]
+    charts = figures(sections["hpatches"])
     assert len(charts) == 3
     overall = charts[0]["data"]
     assert [unescape(curve["name"]) for curve in overall] == ["one", "two <b>"]
     assert decoded(overall[0]["x"]) == [1, 2, 3, 5, 10]
     assert set(decoded(overall[0]["y"])) == {0.75}
-    rows = cells(sections["accuracy"])
+    rows = cells(sections["hpatches"])
     assert [row[:3] for row in rows][:2] == [
         ["overall", "one", "2"],
         ["overall", "two <b>", "2"],
     ]
-    assert cells(sections["sequences"])[1][:4] == ["v_wall", "1", "0.500", "0.250"]
-    assert "one: v_wall, 1 and 2<" in sections["worst"]
-    assert sections["worst"].count("<img ") == 1
+    assert cells(sections["hpatches-sequences"])[1][:4] == [
+        "v_wall",
+        "1",
+        "0.500",
+        "0.250",
+    ]
+    assert "one: v_wall, 1 and 2<" in sections["hpatches-worst"]
+    assert sections["hpatches-worst"].count("<img ") == 1
 
 
 def _made(folder: Path) -> Path:
@@ -120,10 +125,10 @@ def test_relative_poses(tmp_path: Path) -> None:
 
     sections = {one.identifier: one.html for one in pair_pose_sections(tmp_path)}
 
-    [row] = cells(sections["accuracy"])
+    [row] = cells(sections["pair-poses"])
     # the area below one of two pairs from 4 degrees on: (1 - 4 / t) / 2
     assert row[-3:] == ["0.100", "0.300", "0.400"]
-    worst, best = cells(sections["pairs"])
+    worst, best = cells(sections["pair-poses-pairs"])
     assert worst[:2] == ["a", "c"] and worst[-2:] == ["", ""]
     assert best[-2:] == ["4.00", "2.00"]
 
@@ -150,7 +155,7 @@ def test_runs_share_their_charts_and_the_loss_is_first(tmp_path: Path) -> None:
         logged(tmp_path / "b", [2.0]),
     ]
     sections = {one.identifier: one.html for one in training_sections(runs)}
-    assert list(sections) == ["summary", "log", "validation"]
+    assert list(sections) == ["runs", "log", "validation"]
     loss = figures(sections["log"])[0]
     assert loss["layout"]["yaxis"]["title"]["text"] == "loss"
     first, second = loss["data"]

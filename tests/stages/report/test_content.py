@@ -11,7 +11,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
@@ -29,7 +29,8 @@ from tests.pipeline_scene import PipelineScene
 from tests.stages.report.test_page import Elements
 
 CONFIG = PipelineConfig(
-    query_pairs=PairsConfig(method="exhaustive"), match=MatchConfig(ratio=0.97)
+    query_pairs=PairsConfig(method="exhaustive"),
+    match=MatchConfig(matcher=MutualNearestConfig(ratio=0.97)),
 )
 ORIGIN = pycolmap.Rigid3d(pycolmap.Rotation3d(), np.zeros(3))
 
