@@ -272,6 +272,7 @@ def duration(seconds: float) -> str:
 
 
 WORDS = {
+    "median_error": ("median error", "px"),
     "mean_reprojection_error": ("mean reprojection error", "px"),
     "median_position_std": ("median standard deviation of positions", "m"),
     "median_position": ("median position error", "m"),

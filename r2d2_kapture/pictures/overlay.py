@@ -11,6 +11,7 @@ from r2d2_kapture.pictures.figures import ByteImage
 from r2d2_kapture.pictures.matches import BoolArray
 from r2d2_kapture.pictures.two_images import reduced, two_images_figure
 
+Grey = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 LONGEST_SIDE = 1000
@@ -23,8 +24,8 @@ def draw_overlay(
 ) -> Figure:
     """Image 1 warped onto image 2: as a checkerboard of both, and as red over cyan.
 
-    Where the homography holds, edges continue across the squares, and red and cyan add
-    up to grey.
+    Where the homography holds, edges continue across the squares, and red and cyan, of
+    one brightness, add up to grey.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB.
@@ -41,11 +42,20 @@ def draw_overlay(
     squares = covered & ((rows + columns) % 2 == 0)
     checkerboard = np.where(squares[:, :, None], warped, below)
     grey = below.mean(axis=2)
-    red = np.where(covered, warped.mean(axis=2), grey)
+    red = np.where(covered, _as_bright(warped.mean(axis=2), grey, covered), grey)
     colors = np.rint(np.stack([red, grey, grey], axis=2)).astype(np.uint8)
     drawing = two_images_figure(checkerboard, colors)
     drawing.set_title(title)
     return drawing.figure
+
+
+def _as_bright(image: Grey, other: Grey, where: BoolArray) -> Grey:
+    """The image with the mean and contrast that another has in the same place."""
+    if not where.any():
+        return image
+    contrast = other[where].std() / max(float(image[where].std()), 1.0)
+    matched = (image - image[where].mean()) * contrast + other[where].mean()
+    return np.clip(matched, 0, 255)
 
 
 def warp(

@@ -109,3 +109,11 @@ def test_the_overlay_of_an_image_on_itself_is_that_image() -> None:
     )
     assert share_of(same, 0) == share_of(same, 2) == 0
     assert share_of(moved, 0) > 0.05
+
+
+def test_the_overlay_of_a_darker_image_is_grey_too() -> None:
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.integers(0, 256, (60, 80, 1), np.uint8), 3, axis=2)
+    picture = drawn(draw_overlay(grey // 3, grey, np.eye(3)))
+    # the checkerboard, on the left, has the brightness of both
+    assert share_of(picture[:, picture.shape[1] // 2 :], 0, 15) == 0

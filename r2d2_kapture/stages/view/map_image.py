@@ -104,6 +104,7 @@ def run_map(
         skipped=0,
         failed=(),
         seconds=time.monotonic() - started,
+        unit="image",
         outputs=(*outputs, numbers),
         details=words,
     )

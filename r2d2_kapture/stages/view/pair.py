@@ -27,6 +27,9 @@ MATRICES = {
     "essential matrix": ("E", "F"),
 }
 """What of a geometry is kept with the numbers."""
+FEW_INLIERS = 30
+CHANCE = 0.25
+"""Share of matches that RANSAC finds to agree with something, where there are few."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,23 +77,38 @@ def report_of(
         ImageError, OutputError: as write_pair.
     """
     short, outputs = write_pair(pair, folder)
-    if pair.verified is not None and pair.verified.model is None:
-        notes = (
-            *notes,
-            f"no geometry that enough of the {len(pair.matches)} matches agree with: "
-            "the images may show different things, or too little of one; try more "
-            "keypoints (--top-k), a larger --max-size, or a smaller --min-inliers",
-        )
+    doubt = _doubt(pair)
     return Report(
         stage="view",
         done=1,
         skipped=0,
         failed=(),
         seconds=time.monotonic() - started,
+        unit="pair",
         outputs=tuple(outputs),
         details=short,
-        warnings=tuple(notes),
+        warnings=(*notes, *doubt),
     )
+
+
+def _doubt(pair: ViewedPair) -> tuple[str, ...]:
+    """What a user must know of a geometry that may be wrong."""
+    verified = pair.verified
+    if verified is None:
+        return ()
+    count, inliers = len(pair.matches), len(verified)
+    if verified.model is None:
+        return (
+            f"no geometry that enough of the {count} matches agree with: the images "
+            "may show different things, or too little of one; try more keypoints "
+            "(--top-k), a larger --max-size, or a smaller --min-inliers",
+        )
+    if inliers < FEW_INLIERS and inliers < CHANCE * count:
+        return (
+            f"only {inliers} of {count} matches agree with the {verified.model}, which "
+            "may be chance: look at the picture",
+        )
+    return ()
 
 
 def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Path]]:
@@ -142,15 +160,15 @@ def _of_model(verified: VerifiedMatches | None) -> str:
 
 def _in_short(pair: ViewedPair) -> dict[str, Any]:
     counts = " and ".join(str(len(keypoints)) for keypoints in pair.keypoints)
-    short: dict[str, Any] = {"keypoints": counts, "matches": len(pair.matches)}
+    short: dict[str, Any] = {"keypoints": counts, "matches": str(len(pair.matches))}
     if pair.verified is None:
         return short
     kind = pair.verified.kind.replace("_", " ")
     model = pair.verified.model
-    short["inliers"] = len(pair.verified)
+    short["inliers"] = str(len(pair.verified))  # none is worth a line too
     short["geometry"] = "none" if model is None else f"{model} ({kind})"
     error = _median_error(pair)
-    return short if error is None else short | {"median error [px]": error}
+    return short if error is None else short | {"median_error": error}
 
 
 def _numbers(
