@@ -55,7 +55,8 @@ def _as_bright(image: Grey, other: Grey, where: BoolArray) -> Grey:
         return image
     contrast = other[where].std() / max(float(image[where].std()), 1.0)
     matched = (image - image[where].mean()) * contrast + other[where].mean()
-    return np.clip(matched, 0, 255)
+    clipped: Grey = np.clip(matched, 0, 255)
+    return clipped
 
 
 def warp(
