@@ -3,7 +3,8 @@
     python -m r2d2_kapture.pipelines.demo --output demo
 
 Writes two kapture datasets (mapping and query), extracts features from both, builds a
-map of one, localizes the other in it, compares with the true poses, and draws all that.
+map of one, localizes the other in it, compares with the true poses, draws all that, and
+shows it on one page.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
 from r2d2_kapture.stages import pipeline
+from r2d2_kapture.stages.report import PAGE_NAME
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 
 PRESET = "demo"
@@ -64,6 +66,7 @@ def demo(arguments: list[str]) -> int:
     pictures += sorted(layout.evaluated("query").glob("*.png"))
     for path in pictures:
         print(f"  look at {path}")
+    print(f"4. all of it on one page, for a browser: {flags.output / PAGE_NAME}")
     return code
 
 

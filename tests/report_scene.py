@@ -38,7 +38,7 @@ def write_model(folder: Path, names: list[str], points: int = 300) -> None:
     for number, name in zip(sorted(model.images), names, strict=True):
         model.image(number).name = name
     for number, point in model.points3D.items():
-        point.color = np.array([60, 60 + number % 100, 200], np.uint8)
+        point.color = np.array([200, 60 + number % 100, 60], np.uint8)
     folder.mkdir(parents=True)
     model.write(str(folder))
 
@@ -47,7 +47,7 @@ def write_photograph(path: Path, seed: int) -> Path:
     """A picture of coloured noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(pixels).save(path, "PNG")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def _command(arguments: list[str]) -> int:
     options = run_options(namespace)
     checkpoint = chosen_checkpoint(namespace)
     from r2d2_kapture.stages import colmap
+    from r2d2_kapture.stages.report import report_map, with_page
 
     report = colmap.run(
         config,
@@ -94,6 +96,9 @@ def _command(arguments: list[str]) -> int:
         masks=namespace.masks,
         options=options,
     )
+    if namespace.sparse is not None:
+        page = partial(report_map, namespace.sparse, images=namespace.images)
+        report = with_page(report, page)
     return finish(report)
 
 
@@ -112,7 +117,8 @@ def _add_inputs(parser: ArgumentParser) -> None:
         "--sparse",
         type=Path | None,
         help="folder for sparse models 0, 1, ..., the one of most images first, "
-        "each with map.png and map.ply",
+        "each with map.png and map.ply, and report.html, which shows the first in a "
+        "browser",
     )
     parser.add_argument(
         "--pairs",

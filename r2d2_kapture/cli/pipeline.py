@@ -142,6 +142,7 @@ def run_pipeline(
             "extracted; give a --model that extracts, or leave the preset out"
         )
     from r2d2_kapture.stages import pipeline
+    from r2d2_kapture.stages.report import report_pipeline, with_page
 
     report = pipeline.run(
         config,
@@ -160,7 +161,7 @@ def run_pipeline(
         announce=print_report,
     )
     write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags))
-    return finish(report)
+    return finish(with_page(report, lambda: report_pipeline(flags.output)))
 
 
 def print_report(report: Report) -> None:

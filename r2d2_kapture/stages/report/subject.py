@@ -91,8 +91,13 @@ def map_subject(path: Path, images: Path | None = None) -> Subject:
     """
     model = read_colmap_model(path)
     names = sorted(image.name for image in model.images.values())
-    files = {} if images is None else {name: images / name for name in names}
+    files = {name: images / name for name in names if images and _is_inside(name)}
     return Subject(map=path, model=model, images=files)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name leads to no file outside of the folder of images."""
+    return not name.startswith("/") and ".." not in name.split("/")
 
 
 def pipeline_subject(work: Path) -> Subject:

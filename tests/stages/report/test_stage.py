@@ -96,6 +96,13 @@ def test_names_of_queries_and_conditions_are_inert(
     assert sum("alert('a')" in text for text in found.text) > 3
 
 
+def test_no_name_leads_outside_of_the_images(tmp_path: Path) -> None:
+    private = write_photograph(tmp_path / "private.png", 0)
+    write_model(tmp_path / "sparse", [str(private), "../private.png", "a.png"])
+    found = map_subject(tmp_path / "sparse", tmp_path / "images").images
+    assert list(found) == ["a.png"]
+
+
 def test_a_folder_without_map_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found no COLMAP model"):
         report_map(tmp_path)
