@@ -53,6 +53,8 @@ FINE_THRESHOLDS = ((0.01, 0.1), (0.05, 0.5), (0.1, 1.0))
 """Metres and degrees, beside those of the evaluation."""
 WORST, MOST_WORST = 6, 12
 """Queries whose matches are drawn, of a dataset and of all of them."""
+LEAST_OF_HISTOGRAM = 10
+"""Poses of which a histogram is drawn."""
 PICTURE_SIDE = 900
 """Pixels of these pictures."""
 MOST_ROWS = 500
@@ -281,7 +283,7 @@ def _recall_cells(summary: PoseSummary) -> list[Cell]:
 
 def _inliers(datasets: Sequence[Localized]) -> Iterator[Markup]:
     found = [one.result for item in datasets for one in item.outcomes if one.result]
-    if len(found) > 1:
+    if len(found) >= LEAST_OF_HISTOGRAM:
         yield heading("Inliers")
         yield chart(
             histogram(
@@ -331,10 +333,12 @@ def _picture(
     query, xy_query = _small(pixels[0], view.xy_query)
     image, xy_image = _small(pixels[1], view.xy_image)
     figure = draw_matches(query, image, xy_query, xy_image, view.inliers)
+    figure.axes[0].set_title("")  # too small to read; the note says the same
     return Picture(
         jpeg=jpeg_of_figure(figure, PICTURE_SIDE),
         caption=f"{one.name} and {view.image}",
-        note=". ".join(filter(None, [_error_text(one), _why(one)])),
+        note=f"{view.inliers.sum():,} of {len(view.inliers):,} matches are inliers; "
+        + ": ".join(filter(None, [_error_text(one), _why(one)])),
     )
 
 

@@ -21,6 +21,7 @@ from r2d2_kapture.stages.report.blocks import (
 )
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.run_record import default_settings
+from r2d2_kapture.types import counted, duration
 
 Json = Mapping[str, Any]
 
@@ -57,14 +58,14 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 """What the table of stages says of each, by the keys of its report."""
 ITEMS = {
-    "photographs": ("photograph", "photographs"),
-    "extract": ("image", "images"),
-    "pairs": ("pair", "pairs"),
-    "match": ("pair", "pairs"),
-    "verify": ("pair", "pairs"),
-    "map": ("map", "maps"),
-    "localize": ("query", "queries"),
-    "evaluate": ("estimate", "estimates"),
+    "photographs": "photograph",
+    "extract": "photograph",
+    "pairs": "pair",
+    "match": "pair",
+    "verify": "pair",
+    "map": "map",
+    "localize": "query",
+    "evaluate": "estimate",
 }
 """What a stage counts."""
 
@@ -107,15 +108,6 @@ def _figures(stages: Sequence[Json]) -> dict[str, str]:
 def _seconds(stage: Json) -> float:
     """Of the run that did the work."""
     return float(stage.get("work", stage).get("seconds", 0.0))
-
-
-def duration(seconds: float) -> str:
-    """A time as people say it."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    if seconds < 3599.5:
-        return "{:.0f} min {:02.0f} s".format(*divmod(round(seconds), 60))
-    return "{:.0f} h {:02.0f} min".format(*divmod(round(seconds / 60), 60))
 
 
 def _failures(failed: Sequence[Json]) -> Iterator[Markup]:
@@ -228,12 +220,12 @@ def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
     rows: list[Sequence[Cell]] = []
     for stage, subject in zip(stages, _subjects(stages, inputs)):
         work = stage.get("work", stage)
-        count = work["done"] or stage.get("skipped", 0)
+        count = stage["done"] + stage.get("skipped", 0)
         rows.append(
             (
                 stage["stage"],
                 subject,
-                counted(count, *ITEMS.get(stage["stage"], ("item", "items"))),
+                counted(count, ITEMS.get(stage["stage"], "item")),
                 len(stage.get("failed", [])),
                 _seconds(stage),
                 _counts({**stage, **work}),
@@ -257,21 +249,16 @@ def _subjects(stages: Sequence[Json], inputs: Json) -> Iterator[str]:
         if stage["stage"] == "extract":
             yield next(extracted, "")
             continue
-        if stage["stage"] == "pairs" and stage["outputs"]:
+        if stage["stage"] in ("photographs", "pairs") and stage["outputs"]:
             current = Path(stage["outputs"][0]).stem
         yield current
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """A number of things."""
-    return f"{count:,} {one if count == 1 else many}"
 
 
 def _counts(stage: Json) -> str:
     shown = [
         text.format(stage[key])
         for key, text in COUNTS.get(stage["stage"], ())
-        if stage.get(key) is not None
+        if stage.get(key)
     ]
     return ", ".join(shown)
 

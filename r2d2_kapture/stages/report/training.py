@@ -24,7 +24,7 @@ from r2d2_kapture.stages.report.blocks import (
 )
 from r2d2_kapture.stages.report.charts import lines
 from r2d2_kapture.stages.report.page import Section
-from r2d2_kapture.stages.report.summary import duration
+from r2d2_kapture.types import duration
 
 Array = npt.NDArray[np.float64]
 Columns = Mapping[str, tuple[list[float], list[float]]]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import ExtractConfig, PyramidConfig
 from r2d2_kapture.config.match import DualSoftmaxConfig, MatchConfig
@@ -14,7 +12,6 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.stages.report.summary import (
     changed_settings,
-    duration,
     setting_text,
     summary_section,
 )
@@ -52,21 +49,6 @@ def test_another_matcher_is_compared_with_its_own_defaults() -> None:
 
 def test_a_matcher_that_is_not_installed_breaks_nothing() -> None:
     assert default_settings("of another day") == default_settings(None)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (59.94, "59.9 s"),
-        (59.97, "1 min 00 s"),
-        (125, "2 min 05 s"),
-        (3599.6, "1 h 00 min"),
-        (7322, "2 h 02 min"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_failures_and_warnings_are_inert_and_counted() -> None:
