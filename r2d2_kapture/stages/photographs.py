@@ -12,7 +12,7 @@ from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
 from r2d2_kapture.io.names import broken_in_table_by, shown
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import Report, counted
 
 MAPPING = "mapping"
 """Name of the dataset of the map's photographs; no query can have it."""
@@ -126,6 +126,8 @@ class Photographs:
         }
         return Report(
             stage="photographs",
+            unit="photograph",
+            summary="" if query else counted(folder.cameras, "camera"),
             done=len(folder.names) - folder.unchanged,
             skipped=folder.unchanged,
             failed=folder.failed,

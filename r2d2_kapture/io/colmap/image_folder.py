@@ -25,12 +25,13 @@ from r2d2_kapture.errors import ConfigError, DatasetError, ImageError, OutputErr
 from r2d2_kapture.io.colmap.cameras import (
     GUESSED_MODEL,
     UNKNOWN_CAMERA,
+    colmap_camera,
     kapture_camera,
 )
 from r2d2_kapture.io.colmap.exif import read_exif
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.images.search import find_images
-from r2d2_kapture.io.kapture.dataset import check_table_name
+from r2d2_kapture.io.kapture.dataset import check_table_name, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
@@ -182,9 +183,17 @@ def approximate_sensors(root: Path) -> frozenset[str]:
     return frozenset(s for s, source in _sources(root).items() if source != GIVEN)
 
 
-def given_sensors(root: Path) -> frozenset[str]:
-    """Cameras of such a dataset whose parameters the user knew."""
-    return frozenset(s for s, source in _sources(root).items() if source == GIVEN)
+def given_cameras(root: Path) -> tuple[pycolmap.Camera, ...]:
+    """The cameras of such a dataset whose parameters the user knew."""
+    sources = _sources(root)
+    if GIVEN not in sources.values():
+        return ()
+    sensors = open_dataset(root).data.sensors
+    return tuple(
+        colmap_camera(sensors[sensor_id], 0, "center")
+        for sensor_id, source in sources.items()
+        if source == GIVEN
+    )
 
 
 def _sources(root: Path) -> dict[str, str]:

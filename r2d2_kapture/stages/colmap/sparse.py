@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pycolmap
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
@@ -46,7 +50,12 @@ class SparseModels:
 
 
 def write_sparse_models(
-    config: MapConfig, database: Path, images: Path, output: Path, options: RunOptions
+    config: MapConfig,
+    database: Path,
+    images: Path,
+    output: Path,
+    options: RunOptions,
+    given: Sequence[pycolmap.Camera] = (),
 ) -> SparseModels:
     """Find poses and points of all images of a database.
 
@@ -57,6 +66,7 @@ def write_sparse_models(
         output: gets folders 0, 1, ..., the model of most images first, with map.png
             and map.ply in each.
         options: how to run. ``force`` replaces models of other settings.
+        given: cameras that the user knows, which mapping keeps.
 
     Raises:
         OutputError: the folder holds something else, or cannot be written.
@@ -97,13 +107,17 @@ def write_sparse_models(
         copy = Path(scratch) / "database.db"
         copy_database(database, copy)
         (Path(scratch) / "models").mkdir()
+        content = read_verified(copy, database)
         workspace = Workspace(
             database=copy,
             images=images,
             scratch=Path(scratch) / "models",
-            known_cameras=frozenset(),
+            known_cameras=frozenset(
+                camera_id
+                for camera_id, camera in content.cameras.items()
+                if any(_is_same(camera, known) for known in given)
+            ),
         )
-        content = read_verified(copy, database)
         models, calibration = map_unknown_poses(config, workspace, options)
         warnings: list[str] = []
         for number, model in enumerate(models):
@@ -119,6 +133,14 @@ def write_sparse_models(
         )
         write_json_atomic(folder / MARK, {"inputs": inputs, **dataclasses.asdict(made)})
     return made
+
+
+def _is_same(camera: pycolmap.Camera, other: pycolmap.Camera) -> bool:
+    return (
+        camera.model_name == other.model_name
+        and (camera.width, camera.height) == (other.width, other.height)
+        and np.allclose(camera.params, other.params, rtol=1e-9, atol=1e-9)
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

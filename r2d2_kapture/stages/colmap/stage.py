@@ -6,7 +6,6 @@ import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from r2d2_kapture.config.extract import AUTO
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.extractors.registry import Extractor, build_extractor
-from r2d2_kapture.io.colmap.image_folder import ImageFolder, write_image_folder_dataset
+from r2d2_kapture.io.colmap.image_folder import given_cameras
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
@@ -32,6 +31,8 @@ from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
 from r2d2_kapture.stages.colmap.sparse import SparseModels, write_sparse_models
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
+from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
+from r2d2_kapture.stages.pipeline import Layout
 from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"
@@ -40,42 +41,6 @@ UNPAIRED_REASON = (
     "they get no matches, and are in no sparse model; name pairs of them with --pairs, "
     "or choose another --pairing.method"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkFolder:
-    """What lies beside a database, for a run to go on from.
-
-    Attributes:
-        path: the folder, named after the database.
-    """
-
-    path: Path
-
-    @property
-    def dataset(self) -> Path:
-        """The images as a kapture dataset."""
-        return self.path / "dataset"
-
-    @property
-    def features(self) -> Path:
-        """Keypoints and descriptors."""
-        return self.path / "features"
-
-    @property
-    def pairs(self) -> Path:
-        """The pairs that are matched."""
-        return self.path / "pairs.txt"
-
-    @property
-    def matches(self) -> Path:
-        """Matches of all pairs."""
-        return self.path / "matches"
-
-    @property
-    def verified(self) -> Path:
-        """Matches that agree with a geometry."""
-        return self.path / "verified"
 
 
 def run(
@@ -119,48 +84,45 @@ def run(
         ReconstructionError: a sparse model is asked for and there is none.
     """
     started = time.monotonic()
-    work = WorkFolder(path=database.with_name(f"{database.stem}_r2d2"))
+    work = Layout(output=database.with_name(f"{database.stem}_r2d2"))
     engine = build_extractor(extractor, checkpoint.network, config.extract)
-    with exclusive(work.path):
-        _claim(work.path, _manifest(config, checkpoint, engine), options.force)
-        folder = write_image_folder_dataset(
-            images,
-            work.dataset,
-            config.folder,
+    with exclusive(work.output):
+        _claim(work.output, _manifest(config, checkpoint, engine), options.force)
+        photographs = Photographs(
+            config=config.folder,
+            output=work.datasets,
             exclude=exclude,
             masks=masks,
             replace=options.force,
         )
+        inputs = photographs.take(images=images, mapping=None, queries={})
+        (taken,) = inputs.reports
         update = DatabaseUpdate(
             database=database,
-            dataset=work.dataset,
-            state_path=work.path / STATE_NAME,
+            dataset=inputs.mapping,
+            state_path=work.output / STATE_NAME,
             force=options.force,
         )
         lacking = update.check(_keypoints_so_far(work, checkpoint.name))
-        reports = [
-            extract.run(
-                config.extract,
-                kapture_root=work.dataset,
-                checkpoint=checkpoint,
-                output=work.features,
-                extractor=extractor,
-                masks=masks,
-                options=options,
-            )
-        ]
+        extracted = extract.run(
+            config.extract,
+            kapture_root=inputs.mapping,
+            checkpoint=checkpoint,
+            output=work.features,
+            extractor=extractor,
+            masks=masks,
+            options=options,
+        )
         keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
-        pairing = _write_pairs(config, work, folder, keypoints, pairs_list, options)
-        listed = [pair.names for pair in read_pairs(work.pairs)]
+        source = _write_pairs(config, work, inputs, keypoints, pairs_list, options)
+        listed = [pair.names for pair in read_pairs(work.pairs(MAPPING))]
         unpaired = find_unpaired(keypoints.image_names, listed)
-        reports.append(
-            match.run(
-                config.match,
-                features=[work.features],
-                pairs=work.pairs,
-                output=work.matches,
-                options=options,
-            )
+        matched = match.run(
+            config.match,
+            features=[work.features],
+            pairs=work.pairs(MAPPING),
+            output=work.matches,
+            options=options,
         )
         verified = update.run(
             config.verify,
@@ -170,49 +132,50 @@ def run(
             output=work.verified,
             options=options,
         )
-        models = (
-            SparseModels(numbers={})
-            if sparse is None
-            else write_sparse_models(config.map, database, images, sparse, options)
-        )
-        failed = [
-            *folder.failed,
-            *(failure for report in reports for failure in report.failed),
-            *verified.failed,
-            *models.failed,
-        ]
+        models = SparseModels(numbers={})
+        if sparse is not None:
+            given = given_cameras(inputs.mapping)
+            models = write_sparse_models(
+                config.map, database, images, sparse, options, given
+            )
+        steps = (taken, extracted, matched)
         report = Report(
             stage="colmap",
             unit="",
-            summary=_summary(len(folder.names), len(listed), models.numbers),
-            done=reports[0].done + reports[1].done + verified.done + models.made,
-            skipped=reports[0].skipped
-            + reports[1].skipped
+            summary=_summary(inputs.photographs, len(listed), models.numbers),
+            done=extracted.done + matched.done + verified.done + models.made,
+            skipped=extracted.skipped
+            + matched.skipped
             + len(verified.geometries)
             - verified.done,
-            failed=tuple(failed),
+            failed=(
+                *(failure for step in steps for failure in step.failed),
+                *verified.failed,
+                *models.failed,
+            ),
             warnings=(
-                *folder.warnings,
+                *taken.warnings,
                 *lacking,
-                *(text for step in reports for text in step.warnings),
+                *extracted.warnings,
+                *matched.warnings,
                 *models.warnings,
-                *unpaired_warning(unpaired, len(folder.names), UNPAIRED_REASON),
+                *unpaired_warning(unpaired, inputs.photographs, UNPAIRED_REASON),
                 *single_camera_hint(
-                    open_dataset(work.dataset).data, config.folder.camera_mode
+                    open_dataset(inputs.mapping).data, config.folder.camera_mode
                 ),
             ),
             seconds=time.monotonic() - started,
             outputs=(database, *(() if sparse is None else (sparse,))),
             details={
-                "images": len(folder.names),
-                "cameras_of_folder": folder.cameras,
-                "with_focal_length": folder.with_focal_length,
-                "pairing": pairing,
+                "images": inputs.photographs,
+                "cameras_of_folder": taken.details["cameras"],
+                "with_focal_length": taken.details["with_focal_length"],
+                "pairing": source,
                 **verified.details(),
                 **models.numbers,
             },
         )
-        write_json_atomic(work.path / REPORT_NAME, report.to_json())
+        write_json_atomic(work.output / REPORT_NAME, report.to_json())
     return report
 
 
@@ -273,7 +236,7 @@ def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
     write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
 
 
-def _keypoints_so_far(work: WorkFolder, type_name: str) -> FeatureTable | None:
+def _keypoints_so_far(work: Layout, type_name: str) -> FeatureTable | None:
     """The keypoints that an earlier run extracted."""
     folder = work.features / "reconstruction" / "keypoints" / type_name
     if not (folder / "keypoints.txt").is_file():
@@ -283,8 +246,8 @@ def _keypoints_so_far(work: WorkFolder, type_name: str) -> FeatureTable | None:
 
 def _write_pairs(
     config: ColmapConfig,
-    work: WorkFolder,
-    folder: ImageFolder,
+    work: Layout,
+    inputs: Inputs,
     keypoints: FeatureTable,
     pairs_list: Path | None,
     options: RunOptions,
@@ -295,14 +258,15 @@ def _write_pairs(
         The list or the method that they come from.
     """
     source = str(pairs_list)
+    names = open_dataset(inputs.mapping).image_names
     if pairs_list is not None:
-        broken = {failure.name for failure in folder.failed}
-        chosen = read_pairs(pairs_list, {*folder.names, *broken})
+        broken = {failure.name for failure in inputs.reports[0].failed}
+        chosen = read_pairs(pairs_list, {*names, *broken})
         named = {name for pair in chosen for name in pair.names}
-        unknown = named - broken - set(folder.names)
+        unknown = named - broken - set(names)
         if unknown:
             name = min(unknown)
-            form = equal_in_another_form(name, folder.names)
+            form = equal_in_another_form(name, names)
             way_out = (
                 "names are relative to the folder of images"
                 if form is None
@@ -313,12 +277,12 @@ def _write_pairs(
                 f"{pairs_list}: image '{name}' is not among the images; {way_out}"
             )
     else:
-        pairing = config.folder.pairing(config.pairing, len(folder.names))
+        pairing = config.folder.pairing(config.pairing, len(names))
         source = pairing.method
-        path = work.path / f"pairs_{pairing.method}.txt"
+        path = work.pairs(pairing.method)
         pairs.run(
             pairing,
-            mapping=work.dataset,
+            mapping=inputs.mapping,
             output=path,
             features=[work.features],
             keypoints_type=keypoints.type_name,
@@ -329,8 +293,8 @@ def _write_pairs(
     usable = [pair for pair in chosen if extracted.issuperset(pair.names)]
     if not usable:
         raise DatasetError(
-            f"{pairs_list or folder.root}: found no pair among {len(folder.names)} "
+            f"{pairs_list or inputs.mapping}: found no pair among {len(names)} "
             f"images, {len(extracted)} of them with features; expected one or more"
         )
-    write_pairs(work.pairs, usable)
+    write_pairs(work.pairs(MAPPING), usable)
     return source

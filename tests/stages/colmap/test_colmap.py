@@ -22,11 +22,13 @@ from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.stages import pipeline
 from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
 from tests.extracted_scene import patch_extraction
 from tests.stages.colmap_runs import (
@@ -171,7 +173,7 @@ def test_many_images_are_paired_by_likeness(
     details = run(photos, checkpoint, config).details
     assert 6 <= details["pairs"] <= 12
     assert details["pairing"] == "local"
-    assert (photos.parent / "a b_r2d2" / "pairs_local.txt").is_file()
+    assert (photos.parent / "a b_r2d2" / "pairs" / "local.txt").is_file()
 
 
 def test_images_that_cannot_be_used_are_reported(
@@ -338,3 +340,33 @@ def test_any_number_of_workers_gives_the_same_database(
         run(photos, checkpoint, database=database, options=options)
     first, second = (photos.parent / f"{workers}.db" for workers in (1, 4))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_pipeline_makes_the_same_model_of_the_same_photographs(
+    photos: Path, checkpoint: Checkpoint
+) -> None:
+    """Known cameras are kept by both, and poses agree."""
+    folder = FolderConfig(camera_model="PINHOLE", camera_params="500,500,320,240")
+    sparse, work = photos.parent / "sparse", photos.parent / "work"
+    run(photos, checkpoint, ColmapConfig(folder=folder), sparse=sparse)
+    pipeline.run(
+        PipelineConfig(photographs=folder),
+        images=photos,
+        queries={},
+        output=work,
+        checkpoint=checkpoint,
+        options=QUIET,
+    )
+    ours = pycolmap.Reconstruction(str(sparse / "0"))
+    theirs = pycolmap.Reconstruction(str(work / "map" / "sparse"))
+    for model in (ours, theirs):
+        (camera,) = model.cameras.values()
+        assert camera.model_name == "PINHOLE"
+        np.testing.assert_array_equal(camera.params, [500, 500, 320, 240])
+    poses = [
+        {image.name: image.cam_from_world().matrix() for image in model.images.values()}
+        for model in (ours, theirs)
+    ]
+    assert poses[0].keys() == poses[1].keys() and len(poses[0]) == 6
+    for name, pose in poses[0].items():
+        np.testing.assert_allclose(pose, poses[1][name], rtol=0, atol=1e-6)
