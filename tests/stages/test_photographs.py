@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -231,4 +232,5 @@ def test_the_command_takes_photographs(
     assert f"folder: {scene.photos}" in out and "localized: 3" in out
     kept = str(work / "pipeline_config.yaml")
     assert main([*command[:-3], "--config", kept]) == 0
-    assert "pipeline: 0 done" in capsys.readouterr().out
+    whole = json.loads((work / "pipeline_report.json").read_text(encoding="utf-8"))
+    assert whole["done"] == 0
