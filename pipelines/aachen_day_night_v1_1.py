@@ -16,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from r2d2_kapture.cli.common import run_command
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
 from r2d2_kapture.config.extract import DEFAULT_MODEL
 
@@ -52,12 +51,19 @@ def aachen(arguments: list[str]) -> int:
     )
 
 
-def _add_inputs(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--dataset", type=Path, required=True, help="folder of the installed dataset"
+def _add_inputs(parser: CommandParser) -> None:
+    parser.group("inputs").add_argument(
+        "--dataset",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder of the installed dataset",
     )
-    parser.add_argument(
-        "--global-features", type=Path | None, help="folder of their type"
+    parser.group("inputs").add_argument(
+        "--global-features",
+        type=Path | None,
+        metavar="DIR",
+        help="folder of their type",
     )
 
 

@@ -25,8 +25,12 @@ def images_to_map(arguments: list[str]) -> int:
         "images_to_map",
         "From a folder of photographs to a map, with cameras from EXIF.",
         "python -m r2d2_kapture.pipelines.images_to_map --images photos --output work",
-        inputs=lambda parser: parser.add_argument(
-            "--images", type=Path, required=True, help="folder of photographs"
+        inputs=lambda parser: parser.group("inputs").add_argument(
+            "--images",
+            type=Path,
+            metavar="DIR",
+            required=True,
+            help="folder of photographs",
         ),
     )
     flags = parse_pipeline(parser, arguments)

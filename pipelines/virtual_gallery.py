@@ -30,8 +30,12 @@ def virtual_gallery(arguments: list[str]) -> int:
         "Map the Virtual Gallery sample and localize its queries.",
         "python -m r2d2_kapture.pipelines.virtual_gallery --dataset virtual_gallery "
         "--output work",
-        inputs=lambda parser: parser.add_argument(
-            "--dataset", type=Path, required=True, help="folder of the sample"
+        inputs=lambda parser: parser.group("inputs").add_argument(
+            "--dataset",
+            type=Path,
+            metavar="DIR",
+            required=True,
+            help="folder of the sample",
         ),
     )
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])

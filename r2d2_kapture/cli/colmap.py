@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
 from r2d2_kapture.cli.common import (
     EXIT_OK,
     add_settings,
@@ -27,6 +25,7 @@ from r2d2_kapture.cli.extraction_flags import (
     parse_extraction,
     run_options,
 )
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
@@ -60,9 +59,9 @@ def _command(arguments: list[str]) -> int:
     add_exclude_flag(parser)
     add_masks_flag(parser)
     add_extraction_flags(parser)
-    add_settings(parser, FolderConfig)
+    add_settings(parser, FolderConfig, group="cameras and pairs")
     for name, settings in SECTIONS.items():
-        add_settings(parser, settings, section=f"{name}.")
+        add_settings(parser, settings, section=f"{name}.", group=name, topic=name)
     add_run_flags(parser)
     namespace = parse_extraction(parser, arguments)
     if namespace is None:
@@ -102,27 +101,33 @@ def _command(arguments: list[str]) -> int:
     return finish(report)
 
 
-def _add_inputs(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--images", type=Path | None, help="folder of images, searched recursively"
+def _add_inputs(parser: CommandParser) -> None:
+    parser.group("inputs").add_argument(
+        "--images",
+        type=Path | None,
+        metavar="DIR",
+        help="folder of images, searched recursively",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--database",
         type=Path | None,
+        metavar="FILE",
         help="COLMAP database; images of one that is there are found by name, and its "
         "cameras, rigs and frames stay; <name>_r2d2 beside it keeps what is needed to "
         "resume",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--sparse",
         type=Path | None,
+        metavar="DIR",
         help="folder for sparse models 0, 1, ..., the one of most images first, "
         "each with map.png and map.ply, and report.html, which shows the first in a "
         "browser",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pairs",
         type=Path | None,
+        metavar="FILE",
         help="list of pairs to match, 'name, name, score' (kapture) or 'name name' "
         "(COLMAP) a line; by default --pairing chooses",
     )

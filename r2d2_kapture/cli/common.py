@@ -9,12 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from typing import TypeVar, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from jsonargparse import ActionYesNo, ArgumentParser, Namespace
+from jsonargparse import ActionYesNo, Namespace
 
-import r2d2_kapture
 from r2d2_kapture.cli.defects import describe_defect
 from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
 from r2d2_kapture.cli.matcher_flags import (
@@ -22,8 +21,13 @@ from r2d2_kapture.cli.matcher_flags import (
     dump_matcher,
     matcher_from,
 )
-from r2d2_kapture.cli.repeated_flags import join_repeated_flags
-from r2d2_kapture.config.match import MATCHER_SETTINGS, plugin_settings
+from r2d2_kapture.cli.parser import EXIT_BAD_INPUT, CommandParser, value_name
+from r2d2_kapture.cli.repeated_flags import take_flag
+from r2d2_kapture.config.match import (
+    MATCHER_SETTINGS,
+    MutualNearestConfig,
+    plugin_settings,
+)
 from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.config.settings import MATCHER, names_of
 from r2d2_kapture.core.allocator import keep_heap
@@ -34,55 +38,31 @@ Settings = TypeVar("Settings")
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
-EXIT_BAD_INPUT = 2
 EXIT_DEFECT = 70
 """As EX_SOFTWARE of sysexits.h: the command itself is wrong, not its input."""
 
 
-class CommandParser(ArgumentParser):
-    """A parser that adds up repeated flags and refuses in one line.
-
-    See join_repeated_flags.
-    """
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the flags: one line, without the usage of all of them."""
-        if not self.exit_on_error:
-            super().error(message, ex)
-        text = " ".join(message.split()).rstrip(".")
-        self.exit(EXIT_BAD_INPUT, f"error: {text}; see {self.prog} --help\n")
-
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, *others: Any, **named: Any
-    ) -> Namespace:
-        given = sys.argv[1:] if args is None else args
-        joined = join_repeated_flags(self, given)
-        return super().parse_args(joined, *others, **named)
-
-
-def make_parser(command: str, description: str, example: str) -> ArgumentParser:
+def make_parser(command: str, description: str, example: str) -> CommandParser:
     """A parser with ``--config`` and a help that ends in an example."""
-    parser = CommandParser(
-        prog=command,
-        description=description,
-        epilog=f"example: {example}",
-        version=r2d2_kapture.__version__,
-    )
+    parser = CommandParser(command, description, example)
     parser.add_argument(
         "--config",
         action="config",
-        help="YAML file of the settings below, or the name of a preset of configs/; "
+        metavar="FILE",
+        help="YAML file of the settings above, or the name of a preset of configs/; "
         "flags win over it",
     )
     return parser
 
 
 def add_settings(
-    parser: ArgumentParser,
+    parser: CommandParser,
     settings: type,
     taken: Collection[str] = (),
     section: str = "",
     prefix: str = "",
+    group: str = "settings",
+    topic: str | None = None,
 ) -> None:
     """Add one flag for each field of a settings dataclass, helped by its docstring.
 
@@ -92,7 +72,10 @@ def add_settings(
         taken: fields to leave out, whose name the command uses for a flag of its own.
         section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
         prefix: after the section, before the names.
+        group: title of the group of flags that they join.
+        topic: of the help that shows them, see CommandParser.group.
     """
+    container = parser.group(group, topic)
     types = get_type_hints(settings)
     parsed = parse_docstring(settings.__doc__ or "")
     helps = {item.arg_name: item.description or "" for item in parsed.params}
@@ -100,30 +83,43 @@ def add_settings(
         if field.name in taken:
             continue
         if field.name == MATCHER:
-            _add_matchers(parser, section)
+            _add_matchers(parser, section, group, topic)
             continue
         flag = f"--{section}{prefix}" + field.name.replace("_", "-")
         text = " ".join(helps.get(field.name, "").replace("``", "").split())
         if types[field.name] is bool:
-            parser.add_argument(
+            container.add_argument(
                 flag,
                 action=ActionYesNo(yes_prefix=section, no_prefix=f"{section}no-"),
                 default=field.default,
                 help=text,
             )
         else:
-            parser.add_argument(
-                flag, type=types[field.name], default=field.default, help=text
+            container.add_argument(
+                flag,
+                type=types[field.name],
+                metavar=value_name(types[field.name], text),
+                default=field.default,
+                help=text,
             )
 
 
-def _add_matchers(parser: ArgumentParser, section: str) -> None:
-    """Add --matcher, and the settings of each."""
-    add_matcher_name(parser, section)
-    for settings in MATCHER_SETTINGS.values():
-        add_settings(parser, settings, section=section)
-    for name, settings in plugin_settings().items():
-        add_settings(parser, settings, section=section, prefix=f"{name}-")
+def _add_matchers(
+    parser: CommandParser, section: str, group: str, topic: str | None
+) -> None:
+    """Add --matcher, and the settings of each, those of the default one in its group.
+
+    The help shows those of the others by their name as a topic.
+    """
+    add_matcher_name(parser, section, group, topic)
+    for name, kind in {**MATCHER_SETTINGS, **plugin_settings()}.items():
+        prefix = "" if name in MATCHER_SETTINGS else f"{name}-"
+        own = (
+            (group, topic)
+            if kind is MutualNearestConfig
+            else (f"{group} by {name}", name)
+        )
+        add_settings(parser, kind, (), section, prefix, *own)
 
 
 def settings_from(
@@ -150,23 +146,6 @@ def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
     return [
         f"--config={preset_path(name, folder, '--config')}" for name in configs
     ] + others
-
-
-def take_flag(arguments: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
-    """The values of a flag, in order, and the arguments without it."""
-    values, others = [], []
-    rest = iter(arguments)
-    for argument in rest:
-        name, equals, value = argument.partition("=")
-        if name != flag:
-            others.append(argument)
-        elif equals:
-            values.append(value)
-        elif (following := next(rest, None)) is not None:
-            values.append(following)
-        else:  # the parser refuses it
-            others.append(argument)
-    return values, others
 
 
 def run_command(

@@ -13,6 +13,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     show,
 )
+from r2d2_kapture.cli.parser import value_name
 from r2d2_kapture.config.evaluate import (
     DEFAULT_THRESHOLDS,
     EvaluateConfig,
@@ -37,69 +38,77 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_evaluate --ground-truth query --estimated ours=localized "
         "published=poses.txt --output evaluation --by folder",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--ground-truth",
         type=Path,
+        metavar="DIR",
         required=True,
         help="folder of a kapture dataset with the true poses",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--estimated",
         type=str,
+        metavar="PATH",
         nargs="+",
         required=True,
         help="kapture datasets, or text files of lines 'name qw qx qy qz tx ty tz'; "
         "NAME=PATH names one in the table, by default it is the last part of the path",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         required=True,
         help="folder of results.json, results.txt, per_image.csv, errors.png, plan.png",
     )
-    parser.add_argument(
+    parser.group("evaluation").add_argument(
         "--thresholds",
         type=str,
+        metavar="M,DEG",
         nargs="+",
         default=[f"{metres:g},{degrees:g}" for metres, degrees in DEFAULT_THRESHOLDS],
         help="pairs METRES,DEGREES: the share of all images that are within both",
     )
-    parser.add_argument(
+    parser.group("evaluation").add_argument(
         "--by",
         type=GroupBy,
+        metavar=value_name(GroupBy),
         default="none",
         help="figures of groups of images too: folder: by the first sub-folder in "
         "which image names differ; lists: by --lists",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--lists",
         type=Path,
+        metavar="FILE",
         nargs="+",
         default=[],
         help="text files with an image name a line, a group each, named like the file",
     )
-    parser.add_argument(
+    parser.group("evaluation").add_argument(
         "--align",
         action="store_true",
         help="first bring the estimate onto the true poses by a rotation, a scale and "
         "a translation, found robustly; for maps made without known poses",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--map",
         type=Path | None,
+        metavar="DIR",
         help="map that the images are localized in, drawn in plan.png; with --align it "
         "is moved like the first estimate",
     )
-    parser.add_argument(
+    parser.group("evaluation").add_argument(
         "--text-format",
         type=TextFormat,
+        metavar=value_name(TextFormat),
         default="auto",
         help="how text files name images; auto takes what fits most of the names",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first that cannot be aligned"
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--force", action="store_true", help="replace the results of another run"
     )
     namespace = parser.parse_args(resolve_presets(arguments, "evaluate"))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
@@ -20,10 +20,16 @@ from r2d2_kapture.cli.extraction_flags import (
     resolve_extraction_preset,
     save_settings,
 )
+from r2d2_kapture.cli.parser import CommandParser, value_name
 from r2d2_kapture.cli.repeated_flags import replace_flags
 from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
-from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, ExtractConfig
+from r2d2_kapture.config.extract import (
+    AUTO,
+    DEFAULT_MODEL,
+    ExtractConfig,
+    ExtractorName,
+)
 from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin
 from r2d2_kapture.errors import ConfigError
 
@@ -44,52 +50,58 @@ SWEEP_KEYS = (
 WORKERS = 2
 
 
-def add_evaluation_flags(parser: ArgumentParser, item: str) -> None:
+def add_evaluation_flags(parser: CommandParser, item: str) -> None:
     """Add the choice of features, the flags of their extraction and of the run.
 
     Args:
         parser: of the command.
         item: what is evaluated one by one, such as ``pair``.
     """
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features-suffix",
         type=str | None,
+        metavar="SUFFIX",
         help="read features from files beside the images instead of extracting them: "
         "d2-net reads 1.ppm.d2-net, a NumPy archive or a MATLAB file",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features-h5",
         type=Path | None,
-        help="read features from a file of hloc's layout instead, with names relative "
-        "to the folder of the images",
+        metavar="FILE",
+        help="file of features in hloc's layout, read instead of extracting, with "
+        "names relative to the folder of the images",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--keypoint-origin",
         type=CameraOrigin,
+        metavar=value_name(CameraOrigin),
         default="auto",
         help="where the pixels of these features count from: the center of the first "
         "one or its corner (COLMAP); auto is the center for files, as R2D2, D2-Net and "
         "hloc write them, and for kapture what it says or else as its cameras do",
     )
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--label",
         type=str | None,
+        metavar="NAME",
         help="what tables call the features; by default the name of the model, or of "
         "the files",
     )
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--sweep",
         nargs="+",
         default=[],
         type=str,
+        metavar="KEY=A,B",
         help="key=a,b,c: compare values of a setting in one table; several sweeps are "
         "combined, as in --sweep top-k=1000,5000 --sweep subpixel=true,false; keys: "
         f"{', '.join(key.replace('_', '-') for key in SWEEP_KEYS)}",
     )
     add_extraction_flags(parser)
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--extractor",
-        type=str,
+        type=ExtractorName,
+        metavar=value_name(ExtractorName),
         default=AUTO,
         help="which kind of features, r2d2 or d2net; auto is that of the model",
     )
@@ -164,7 +176,7 @@ def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
 
 
 def extracted_sources(
-    parser: ArgumentParser, arguments: Sequence[str], namespace: Namespace
+    parser: CommandParser, arguments: Sequence[str], namespace: Namespace
 ) -> list[tuple[ExtractedFeatures, Namespace]]:
     """What is extracted, with its flags: one, or as many as the sweeps combine to.
 
@@ -202,7 +214,7 @@ def with_results(outputs: Sequence[Path], results: Sequence[Path]) -> list[Path]
 
 
 def _parse_variant(
-    parser: ArgumentParser, arguments: Sequence[str], variant: Variant
+    parser: CommandParser, arguments: Sequence[str], variant: Variant
 ) -> Namespace:
     # what was typed besides has been parsed before: only the sweep can be wrong
     parser.exit_on_error = False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, make_parser, run_command
+from r2d2_kapture.cli.parser import value_name
 from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.extract import ExportFormat
@@ -29,42 +30,57 @@ def _command(arguments: list[str]) -> int:
         "HDF5 layout, or to COLMAP's text files.",
         "kapture_r2d2_export --kapture-root mapping --to colmap-db --output colmap.db",
     )
-    parser.add_argument(
-        "--kapture-root", type=Path, required=True, help="folder of a kapture dataset"
+    parser.group("inputs").add_argument(
+        "--kapture-root",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder of a kapture dataset",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--to",
         type=ExportFormat,
+        metavar=value_name(ExportFormat),
         required=True,
         help="colmap-db: cameras, rigs, frames, images, keypoints in COLMAP's pixel "
         "origin, matches; h5: features file of hloc; colmap-text: one file an image",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path | None,
+        metavar="PATH",
         help="file, or folder for colmap-text; by default colmap.db, features.h5 or "
         "colmap_text in the dataset",
     )
-    parser.add_argument(
-        "--keypoints-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--keypoints-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
-    parser.add_argument(
-        "--descriptors-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--descriptors-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
     add_origin_flags(parser, "camera_origin", "keypoint_origin")
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--camera-mode",
         type=CameraMode,
+        metavar=value_name(CameraMode),
         default="auto",
         help="for colmap-db, which images of unknown cameras (UNKNOWN_CAMERA) share "
         "one: auto those of one sensor of the dataset; single all of one size; "
         "per-folder those of one folder and size; per-image none; known cameras, and "
         "those of rigs, are never joined",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--force", action="store_true", help="overwrite an output that exists"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.group("run").add_argument(
+        "--quiet", action="store_true", help="show no progress"
+    )
     namespace = parser.parse_args(arguments)
     from r2d2_kapture.stages.extract import export
 

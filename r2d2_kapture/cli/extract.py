@@ -38,29 +38,35 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_extract --kapture-root mapping --model r2d2_WASF_N16.pt "
         "--top-k 5000",
     )
-    parser.add_argument(
-        "--kapture-root", type=Path | None, help="folder of a kapture 1.1 dataset"
+    parser.group("inputs").add_argument(
+        "--kapture-root",
+        type=Path | None,
+        metavar="DIR",
+        help="folder of a kapture 1.1 dataset",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path | None,
+        metavar="DIR",
         help="folder that receives reconstruction/keypoints and descriptors; the "
         "dataset by default",
     )
     add_exclude_flag(parser)
     add_masks_flag(parser)
     add_extraction_flags(parser)
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--keypoints-type",
         type=str | None,
+        metavar="NAME",
         help="name of the feature type; the model's by default",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--descriptors-type",
         type=str | None,
+        metavar="NAME",
         help="name of the descriptors' type; that of the keypoints by default",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--tar",
         action="store_true",
         help="write keypoints.tar and descriptors.tar, not a file for each image",

@@ -22,6 +22,7 @@ from r2d2_kapture.cli.extraction_flags import (
     run_options,
     save_settings,
 )
+from r2d2_kapture.cli.parser import value_name
 from r2d2_kapture.config.extract import FileFormat
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images.search import find_images
@@ -41,28 +42,32 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_extract_images --model r2d2_WASF_N16.pt --images a.jpg "
         "'photos/**/*.png' list.txt --output-dir features",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--images",
         nargs="+",
         type=str,
+        metavar="PATH",
         default=[],
         help="image files, folders, glob patterns, or .txt files with one path a line",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output-dir",
         type=Path | None,
+        metavar="DIR",
         help="folder of the outputs; beside each image by default",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--image-root",
         type=Path | None,
+        metavar="DIR",
         help="folder that the names of outputs are relative to; by default that of the "
         "first run into --output-dir: the deepest that holds all images, or, of "
         "several folders, the one that an image lies in, if no two get one name so",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--format",
         type=FileFormat,
+        metavar=value_name(FileFormat),
         default="npz",
         help="npz: IMAGE.r2d2 or IMAGE.d2-net; mat: IMAGE.r2d2.mat or IMAGE.d2-net; "
         "h5: features.h5 for all; colmap-text: IMAGE.txt, of 128 values (not D2-Net)",

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     add_settings,
@@ -17,14 +17,16 @@ from r2d2_kapture.cli.common import (
     resolve_presets,
     settings_from,
     show,
-    take_flag,
 )
+from r2d2_kapture.cli.parser import CommandParser, value_name
+from r2d2_kapture.cli.repeated_flags import take_flag
 from r2d2_kapture.config.extract import (
     AUTO,
     DEFAULT_MODEL,
     D2NetConfig,
     EngineConfig,
     ExtractConfig,
+    ExtractorName,
     PyramidConfig,
     SelectionConfig,
 )
@@ -47,35 +49,62 @@ FAMILY_SETTINGS: dict[str, tuple[type, ...]] = {
 """What only the networks of one family understand."""
 
 EXTRACTION_SETTINGS = (*itertools.chain(*FAMILY_SETTINGS.values()), EngineConfig)
+TITLES: dict[str, tuple[type, str | None]] = {
+    "scales searched by R2D2 and Fast-R2D2": (PyramidConfig, "r2d2"),
+    "keypoints of R2D2 and Fast-R2D2": (SelectionConfig, "r2d2"),
+    "D2-Net only": (D2NetConfig, "d2net"),
+    "computation": (EngineConfig, None),
+}
+"""Settings by the title of their flags, and the family of networks they are for."""
 
 
-def add_extraction_flags(parser: ArgumentParser, taken: Collection[str] = ()) -> None:
+def add_extraction_flags(parser: CommandParser, taken: Collection[str] = ()) -> None:
     """Add the model, the settings of extraction and those of the run.
 
     Args:
         parser: to add to.
         taken: settings whose name the command uses for a flag of its own.
     """
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--model",
         type=str,
+        metavar="MODEL",
         default=DEFAULT_MODEL,
         help="checkpoint: path of a published .pt (R2D2) or .pth (D2-Net, VGG16) or of "
         "a .safetensors file, or the name of a bundled model",
     )
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--list-models", action="store_true", help="list the bundled models and stop"
     )
     add_preset_flag(parser)
-    for settings in EXTRACTION_SETTINGS:
-        add_settings(parser, settings, taken)
+    add_extraction_settings(parser, taken)
 
 
-def add_preset_flag(parser: ArgumentParser) -> None:
+def add_extraction_settings(
+    parser: CommandParser,
+    taken: Collection[str] = (),
+    section: str = "",
+    topic: str | None = None,
+) -> None:
+    """Add the settings of extraction, those of each family of networks by themselves.
+
+    Args:
+        parser: to add to.
+        taken: settings whose name the command uses for a flag of its own.
+        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
+        topic: of the help that shows them, but for those of D2-Net.
+    """
+    for title, (settings, family) in TITLES.items():
+        shown_by = family if family == "d2net" else topic or family
+        add_settings(parser, settings, taken, section, group=title, topic=shown_by)
+
+
+def add_preset_flag(parser: CommandParser) -> None:
     """Add the name of a preset of extraction."""
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--preset",
         type=str | None,
+        metavar="NAME",
         help="settings of extraction by name: fast (half the scales, 2000 keypoints), "
         "full_resolution (every scale, 20000), aachen, or paper (the published "
         "extractor); or a YAML file of them; flags win over it",
@@ -113,7 +142,7 @@ def resolve_extraction_preset(
 
 
 def parse_extraction(
-    parser: ArgumentParser, arguments: Sequence[str]
+    parser: CommandParser, arguments: Sequence[str]
 ) -> Namespace | None:
     """Parse flags and presets; None where the models were only to be listed."""
     namespace = parser.parse_args(resolve_extraction_preset(arguments))
@@ -129,38 +158,43 @@ def save_settings(namespace: Namespace, folder: Path) -> None:
     write_text_atomic(folder / SETTINGS_NAME, text)
 
 
-def add_run_flags(parser: ArgumentParser) -> None:
+def add_run_flags(parser: CommandParser) -> None:
     """Add the kind of features, and what changes how a run behaves."""
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--extractor",
-        type=str,
+        type=ExtractorName,
+        metavar=value_name(ExtractorName),
         default=AUTO,
         help="which kind of features, r2d2 or d2net; auto is that of the model",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--workers",
         type=int,
+        metavar="N",
         default=2,
         help="threads that decode images ahead of the network",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--force",
         action="store_true",
         help="redo what is there; without it, finished images are skipped unless their "
         "files have changed",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first image that fails"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.group("run").add_argument(
+        "--quiet", action="store_true", help="show no progress"
+    )
 
 
-def add_exclude_flag(parser: ArgumentParser) -> None:
+def add_exclude_flag(parser: CommandParser) -> None:
     """Add the patterns of what to leave out of folders."""
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--exclude",
         nargs="+",
         type=str,
+        metavar="PATTERN",
         default=[],
         help="patterns of images to leave out, such as 'masks' or 'depth/**/*.png', "
         "relative to the folder of images; one without a slash fits at any depth, and "
@@ -168,11 +202,12 @@ def add_exclude_flag(parser: ArgumentParser) -> None:
     )
 
 
-def add_masks_flag(parser: ArgumentParser) -> None:
+def add_masks_flag(parser: CommandParser) -> None:
     """Add the folder of masks."""
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--masks",
         type=Path | None,
+        metavar="DIR",
         help="folder of masks, IMAGE.png (a.jpg.png, as COLMAP has it) or a.png, of "
         "the size of the image as stored: no keypoints where they are black",
     )

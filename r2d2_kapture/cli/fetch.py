@@ -23,33 +23,42 @@ def _command(arguments: list[str]) -> int:
         "An interrupted download goes on when the command is run again.",
         "kapture_r2d2_fetch --data-root data --sources A",
     )
-    parser.add_argument(
-        "--data-root", type=Path | None, help="folder that the sources go to"
+    parser.group("outputs").add_argument(
+        "--data-root",
+        type=Path | None,
+        metavar="DIR",
+        help="folder that the sources go to",
     )
-    parser.add_argument("--sources", type=str, default="WASF", help="letters of them")
-    parser.add_argument(
+    parser.group("inputs").add_argument(
+        "--sources", type=str, metavar="LETTERS", default="WASF", help="letters of them"
+    )
+    parser.group("inputs").add_argument(
         "--url",
         type=dict[str, str],
+        metavar="YAML",
         default={},
         help="addresses in place of the built-in ones: '{S: https://...}'",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--sha256",
         type=dict[str, str],
+        metavar="YAML",
         default={},
         help="checksums of the archives: '{S: 0123...}'; where none is known, that of "
         "the first download is recorded and later ones are compared with it",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--keep-archives", action="store_true", help="keep archives once unpacked"
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--list", action="store_true", help="list the sources and their licences"
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--force", action="store_true", help="fetch again what is there"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.group("run").add_argument(
+        "--quiet", action="store_true", help="show no progress"
+    )
     namespace = parser.parse_args(arguments)
     from r2d2_kapture.stages import fetch
 

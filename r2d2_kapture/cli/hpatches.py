@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
@@ -25,6 +25,7 @@ from r2d2_kapture.cli.evaluation_flags import (
     with_results,
 )
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.errors import ConfigError
 
@@ -78,7 +79,7 @@ def _command(arguments: list[str]) -> int:
     return finish(report)
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> CommandParser:
     parser = make_parser(
         "kapture_r2d2_hpatches",
         "Evaluate local features on homography sequences in the layout of HPatches, by "
@@ -87,30 +88,36 @@ def _parser() -> ArgumentParser:
         "kapture_r2d2_hpatches --root hpatches-sequences-release --model "
         "r2d2_WASF_N16.pt --output DIR",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--root",
         type=Path | None,
+        metavar="DIR",
         help="folder that holds sequences, at any depth: images 1 to n and files "
         "H_1_2 to H_1_n in folders i_... and v_...",
     )
-    parser.add_argument(
-        "--output", type=Path | None, help="folder of results, tables and pictures"
+    parser.group("outputs").add_argument(
+        "--output",
+        type=Path | None,
+        metavar="DIR",
+        help="folder of results, tables and pictures",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--results",
         nargs="+",
         type=Path,
+        metavar="FILE",
         default=[],
         help="results of other runs (.npz) or published caches (.npy), shown beside; "
         "without --root only these are shown",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--plot",
         type=Path | None,
+        metavar="FILE",
         help="picture of the accuracy (.png, .pdf, .svg); mma.png in --output by "
         "default",
     )
-    add_settings(parser, HomographyConfig)
+    add_settings(parser, HomographyConfig, group="evaluation")
     add_evaluation_flags(parser, "sequence")
     return parser
 

@@ -32,48 +32,60 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_localize --map MAP --query query --pairs pairs_query.txt "
         "--features mapping query --matches MATCHES --output LOCALIZED",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--map",
         type=Path,
+        metavar="DIR",
         required=True,
         help="output of kapture_r2d2_map, another COLMAP model, or a kapture dataset "
         "with points3d and observations",
     )
-    parser.add_argument(
-        "--query", type=Path, required=True, help="kapture dataset of the queries"
+    parser.group("inputs").add_argument(
+        "--query",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="kapture dataset of the queries",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pairs",
         type=Path,
+        metavar="FILE",
         required=True,
         help="list of pairs of query and map image, 'name, name, score' (kapture) or "
         "'name name' (hloc)",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="+",
         help="kapture datasets or folders of local features; the query dataset by "
         "default",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--matches",
         type=Path,
+        metavar="DIR",
         nargs="+",
         required=True,
         help="output of kapture_r2d2_match, or kapture datasets with matches",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         required=True,
         help="folder that gets a kapture dataset of the poses, poses.txt, and a JSON "
         "file a query",
     )
-    parser.add_argument(
-        "--keypoints-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--keypoints-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
-    add_settings(parser, LocalizeConfig)
+    add_settings(parser, LocalizeConfig, group="localization")
     add_stage_flags(parser, "query")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     config = settings_from(namespace, LocalizeConfig)

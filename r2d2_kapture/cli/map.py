@@ -33,33 +33,43 @@ def _command(arguments: list[str]) -> int:
         "points3d and observations (kapture), map.png, map.ply and report.json.",
         "kapture_r2d2_map --mapping mapping --database map.db --output map",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--mapping",
         type=Path,
+        metavar="DIR",
         required=True,
         help="kapture dataset of the images, with or without poses",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--database",
         type=Path,
+        metavar="FILE",
         required=True,
         help="COLMAP database by kapture_r2d2_verify; it is not changed",
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder of the map, made at the end"
+    parser.group("outputs").add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder of the map, made at the end",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="+",
         default=[],
         help="folders of the keypoints that the database was made of; by default those "
         "in --mapping, or else x and y of the database",
     )
-    parser.add_argument(
-        "--keypoints-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--keypoints-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
-    add_settings(parser, MapConfig)
+    add_settings(parser, MapConfig, group="mapping")
     add_run_flags(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     config = settings_from(namespace, MapConfig)

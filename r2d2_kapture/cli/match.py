@@ -31,34 +31,43 @@ def _command(arguments: list[str]) -> int:
         "--matcher, into kapture matches with scores. Run it again to resume.",
         "kapture_r2d2_match --features mapping query --pairs pairs.txt --output work",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="+",
         required=True,
         help="kapture datasets, or folders of local features such as "
         "local_features/r2d2_500; the first that has an image's features gives them",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pairs",
         type=Path,
+        metavar="FILE",
         required=True,
         help="list of pairs, 'name, name, score' (kapture) or 'name name' (hloc, "
         "COLMAP)",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         required=True,
         help="folder that gets reconstruction/matches/<keypoints type>",
     )
-    parser.add_argument(
-        "--keypoints-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--keypoints-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
-    parser.add_argument(
-        "--descriptors-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--descriptors-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
-    add_settings(parser, MatchConfig)
+    add_settings(parser, MatchConfig, group="matching")
     add_stage_flags(parser, "pair")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     config = settings_from(namespace, MatchConfig)

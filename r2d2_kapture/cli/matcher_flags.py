@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.config.match import (
     MATCHER_SETTINGS,
     MutualNearestConfig,
@@ -33,11 +34,14 @@ def matcher_flags() -> dict[str, dict[str, str]]:
     return own | others
 
 
-def add_matcher_name(parser: ArgumentParser, section: str) -> None:
-    """Add --matcher."""
-    parser.add_argument(
+def add_matcher_name(
+    parser: CommandParser, section: str, group: str, topic: str | None
+) -> None:
+    """Add --matcher to a group of flags, see add_settings."""
+    parser.group(group, topic).add_argument(
         f"--{section}{MATCHER}",
         type=str,
+        metavar="NAME",
         default=MutualNearestConfig.matcher,
         help=f"how images are matched: {', '.join(matcher_flags())}",
     )

@@ -34,45 +34,54 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_megadepth --depth-root MegaDepth_v1 --sfm-root MegaDepth_v1_SfM "
         "--output megadepth",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--depth-root",
         type=Path,
+        metavar="DIR",
         required=True,
         help="depth maps: .../phoenix/S6/zl548/MegaDepth_v1, or the folder that it was "
         "unpacked into",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--sfm-root",
         type=Path,
+        metavar="DIR",
         required=True,
         help="SfM models: .../MegaDepth_v1_SfM, or the folder that it was unpacked "
         "into",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         required=True,
         help="gets Undistorted_SfM/<scene>, scene_info/<scene>.<model>.npz, and "
         "scene_info/<scene>.<model>.json, which says what was left out and why",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--scenes",
         type=Path | None,
+        metavar="FILE",
         help="text file of the scenes to prepare, one name a line, # for comments; by "
         "default all that have depth maps",
     )
-    add_settings(parser, MegadepthConfig)
-    parser.add_argument(
+    add_settings(parser, MegadepthConfig, group="preparation")
+    parser.group("run").add_argument(
         "--workers",
         type=int,
+        metavar="N",
         default=2,
         help="processes; each prepares one model at a time, in up to a few GB",
     )
-    parser.add_argument("--force", action="store_true", help="redo finished models")
-    parser.add_argument(
+    parser.group("run").add_argument(
+        "--force", action="store_true", help="redo finished models"
+    )
+    parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first model that fails"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.group("run").add_argument(
+        "--quiet", action="store_true", help="show no progress"
+    )
     namespace = parser.parse_args(arguments)
     if namespace.workers < 1:
         raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
@@ -28,6 +28,7 @@ from r2d2_kapture.cli.evaluation_flags import (
     with_results,
 )
 from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.stage_flags import add_origin_flags
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.errors import ConfigError
@@ -93,7 +94,7 @@ def _command(arguments: list[str]) -> int:
     return finish(report)
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> CommandParser:
     parser = make_parser(
         "kapture_r2d2_pair_poses",
         "Evaluate local features on pairs of images with known cameras and poses: "
@@ -102,41 +103,54 @@ def _parser() -> ArgumentParser:
         "kapture_r2d2_pair_poses --gt lund_door/gt.json --model r2d2_WASF_N16.pt "
         "--output DIR",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--gt",
         type=Path | None,
+        metavar="FILE",
         help="JSON file of images with name, K, dist, R, t; names are relative to it",
     )
-    parser.add_argument(
-        "--kapture-root", type=Path | None, help="kapture dataset with poses, instead"
+    parser.group("inputs").add_argument(
+        "--kapture-root",
+        type=Path | None,
+        metavar="DIR",
+        help="kapture dataset with poses, instead",
     )
-    parser.add_argument(
-        "--output", type=Path | None, help="folder of results, tables and pictures"
+    parser.group("outputs").add_argument(
+        "--output",
+        type=Path | None,
+        metavar="DIR",
+        help="folder of results, tables and pictures",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--results",
         nargs="+",
         type=Path,
+        metavar="FILE",
         default=[],
         help="results of other runs (.poses.json), shown beside; without --gt and "
         "--kapture-root only these are shown",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pairs-file",
         type=Path | None,
+        metavar="FILE",
         help="pairs to evaluate, 'name, name, score' (kapture) or 'name name' (hloc, "
         "COLMAP); by default every pair of cameras at different places",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--keypoints-type",
         type=str | None,
+        metavar="NAME",
         help="evaluate these features of the kapture dataset instead of extracting",
     )
-    parser.add_argument(
-        "--descriptors-type", type=str | None, help="their descriptors' type"
+    parser.group("inputs").add_argument(
+        "--descriptors-type",
+        type=str | None,
+        metavar="NAME",
+        help="their descriptors' type",
     )
     add_origin_flags(parser, "camera_origin")
-    add_settings(parser, PairPosesConfig)
+    add_settings(parser, PairPosesConfig, group="evaluation")
     add_evaluation_flags(parser, "pair")
     return parser
 

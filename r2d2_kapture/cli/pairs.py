@@ -34,53 +34,66 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_pairs --mapping mapping --query query --features AP-GeM-LM18 "
         "--method global --top-k 5 --output pairs_query.txt",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--mapping",
         type=Path,
+        metavar="DIR",
         required=True,
         help="kapture dataset of the map's images",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--query",
         type=Path | None,
+        metavar="DIR",
         help="kapture dataset of images that are paired with mapping images only",
     )
-    parser.add_argument(
-        "--output", type=Path, required=True, help="list of pairs, in kapture's format"
+    parser.group("outputs").add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        required=True,
+        help="list of pairs, in kapture's format",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="*",
         default=[],
         help="folders of local or global features beside those in the datasets, such "
         "as global_features/AP-GeM-LM18",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--map",
         type=Path | None,
+        metavar="DIR",
         help="for covisibility: a COLMAP model, a kapture dataset with points3d and "
         "observations, or an output of kapture_r2d2_map",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--merge",
         type=Path,
+        metavar="FILE",
         nargs="*",
         default=[],
         help="lists of pairs to add; of a pair in several lists the first stays; "
         "--method merge keeps all of them unless --top-k says how many an image",
     )
     for kind in ("keypoints", "descriptors", "global-features"):
-        parser.add_argument(
-            f"--{kind}-type", type=str | None, help="by default the only one there is"
+        parser.group("inputs").add_argument(
+            f"--{kind}-type",
+            type=str | None,
+            metavar="NAME",
+            help="by default the only one there is",
         )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--global-features-output",
         type=Path | None,
+        metavar="DIR",
         help="kapture folder for the global features that --method local makes, to "
         "share between lists; by default <output>_features beside the list",
     )
-    add_settings(parser, PairsConfig)
+    add_settings(parser, PairsConfig, group="choice of pairs")
     add_stage_flags(parser, "image")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     config = settings_from(namespace, PairsConfig)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     add_settings,
@@ -21,12 +21,14 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.cli.extraction_flags import (
     EXTRACTION_SETTINGS,
     add_exclude_flag,
+    add_extraction_settings,
     add_masks_flag,
     add_preset_flag,
     extract_config,
     refuse_settings_of_others,
     resolve_extraction_preset,
 )
+from r2d2_kapture.cli.parser import CommandParser, value_name
 from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import DEFAULT_MODEL
@@ -90,8 +92,8 @@ def pipeline_parser(
     command: str,
     description: str,
     example: str,
-    inputs: Callable[[ArgumentParser], object],
-) -> ArgumentParser:
+    inputs: Callable[[CommandParser], object],
+) -> CommandParser:
     """A parser of all settings and options of a pipeline.
 
     Args:
@@ -105,7 +107,7 @@ def pipeline_parser(
     return parser
 
 
-def parse_pipeline(parser: ArgumentParser, arguments: Sequence[str]) -> Namespace:
+def parse_pipeline(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
     """Parse flags and presets; short flags go to the settings that they stand for."""
     resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
     flags = parser.parse_args(resolved)
@@ -169,23 +171,26 @@ def print_report(report: Report) -> None:
     show(report.to_text())
 
 
-def add_inputs(parser: ArgumentParser) -> None:
+def add_inputs(parser: CommandParser) -> None:
     """Photographs and datasets."""
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--images",
         type=Path | None,
+        metavar="DIR",
         help="folder of the map's photographs, searched recursively; they stay where "
         "they are; their cameras come from EXIF and --camera-mode",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--mapping",
         type=Path | None,
+        metavar="DIR",
         help="kapture dataset of the map's images, instead; with poses, they are kept; "
         "without, they are found",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--query",
         type=str,
+        metavar="DIR",
         nargs="*",
         default=[],
         help="folders of photographs or kapture datasets to localize, as DIR or "
@@ -194,45 +199,54 @@ def add_inputs(parser: ArgumentParser) -> None:
     )
 
 
-def _add_run(parser: ArgumentParser) -> None:
+def _add_run(parser: CommandParser) -> None:
     """Features, cameras, and how the pipeline runs."""
-    parser.add_argument(
-        "--output", type=Path, required=True, help="folder of everything that is made"
+    parser.group("outputs").add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="folder of everything that is made",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="*",
         default=[],
         help="folders of local or global features beside those in the datasets, such "
         "as local_features/r2d2_500 and global_features/AP-GeM-LM18",
     )
-    parser.add_argument(
+    parser.group("features").add_argument(
         "--model",
         type=str | None,
+        metavar="MODEL",
         help="checkpoint that extracts local features; without it they are taken from "
         "--features and the datasets, or extracted by a bundled model where there are "
         "neither",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--keypoints-type",
         type=str | None,
+        metavar="NAME",
         help="of features that are there, by default the only one; of those that "
         "--model extracts, by default its name",
     )
     for kind in ("descriptors", "global-features"):
-        parser.add_argument(
+        parser.group("inputs").add_argument(
             f"--{kind}-type",
             type=str | None,
+            metavar="NAME",
             help="of those that are there; by default the only one",
         )
     types = get_type_hints(FolderConfig)
     for name in names_of(FolderConfig):
         flag = name.replace("_", "-")
         also = " and --verify.camera-mode" if name == "camera_mode" else ""
-        parser.add_argument(
+        parser.group("inputs").add_argument(
             f"--{flag}",
             type=types[name] | None,
+            metavar=value_name(types[name]),
             help=f"short for --photographs.{flag}{also}",
         )
     add_exclude_flag(parser)
@@ -279,11 +293,15 @@ def load_model(flags: Namespace) -> Checkpoint:
     return checkpoint
 
 
-def add_sections(parser: ArgumentParser) -> None:
+def add_sections(parser: CommandParser) -> None:
     """The settings of each stage below its name, as ``--match.ratio``."""
     for name, classes in SECTIONS.items():
+        if name == "extract":
+            add_extraction_settings(parser, section="extract.", topic="extract")
+            continue
         for settings in classes:
-            add_settings(parser, settings, section=f"{name}.")
+            title = name.replace("_", " ")
+            add_settings(parser, settings, section=f"{name}.", group=title, topic=name)
 
 
 def pipeline_config(namespace: Namespace) -> PipelineConfig:

@@ -59,6 +59,32 @@ def join_repeated_flags(
     return [*(text for group in joined for text in group), *separator, *others]
 
 
+def unknown_flags(
+    parser: argparse.ArgumentParser, arguments: Sequence[str]
+) -> list[str]:
+    """Names of flags that the parser does not know."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    flags, _ = _grouped(parser, arguments[:end])
+    return [group[0].partition("=")[0] for action, group in flags if action is None]
+
+
+def take_flag(arguments: Sequence[str], flag: str) -> tuple[list[str], list[str]]:
+    """The values of a flag, in order, and the arguments without it."""
+    values, others = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name != flag:
+            others.append(argument)
+        elif equals:
+            values.append(value)
+        elif (following := next(rest, None)) is not None:
+            values.append(following)
+        else:  # the parser refuses it
+            others.append(argument)
+    return values, others
+
+
 def replace_flags(
     parser: argparse.ArgumentParser, arguments: Sequence[str], flags: Sequence[str]
 ) -> list[str]:

@@ -27,42 +27,56 @@ def _command(arguments: list[str]) -> int:
         "by double click, without network, and holds all that it shows.",
         "kapture_r2d2_report --pipeline work",
     )
-    parser.add_argument(
-        "--pipeline", type=Path | None, help="output folder of kapture_r2d2_pipeline"
+    parser.group("inputs").add_argument(
+        "--pipeline",
+        type=Path | None,
+        metavar="DIR",
+        help="output folder of kapture_r2d2_pipeline",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--map",
         type=Path | None,
+        metavar="DIR",
         help="a map alone: of kapture_r2d2_map, of kapture_r2d2_colmap --sparse, or "
         "any COLMAP model, binary or text",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--images",
         type=Path | None,
+        metavar="DIR",
         help="folder of the images of --map; without it the page shows no photographs",
     )
-    parser.add_argument(
-        "--hpatches", type=Path | None, help="output folder of kapture_r2d2_hpatches"
+    parser.group("inputs").add_argument(
+        "--hpatches",
+        type=Path | None,
+        metavar="DIR",
+        help="output folder of kapture_r2d2_hpatches",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pair-poses",
         type=Path | None,
+        metavar="DIR",
         help="output folder of kapture_r2d2_pair_poses",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--training",
         type=Path,
+        metavar="DIR",
         nargs="+",
         default=[],
         help="output folders of kapture_r2d2_train, one curve each",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path | None,
+        metavar="FILE",
         help="the HTML file; by default report.html in the first folder given",
     )
-    parser.add_argument(
-        "--title", type=str | None, help="of the page; by default the folder's name"
+    parser.group("outputs").add_argument(
+        "--title",
+        type=str | None,
+        metavar="NAME",
+        help="of the page; by default the folder's name",
     )
     namespace = parser.parse_args(arguments)
     given = [name for name in SOURCES if namespace[name]]

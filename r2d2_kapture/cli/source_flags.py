@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import add_settings, settings_from
 from r2d2_kapture.cli.extraction_flags import add_exclude_flag
+from r2d2_kapture.cli.parser import INPUTS, CommandParser
 from r2d2_kapture.config.training_sources import SourceConfig
 
 
-def add_source_flags(parser: ArgumentParser) -> None:
+def add_source_flags(parser: CommandParser) -> None:
     """Add the fields of SourceConfig."""
-    add_settings(parser, SourceConfig, taken=("exclude",))
+    add_settings(parser, SourceConfig, taken=("exclude",), group=INPUTS)
     add_exclude_flag(parser)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import add_settings
+from r2d2_kapture.cli.parser import INPUTS, CommandParser
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
@@ -15,7 +16,7 @@ from r2d2_kapture.errors import ConfigError
 REDO = "redo finished work, and replace what was made with other settings"
 
 
-def add_stage_flags(parser: ArgumentParser, item: str, force: str = REDO) -> None:
+def add_stage_flags(parser: CommandParser, item: str, force: str = REDO) -> None:
     """Add what changes how a run behaves, and no result.
 
     Args:
@@ -23,28 +24,31 @@ def add_stage_flags(parser: ArgumentParser, item: str, force: str = REDO) -> Non
         item: what the stage works on one by one, such as ``pair``.
         force: what ``--force`` does.
     """
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--workers",
         type=int,
+        metavar="N",
         default=os.cpu_count() or 1,
         help="threads that work in parallel; no result depends on it",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--strict", action="store_true", help=f"stop at the first {item} that fails"
     )
     add_run_flags(parser, force)
 
 
-def add_origin_flags(parser: ArgumentParser, *names: str) -> None:
+def add_origin_flags(parser: CommandParser, *names: str) -> None:
     """Add --camera-origin or --keypoint-origin, as kapture_r2d2_verify has them."""
     fields = {field.name for field in dataclasses.fields(VerifyConfig)}
-    add_settings(parser, VerifyConfig, taken=fields.difference(names))
+    add_settings(parser, VerifyConfig, taken=fields.difference(names), group=INPUTS)
 
 
-def add_run_flags(parser: ArgumentParser, force: str = REDO) -> None:
+def add_run_flags(parser: CommandParser, force: str = REDO) -> None:
     """Add those of a stage that makes one thing as a whole."""
-    parser.add_argument("--force", action="store_true", help=force)
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.group("run").add_argument("--force", action="store_true", help=force)
+    parser.group("run").add_argument(
+        "--quiet", action="store_true", help="show no progress"
+    )
 
 
 def stage_options(namespace: Namespace) -> RunOptions:

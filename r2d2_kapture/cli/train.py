@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
@@ -18,6 +18,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.distillation import DistillationConfig
@@ -35,6 +36,24 @@ from r2d2_kapture.config.training_sources import ValidationConfig
 from r2d2_kapture.errors import ConfigError
 
 PRESETS = "train"
+SETTINGS = {
+    "validation": ValidationConfig,
+    "network": NetworkConfig,
+    "optimization": OptimizationConfig,
+    "length of the run": PaceConfig,
+    "pairs of photographs": PairConfig,
+    "pairs of MegaDepth": MegadepthPairs,
+    "losses of R2D2 and Fast-R2D2": LossConfig,
+    "R2D2 and Fast-R2D2 with a teacher": DistillationConfig,
+    "D2-Net only": D2NetTrainingConfig,
+}
+"""By the title of their flags."""
+FAMILY_OF: dict[type, str] = {
+    LossConfig: "r2d2",
+    DistillationConfig: "r2d2",
+    D2NetTrainingConfig: "d2net",
+}
+"""Settings that only the networks of one family understand."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,51 +94,46 @@ def _command(arguments: list[str]) -> int:
     return finish(report) if this_process().is_main else EXIT_OK
 
 
-def _add_flags(parser: ArgumentParser) -> None:
-    parser.add_argument(
+def _add_flags(parser: CommandParser) -> None:
+    parser.group("outputs").add_argument(
         "--output",
         type=Path | None,
+        metavar="DIR",
         help="folder of the run: weights, state, logs; a run that is there resumes",
     )
-    parser.add_argument(
+    parser.group("network").add_argument(
         "--start-from",
         type=str | None,
+        metavar="MODEL",
         help="checkpoint to begin with, in place of random weights, or several of one "
         "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
-    parser.add_argument(
+    parser.group("network").add_argument(
         "--teacher",
         type=Path | None,
+        metavar="FILE",
         help="weights of ALIKED, aliked-n16.pth or aliked-n32.pth, to learn from in "
         "place of AP; needs pip install 'r2d2-kapture[kornia]'",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--license",
         type=str,
+        metavar="NAME",
         default="unspecified",
         help="licence of the weights, written into them",
     )
     add_source_flags(parser)
-    for settings in (
-        ValidationConfig,
-        NetworkConfig,
-        OptimizationConfig,
-        PaceConfig,
-        PairConfig,
-        MegadepthPairs,
-        LossConfig,
-        DistillationConfig,
-        D2NetTrainingConfig,
-    ):
-        add_settings(parser, settings)
-    parser.add_argument(
+    for title, settings in SETTINGS.items():
+        add_settings(parser, settings, group=title, topic=FAMILY_OF.get(settings))
+    parser.group("run").add_argument(
         "--workers",
         type=int,
+        metavar="N",
         default=2,
         help="processes that make pairs, for each process that trains; 0 makes them "
         "between the steps",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--force",
         action="store_true",
         help="begin anew where a run is; its state and logs are lost",

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_type_hints
 
-from jsonargparse import ArgumentParser
-
 from r2d2_kapture.cli.common import (
     add_settings,
     finish,
@@ -18,6 +16,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.parser import CommandParser, value_name
 from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.extract import Preprocessing
@@ -46,30 +45,44 @@ def _command(arguments: list[str]) -> int:
         "of R2D2, soft detections of D2-Net.",
         "kapture_r2d2_train_view --config r2d2 --images photos --output pairs --step 0",
     )
-    parser.add_argument("--output", type=Path | None, help="folder of the pictures")
-    parser.add_argument(
-        "--step", type=int, default=0, help="of the run; it decides the difficulty"
+    parser.group("outputs").add_argument(
+        "--output", type=Path | None, metavar="DIR", help="folder of the pictures"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the run")
-    parser.add_argument("--batch-size", type=int, default=8, help="pairs drawn")
-    parser.add_argument(
+    parser.group("pictures").add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        default=0,
+        help="of the run; it decides the difficulty",
+    )
+    parser.group("pictures").add_argument(
+        "--seed", type=int, metavar="N", default=0, help="of the run"
+    )
+    parser.group("pictures").add_argument(
+        "--batch-size", type=int, metavar="N", default=8, help="pairs drawn"
+    )
+    parser.group("pictures").add_argument(
         "--model",
         type=str | None,
+        metavar="MODEL",
         help="checkpoint whose maps are drawn; none by default",
     )
-    parser.add_argument(
+    parser.group("pictures").add_argument(
         "--preprocessing",
         type=Preprocessing | None,
+        metavar=value_name(Preprocessing),
         help="of the images, as the weights of a D2-Net expect it: caffe or torch; by "
         "default what they say themselves, and caffe where they say nothing",
     )
-    parser.add_argument(
+    parser.group("run").add_argument(
         "--force", action="store_true", help="draw again what is already there"
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.group("run").add_argument(
+        "--quiet", action="store_true", help="show no progress"
+    )
     add_source_flags(parser)
-    add_settings(parser, PairConfig)
-    add_settings(parser, MegadepthPairs)
+    add_settings(parser, PairConfig, group="pairs of photographs")
+    add_settings(parser, MegadepthPairs, group="pairs of MegaDepth")
     _accept_other_settings(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     if namespace.output is None:
@@ -96,7 +109,7 @@ def _command(arguments: list[str]) -> int:
     return finish(report)
 
 
-def _accept_other_settings(parser: ArgumentParser) -> None:
+def _accept_other_settings(parser: CommandParser) -> None:
     """Understand presets and settings files of training; hide what has no effect."""
     others: tuple[type, ...] = (
         NetworkConfig,

@@ -33,51 +33,60 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_verify --mapping mapping --features mapping --matches work "
         "--pairs pairs.txt --database map.db --output verified",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--mapping",
         type=Path,
+        metavar="DIR",
         required=True,
         help="kapture dataset of the images: cameras, rigs, records, and poses for "
         "--geometry known_poses",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="+",
         required=True,
         help="kapture datasets, or folders of keypoints such as "
         "local_features/r2d2_500",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--matches",
         type=Path,
+        metavar="DIR",
         nargs="+",
         required=True,
         help="kapture datasets, or outputs of kapture_r2d2_match",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pairs",
         type=Path | None,
+        metavar="FILE",
         help="list of pairs, 'name, name, score' (kapture) or 'name name' (hloc, "
         "COLMAP); by default all that have matches",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--database",
         type=Path,
+        metavar="FILE",
         required=True,
         help="COLMAP database to write; it appears when it is complete",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         required=True,
         help="folder that gets the verified matches, "
         "reconstruction/matches/<keypoints type>",
     )
-    parser.add_argument(
-        "--keypoints-type", type=str | None, help="by default the only one there is"
+    parser.group("inputs").add_argument(
+        "--keypoints-type",
+        type=str | None,
+        metavar="NAME",
+        help="by default the only one there is",
     )
-    add_settings(parser, VerifyConfig)
+    add_settings(parser, VerifyConfig, group="verification")
     add_stage_flags(parser, "pair")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     config = settings_from(namespace, VerifyConfig)

@@ -6,7 +6,7 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     EXIT_OK,
@@ -25,6 +25,7 @@ from r2d2_kapture.cli.extraction_flags import (
     parse_extraction,
 )
 from r2d2_kapture.cli.matcher_flags import matcher_from
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
@@ -82,83 +83,101 @@ def _command(arguments: list[str]) -> int:
     return finish(_two_images(namespace, pair))
 
 
-def _parser() -> ArgumentParser:
+def _parser() -> CommandParser:
     parser = make_parser(
         "kapture_r2d2_view",
         DESCRIPTION,
         "kapture_r2d2_view a.jpg b.jpg --output-dir pictures",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "photographs",
         nargs="*",
         type=str,
         help="two image files to match; or image files, folders, glob patterns, or "
         ".txt files with one path a line, whose keypoints to draw",
     )
-    parser.add_argument(
+    parser.group("outputs").add_argument(
         "--output-dir",
         type=Path | None,
+        metavar="DIR",
         help="folder of the pictures; by default beside the (first) image file, and "
         "the current folder for what is stored",
     )
     _add_stored_flags(parser)
-    parser.add_argument(
+    parser.group("pictures").add_argument(
         "--keypoints",
         action="store_true",
         help="draw the keypoints of two images, do not match them",
     )
-    parser.add_argument(
-        "--max-keypoints", type=int, default=1000, help="keypoints drawn, the best"
+    parser.group("pictures").add_argument(
+        "--max-keypoints",
+        type=int,
+        metavar="N",
+        default=1000,
+        help="keypoints drawn, the best",
     )
-    add_settings(parser, ViewConfig)
-    add_settings(parser, MatchConfig, _others(MatchConfig, MATCH_FLAGS))
-    add_settings(parser, VerifyConfig, _others(VerifyConfig, VERIFY_FLAGS))
+    add_settings(parser, ViewConfig, group="pictures")
+    add_settings(
+        parser, MatchConfig, _others(MatchConfig, MATCH_FLAGS), group="matching"
+    )
+    add_settings(
+        parser, VerifyConfig, _others(VerifyConfig, VERIFY_FLAGS), group="verification"
+    )
     add_exclude_flag(parser)
     add_masks_flag(parser)
     add_extraction_flags(parser, OWN_FLAGS)
     return parser
 
 
-def _add_stored_flags(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--map", type=Path | None, help="map to draw an image of; see --image"
+def _add_stored_flags(parser: CommandParser) -> None:
+    parser.group("inputs").add_argument(
+        "--map",
+        type=Path | None,
+        metavar="DIR",
+        help="map to draw an image of; see --image",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--image",
         type=str | None,
+        metavar="NAME",
         help="name of the image of --map; by default that which observes most points",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--database",
         type=Path | None,
+        metavar="FILE",
         help="COLMAP database to draw the matches and geometry of --pair from",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--features",
         type=Path,
+        metavar="DIR",
         nargs="+",
         default=[],
         help="HDF5 file of hloc's layout, or kapture folders of features, to draw "
         "--pair from; matched now where no matches are stored",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--matches",
         type=Path,
+        metavar="DIR",
         nargs="+",
         default=[],
         help="HDF5 file of hloc's layout, or kapture folders, of matches of --features",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--kapture-root",
         type=Path | None,
+        metavar="DIR",
         help="dataset to draw --pair from, with its cameras, features and matches",
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--pair", type=str, nargs=2, metavar=("A", "B"), help="names of two images"
     )
-    parser.add_argument(
+    parser.group("inputs").add_argument(
         "--images",
         type=Path | None,
+        metavar="PATH",
         help="folder that stored names are relative to; by default that of the "
         "dataset, or of the pipeline that made the map or database",
     )

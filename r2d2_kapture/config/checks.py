@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Collection
 from typing import Any, get_args
 
 from r2d2_kapture.errors import ConfigError
@@ -16,4 +18,18 @@ def require(condition: bool, message: str) -> None:
 def require_choice(flag: str, value: object, choices: Any) -> None:
     """Raise ConfigError unless ``value`` is one of a Literal's."""
     listed = get_args(choices)
-    require(value in listed, f"{flag}: found {value!r}, expected one of {listed}")
+    require(
+        value in listed,
+        f"{flag}: found {value!r}, expected one of {', '.join(map(str, listed))}",
+    )
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown name: the nearest one, if any is near."""
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else ""
+
+
+def nearest(name: str, known: Collection[str]) -> str | None:
+    """The known name that is most like another one; None where none is near."""
+    return next(iter(difflib.get_close_matches(name, known, n=1)), None)

@@ -15,8 +15,8 @@ class DistillationConfig:
         teacher_points: most keypoints of the teacher in a crop that are learned from.
         random_points: pixels of each crop, drawn at random, whose descriptors are
             learned too.
-        match_temperature: of the softmax over the similarities of descriptors.
-        teacher_temperature: of that over the similarities of the teacher's; towards 0
+        match_temperature: temperature of the softmax over similarities of descriptors.
+        teacher_temperature: temperature of that over the teacher's; towards 0
             the true match alone is right.
         weight_match: weight of the loss of that choice.
         weight_reprojection: weight of the distance in pixels between keypoints of both

@@ -15,7 +15,8 @@ FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 DEFAULT_MODEL = "fast_r2d2_v4"
 """The bundled model that extracts where none is named."""
-AUTO = "auto"
+ExtractorName = Literal["auto", "r2d2", "d2net"]
+AUTO: ExtractorName = "auto"
 """The extractor of the checkpoint's network."""
 
 
@@ -131,8 +132,8 @@ class EngineConfig:
             gains by it (AVX-512 with BF16, AMX, GPUs since Ampere), else fp32; with
             R2D2 either is as accurate. bf16 is refused on processors that do not run
             it, such as those with AVX2 alone.
-        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
-            where there is one and the CPU elsewhere.
+        gpu: index of the CUDA device, -1 for the CPU; by default the first CUDA device
+            where there is one, else the CPU.
         tile_pixels: pixels above which a level is cut into tiles that overlap by the
             receptive field; ``auto`` is 1 megapixel on the CPU in bf16 and half of
             that in fp32 (layers of 256 MiB), and what fits on a GPU.

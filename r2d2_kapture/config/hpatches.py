@@ -19,7 +19,7 @@ class HomographyConfig:
             protocol of D2-Net leaves out.
         ransac_error: residual in pixels up to which a match is an inlier of the
             estimated homography.
-        seed: of the random sampling of that estimate.
+        seed: random seed of that estimate.
         worst_pairs: how many pairs, those of lowest accuracy, have their matches
             drawn.
     """

@@ -41,13 +41,16 @@ class LocalizeConfig:
         doubt_deviation: a pose is doubtful from this standard deviation of its position
             on, in units of the distance to its points, or of the map's extent if that
             is less; for keypoints with errors of 1 px.
-        doubt_inliers: or with fewer inliers, unless half of its correspondences are.
-        doubt_ratio: or with a smaller share of inliers among its correspondences.
-        doubt_coverage: or where the inliers cover a smaller share of the image.
-        doubt_rival: or where the other correspondences agree with another pose that has
-            this share of its inliers.
-        seed: of the random sampling.
-        format: of poses.txt: how images are named for visuallocalization.net, aachen
+        doubt_inliers: a pose is doubtful with fewer inliers, unless half of its
+            correspondences are inliers.
+        doubt_ratio: a pose is doubtful with a smaller share of inliers among its
+            correspondences.
+        doubt_coverage: a pose is doubtful where its inliers cover a smaller share of
+            the image.
+        doubt_rival: a pose is doubtful where the other correspondences agree with
+            another pose that has this share of its inliers.
+        seed: random seed.
+        format: how poses.txt names images for visuallocalization.net: aachen
             and extended_cmu by file name, robotcar by the last folder too, gangnam by
             the whole name, eth_ms by timestamp and device.
     """

@@ -34,12 +34,13 @@ class MapConfig:
             cameras of a rig are.
         two_view_tracks: keep points that only two keypoints see; ``auto`` does so
             where poses are known.
-        min_matches: verified matches of a pair that is used.
-        max_reprojection_error: in pixels, of an observation that is kept.
-        min_angle: in degrees, between the rays of a point.
+        min_matches: least number of verified matches of a pair that is used.
+        max_reprojection_error: largest reprojection error in pixels of an observation
+            that is kept.
+        min_angle: smallest angle in degrees between the rays of a point.
         min_model_size: least number of images of a model, where poses are unknown.
-        seed: of random choices.
-        threads: of COLMAP, which decides the map as the seed does: results with
+        seed: random seed.
+        threads: threads of COLMAP, which decide the map as the seed does: results with
             another number may differ in the last digits, and in ``global`` they
             differ from run to run with more than 1.
     """

@@ -159,8 +159,8 @@ class MatchConfig:
 
     Attributes:
         matcher: settings of the matcher, which choose it.
-        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
-            where there is one and the CPU elsewhere.
+        gpu: index of the CUDA device, -1 for the CPU; by default the first CUDA device
+            where there is one, else the CPU.
         cache_gb: gigabytes of features kept in memory for the pairs to come.
     """
 

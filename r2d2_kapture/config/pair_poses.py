@@ -17,7 +17,7 @@ class PairPosesConfig:
         matcher: settings of the matcher, which choose it.
         ransac_error: distance in pixels from the epipolar line up to which a match is
             an inlier of the estimated essential matrix.
-        seed: of the random sampling of that estimate, and of the choice of pairs.
+        seed: random seed of that estimate, and of the choice of pairs.
         max_pairs: pairs evaluated; of more, so many are chosen at random, unless they
             are listed; 0 takes all.
         worst_pairs: how many pairs, those with the lowest share of correct matches,

@@ -26,16 +26,17 @@ class PairsConfig:
             (VLAD); ``merge`` nothing but the lists of --merge.
         top_k: best partners of an image, 0 for all; by default 20, and all for merge;
             not for exhaustive and sequential.
-        min_score: least score of a pair; None takes all.
+        min_score: least score of a pair; all are taken by default.
         overlap: steps in time that sequential pairs are apart at most.
         quadratic_overlap: pair images 2, 4, 8, ... 2 ** (overlap - 1) steps apart too.
         loop: the sequence ends where it began: its last images precede its first.
-        max_distance: between camera centres, in units of the dataset; None for any.
-        max_angle: between viewing directions, in degrees.
+        max_distance: largest distance between camera centres, in units of the dataset;
+            any by default.
+        max_angle: largest angle in degrees between viewing directions.
         vlad_clusters: visual words of the vocabulary of ``local``.
         vlad_dim: numbers that a VLAD descriptor is whitened to where there are enough
             mapping images, four for each number; 0 leaves it as it is.
-        seed: of the vocabulary.
+        seed: random seed of the vocabulary.
         slice: ``i/n`` writes the i-th of n parts of the list, for runs on a cluster.
     """
 

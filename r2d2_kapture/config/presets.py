@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from r2d2_kapture.config.checks import did_you_mean
 from r2d2_kapture.errors import ConfigError
 
 EXTRACTION = "extract"
@@ -36,6 +37,7 @@ def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
         raise ConfigError(
             f"{flag} {name}: no such file, and no preset; {hint}"
             f"presets: {', '.join(sorted(presets)) or 'none'}"
+            f"{did_you_mean(name, presets)}"
         )
     return presets[name]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+from r2d2_kapture.config.checks import did_you_mean
 from r2d2_kapture.config.extract import (
     D2NetConfig,
     EngineConfig,
@@ -130,6 +130,5 @@ def refuse_unknown(values: Collection[str], known: Collection[str]) -> None:
     """
     for name in values:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{name}: no such setting; {hint}")
+            hint = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise ConfigError(f"{name}: no such setting{hint}")

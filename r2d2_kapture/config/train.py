@@ -43,15 +43,15 @@ class OptimizationConfig:
     batches of 8 pairs. What goes beyond the paper is off by default.
 
     Attributes:
-        seed: of the first weights, the pairs and the losses' samples.
+        seed: random seed of the first weights, the pairs and the losses' samples.
         batch_size: pairs in a step of each process.
-        learning_rate: of Adam, at its highest.
+        learning_rate: highest learning rate of Adam.
         weight_decay: L2 penalty on the weights, as published.
         warmup_steps: steps in which the learning rate rises from 0.
         schedule: ``constant``, or ``cosine``: down to final_learning_rate at the end.
         final_learning_rate: share of the learning rate that a cosine ends with.
         gradient_clip: largest L2 norm of a gradient; 0 clips nothing.
-        average_decay: of the moving average of the weights, which is then what is
+        average_decay: decay of the moving average of the weights, which is then what is
             validated and exported; 0 keeps none.
         plain_ap_weight: weight of the AP loss without reliability, which stands in for
             the reliability loss while the descriptors have learned little, and so
@@ -123,8 +123,8 @@ class PaceConfig:
         validate_every: steps between validations; 0 validates nothing.
         save_every: steps between saved states.
         save_minutes: minutes after which a state is saved in any case.
-        gpu: index of the CUDA device; -1 is the CPU; None is the first CUDA device
-            where there is one and the CPU elsewhere. torchrun gives each process its
+        gpu: index of the CUDA device, -1 for the CPU; by default the first CUDA device
+            where there is one, else the CPU. torchrun gives each process its
             own.
     """
 

@@ -26,9 +26,9 @@ class PairConfig:
         mild_scale: largest scale change between the two pictures at difficulty 0.
         strong_scale: largest scale change at difficulty 1.
         mild_rotation: standard deviation of the rotation in degrees at difficulty 0.
-        strong_rotation: standard deviation of the rotation at difficulty 1.
+        strong_rotation: standard deviation of the rotation in degrees at difficulty 1.
         mild_tilt: largest slant of the picture plane in degrees at difficulty 0.
-        strong_tilt: largest slant of the picture plane at difficulty 1.
+        strong_tilt: largest slant of the picture plane in degrees at difficulty 1.
         jitter: largest relative change of brightness, contrast and saturation.
         noise: largest standard deviation of the pixel noise, in grey levels of 255.
         night: probability that one picture of a pair is darkened as if at night.

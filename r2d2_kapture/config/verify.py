@@ -23,7 +23,7 @@ class VerifyConfig:
             (or from where a homography puts it).
         min_inliers: matches that a pair must keep; with fewer it keeps none.
         max_trials: most samples that RANSAC draws for a pair.
-        seed: of RANSAC's samples; the result is the same for any number of workers.
+        seed: random seed of RANSAC; the result is the same for any number of workers.
         camera_mode: which images of unknown cameras (UNKNOWN_CAMERA, as photographs
             without EXIF data have) share one: ``auto`` those of one sensor of the
             dataset; ``single`` all of one size; ``per-folder`` those of one folder and

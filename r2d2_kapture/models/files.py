@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
+from r2d2_kapture.config.checks import did_you_mean
 from r2d2_kapture.errors import CheckpointError
 
 SUFFIX = ".safetensors"
@@ -40,4 +41,5 @@ def resolve_model(model: str, flag: str = "--model") -> Path:
     raise CheckpointError(
         f"{flag} {model}: found {found}, expected the path of a .pt, .pth or "
         f"{SUFFIX} checkpoint or the name of a bundled model ({names})"
+        + did_you_mean(model, bundled)
     )

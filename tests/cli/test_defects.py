@@ -128,16 +128,3 @@ def test_a_reader_that_leaves_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(sys, "stdout", stdout)
         for text in ("a report of a stage", "the next one"):
             show(text)
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--top-k", "many"], ["--kapture-rot", "a"], ["--exclude"]]
-)
-def test_flags_are_refused_in_one_line(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        extract(arguments)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: ")
-    assert line.endswith("; see kapture_r2d2_extract --help")

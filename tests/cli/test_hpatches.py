@@ -230,7 +230,8 @@ def test_a_malicious_cache_is_one_error_line(
             "--keypoint-origin corner: describes features that are there",
         ),
         (
-            "--root {root} --output {out} --features-suffix a --features-h5 b".split(),
+            "--root {root} --output {out} --features-suffix a "
+            "--features-h5 {root}".split(),
             "expected one of them",
         ),
         (
@@ -242,7 +243,8 @@ def test_a_malicious_cache_is_one_error_line(
             "--top-k: describes an extraction, but --features-suffix takes",
         ),
         (
-            "--root {root} --output {out} --features-h5 a --model b --no-relu".split(),
+            "--root {root} --output {out} --model b --no-relu "
+            "--features-h5 {root}".split(),
             "--model, --no-relu: describes an extraction, but --features-h5 takes",
         ),
     ],

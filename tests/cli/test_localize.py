@@ -63,11 +63,11 @@ def test_a_query_that_fails_is_exit_code_1(
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--map", "/nowhere", "neither a COLMAP model"),
-        ("--query", "/nowhere", "expected the folder of a kapture dataset"),
-        ("--pairs", "/nowhere.txt", "expected a list of pairs"),
-        ("--features", "/nowhere", "no such folder"),
-        ("--matches", "/nowhere", "run kapture_r2d2_match first"),
+        ("--map", "/nowhere", "expected output of kapture_r2d2_map, another COLMAP"),
+        ("--query", "/nowhere", "expected kapture dataset of the queries"),
+        ("--pairs", "/nowhere.txt", "expected list of pairs"),
+        ("--features", "/nowhere", "no such file or folder"),
+        ("--matches", "/nowhere", "expected output of kapture_r2d2_match"),
         ("--keypoints-type", "sift", "expected 'sift'"),
         ("--workers", "0", "--workers"),
         ("--min-inliers", "2", "--min-inliers"),

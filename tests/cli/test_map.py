@@ -80,7 +80,10 @@ def test_help_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--workers" not in text and "--strict" not in text  # --threads counts here
     with pytest.raises(SystemExit, match="2"):
         main([])
-    assert "arguments are required: mapping" in capsys.readouterr().err
+    assert (
+        "missing --mapping DIR, --database FILE, --output DIR"
+        in capsys.readouterr().err
+    )
 
 
 def test_bad_inputs_are_one_line(

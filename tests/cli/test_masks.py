@@ -164,7 +164,10 @@ def test_masks_that_fit_no_image_are_said(
     assert extract_images([*command, "--masks", str(tmp_path / "masks")]) == 0
     assert "found no mask of 5 of 5 images" in capsys.readouterr().out
     assert extract_images([*command, "--masks", str(tmp_path / "nothing")]) == 2
-    assert "found no such folder, expected a folder of masks" in capsys.readouterr().err
+    assert (
+        "found no such file or folder, expected folder of masks"
+        in capsys.readouterr().err
+    )
 
 
 def test_colmap(photos: Path, masks: Path, flags: list[str], tmp_path: Path) -> None:

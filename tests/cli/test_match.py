@@ -68,8 +68,8 @@ def test_a_pair_that_fails_is_exit_code_1(
         (["--workers", "0"], "--workers: found 0, expected 1 or more"),
         (["--ratio", "2"], "--ratio: found 2.0"),
         (["--keypoints-type", "sift"], "found keypoints types r2d2, expected 'sift'"),
-        (["--features", "nowhere"], "nowhere: found no such folder"),
-        (["--pairs", "nowhere.txt"], "nowhere.txt: found no such file"),
+        (["--features", "nowhere"], "nowhere: found no such file or folder"),
+        (["--pairs", "nowhere.txt"], "nowhere.txt: found no such file or folder"),
         (["--config", "nowhere"], "--config nowhere: no such file"),
     ],
 )

@@ -205,11 +205,11 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
     ("arguments", "message"),
     [
         ([], "--gt or --kapture-root, images to evaluate, nor --results"),
-        (["--gt", "/no.json"], "--output: missing"),
+        (["--kapture-root", "{root}"], "--output: missing"),
         (["--gt", "/no.json", "--output", "{out}"], "/no.json"),
         (["--kapture-root", "/nowhere", "--output", "{out}"], "/nowhere"),
         (
-            "--gt a.json --kapture-root {root} --output {out}".split(),
+            "--gt {root} --kapture-root {root} --output {out}".split(),
             "expected one of them",
         ),
         (

@@ -86,7 +86,7 @@ def test_local_features_merge_and_slice(
         (["--method", "covisibility"], "found no --map"),
         (["--method", "merge"], "found no --merge"),
         (["--slice", "3/2"], "--slice: found '3/2'"),
-        (["--query", "nowhere"], "nowhere: found nothing there"),
+        (["--query", "nowhere"], "nowhere: found no such file or folder"),
         (["--workers", "0"], "--workers: found 0"),
     ],
 )

@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
-from r2d2_kapture.cli import common, repeated_flags
-from r2d2_kapture.cli.common import CommandParser, make_parser
+from r2d2_kapture.cli import common
+from r2d2_kapture.cli import parser as parsers
+from r2d2_kapture.cli import repeated_flags
+from r2d2_kapture.cli.common import make_parser
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.config.extract import SelectionConfig
 from r2d2_kapture.errors import ConfigError
@@ -41,7 +44,7 @@ def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Argument
 
     monkeypatch.syspath_prepend(str(ROOT))
     command = importlib.import_module(module)
-    for place in (command, common):
+    for place in (command, parsers):
         if hasattr(place, "join_repeated_flags"):
             monkeypatch.setattr(place, "join_repeated_flags", capture)
     with pytest.raises(Captured) as caught:
@@ -58,7 +61,7 @@ def test_every_flag_of_every_command(
     parser = parser_of(module, monkeypatch)
     for flag, action in parser._option_string_actions.items():
         assert type(action).__name__ not in ("_ExtendAction", "_AppendAction"), flag
-        assert action.nargs in (None, 0, 1, *repeated_flags.SEVERAL), flag
+        assert action.nargs in (None, 0, 1, 2, *repeated_flags.SEVERAL), flag
         one, two = [flag, "a"], [f"{flag}=b"]
         if action.nargs in repeated_flags.SEVERAL:
             assert join_repeated_flags(parser, one + two) == [flag, "a", "b"]

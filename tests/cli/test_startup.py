@@ -24,7 +24,8 @@ from contextlib import redirect_stderr, redirect_stdout
 heavy, commands = sys.argv[1].split(), sys.argv[2].split()
 for name in commands:
     module = importlib.import_module(f"r2d2_kapture.cli.{name}")
-    for typed in (["--help"], ["--version"], ["--no-such"], ["--config"]):
+    for line in "--help", "--help all", "--version", "--no-such", "--config":
+        typed = line.split()
         try:
             with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
                 code = module.main(typed)

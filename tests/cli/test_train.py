@@ -136,7 +136,10 @@ def test_a_stopped_run_resumes_to_the_weights_of_the_unbroken_one(
     [
         (["--output", "{run}"], "no pictures given, expected one or more of --images"),
         (["--images", "{photos}"], "--output: missing"),
-        (["--images", "/nowhere", "--output", "{run}"], "/nowhere: found no folder"),
+        (
+            ["--images", "/nowhere", "--output", "{run}"],
+            "/nowhere: found no such file or folder",
+        ),
         (["{ok}", "--architecture", "d3"], "unknown architecture 'd3', expected one"),
         (["{ok}", "--learning-rate", "0"], "--learning-rate: found 0"),
         (["{ok}", "--batch-size", "0"], "--batch-size: found 0"),
@@ -170,7 +173,7 @@ def test_a_stopped_run_resumes_to_the_weights_of_the_unbroken_one(
         ),
         (["{ok}", "--gradient-clip", ".inf"], "--gradient-clip: found inf"),
         (["{ok}", "--margin", "0"], "--margin: found 0"),
-        (["{ok}", "--megadepth", "x"], "--megadepth and --train-scenes"),
+        (["{ok}", "--megadepth", "{photos}"], "--megadepth and --train-scenes"),
         (["{ok}", "--validation-scenes", "x.txt"], "found no --megadepth"),
         (["{ok}", "--validation-dataset", "/nowhere"], "/nowhere"),
     ],

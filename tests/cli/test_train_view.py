@@ -80,7 +80,7 @@ def test_maps_are_drawn_with_a_model(photos, tmp_path, checkpoint_path) -> None:
         (["--images", "{photos}"], "--output"),
         (["--output", "{out}"], "--images"),
         (["--images", "{photos}", "--output", "{out}", "--jitter", "2"], "--jitter"),
-        (["--images", "{out}", "--output", "{out}"], "found no folder"),
+        (["--images", "{out}", "--output", "{out}"], "found no such file or folder"),
     ],
 )
 def test_bad_input_is_one_line(photos, tmp_path, capsys, arguments, named) -> None:

@@ -82,7 +82,10 @@ def test_help_and_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         assert flag in text
     with pytest.raises(SystemExit, match="2"):
         main([])
-    assert "arguments are required: mapping" in capsys.readouterr().err
+    assert (
+        "missing --mapping DIR, --features DIR, --matches DIR"
+        in capsys.readouterr().err
+    )
 
 
 def test_bad_inputs_are_one_line(

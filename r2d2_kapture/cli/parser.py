@@ -1,0 +1,300 @@
+"""The parser of every command: flags in groups, help of one screen, errors of one line.
+
+Flags go into titled groups (``parser.group("inputs")``), and each says what it takes by
+its metavar: DIR, FILE, N, X, PX, DEG, NAME or {a,b}. Files and folders of the group
+"inputs" must exist. A group with a topic, a family of networks or a stage, is
+shown by ``--help TOPIC`` only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import textwrap
+from argparse import SUPPRESS, Action
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Union, get_args, get_origin
+
+from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter, Namespace
+
+import r2d2_kapture
+from r2d2_kapture.cli.repeated_flags import (
+    join_repeated_flags,
+    take_flag,
+    unknown_flags,
+)
+from r2d2_kapture.config.checks import did_you_mean, nearest
+from r2d2_kapture.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jsonargparse._core import ArgumentGroup
+
+EXIT_BAD_INPUT = 2
+INPUTS = "inputs"
+D2NET = ("d2net", ".pth")
+"""What says that D2-Net is meant, in an argument or at its end; else R2D2 is."""
+R2D2 = "r2d2"
+ALL = "all"
+MORE = "more flags"
+USAGE_WIDTH = 70
+LONGEST = 75
+"""Characters of choices that a help lists."""
+WORDS = {
+    "N": "a whole number",
+    "X": "a number",
+    "PX": "a number of pixels",
+    "DEG": "a number of degrees",
+    "DIR": "a folder",
+    "FILE": "a file",
+    "NAME": "a name",
+    "MODEL": "a model",
+    "PATTERN": "a pattern",
+}
+GENERAL = {
+    "help": "show this help and exit",
+    "version": "show the version and exit",
+    "print_config": SUPPRESS,
+}
+"""What is said of the flags that the parsers of Python bring along."""
+
+
+class CommandHelp(DefaultHelpFormatter):
+    """Help that states defaults as they are typed, and no types of Python."""
+
+    def _get_help_string(self, action: Action) -> str:
+        note = _default_text(action)
+        text = re.sub(r"(?<!\.)\.$", "", action.help or "")
+        return f"{text} ({note})" if note else text
+
+
+class CommandParser(ArgumentParser):
+    """A parser that adds up repeated flags and refuses in one line.
+
+    See join_repeated_flags.
+    """
+
+    def __init__(self, command: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=command,
+            description=description,
+            epilog=f"example: {example}",
+            version=r2d2_kapture.__version__,
+            formatter_class=CommandHelp,
+            allow_abbrev=False,
+        )
+        self._titled: dict[str, ArgumentGroup] = {}
+        self._topic_of: dict[str, str] = {}
+        self._optionals.title = "general"
+        for title in (INPUTS, "outputs", "features"):
+            self.group(title)
+
+    def group(self, title: str, topic: str | None = None) -> ArgumentGroup:
+        """The group of flags of that title, made where there is none yet.
+
+        Args:
+            title: as the help prints it.
+            topic: of ``--help TOPIC``, which shows these flags; None is every help, and
+                r2d2 every one without d2net.
+        """
+        if title not in self._titled:
+            self._titled[title] = self.add_argument_group(title)
+            if topic is not None:
+                self._topic_of[title] = topic
+        return self._titled[title]
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the flags: one line, without the usage of all of them."""
+        text = self._in_words(" ".join(message.split()).rstrip("."))
+        if not self.exit_on_error:
+            super().error(text, ex)
+        end = " " if text.endswith("?") else "; "
+        self.exit(EXIT_BAD_INPUT, f"error: {text}{end}see {self.prog} --help\n")
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *others: Any, **named: Any
+    ) -> Namespace:
+        given = self._spelled(sys.argv[1:] if args is None else args)
+        if "-h" in given or "--help" in given:
+            self._show_help(given)
+        for name in unknown_flags(self, given):
+            self.error(f"unrecognized argument {name}{self._near_flag(name)}")
+        joined = join_repeated_flags(self, given)
+        parsed = super().parse_args(joined, *others, **named)
+        self._require_inputs(parsed)
+        return parsed
+
+    def _near_flag(self, name: str) -> str:
+        """The end of a message: the flag meant, also without its section."""
+        flags = list(self._option_string_actions)
+        named = {f"--{f.rpartition('.')[2]}": f for f in reversed(flags) if "." in f}
+        named |= {flag: flag for flag in flags}
+        near = nearest(name, named)
+        return f"; did you mean {named[near]}?" if near else ""
+
+    def _spelled(self, given: Sequence[str]) -> list[str]:
+        """Arguments with the names of flags as they are, of ``--top_k`` for one."""
+        flags = {flag.replace("_", "-"): flag for flag in self._option_string_actions}
+        split = [text.partition("=") for text in given]
+        return [flags.get(n.replace("_", "-"), n) + e + v for n, e, v in split]
+
+    def _show_help(self, given: Sequence[str]) -> NoReturn:
+        """Print the help, with the flags of a topic or of all, and stop."""
+        name, ending = D2NET
+        named = any(name in text or text.endswith(ending) for text in given)
+        shown = {*given, name if named else R2D2}
+        hidden = {
+            title: topic
+            for title, topic in self._topic_of.items()
+            if topic not in shown and ALL not in given
+        }
+        if hidden:
+            helps = [f"--help {topic}" for topic in dict.fromkeys(hidden.values())]
+            texts = f"shown by {', '.join(helps)} or --help {ALL}"
+            self.group(MORE).description = texts
+            self.group(MORE).add_argument("--more", help=SUPPRESS)
+        for action in self._actions:
+            action.help = GENERAL.get(action.dest, action.help)
+        required = [
+            _named(action)
+            for action in self._actions
+            if action.required and action.nargs != "*"
+        ]
+        usage = " ".join([self.prog, *required, "[options]"])
+        self.usage = textwrap.fill(usage, USAGE_WIDTH, subsequent_indent=" " * 7)
+        last = [self.group("run"), self.group(MORE), self._optionals]
+        left_out = [*last, *map(self.group, hidden)]
+        first = [group for group in self._action_groups if group not in left_out]
+        self._action_groups = [*first, *last]  # type: ignore[list-item]
+        self.print_help()
+        self.exit()
+
+    def _require_inputs(self, parsed: Namespace) -> None:
+        """Refuse a file or folder that is not there, before anything is loaded.
+
+        Raises:
+            ConfigError: one is missing.
+        """
+        for action in self.group(INPUTS)._group_actions:
+            value = parsed.get(action.dest)
+            for path in value if isinstance(value, list) else [value]:
+                if isinstance(path, Path) and not os.path.exists(path):
+                    expected = (action.help or "").partition(";")[0].removesuffix(".")
+                    raise ConfigError(
+                        f"{action.option_strings[0]} {path}: found no such file or "
+                        f"folder, expected {expected}"
+                    )
+
+    def _in_words(self, message: str) -> str:
+        """What jsonargparse says, by the names that a user typed."""
+        value_of = r'Parser key "([^"]+)": (.*)(?:Got|Given) value: (.*)'
+        if found := re.fullmatch(value_of, message):
+            return self._wrong_value(*found.groups())
+        if found := re.fullmatch(r"Option '(.+)' is not accepted", message):
+            known = [action.dest for action in self._actions]
+            near = did_you_mean(found[1], known)
+            return f"{self._sources()}: {found[1]}: no such setting{near}"
+        if found := re.fullmatch(r"Problems parsing config: (.*)", message):
+            return f"{self._sources()}: cannot be read as YAML: {found[1]}"
+        if found := re.fullmatch("the following arguments are required: (.*)", message):
+            actions = [self._action(key) for key in found[1].split(", ")]
+            return "missing " + ", ".join(map(_named, actions))
+        if found := re.fullmatch("argument (--[^/]+): expected .*argument", message):
+            action = self._option_string_actions[found[1]]
+            return f"{found[1]}: found no value, expected {_listed(_words(action))}"
+        if found := re.fullmatch("unrecognized arguments: (.*)", message):
+            return f"found {found[1]} without a flag, expected flags only"
+        return message
+
+    def _wrong_value(self, key: str, said: str, value: str) -> str:
+        action = self._action(key)
+        words = _words(action)
+        if words == ["NAME"]:
+            words = re.findall("'([^']+)'", said) or words
+        near = did_you_mean(value, [word for word in words if word not in WORDS])
+        typed = {text.partition("=")[0] for text in self.args or ()}
+        place = (
+            f"{action.option_strings[0]} {value}"
+            if typed.intersection(action.option_strings)
+            else f"{self._sources()}: {key}: {value}"
+        )
+        return f"{place}: expected {_listed(words)}{near}"
+
+    def _action(self, dest: str) -> Action:
+        return next(action for action in self._actions if action.dest == dest)
+
+    def _sources(self) -> str:
+        """The files of settings that were given."""
+        given = self.args or ()
+        files, _ = take_flag(given, "--config")
+        presets, _ = take_flag(given, "--preset")
+        return ", ".join([f for f in files if not f.startswith("{")] + presets)
+
+
+def value_name(kind: Any, text: str = "") -> str:
+    """The metavar of a flag.
+
+    Args:
+        kind: the type of its value.
+        text: its help, which says the unit: "in pixels", "in degrees", "file".
+    """
+    if get_origin(kind) in (Union, UnionType):
+        names = [value_name(k, text) for k in get_args(kind) if k is not NoneType]
+        listed = ",".join(name.strip("{}") for name in names)
+        return names[0] if len(names) == 1 else f"{{{listed}}}"
+    if get_origin(kind) is Literal:
+        listed = ",".join(map(str, get_args(kind)))
+        return f"{{{listed}}}" if len(listed) < LONGEST else "NAME"
+    if kind is bool:
+        return "{true,false}"
+    if kind is Path:
+        return "FILE" if "file" in text else "DIR"
+    if kind in (int, float):
+        for unit, name in (("in pixels", "PX"), ("in degrees", "DEG")):
+            if unit in text:
+                return name
+        return "N" if kind is int else "X"
+    return "TEXT"
+
+
+def _named(action: Action) -> str:
+    """A flag with what it takes."""
+    return " ".join([*action.option_strings[:1], str(action.metavar)])
+
+
+def _words(action: Action) -> list[str]:
+    """What a flag takes, one of these."""
+    if isinstance(action.metavar, tuple):
+        return [" ".join(action.metavar)]
+    return str(action.metavar).strip("{}").split(",")
+
+
+def _listed(words: Sequence[str]) -> str:
+    """What a flag takes, as a user reads it."""
+    *others, last = [WORDS.get(word, word) for word in words]
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _default_text(action: Action) -> str:
+    """What is said of a flag that is left out."""
+    default = action.default
+    if action.required and action.option_strings:
+        return "required"
+    if isinstance(action, ActionYesNo):
+        return f"default: {'on' if default else 'off'}"
+    if default is None or default is False or default in (SUPPRESS, "", [], (), {}):
+        return ""
+    return f"default: {_typed(default)}"
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, list | tuple):
+        inner = [
+            ",".join(map(_typed, item)) if isinstance(item, tuple) else _typed(item)
+            for item in value
+        ]
+        return " ".join(inner)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
