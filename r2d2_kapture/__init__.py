@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.stages import match_pairs as match_pairs
     from r2d2_kapture.front.stages import run_pipeline as run_pipeline
     from r2d2_kapture.front.stages import verify_pairs as verify_pairs
+    from r2d2_kapture.front.views import view_database as view_database
+    from r2d2_kapture.front.views import view_map as view_map
+    from r2d2_kapture.front.views import view_pair as view_pair
+    from r2d2_kapture.front.views import view_stored_pair as view_stored_pair
     from r2d2_kapture.stages.two_view import VerifiedMatches as VerifiedMatches
     from r2d2_kapture.stages.two_view import match as match
     from r2d2_kapture.stages.two_view import verify as verify
@@ -71,6 +75,7 @@ _MODULES = {
         "run_pipeline",
         "verify_pairs",
     ),
+    "front.views": ("view_database", "view_map", "view_pair", "view_stored_pair"),
     "stages.two_view": ("VerifiedMatches", "match", "verify"),
     "types": ("PairMatches", "Report"),
 }

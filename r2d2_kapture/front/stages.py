@@ -9,8 +9,7 @@ stage's Report, and raises R2D2KaptureError.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,21 @@ from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.presets import read_preset
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.settings import (
     extract_config,
-    flat_names,
     make_settings,
     names_of,
     refuse_unknown,
 )
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import read_ground_truth, read_posed_dataset
+from r2d2_kapture.front.arguments import (
+    PathLike,
+    Run,
+    extraction_settings,
+    sort_arguments,
+    take_settings,
+)
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
@@ -58,9 +62,6 @@ from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import searched_folders
 from r2d2_kapture.types import Report
 
-Run = Callable[..., Report]
-PathLike = str | Path
-
 
 def extract(
     *,
@@ -71,9 +72,9 @@ def extract(
 ) -> Report:
     """Extract every image of a kapture dataset, as kapture_r2d2_extract does."""
     checkpoint = load_checkpoint(model)
-    inputs, settings = _sorted(extract_stage.run, arguments)
+    inputs, settings = sort_arguments(extract_stage.run, arguments)
     return extract_stage.run(
-        _extraction(preset, settings, checkpoint),
+        extraction_settings(preset, settings, checkpoint),
         kapture_root=Path(kapture_root),
         checkpoint=checkpoint,
         **inputs,
@@ -104,9 +105,9 @@ def extract_images(
     mask_folder = None if masks is None else Path(masks)
     found = find_images(patterns, exclude, mask_folder)
     checkpoint = load_checkpoint(model)
-    inputs, settings = _sorted(extract_files.run, arguments)
+    inputs, settings = sort_arguments(extract_files.run, arguments)
     return extract_files.run(
-        _extraction(preset, settings, checkpoint),
+        extraction_settings(preset, settings, checkpoint),
         images=found.paths,
         checkpoint=checkpoint,
         folders=searched_folders(patterns),
@@ -118,7 +119,7 @@ def extract_images(
 
 def export(**arguments: Any) -> Report:
     """Export features to COLMAP or hloc, as kapture_r2d2_export does."""
-    inputs, settings = _sorted(export_stage.run, arguments)
+    inputs, settings = sort_arguments(export_stage.run, arguments)
     refuse_unknown(settings, [])
     return export_stage.run(**inputs)
 
@@ -172,7 +173,7 @@ def run_pipeline(
         arguments: see the module; settings are mappings by section, such as
             ``match={"ratio": 0.95}``.
     """
-    inputs, settings = _sorted(pipeline.run, arguments)
+    inputs, settings = sort_arguments(pipeline.run, arguments)
     datasets = {name: Path(path) for name, path in (queries or {}).items()}
     roots = [*inputs.get("features", ()), inputs.get("mapping"), *datasets.values()]
     if model is None and not any(
@@ -226,9 +227,9 @@ def evaluate_sequences(
 
     Tables and the plot of accuracy are written beside the results.
     """
-    inputs, settings = _sorted(hpatches.run, arguments)
+    inputs, settings = sort_arguments(hpatches.run, arguments)
     report = hpatches.run(
-        make_settings(HomographyConfig, _taken(HomographyConfig, settings)),
+        make_settings(HomographyConfig, take_settings(HomographyConfig, settings)),
         root=Path(root),
         output=Path(output),
         sources=[_source(model, preset, label, settings)],
@@ -273,8 +274,8 @@ def evaluate_pairs(
     else:
         images = read_posed_dataset(Path(str(kapture_root)))
         root = Path(str(kapture_root)) / "sensors" / "records_data"
-    inputs, settings = _sorted(pair_poses.run, arguments)
-    config = make_settings(PairPosesConfig, _taken(PairPosesConfig, settings))
+    inputs, settings = sort_arguments(pair_poses.run, arguments)
+    config = make_settings(PairPosesConfig, take_settings(PairPosesConfig, settings))
     report = pair_poses.run(
         config,
         image_root=root,
@@ -291,15 +292,8 @@ def evaluate_pairs(
 
 def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:
     """Call a stage that takes settings of one dataclass."""
-    inputs, values = _sorted(run, arguments)
+    inputs, values = sort_arguments(run, arguments)
     return run(make_settings(settings, values), **inputs)
-
-
-def _extraction(
-    preset: PathLike | None, settings: Mapping[str, Any], checkpoint: Checkpoint
-) -> ExtractConfig:
-    values = {} if preset is None else read_preset(str(preset), "extract")
-    return extract_config({**values, **settings}, checkpoint.network.family)
 
 
 def _source(
@@ -311,46 +305,6 @@ def _source(
     checkpoint = load_checkpoint(model)
     return ExtractedFeatures(
         label=label or checkpoint.name,
-        config=_extraction(preset, settings, checkpoint),
+        config=extraction_settings(preset, settings, checkpoint),
         checkpoint=checkpoint,
     )
-
-
-def _sorted(
-    run: Run, arguments: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inputs of a stage, options of the run among them, and what else is given."""
-    parameters = inspect.signature(run).parameters
-    inputs: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    settings: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if name in parameters:
-            is_path = "Path" in str(parameters[name].annotation)
-            inputs[name] = _paths(value) if is_path else value
-        elif name in names_of(RunOptions):
-            options[name] = value
-        else:
-            settings[name] = value
-    if "options" in parameters:
-        inputs.setdefault("options", RunOptions(**options))
-    else:
-        inputs |= options
-    return inputs, settings
-
-
-def _taken(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """Take the fields of a dataclass out of settings."""
-    names = flat_names(kind, settings)
-    return {name: settings.pop(name) for name in names if name in settings}
-
-
-def _paths(value: Any) -> Any:
-    """Paths for strings, in lists and mappings too."""
-    if isinstance(value, str):
-        return Path(value)
-    if isinstance(value, Mapping):
-        return {name: _paths(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_paths(item) for item in value]
-    return value

@@ -128,6 +128,54 @@ def test_a_database_without_geometry_is_drawn_with_a_warning(
     assert "holds no two-view geometry of this pair" in capsys.readouterr().out
 
 
+def test_the_same_from_python(
+    scene: PipelineScene, work: Path, tmp_path: Path, checkpoint_path: Path
+) -> None:
+    folder = scene.mapping / "sensors" / "records_data"
+    stored = rk.view_stored_pair(
+        (A, B),
+        kapture_root=str(scene.mapping),
+        features=[str(scene.features)],
+        ratio=0.95,
+        min_inliers=20,
+        output_dir=str(tmp_path / "stored"),
+    )
+    assert int(stored.details["inliers"]) > 0.8 * POINTS
+    database = rk.view_database(work / "database.db", (A, B), output_dir=tmp_path / "d")
+    assert database.details["keypoints"] == f"{POINTS} and {POINTS}"
+    assert rk.view_map(work / "map", A, output_dir=tmp_path / "m").done == 1
+    pair = rk.view_pair(
+        folder / A,
+        folder / B,
+        model=checkpoint_path,
+        gpu=-1,
+        top_k=5,
+        exif=False,
+        output_dir=tmp_path / "p",
+    )
+    assert pair.details["geometry"] == "none", "grey images have none"
+    with pytest.raises(rk.R2D2KaptureError, match="did you mean ratio"):
+        rk.view_stored_pair((A, B), output_dir=tmp_path, ratoi=0.9)
+
+
+def test_a_broken_database_is_one_line(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "broken.db"
+    database.write_bytes((work / "database.db").read_bytes())
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE two_view_geometries SET F = x'00'")
+        connection.execute("UPDATE matches SET data = x'0000'")
+    for table, message in (
+        ("two_view_geometries", "found no 9 numbers in F"),
+        ("matches", "is too short: found 2 bytes"),
+    ):
+        line = refused(["--database", str(database), "--pair", A, B], capsys)
+        assert message in line
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute(f"DELETE FROM {table}")
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

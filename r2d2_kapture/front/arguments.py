@@ -1,0 +1,66 @@
+"""How the functions of the front take what they are given, by keyword."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.presets import read_preset
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.settings import extract_config, flat_names, names_of
+from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.types import Report
+
+Run = Callable[..., Report]
+PathLike = str | Path
+
+
+def extraction_settings(
+    preset: PathLike | None, settings: Mapping[str, Any], checkpoint: Checkpoint
+) -> ExtractConfig:
+    """Settings of extraction over those of a preset, for the weights in use."""
+    values = {} if preset is None else read_preset(str(preset), "extract")
+    return extract_config({**values, **settings}, checkpoint.network.family)
+
+
+def sort_arguments(
+    run: Run, arguments: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs of a stage, options of the run among them, and what else is given."""
+    parameters = inspect.signature(run).parameters
+    inputs: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if name in parameters:
+            is_path = "Path" in str(parameters[name].annotation)
+            inputs[name] = as_paths(value) if is_path else value
+        elif name in names_of(RunOptions):
+            options[name] = value
+        else:
+            settings[name] = value
+    if "options" in parameters:
+        inputs.setdefault("options", RunOptions(**options))
+    else:
+        inputs |= options
+    return inputs, settings
+
+
+def take_settings(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields of a dataclass out of settings."""
+    names = flat_names(kind, settings)
+    return {name: settings.pop(name) for name in names if name in settings}
+
+
+def as_paths(value: Any) -> Any:
+    """Paths for strings, in lists and mappings too."""
+    if isinstance(value, str):
+        return Path(value)
+    if isinstance(value, Mapping):
+        return {name: as_paths(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_paths(item) for item in value]
+    return value

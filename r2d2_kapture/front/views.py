@@ -1,0 +1,158 @@
+"""Pictures of pairs and maps in files, as kapture_r2d2_view writes them.
+
+Each function writes pictures and a JSON file of the numbers into ``output_dir``, takes
+paths as ``str`` or ``Path``, and returns a Report that names the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.extract import DEFAULT_MODEL
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.settings import (
+    flat_names,
+    make_settings,
+    names_of,
+    refuse_unknown,
+)
+from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.config.view import ViewConfig
+from r2d2_kapture.front.arguments import (
+    PathLike,
+    extraction_settings,
+    take_settings,
+)
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import view
+from r2d2_kapture.types import Report
+
+
+def view_pair(
+    image1: PathLike,
+    image2: PathLike,
+    *,
+    output_dir: PathLike,
+    model: PathLike = DEFAULT_MODEL,
+    preset: PathLike | None = None,
+    **settings: Any,
+) -> Report:
+    """Match two photographs, and draw them.
+
+    Args:
+        image1, image2: image files.
+        output_dir: folder of the pictures.
+        model: name of a bundled model, or path of a checkpoint.
+        preset: of configs/extract.
+        settings: of extraction, matching, verification and cameras, as the flags of
+            the command are named.
+    """
+    checkpoint = load_checkpoint(model)
+    device = {"gpu": settings.pop("gpu")} if "gpu" in settings else {}
+    configs = _configs(settings)
+    return view.run(
+        configs[0],
+        extraction_settings(preset, {**settings, **device}, checkpoint),
+        *configs[1:],
+        images=(Path(image1), Path(image2)),
+        checkpoint=checkpoint,
+        output_dir=Path(output_dir),
+    )
+
+
+def view_stored_pair(
+    pair: tuple[str, str],
+    *,
+    output_dir: PathLike,
+    features: Sequence[PathLike] = (),
+    matches: Sequence[PathLike] = (),
+    kapture_root: PathLike | None = None,
+    images: PathLike | None = None,
+    **settings: Any,
+) -> Report:
+    """Draw two images by features that are stored, and matches where they are.
+
+    Args:
+        pair: names of the images.
+        output_dir: folder of the pictures.
+        features, matches: HDF5 files of hloc's layout, or kapture folders.
+        kapture_root: dataset of the images.
+        images: folder that names are relative to; None is that of the dataset.
+        settings: of matching, verification and cameras, see view_pair.
+    """
+    configs = _configs(settings)
+    refuse_unknown(
+        settings,
+        [
+            *names_of(ViewConfig),
+            *flat_names(MatchConfig, settings),
+            *names_of(VerifyConfig),
+        ],
+    )
+    inputs = view.StoredPairInputs(
+        pair=pair,
+        features=[Path(path) for path in features],
+        matches=[Path(path) for path in matches],
+        kapture_root=None if kapture_root is None else Path(kapture_root),
+        images=None if images is None else Path(images),
+    )
+    return view.run_features(*configs, inputs, output_dir=Path(output_dir))
+
+
+def view_database(
+    database: PathLike,
+    pair: tuple[str, str],
+    *,
+    output_dir: PathLike,
+    images: PathLike | None = None,
+) -> Report:
+    """Draw the matches and the geometry of a pair of a COLMAP database.
+
+    Args:
+        database: of COLMAP 3 or 4; only read.
+        pair: names of the images.
+        output_dir: folder of the pictures.
+        images: folder that names are relative to; None is that of the pipeline that
+            made the database.
+    """
+    return view.run_database(
+        Path(database),
+        pair,
+        images=None if images is None else Path(images),
+        output_dir=Path(output_dir),
+    )
+
+
+def view_map(
+    map_path: PathLike,
+    image: str | None = None,
+    *,
+    output_dir: PathLike,
+    images: PathLike | None = None,
+) -> Report:
+    """Draw an image of a map, and its matches with those that share most points.
+
+    Args:
+        map_path: the map.
+        image: name of the image; None is the one that observes most points.
+        output_dir: folder of the pictures.
+        images: folder that names are relative to; None is that of the pipeline that
+            made the map.
+    """
+    return view.run_map(
+        Path(map_path),
+        image,
+        images=None if images is None else Path(images),
+        output_dir=Path(output_dir),
+    )
+
+
+def _configs(settings: dict[str, Any]) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:
+    """Take the settings of all but extraction."""
+    return (
+        make_settings(ViewConfig, take_settings(ViewConfig, settings)),
+        make_settings(MatchConfig, take_settings(MatchConfig, settings)),
+        make_settings(VerifyConfig, take_settings(VerifyConfig, settings)),
+    )
