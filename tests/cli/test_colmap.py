@@ -78,7 +78,7 @@ def test_images_left_out_are_exit_code_1(
     assert "failed: broken.jpg" in capsys.readouterr().out.replace(f"{photos}/", "")
 
 
-def test_models_are_made_if_asked_and_their_lack_is_told(
+def test_models_are_made_if_asked_and_their_lack_is_reported(
     photos: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     sparse = photos.parent / "sparse"

@@ -280,7 +280,7 @@ def feature_bytes(root: Path, features: Path) -> dict[str, bytes]:
     }
 
 
-def test_images_become_npz_beside_them(
+def test_images_become_npz_next_to_them(
     photos: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos / "list.txt").write_text("a.png\nété/b, c.jpg\nbroken.jpg\na.png\n")

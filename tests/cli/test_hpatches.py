@@ -77,7 +77,7 @@ def test_a_sweep_is_one_table(
     assert "top_k: 20\n" in settings.read_text()
 
 
-def test_models_of_one_name_and_label_are_told_apart(
+def test_models_of_one_name_and_label_are_distinguished(
     command: list[str],
     tmp_path: Path,
     checkpoint_path: Path,
@@ -131,7 +131,7 @@ def test_help_speaks_of_sequences_and_lists_the_keys_of_sweeps(
     assert "image that fails" not in words
 
 
-def test_results_are_shown_again_beside_published_ones(
+def test_results_are_shown_again_next_to_published_ones(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(command) == 0

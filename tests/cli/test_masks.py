@@ -156,7 +156,7 @@ def test_extract_images(
     assert "5 photographs, already done" in capsys.readouterr().out
 
 
-def test_masks_that_fit_no_image_are_said(
+def test_masks_that_fit_no_image_are_reported(
     photos: Path, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_mask(tmp_path / "masks" / "dataset" / "a.png", right_half())

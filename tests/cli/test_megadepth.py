@@ -55,7 +55,7 @@ def scene_list(folder: Path, *lines: str) -> list[str]:
     [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)],
     ids=["interrupted", "killed"],
 )
-def test_a_stopped_run_goes_on(root: Path, tmp_path: Path, number: int) -> None:
+def test_a_stopped_run_continues(root: Path, tmp_path: Path, number: int) -> None:
     output = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, str(COMMAND), *flags(root, output)],

@@ -89,7 +89,7 @@ def test_a_kapture_dataset_and_its_ground_truth_file_agree(
         np.testing.assert_allclose(one.epipolar, other.epipolar)
 
 
-def test_images_without_pose_are_told(
+def test_images_without_pose_are_reported(
     dataset: Path, model: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(dataset / "sensors", tmp_path / "m" / "sensors")

@@ -116,7 +116,7 @@ def test_settings_of_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "max_error: 2.0, not 4.0" in line and "seed: 5, not 0" in line
 
 
-def test_ctrl_c_ends_at_once_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_ends_at_once_and_the_next_run_continues(tmp_path: Path) -> None:
     Scene().write_kapture(tmp_path / "mapping")
     log = tmp_path / "verified/reconstruction/matches/r2d2/two_view_geometries.jsonl"
     slow = (

@@ -261,7 +261,7 @@ def test_instructions_for_bfloat16_are_what_decides(
         assert this_processor().has_bf16 == this_processor().runs_bf16 == runs
 
 
-def test_what_is_said_of_this_processor_holds() -> None:
+def test_what_is_reported_of_this_processor_holds() -> None:
     """A processor that is said to run bfloat16 does; one that prefers it runs it."""
     cpu = this_processor()
     assert cpu.runs_bf16 or not cpu.has_bf16

@@ -106,7 +106,7 @@ def test_a_broken_entry_is_named(tmp_path: Path, change: dict[str, Any]) -> None
         read_ground_truth(write_gt(tmp_path, change))
 
 
-def test_fields_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_fields_that_are_not_read_are_reported(tmp_path: Path) -> None:
     known = {"size": [64, 48], "dist": None}
     assert ground_truth_origin(write_gt(tmp_path, known), "auto").warnings == ()
     path = write_gt(tmp_path, {}, {"name": "b.png", "distortion": [0.1] * 4, **known})
@@ -208,7 +208,7 @@ def test_a_missing_field_is_named(tmp_path: Path, field: str) -> None:
         read_ground_truth(path)
 
 
-def test_a_missing_name_is_told(tmp_path: Path) -> None:
+def test_a_missing_name_is_reported(tmp_path: Path) -> None:
     path = write_gt(tmp_path)
     path.write_text('{"images": [{"K": 1}]}')
     with pytest.raises(DatasetError, match="gt.json: found no 'name', expected"):

@@ -195,12 +195,12 @@ def test_a_root_that_is_a_broken_sequence_is_one(tmp_path: Path) -> None:
     assert sequences.find_sequences(folder) == {"v_wall": folder}
 
 
-def test_a_root_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_root_that_is_not_there_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="nothere: no such folder"):
         sequences.find_sequences(tmp_path / "nothere")
 
 
-def test_a_homography_with_nan_is_told_so(tmp_path: Path) -> None:
+def test_a_homography_with_nan_is_reported(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path / "v_wall")
     (folder / "H_1_3").write_text("1 0 nan 0 1 0 0 0 inf")
     with pytest.raises(

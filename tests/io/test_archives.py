@@ -142,7 +142,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
         unpack(tmp_path / "missing.zip", tmp_path / "out", progress=False)
 
 
-def test_too_little_room_is_said_before_anything_is_written(
+def test_too_little_room_is_reported_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_zip(tmp_path / "archive.zip")

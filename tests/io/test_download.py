@@ -43,7 +43,7 @@ def test_a_file_is_fetched_with_its_checksum(server, tmp_path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["data.zip"]
 
 
-def test_an_interrupted_download_goes_on(server, tmp_path) -> None:
+def test_an_interrupted_download_resumes(server, tmp_path) -> None:
     path = tmp_path / "data.zip"
     broken_off(server, path)
     assert not path.exists()
@@ -53,7 +53,7 @@ def test_an_interrupted_download_goes_on(server, tmp_path) -> None:
     assert server.sent == len(CONTENT)
 
 
-def test_it_goes_on_twice(server, tmp_path) -> None:
+def test_it_resumes_twice(server, tmp_path) -> None:
     path = tmp_path / "data.zip"
     broken_off(server, path)
     server.break_after = 1000
@@ -71,7 +71,7 @@ def test_a_server_without_parts_starts_over(server, tmp_path) -> None:
     assert fetch(server, path).sha256 == DIGEST
 
 
-def test_a_file_that_has_changed_meanwhile_is_fetched_anew(server, tmp_path) -> None:
+def test_a_file_that_has_changed_meanwhile_is_fetched_again(server, tmp_path) -> None:
     path = tmp_path / "data.zip"
     broken_off(server, path)
     server.files["data.zip"], server.version = CONTENT[::-1], '"2"'
@@ -134,7 +134,7 @@ def test_other_addresses_are_refused(tmp_path, url) -> None:
         download(url, tmp_path / "x", progress=False)
 
 
-def test_a_place_that_cannot_be_written_is_said(server, tmp_path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(server, tmp_path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="cannot write"):
         fetch(server, tmp_path / "file" / "data.zip")

@@ -125,7 +125,7 @@ def test_published_files_load(tmp_path: Path, prefix: str) -> None:
     ids=["numbers", "array"],
 )
 @pytest.mark.parametrize("core", [b"numpy._core.", b"numpy.core."])
-def test_losses_of_numpy_beside_the_weights_are_passed_over(
+def test_losses_of_numpy_next_to_the_weights_are_passed_over(
     tmp_path: Path, history: object, core: bytes
 ) -> None:
     path = tmp_path / "a.pth"

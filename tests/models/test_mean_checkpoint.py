@@ -92,6 +92,6 @@ def test_a_known_preprocessing_holds_for_the_mean(tmp_path: Path) -> None:
         assert load_mean_checkpoint(models).network.preprocessing == "torch"
 
 
-def test_the_flag_that_named_a_missing_file_is_told() -> None:
+def test_the_flag_that_named_a_missing_file_is_reported() -> None:
     with pytest.raises(CheckpointError, match="^--start-from /no.pt: found no such"):
         load_mean_checkpoint(("/no.pt",), "--start-from")

@@ -114,7 +114,7 @@ def test_tiny_and_narrow_images(tmp_path, size):
     assert read(tmp_path / "tiny.png").size and read(tmp_path / "m.png").size
 
 
-def test_heatmaps_stand_beside_the_image(image, tmp_path):
+def test_heatmaps_stand_next_to_the_image(image, tmp_path):
     ramp = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (30, 1))
     maps = {"repeatability": ramp, "reliability": 1 - ramp}
     draw_heatmaps(image, maps, tmp_path / "maps.png")

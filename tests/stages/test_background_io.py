@@ -38,7 +38,7 @@ def test_futures_may_be_waited_for_after_the_last_item() -> None:
     assert [future.result(0) for future in futures] == [0, 1, 4, 9, 16, 25]
 
 
-def test_what_nobody_will_read_is_not_loaded() -> None:
+def test_what_no_one_will_read_is_not_loaded() -> None:
     begun: list[int] = []
     loading = read_ahead(range(1000), lambda item: begun.append(item), 2)
     next(loading)

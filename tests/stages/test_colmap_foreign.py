@@ -115,7 +115,7 @@ def test_database_without_rigs_stays_one(
         assert (database.num_rigs(), database.num_frames()) == (0, 0)
 
 
-def test_features_of_others_are_replaced_by_force_only(
+def test_third_party_features_are_replaced_by_force_only(
     photos: Path, checkpoint: Checkpoint, scene: Scene, foreign: Foreign
 ) -> None:
     name, other = scene.names[:2]

@@ -104,7 +104,7 @@ def test_a_text_file_in_any_format_gives_the_same_figures(truth, localized, tmp_
         assert (figures["missing"], figures["unknown_images"]) == (1, 0)
 
 
-def test_a_format_that_is_told_is_not_guessed(truth, tmp_path):
+def test_a_given_format_is_not_guessed(truth, tmp_path):
     write_submission(
         tmp_path / "p.txt", open_dataset(truth), offset_poses(), "robotcar"
     )
@@ -163,7 +163,7 @@ def test_a_list_of_no_image_is_named(truth, localized, tmp_path):
         evaluate_one(truth, localized, tmp_path / "out", config)
 
 
-def test_images_of_a_list_without_true_pose_are_told(localized, tmp_path):
+def test_images_of_a_list_without_true_pose_are_reported(localized, tmp_path):
     true = random_poses(NAMES)
     partial = write_dataset(tmp_path / "partial", NAMES, {NAMES[0]: true[NAMES[0]]})
     listed = tmp_path / "wet.txt"

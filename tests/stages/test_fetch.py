@@ -61,7 +61,9 @@ def test_sources_are_fetched_checked_and_unpacked(server, tmp_path) -> None:
     assert json.loads((root / "fetch_report.json").read_text())["done"] == 2
 
 
-def test_an_unknown_checksum_is_said_recorded_and_compared(server, tmp_path) -> None:
+def test_an_unknown_checksum_is_reported_recorded_and_compared(
+    server, tmp_path
+) -> None:
     report = run(tmp_path, "S", server)
     digest = hashlib.sha256(STYLES).hexdigest()
     assert digest in report.details["S"] and "none was known" in report.details["S"]
@@ -83,7 +85,7 @@ def test_finished_sources_are_skipped_unless_forced(server, tmp_path) -> None:
     assert forced.done == 1 and "as recorded" in forced.details["A"]
 
 
-def test_an_interrupted_download_goes_on(server, tmp_path) -> None:
+def test_an_interrupted_download_resumes(server, tmp_path) -> None:
     server.break_after = 100_000
     report = run(tmp_path, "S", server)
     assert "run again" in report.failed[0].reason
@@ -92,7 +94,7 @@ def test_an_interrupted_download_goes_on(server, tmp_path) -> None:
     assert server.sent == len(STYLES)
 
 
-def test_an_interrupted_unpacking_goes_on(server, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_unpacking_resumes(server, tmp_path, monkeypatch) -> None:
     def interrupted(archive: Path, folder: Path, *, progress: bool | None) -> int:
         (folder / "half").mkdir(parents=True)
         raise KeyboardInterrupt
@@ -143,7 +145,7 @@ def test_an_archive_by_hand_of_another_checksum_is_refused(tmp_path) -> None:
     assert archive.is_file()
 
 
-def test_an_archive_of_another_layout_is_said(server, tmp_path) -> None:
+def test_an_archive_of_another_layout_is_reported(server, tmp_path) -> None:
     server.files["a.zip"] = zipped({"elsewhere/1.jpg": b""})
     report = run(tmp_path, "A", server)
     assert "images_upright/db is not there" in report.failed[0].reason

@@ -93,7 +93,7 @@ def test_a_changed_image_of_equal_length_is_evaluated_again(
     assert (report.done, report.skipped) == (1, 2)
 
 
-def test_changed_features_beside_images_are_evaluated_again(
+def test_changed_features_next_to_images_are_evaluated_again(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     for image in root.rglob("*.png"):
@@ -259,7 +259,7 @@ def test_other_settings_are_refused_unless_forced(
     assert run(root, output, fewer).skipped == 3
 
 
-def test_files_of_others_are_not_overwritten(
+def test_foreign_files_are_not_overwritten(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     (tmp_path / "out" / "tiny_one").mkdir(parents=True)

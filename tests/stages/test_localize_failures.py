@@ -113,7 +113,9 @@ def test_images_of_a_rig_that_are_all_broken_each_say_why(
     assert "expected rows of 3 float64" in told[right]
 
 
-def test_a_focal_length_that_no_camera_has_is_told(exact: LocalizationScene) -> None:
+def test_a_focal_length_that_no_camera_has_is_reported(
+    exact: LocalizationScene,
+) -> None:
     name = exact.queries[2]
     keypoints = np.fromfile(exact.keypoint_file(name), np.float32).reshape(-1, 3)
     keypoints[:, :2] = (keypoints[:, :2] - CENTER_PP) / 20 + CENTER_PP
@@ -143,7 +145,7 @@ def test_a_focal_length_that_no_camera_has_is_told(exact: LocalizationScene) -> 
         (break_truth, "expected at least 15 (--min-inliers)"),
     ],
 )
-def test_a_query_that_fails_says_why_and_the_others_go_on(
+def test_a_query_that_fails_says_why_and_the_others_continue(
     exact: LocalizationScene, break_it: Any, message: str
 ) -> None:
     broken = exact.queries[2]
@@ -169,7 +171,9 @@ def test_a_pose_that_was_found_and_is_lost_leaves_no_trace(
     assert sorted(poses_of(exact)) == exact.queries[1:]
 
 
-def test_pairs_that_no_pose_is_found_from_are_told(exact: LocalizationScene) -> None:
+def test_pairs_that_no_pose_is_found_from_are_reported(
+    exact: LocalizationScene,
+) -> None:
     assert exact.run(SINGLE, output="whole").warnings == ()
     first, second = exact.queries[:2]
     for image in exact.mapped[:4]:
@@ -202,7 +206,7 @@ def test_a_map_without_points_is_refused(exact: LocalizationScene) -> None:
         exact.run()
 
 
-def test_a_map_of_other_keypoints_is_told(exact: LocalizationScene) -> None:
+def test_a_map_of_other_keypoints_is_reported(exact: LocalizationScene) -> None:
     sparse_map = localize.read_sparse_map(exact.map_path)
     image = exact.mapped[0]
     changed = dataclasses.replace(sparse_map.images[image], keypoint_count=77)
@@ -260,7 +264,7 @@ def test_strict_stops_at_the_first_failure(exact: LocalizationScene) -> None:
     assert report.done == 0
 
 
-def test_an_output_that_cannot_be_written_is_told(exact: LocalizationScene) -> None:
+def test_an_output_that_cannot_be_written_is_reported(exact: LocalizationScene) -> None:
     (exact.root / "output").write_text("a file")
     with pytest.raises(OutputError, match="cannot write"):
         exact.run()

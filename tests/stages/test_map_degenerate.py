@@ -35,7 +35,9 @@ def test_a_camera_that_only_turns_makes_no_map(
     assert not (tmp_path / "map").exists()
 
 
-def test_feigned_depth_is_told_from_depth(tmp_path: Path, ready_to_map: Path) -> None:
+def test_feigned_depth_is_distinguished_from_depth(
+    tmp_path: Path, ready_to_map: Path
+) -> None:
     shutil.copytree(ready_to_map, tmp_path / "scene")
     run(tmp_path / "scene")
     model = model_of(tmp_path / "scene")

@@ -38,7 +38,7 @@ def test_poses_that_are_needed_and_absent(root: Path) -> None:
     assert not (root / "map").exists()
 
 
-def test_images_that_the_database_lacks_are_told(root: Path) -> None:
+def test_images_that_the_database_lacks_are_reported(root: Path) -> None:
     records = root / "mapping" / "sensors" / "records_camera.txt"
     sensor_id = records.read_text(encoding="utf-8").splitlines()[-1].split(",")[1]
     with open(records, "a", encoding="utf-8") as file:

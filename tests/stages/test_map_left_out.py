@@ -99,7 +99,7 @@ def test_a_partial_map_is_exit_code_1_as_often_as_it_is_found(
         assert "failed: seq é/walker/1 b.jpg: none of its" in capsys.readouterr().out
 
 
-def test_an_image_left_out_for_its_own_wrong_pose_is_said_so(
+def test_an_image_left_out_for_its_own_wrong_pose_is_reported(
     tmp_path: Path, ready_to_map: Path
 ) -> None:
     root = Path(shutil.copytree(ready_to_map, tmp_path / "scene"))

@@ -87,7 +87,7 @@ def test_stale_map_is_made_again_but_not_of_another_database(root: Path) -> None
         run(root, database=root / "other.db")
 
 
-def test_folders_of_others_are_never_replaced(root: Path) -> None:
+def test_foreign_folders_are_never_replaced(root: Path) -> None:
     (root / "map").mkdir()
     (root / "map" / "photo.jpg").write_bytes(b"precious")
     for force in (False, True):

@@ -124,7 +124,9 @@ def test_poses_are_found_where_none_are_known(tmp_path: Path) -> None:
     assert stages["map"].details["registered_images"] == 12
 
 
-def test_an_image_left_out_of_the_map_fails_and_queries_go_on(tmp_path: Path) -> None:
+def test_an_image_left_out_of_the_map_fails_and_queries_continue(
+    tmp_path: Path,
+) -> None:
     scene = PipelineScene(tmp_path)
     name = "seq é/walker/0 b.jpg"
     path = scene.features / f"reconstruction/descriptors/points/{name}.desc"
@@ -252,7 +254,7 @@ def test_inputs_are_no_outputs(scene: PipelineScene, name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["global", "covisibility", "merge"])
-def test_pairs_that_cannot_be_made_are_told_first(
+def test_pairs_that_cannot_be_made_are_reported_first(
     scene: PipelineScene,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -359,7 +359,7 @@ def test_settings_of_the_other_network_are_not_kept(scene: Path) -> None:
             method_of(config)
 
 
-def test_what_vanishes_is_told_at_the_end_and_loses_no_step(
+def test_what_vanishes_is_reported_at_the_end_and_loses_no_step(
     scene: Path, other_views: Path, weights: Path, tmp_path: Path
 ) -> None:
     roots = [tmp_path / "scene", tmp_path / "other"]
@@ -393,7 +393,7 @@ def test_what_vanishes_is_told_at_the_end_and_loses_no_step(
     assert state["step"] == 3
 
 
-def test_the_best_is_chosen_anew_where_a_resume_validates_on_something_else(
+def test_the_best_is_chosen_again_where_a_resume_validates_on_something_else(
     scene: Path, other_views: Path, weights: Path, tmp_path: Path
 ) -> None:
     Image.fromarray(textured_image(120, 160)).save(tmp_path / "photo.png")

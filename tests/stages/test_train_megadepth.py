@@ -112,7 +112,7 @@ def test_a_list_without_megadepth_is_one_line(root: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
-def test_scenes_that_are_missing_or_in_both_lists_are_told(
+def test_scenes_that_are_missing_or_in_both_lists_are_reported(
     root: Path, tmp_path: Path
 ) -> None:
     train_list, validation_list = tmp_path / "train.txt", tmp_path / "validation.txt"

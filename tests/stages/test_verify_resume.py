@@ -184,9 +184,7 @@ def test_other_settings_are_refused_and_named(mapping: Path) -> None:
     assert run(mapping, VerifyConfig(max_error=2.0)).skipped == 15
 
 
-def test_database_of_others_is_kept_unless_forced(
-    mapping: Path, tmp_path: Path
-) -> None:
+def test_foreign_database_is_kept_unless_forced(mapping: Path, tmp_path: Path) -> None:
     path = tmp_path / "map.db"
     path.write_bytes(b"precious")
     with pytest.raises(OutputError, match="did not write"):

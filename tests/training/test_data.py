@@ -92,7 +92,7 @@ def test_no_pair_comes_twice() -> None:
     assert len(set(crops)) == 24
 
 
-def test_a_resumed_run_goes_on_as_if_never_stopped() -> None:
+def test_a_resumed_run_continues_as_if_never_stopped() -> None:
     data = dataset()
     assert_equal(batches(data)[4:], batches(dataset(), start_step=4))
     assert batches(data, start_step=6) == []

@@ -52,7 +52,7 @@ def test_a_run_from_the_start_keeps_only_the_header(table: Path) -> None:
     assert table.read_text() == "step,loss,ap\n"
 
 
-def test_what_is_no_table_of_ours_is_begun_anew(tmp_path: Path) -> None:
+def test_what_is_no_table_of_ours_is_begun_again(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_bytes(b"\xff\xfe other,things\n1,2\n")
     CsvLog(path, last_step=5).append({"step": 6, "loss": 1.0})
@@ -108,7 +108,7 @@ def test_no_tensorboard_is_one_line(
     assert len(rows(tmp_path / "log.csv")) == 1
 
 
-def test_a_log_that_cannot_be_written_is_told_once(
+def test_a_log_that_cannot_be_written_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []

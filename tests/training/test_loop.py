@@ -304,7 +304,7 @@ def test_a_resumed_run_knows_its_best(desk: Desk) -> None:
         (None, "posed_loss", (4, 0.5)),
     ],
 )
-def test_the_best_begins_anew_where_another_kind_of_score_tells_it(
+def test_the_best_begins_again_where_another_kind_of_score_tells_it(
     desk: Desk, before: str | None, after: str, best: tuple[int, float]
 ) -> None:
     desk.scores = lambda count: 0.1 * count + 0.2  # 0.5 at step 4
@@ -373,7 +373,7 @@ def test_a_line_a_minute(desk: Desk) -> None:
     assert "loss " in desk.lines[0] and "learning_rate " in desk.lines[0]
 
 
-def test_a_full_disk_is_told_and_the_training_goes_on(desk: Desk) -> None:
+def test_a_full_disk_is_reported_and_the_training_continues(desk: Desk) -> None:
     trainer = new_trainer(9)
 
     def batches() -> Iterator[Batch]:

@@ -64,7 +64,7 @@ def test_the_last_line_of_a_pair_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [1, 2, 40, 300])
-def test_a_line_that_broke_off_is_dropped_and_the_log_goes_on(
+def test_a_line_that_broke_off_is_dropped_and_the_log_continues(
     tmp_path: Path, cut: int
 ) -> None:
     path = tmp_path / "log"

@@ -238,7 +238,7 @@ def test_a_file_that_did_not_change_is_not_decoded_again(
             write_image_folder_dataset(photos, tmp_path / "other")
 
 
-def test_datasets_of_others_are_not_touched(photos: Path, tmp_path: Path) -> None:
+def test_foreign_datasets_are_not_touched(photos: Path, tmp_path: Path) -> None:
     root = write_noise_dataset(tmp_path / "dataset")
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     with pytest.raises(OutputError, match="not made of a folder"):
@@ -286,7 +286,7 @@ def test_the_focal_length_of_what_colmap_does_not_read(
     np.testing.assert_allclose(focals, FOCAL, rtol=1e-3)
 
 
-def test_links_are_images_and_what_is_left_out_is_said(tmp_path: Path) -> None:
+def test_links_are_images_and_what_is_left_out_is_reported(tmp_path: Path) -> None:
     save(tmp_path / "real.jpg")
     (tmp_path / "photos").mkdir()
     for name in ("a.jpg", "b.jpg"):

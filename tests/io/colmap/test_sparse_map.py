@@ -212,7 +212,7 @@ def test_observations_of_one_keypoints_type_are_read(
         read_sparse_map(root, "sift")
 
 
-def test_a_model_is_of_the_keypoints_of_the_dataset_beside_it(
+def test_a_model_is_of_the_keypoints_of_the_dataset_next_to_it(
     binary: Path, model: pycolmap.Reconstruction, tmp_path: Path
 ) -> None:
     check_keypoints_type(binary, "r2d2")  # which does not tell
@@ -295,7 +295,7 @@ def test_a_map_without_points_is_refused(
         read_sparse_map(tmp_path)
 
 
-def test_what_is_no_map_is_told(kapture_root: Path, tmp_path: Path) -> None:
+def test_what_is_no_map_is_reported(kapture_root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="neither a COLMAP model"):
         read_sparse_map(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="points3d.txt: missing"):

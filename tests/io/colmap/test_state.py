@@ -29,7 +29,7 @@ def test_nothing_there_is_not_ours(tmp_path: Path) -> None:
     assert not state.is_current("inputs")
 
 
-def test_database_of_others_is_not_ours_until_adopted(tmp_path: Path) -> None:
+def test_foreign_database_is_not_ours_until_adopted(tmp_path: Path) -> None:
     state = make(tmp_path, b"theirs")
     assert not state.is_ours()
     state.adopt()

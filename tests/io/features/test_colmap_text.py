@@ -74,7 +74,7 @@ def test_other_dimension_is_refused(
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.97])
-def test_truncated_file_is_told(
+def test_truncated_file_is_reported(
     tmp_path: Path, make_features: MakeFeatures, part: float
 ) -> None:
     path = tmp_path / "a.txt"
@@ -86,13 +86,13 @@ def test_truncated_file_is_told(
 
 
 @pytest.mark.parametrize("text", ["2 64\n", "x 128\n", "1 128\n1 2 3 x\n", "-1 128\n"])
-def test_other_content_is_told(tmp_path: Path, text: str) -> None:
+def test_other_content_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(FeatureFormatError, match=r"a\.txt"):
         read_colmap_text(tmp_path / "a.txt")
 
 
-def test_absent_file_is_told(tmp_path: Path) -> None:
+def test_absent_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(FeatureFormatError, match=r"a\.txt"):
         read_colmap_text(tmp_path / "a.txt")
 

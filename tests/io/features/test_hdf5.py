@@ -176,7 +176,7 @@ def test_file_is_as_large_as_its_content(
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
-def test_truncated_file_is_told(
+def test_truncated_file_is_reported(
     tmp_path: Path, make_features: MakeFeatures, part: float
 ) -> None:
     path = tmp_path / "a.h5"
@@ -189,7 +189,7 @@ def test_truncated_file_is_told(
         read_h5(path, "a.jpg")
 
 
-def test_damage_anywhere_is_told_in_our_words(
+def test_damage_anywhere_is_reported_in_our_words(
     tmp_path: Path, make_features: MakeFeatures
 ) -> None:
     path = tmp_path / "a.h5"

@@ -70,7 +70,9 @@ def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
     assert read_mat_settings(tmp_path / "a.mat") is None
 
 
-def test_file_cut_anywhere_is_told(tmp_path: Path, make_features: MakeFeatures) -> None:
+def test_file_cut_anywhere_is_reported(
+    tmp_path: Path, make_features: MakeFeatures
+) -> None:
     path = tmp_path / "a.mat"
     write_mat(path, make_features(3, dim=8))
     data = path.read_bytes()
@@ -88,7 +90,7 @@ def test_absent_field_is_named(tmp_path: Path) -> None:
         read_mat(tmp_path / "a.mat")
 
 
-def test_disagreeing_counts_are_told(tmp_path: Path) -> None:
+def test_disagreeing_counts_are_reported(tmp_path: Path) -> None:
     fields = {
         "keypoints": np.ones((3, 3)),
         "descriptors": np.ones((2, 8)),

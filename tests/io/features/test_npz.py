@@ -92,7 +92,7 @@ def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_file_is_told(
+def test_truncated_file_is_reported(
     tmp_path: Path, make_features: MakeFeatures, part: float
 ) -> None:
     path = tmp_path / "a.r2d2"
@@ -104,7 +104,7 @@ def test_truncated_file_is_told(
             read(path)
 
 
-def test_flipped_byte_is_told(tmp_path: Path, make_features: MakeFeatures) -> None:
+def test_flipped_byte_is_reported(tmp_path: Path, make_features: MakeFeatures) -> None:
     path = tmp_path / "a.r2d2"
     write_npz(path, make_features(30))
     data = bytearray(path.read_bytes())
@@ -132,7 +132,7 @@ def test_absent_field_is_named(tmp_path: Path) -> None:
         ("keypoints", np.full((3, 3), "x")),
     ],
 )
-def test_wrong_shapes_are_told(
+def test_wrong_shapes_are_reported(
     tmp_path: Path, field: str, value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 ) -> None:
     arrays = {
@@ -163,7 +163,7 @@ def test_pickle_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not Path("ran").exists()
 
 
-def test_single_array_is_told(tmp_path: Path) -> None:
+def test_single_array_is_reported(tmp_path: Path) -> None:
     with (tmp_path / "a.r2d2").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(FeatureFormatError, match="single array"):
@@ -192,7 +192,7 @@ def header(text: str) -> bytes:
         header("[" * 9000),
     ],
 )
-def test_members_that_are_no_arrays_are_told(tmp_path: Path, member: bytes) -> None:
+def test_members_that_are_no_arrays_are_reported(tmp_path: Path, member: bytes) -> None:
     path = tmp_path / "a.r2d2"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("keypoints.npy", member)
@@ -217,7 +217,7 @@ def test_image_sizes_are_pixels(tmp_path: Path, imsize: tuple[float, ...]) -> No
         read_npz(tmp_path / "a.r2d2")
 
 
-def test_the_way_out_is_one_for_files_of_others(tmp_path: Path) -> None:
+def test_the_way_out_is_one_for_foreign_files(tmp_path: Path) -> None:
     (tmp_path / "a.r2d2").write_bytes(b"text")
     with pytest.raises(FeatureFormatError, match="the tool that wrote it") as error:
         read_npz(tmp_path / "a.r2d2")

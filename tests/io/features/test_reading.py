@@ -59,7 +59,7 @@ def test_columns_by_their_number(
 
 
 @pytest.mark.parametrize("columns", [1, 5, 7])
-def test_columns_that_are_not_read_are_said(columns: int) -> None:
+def test_columns_that_are_not_read_are_reported(columns: int) -> None:
     (text,) = columns_warnings("sift", columns)
     assert f"'sift' have {columns} columns" in text
 

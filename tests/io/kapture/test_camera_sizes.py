@@ -33,7 +33,7 @@ NAMES = ["a.png", "sub/b.png", "c.png"]  # of a camera of 64 x 48
         ((64, 32), "cropped, or of another camera"),
     ],
 )
-def test_what_happened_to_a_file_is_said(
+def test_what_happened_to_a_file_is_reported(
     size: tuple[int, int], reason: str | None
 ) -> None:
     image = CameraImage(path=Path("absent"), size=(64, 48), camera="the camera")

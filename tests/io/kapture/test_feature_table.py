@@ -101,7 +101,7 @@ def test_keypoints_of_two_values_have_the_usual_patch(tmp_path: Path) -> None:
     assert features.scales.tolist() == [32, 32]
 
 
-def test_two_roots_are_one_table_and_the_first_goes_first(tmp_path: Path) -> None:
+def test_two_roots_are_one_table_and_the_first_counts(tmp_path: Path) -> None:
     mapping = write_features(tmp_path / "mapping", {"a": unit_rows(2, seed=1)})
     query = write_features(
         tmp_path / "query",

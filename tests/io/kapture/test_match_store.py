@@ -251,7 +251,7 @@ def test_force_gets_over_a_broken_manifest(tmp_path: Path) -> None:
         assert not writer.is_complete("a", "b")
 
 
-def test_nothing_is_added_beside_an_archive(tmp_path: Path) -> None:
+def test_nothing_is_added_next_to_an_archive(tmp_path: Path) -> None:
     """A reader would look into the archive alone."""
     write(tmp_path, ("a", "b"))
     pack(tmp_path)

@@ -19,7 +19,7 @@ MANIFEST = Manifest(model={"name": "nn"}, settings={}, versions={})
 
 
 @pytest.mark.parametrize("count", [3, 4])
-def test_other_rows_of_one_name_are_told_and_copies_are_not(
+def test_other_rows_of_one_name_are_reported_and_copies_are_not(
     tmp_path: Path, count: int
 ) -> None:
     rows = {"a": unit_rows(3, seed=1), "b": unit_rows(3, seed=2)}
@@ -33,7 +33,7 @@ def test_other_rows_of_one_name_are_told_and_copies_are_not(
     assert "'a'; those of the first" in text and str(other) in text
 
 
-def test_other_matches_of_one_pair_are_told(tmp_path: Path) -> None:
+def test_other_matches_of_one_pair_are_reported(tmp_path: Path) -> None:
     for root, row in (("one", 0), ("copy", 0), ("two", 1)):
         matches = PairMatches(
             indices=np.array([[row, row]]), scores=np.ones(1, np.float32)
@@ -47,7 +47,7 @@ def test_other_matches_of_one_pair_are_told(tmp_path: Path) -> None:
     assert text.startswith("1 pairs have different matches") and "'a, b'" in text
 
 
-def test_a_name_in_another_unicode_form_is_told(tmp_path: Path) -> None:
+def test_a_name_in_another_unicode_form_is_reported(tmp_path: Path) -> None:
     root = write_features(tmp_path, {"e\u0301.jpg": unit_rows(3)})
     table = open_feature_table([root], "keypoints")
     with pytest.raises(FeatureFormatError, match="another Unicode form of it"):

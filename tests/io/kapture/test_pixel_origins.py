@@ -163,7 +163,7 @@ def test_keypoints_that_say_where_they_count_from(tmp_path: Path, name: str) -> 
     assert (origins_text(placed), warnings) == ("center", ())
 
 
-def test_columns_that_are_not_read_are_said(tmp_path: Path) -> None:
+def test_columns_that_are_not_read_are_reported(tmp_path: Path) -> None:
     write_dataset(tmp_path, CENTER)
     write_keypoints(tmp_path, 5)
     dataset = open_dataset(tmp_path)

@@ -171,7 +171,7 @@ def test_equal_file_names_do_not_matter_where_the_file_has_neither(tmp_path):
     assert list(found.cam_from_world) == ["2.jpg"]
 
 
-def test_unknown_names_are_told_apart(tmp_path, dataset):
+def test_unknown_names_are_distinguished(tmp_path, dataset):
     path = tmp_path / "poses.txt"
     path.write_text(f"a.jpg {POSE}\nz.jpg {POSE}\ny.jpg {POSE}\n", encoding="utf-8")
     found = read_submission(path, dataset)

@@ -28,7 +28,7 @@ def test_writes_into_folders_that_do_not_exist_yet(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["a.bin"]
 
 
-def test_temporary_is_hidden_beside_the_file_and_keeps_its_suffix(
+def test_temporary_is_hidden_next_to_the_file_and_keeps_its_suffix(
     tmp_path: Path,
 ) -> None:
     with atomic_path(tmp_path / "a.r2d2") as temporary:

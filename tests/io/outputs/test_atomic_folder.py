@@ -88,7 +88,7 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
         build(tmp_path / "file" / "map", "a")
 
 
-def test_foreign_folders_are_told_from_ours(tmp_path: Path) -> None:
+def test_foreign_folders_are_distinguished_from_ours(tmp_path: Path) -> None:
     refuse_foreign_folder(tmp_path / "absent", "mark")
     refuse_foreign_folder(tmp_path, "mark")
     (tmp_path / "photo.jpg").write_text("", encoding="utf-8")

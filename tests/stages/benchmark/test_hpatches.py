@@ -156,7 +156,7 @@ def test_strict_stops_the_extraction_at_a_failed_evaluation(
     assert report.failed and len(measured) < 8
 
 
-def test_broken_sequences_are_reported_and_the_others_go_on(
+def test_broken_sequences_are_reported_and_the_others_continue(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     (root / "other" / "H_1_3").unlink()
@@ -170,7 +170,7 @@ def test_broken_sequences_are_reported_and_the_others_go_on(
     assert {pair.sequence for pair in results.pairs} == {"v_à b"}
 
 
-def test_sequences_that_lack_the_last_images_of_others_are_told(
+def test_sequences_that_lack_the_last_images_of_others_are_reported(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     for name in ("3.png", "H_1_3"):
@@ -217,7 +217,7 @@ def test_stored_features_give_the_numbers_of_extracted_ones(
             assert ours.corner_error == theirs.corner_error
 
 
-def test_sizes_given_as_height_and_width_are_said_and_taken(
+def test_sizes_given_as_height_and_width_are_reported_and_taken(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     images = sorted(root.rglob("*.png"))

@@ -268,7 +268,7 @@ def test_other_settings_are_refused(images: list[PosedImage], tmp_path: Path) ->
     assert run(images, tmp_path / "out", forced, other).done == 6
 
 
-def test_an_image_without_features_fails_and_the_others_go_on(
+def test_an_image_without_features_fails_and_the_others_continue(
     images: list[PosedImage], tmp_path: Path
 ) -> None:
     feature_path(images[2].path, "r2d2").unlink()

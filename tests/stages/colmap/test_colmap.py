@@ -125,9 +125,7 @@ def test_sparse_model(photos: Path, checkpoint: Checkpoint, scene: Scene) -> Non
         run(photos, checkpoint, other, sparse=sparse)
 
 
-def test_sparse_folders_of_others_are_kept(
-    photos: Path, checkpoint: Checkpoint
-) -> None:
+def test_foreign_sparse_folders_are_kept(photos: Path, checkpoint: Checkpoint) -> None:
     sparse = photos.parent / "sparse"
     (sparse / "0").mkdir(parents=True)
     (sparse / "0" / "cameras.bin").write_bytes(b"precious")
@@ -247,7 +245,7 @@ def test_what_a_run_killed_at_once_left_is_no_obstacle(
     assert run(photos, checkpoint).done > 0
 
 
-def test_work_folders_of_others_are_kept(photos: Path, checkpoint: Checkpoint) -> None:
+def test_foreign_work_folders_are_kept(photos: Path, checkpoint: Checkpoint) -> None:
     work = photos.parent / "a b_r2d2"
     work.mkdir()
     (work / "thesis.tex").write_text("precious", encoding="utf-8")

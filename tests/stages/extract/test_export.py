@@ -134,7 +134,7 @@ def test_a_database_keeps_the_columns_that_colmap_reads(
         assert database.read_all_cameras()[0].params.tolist() == [50, 50, 31, 25]
 
 
-def test_what_came_from_colmap_stays_where_it_is_and_that_is_said(
+def test_what_came_from_colmap_stays_where_it_is_and_that_is_reported(
     root: Path, tmp_path: Path, shapes: Any
 ) -> None:
     report = export.run(kapture_root=root, to="colmap-db", output=tmp_path / "a.db")
@@ -162,7 +162,7 @@ def test_binary_descriptors_are_refused_by_their_metric(
 
 
 @pytest.mark.parametrize("to", ["h5", "colmap-text", "colmap-db"])
-def test_images_and_features_of_different_names_are_told(
+def test_images_and_features_of_different_names_are_reported(
     root: Path, tmp_path: Path, to: Any
 ) -> None:
     records = root / "sensors" / "records_camera.txt"

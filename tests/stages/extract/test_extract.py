@@ -126,7 +126,7 @@ def test_a_second_run_does_nothing(kapture_root: Path, checkpoint_path: Path) ->
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
-def test_bad_images_are_reported_and_the_rest_goes_on(
+def test_bad_images_are_reported_and_the_rest_continues(
     kapture_root: Path, checkpoint_path: Path
 ) -> None:
     data = kapture_root / "sensors" / "records_data"

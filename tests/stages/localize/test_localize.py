@@ -66,7 +66,7 @@ def test_exact_matches_give_exact_poses(exact: LocalizationScene, rigs: Any) -> 
         assert rotation_error(pose, exact.truth(name)) < 1e-4
 
 
-def test_outliers_are_told_from_inliers(noisy: LocalizationScene) -> None:
+def test_outliers_are_distinguished_from_inliers(noisy: LocalizationScene) -> None:
     noisy.run(SINGLE)
     for name, pose in poses_of(noisy).items():
         assert position_error(pose, noisy.truth(name)) < 0.02
@@ -189,7 +189,7 @@ def test_focal_lengths_are_found(noisy: LocalizationScene, how: Any) -> None:
         assert record(noisy, name)["camera"][0] == model
 
 
-def test_unknown_cameras_of_one_sensor_are_told_apart(
+def test_unknown_cameras_of_one_sensor_are_distinguished(
     exact: LocalizationScene,
 ) -> None:
     exact.write_query()

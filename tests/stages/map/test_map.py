@@ -225,7 +225,7 @@ def test_unknown_poses_are_found(root: Path, scene: Scene, method: Any) -> None:
     assert assert_observations_reproject(root, 0.05) == 12 * 120
 
 
-def test_poses_may_be_found_anew(root: Path, scene: Scene) -> None:
+def test_poses_may_be_found_again(root: Path, scene: Scene) -> None:
     report = run(root, MapConfig(method="incremental"))
     assert report.details["method"] == "incremental"
     assert_aligned(root, scene, 1e-3)

@@ -23,7 +23,7 @@ def test_a_value_is_loaded_once() -> None:
     assert cache.loads == 2
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_is_dropped_first() -> None:
     cache = make(20)
     for key in ("a", "b", "a", "c"):
         cache(key)

@@ -151,7 +151,7 @@ def test_thresholds(features: Path, tmp_path: Path) -> None:
     assert len(read(tmp_path / "ratio", *pair[0])) < len(every)
 
 
-def test_nothing_matched_is_said(features: Path, tmp_path: Path) -> None:
+def test_nothing_matched_is_reported(features: Path, tmp_path: Path) -> None:
     config = MatchConfig(gpu=-1, matcher=MutualNearestConfig(min_similarity=1.0))
     report = run(features, tmp_path / "none", EVERY_PAIR, config=config)
     (warning,) = report.warnings
@@ -400,7 +400,7 @@ def write_manifests(root: Path, top_k: int) -> None:
         path.write_text(json.dumps({**content, "versions": {}}), "utf-8")
 
 
-def test_features_made_anew_are_noticed(features: Path, tmp_path: Path) -> None:
+def test_features_made_again_are_noticed(features: Path, tmp_path: Path) -> None:
     write_manifests(features, 100)
     run(features, tmp_path / "out")
     write_manifests(features, 200)

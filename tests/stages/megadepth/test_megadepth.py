@@ -80,7 +80,9 @@ def test_any_number_of_workers_gives_the_same(scene: WrittenScene) -> None:
     assert len(content(root / "one")) > 20
 
 
-def test_broken_scenes_are_reported_and_the_others_go_on(scene: WrittenScene) -> None:
+def test_broken_scenes_are_reported_and_the_others_continue(
+    scene: WrittenScene,
+) -> None:
     root = scene.model.output.parent
     truncated, empty = copied(scene, "0001"), copied(scene, "0002")
     points = truncated.reconstruction / "points3D.bin"

@@ -51,7 +51,7 @@ def test_the_best_of_merged_lists(mapping: Path, tmp_path: Path) -> None:
     assert names_in(tmp_path / "p.txt") == [("q", "1"), ("q", "2"), ("r", "0")]
 
 
-def test_all_of_merged_lists_unless_told(mapping: Path, tmp_path: Path) -> None:
+def test_all_of_merged_lists_unless_asked(mapping: Path, tmp_path: Path) -> None:
     listed = [ImagePair(image1="q", image2=f"{i:02d}") for i in range(30)]
     write_pairs(tmp_path / "1.txt", listed)
     merge = [tmp_path / "1.txt"]

@@ -44,7 +44,7 @@ def test_a_warning_names_three() -> None:
     assert unpaired_warning([], 9, "why") == ()
 
 
-def test_single_photographs_beside_a_video(tmp_path: Path) -> None:
+def test_single_photographs_next_to_a_video(tmp_path: Path) -> None:
     rows = "0, v, v0\n1, v, v1\n2, v, v2\n0, a, single\n0, b, other"
     write_files(tmp_path, sensors=SENSORS, records_camera=rows)
     output = tmp_path / "p.txt"

@@ -70,7 +70,7 @@ def save_homographies(folder: Path, label: str, accuracy: float) -> None:
     save_results(folder / f"{label}.npz", results)
 
 
-def test_models_are_beside_each_other(tmp_path: Path) -> None:
+def test_models_are_next_to_each_other(tmp_path: Path) -> None:
     save_homographies(tmp_path, "one", 0.5)
     save_homographies(tmp_path, "two <b>", 0.25)
     Image.new("RGB", (40, 20)).save(_made(tmp_path / "one") / "worst_1.png")
@@ -178,6 +178,6 @@ def test_something_else_is_no_run(tmp_path: Path) -> None:
         read_log(tmp_path / "log.csv")
 
 
-def test_runs_of_one_name_are_told_apart() -> None:
+def test_runs_of_one_name_are_distinguished() -> None:
     assert run_labels([Path("x/run"), Path("y/other")]) == ["run", "other"]
     assert run_labels([Path("x/run"), Path("y/run")]) == ["x/run", "y/run"]

@@ -60,7 +60,7 @@ def test_a_chart_keeps_the_names_that_it_shows() -> None:
     assert decoded(bar["y"]) == [3]
 
 
-def test_columns_of_numbers_are_told_from_text() -> None:
+def test_columns_of_numbers_are_distinguished_from_text() -> None:
     html = blocks.table(
         ["name", "count", "error"], [["a", 1234567, 0.5], ["b", 2, None]]
     )

@@ -219,7 +219,7 @@ def test_images_without_pose_depth_or_pixels_are_left_out(room, tmp_path) -> Non
         open_depth_views(root, CONFIG, load())
 
 
-def test_images_without_neighbour_are_left_out_and_told(room, tmp_path) -> None:
+def test_images_without_neighbour_are_left_out_and_reported(room, tmp_path) -> None:
     def turn(data: kapture.Kapture) -> None:
         about = kapture.PoseTransform(r=[0, 0, 1, 0], t=[0, 0, 0])
         pose = data.trajectories[0, "camera"]

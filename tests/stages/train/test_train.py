@@ -181,7 +181,7 @@ def test_a_resumed_run_has_the_weights_of_the_unbroken_one(
     assert losses[0] == losses[1]
 
 
-def test_a_folder_that_changed_is_told_at_a_resume(tmp_path: Path) -> None:
+def test_a_folder_that_changed_is_reported_at_a_resume(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", (150, 120))
     lines: list[str] = []
     run(changed(TINY, steps=1), folder, tmp_path / "run", lines)
@@ -283,7 +283,7 @@ def test_weights_of_r2d2_begin_a_fast_one_and_the_other_way_round(
             run(wrong, pictures, tmp_path / "other", start_from=(str(path),))
 
 
-def test_a_full_disk_is_told_and_the_state_before_remains(
+def test_a_full_disk_is_reported_and_the_state_before_remains(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, lines = tmp_path / "run", []
@@ -314,7 +314,7 @@ def test_a_damaged_state_is_one_line(pictures: Path, tmp_path: Path) -> None:
         run(TINY, pictures, output)
 
 
-def test_unreadable_and_tiny_photographs_are_left_out_and_told(
+def test_unreadable_and_tiny_photographs_are_left_out_and_reported(
     tmp_path: Path,
 ) -> None:
     folder, lines = write_pictures(tmp_path / "mixed", (150, 120)), []
@@ -362,7 +362,7 @@ def test_photographs_that_all_vanish_are_one_line(tmp_path: Path, workers: int) 
     assert multiprocessing.active_children() == []
 
 
-def test_a_photograph_that_vanishes_is_replaced_and_told(tmp_path: Path) -> None:
+def test_a_photograph_that_vanishes_is_replaced_and_reported(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "pictures", (150, 120))
     lines: list[str] = []
 

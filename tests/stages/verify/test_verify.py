@@ -238,7 +238,7 @@ def test_pairs_without_enough_matches_are_results(
     assert run(mapping).skipped == 15
 
 
-def test_nothing_verified_is_said(mapping: Path, scene: NoisyScene) -> None:
+def test_nothing_verified_is_reported(mapping: Path, scene: NoisyScene) -> None:
     for pair in itertools.combinations(sorted(scene.names), 2):
         write_matches(mapping, pair, pair_matches([]))
     for _ in range(2):
@@ -290,7 +290,7 @@ def resize_keypoints(root: Path, names: list[str]) -> None:
         (spoil_keypoints, "NaN"),
     ],
 )
-def test_image_with_unusable_keypoints_is_reported_and_the_others_go_on(
+def test_image_with_unusable_keypoints_is_reported_and_the_others_continue(
     mapping: Path, scene: NoisyScene, damage: Breaking, words: str
 ) -> None:
     names = sorted(scene.names)
@@ -369,7 +369,7 @@ def test_no_pairs_at_all(mapping: Path, tmp_path: Path) -> None:
         run(mapping, pairs=listed)
 
 
-def test_features_of_two_types_must_be_told_apart(
+def test_features_of_two_types_must_be_distinguished(
     mapping: Path, scene: NoisyScene
 ) -> None:
     scene.write_kapture(mapping, "other")
@@ -412,7 +412,7 @@ def test_settings_out_of_range(changes: dict[str, Any]) -> None:
         dataclasses.replace(VerifyConfig(), **changes)
 
 
-def test_report_is_kept_beside_the_matches(mapping: Path) -> None:
+def test_report_is_kept_next_to_the_matches(mapping: Path) -> None:
     report = run(mapping)
     saved = json.loads((folder(mapping) / verify.REPORT_NAME).read_text("utf-8"))
     assert saved == json.loads(json.dumps(report.to_json()))
