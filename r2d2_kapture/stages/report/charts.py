@@ -23,6 +23,8 @@ HISTOGRAM_BINS = 40
 TAIL = 99.0
 """Percentile from which a histogram gathers values in its last bin."""
 CURVE_POINTS = 400
+COUNT_TICKS = {"tickformat": ","}
+"""Thousands apart."""
 HEAT_COLORS = ("#eef3f8", "#9ecae1", "#4292c6", "#08519c", "#08306b")
 
 
@@ -175,7 +177,7 @@ def histogram(values: Array, *, x_title: str, y_title: str) -> Figure:
     layout = {
         "bargap": 0.05,
         "xaxis": {"title": {"text": x_title}},
-        "yaxis": {"title": {"text": y_title}, **_whole_ticks(counts)},
+        "yaxis": {"title": {"text": y_title}, **COUNT_TICKS, **_whole_ticks(counts)},
     }
     return {"data": [bar], "layout": layout}
 
@@ -209,7 +211,7 @@ def bars(
             "title": {"text": x_title},
             **({"dtick": 1} if len(values) <= 20 else {}),
         },
-        "yaxis": {"title": {"text": y_title}},
+        "yaxis": {"title": {"text": y_title}, **COUNT_TICKS},
     }
     return {"data": [bar], "layout": layout}
 
@@ -240,7 +242,7 @@ def heat_maps(
             "zmax": float(np.nanmax(values, initial=0)) or 1.0,
             "hoverongaps": False,
             "colorbar": {"title": {"text": unit[title], "side": "right"}},
-            "hovertemplate": "%{y}<br>%{x}<br>%{z:,.4g} "
+            "hovertemplate": f"%{{y}}<br>%{{x}}<br>%{{z:{_form(values)}}} "
             f"{unit[title]}<extra></extra>",
         }
         for number, (title, values) in enumerate(layers.items())
@@ -278,6 +280,12 @@ def heat_maps(
         "hovermode": "closest",
     }
     return {"data": data, "layout": layout}
+
+
+def _form(values: Array) -> str:
+    """How plotly writes them: whole numbers as such, means with one digit."""
+    finite = values[np.isfinite(values)]
+    return ",d" if (finite == np.round(finite)).all() else ",.1f"
 
 
 def _heat_scale() -> list[list[float | str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
 from r2d2_kapture.stages.report.subject import Subject
 from r2d2_kapture.stages.report.summary import summary_section
 
-DATABASES = ("database.db", "../database.db", "../../database.db")
+DATABASES = ("*.db", "../*.db", "../../*.db")
 """Where a map's database may lie, from its folder: a pipeline's, and COLMAP's own."""
 
 
@@ -107,11 +108,11 @@ def _matches(
 
 
 def _mapping_matches(subject: Subject, statistics: MapStatistics) -> Section | None:
-    for place in DATABASES:
-        database = (subject.map / place).resolve()
-        if database.is_file():
-            try:
-                return matches_section(read_pair_counts(database))
-            except DatasetError:  # of something else; the map itself has a matrix
-                break
+    names = {image.name for image in statistics.images}
+    for pattern in DATABASES:
+        for database in sorted(subject.map.resolve().glob(pattern)):
+            with suppress(DatasetError):  # of something else
+                counts = read_pair_counts(database)
+                if names.issubset(counts.names):
+                    return matches_section(counts)
     return covisibility_section(statistics) if len(statistics.images) > 1 else None
