@@ -41,7 +41,7 @@ def draw_matches(
         title: before the counts.
         words: after the counts, what the green ones are.
     """
-    drawing = two_images_figure(grey_image(image1), grey_image(image2))
+    drawing = two_images_figure(image1, image2, grey_image)
     first, second = drawing.places
     ends = np.stack([first.of(xy1), second.of(xy2)], axis=1)
     good = np.ones(len(ends), bool) if inliers is None else inliers

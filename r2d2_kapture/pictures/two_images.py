@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,13 +67,18 @@ class TwoImages:
         self.axes.set_title(textwrap.fill(text, width), fontsize=11, parse_math=False)
 
 
-def two_images_figure(image1: ByteImage, image2: ByteImage) -> TwoImages:
+def two_images_figure(
+    image1: ByteImage,
+    image2: ByteImage,
+    tone: Callable[[ByteImage], ByteImage] = lambda image: image,
+) -> TwoImages:
     """Draw two images at one height side by side, or at one width one above the other.
 
     The latter where that shows them clearly larger, as it does panoramas.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
+        tone: changes the colours of what is shown.
     """
     images = (image1, image2)
     places, (width, height) = arranged([(i.shape[1], i.shape[0]) for i in images])
@@ -87,7 +92,7 @@ def two_images_figure(image1: ByteImage, image2: ByteImage) -> TwoImages:
         x, y = place.corner
         right = x + small.shape[1] * step * place.scale
         bottom = y + small.shape[0] * step * place.scale
-        axes.imshow(small, extent=(x, right, bottom, y))
+        axes.imshow(tone(small), extent=(x, right, bottom, y))
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.set_axis_off()

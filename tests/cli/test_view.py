@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,21 @@ def test_a_planar_pair(
     assert f"matches: {found['matches']}\n" in text
     assert f"inliers: {found['inliers']}\n" in text
     assert "geometry: homography" in text
+
+
+def test_names_that_are_alike_or_not_utf_8(
+    photos: tuple[Path, Path], flags: list[str], tmp_path: Path
+) -> None:
+    folders = [tmp_path / "x", Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9"))]
+    for folder, photo in zip(folders, photos):
+        folder.mkdir()
+        (folder / "1.png").write_bytes(photo.read_bytes())
+    command = [str(folder / "1.png") for folder in folders]
+    out = tmp_path / "out"
+    assert view([*command, *flags, "--output-dir", str(out)]) == 0
+    stem = os.fsdecode(b"x_1.png-\xe9_1.png")
+    assert (out / f"{stem}.matches.png").is_file()
+    assert numbers(out)["images"][0]["name"] == "x/1.png"
 
 
 def test_known_cameras_give_a_pose(

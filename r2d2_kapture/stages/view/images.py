@@ -22,6 +22,7 @@ from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
 from r2d2_kapture.stages.view.pair import ViewedPair, report_of
+from r2d2_kapture.stages.view.sources import short_names
 from r2d2_kapture.types import LocalFeatures, PairMatches, Report
 
 
@@ -51,11 +52,12 @@ def run(
         OutputError: the file system refused.
     """
     started = time.monotonic()
+    names = short_names([path.absolute().as_posix() for path in images])
     extractor = build_extractor(AUTO, checkpoint.network, extraction)
     first, second = (extractor(read_rgb(path)) for path in images)
     made_of = {"model": checkpoint.name, "settings": dict(extractor.settings)}
     pair = matched_pair(
-        (images[0].name, images[1].name),
+        (names[0], names[1]),
         images,
         (first, second),
         match(first, second, matcher=build_matcher(matching.matcher)),
