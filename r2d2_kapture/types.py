@@ -286,6 +286,9 @@ WORDS = {
     ),
     "recall": ("recall", "%"),
     "known_share": ("known share", "%"),
+    "with_focal_length": ("cameras with a focal length from EXIF", ""),
+    "with_focal_length_found": ("queries whose focal length was found", ""),
+    "in_rigs": ("queries in rigs", ""),
 }
 """Names and units of numbers in a report, and of those below their name."""
 

@@ -171,6 +171,7 @@ def _report(
 ) -> Report:
     return Report(
         stage="report",
+        unit="page",
         done=int(done),
         skipped=int(not done),
         failed=(),
