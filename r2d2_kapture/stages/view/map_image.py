@@ -100,7 +100,6 @@ def run_map(
     )
     return Report(
         stage="view",
-        unit="photograph",
         done=1,
         skipped=0,
         failed=(),
