@@ -104,7 +104,7 @@ def run_map(
         skipped=0,
         failed=(),
         seconds=time.monotonic() - started,
-        unit="image",
+        unit="photograph",
         outputs=(*outputs, numbers),
         details=words,
     )

@@ -80,7 +80,6 @@ def report_of(
     doubt = _doubt(pair)
     return Report(
         stage="view",
-        unit="pair",
         done=1,
         skipped=0,
         failed=(),
