@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,17 +14,14 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
 from r2d2_kapture.stages.report.blocks import join
-from r2d2_kapture.stages.report.localization import (
-    all_thresholds,
-    judge,
-    localization_section,
-)
+from r2d2_kapture.stages.report.localization import localization_section
 from r2d2_kapture.stages.report.map_statistics import map_section
 from r2d2_kapture.stages.report.match_matrix import (
     covisibility_section,
     matches_section,
     query_matrix,
 )
+from r2d2_kapture.stages.report.outcomes import all_thresholds, judge
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
 from r2d2_kapture.stages.report.subject import Subject
@@ -36,12 +34,25 @@ DATABASES = ("*.db", "../*.db", "../../*.db")
 def content_sections(subject: Subject) -> list[Section]:
     """The sections of a subject, the summary first; those without data are left out."""
     statistics = subject.statistics
-    sections = [summary_section(subject.pipeline)] if subject.pipeline else []
+    summary = subject.pipeline or _summary_of_map(subject.map)
+    sections = [summary_section(summary)] if summary else []
     sections.append(map_section(statistics, subject.images, given=_given(subject)))
     views = _query_views(subject)
     if subject.queries:
         sections.append(_localization(subject, views))
     return [*sections, *_matches(subject, statistics, views)]
+
+
+def _summary_of_map(folder: Path) -> dict[str, Any]:
+    """What kapture_r2d2_map reports, as a pipeline of one stage does; empty without."""
+    try:
+        content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if content["stage"] != "map":
+            return {}
+        shared = {name: content[name] for name in ("failed", "warnings")}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return {"stages": [content], **shared}
 
 
 def _given(subject: Subject) -> int | None:
@@ -65,7 +76,6 @@ def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> Section:
         judge(
             queries,
             thresholds=thresholds,
-            by_folder=settings.get("by") == "folder",
             align=not subject.true_frame,
         )
         for queries in subject.queries

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
-from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
 from r2d2_kapture.coordinates import image_from_level
-from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.evaluation.poses import (
     PoseEvaluation,
     PoseSummary,
     Thresholds,
-    conditions_by_folder,
-    evaluate_poses,
 )
 from r2d2_kapture.io.images.decoding import RGBArray
 from r2d2_kapture.pictures.matches import draw_matches
-from r2d2_kapture.stages.localize import QueryResult, read_reason
 from r2d2_kapture.stages.report.blocks import (
     Cell,
     Picture,
@@ -44,13 +37,11 @@ from r2d2_kapture.stages.report.images import (
     read_image,
     shrunk,
 )
+from r2d2_kapture.stages.report.outcomes import Localized, Outcome
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews
-from r2d2_kapture.stages.report.subject import QuerySet
 from r2d2_kapture.types import FloatArray
 
-FINE_THRESHOLDS = ((0.01, 0.1), (0.05, 0.5), (0.1, 1.0))
-"""Metres and degrees, beside those of the evaluation."""
 WORST, MOST_WORST = 6, 12
 """Queries whose matches are drawn, of a dataset and of all of them."""
 LEAST_OF_HISTOGRAM = 10
@@ -59,125 +50,6 @@ PICTURE_SIDE = 900
 """Pixels of these pictures."""
 MOST_ROWS = 500
 """Queries in a table."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Outcome:
-    """What became of a query.
-
-    Attributes:
-        name: of the image.
-        result: its pose; None where there is none.
-        reason: why there is none.
-        position, rotation: its errors in metres and degrees, infinite without a pose;
-            None where the truth is not known.
-    """
-
-    name: str
-    result: QueryResult | None
-    reason: str | None = None
-    position: float | None = None
-    rotation: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """``good``, ``doubtful`` or ``failed``."""
-        return "failed" if self.result is None else self.result.verdict or "good"
-
-    @property
-    def rank(self) -> tuple[float, ...]:
-        """Smaller for worse: without a pose, far off, doubtful, few inliers."""
-        inliers = 0 if self.result is None else self.result.inliers
-        order = ("failed", "doubtful", "good").index(self.verdict)
-        if self.position is not None and self.result is not None:
-            return (1, -self.position, inliers)
-        return (min(order, 1), order, inliers)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Localized:
-    """A query dataset, judged.
-
-    Attributes:
-        name: of the dataset.
-        outcomes: of all its images, in order of names.
-        evaluation: against the truth; None where none is known.
-        note: on the truth, where there is something to say.
-    """
-
-    name: str
-    outcomes: tuple[Outcome, ...]
-    evaluation: PoseEvaluation | None
-    note: str = ""
-
-    @property
-    def worst_first(self) -> list[Outcome]:
-        """The outcomes, the worst first."""
-        return sorted(self.outcomes, key=lambda one: (one.rank, one.name))
-
-
-def judge(
-    queries: QuerySet, *, thresholds: Thresholds, by_folder: bool, align: bool
-) -> Localized:
-    """Compare the poses of a query dataset with the truth, where it is known.
-
-    Args:
-        queries: with their poses.
-        thresholds: of recall.
-        by_folder: figures of the images of each folder too.
-        align: move and scale the poses onto the truth first: the map has a frame of
-            its own.
-    """
-    names = sorted(queries.cameras)
-    outcomes = [
-        Outcome(
-            name=name,
-            result=queries.results.get(name),
-            reason=read_reason(queries.localized, name),
-        )
-        for name in names
-    ]
-    true = {name: queries.truth[name] for name in names if name in queries.truth}
-    evaluation, note = None, ""
-    if true:
-        poses = {name: result.pose for name, result in queries.results.items()}
-        groups = conditions_by_folder(true.keys()) if by_folder else {}
-        try:
-            evaluation = evaluate_poses(
-                true, poses, thresholds=thresholds, conditions=groups, align=align
-            )
-        except ReconstructionError as error:
-            note = f"The poses are not compared with the truth: {error}"
-    if evaluation is not None:
-        errors = {error.name: error for error in evaluation.errors}
-        outcomes = [
-            (
-                one
-                if one.name not in errors
-                else dataclasses.replace(
-                    one,
-                    position=errors[one.name].position,
-                    rotation=errors[one.name].rotation,
-                )
-            )
-            for one in outcomes
-        ]
-        if align:
-            note = (
-                "The map has a frame and a scale of its own: the poses were moved and "
-                "scaled onto the true ones before they were compared."
-            )
-    return Localized(
-        name=queries.name,
-        outcomes=tuple(outcomes),
-        evaluation=evaluation,
-        note=note,
-    )
-
-
-def all_thresholds(of_evaluation: Thresholds = DEFAULT_THRESHOLDS) -> Thresholds:
-    """The thresholds of an evaluation and finer ones, ascending."""
-    return sorted({*FINE_THRESHOLDS, *of_evaluation})
 
 
 def localization_section(
@@ -194,7 +66,7 @@ def localization_section(
         images: the file of each query and map image by name; files may be absent.
         thresholds: that the datasets were judged by.
     """
-    blocks = [numbers(_verdicts(datasets))]
+    blocks = [numbers(_verdicts(datasets)), *_verdicts_of_each(datasets)]
     blocks += _curves(datasets)
     blocks += _recall(datasets, thresholds)
     blocks += _inliers(datasets)
@@ -217,6 +89,18 @@ def _verdicts(datasets: Sequence[Localized]) -> dict[str, str]:
         share = 100 * counts[verdict] / max(total, 1)
         figures[title] = f"{counts[verdict]:,} ({share:.0f} %)"
     return figures
+
+
+def _verdicts_of_each(datasets: Sequence[Localized]) -> Iterator[Markup]:
+    """A row for each of several datasets."""
+    if len(datasets) < 2:
+        return
+    rows: list[list[Cell]] = []
+    for dataset in datasets:
+        counts = Counter(one.verdict for one in dataset.outcomes)
+        verdicts = [counts[verdict] for verdict in ("good", "doubtful", "failed")]
+        rows.append([dataset.name, counts.total(), *verdicts])
+    yield table(["queries", "images", "good", "doubtful", "without a pose"], rows)
 
 
 def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:

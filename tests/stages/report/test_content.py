@@ -18,7 +18,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.localize import QueryResult
 from r2d2_kapture.stages.report.content import content_sections
-from r2d2_kapture.stages.report.localization import Outcome, all_thresholds, judge
+from r2d2_kapture.stages.report.outcomes import Outcome, all_thresholds, judge
 from r2d2_kapture.stages.report.query_views import open_query_views
 from r2d2_kapture.stages.report.subject import (
     QuerySet,
@@ -76,6 +76,13 @@ def test_a_pipeline_has_every_section(work: Path) -> None:
     for html in sections.values():
         for script in Elements(html).scripts:
             json.loads(script, parse_constant=pytest.fail)
+
+
+def test_a_map_of_ours_has_the_summary_of_its_stage(work: Path) -> None:
+    first, *_ = content_sections(map_subject(work / "map"))
+    assert first.identifier == "summary"
+    [row] = [row for row in cells(first.html) if row and row[0] == "map"]
+    assert "120 points" in row[-1] and "12 images registered" in row[-1]
 
 
 def test_a_map_alone_has_what_it_knows(work: Path, tmp_path: Path) -> None:
@@ -141,6 +148,9 @@ def result_of(name: str, pose: pycolmap.Rigid3d) -> QueryResult:
 def test_recall_by_hand(tmp_path: Path) -> None:
     """Four queries: 4 cm; 30 cm; 30 cm and turned by 8 degrees; without a pose."""
     poses = {"a": at(0.04), "b": at(0.3), "c": at(0.3, 8.0)}
+    (tmp_path / "per_image.csv").write_text(
+        "estimate,image,conditions,localized\nq,a,day,1\nq,b,day;rain,1\nq,d,,0\n"
+    )
     queries = QuerySet(
         name="q",
         localized=tmp_path,
@@ -151,7 +161,7 @@ def test_recall_by_hand(tmp_path: Path) -> None:
         truth=dict.fromkeys("abcd", ORIGIN),
     )
     thresholds = all_thresholds()
-    found = judge(queries, thresholds=thresholds, by_folder=False, align=False)
+    found = judge(queries, thresholds=thresholds, align=False)
     assert found.evaluation is not None
     assert dict(zip(thresholds, found.evaluation.total.recall)) == {
         (0.01, 0.1): 0.0,
@@ -161,6 +171,11 @@ def test_recall_by_hand(tmp_path: Path) -> None:
         (0.5, 5.0): 0.5,
         (5.0, 10.0): 0.75,
     }
+    shares = {
+        condition: (summary.images, summary.recall[-2:])
+        for condition, summary in found.evaluation.conditions.items()
+    }
+    assert shares == {"day": (2, (1.0, 1.0)), "rain": (1, (1.0, 1.0))}
     assert found.worst_first[0].name == "d"
     assert [one.name for one in found.worst_first][-1] == "a"
 
