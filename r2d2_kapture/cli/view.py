@@ -80,6 +80,7 @@ def _command(arguments: list[str]) -> int:
     pair = _two_files(namespace.photographs)
     if pair is None or namespace.keypoints:
         return finish(_keypoints(namespace))
+    _refuse_flags(namespace, ("masks", "exclude"), "--keypoints, folders or patterns")
     return finish(_two_images(namespace, pair))
 
 
@@ -190,6 +191,7 @@ def _refuse_unused(namespace: Namespace, stored: Sequence[str]) -> None:
             f"{_flags(stored)}: found image files too, expected them alone; name the "
             "images by --pair or --image"
         )
+    _refuse_flags(namespace, ("masks", "exclude", "keypoints"), "image files")
     if len(stored) > 1 and stored != ["features", "kapture_root"]:
         raise ConfigError(f"{_flags(stored)}: found together, expected one of them")
     if stored[0] == "map":

@@ -15,7 +15,7 @@ class ViewConfig:
         exif: take focal lengths from the EXIF data of the photographs; with those of
             both, an essential matrix is estimated too.
         camera_model: of both cameras, by COLMAP's name (``PINHOLE``, ``OPENCV``, ...);
-            with ``camera_params``.
+            with --camera-params.
         camera_params: of both cameras, numbers separated by commas in COLMAP's order,
             in pixels from the corner of the first.
     """

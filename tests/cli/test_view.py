@@ -148,6 +148,7 @@ def test_keypoints_of_two_images_on_request(
             "expected the numbers fx, fy, cx, cy",
         ),
         (["a.png", "b é.png", "--ratio", "2"], "--ratio: found 2.0"),
+        (["a.png", "b é.png", "--exclude", "x"], "--exclude: expected only with"),
     ],
 )
 def test_what_cannot_be_viewed_is_one_line(
