@@ -17,7 +17,10 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.feature_table import (
+    find_feature_folders,
+    open_feature_table,
+)
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
@@ -99,12 +102,14 @@ class Sources:
         roots: folders that are searched.
         keypoints_type, descriptors_type, global_features_type: in use; None is the
             only one there is.
+        images: that may be paired; None is all.
     """
 
     roots: tuple[Path, ...]
     keypoints_type: str | None
     descriptors_type: str | None
     global_features_type: str | None
+    images: frozenset[str] | None = None
 
 
 def run(
@@ -217,6 +222,13 @@ def run(
                         options=options,
                     )
                 )
+            if any(report.failed for report in reports):
+                # a failure of their own, not of each of their pairs
+                table = open_feature_table(
+                    sources.roots, "keypoints", sources.keypoints_type
+                )
+                names = frozenset(table.image_names)
+                sources = dataclasses.replace(sources, images=names)
         for report in build_map(config, mapping, sources, layout, options):
             note(report)
         for name, query in queries.items():
@@ -419,6 +431,7 @@ def match_images(
         query=query,
         output=pairs_file,
         features=sources.roots,
+        only=sources.images,
         keypoints_type=sources.keypoints_type,
         descriptors_type=sources.descriptors_type,
         global_features_type=sources.global_features_type,
@@ -448,7 +461,12 @@ def summarize(
     queries: Mapping[str, Path],
     seconds: float,
 ) -> Report:
-    """One report of all stages: failures of any, and where the results are."""
+    """One report of all stages: first failures, and where the results are."""
+    failed: dict[str, Failure] = {}
+    for report in reports:
+        for item in report.failed:
+            named = dataclasses.replace(item, name=f"{report.stage}: {item.name}")
+            failed.setdefault(item.name, named)
     outputs = [layout.map, *(layout.localized(name) for name in queries)]
     outputs += [layout.evaluated(name) for name in queries]
     outputs.append(layout.submission)
@@ -458,11 +476,7 @@ def summarize(
         stages=tuple(reports),
         done=sum(bool(report.done) for report in reports),
         skipped=sum(not report.done for report in reports),
-        failed=tuple(
-            Failure(name=f"{report.stage}: {failure.name}", reason=failure.reason)
-            for report in reports
-            for failure in report.failed
-        ),
+        failed=tuple(failed.values()),
         warnings=tuple(
             f"{report.stage}: {text}" for report in reports for text in report.warnings
         ),

@@ -21,8 +21,11 @@ from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import pipeline
-from r2d2_kapture.types import FloatArray, Report
+from r2d2_kapture.stages.extract import stage as extract_stage
+from r2d2_kapture.types import Failure, FloatArray, Report
+from tests.extracted_scene import patch_network
 from tests.pipeline_scene import PipelineScene
 
 QUERY = "nuit é"
@@ -172,6 +175,36 @@ def test_above_the_limit_photographs_are_paired_by_likeness(
         output=scene.photos.parent / "other",
     )
     assert stages["pairs"].details["method"] == "exhaustive", "datasets are as asked"
+
+
+def test_a_cut_photograph_fails_once(
+    scene: Photographs, checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not each of its pairs, nor again in each stage."""
+    patch_network(monkeypatch, scene.scene, 16)
+    features = scene.photos.rglob("0 b.jpg")
+    cut = next(iter(sorted(features)))
+    name = cut.relative_to(scene.photos).as_posix()
+    found = extract_stage.extract_images
+
+    def but_one(
+        extractor: Any, paths: dict[str, Path], *others: Any, **more: Any
+    ) -> Any:
+        whole = {key: path for key, path in paths.items() if key != name}
+        tally = found(extractor, whole, *others, **more)
+        tally.failed.append(Failure(name=name, reason="cut"))
+        return tally
+
+    monkeypatch.setattr(extract_stage, "extract_images", but_one)
+    report, stages = run(
+        scene,
+        queries={},
+        features=[],
+        checkpoint=load_checkpoint(checkpoint_path),
+    )
+    assert [item.name for item in report.failed] == [f"extract: {name}"]
+    assert stages["pairs"].done == stages["match"].done == 55
+    assert stages["match"].failed == ()
 
 
 @pytest.mark.parametrize(

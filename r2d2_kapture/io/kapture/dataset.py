@@ -142,7 +142,7 @@ def check_dataset(root: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]]:
     if not sensors.is_file():
         raise DatasetError(
             f"{root}: found no sensors/sensors.txt, expected a kapture dataset "
-            "(kapture_import_image_folder makes one from a folder of images)"
+            "(kapture_r2d2_pipeline --images makes one of a folder of photographs)"
         )
     check_feature_dtypes(root)  # first: the upgrade that is named evaluates them
     _check_version(sensors)

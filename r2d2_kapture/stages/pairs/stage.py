@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ def run(
     features: Sequence[Path] = (),
     map_path: Path | None = None,
     merge: Sequence[Path] = (),
+    only: Collection[str] | None = None,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     global_features_type: str | None = None,
@@ -66,6 +67,7 @@ def run(
         features: folders of local or global features beside the datasets' own.
         map_path: for covisibility: COLMAP model or kapture dataset with observations.
         merge: lists of pairs to add; of a pair in several, the first stays.
+        only: images that may be paired, such as those with features; None is all.
         keypoints_type, descriptors_type, global_features_type: names; None takes the
             only one there is.
         global_features_output: kapture folder for the descriptors that ``local`` makes;
@@ -115,9 +117,13 @@ def run(
     selected = PAIR_METHODS[config.method](config, inputs)
     every = arranged(config, selected.pairs, merged, with_query=query is not None)
     every, unlisted = _listable(every, inputs)
+    first_names = list(inputs.first_names)
+    if only is not None:
+        every = [pair for pair in every if all(name in only for name in pair.names)]
+        first_names = [name for name in first_names if name in only]
     pairs = part_of(config, every)
     failed = (*unlisted, *selected.failed)
-    unpaired = find_unpaired(inputs.first_names, (pair.names for pair in every))
+    unpaired = find_unpaired(first_names, (pair.names for pair in every))
     data = pairs_to_bytes(output, pairs)
     unchanged = output.exists() and output.read_bytes() == data
     report = Report(
@@ -137,7 +143,7 @@ def run(
             *selected.warnings,
             *unpaired_warning(
                 sorted(set(unpaired) - {failure.name for failure in failed}),
-                len(inputs.first_names),
+                len(first_names),
                 REASONS[config.method],
             ),
         ),

@@ -17,7 +17,11 @@ from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap import image_folder
-from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.io.colmap.cameras import (
+    UNKNOWN_CAMERA,
+    colmap_camera,
+    photograph_camera,
+)
 from r2d2_kapture.io.colmap.image_folder import (
     approximate_sensors,
     write_image_folder_dataset,
@@ -284,6 +288,9 @@ def test_the_focal_length_of_what_colmap_does_not_read(
     sensors = open_dataset(tmp_path / "dataset").data.sensors
     focals = [float(sensor.camera_params[2]) for sensor in sensors.values()]
     np.testing.assert_allclose(focals, FOCAL, rtol=1e-3)
+    query = photograph_camera(photos / f"b.{suffix}", SIZE)
+    assert query is not None and query.has_prior_focal_length
+    assert query.focal_length == pytest.approx(FOCAL, rel=1e-3)
 
 
 def test_links_are_images_and_what_is_left_out_is_reported(tmp_path: Path) -> None:
