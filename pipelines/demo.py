@@ -63,7 +63,7 @@ def demo(arguments: list[str]) -> int:
     layout = pipeline.Layout(output=flags.output)
     config = pipeline_config(flags).extract
     pictures = draw(room.mapping, layout.features, checkpoint, config, output)
-    pictures += sorted(layout.evaluated("query").glob("*.png"))
+    pictures += [layout.map / "map.png", *layout.evaluated("query").glob("*.png")]
     for path in pictures:
         print(f"  look at {path}")
     print(f"4. all of it on one page, for a browser: {flags.output / PAGE_NAME}")

@@ -96,8 +96,11 @@ def robust_bounds(points: Array) -> tuple[Array, Array]:
     points = points[np.isfinite(points).all(axis=1)]
     low, high = np.percentile(points, TAILS, axis=0)
     slack = SLACK * (high - low)
-    bounds = np.clip(points, low - slack, high + slack)
-    return bounds.min(axis=0), bounds.max(axis=0)
+    near = (points >= low - slack) & (points <= high + slack)
+    return (
+        points.min(axis=0, where=near, initial=np.inf),
+        points.max(axis=0, where=near, initial=-np.inf),
+    )
 
 
 def camera_frustums(cam_from_world: Array, length: float) -> Array:

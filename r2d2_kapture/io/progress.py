@@ -26,7 +26,7 @@ class Progress:
     Args:
         description: of what is done, such as the name of the stage.
         unit: what is counted, in the singular: "photograph", "pair"; BYTES are shown
-            in MB.
+            in MB; empty where nothing can be counted, and the time is all there is.
         total: how many there are; None where nobody knows.
         done: how many of them were finished by an earlier run.
         shown: True shows a bar, False nothing, None a bar on a terminal and else lines.
@@ -59,6 +59,7 @@ class Progress:
             desc=description,
             unit="B" if unit == BYTES else unit,
             unit_scale=unit == BYTES,
+            bar_format=None if unit else "{desc}",
             disable=not (terminal if shown is None else shown),
         )
         self.in_lines = shown is None and not terminal
@@ -114,6 +115,8 @@ class Progress:
         """Such as ``extract: 120 of 400 photographs, 0:35, about 1:20 left``."""
         seconds = self._clock() - self._started
         done = self._done if self._total is None else min(self._done, self._total)
+        if not self._unit:
+            return f"{self._description}: {minutes(seconds)}"
         of_total = [] if self._total is None else [self._total]
         if self._unit == BYTES:
             numbers = [f"{value / MEGABYTE:.1f}" for value in (done, *of_total)]

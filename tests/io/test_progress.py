@@ -42,6 +42,12 @@ def test_a_line_says_what_is_done_and_what_is_left() -> None:
     assert after(0, 3, progress, clock) == "extract: 400 of 400 photographs, 1:40"
 
 
+def test_what_cannot_be_counted_has_a_time() -> None:
+    clock = Clock()
+    progress = Progress("map, global", "", None, clock=clock)
+    assert after(70, 0, progress, clock) == "map, global: 1:10"
+
+
 def test_what_an_earlier_run_finished_takes_no_time() -> None:
     clock = Clock()
     progress = Progress("localize", "query", 100, done=90, clock=clock)

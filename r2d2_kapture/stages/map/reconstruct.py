@@ -27,12 +27,14 @@ from r2d2_kapture.stages.map.workspace import (
     guessed_cameras,
     read_verified,
 )
+from r2d2_kapture.types import counted
 
 
 def triangulate(
     config: MapConfig,
     workspace: Workspace,
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
+    options: RunOptions,
 ) -> tuple[Models, dict[str, Any]]:
     """Find the points that images with known poses see; the poses stay as they are.
 
@@ -43,6 +45,7 @@ def triangulate(
         config: which points are kept.
         workspace: database and folders.
         cam_from_world: by image name; other images are left out.
+        options: how to run.
 
     Returns:
         One model, and what a report says of its calibration.
@@ -57,7 +60,7 @@ def triangulate(
             for name, pose in cam_from_world.items()
             if names is None or name in names
         }
-        return [_triangulate(config, place, chosen)]
+        return [_triangulate(config, place, chosen, options)]
 
     return map_calibrated(config, workspace, attempt)
 
@@ -66,6 +69,7 @@ def _triangulate(
     config: MapConfig,
     workspace: Workspace,
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
+    options: RunOptions,
 ) -> pycolmap.Reconstruction:
     content = read_verified(workspace.database)
     constant = constant_cameras(config, workspace, content)
@@ -74,7 +78,9 @@ def _triangulate(
         drop_rigs(workspace.database)
         content = read_verified(workspace.database)
         model = known_pose_model(content, cam_from_world)
-    with quiet_pycolmap(), colmap_errors():
+    title = f"map, points of {counted(len(cam_from_world), 'photograph')}"
+    bar = Progress(title, "", None, shown=options.progress)
+    with bar, quiet_pycolmap(), colmap_errors():
         model = pycolmap.triangulate_points(
             model,
             str(workspace.database),
@@ -127,7 +133,8 @@ def _map_unknown_poses(
     )
     bar = Progress(
         f"map, {config.method}",
-        "photograph",
+        # COLMAP's global mapping does not say how far it is
+        "" if config.method == "global" else "photograph",
         len(content.paired) if names is None else len(names),
         shown=options.progress,
     )

@@ -148,7 +148,7 @@ def run(
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
         models, calibration = (
-            triangulate(config, workspace, known)
+            triangulate(config, workspace, known, options)
             if known
             else map_unknown_poses(config, workspace, options)
         )
