@@ -158,8 +158,10 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   new ResizeObserver(() => {
     renderer.setSize(box.clientWidth, box.clientHeight);
+    const changed = (eye.aspect - box.clientWidth / box.clientHeight) / eye.aspect;
     eye.aspect = box.clientWidth / box.clientHeight;
     eye.updateProjectionMatrix();
+    if (Math.abs(changed) > 0.2) turn(upward.value);
     draw();
   }).observe(box);
 
@@ -175,11 +177,32 @@
     }
     world.updateMatrixWorld();
     const middle = vector(data.frame.center).applyQuaternion(world.quaternion);
-    const distance = 0.9 * extent * Math.max(1, 0.8 / eye.aspect);
     controls.target.copy(middle);
-    eye.position.copy(middle).add(new THREE.Vector3(0.25, 0.55, 0.8).normalize().multiplyScalar(distance));
+    eye.position.copy(middle).add(new THREE.Vector3(0.25, 0.5, 0.83));
+    eye.lookAt(middle);
+    eye.position.addScaledVector(eye.position.clone().sub(middle).normalize(), distanceToSee(middle) - 1);
     controls.update();
     draw();
+  };
+  // how far from the middle all but a few places are in view
+  const distanceToSee = (middle) => {
+    const slope = 0.88 * Math.tan((eye.fov / 360) * Math.PI);
+    const inverse = eye.quaternion.clone().invert();
+    const center = middle.clone().applyQuaternion(inverse);
+    const turned = inverse.clone().multiply(world.quaternion);
+    const distance = (place) => {
+      const {x, y, z} = place.clone().applyQuaternion(turned).sub(center);
+      return z + Math.max(Math.abs(x) / eye.aspect, Math.abs(y)) / slope;
+    };
+    const most = (places, share) => {
+      const sorted = places.map(distance).sort((one, other) => one - other);
+      return sorted[Math.ceil(share * sorted.length) - 1] || 0;
+    };
+    const count = data.points.positions.length / 3, some = [];
+    for (let i = 0; i < count; i += Math.ceil(count / 5000)) some.push(vector(data.points.positions, i));
+    const mapped = [...estimated].filter(([row]) => groups[row] === groupNames[0]);
+    const centers = mapped.map(([, {center: place}]) => place);
+    return Math.max(most(some, 0.97), most(centers, 0.96), extent / 20);
   };
 
   // the camera whose frustum is nearest to a place on the screen
