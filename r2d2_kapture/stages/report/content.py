@@ -23,7 +23,7 @@ from r2d2_kapture.stages.report.match_matrix import (
 )
 from r2d2_kapture.stages.report.outcomes import all_thresholds, judge
 from r2d2_kapture.stages.report.page import Section
-from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
+from r2d2_kapture.stages.report.query_views import QueryViews
 from r2d2_kapture.stages.report.subject import Subject
 from r2d2_kapture.stages.report.summary import summary_section
 
@@ -37,7 +37,7 @@ def content_sections(subject: Subject) -> list[Section]:
     summary = subject.pipeline or _summary_of_map(subject.map)
     sections = [summary_section(summary)] if summary else []
     sections.append(map_section(statistics, subject.images, given=_given(subject)))
-    views = _query_views(subject)
+    views = subject.query_views
     if subject.queries:
         sections.append(_localization(subject, views))
     return [*sections, *_matches(subject, statistics, views)]
@@ -81,28 +81,6 @@ def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> Section:
         for queries in subject.queries
     ]
     return localization_section(judged, views, images, thresholds)
-
-
-def _query_views(subject: Subject) -> dict[str, QueryViews]:
-    """What there is of each query dataset to draw matches of."""
-    if subject.work is None:
-        return {}
-    inputs = subject.pipeline.get("inputs", {})
-    roots = [subject.work / "features", *map(Path, inputs.get("features", []))]
-    datasets = [inputs.get("mapping"), *inputs.get("queries", {}).values()]
-    roots += [Path(dataset["path"]) for dataset in datasets if dataset]
-    views = {
-        queries.name: open_query_views(
-            map_path=subject.map,
-            features=roots,
-            matches=subject.work / "matches",
-            pairs=subject.work / "pairs" / f"{queries.name}.txt",
-            localized=queries.localized,
-            keypoints_type=inputs.get("keypoints_type"),
-        )
-        for queries in subject.queries
-    }
-    return {name: found for name, found in views.items() if found is not None}
 
 
 def _matches(

@@ -77,24 +77,29 @@ class QueryViews:
         }
 
     def best(self, query: str, result: QueryResult | None) -> QueryView | None:
-        """The map image with most inliers, or with most matches where there is no pose.
+        """The first of ``all``; None where there is none."""
+        return next(iter(self.all(query, result)), None)
+
+    def all(self, query: str, result: QueryResult | None) -> list[QueryView]:
+        """The map images that a query has matches with.
 
         Args:
             query: its name.
             result: with its pose; None where it has none.
 
         Returns:
-            None where it has no matches with map images that can be read.
+            Those with most inliers first, or with most matches where there is no pose;
+            those whose matches cannot be read are left out.
         """
-        found = []
+        found: list[QueryView] = []
         for image in self.paired.get(query, ()):
             if image in self.sparse_map.images:
                 with suppress(R2D2KaptureError):
                     found += self._view(query, image, result)
-        return max(
+        return sorted(
             found,
             key=lambda view: (view.inliers.sum(), len(view.inliers)),
-            default=None,
+            reverse=True,
         )
 
     def _view(

@@ -18,6 +18,7 @@ from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
 from r2d2_kapture.stages.localize import QueryResult, read_localized
+from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
 
 PIPELINE_REPORT = "pipeline_report.json"
 
@@ -71,6 +72,28 @@ class Subject:
     def statistics(self) -> MapStatistics:
         """Of the map, see map_statistics."""
         return map_statistics(self.model)
+
+    @cached_property
+    def query_views(self) -> dict[str, QueryViews]:
+        """What there is of each query dataset to show matches of, by its name."""
+        if self.work is None:
+            return {}
+        inputs = self.pipeline.get("inputs", {})
+        roots = [self.work / "features", *map(Path, inputs.get("features", []))]
+        datasets = [inputs.get("mapping"), *inputs.get("queries", {}).values()]
+        roots += [Path(dataset["path"]) for dataset in datasets if dataset]
+        views = {
+            queries.name: open_query_views(
+                map_path=self.map,
+                features=roots,
+                matches=self.work / "matches",
+                pairs=self.work / "pairs" / f"{queries.name}.txt",
+                localized=queries.localized,
+                keypoints_type=inputs.get("keypoints_type"),
+            )
+            for queries in self.queries
+        }
+        return {name: found for name, found in views.items() if found is not None}
 
     @property
     def true_frame(self) -> bool:

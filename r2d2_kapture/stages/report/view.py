@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.evaluation.map_view import (
@@ -28,9 +28,7 @@ from r2d2_kapture.evaluation.map_view import (
     up_axis,
     view_axes,
 )
-from r2d2_kapture.evaluation.poses import conditions_by_folder, pose_errors
 from r2d2_kapture.pictures.maps import MapCloud, frustum_length
-from r2d2_kapture.stages.localize import read_reason
 from r2d2_kapture.stages.report.images import thumbnail
 from r2d2_kapture.stages.report.page import (
     Section,
@@ -39,8 +37,13 @@ from r2d2_kapture.stages.report.page import (
     fragment,
     read_template,
 )
-from r2d2_kapture.stages.report.subject import QuerySet, Subject
-from r2d2_kapture.types import IndexArray
+from r2d2_kapture.stages.report.subject import Subject
+from r2d2_kapture.stages.report.view_cameras import (
+    ViewCamera,
+    mapping_cameras,
+    query_cameras,
+    sampled,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -49,13 +52,13 @@ SCRIPTS = ("view_panel.js", "view.js")
 
 MOST_POINTS = 200_000
 """Drawn; what three.js turns smoothly on a laptop."""
-MOST_CAMERAS = 4000
-"""Drawn of the mapping images, and of the queries of each dataset."""
 MOST_KEYPOINTS = 150_000
 """Kept of all images together, those of the longest tracks first."""
 MOST_KEYPOINTS_OF_IMAGE = 1500
-MOST_CONDITIONS = 20
-"""Of a query dataset; where folders are more, they are none."""
+MOST_MATCHED = 200
+"""Queries whose matches are shown, of all datasets together."""
+MOST_LINES = 80
+"""Matches kept of a query and a map image."""
 MOST_NEIGHBOURS = 6
 """Covisible images listed of each image."""
 SIDES = (640, 480, 320, 240, 160)
@@ -64,27 +67,6 @@ MOST_THUMBNAIL_BYTES = 6_000_000
 BYTES_OF_THE_REST = 100_000
 BYTES_A_PIXEL = 0.3
 """Of a JPEG in base64, roughly; detailed photographs have more."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ViewCamera:
-    """A camera that can be clicked.
-
-    Attributes:
-        name: of its image.
-        group: that it is shown and hidden with.
-        size: (W, H) of its image in pixels.
-        facts: what the panel says of it, label and value.
-        pose: (3, 4) cam_from_world in the map; None where a query has none.
-        truth: (3, 4) true cam_from_world of a query, if it is known.
-    """
-
-    name: str
-    group: str
-    size: tuple[int, int]
-    facts: tuple[tuple[str, str], ...]
-    pose: Array | None
-    truth: Array | None = None
 
 
 def view_scripts() -> list[str]:
@@ -113,10 +95,10 @@ def view_section(subject: Subject, room: int) -> Section:
     """
     statistics = subject.statistics
     cloud = MapCloud.of_model(subject.model)
-    mapping = list(_mapping_cameras(subject.model, statistics))
-    queries = [c for query in subject.queries for c in _query_cameras(query, subject)]
+    mapping = list(mapping_cameras(subject.model, statistics))
+    queries = [c for query in subject.queries for c in query_cameras(query, subject)]
     cameras = mapping + queries
-    rows = _sampled(len(cloud.points), MOST_POINTS)
+    rows = sampled(len(cloud.points), MOST_POINTS)
     origin = np.median(camera_centers(cloud.cam_from_world), axis=0)
     keypoints, kept = _keypoints(subject.model, [camera.name for camera in mapping])
     data = {
@@ -134,6 +116,7 @@ def view_section(subject: Subject, room: int) -> Section:
         },
         "keypoints": keypoints,
         "neighbours": _neighbours(statistics, mapping),
+        "matches": _query_matches(subject, cameras, len(mapping)),
         "frame": _frame(cloud, origin),
     }
     groups = Counter(camera.group for camera in cameras)
@@ -158,81 +141,6 @@ def view_section(subject: Subject, room: int) -> Section:
         point_count=len(rows),
     )
     return Section("view", "3D view", html)
-
-
-def _mapping_cameras(
-    model: pycolmap.Reconstruction, statistics: MapStatistics
-) -> Iterator[ViewCamera]:
-    """In order of names, evenly sampled where there are too many."""
-    for row in _sampled(len(statistics.images), MOST_CAMERAS):
-        one = statistics.images[row]
-        image = model.find_image_with_name(one.name)
-        camera = model.camera(one.camera_id)
-        seen = f"{one.observations:,} of {one.keypoints:,}"
-        facts = [("keypoints with a map point", seen)]
-        if one.mean_error is not None:
-            facts.append(("mean reprojection error", f"{one.mean_error:.2f} px"))
-        yield ViewCamera(
-            name=one.name,
-            group="mapping images",
-            size=(camera.width, camera.height),
-            facts=(*facts, ("camera", _camera_text(camera))),
-            pose=image.cam_from_world().matrix(),
-        )
-
-
-def _camera_text(camera: pycolmap.Camera) -> str:
-    return (
-        f"{camera.model_name}, {camera.width} x {camera.height} px, focal length "
-        f"{camera.mean_focal_length():.0f} px"
-    )
-
-
-def _query_cameras(query: QuerySet, subject: Subject) -> Iterator[ViewCamera]:
-    names = sorted(query.cameras)
-    condition_of = _conditions(query.name, names)
-    truth = query.truth if subject.true_frame else {}
-    estimated = {name: result.pose for name, result in query.results.items()}
-    errors = {error.name: error for error in pose_errors(truth, estimated)}
-    for row in _sampled(len(names), MOST_CAMERAS):
-        name = names[row]
-        result = query.results.get(name)
-        facts = [("query of", query.name)]
-        if result is None:
-            reason = read_reason(query.localized, name) or "not found"
-            facts.append(("pose", reason))
-        else:
-            inliers = f"{result.inliers:,} of {result.correspondences:,} matches"
-            facts += [("verdict", result.verdict or ""), ("inliers", inliers)]
-        if name in errors and errors[name].localized:
-            error = errors[name]
-            facts.append(
-                (
-                    "error",
-                    f"{error.position:.3g} m, {error.rotation:.3g}\N{DEGREE SIGN}",
-                )
-            )
-        width, height, *_ = query.cameras[name].camera_params
-        yield ViewCamera(
-            name=name,
-            group=condition_of[name],
-            size=(int(width), int(height)),
-            facts=tuple(facts),
-            pose=None if result is None else result.pose.matrix(),
-            truth=truth[name].matrix() if name in truth else None,
-        )
-
-
-def _conditions(dataset: str, names: Sequence[str]) -> dict[str, str]:
-    """The group of each query: its dataset, and its condition if there are several."""
-    groups = conditions_by_folder(names) if names else {}
-    if len(groups) > MOST_CONDITIONS:
-        groups = {"": tuple(names)}
-    return {
-        name: f"{dataset}: {condition}" if len(groups) > 1 else dataset
-        for condition, members in groups.items()
-        for name in members
-    }
 
 
 def _frustums(poses: Sequence[Array | None], origin: Array) -> dict[str, Any]:
@@ -275,10 +183,9 @@ def _keypoints(
         places += [one.xy / size for one in observed]
         points += [row_of[one.point3D_id] for one in observed]
         starts.append(len(points))
-    shares = np.clip(np.array(places).reshape(-1, 2), 0, 1)
     return {
         "starts": encoded(np.array(starts, np.uint32)),
-        "places": encoded(np.rint(shares * 65535).astype(np.uint16)),
+        "places": _shares(np.array(places).reshape(-1, 2)),
         "points": encoded(np.array(points, np.uint32)),
     }, len(points)
 
@@ -306,6 +213,62 @@ def _neighbours(
     return found
 
 
+def _query_matches(
+    subject: Subject, cameras: Sequence[ViewCamera], first: int
+) -> dict[int, list[dict[str, Any]]]:
+    """Of queries by row: the best map images, and matches with them.
+
+    Args:
+        subject: of the view.
+        cameras: of it, queries from the row ``first`` on.
+        first: see there.
+
+    Returns:
+        ``row`` of the map image; ``count`` and ``what``: inliers, or matches of queries
+        without pose; and ``places`` of some of them, (K, 4), x and y in the query and
+        in the map image as shares of width and height times 65535.
+    """
+    row_of = {camera.name: row for row, camera in enumerate(cameras)}
+    found: dict[int, list[dict[str, Any]]] = {}
+    queries = [
+        (row_of[name], query, views)
+        for query in subject.queries
+        for views in [subject.query_views.get(query.name)]
+        if views is not None
+        for name in sorted(query.cameras)
+        if row_of.get(name, -1) >= first
+    ]
+    for place in sampled(len(queries), MOST_MATCHED):
+        row, query, views = queries[place]
+        result = query.results.get(cameras[row].name)
+        for view in views.all(cameras[row].name, result)[:MOST_NEIGHBOURS]:
+            other = row_of.get(view.image)
+            agree = (
+                np.flatnonzero(view.inliers) if result else np.arange(len(view.inliers))
+            )
+            if other is None or not len(agree):
+                continue
+            some = agree[sampled(len(agree), MOST_LINES)]
+            places = [
+                colmap_from_kapture(xy[some]) / cameras[one].size
+                for one, xy in ((row, view.xy_query), (other, view.xy_image))
+            ]
+            found.setdefault(row, []).append(
+                {
+                    "row": other,
+                    "count": len(agree),
+                    "what": "inliers" if result else "matches",
+                    "places": _shares(np.hstack(places)),
+                }
+            )
+    return found
+
+
+def _shares(places: Array) -> dict[str, str]:
+    """Shares of width and height, from 0 to 1, in 16 bits."""
+    return encoded(np.rint(np.clip(places, 0, 1) * 65535).astype(np.uint16))
+
+
 def _thumbnails(paths: Sequence[Path | None], room: int) -> dict[int, str]:
     """Addresses of thumbnails by row, all of one size, until the room is used up.
 
@@ -315,7 +278,7 @@ def _thumbnails(paths: Sequence[Path | None], room: int) -> dict[int, str]:
     sizes = [side for side in SIDES if side**2 * BYTES_A_PIXEL * len(paths) < room]
     side = max(sizes, default=SIDES[-1])
     found: dict[int, str] = {}
-    for row in _sampled(len(paths), max(0, int(room / (side**2 * BYTES_A_PIXEL)))):
+    for row in sampled(len(paths), max(0, int(room / (side**2 * BYTES_A_PIXEL)))):
         data = thumbnail(paths[row], side)
         if data is None:
             continue
@@ -342,13 +305,6 @@ def _frame(cloud: MapCloud, origin: Array) -> dict[str, Any]:
         "extent": extent,
         "frustum": frustum_length(centers, extent),
     }
-
-
-def _sampled(count: int, most: int) -> IndexArray:
-    """Rows of ``count``, at most ``most`` of them, evenly spread."""
-    if count <= most:
-        return np.arange(count)
-    return np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def _query_count(subject: Subject) -> int:

@@ -66,9 +66,10 @@ def test_what_there_is_no_room_for_is_left_out_and_named(
     sparse: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     view = "r2d2_kapture.stages.report.view."
-    limits = {"MOST_POINTS": 100, "MOST_CAMERAS": 2, "MOST_KEYPOINTS": 20}
-    for name, most in limits.items():
+    for name, most in {"MOST_POINTS": 100, "MOST_KEYPOINTS": 20}.items():
         monkeypatch.setattr(view + name, most)
+    cameras = "r2d2_kapture.stages.report.view_cameras.MOST_CAMERAS"
+    monkeypatch.setattr(cameras, 2)
     monkeypatch.setattr(view + "MOST_THUMBNAIL_BYTES", 0)
     report_map(sparse, images=sparse.parent / "images")
     text = " ".join((sparse / PAGE_NAME).read_text("utf-8").split())

@@ -136,7 +136,9 @@
     const place = placeOf(row);
     if (place) {
       chosen.add(lines(frustum(place, 1.05), SELECTED_COLOR, 4));
-      const ends = (data.neighbours[row] || []).flatMap(([other]) => [place.center, estimated.get(other).center]);
+      const others = (data.matches[row] || []).map((match) => match.row)
+        .concat((data.neighbours[row] || []).map(([other]) => other));
+      const ends = others.flatMap((other) => [place.center, estimated.get(other).center]);
       if (ends.length) chosen.add(lines(ends, SELECTED_COLOR, 1.5));
     }
     draw();

@@ -26,6 +26,17 @@ const makeViewPanel = (data, box, select) => {
     }
     return found;
   };
+  // map images that go with one, best first; those of a query come with their matches
+  const matchesOf = (row) => (row in data.matches
+    ? data.matches[row].map(({row: other, count, what, places: ends}) => ({other, count, ends, what}))
+    : (data.neighbours[row] || []).map(([other, count]) => ({other, count, what: "points in common"})));
+  const linesOf = (row, {other, ends}) => {
+    if (ends) return Array.from({length: ends.length / 4}, (_, i) => [...ends.subarray(4 * i, 4 * i + 4)].map((end) => end / 65535));
+    const there = new Map(keypointsOf(other).map((one) => [one.point, one]));
+    const both = keypointsOf(row).filter((one) => there.has(one.point));
+    const step = Math.max(1, Math.ceil(both.length / MOST_LINES));
+    return both.filter((_, i) => i % step === 0).map(({x, y, point}) => [x, y, there.get(point).x, there.get(point).y]);
+  };
   // draws an image into a box of a canvas, or grey where there is none
   const paint = (context, image, x, y, width, height) => {
     context.fillStyle = color("--line");
@@ -47,7 +58,9 @@ const makeViewPanel = (data, box, select) => {
     const [w, h] = sizes[row];
     const scale = 400 / Math.max(w, h);
     const context = canvasOf(parent, w * scale, h * scale, `${names[row]} and its keypoints`);
-    const dots = keypointsOf(row);
+    const dots = row in data.matches
+      ? [...new Map(matchesOf(row).flatMap((match) => linesOf(row, match)).map(([x, y]) => [`${x} ${y}`, {x, y}])).values()]
+      : keypointsOf(row);
     paint(context, await photograph(row), 0, 0, w * scale, h * scale);
     for (const {x, y} of dots) {
       context.beginPath();
@@ -59,53 +72,50 @@ const makeViewPanel = (data, box, select) => {
       context.stroke();
     }
     const photo = row in data.thumbnails ? "" : "The photograph is not in this file. ";
-    element("p", `${photo}${dots.length} keypoints that see map points are drawn.`, parent, "note");
+    const which = row in data.matches ? "matched keypoints" : "keypoints that see map points";
+    element("p", `${photo}${dots.length.toLocaleString("en")} ${which} are drawn.`, parent, "note");
   };
 
-  const showPair = async (row, other, shared, parent) => {
+  const showPair = async (row, match, parent) => {
     parent.replaceChildren();
-    const height = 150;
+    const {other, count, what} = match;
+    const height = 150, gap = 4;
     const widths = [row, other].map((one) => (height * sizes[one][0]) / sizes[one][1]);
-    const gap = 4;
     const label = `Matches of ${names[row]} and ${names[other]}`;
     const context = canvasOf(parent, widths[0] + gap + widths[1], height, label);
     const images = await Promise.all([photograph(row), photograph(other)]);
     paint(context, images[0], 0, 0, widths[0], height);
     paint(context, images[1], widths[0] + gap, 0, widths[1], height);
-    const there = new Map(keypointsOf(other).map((one) => [one.point, one]));
-    const both = keypointsOf(row).filter((one) => there.has(one.point));
-    const step = Math.max(1, Math.ceil(both.length / MOST_LINES));
-    let drawn = 0;
-    for (let i = 0; i < both.length; i += step, drawn++) {
-      const end = there.get(both[i].point);
+    const lines = linesOf(row, match);
+    for (const [x, y, otherX, otherY] of lines) {
       context.beginPath();
-      context.moveTo(both[i].x * widths[0], both[i].y * height);
-      context.lineTo(widths[0] + gap + end.x * widths[1], end.y * height);
-      context.strokeStyle = `hsl(${(both[i].y * 300).toFixed()} 90% 55% / 0.8)`;
+      context.moveTo(x * widths[0], y * height);
+      context.lineTo(widths[0] + gap + otherX * widths[1], otherY * height);
+      context.strokeStyle = `hsl(${(y * 300).toFixed()} 90% 55% / 0.8)`;
       context.lineWidth = 0.8;
       context.stroke();
     }
-    element("p", `${names[other]}: ${shared} points in common, ${drawn} of them drawn.`, parent, "note");
+    element("p", `${names[other]}: ${count.toLocaleString("en")} ${what}, ${lines.length} of them drawn.`, parent, "note");
   };
 
-  const showNeighbours = (row, parent) => {
-    const found = data.neighbours[row] || [];
+  const showMatches = (row, parent) => {
+    const found = matchesOf(row);
     if (!found.length) return;
     element("h3", "Best matches", parent);
     const list = element("ol", "", parent, "view-matches");
     const pair = element("div", "", parent);
-    const buttons = found.map(([other, shared]) => {
+    const buttons = found.map((match) => {
       const item = element("li", "", list);
-      const button = element("button", names[other], item);
+      const button = element("button", names[match.other], item);
       button.type = "button";
-      button.title = names[other];
-      element("span", ` ${shared} points `, item);
+      button.title = names[match.other];
+      element("span", ` ${match.count.toLocaleString("en")} ${match.what.split(" ")[0]} `, item);
       const go = element("button", "go there", item, "plain");
       go.type = "button";
-      go.addEventListener("click", () => select(other));
+      go.addEventListener("click", () => select(match.other));
       button.addEventListener("click", () => {
         buttons.forEach((one) => one.setAttribute("aria-pressed", one === button));
-        showPair(row, other, shared, pair);
+        showPair(row, match, pair);
       });
       return button;
     });
@@ -121,6 +131,6 @@ const makeViewPanel = (data, box, select) => {
       element("dd", value, list);
     }
     showImage(row, element("div", "", box));
-    showNeighbours(row, element("div", "", box));
+    showMatches(row, element("div", "", box));
   };
 };
