@@ -95,8 +95,8 @@ def view_stored_pair(
         pair=pair,
         features=[Path(path) for path in features],
         matches=[Path(path) for path in matches],
-        kapture_root=None if kapture_root is None else Path(kapture_root),
-        images=None if images is None else Path(images),
+        kapture_root=_path(kapture_root),
+        images=_path(images),
     )
     return view.run_features(*configs, inputs, output_dir=Path(output_dir))
 
@@ -120,7 +120,7 @@ def view_database(
     return view.run_database(
         Path(database),
         pair,
-        images=None if images is None else Path(images),
+        images=_path(images),
         output_dir=Path(output_dir),
     )
 
@@ -144,9 +144,13 @@ def view_map(
     return view.run_map(
         Path(map_path),
         image,
-        images=None if images is None else Path(images),
+        images=_path(images),
         output_dir=Path(output_dir),
     )
+
+
+def _path(path: PathLike | None) -> Path | None:
+    return None if path is None else Path(path)
 
 
 def _configs(settings: dict[str, Any]) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:

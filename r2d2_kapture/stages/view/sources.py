@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.names import nearest_name
 
 REPORT_NAME = "pipeline_report.json"
@@ -46,9 +47,9 @@ def image_file(folder: Path, name: str) -> Path:
     """The file of an image.
 
     Raises:
-        DatasetError: it is not there.
+        DatasetError: it is not there, or the name leads out of the folder.
     """
-    path = folder / name
+    path = folder / check_relative_name(name, folder)
     if not path.is_file():
         raise DatasetError(
             f"{path}: found no such file; give the folder that '{name}' is relative to "
