@@ -212,7 +212,9 @@ class CommandParser(ArgumentParser):
         action = self._action(key)
         words = _words(action)
         if words == ["NAME"]:
-            words = re.findall("'([^']+)'", said) or words
+            # each value is there several times, beside the names of types
+            said_words = dict.fromkeys(re.findall("'([^']+)'", said))
+            words = [w for w in said_words if w not in ("str", "NoneType")] or words
         near = did_you_mean(value, [word for word in words if word not in WORDS])
         typed = {text.partition("=")[0] for text in self.args or ()}
         place = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +29,8 @@ def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
         return Path(name)
     presets = _presets(folder)
     if name not in presets:
-        near = difflib.get_close_matches(name, presets, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        if name in _presets(EXTRACTION):
-            hint = f"it is one of extraction: --preset {name}; "
+        of_extraction = name in _presets(EXTRACTION)
+        hint = f"it is one of extraction: --preset {name}; " if of_extraction else ""
         raise ConfigError(
             f"{flag} {name}: no such file, and no preset; {hint}"
             f"presets: {', '.join(sorted(presets)) or 'none'}"

@@ -241,13 +241,17 @@ def test_inputs_that_cannot_be(
         (["--exclude", "a.jpg"], "--exclude a.jpg: found kapture datasets"),
         (["--camera-model", "PINHOLE"], "--camera-model PINHOLE: found a kapture data"),
         (["--camera-params", "1,2"], "--camera-params 1,2: found no --camera-model"),
+        (["--camera-model", "PINHOL"], "THIN_PRISM_FISHEYE; did you mean PINHOLE?"),
     ],
 )
 def test_settings_of_photographs_for_datasets(
     tmp_path: Path, typed: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scene = PipelineScene(tmp_path)
-    assert main([*scene.command(tmp_path / "work"), *typed]) == 2
+    try:
+        assert main([*scene.command(tmp_path / "work"), *typed]) == 2
+    except SystemExit as stopped:
+        assert stopped.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and words in line
     assert not (tmp_path / "work").exists()
