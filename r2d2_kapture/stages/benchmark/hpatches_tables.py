@@ -36,8 +36,6 @@ TABLES: tuple[dict[str, str], ...] = (
     },
 )
 """Numbers of the printed tables and their titles; CSV and JSON hold all."""
-COLUMNS = {name: title for columns in TABLES for name, title in columns.items()}
-"""The same in one table, for pages that are wide enough."""
 
 LEGEND = (
     "Means over pairs: MMA@t matches within t px of the truth; rep@t repeatability; "

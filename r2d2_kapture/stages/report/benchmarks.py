@@ -13,8 +13,8 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.pair_results import PairPoseRun
 from r2d2_kapture.evaluation.summary import MMA, OVERALL, RunSummary
 from r2d2_kapture.stages.benchmark import (
-    HPATCHES_COLUMNS,
     HPATCHES_LEGEND,
+    HPATCHES_TABLES,
     PAIR_POSES_COLUMNS,
     PAIR_POSES_LEGEND,
     PAIR_POSES_SUFFIX,
@@ -43,7 +43,7 @@ MOST_PAIRS = 500
 """In the table of the worst pairs of known pose."""
 PIXELS = 10
 """Largest threshold of the curves."""
-SEQUENCE_COLUMNS = ("MMA@3", "homography@3")
+SEQUENCE_COLUMNS = {"MMA@3": "MMA@3", "homography@3": "H@3"}
 
 
 def homography_sections(folder: Path) -> list[Section]:
@@ -143,13 +143,14 @@ def _accuracy(runs: Sequence[RunSummary], groups: Sequence[str]) -> Iterator[Mar
         )
         for group in groups
     )
-    rows: list[Sequence[Cell]] = [
-        [group, run.label, *_cells(run.groups[group].values, HPATCHES_COLUMNS)]
-        for group in groups
-        for run in runs
-        if group in run.groups
-    ]
-    yield table(["pairs of", "features of", *HPATCHES_COLUMNS.values()], rows)
+    for columns in HPATCHES_TABLES:
+        rows: list[Sequence[Cell]] = [
+            [group, run.label, *_cells(run.groups[group].values, columns)]
+            for group in groups
+            for run in runs
+            if group in run.groups
+        ]
+        yield table(["pairs of", "features of", *columns.values()], rows)
     yield paragraph(HPATCHES_LEGEND, "note")
 
 
@@ -165,9 +166,7 @@ def _sequences(
     names = sorted({name for run in runs for name in run.sequences})
     titles = ["sequence", "pairs"]
     titles += [
-        f"{HPATCHES_COLUMNS[column]}, {run.label}"
-        for column in SEQUENCE_COLUMNS
-        for run in runs
+        f"{title}, {run.label}" for title in SEQUENCE_COLUMNS.values() for run in runs
     ]
     rows: list[list[Cell]] = []
     for name in names:

@@ -18,6 +18,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.localize import QueryResult
 from r2d2_kapture.stages.report.content import content_sections
+from r2d2_kapture.stages.report.localization import localization_section
 from r2d2_kapture.stages.report.outcomes import Outcome, all_thresholds, judge
 from r2d2_kapture.stages.report.query_views import open_query_views
 from r2d2_kapture.stages.report.subject import (
@@ -176,6 +177,11 @@ def test_recall_by_hand(tmp_path: Path) -> None:
         for condition, summary in found.evaluation.conditions.items()
     }
     assert shares == {"day": (2, (1.0, 1.0)), "rain": (1, (1.0, 1.0))}
+    html = localization_section([found, found], {}, {}, thresholds).html
+    assert cells(html)[1] == ["q", "4", "3", "0", "1"], "verdicts"
+    assert [row[6:] for row in cells(html) if row and row[1] == "all"] == [
+        ["0.0", "25.0", "25.0", "25.0", "50.0", "75.0"]
+    ] * 2
     assert found.worst_first[0].name == "d"
     assert [one.name for one in found.worst_first][-1] == "a"
 
