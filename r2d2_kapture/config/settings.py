@@ -88,7 +88,7 @@ def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:
     Args:
         values: by the names of the fields of PyramidConfig, SelectionConfig,
             D2NetConfig and EngineConfig.
-        family: of the network; settings of others are refused.
+        family: of the network; settings of other families are refused.
 
     Raises:
         ConfigError: an unknown name, a setting of another family, or a bad value.

@@ -27,7 +27,7 @@ class AccuracyCurves:
 
     Attributes:
         label: in the legend.
-        published: drawn dashed, as results of others.
+        published: drawn dashed, as third-party results.
         curves: name of a panel -> accuracy at each threshold in pixels.
     """
 

@@ -125,7 +125,7 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
 
 
 def _panels(span: Array) -> tuple[Figure, tuple[Axes, Axes]]:
-    """A figure with two views of a box of (3,) lengths, over or beside each other."""
+    """A figure with two views of a box of (3,) lengths, in a column or side by side."""
     over = min(WIDTH_INCHES / span[0], TALLEST_INCHES / (span[1] + span[2]))
     beside = min(WIDTH_INCHES / 2 / span[0], TALLEST_INCHES / max(span[1:]))
     width, *heights = np.maximum(max(over, beside) * span, LEAST_INCHES)
@@ -168,7 +168,7 @@ def write_map_ply(cloud: MapCloud, path: Path) -> None:
 
 
 def frustum_length(centers: Array, extent: float) -> float:
-    """How long the frustums of cameras are drawn to be told apart, in a picture."""
+    """Length of camera frustums that stay distinguishable in a picture."""
     longest = FRUSTUM_LENGTH * extent
     if len(centers) < 2:
         return longest

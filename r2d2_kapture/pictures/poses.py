@@ -39,7 +39,7 @@ TALLEST_PLAN = 0.75
 TITLE_INCHES, LEGEND_INCHES = 0.4, 0.8
 MOST_COLUMNS = 3
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+"""Distinguishable for colour-blind readers (Okabe and Ito 2008)."""
 INK, GREY, PALE = "#222222", "#8a8a8a", "#dcdcdc"
 MAP_POINTS, MAP_CAMERAS = "#b5b5b5", "#b99b5f"
 AROUND = 0.7

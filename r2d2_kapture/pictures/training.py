@@ -150,7 +150,7 @@ def add_maps(
 
 
 def position_colors(x: DoubleArray, y: DoubleArray) -> DoubleArray:
-    """(N, 3) RGB that tells places (N,), (N,) in 0..1 apart: hue across, light down."""
+    """(N, 3) RGB of places (N,), (N,) in 0..1: hue across, light down."""
     hue = 0.85 * x
     saturation = np.where(y < 1 / 2, 0.35 + 1.3 * y, 1.0)
     value = np.where(y < 1 / 2, 1.0, 1.6 - 1.2 * y)

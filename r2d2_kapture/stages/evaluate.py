@@ -263,7 +263,7 @@ def _image_list(path: Path, known: set[str]) -> list[str]:
             )
         names.append(name)
     if not names:
-        raise DatasetError(f"{path}: found no image, expected one name a line")
+        raise DatasetError(f"{path}: found no image, expected one name per line")
     return names
 
 

@@ -31,12 +31,12 @@ class DataSource:
 
     Attributes:
         letter: of the named source.
-        what: it is, for people.
-        licence: of the data, for people.
+        what: description.
+        licence: of the data, as text.
         archive: file name of the archive.
         unpack_to: folder below the data root that the archive is unpacked into.
         url: of the archive; None where it must be downloaded by hand.
-        sha256: of the archive; None where nobody has published it.
+        sha256: of the archive; None where none is published.
         by_hand: where to get it without a url.
     """
 
@@ -166,7 +166,7 @@ def run(
 
 
 def table() -> Sequence[str]:
-    """The sources for people, one line each."""
+    """The sources as text, one line each."""
     return [
         f"{source.letter}: {source.what}; licence: {source.licence}; goes to "
         f"{source.folder}; {source.url or 'by hand: ' + source.by_hand}"
@@ -259,9 +259,10 @@ class _Fetch:
     def _by_hand_line(self) -> str:
         source = self.source
         return (
-            f"{source.letter} ({source.what}) must be got by hand: {source.by_hand}; "
-            f"then put the files into {self.root / source.folder}, or the archive at "
-            f"{self.archive} and run again; or name its address with --url"
+            f"{source.letter} ({source.what}) must be downloaded by hand: "
+            f"{source.by_hand}; then put the files into {self.root / source.folder}, "
+            f"or the archive at {self.archive} and run again; or name its address with "
+            "--url"
         )
 
     def _check_layout(self) -> None:

@@ -242,7 +242,7 @@ def test_as_many_keypoints_elsewhere_than_in_the_map_are_refused(
         if moved < 1:
             assert exact.run().failed == ()
             continue
-        with pytest.raises(DatasetError, match="of 1 map images lie elsewhere"):
+        with pytest.raises(DatasetError, match="of 1 map images differ"):
             exact.run()
 
 

@@ -1,4 +1,4 @@
-"""Where the features of an evaluation come from: our extraction, or files of others."""
+"""Features of an evaluation: from our extraction, or from third-party files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Evaluate = Callable[[HomographySequence, LoadFeatures], None]
 """Takes a sequence and a way to its features; may raise to end the run."""
 
 IMAGES_NAME = "images.json"
-"""Tells what the images were like that features were extracted from."""
+"""Records which images the features were extracted from."""
 
 
 class FeatureSource(Protocol):
@@ -311,7 +311,7 @@ def require_some(source: FeatureSource, images: Collection[Path]) -> None:
 def features_beside_images(
     suffix: str, label: str | None = None, origin: PixelOrigin = "center"
 ) -> StoredFeatures:
-    """Features in a file beside each image, such as ``1.ppm.d2-net``.
+    """Features in a file next to each image, such as ``1.ppm.d2-net``.
 
     Args:
         suffix: of the files.
@@ -321,7 +321,7 @@ def features_beside_images(
     plain = suffix.lstrip(".")
     return StoredFeatures(
         label=label or plain,
-        place=f"beside the images, .{plain}",
+        place=f"next to the images, .{plain}",
         load=lambda image: read_feature_file(feature_path(image, plain), image),
         locate=lambda image: [feature_path(image, plain)],
         origin=origin,
@@ -398,6 +398,6 @@ def features_in_kapture(
         load=load,
         notes=notes,
         locate=locate,
-        # that of the descriptors tells what keypoints they belong to
+        # that of the descriptors names the keypoints that they belong to
         made_with=read_manifest(tables.descriptors.folders[0].path / FILE_NAME),
     )

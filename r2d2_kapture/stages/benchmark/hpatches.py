@@ -84,7 +84,7 @@ def run(
 
     Writes for each source ``LABEL.npz``, its results, and a folder ``LABEL`` with one
     file a sequence, its manifest and pictures of the worst pairs. The network runs on
-    one image after another, and beside it ``options.workers`` threads measure a
+    one image after another, in parallel with ``options.workers`` threads that measure a
     sequence each: the numbers are the same for any number of them.
 
     Args:
@@ -161,7 +161,7 @@ def _read_sequences(folders: dict[str, Path], tally: Tally) -> list[HomographySe
 
 
 def _shorter(sequences: Sequence[HomographySequence]) -> tuple[str, ...]:
-    """What is said of sequences that lack the last images of others, with their H."""
+    """The warning on sequences with fewer images than others."""
     most = max((len(sequence.images) for sequence in sequences), default=0)
     names = [one.name for one in sequences if len(one.images) < most]
     if not names:
@@ -309,7 +309,7 @@ class _Evaluation:
     def _draw_worst(
         self, pairs: Sequence[MatchedPair], sequences: dict[str, HomographySequence]
     ) -> list[Failure]:
-        """Draw the pairs of lowest accuracy; tell which pictures could not be."""
+        """Draw the pairs of lowest accuracy; return those that could not be drawn."""
         column = THRESHOLDS.index(CORRECT_PIXELS)
         ranked = sorted(pairs, key=lambda p: (p.mma[column], p.sequence, p.image))
         return update_pictures(

@@ -1,4 +1,4 @@
-"""Folders of evaluation results: one a set of features, with the settings beside."""
+"""Folders of evaluation results: one per set of features, with its settings."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def claim_folder(folder: Path, manifest: Manifest, *, force: bool) -> None:
             )
     elif not path.is_file() and _holds_files(folder):
         raise OutputError(
-            f"{folder}: found files that are no results; choose another --output or "
+            f"{folder}: found files that are not results; choose another --output or "
             "--label"
         )
     else:

@@ -12,7 +12,7 @@ from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.types import Failure
 
 RECORD_NAME = "worst.json"
-"""Tells what each picture shows."""
+"""Lists what each picture shows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

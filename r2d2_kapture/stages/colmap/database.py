@@ -46,7 +46,7 @@ class DatabaseUpdate:
     Attributes:
         database: the file.
         dataset: kapture dataset of the images, made of a folder.
-        state_path: file that tells what an earlier run wrote.
+        state_path: file that records what an earlier run wrote.
         force: replace features that others wrote, and write what is current.
     """
 

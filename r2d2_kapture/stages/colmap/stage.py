@@ -211,7 +211,7 @@ def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
     """Compare with the manifest of a work folder, or leave ours in a new one.
 
     Raises:
-        OutputError: a folder of others, or of other settings and no ``force``.
+        OutputError: a foreign folder, or one of other settings and no ``force``.
     """
     others = [path for path in folder.iterdir() if path.name != LOCK_NAME]
     existing = read_manifest(folder / MANIFEST_NAME)
@@ -228,7 +228,7 @@ def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
         )
     try:
         for path in others if differences else ():
-            if path.name == STATE_NAME:  # tells of the database, not of the work
+            if path.name == STATE_NAME:  # describes the database, not the work
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:

@@ -96,7 +96,7 @@ def normal(path: Path) -> Path:
 
 
 def _chosen_roots(images: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Folders that tell all images apart by their names."""
+    """Folders relative to which the names of all images differ."""
     if len(folders) > 1:
         try:
             relative_names(images, folders)

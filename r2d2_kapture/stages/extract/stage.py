@@ -312,7 +312,7 @@ def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
 def report_details(
     tally: Tally, extractor: Extractor, todo: Outstanding
 ) -> dict[str, Any]:
-    """What an extraction report says besides its counts."""
+    """The details of an extraction report."""
     details = {
         "replaced": len(todo.replaced),
         "keypoints": tally.keypoints,

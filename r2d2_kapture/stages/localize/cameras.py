@@ -68,7 +68,7 @@ def query_frames(
 ) -> list[QueryFrame]:
     """The images of a dataset by what shares a pose, in order of first names.
 
-    Images whose focal length is to be found stand alone: pycolmap does not tell what
+    Images whose focal length is to be found stand alone: pycolmap does not return what
     it found for those of a rig.
 
     Raises:
@@ -124,10 +124,10 @@ def _knowledge(unknown: bool, config: LocalizeConfig) -> FocalKnowledge:
 
 
 def with_exif(image: QueryImage) -> QueryImage:
-    """Take the focal length from EXIF where it is unknown and the file tells it.
+    """Take the focal length from EXIF where it is unknown and the file has it.
 
     The focal length is then refined from there; principal point and distortion stay.
-    A file that is absent, unreadable or of another size tells nothing.
+    A file that is absent, unreadable or of another size is ignored.
     """
     if image.focal_length != "estimated":
         return image

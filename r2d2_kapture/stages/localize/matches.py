@@ -88,7 +88,7 @@ class QueryMatches:
 
 
 def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
-    """Tell queries from map images; an image may be both, as those of a map are."""
+    """Separate queries from map images; an image may be both, as those of a map are."""
     of_query: dict[str, list[str]] = {name: [] for name in queries}
     unknown: set[str] = set()
     for pair in pairs:
@@ -238,9 +238,10 @@ def refuse_moved_keypoints(
     ]
     if moved:
         raise DatasetError(
-            f"keypoints '{keypoints.type_name}' of {len(moved)} map images lie "
-            f"elsewhere than in the map: {some_names(moved)}; run kapture_r2d2_verify "
-            "and kapture_r2d2_map again, or give the features that the map was made of"
+            f"keypoints '{keypoints.type_name}' of {len(moved)} map images "
+            f"differ from those in the map: {some_names(moved)}; run "
+            "kapture_r2d2_verify and kapture_r2d2_map again, or give the features that "
+            "the map was made of"
         )
 
 
@@ -256,7 +257,7 @@ def _moved(name: str, image: MapImage, keypoints: FeatureTable) -> bool:
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:
-    """Keypoints of a map image, as far as the map or the features tell."""
+    """Keypoints of a map image, as far as the map or the features have them."""
     of_map = sparse_map.images[image].keypoint_count
     of_table = keypoints.count(image) if image in keypoints else None
     if of_map is not None and of_table is not None and of_map != of_table:

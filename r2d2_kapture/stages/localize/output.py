@@ -92,7 +92,7 @@ def claim(output: Path, manifest: Manifest, *, force: bool) -> None:
     differences = [] if existing is None else manifest.differences(existing)
     if differences and not force:
         raise OutputError(
-            f"{output}: found poses found with {'; '.join(differences)}; choose "
+            f"{output}: found poses computed with {'; '.join(differences)}; choose "
             "another --output, or --force to replace them"
         )
     queries = output / QUERIES_FOLDER

@@ -27,7 +27,7 @@ RADIANS_OF_TANGENT = np.array([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """What one image of a frame tells about the pose.
+    """The correspondences of one image of a frame.
 
     Attributes:
         image: the query image.

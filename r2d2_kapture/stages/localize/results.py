@@ -166,7 +166,7 @@ def write_localized(
         origin: that the dataset's principal points count from.
 
     Raises:
-        DatasetError: names that the text format cannot tell apart.
+        DatasetError: names that the text format cannot distinguish.
         OutputError: the file system refused.
     """
     localized = {result.image: result for result in results if result.localized}

@@ -265,7 +265,7 @@ def localize_frames(
     """The outcomes of frames, in their order; with ``strict`` up to a failure."""
     total = sum(len(frame.images) for frame in frames)
     bar = Progress("localize", "query", total, shown=options.progress)
-    # beside other poses, pycolmap's poses of rigs are not the same from run to run
+    # in parallel with others, pycolmap's poses of rigs differ from run to run
     in_turn = any(len(frame.images) > 1 for frame in frames)
     workers = 1 if in_turn else options.workers
     working = read_ahead(frames, localizer.localize, workers)

@@ -135,7 +135,7 @@ def left_out(
             reason = (
                 f"sees no 3D point, with up to {inliers} verified matches with an "
                 "image; its pose may be wrong: correct trajectories.txt or rigs.txt, "
-                "or find all poses anew by --method incremental"
+                "or estimate all poses with --method incremental"
             )
         else:
             reason = (

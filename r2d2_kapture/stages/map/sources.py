@@ -74,7 +74,7 @@ def cameras_of_sensors(
 def origin_of_cameras(
     dataset: Dataset, cameras: Mapping[str, pycolmap.Camera]
 ) -> PixelOrigin:
-    """Tell where principal points count from by what a database made of them."""
+    """The pixel origin of principal points, from what a database made of them."""
     origins: tuple[PixelOrigin, ...] = ("center", "corner")
     for sensor_id, camera in cameras.items():
         sensor = dataset.data.sensors[sensor_id]

@@ -212,7 +212,7 @@ def _choose_method(
         raise ReconstructionError(
             f"{mapping}: {posed} of {len(paired)} images have a pose, not for example "
             f"'{without[0]}'; choose --method triangulate to leave the others out, or "
-            "incremental to find all poses anew"
+            "incremental to estimate all poses"
         )
     if config.method == "triangulate" and posed < 2:
         raise ReconstructionError(
@@ -254,7 +254,7 @@ def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
         yield (
             f"{len(without_pose)} images without a pose in trajectories.txt are left "
             f"out of the map, such as '{min(without_pose)}'; --method incremental "
-            "finds all poses anew"
+            "estimates all poses"
         )
 
 

@@ -97,6 +97,6 @@ def colmap_errors() -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).partition("\n")[0].split())
         raise ReconstructionError(
-            f"COLMAP cannot map this database: {reason}; write it anew by "
+            f"COLMAP cannot map this database: {reason}; create it again with "
             "kapture_r2d2_verify or kapture_r2d2_colmap"
         ) from error

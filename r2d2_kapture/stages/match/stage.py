@@ -238,7 +238,7 @@ def require_usable(tables: LocalFeatureTables, pairs: Sequence[Names]) -> None:
 
 
 def unusable(tables: LocalFeatureTables, image: str) -> str | None:
-    """Why the features of an image cannot be matched, as far as files' sizes tell."""
+    """Why the features of an image cannot be matched, as far as file sizes show."""
     try:
         tables.check_counts(image)
     except FeatureFormatError as error:

@@ -52,7 +52,7 @@ class SceneModel:
 
     @property
     def name(self) -> str:
-        """Tells the model to people."""
+        """Name of the model, as reported."""
         return f"{self.scene}.{self.number}"
 
     @property

@@ -1,4 +1,4 @@
-"""Prepares one SfM model of MegaDepth: undistorts it, and tells what its images share.
+"""Prepares one SfM model of MegaDepth: undistorts it, and computes its overlaps.
 
 Nothing here imports torch: each model is prepared in a process of its own.
 """
@@ -85,7 +85,7 @@ def prepare(
     info, left_out = make_scene_info(model, config)
     record = {**_settings(config), "usable": len(info), "left_out": left_out}
     write_json_atomic(_summary_path(model), record)
-    # last, so that it tells that the model is finished
+    # last: it marks the model as finished
     write_scene_info(model.scene_info, info)
 
 

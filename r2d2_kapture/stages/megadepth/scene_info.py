@@ -155,7 +155,7 @@ def read_scene_info(path: Path) -> SceneInfo:
         reason = " ".join(str(error).split())
         raise DatasetError(
             f"{path}: not a scene info of MegaDepth: {reason}; make it again, with "
-            "kapture_r2d2_megadepth --force or with what made it"
+            "kapture_r2d2_megadepth --force or with the tool that wrote it"
         ) from error
 
 
@@ -182,7 +182,7 @@ def read_scene_list(path: Path) -> tuple[str, ...]:
     Raises:
         DatasetError: unreadable, empty, or a line that is no name of a scene.
     """
-    lines = read_list_lines(path, "one name of a scene a line")
+    lines = read_list_lines(path, "one scene name per line")
     names: dict[str, None] = {}
     for number, line in enumerate(lines, 1):
         name = line.partition("#")[0].strip()
@@ -195,7 +195,7 @@ def read_scene_list(path: Path) -> tuple[str, ...]:
             )
         names[name] = None
     if not names:
-        raise DatasetError(f"{path}: found no scene, expected one name a line")
+        raise DatasetError(f"{path}: found no scene, expected one name per line")
     return tuple(names)
 
 

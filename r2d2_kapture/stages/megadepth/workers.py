@@ -83,7 +83,7 @@ def _receive(receiver: Connection) -> Any:
             return receiver.recv()
     except EOFError:
         return DatasetError(
-            "its process ended without a word: COLMAP crashed at broken input, or the "
+            "its process died: COLMAP crashed on broken input, or the "
             "memory was too small; check its files, or use fewer --workers"
         )
 

@@ -154,7 +154,7 @@ def run(
         "sha256": sha256(data),
     }
     if not unchanged:
-        # the list goes first and comes last: it is never there without its report
+        # the list is removed first and written last: it never exists without its report
         remove_file(output)
         write_json_atomic(report_path, described)
         write_bytes_atomic(output, data)
@@ -225,9 +225,9 @@ def arranged(
     Args:
         config: what is kept.
         pairs: of the method; of a pair that occurs twice, the better stays.
-        merged: of lists, of which the first goes first; with method ``merge`` the best
+        merged: of lists, in order of precedence; with method ``merge`` the best
             ``top_k`` of each first image stay.
-        with_query: the first image is a query; else the first by name goes first.
+        with_query: the first image is a query; else the pair is in order of names.
     """
     least = -math.inf if config.min_score is None else config.min_score
     pairs = [pair for pair in pairs if pair.score >= least]

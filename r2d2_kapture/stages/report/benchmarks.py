@@ -162,7 +162,7 @@ def _curve(values: Mapping[float, float]) -> tuple[list[float], list[float]]:
 def _sequences(
     runs: Sequence[RunSummary],
 ) -> tuple[list[str], list[list[Cell]]]:
-    """A row a sequence, the runs beside each other."""
+    """A row per sequence, the runs side by side."""
     names = sorted({name for run in runs for name in run.sequences})
     titles = ["sequence", "pairs"]
     titles += [

@@ -137,7 +137,7 @@ def chart(
 
 
 def side_by_side(blocks: Iterable[Markup]) -> Markup:
-    """Blocks beside each other where the window is wide enough."""
+    """Blocks side by side where the window is wide enough."""
     boxes = join(Markup("<div>{}</div>").format(block) for block in blocks)
     return Markup('<div class="side-by-side">{}</div>').format(boxes)
 

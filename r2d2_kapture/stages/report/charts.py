@@ -18,7 +18,7 @@ from r2d2_kapture.stages.report.page import encoded
 Array = npt.NDArray[Any]
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by colour-blind readers too (Okabe and Ito 2008)."""
+"""Distinguishable for colour-blind readers (Okabe and Ito 2008)."""
 HISTOGRAM_BINS = 40
 TAIL = 99.0
 """Percentile from which a histogram gathers values in its last bin."""

@@ -79,7 +79,7 @@ class TrainingData:
         if self.gone:
             found.append(
                 f"{len(self.gone)} pictures or pairs became unusable in training, and "
-                f"others stood in: {some_names(map(shown, self.gone))}"
+                f"were replaced by others: {some_names(map(shown, self.gone))}"
             )
         return tuple(found)
 

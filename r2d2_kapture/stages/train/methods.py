@@ -89,7 +89,7 @@ class Method(Protocol):
         """The same as a figure that steps of a run can be compared by."""
 
     def counts(self, terms: Mapping[str, float]) -> bool:
-        """Whether a pair of these terms told anything."""
+        """Whether a pair contributed to these terms."""
 
     def extraction(self, top_k: int, engine: EngineConfig) -> ExtractConfig:
         """Settings of the extractor that finds so many keypoints at any stage."""
@@ -98,7 +98,7 @@ class Method(Protocol):
         """What a checkpoint has to say for its weights to be used well."""
 
     def maps(self, network: FeatureNetwork, pixels: Tensor) -> dict[str, Tensor]:
-        """What people may want to see of (B, H, W, 3) uint8 pixels.
+        """The maps to display for (B, H, W, 3) uint8 pixels.
 
         Returns:
             (B, H, W) by name, 0 to 1.
@@ -326,7 +326,7 @@ def method_of_checkpoint(
 
     Args:
         checkpoint: with the network.
-        preprocessing: of D2-Net, where the weights do not tell.
+        preprocessing: of D2-Net, where the weights do not state it.
 
     Raises:
         ConfigError: the weights were trained with another preprocessing.

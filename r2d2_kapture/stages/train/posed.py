@@ -132,7 +132,7 @@ def open_depth_views(
 
     A depth map belongs to the image of the same time whose camera has the same
     parameters, unless their poses differ: depth that is not registered to an image
-    tells nothing about its pixels.
+    does not describe its pixels.
 
     Args:
         root: of the dataset.

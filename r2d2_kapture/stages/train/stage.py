@@ -61,7 +61,7 @@ Announce = Callable[[str], None]
 
 
 def no_announcement(line: str) -> None:
-    """Tell nobody."""
+    """Report nothing."""
 
 
 def run(
@@ -333,7 +333,7 @@ class _Job:
         )
 
     def details(self, trainer: Trainer[FeatureNetwork]) -> dict[str, Any]:
-        """What the report says besides its counts."""
+        """The details of the report."""
         history = self.history(trainer)
         return {
             **{k: v for k, v in history.items() if k != "settings"},
@@ -446,7 +446,7 @@ def _announce_in_both(names: tuple[str, ...], announce: Announce) -> None:
 def _announce_gone(gone: tuple[str, ...], announce: Announce) -> None:
     if gone:
         announce(
-            f"unusable since the start, others stood in: {len(gone)} pictures or pairs"
+            f"replaced, as unusable since the start: {len(gone)} pictures or pairs"
         )
     for name in gone[:NAMED_FAILURES]:
         announce(f"  {name}")

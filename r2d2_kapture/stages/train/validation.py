@@ -128,7 +128,7 @@ class Validator:
 
     @torch.no_grad()
     def _on_posed(self, network: FeatureNetwork, dataset: PairDataset) -> Terms:
-        """Means of the terms of the loss over the pairs that tell something."""
+        """Means of the terms of the loss over the pairs that contribute."""
         runtime = resolve_runtime(self._engine)
         objective = self._method.held_out_objective(mixed=runtime.precision == "bf16")
         counted = []

@@ -37,7 +37,7 @@ class ViewedPair:
     """What is drawn of a pair of images.
 
     Attributes:
-        names: for people.
+        names: as shown.
         paths: of the image files.
         keypoints: (N, 2) of each, in pixels from the centre of the first.
         matches: between them.

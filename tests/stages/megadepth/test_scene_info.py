@@ -256,5 +256,5 @@ def test_bad_lists_are_named(tmp_path: Path, text: str, reason: str) -> None:
 def test_a_list_that_is_not_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
     for name in ("a.txt", "gone.txt"):
-        with pytest.raises(DatasetError, match=f"{name}: .*expected one name of a"):
+        with pytest.raises(DatasetError, match=f"{name}: .*expected one scene name"):
             read_scene_list(tmp_path / name)
