@@ -59,11 +59,11 @@ def command_page(name: str, module: str) -> str:
     os.environ["COLUMNS"] = "92"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        importlib.import_module(module).main(["--help"])
+        importlib.import_module(module).main(["--help", "all"])
     text = printed.getvalue().rstrip()
     if not text:
         raise ValueError(f"{name} --help: found no text, expected its help")
-    return f"# {name}\n\n`{name} --help` prints:\n\n```text\n{text}\n```\n"
+    return f"# {name}\n\n`{name} --help all` prints:\n\n```text\n{text}\n```\n"
 
 
 def reference_page() -> str:

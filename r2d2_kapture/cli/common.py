@@ -1,4 +1,16 @@
-"""What every command shares: flags made from settings, one-line errors, exit codes."""
+"""What every command shares: flags made from settings, one-line errors, exit codes.
+
+A command is a module of cli/ with ``main``, a line of setup.cfg and a script of bin/:
+
+- At its top it imports config/, errors, types and other modules of cli/ only; its stage
+  and whatever else loads torch, scipy or kapture is imported inside the function that
+  runs, after the flags are parsed and every setting is checked.
+- ``make_parser`` makes the parser. A flag goes into a group: ``parser.group("inputs")``
+  (whose files and folders must exist), "outputs", "features", "run" or another title,
+  and says what it takes by its metavar; ``add_settings`` does so for a dataclass.
+- A group with a topic is shown by ``--help TOPIC`` and ``--help all`` only.
+- ``main`` calls ``run_command``, and ``finish`` prints the report.
+"""
 
 from __future__ import annotations
 
