@@ -39,8 +39,9 @@ def first_progress_seconds(folder: Path) -> float:
     """Wall time until a terminal shows the bar of a run on one small image."""
     pixels = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "a.png")
-    command = [sys.executable, BIN / "kapture_r2d2_extract_images", "--images", folder]
-    command += ["--gpu", "-1", "--output-dir", folder / "out"]
+    script = str(BIN / "kapture_r2d2_extract_images")
+    command = [sys.executable, script, "--images", str(folder), "--gpu", "-1"]
+    command += ["--output-dir", str(folder / "out")]
     terminal, end = pty.openpty()
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=end, stderr=end):

@@ -94,6 +94,7 @@ def _parser() -> CommandParser:
         "photographs",
         nargs="*",
         type=str,
+        metavar="PATH",
         help="two image files to match; or image files, folders, glob patterns, or "
         ".txt files with one path a line, whose keypoints to draw",
     )
@@ -178,7 +179,7 @@ def _add_stored_flags(parser: CommandParser) -> None:
     parser.group("inputs").add_argument(
         "--images",
         type=Path | None,
-        metavar="PATH",
+        metavar="DIR",
         help="folder that stored names are relative to; by default that of the "
         "dataset, or of the pipeline that made the map or database",
     )

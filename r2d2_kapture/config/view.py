@@ -14,9 +14,9 @@ class ViewConfig:
     Attributes:
         exif: take focal lengths from the EXIF data of the photographs; with those of
             both, an essential matrix is estimated too.
-        camera_model: of both cameras, by COLMAP's name (``PINHOLE``, ``OPENCV``, ...);
+        camera_model: COLMAP's model of both cameras (``PINHOLE``, ``OPENCV``, ...);
             with --camera-params.
-        camera_params: of both cameras, numbers separated by commas in COLMAP's order,
+        camera_params: parameters of both cameras, numbers separated by commas in COLMAP's order,
             in pixels from the corner of the first.
     """
 
