@@ -15,9 +15,9 @@ class ViewConfig:
         exif: take focal lengths from the EXIF data of the photographs; with those of
             both, an essential matrix is estimated too.
         camera_model: COLMAP's model of both cameras (``PINHOLE``, ``OPENCV``, ...);
-            with --camera-params.
-        camera_params: parameters of both cameras, numbers separated by commas in COLMAP's order,
-            in pixels from the corner of the first.
+            with ``camera_params``.
+        camera_params: parameters of both cameras, numbers separated by commas in
+            COLMAP's order, in pixels from the corner of the first pixel.
     """
 
     exif: bool = True
