@@ -89,8 +89,7 @@ def add_settings(
     """
     container = parser.group(group, topic)
     types = get_type_hints(settings)
-    parsed = parse_docstring(settings.__doc__ or "")
-    helps = {item.arg_name: item.description or "" for item in parsed.params}
+    helps = setting_helps(settings)
     for field in dataclasses.fields(settings):
         if field.name in taken:
             continue
@@ -98,7 +97,7 @@ def add_settings(
             _add_matchers(parser, section, group, topic)
             continue
         flag = f"--{section}{prefix}" + field.name.replace("_", "-")
-        text = " ".join(helps.get(field.name, "").replace("``", "").split())
+        text = helps.get(field.name, "")
         if types[field.name] is bool:
             container.add_argument(
                 flag,
@@ -114,6 +113,15 @@ def add_settings(
                 default=field.default,
                 help=text,
             )
+
+
+def setting_helps(settings: type) -> dict[str, str]:
+    """What the docstring of a settings dataclass says of each field, as help text."""
+    parsed = parse_docstring(settings.__doc__ or "")
+    return {
+        item.arg_name: " ".join((item.description or "").replace("``", "").split())
+        for item in parsed.params
+    }
 
 
 def _add_matchers(

@@ -15,6 +15,7 @@ from r2d2_kapture.cli.common import (
     finish,
     make_parser,
     run_command,
+    setting_helps,
     settings_from,
     show,
 )
@@ -239,15 +240,15 @@ def _add_run(parser: CommandParser) -> None:
             metavar="NAME",
             help="of those that are there; by default the only one",
         )
-    types = get_type_hints(FolderConfig)
+    types, helps = get_type_hints(FolderConfig), setting_helps(FolderConfig)
     for name in names_of(FolderConfig):
         flag = name.replace("_", "-")
-        also = " and --verify.camera-mode" if name == "camera_mode" else ""
+        also = ", --verify.camera-mode" if name == "camera_mode" else ""
         parser.group("inputs").add_argument(
             f"--{flag}",
             type=types[name] | None,
             metavar=value_name(types[name]),
-            help=f"short for --photographs.{flag}{also}",
+            help=f"{helps[name].rstrip('.')} (short for --photographs.{flag}{also})",
         )
     add_exclude_flag(parser)
     add_preset_flag(parser)
