@@ -7,6 +7,7 @@ from pathlib import Path
 import pycolmap
 
 from r2d2_kapture.errors import R2D2KaptureError
+from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.pictures.maps import MapCloud, draw_map, write_map_ply
 
@@ -14,6 +15,16 @@ PICTURE_NAME = "map.png"
 CLOUD_NAME = "map.ply"
 METRES = "m"
 OWN_UNITS = "units of the map"
+FAILURES = (
+    R2D2KaptureError,
+    OSError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+)
+"""Of the disk, of numbers that cannot be drawn, and of a model that cannot be read."""
 
 
 def draw_model(
@@ -34,6 +45,7 @@ def draw_model(
         return ()
     try:
         if isinstance(model, Path):
+            check_binary_model(model)
             with quiet_pycolmap():
                 model = pycolmap.Reconstruction(str(model))
         cloud = MapCloud.of_model(model)
@@ -41,7 +53,7 @@ def draw_model(
             write_map_ply(cloud, points)
         if not picture.exists():
             draw_map(cloud, picture, unit=unit)
-    except (R2D2KaptureError, OSError, ValueError, ArithmeticError, MemoryError) as e:
-        reason = " ".join(str(e).split()) or type(e).__name__
-        return (f"the map is complete, but {place.name} is not drawn: {reason}",)
+    except FAILURES as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return (f"the map is not drawn, and is as it is without that: {reason}",)
     return ()
