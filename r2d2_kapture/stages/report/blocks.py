@@ -143,7 +143,7 @@ def side_by_side(blocks: Iterable[Markup]) -> Markup:
 
 
 def pictures(items: Iterable[Picture], kind: str = "thumbnails") -> Markup:
-    """Pictures: ``thumbnails``, larger in ``wide`` columns, or one a row, ``full``."""
+    """Pictures: many in a row, ``thumbnails``, or one, ``full``."""
     return fragment(
         "pictures.html",
         kind=kind,

@@ -46,7 +46,7 @@ WORST, MOST_WORST = 6, 12
 """Queries whose matches are drawn, of a dataset and of all of them."""
 LEAST_OF_HISTOGRAM = 10
 """Poses of which a histogram is drawn."""
-PICTURE_SIDE = 900
+PICTURE_SIDE = 1000
 """Pixels of these pictures."""
 MOST_ROWS = 500
 """Queries in a table."""
@@ -200,7 +200,7 @@ def _worst(
                 "all others.",
                 "note",
             )
-            yield pictures(shown, "wide")
+            yield pictures(shown, "full")
     cut = f", the {MOST_ROWS} worst" if len(worst) > MOST_ROWS else ""
     yield folded(f"Table of the queries{of}{cut}", _table(worst[:MOST_ROWS]))
 
