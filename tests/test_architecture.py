@@ -275,6 +275,7 @@ def test_every_package_on_disk_is_installed() -> None:
         for path in PACKAGE.rglob("*.py")
     }
     assert on_disk <= set(listed)
+    assert {"r2d2_kapture.configs", "r2d2_kapture.pipelines"} <= set(listed)
     elsewhere = dict(
         line.split(" = ")
         for line in setup["options"]["package_dir"].strip().split("\n")
