@@ -65,8 +65,8 @@ SIDES = (640, 480, 320, 240, 160)
 """Pixels of the longest side of thumbnails, the largest that there is room for."""
 MOST_THUMBNAIL_BYTES = 6_000_000
 BYTES_OF_THE_REST = 100_000
-BYTES_A_PIXEL = 0.3
-"""Of a JPEG in base64, roughly; detailed photographs have more."""
+TRIED = 6
+"""Thumbnails that say how large all may be."""
 
 
 def view_scripts() -> list[str]:
@@ -272,22 +272,30 @@ def _shares(places: Array) -> dict[str, str]:
 def _thumbnails(paths: Sequence[Path | None], room: int) -> dict[int, str]:
     """Addresses of thumbnails by row, all of one size, until the room is used up.
 
-    Where there is no room for all, those that get one are evenly spread.
+    They are as large as a few of them show that there is room for. Where there is none
+    for all, those that get one are evenly spread.
     """
     room = min(room, MOST_THUMBNAIL_BYTES)
-    sizes = [side for side in SIDES if side**2 * BYTES_A_PIXEL * len(paths) < room]
-    side = max(sizes, default=SIDES[-1])
+    for side in SIDES:
+        some = [_address(paths[row], side) for row in sampled(len(paths), TRIED)]
+        each = max(1, sum(map(len, some)) / max(1, len(some)))
+        if each * len(paths) < 0.9 * room:
+            break
     found: dict[int, str] = {}
-    for row in sampled(len(paths), max(0, int(room / (side**2 * BYTES_A_PIXEL)))):
-        data = thumbnail(paths[row], side)
-        if data is None:
-            continue
-        address = data_address(data, "image/jpeg")
+    for row in sampled(len(paths), max(0, int(room / each))):
+        address = _address(paths[row], side)
         room -= len(address)
         if room < 0:
             break
-        found[int(row)] = address
+        if address:
+            found[int(row)] = address
     return found
+
+
+def _address(path: Path | None, side: int) -> str:
+    """Of a thumbnail; empty where there is no image to read."""
+    data = thumbnail(path, side)
+    return "" if data is None else data_address(data, "image/jpeg")
 
 
 def _frame(cloud: MapCloud, origin: Array) -> dict[str, Any]:

@@ -66,11 +66,12 @@
 
   // points, larger where there are few
   const pointSize = root.querySelector("[data-size=points]");
-  pointSize.value = Math.min(5, Math.max(1.5, 250 / Math.sqrt(data.points.positions.length)));
+  pointSize.value = Math.min(5, Math.max(1.5, 350 / Math.sqrt(data.points.positions.length)));
   const disc = (() => {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = 32;
     const context = canvas.getContext("2d");
+    context.fillRect(0, 0, 32, 32);
     context.fillStyle = "#fff";
     context.arc(16, 16, 15, 0, 7);
     context.fill();
@@ -80,7 +81,7 @@
   geometry.setAttribute("position", new THREE.BufferAttribute(data.points.positions, 3));
   geometry.setAttribute("color", new THREE.BufferAttribute(data.points.colors, 3, true));
   const cloud = new THREE.Points(geometry, new THREE.PointsMaterial({
-    size: pointSize.value * devicePixelRatio, sizeAttenuation: false, vertexColors: true, map: disc, alphaTest: 0.5,
+    size: pointSize.value * devicePixelRatio, sizeAttenuation: false, vertexColors: true, alphaMap: disc, alphaTest: 0.5,
   }));
   world.add(cloud);
 
