@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,14 +57,23 @@ def page_of(command: str) -> str:
 
 def command_page(name: str, module: str) -> str:
     """The help of a command, as it prints it."""
-    os.environ["COLUMNS"] = "92"
+    os.environ["COLUMNS"] = "80"
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         importlib.import_module(module).main(["--help", "all"])
     text = printed.getvalue().rstrip()
     if not text:
         raise ValueError(f"{name} --help: found no text, expected its help")
-    return f"# {name}\n\n`{name} --help all` prints:\n\n```text\n{text}\n```\n"
+    parts = re.split(r"^(\S.*):\n(?=  )", text, flags=re.M)
+    introduction, _, example = text.rpartition("\nexample: ")
+    usage, _, description = parts[0].strip().partition("\n\n")
+    page = f"# {name}\n\n{description}\n\n```text\n{usage}\n```\n"
+    if introduction:
+        page += f"\nExample:\n\n```text\n{' '.join(example.split())}\n```\n"
+    for title, flags in zip(parts[1::2], parts[2::2], strict=True):
+        flags = flags.partition("\nexample: ")[0].rstrip()
+        page += f"\n## {title[0].upper()}{title[1:]}\n\n```text\n{flags}\n```\n"
+    return page
 
 
 def reference_page() -> str:
