@@ -198,6 +198,8 @@ class CommandParser(ArgumentParser):
             return f"{self._sources()}: {found[1]}: no such setting{near}"
         if found := re.fullmatch(r"Problems parsing config: (.*)", message):
             return f"{self._sources()}: cannot be read as YAML: {found[1]}"
+        if message.startswith(("Unexpected config", "Key must be a string")):
+            return f"{self._sources()}: expected 'name: value' on each line"
         if found := re.fullmatch("the following arguments are required: (.*)", message):
             actions = [self._action(key) for key in found[1].split(", ")]
             return "missing " + ", ".join(map(_named, actions))

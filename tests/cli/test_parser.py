@@ -125,6 +125,8 @@ def test_flags_of_a_family_are_shown_with_it(
             "--config value.yaml",
             "value.yaml: top_k: x: expected a whole number",
         ),
+        (extract, "--config list.yaml", "list.yaml: expected 'name: value' on each"),
+        (extract, "--config number.yaml", "number.yaml: expected 'name: value' on"),
         (extract, "--config broken.yaml", "broken.yaml: cannot be read as YAML: "),
         (
             extract,
@@ -156,6 +158,8 @@ def test_a_mistake_is_one_line_with_the_nearest_name(
     monkeypatch.chdir(tmp_path)
     Path("key.yaml").write_text("top_kk: 3\n")
     Path("value.yaml").write_text("top_k: x\n")
+    Path("list.yaml").write_text("- a\n")
+    Path("number.yaml").write_text("1: 2\n")
     Path("broken.yaml").write_text("a: [\n")
     assert message in error_of(command, typed, capsys)
 
