@@ -55,6 +55,12 @@ def _summary_of_map(folder: Path) -> dict[str, Any]:
     return {"stages": [content], **shared}
 
 
+def databases(subject: Subject) -> list[Path]:
+    """Databases that the map may be of."""
+    folder = subject.map.resolve()
+    return [path for pattern in DATABASES for path in sorted(folder.glob(pattern))]
+
+
 def _given(subject: Subject) -> int | None:
     """How many images the map was made of, as the stage reports it."""
     for stage in subject.pipeline.get("stages", []):
@@ -97,10 +103,9 @@ def _matches(
 
 def _mapping_matches(subject: Subject, statistics: MapStatistics) -> Section | None:
     names = {image.name for image in statistics.images}
-    for pattern in DATABASES:
-        for database in sorted(subject.map.resolve().glob(pattern)):
-            with suppress(DatasetError):  # of something else
-                counts = read_pair_counts(database)
-                if names.issubset(counts.names):
-                    return matches_section(counts)
+    for database in databases(subject):
+        with suppress(DatasetError):  # of something else
+            counts = read_pair_counts(database)
+            if names.issubset(counts.names):
+                return matches_section(counts)
     return covisibility_section(statistics) if len(statistics.images) > 1 else None

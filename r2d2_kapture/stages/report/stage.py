@@ -17,7 +17,7 @@ from r2d2_kapture.stages.report.benchmarks import (
     pair_pose_sections,
 )
 from r2d2_kapture.stages.report.blocks import block_scripts
-from r2d2_kapture.stages.report.content import content_sections
+from r2d2_kapture.stages.report.content import content_sections, databases
 from r2d2_kapture.stages.report.page import TEMPLATES, Section, render
 from r2d2_kapture.stages.report.subject import Subject, map_subject, pipeline_subject
 from r2d2_kapture.stages.report.training import training_sections
@@ -199,7 +199,8 @@ def _shown(subject: Subject, title: str) -> str:
         "versions": package_versions(),
         "pipeline": _without_run_numbers(subject.pipeline),
         "stages": [_without_run_numbers(stage) for stage in stages],
-        "photographs": list(_stamps(subject)),
+        "photographs": [_stamp(name, path) for name, path in _photographs(subject)],
+        "databases": [_stamp(path.name, path) for path in databases(subject)],
     }
     digest.update(json_text(state).encode())
     for path in sorted([*_files(subject), *TEMPLATES.iterdir()]):
@@ -224,10 +225,13 @@ def _files(subject: Subject) -> Iterator[Path]:
         yield from query.evaluated.glob("results.json")
 
 
-def _stamps(subject: Subject) -> Iterator[str]:
-    """Photographs by size and time; they are many and large."""
+def _photographs(subject: Subject) -> Iterator[tuple[str, Path]]:
+    """Those that are there, by name."""
     for files in (subject.images, *(query.images for query in subject.queries)):
-        for name, path in sorted(files.items()):
-            if path.is_file():
-                status = path.stat()
-                yield f"{name} {status.st_size} {status.st_mtime_ns}"
+        yield from sorted(one for one in files.items() if one[1].is_file())
+
+
+def _stamp(name: str, path: Path) -> str:
+    """Size and time, for files that are many or large."""
+    status = path.stat()
+    return f"{name} {status.st_size} {status.st_mtime_ns}"

@@ -63,6 +63,7 @@
   const eye = new THREE.PerspectiveCamera(45, 1, extent / 1000, extent * 100);
   const controls = new THREE.OrbitControls(eye, renderer.domElement);
   controls.zoomSpeed = 1.5;
+  controls.listenToKeyEvents(box); // arrows move
 
   // points, larger where there are few
   const pointSize = root.querySelector("[data-size=points]");
