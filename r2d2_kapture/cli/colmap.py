@@ -113,14 +113,14 @@ def _add_inputs(parser: CommandParser) -> None:
         type=Path | None,
         metavar="FILE",
         help="COLMAP database; images of one that is there are found by name, and its "
-        "cameras, rigs and frames stay; <name>_r2d2 beside it keeps what is needed to "
+        "cameras, rigs and frames stay; <name>_r2d2 next to it keeps what is needed to "
         "resume",
     )
     parser.group("outputs").add_argument(
         "--sparse",
         type=Path | None,
         metavar="DIR",
-        help="folder for sparse models 0, 1, ..., the one of most images first, "
+        help="folder for sparse models 0, 1, ..., the largest first, "
         "each with map.png and map.ply, and report.html, which shows the first in a "
         "browser",
     )

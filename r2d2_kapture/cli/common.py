@@ -190,7 +190,7 @@ def run_command(
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception as error:  # the one place for what nobody foresaw
+    except Exception as error:  # the one place for unforeseen errors
         print(f"error: {describe_defect(error, typed)}", file=sys.stderr)
         return EXIT_DEFECT
 

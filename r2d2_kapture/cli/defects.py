@@ -1,4 +1,4 @@
-"""What a command does when it fails in a way that nobody foresaw."""
+"""What a command does when it fails in an unforeseen way."""
 
 from __future__ import annotations
 

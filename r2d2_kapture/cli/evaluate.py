@@ -83,7 +83,8 @@ def _command(arguments: list[str]) -> int:
         metavar="FILE",
         nargs="+",
         default=[],
-        help="text files with an image name a line, a group each, named like the file",
+        help="text files with one image name per line; each is a group, named like "
+        "the file",
     )
     parser.group("evaluation").add_argument(
         "--align",

@@ -61,7 +61,7 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
         "--features-suffix",
         type=str | None,
         metavar="SUFFIX",
-        help="read features from files beside the images instead of extracting them: "
+        help="read features from files next to the images instead of extracting them: "
         "d2-net reads 1.ppm.d2-net, a NumPy archive or a MATLAB file",
     )
     parser.group("inputs").add_argument(
@@ -76,9 +76,9 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
         type=CameraOrigin,
         metavar=value_name(CameraOrigin),
         default="auto",
-        help="where the pixels of these features count from: the center of the first "
-        "one or its corner (COLMAP); auto is the center for files, as R2D2, D2-Net and "
-        "hloc write them, and for kapture what it says or else as its cameras do",
+        help="pixel origin of these features: the center of the first pixel or its "
+        "corner (COLMAP); auto is the center for files, as R2D2, D2-Net and hloc "
+        "write them, and for kapture what it says or else as its cameras do",
     )
     parser.group("features").add_argument(
         "--label",

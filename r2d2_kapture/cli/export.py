@@ -43,7 +43,7 @@ def _command(arguments: list[str]) -> int:
         metavar=value_name(ExportFormat),
         required=True,
         help="colmap-db: cameras, rigs, frames, images, keypoints in COLMAP's pixel "
-        "origin, matches; h5: features file of hloc; colmap-text: one file an image",
+        "origin, matches; h5: features file of hloc; colmap-text: one file per image",
     )
     parser.group("outputs").add_argument(
         "--output",

@@ -35,8 +35,7 @@ def _command(arguments: list[str]) -> int:
         "kapture_r2d2_extract",
         "Extract R2D2, Fast-R2D2 or D2-Net features from every image of a "
         "kapture dataset, into that dataset or elsewhere. Run it again to resume.",
-        "kapture_r2d2_extract --kapture-root mapping --model r2d2_WASF_N16.pt "
-        "--top-k 5000",
+        "kapture_r2d2_extract --kapture-root mapping --model r2d2_v2 --top-k 10000",
     )
     parser.group("inputs").add_argument(
         "--kapture-root",

@@ -39,7 +39,7 @@ def _command(arguments: list[str]) -> int:
         "Extract R2D2, Fast-R2D2 or D2-Net features from image files into .r2d2 or "
         ".d2-net (npz), .mat, HDF5 (hloc's layout) or COLMAP text files. Run it again "
         "to resume.",
-        "kapture_r2d2_extract_images --model r2d2_WASF_N16.pt --images a.jpg "
+        "kapture_r2d2_extract_images --model r2d2_v2 --images a.jpg "
         "'photos/**/*.png' list.txt --output-dir features",
     )
     parser.group("inputs").add_argument(
@@ -48,21 +48,23 @@ def _command(arguments: list[str]) -> int:
         type=str,
         metavar="PATH",
         default=[],
-        help="image files, folders, glob patterns, or .txt files with one path a line",
+        help="image files, folders, glob patterns, or .txt files with one path per "
+        "line",
     )
     parser.group("outputs").add_argument(
         "--output-dir",
         type=Path | None,
         metavar="DIR",
-        help="folder of the outputs; beside each image by default",
+        help="folder of the outputs; next to each image by default",
     )
     parser.group("outputs").add_argument(
         "--image-root",
         type=Path | None,
         metavar="DIR",
-        help="folder that the names of outputs are relative to; by default that of the "
-        "first run into --output-dir: the deepest that holds all images, or, of "
-        "several folders, the one that an image lies in, if no two get one name so",
+        help="folder that the names of outputs are relative to; by default that of "
+        "the first run into --output-dir: the deepest that holds all images, or, of "
+        "several folders, the one that an image lies in, if that makes all names "
+        "different",
     )
     parser.group("outputs").add_argument(
         "--format",

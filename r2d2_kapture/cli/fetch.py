@@ -19,8 +19,8 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_fetch",
         "Fetch, check and unpack the named sources of training data: W web images, A "
-        "Aachen, S style transfer, F optical flow; say what must be got by hand. "
-        "An interrupted download goes on when the command is run again.",
+        "Aachen, S style transfer, F optical flow; report what must be downloaded by "
+        "hand. An interrupted download resumes when the command is run again.",
         "kapture_r2d2_fetch --data-root data --sources A",
     )
     parser.group("outputs").add_argument(
@@ -30,7 +30,11 @@ def _command(arguments: list[str]) -> int:
         help="folder that the sources go to",
     )
     parser.group("inputs").add_argument(
-        "--sources", type=str, metavar="LETTERS", default="WASF", help="letters of them"
+        "--sources",
+        type=str,
+        metavar="LETTERS",
+        default="WASF",
+        help="letters of the sources",
     )
     parser.group("inputs").add_argument(
         "--url",

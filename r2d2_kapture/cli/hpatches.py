@@ -54,7 +54,7 @@ def _command(arguments: list[str]) -> int:
     if namespace.plot is not None:
         hpatches_tables.check_plot_path(namespace.plot)
     if namespace.results:
-        # an error in them is told before the work, not after it
+        # an error in them is reported before the work, not after it
         hpatches_tables.read_results(namespace.results)
     if namespace.root is None:
         _show(namespace, namespace.results)
@@ -85,8 +85,8 @@ def _parser() -> CommandParser:
         "Evaluate local features on homography sequences in the layout of HPatches, by "
         "the protocol of D2-Net and R2D2: matching accuracy, repeatability, matching "
         "score, homography accuracy. Run it again to resume.",
-        "kapture_r2d2_hpatches --root hpatches-sequences-release --model "
-        "r2d2_WASF_N16.pt --output DIR",
+        "kapture_r2d2_hpatches --root hpatches-sequences-release --model r2d2_v2 "
+        "--output DIR",
     )
     parser.group("inputs").add_argument(
         "--root",
@@ -107,8 +107,8 @@ def _parser() -> CommandParser:
         type=Path,
         metavar="FILE",
         default=[],
-        help="results of other runs (.npz) or published caches (.npy), shown beside; "
-        "without --root only these are shown",
+        help="results of other runs (.npz) or published caches (.npy), shown for "
+        "comparison; without --root only these are shown",
     )
     parser.group("outputs").add_argument(
         "--plot",

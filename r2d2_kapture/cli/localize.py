@@ -76,8 +76,8 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder that gets a kapture dataset of the poses, poses.txt, and a JSON "
-        "file a query",
+        help="folder that gets a kapture dataset of the poses, poses.txt, and one "
+        "JSON file per query",
     )
     parser.group("inputs").add_argument(
         "--keypoints-type",

@@ -25,12 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_megadepth",
-        "Make MegaDepth ready for training: undistort its SfM models, and write for "
-        "each which images see how much of the same. Download both parts by hand from "
-        "www.cs.cornell.edu/projects/megadepth and unpack them: MegaDepth v1 (depth "
-        "maps) and MegaDepth v1 SfM models. Scenes are prepared in parallel; an "
-        "interrupted run goes on when the command is run again. Train on the output: "
-        "kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.",
+        "Make MegaDepth ready for training: undistort its SfM models, and compute "
+        "which of its images overlap, and by how much. Download both parts by hand "
+        "from www.cs.cornell.edu/projects/megadepth and unpack them: MegaDepth v1 "
+        "(depth maps) and MegaDepth v1 SfM models. Scenes are prepared in parallel; "
+        "an interrupted run resumes when the command is run again. Train on the "
+        "output: kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.",
         "kapture_r2d2_megadepth --depth-root MegaDepth_v1 --sfm-root MegaDepth_v1_SfM "
         "--output megadepth",
     )
@@ -62,8 +62,8 @@ def _command(arguments: list[str]) -> int:
         "--scenes",
         type=Path | None,
         metavar="FILE",
-        help="text file of the scenes to prepare, one name a line, # for comments; by "
-        "default all that have depth maps",
+        help="text file of the scenes to prepare, one name per line, # for comments; "
+        "by default all that have depth maps",
     )
     add_settings(parser, MegadepthConfig, group="preparation")
     parser.group("run").add_argument(

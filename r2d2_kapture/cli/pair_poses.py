@@ -65,7 +65,7 @@ def _command(arguments: list[str]) -> int:
     from r2d2_kapture.stages.benchmark import pair_poses, pair_poses_tables
 
     if namespace.results:
-        # an error in them is told before the work, not after it
+        # an error in them is reported before the work, not after it
         pair_poses_tables.read_results(namespace.results)
     if without_images:
         _show(namespace, namespace.results)
@@ -100,8 +100,7 @@ def _parser() -> CommandParser:
         "Evaluate local features on pairs of images with known cameras and poses: "
         "distance of matches to the true epipolar line, and relative poses estimated "
         "from them. Run it again to resume.",
-        "kapture_r2d2_pair_poses --gt lund_door/gt.json --model r2d2_WASF_N16.pt "
-        "--output DIR",
+        "kapture_r2d2_pair_poses --gt lund_door/gt.json --model r2d2_v2 --output DIR",
     )
     parser.group("inputs").add_argument(
         "--gt",
@@ -127,8 +126,8 @@ def _parser() -> CommandParser:
         type=Path,
         metavar="FILE",
         default=[],
-        help="results of other runs (.poses.json), shown beside; without --gt and "
-        "--kapture-root only these are shown",
+        help="results of other runs (.poses.json), shown for comparison; without --gt "
+        "and --kapture-root only these are shown",
     )
     parser.group("inputs").add_argument(
         "--pairs-file",

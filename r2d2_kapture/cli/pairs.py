@@ -60,8 +60,8 @@ def _command(arguments: list[str]) -> int:
         metavar="DIR",
         nargs="*",
         default=[],
-        help="folders of local or global features beside those in the datasets, such "
-        "as global_features/AP-GeM-LM18",
+        help="folders of local or global features in addition to those in the "
+        "datasets, such as global_features/AP-GeM-LM18",
     )
     parser.group("inputs").add_argument(
         "--map",
@@ -77,7 +77,7 @@ def _command(arguments: list[str]) -> int:
         nargs="*",
         default=[],
         help="lists of pairs to add; of a pair in several lists the first stays; "
-        "--method merge keeps all of them unless --top-k says how many an image",
+        "--method merge keeps all of them unless --top-k limits them per image",
     )
     for kind in ("keypoints", "descriptors", "global-features"):
         parser.group("inputs").add_argument(
@@ -91,7 +91,7 @@ def _command(arguments: list[str]) -> int:
         type=Path | None,
         metavar="DIR",
         help="kapture folder for the global features that --method local makes, to "
-        "share between lists; by default <output>_features beside the list",
+        "share between lists; by default <output>_features next to the list",
     )
     add_settings(parser, PairsConfig, group="choice of pairs")
     add_stage_flags(parser, "image")

@@ -215,8 +215,8 @@ def _add_run(parser: CommandParser) -> None:
         metavar="DIR",
         nargs="*",
         default=[],
-        help="folders of local or global features beside those in the datasets, such "
-        "as local_features/r2d2_500 and global_features/AP-GeM-LM18",
+        help="folders of local or global features in addition to those in the "
+        "datasets, such as local_features/r2d2_500 and global_features/AP-GeM-LM18",
     )
     parser.group("features").add_argument(
         "--model",
@@ -230,7 +230,7 @@ def _add_run(parser: CommandParser) -> None:
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="of features that are there, by default the only one; of those that "
+        help="of existing features, by default the only one; of those that "
         "--model extracts, by default its name",
     )
     for kind in ("descriptors", "global-features"):
@@ -238,7 +238,7 @@ def _add_run(parser: CommandParser) -> None:
             f"--{kind}-type",
             type=str | None,
             metavar="NAME",
-            help="of those that are there; by default the only one",
+            help="of existing features; by default the only one",
         )
     types, helps = get_type_hints(FolderConfig), setting_helps(FolderConfig)
     for name in names_of(FolderConfig):
@@ -257,7 +257,7 @@ def _add_run(parser: CommandParser) -> None:
         parser,
         "item",
         force="replace what was made with other settings, and make again what depends "
-        "on it; everything before stays (to begin anew, choose another --output)",
+        "on it; everything before stays (to start over, choose another --output)",
     )
 
 

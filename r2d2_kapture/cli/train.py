@@ -136,7 +136,7 @@ def _add_flags(parser: CommandParser) -> None:
     parser.group("run").add_argument(
         "--force",
         action="store_true",
-        help="begin anew where a run is; its state and logs are lost",
+        help="start over; state and logs of the run that is there are deleted",
     )
 
 

@@ -72,7 +72,7 @@ def _command(arguments: list[str]) -> int:
         type=Preprocessing | None,
         metavar=value_name(Preprocessing),
         help="of the images, as the weights of a D2-Net expect it: caffe or torch; by "
-        "default what they say themselves, and caffe where they say nothing",
+        "default what the checkpoint states, else caffe",
     )
     parser.group("run").add_argument(
         "--force", action="store_true", help="draw again what is already there"

@@ -96,13 +96,13 @@ def _parser() -> CommandParser:
         type=str,
         metavar="PATH",
         help="two image files to match; or image files, folders, glob patterns, or "
-        ".txt files with one path a line, whose keypoints to draw",
+        ".txt files with one path per line, whose keypoints to draw",
     )
     parser.group("outputs").add_argument(
         "--output-dir",
         type=Path | None,
         metavar="DIR",
-        help="folder of the pictures; by default beside the (first) image file, and "
+        help="folder of the pictures; by default next to the (first) image file, and "
         "the current folder for what is stored",
     )
     _add_stored_flags(parser)

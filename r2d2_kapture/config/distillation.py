@@ -24,8 +24,8 @@ class DistillationConfig:
         least_repeatability: repeatability of the keypoints whose distance counts.
         least_score: score of the teacher's keypoints, 0 to 1, below which nothing near
             them is reliable.
-        keep_statistics: let the batch norms go on with the statistics of the weights
-            that the run begins with, and not with those of each batch.
+        keep_statistics: normalise by the statistics of the weights that the run begins
+            with, not by those of each batch.
     """
 
     teacher_points: int = 192

@@ -30,7 +30,8 @@ class EvaluateConfig:
             rotation error in degrees; an image is within a pair if it is within both.
         by: figures of groups of images besides those of all: ``folder`` groups by the
             first sub-folder in which image names differ, ``lists`` by text files.
-        lists: text files with one image name a line, each a group named like the file.
+        lists: text files with one image name per line, each a group named like the
+            file.
         align: move and scale the estimate onto the true poses first, for maps without
             a common frame.
         text_format: how estimates in text files name images; ``auto`` takes the one

@@ -94,13 +94,13 @@ class D2NetConfig:
     Attributes:
         preprocessing: what the weights were trained with: ``caffe`` (BGR, mean
             subtracted) or ``torch`` (RGB, normalised by ImageNet's mean and deviation);
-            by default what they say themselves, and caffe where they say nothing.
+            by default what the checkpoint states, else caffe.
         max_edge: longest side in pixels; larger images are shrunk first; 0 is no limit.
         max_sum_edges: width + height in pixels; larger images are shrunk first; 0 is
             no limit.
         multiscale: search scales 0.5, 1 and 2, each with the features of those below
             added and without the places found there; else scale 1 alone.
-        relu: cut negative features off, as in training.
+        relu: clip negative features to 0, as in training.
         max_keypoints: keypoints kept per image, the best of all scales; 0 keeps all.
     """
 

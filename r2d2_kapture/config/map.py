@@ -18,7 +18,7 @@ class MapConfig:
 
     Attributes:
         method: ``triangulate`` holds the poses of the dataset fixed, and leaves out
-            images without pose; ``incremental`` and ``global`` find all poses anew;
+            images without pose; ``incremental`` and ``global`` estimate all poses;
             ``auto`` triangulates if every image with verified matches has a pose, and
             is incremental if none has one.
         refine_intrinsics: let bundle adjustment change focal lengths and distortion;

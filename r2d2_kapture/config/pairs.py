@@ -34,8 +34,8 @@ class PairsConfig:
             any by default.
         max_angle: largest angle in degrees between viewing directions.
         vlad_clusters: visual words of the vocabulary of ``local``.
-        vlad_dim: numbers that a VLAD descriptor is whitened to where there are enough
-            mapping images, four for each number; 0 leaves it as it is.
+        vlad_dim: dimension that VLAD descriptors are reduced to by whitening, if there
+            are at least four mapping images for each; 0 keeps all dimensions.
         seed: random seed of the vocabulary.
         slice: ``i/n`` writes the i-th of n parts of the list, for runs on a cluster.
     """

@@ -25,7 +25,7 @@ class SourceConfig:
         sfm_images: folder that the image names of a COLMAP model are relative to.
         megadepth: folder of MegaDepth that kapture_r2d2_megadepth has prepared; each
             scene is a source of its own.
-        train_scenes: text file of the scenes of MegaDepth to train on, one a line.
+        train_scenes: text file of the scenes of MegaDepth to train on, one per line.
         camera_origin: where principal points of kapture datasets count from: the
             ``center`` of the first pixel (kapture) or its ``corner`` (COLMAP); ``auto``
             takes what files say, and else looks for (W / 2, H / 2) and for names of
@@ -72,8 +72,8 @@ class ValidationConfig:
     Attributes:
         validation_dataset: kapture dataset with poses and depth maps to validate on, by
             the loss of its pairs; it then chooses the best weights.
-        validation_scenes: text file of the scenes of --megadepth to validate on, one a
-            line, likewise.
+        validation_scenes: text file of the scenes of --megadepth to validate on, one
+            per line, likewise.
         validation: folder of sequences in the layout of HPatches to validate on as
             well; it then chooses the best weights.
     """
