@@ -1,1 +1,1 @@
-"""What the package offers to Python: the names of ``import r2d2_kapture``."""
+"""The public Python interface: the names of ``import r2d2_kapture``."""

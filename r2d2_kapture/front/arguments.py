@@ -1,4 +1,4 @@
-"""How the functions of the front take what they are given, by keyword."""
+"""Keyword arguments of the functions of the Python interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PathLike = str | Path
 def extraction_settings(
     preset: PathLike | None, settings: Mapping[str, Any], checkpoint: Checkpoint
 ) -> ExtractConfig:
-    """Settings of extraction over those of a preset, for the weights in use."""
+    """Merge settings of extraction with those of a preset, for the weights in use."""
     values = {} if preset is None else read_preset(str(preset), "extract")
     return extract_config({**values, **settings}, checkpoint.network.family)
 
@@ -29,7 +29,7 @@ def extraction_settings(
 def sort_arguments(
     run: Run, arguments: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inputs of a stage, options of the run among them, and what else is given."""
+    """Split arguments into inputs of a stage, with the run options, and settings."""
     parameters = inspect.signature(run).parameters
     inputs: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -50,13 +50,13 @@ def sort_arguments(
 
 
 def take_settings(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
-    """Take the fields of a dataclass out of settings."""
+    """Remove the fields of a dataclass from settings, and return them."""
     names = flat_names(kind, settings)
     return {name: settings.pop(name) for name in names if name in settings}
 
 
 def as_paths(value: Any) -> Any:
-    """Paths for strings, in lists and mappings too."""
+    """Convert strings to paths, in lists and mappings too."""
     if isinstance(value, str):
         return Path(value)
     if isinstance(value, Mapping):

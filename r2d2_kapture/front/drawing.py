@@ -1,4 +1,4 @@
-"""Figures of features and matches that show themselves in a notebook."""
+"""Figures of features and matches, which notebooks display."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def plot_matches(
     Args:
         image1, image2: the images, see ImageExtractor.
         features1, features2: of these images.
-        matches: verified ones are green where they agree with the geometry and faint
-            red elsewhere, others all green.
-        title: before the counts.
+        matches: of verified ones, inliers are green and outliers faint red; unverified
+            ones are all green.
+        title: text before the counts.
 
     Returns:
-        A figure of matplotlib; ``figure.savefig(path)`` writes it.
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
 
     Raises:
         ImageError: an image cannot be read.
@@ -54,7 +54,7 @@ def plot_matches(
 def plot_overlay(
     image1: ImageLike, image2: ImageLike, verified: VerifiedMatches, *, title: str = ""
 ) -> Figure:
-    """Draw image 1 warped onto image 2 by the homography that their matches agree with.
+    """Draw image 1 warped onto image 2 by the homography of their matches.
 
     Args:
         image1, image2: the images, see ImageExtractor.
@@ -62,13 +62,13 @@ def plot_overlay(
         title: above the pictures.
 
     Raises:
-        ConfigError: the geometry is no homography.
+        ConfigError: the geometry is not a homography.
         ImageError: an image cannot be read.
     """
     if verified.homography is None:
         raise ConfigError(
             f"plot_overlay: found {verified.kind} matches, expected those of a planar "
-            "scene, or of a camera that only turned"
+            "scene or of a camera that only rotated"
         )
     pixels1, pixels2 = read_image(image1), read_image(image2)
     return draw_overlay(pixels1, pixels2, verified.homography, title=title)
@@ -77,12 +77,12 @@ def plot_overlay(
 def plot_keypoints(
     image: ImageLike, features: LocalFeatures, *, max_keypoints: int = 1000
 ) -> Figure:
-    """Draw the best keypoints of an image over it, coloured by score.
+    """Draw the best keypoints over their image, coloured by score.
 
     Args:
         image: see ImageExtractor.
         features: of this image.
-        max_keypoints: drawn, the best.
+        max_keypoints: number of keypoints drawn, best scores first.
 
     Raises:
         ImageError: the image cannot be read.

@@ -1,4 +1,4 @@
-"""Local features as users of the library hold them: with files and tensors."""
+"""Local features with methods that save, load and convert them to tensors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class LocalFeatures(types.LocalFeatures):
 
     @classmethod
     def of(cls, features: types.LocalFeatures) -> LocalFeatures:
-        """The same features, with the methods of this class."""
+        """Convert features to this class."""
         fields = dataclasses.fields(features)
         return cls(**{field.name: getattr(features, field.name) for field in fields})
 
     @classmethod
     def load(cls, path: str | Path) -> LocalFeatures:
-        """Read a NumPy archive of ``save``, of kapture_r2d2_extract_images or of R2D2.
+        """Read a NumPy archive written by ``save``, kapture_r2d2_extract_images or
+        R2D2.
 
         Raises:
-            FeatureFormatError: absent, truncated, of another format, or lacking a
-                field.
+            FeatureFormatError: missing, truncated, of another format, or without a
+                required field.
         """
         return cls.of(read_npz(Path(path)))
 
@@ -35,7 +36,7 @@ class LocalFeatures(types.LocalFeatures):
         """Write a NumPy archive, the ``.r2d2`` file of docs/formats.md.
 
         Raises:
-            OutputError: the file system refused.
+            OutputError: the file cannot be written.
         """
         write_npz(Path(path), self)
 

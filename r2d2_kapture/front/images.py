@@ -23,7 +23,7 @@ ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 
 
 class ImageExtractor:
-    """Extracts features of one image after the other.
+    """Extracts the features of single images.
 
     Attributes:
         checkpoint: the weights.
@@ -36,18 +36,18 @@ class ImageExtractor:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What decides the features besides weights and precision."""
+        """Settings that determine the features, besides weights and precision."""
         return self.extractor.settings
 
     def __call__(self, image: ImageLike) -> LocalFeatures:
-        """Extract the features of an image, in pixels as stored.
+        """Extract the features of an image, in pixels of the file.
 
         Args:
             image: path; PIL image; or (H, W, 3) RGB or (H, W) grey array of uint8. No
                 orientation tag is applied.
 
         Raises:
-            ImageError: it cannot be read, or is no such array.
+            ImageError: it cannot be read, or is an array of another shape or type.
         """
         return LocalFeatures.of(self.extractor(read_image(image)))
 
@@ -62,20 +62,20 @@ def load_extractor(
     preset: str | Path | None = None,
     **settings: Any,
 ) -> ImageExtractor:
-    """Load weights, and make an extractor of them.
+    """Load weights into an extractor.
 
     Args:
         model: name of a bundled model (``r2d2_v2``, ...) or path of a checkpoint.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first CUDA device where
-            there is one and the CPU elsewhere.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first CUDA device if there
+            is one, else the CPU.
         preset: of configs/extract (``fast``, ``aachen``, ...), or path of a YAML file.
         settings: of the extraction, as the flags of kapture_r2d2_extract are named,
-            with ``_`` for ``-``: ``top_k=2000``, ``max_size=1600``. They win over the
+            with ``_`` for ``-``: ``top_k=2000``, ``max_size=1600``. They override the
             preset.
 
     Raises:
-        CheckpointError: no such model, or a file that is none.
-        ConfigError: an unknown setting, one out of range, or one of another network.
+        CheckpointError: no such model, or a file that is not a checkpoint.
+        ConfigError: a setting is unknown, out of range, or of another network.
     """
     checkpoint = load_checkpoint(model)
     values = {} if preset is None else read_preset(str(preset), "extract")
@@ -86,10 +86,10 @@ def load_extractor(
 
 
 def gpu_index(device: str) -> int:
-    """Index of a CUDA device by torch's name of it; -1 is the CPU.
+    """Index of a CUDA device from torch's name of it; -1 is the CPU.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: the name is neither.
     """
     kind, _, index = device.partition(":")
     if kind == "cpu" and not index:
@@ -100,10 +100,10 @@ def gpu_index(device: str) -> int:
 
 
 def read_image(image: ImageLike) -> RGBArray:
-    """(H, W, 3) uint8 RGB of whatever holds an image.
+    """Convert an image argument to (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: the file cannot be read, or the array is none of an image.
+        ImageError: the file cannot be read, or the array is not an image.
     """
     if isinstance(image, (str, Path)):
         return read_rgb(Path(image))
@@ -115,8 +115,8 @@ def read_image(image: ImageLike) -> RGBArray:
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         raise ImageError(
             f"found an array of {array.dtype} {array.shape}, expected uint8 of "
-            "(H, W, 3) RGB or (H, W) grey; multiply floats by 255, drop alpha"
+            "(H, W, 3) RGB or (H, W) grey; scale floats to 0..255, remove alpha"
         )
     if not array.size:
-        raise ImageError(f"found an array of {array.shape}, expected pixels")
+        raise ImageError(f"found an array of {array.shape}, expected some pixels")
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""One query image after the other, localized in a map that is loaded once."""
+"""Localization of single query images in a map that is loaded once."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ SAMPLED_DESCRIPTORS = 100_000
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Localization:
-    """Where a query was taken.
+    """The pose of a query.
 
     Attributes:
-        cam_from_world: its pose; None where none was found.
-        inliers: distinct map points that agree with it.
+        cam_from_world: its pose; None if none was found.
+        inliers: number of distinct map points that agree with it.
         camera: given or found, in COLMAP's pixel origin; None without a pose.
         reason: why there is no pose; None where there is one.
-        doubts: why the pose may be wrong though points agree with it; none of a good
-            one.
+        doubts: why the pose may be wrong although points agree with it; empty for a
+            good one.
         features: of the query.
-        details: what localization keeps of a query, see docs/formats.md.
+        details: the JSON record of the query, see docs/formats.md.
     """
 
     cam_from_world: pycolmap.Rigid3d | None
@@ -77,17 +77,17 @@ class Localizer:
     """Localizes images in a map, as kapture_r2d2_localize does, one at a time.
 
     Args:
-        map_path: the map that kapture_r2d2_map or _pipeline made.
-        extractor: of the weights that the map's features were extracted with.
+        map_path: map written by kapture_r2d2_map or kapture_r2d2_pipeline.
+        extractor: with the weights that extracted the map's features.
         features: folders of the features of the map's images; by default ``features``
-            beside the map, where the pipeline puts them.
-        top_k: map images that a query is matched with, the most similar ones.
-        matcher: name of a matcher with its default settings, or one that is made.
+            next to the map, where the pipeline writes them.
+        top_k: number of most similar map images that a query is matched with.
+        matcher: name of a matcher, with default settings, or a matcher object.
         settings: of localization, as the flags of kapture_r2d2_localize are named.
 
     Raises:
-        ConfigError: an unknown setting, or features of other weights.
-        DatasetError: no map, or no features of its images.
+        ConfigError: an unknown setting, or features extracted with other weights.
+        DatasetError: there is no map, or no features of its images.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Localizer:
 
         Args:
             image: path, PIL image, or array; see ImageExtractor.
-            camera: in COLMAP's pixel origin; None takes the focal length from EXIF
-                where a path is given, and finds or refines it together with the pose.
+            camera: in COLMAP's pixel origin; None takes the focal length from EXIF if a
+                path is given, and estimates or refines it with the pose.
 
         Raises:
             ImageError: the image cannot be read.
@@ -149,7 +149,7 @@ class Localizer:
         )
 
     def _match(self, features: LocalFeatures) -> QueryMatches:
-        """Matches with the map images that look most like the query."""
+        """Matches with the map images most similar to the query."""
         query = match_input(features, "cpu")
         rows = features.keypoints.astype(np.float64)
         found: dict[str, IndexArray] = {
@@ -175,7 +175,7 @@ class Localizer:
 def _describe(
     inputs: Mapping[str, MatchInput], top_k: int
 ) -> tuple[Vocabulary | None, FloatArray]:
-    """A vocabulary and the VLAD row of each image; None where all are matched."""
+    """A vocabulary and the VLAD row of each image; None if all images are matched."""
     arrays = [features.descriptors.numpy() for features in inputs.values()]
     every = np.concatenate(arrays) if arrays else np.zeros((0, 1), np.float32)
     if len(arrays) <= top_k or len(every) < VISUAL_WORDS:
@@ -193,7 +193,7 @@ def _refuse_other_weights(
         made_with = None if manifest is None else manifest.model.get("sha256")
         if made_with not in (None, extractor.checkpoint.sha256):
             raise ConfigError(
-                f"{folder.path}: found features of other weights than those of "
+                f"{folder.path}: found features of other weights than "
                 f"'{extractor.checkpoint.name}'; load the extractor that the map was "
                 "made with"
             )
@@ -217,6 +217,6 @@ def _query_image(
 
 
 def _camera(parameters: Sequence[str]) -> pycolmap.Camera:
-    """A camera of kapture's parameters, its principal point in COLMAP's origin."""
+    """Camera from kapture's parameters, with the principal point in COLMAP's origin."""
     model, *values = parameters
     return colmap_camera(kapture.Camera(model, values), 1, "corner")

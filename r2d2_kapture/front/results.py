@@ -1,4 +1,4 @@
-"""Tables and figures of results of hpatches and pair_poses."""
+"""Tables and figures of the results of hpatches and pair_poses."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PathLike = str | Path
 
 
 def results_table(results: Sequence[PathLike]) -> str:
-    """Means of runs, a row each, as a Markdown table that reads as text.
+    """Means of each run as a row of an aligned Markdown table.
 
     Args:
-        results: files of one command, as its report names them in ``outputs``:
+        results: files of one command, listed as ``outputs`` of its report:
             ``.poses.json`` of pair_poses; ``.npz`` and published caches of hpatches.
 
     Raises:
-        ConfigError: there is none.
-        FeatureFormatError: one is something else.
+        ConfigError: no file is given.
+        FeatureFormatError: a file has another format.
     """
     paths = [Path(path) for path in results]
     if _of_pair_poses(paths):
@@ -39,13 +39,14 @@ def results_table(results: Sequence[PathLike]) -> str:
 
 
 def plot_results(results: Sequence[PathLike]) -> Figure:
-    """Curves of runs: matching accuracy of hpatches, relative poses of pair_poses.
+    """Plot the curves of runs: matching accuracy of hpatches, relative poses of
+    pair_poses.
 
     Args:
         results: as for results_table.
 
     Returns:
-        A figure of matplotlib; ``figure.savefig(path)`` writes it.
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
 
     Raises:
         ConfigError, FeatureFormatError: as results_table.

@@ -1,4 +1,4 @@
-"""The stages by their verbs: what each command does, as a function.
+"""The stages as functions, one for each command.
 
 Every function takes the inputs of its stage, with paths as ``str`` or ``Path``; the
 settings of the stage, by the names of the command's flags with ``_`` for ``-``;
@@ -97,7 +97,7 @@ def extract_images(
         model: name of a bundled model, or path of a checkpoint.
         preset: of configs/extract.
         exclude: patterns of what to leave out.
-        masks: folder of masks.
+        masks: folder of masks; black pixels get no keypoints.
         arguments: see the module.
     """
     given = [images] if isinstance(images, (str, Path)) else images
@@ -140,7 +140,7 @@ def verify_pairs(**arguments: Any) -> Report:
 
 
 def build_map(**arguments: Any) -> Report:
-    """Make a map of a verified database, as kapture_r2d2_map does."""
+    """Reconstruct a map from a verified database, as kapture_r2d2_map does."""
     return _run(map_stage.run, MapConfig, arguments)
 
 
@@ -150,7 +150,7 @@ def localize(**arguments: Any) -> Report:
 
 
 def evaluate(**arguments: Any) -> Report:
-    """Compare poses with the truth, as kapture_r2d2_evaluate does."""
+    """Compare poses with ground truth, as kapture_r2d2_evaluate does."""
     return _run(evaluate_stage.run, EvaluateConfig, arguments)
 
 
@@ -165,10 +165,10 @@ def run_pipeline(
     """From images to a map and localized queries, as kapture_r2d2_pipeline does.
 
     Args:
-        model: extracts local features; None takes those that are there, and a bundled
-            model where there are none.
+        model: extracts local features; None uses existing features, or a bundled model
+            if there are none.
         config: preset of configs/pipelines, or a YAML file of settings by section.
-        preset: of configs/extract; wins over ``config``.
+        preset: of configs/extract; overrides ``config``.
         queries: kapture datasets or folders of photographs to localize, by name.
         arguments: see the module; settings are mappings by section, such as
             ``match={"ratio": 0.95}``.
@@ -197,7 +197,7 @@ def run_pipeline(
 def pipeline_config(
     sections: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint | None
 ) -> PipelineConfig:
-    """The settings of a pipeline out of mappings by section.
+    """Settings of a pipeline from mappings by section.
 
     Raises:
         ConfigError: an unknown section or setting, or a bad value.
@@ -225,7 +225,7 @@ def evaluate_sequences(
 ) -> Report:
     """Measure accuracy on homography sequences, as kapture_r2d2_hpatches does.
 
-    Tables and the plot of accuracy are written beside the results.
+    Tables and the plot of accuracy are written next to the results.
     """
     inputs, settings = sort_arguments(hpatches.run, arguments)
     report = hpatches.run(
@@ -254,7 +254,7 @@ def evaluate_pairs(
 ) -> Report:
     """Measure accuracy on pairs of known cameras, as kapture_r2d2_pair_poses does.
 
-    Tables are written beside the results.
+    Tables are written next to the results.
 
     Args:
         output: folder of results, tables and pictures.
@@ -262,12 +262,12 @@ def evaluate_pairs(
         kapture_root: dataset with poses.
         model: name of a bundled model, or path of a checkpoint.
         preset: of configs/extract.
-        label: what tables call the features.
+        label: name of the features in tables.
         arguments: see the module.
     """
     require(
         (gt is None) != (kapture_root is None),
-        "gt, kapture_root: expected one of them",
+        "gt, kapture_root: expected exactly one of them",
     )
     if gt is not None:
         images, root = read_ground_truth(Path(gt)), Path(gt).parent
@@ -291,7 +291,7 @@ def evaluate_pairs(
 
 
 def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:
-    """Call a stage that takes settings of one dataclass."""
+    """Call a stage that takes the settings of one dataclass."""
     inputs, values = sort_arguments(run, arguments)
     return run(make_settings(settings, values), **inputs)
 

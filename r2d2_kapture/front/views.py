@@ -1,4 +1,4 @@
-"""Pictures of pairs and maps in files, as kapture_r2d2_view writes them.
+"""Picture files of pairs and maps, as kapture_r2d2_view writes them.
 
 Each function writes pictures and a JSON file of the numbers into ``output_dir``, takes
 paths as ``str`` or ``Path``, and returns a Report that names the files.
@@ -39,7 +39,7 @@ def view_pair(
     preset: PathLike | None = None,
     **settings: Any,
 ) -> Report:
-    """Match two photographs, and draw them.
+    """Match two photographs and draw the matches.
 
     Args:
         image1, image2: image files.
@@ -72,14 +72,14 @@ def view_stored_pair(
     images: PathLike | None = None,
     **settings: Any,
 ) -> Report:
-    """Draw two images by features that are stored, and matches where they are.
+    """Draw two images with stored features, and stored matches if there are any.
 
     Args:
         pair: names of the images.
         output_dir: folder of the pictures.
         features, matches: HDF5 files of hloc's layout, or kapture folders.
         kapture_root: dataset of the images.
-        images: folder that names are relative to; None is that of the dataset.
+        images: folder that names are relative to; None is the dataset's.
         settings: of matching, verification and cameras, see view_pair.
     """
     configs = _configs(settings)
@@ -114,8 +114,8 @@ def view_database(
         database: of COLMAP 3 or 4; only read.
         pair: names of the images.
         output_dir: folder of the pictures.
-        images: folder that names are relative to; None is that of the pipeline that
-            made the database.
+        images: folder that names are relative to; None takes it from the report of the
+            pipeline that made the database.
     """
     return view.run_database(
         Path(database),
@@ -132,14 +132,14 @@ def view_map(
     output_dir: PathLike,
     images: PathLike | None = None,
 ) -> Report:
-    """Draw an image of a map, and its matches with those that share most points.
+    """Draw an image of a map, and its matches with the images that share most points.
 
     Args:
         map_path: the map.
         image: name of the image; None is the one that observes most points.
         output_dir: folder of the pictures.
-        images: folder that names are relative to; None is that of the pipeline that
-            made the map.
+        images: folder that names are relative to; None takes it from the report of the
+            pipeline that made the map.
     """
     return view.run_map(
         Path(map_path),
@@ -154,7 +154,7 @@ def _path(path: PathLike | None) -> Path | None:
 
 
 def _configs(settings: dict[str, Any]) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:
-    """Take the settings of all but extraction."""
+    """Separate the settings of all steps but extraction."""
     return (
         make_settings(ViewConfig, take_settings(ViewConfig, settings)),
         make_settings(MatchConfig, take_settings(MatchConfig, settings)),

@@ -1,1 +1,1 @@
-"""Pictures to look at; each is whole or not there."""
+"""Figures and picture files; files are written atomically."""

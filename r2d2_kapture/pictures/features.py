@@ -1,4 +1,4 @@
-"""Pictures to look at: keypoints on their image, heat maps, a dataset at a glance."""
+"""Pictures of features: keypoints, heat maps, and an overview of a dataset."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FloatArray = npt.NDArray[np.float32]
 HEAT_COLORMAP = "plasma"
 SCORE_COLORMAP_START = 0.3
 EQUAL_SCORES = 0.85
-"""Places on the colour map."""
+"""Positions on the colour map, 0..1."""
 CIRCLES = 150
 OVERVIEW_CIRCLES = 40
 OUTLINE = (0, 0, 0, 0.5)
@@ -53,7 +53,7 @@ def draw_keypoints(
     max_keypoints: int = 1000,
     title: str = "",
 ) -> None:
-    """Write the figure of keypoints_figure; the suffix of ``path`` is the format.
+    """Write the figure of keypoints_figure; the suffix of ``path`` selects the format.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -69,15 +69,15 @@ def keypoints_figure(
     max_keypoints: int = 1000,
     title: str = "",
 ) -> Figure:
-    """The best keypoints of an image over it, coloured by score.
+    """Draw the best keypoints over their image, coloured by score.
 
-    The very best are circles as wide as the patch that their descriptor sees, in image
-    pixels; the others are dots. A legend says so.
+    The first few are circles as wide as the patch of their descriptor, in image pixels;
+    the others are dots. A legend explains both.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        features: of this image; none is fine.
-        max_keypoints: the best so many are drawn.
+        features: of this image; may be empty.
+        max_keypoints: number of keypoints drawn, best scores first.
         title: above the picture, before the keypoint count.
     """
     width, height = panel_size(image, LONGEST_SIDE_INCHES)
@@ -100,15 +100,15 @@ def keypoints_figure(
 
 
 def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) -> None:
-    """Draw an image and named maps of it side by side, each in colours of its range.
+    """Draw an image and its maps side by side, each with its own colour range.
 
     Colours span the middle 98 % of a map's values, or all of them where these are
-    equal; the bar of a map says which values these are.
+    equal; its colour bar states the range.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         maps: title -> (h, w) float32; stretched over the image.
-        path: of the picture; its suffix is the format.
+        path: of the picture; its suffix selects the format.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -119,7 +119,7 @@ def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) 
     axes = figure.add_subplot(1, columns, 1)
     show_image(axes, image)
     axes.set_title("image", fontsize=11)
-    # an equal bar on every panel keeps the panels equal too, so the image's is hidden
+    # a hidden bar keeps the image's panel as wide as the others
     unseen = ScalarMappable(Normalize(0, 1))
     add_colorbar(figure, [axes], unseen, " ").ax.set_visible(False)
     for column, (name, heat) in enumerate(maps.items(), 2):
@@ -146,7 +146,7 @@ def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) 
 
 
 def heat_range(heat: FloatArray) -> tuple[float, float]:
-    """The values of a map that its colours span."""
+    """The range of values that the colours of a map span."""
     low, high = np.percentile(heat, HEAT_PERCENTILES)
     if low == high:
         low, high = heat.min(), heat.max()
@@ -159,12 +159,12 @@ def draw_overview(
     *,
     max_keypoints: int = 300,
 ) -> None:
-    """Draw a grid of images with their keypoints, on one scale of colours.
+    """Draw a grid of images with their keypoints, on one colour scale.
 
     Args:
         panels: title, (H, W, 3) uint8 RGB image and features of each; at least one.
-        path: of the picture; its suffix is the format.
-        max_keypoints: the best so many of each image are drawn.
+        path: of the picture; its suffix selects the format.
+        max_keypoints: number of keypoints drawn per image, best scores first.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -191,10 +191,10 @@ def draw_overview(
 def score_colors(
     all_features: Sequence[LocalFeatures], max_keypoints: int
 ) -> ScalarMappable:
-    """The colours that span the scores of the keypoints to be drawn."""
+    """The colour scale of the scores of the keypoints to be drawn."""
     scores = np.concatenate([f.scores[:max_keypoints] for f in all_features])
     norm = Normalize(scores.min(), scores.max()) if len(scores) else Normalize(0, 1)
-    # the dark end of the map would not show on a dark image
+    # the dark end of the map is invisible on a dark image
     first = SCORE_COLORMAP_START if norm.vmin != norm.vmax else EQUAL_SCORES
     bright = matplotlib.colormaps["plasma"](np.linspace(first, 1, 256))
     return ScalarMappable(norm, cmap=ListedColormap(bright))
@@ -223,7 +223,7 @@ def add_keypoints(
         facecolors="none",
         edgecolors=score_color[:circles],
         linewidths=1.0,
-        # a bright circle on a bright wall would not show
+        # a bright circle is invisible on a bright wall
         path_effects=[withStroke(linewidth=2.4, foreground=OUTLINE)],
     )
     axes.add_collection(patches, autolim=False)
@@ -241,7 +241,7 @@ def _differ(colors: ScalarMappable) -> bool:
 
 
 def add_keypoint_legend(figure: Figure, circles: int, colors: ScalarMappable) -> None:
-    """Say below a picture what its circles, dots and colours are."""
+    """Add a legend of circles, dots and colours below a picture."""
     ink = "#333333"
     circle = Line2D([], [], color=ink, marker="o", markersize=10, fillstyle="none")
     dot = Line2D([], [], color=ink, marker="o", markersize=3)
@@ -250,7 +250,7 @@ def add_keypoint_legend(figure: Figure, circles: int, colors: ScalarMappable) ->
     figure.legend(
         [circle, dot],
         [
-            f"circle: patch of the descriptor, of the best {circles} keypoints",
+            f"circle: patch of the descriptor, for the best {circles} keypoints",
             "dot: keypoint" + ("; colour: score" if _differ(colors) else ""),
         ],
         loc="outside lower center",

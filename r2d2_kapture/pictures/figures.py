@@ -1,4 +1,4 @@
-"""Figures that no window system knows of: sizes, images, colour bars, saving."""
+"""Figures without a window system: sizes, images, colour bars, saving."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def panel_size(image: ByteImage, longest_side: float) -> tuple[float, float]:
     """Inches (width, height) of an image drawn so that its longest side is given."""
     height, width = image.shape[:2]
     scale = longest_side / max(width, height)
-    # a strip of a few pixels still needs room for its title and its colour bar
+    # a narrow image still needs room for its title and its colour bar
     return max(width * scale, 2.0), max(height * scale, 1.0)
 
 
@@ -47,7 +47,7 @@ class Picture(Figure):
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that many inches which no window system knows of."""
+    """An empty figure of a size in inches, without a window system."""
     figure = Picture(figsize=(width, height), dpi=DOTS_PER_INCH, layout="compressed")
     FigureCanvasAgg(figure)
     return figure
@@ -66,7 +66,7 @@ def show_image(axes: Axes, image: ByteImage) -> None:
 
 
 def faded(image: ByteImage) -> ByteImage:
-    """The image darker and greyer, so that what is drawn on it stands out."""
+    """The image, darkened and desaturated so that drawings on it stand out."""
     grey = image.mean(axis=2, keepdims=True)
     blend: ByteImage = np.rint(0.4 * grey + 0.25 * image).astype(np.uint8)
     return blend
@@ -82,25 +82,25 @@ def add_colorbar(
 
 
 def plain_axes(axes: Axes) -> None:
-    """Leave out the frame's lines that carry no numbers."""
+    """Remove the frame's lines that carry no numbers."""
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all.
+    """Write a figure atomically.
 
     Raises:
-        ConfigError: the suffix is none of FORMATS, in small or capital letters.
-        OutputError: the file system refused.
+        ConfigError: the suffix is not one of FORMATS, in any case.
+        OutputError: the file cannot be written.
     """
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(
-            f"{path}: found the ending '{path.suffix}', expected one of "
+            f"{path}: found the suffix '{path.suffix}', expected one of "
             f"{', '.join(FORMATS)}"
         )
     for text in figure.findobj(Text):
         lines = text.get_text().split("\n")
-        # fonts have no glyphs for what a file name may hold
+        # fonts lack glyphs that file names may contain
         text.set_text("\n".join(map(shown, lines)))
     with atomic_path(path) as temporary:
         figure.savefig(temporary)

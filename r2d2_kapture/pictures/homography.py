@@ -1,4 +1,4 @@
-"""The figure of the evaluation on homography sequences: curves of accuracy."""
+"""The accuracy curves of the evaluation on homography sequences."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class AccuracyCurves:
 
     Attributes:
         label: in the legend.
-        published: drawn dashed, as third-party results.
-        curves: name of a panel -> accuracy at each threshold in pixels.
+        published: third-party results, drawn dashed.
+        curves: panel name -> accuracy at each threshold in pixels.
     """
 
     label: str
@@ -43,7 +43,7 @@ def plot_accuracy(
 
     Args:
         methods, panels: of the figure.
-        path: of the picture; its suffix (.png, .jpg, .pdf, .svg) is the format.
+        path: of the picture; its suffix (.png, .jpg, .pdf, .svg) selects the format.
 
     Raises:
         ConfigError: another suffix.
@@ -59,15 +59,15 @@ def accuracy_figure(
     unit: str = "px",
     accuracy: str = "mean matching accuracy",
 ) -> Figure:
-    """Accuracy over the threshold, 1 to 10, a panel for each group.
+    """Accuracy at thresholds 1 to 10, with a panel for each group.
 
     The figure of D2-Net (Dusmanu et al., CVPR 2019) on HPatches.
 
     Args:
-        methods: at least one; a panel leaves out those that it has no curve of.
+        methods: at least one; a panel omits those without a curve for it.
         panels: names of the groups.
         unit: of the thresholds.
-        accuracy: what the curves are, in words.
+        accuracy: label of the vertical axis.
     """
     longest = max(len(method.label) for method in methods) + LEGEND_HANDLE_LETTERS
     fitting = int(PANEL_INCHES * len(panels) * LEGEND_LETTERS_PER_INCH / longest)

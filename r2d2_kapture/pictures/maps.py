@@ -1,4 +1,4 @@
-"""Pictures of a map: its points in colour and its cameras, from above and aside."""
+"""Pictures of a map: coloured points and cameras, in top and side view."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ Array = npt.NDArray[np.float64]
 ByteArray = npt.NDArray[np.uint8]
 
 WIDTH_INCHES, TALLEST_INCHES, LEAST_INCHES = 11.0, 9.0, 2.0
-"""Of the picture; the height of both views together at most, and of one at least."""
+"""Picture: width, greatest height of both views, least height of one."""
 _LEFT, _RIGHT, _BELOW, _ABOVE = 0.85, 0.2, 0.65, 0.4
-"""Inches around a view, for its numbers and its title."""
+"""Inches around each view for axis labels and title."""
 MARGIN = 0.04
 MOST_POINTS = 400_000
-"""More points than this are sampled in a picture."""
+"""Points drawn at most; more are sampled."""
 FRUSTUM_LENGTH = 0.04
 """Share of the extent of a picture at most."""
 SPACING = 0.8
-"""Of the typical distance to the next camera: how long a frustum is at most."""
+"""Length of a frustum at most, in typical distances between neighbouring cameras."""
 CAMERA_COLOR = "#d62728"
 CAMERA_RGB = (214, 39, 40)
 NO_COLOR = 110
-"""Grey level of points of which no image was found: COLMAP leaves them black."""
+"""Grey level of points without a colour, which COLMAP leaves black."""
 PLY_STEPS = 12
-"""Points along each edge of a frustum: many programs show no edges."""
+"""Points along each edge of a frustum; many programs do not show edges."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MapCloud:
-    """What is drawn of a map.
+    """The points and cameras of a map to draw.
 
     Attributes:
         points: (P, 3) float64 in the units of the world, finite.
@@ -78,13 +78,13 @@ class MapCloud:
 
 
 def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
-    """Draw a map from above and from aside, on one scale.
+    """Draw a map in top and side view, on one scale.
 
-    Up is what up_axis finds; a few points far away are cut off.
+    The up direction comes from up_axis; a few distant points are cut off.
 
     Args:
-        cloud: with one camera at least.
-        path: of the picture; its suffix (.png, .pdf) is the format.
+        cloud: with at least one camera.
+        path: of the picture; its suffix (.png, .pdf) selects the format.
         unit: of the axes, such as "m".
 
     Raises:
@@ -103,7 +103,7 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
     figure, panels = _panels(span)
     views = {"top view": (1, 2), "side view": (2, 1)}
     for panel, (title, (vertical, depth)) in zip(panels, views.items()):
-        # what is nearer to the viewer is drawn later: the upper, and the front
+        # points nearer to the viewer are drawn last
         nearer = points[chosen, depth] * (1 if depth == 2 else -1)
         order = chosen[np.argsort(nearer, kind="stable")]
         show_points(panel, points[order][:, [0, vertical]], cloud.colors[order])
@@ -168,7 +168,7 @@ def write_map_ply(cloud: MapCloud, path: Path) -> None:
 
 
 def frustum_length(centers: Array, extent: float) -> float:
-    """Length of camera frustums that stay distinguishable in a picture."""
+    """Length at which camera frustums stay distinguishable in a picture."""
     longest = FRUSTUM_LENGTH * extent
     if len(centers) < 2:
         return longest

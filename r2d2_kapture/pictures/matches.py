@@ -1,4 +1,4 @@
-"""Matches of two images, drawn as lines between them."""
+"""Matches of two images, drawn as lines."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def draw_matches(
     title: str = "",
     words: str = "matches are inliers",
 ) -> Figure:
-    """Two images with lines between their matches: inliers green, others faint red.
+    """Draw two images with lines between matches: inliers green, others faint red.
 
-    Every match is a dot in both images. Of more than 200 inliers or 100 others, evenly
-    chosen ones have a line, and the title says so.
+    Every match is a dot in both images. Of more than 200 inliers or 100 others, an even
+    sample is drawn as lines, and the title states how many.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
         xy1, xy2: (K, 2) matched pixels, (0, 0) at the centre of the first.
-        inliers: (K,) bool; None draws all green, and the title counts them alone.
-        title: before the counts.
-        words: after the counts, what the green ones are.
+        inliers: (K,) bool; None draws all green, and the title states their number.
+        title: text before the counts.
+        words: description of the inliers, after the counts.
     """
     drawing = two_images_figure(image1, image2, grey_image)
     first, second = drawing.places
@@ -57,7 +57,7 @@ def draw_matches(
 
 
 def grey_image(image: ByteImage) -> ByteImage:
-    """The image without the colours that lines have, a little darker."""
+    """The image in grey and darkened, so that coloured lines stand out."""
     grey = np.rint(0.9 * image.mean(axis=2, keepdims=True)).astype(np.uint8)
     return np.repeat(grey, 3, axis=2)
 
@@ -73,7 +73,7 @@ def _add_outliers(axes: Axes, ends: Points) -> int:
 def _add_lines(
     axes: Axes, ends: Points, most: int, color: str, width: float, alpha: float
 ) -> int:
-    """Draw dots at all ends and lines between some; returns how many lines."""
+    """Draw dots at all ends and lines between some; return the number of lines."""
     x, y = ends.reshape(-1, 2).T
     axes.scatter(x, y, s=8 * width**2, c=color, alpha=alpha, linewidths=0)
     count = min(len(ends), most)

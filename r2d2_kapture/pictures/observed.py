@@ -25,19 +25,19 @@ from r2d2_kapture.types import IndexArray
 def draw_observed(
     image: ByteImage, xy: Points, track_lengths: IndexArray, *, title: str = ""
 ) -> Figure:
-    """The keypoints of an image that observe points, coloured by who else does.
+    """Draw the keypoints of an image that observe points, coloured by track length.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         xy: (K, 2) pixels, (0, 0) at the centre of the first.
-        track_lengths: (K,) keypoints that observe the same point, itself among them.
-        title: before the count.
+        track_lengths: (K,) number of keypoints that observe the same point.
+        title: text before the count.
     """
     width, height = panel_size(image, LONGEST_SIDE_INCHES)
     figure = new_figure(width + COLORBAR_INCHES, height + TITLE_INCHES)
     axes = figure.add_subplot()
     show_image(axes, grey_image(image))
-    # a few long tracks would leave all others in one colour
+    # a few long tracks must not leave all others in one colour
     most = float(np.percentile(track_lengths, 95)) if len(track_lengths) else 3.0
     colors = ScalarMappable(Normalize(2, max(most, 3.0)), cmap="plasma")
     order = np.argsort(track_lengths, kind="stable")

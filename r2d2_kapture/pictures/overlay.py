@@ -1,4 +1,4 @@
-"""One image warped onto another by a homography, to see whether they agree."""
+"""One image warped onto another by a homography, to check their alignment."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Matrix = npt.NDArray[np.float64]
 
 LONGEST_SIDE = 1000
 SQUARES = 10
-"""Of the checkerboard, along the longest side."""
+"""Squares of the checkerboard along the longest side."""
 
 
 def draw_overlay(
     image1: ByteImage, image2: ByteImage, homography: Matrix, *, title: str = ""
 ) -> Figure:
-    """Image 1 warped onto image 2: as a checkerboard of both, and as red over cyan.
+    """Warp image 1 onto image 2: a checkerboard of both, and red over cyan.
 
-    Where the homography holds, edges continue across the squares, and red and cyan, of
-    one brightness, add up to grey.
+    Where the homography is right, edges continue across the squares, and red and cyan
+    of equal brightness add up to grey.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB.
@@ -50,7 +50,7 @@ def draw_overlay(
 
 
 def _as_bright(image: Grey, other: Grey, where: BoolArray) -> Grey:
-    """The image with the mean and contrast that another has in the same place."""
+    """The image with the mean and contrast of another in the same region."""
     if not where.any():
         return image
     contrast = other[where].std() / max(float(image[where].std()), 1.0)
@@ -62,7 +62,7 @@ def _as_bright(image: Grey, other: Grey, where: BoolArray) -> Grey:
 def warp(
     image: ByteImage, homography: Matrix, shape: tuple[int, int]
 ) -> tuple[ByteImage, BoolArray]:
-    """Warp an image, and say which pixels of the result it covers.
+    """Warp an image; also return which pixels of the result it covers.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -71,7 +71,7 @@ def warp(
         shape: height and width of the result.
     """
     source, step = reduced(image, max(image.shape) / (2 * max(shape)))
-    # Pillow maps the pixels of the result back, counted from the corner too
+    # Pillow maps result pixels to image pixels, both from the corner
     back = np.diag([1 / step, 1 / step, 1]) @ np.linalg.inv(homography)
     size = (shape[1], shape[0])
     values = tuple((back / back[2, 2]).ravel()[:8])
@@ -83,10 +83,10 @@ def warp(
 
 
 def _in_front(homography: Matrix, shape: tuple[int, int]) -> BoolArray:
-    """Which pixels of the result lie on this side of the image's horizon."""
+    """Mask of result pixels that lie in front of the image's horizon."""
     back = np.linalg.inv(homography)
     rows, columns = np.indices(shape)
     depth = back[2, 0] * columns + back[2, 1] * rows + back[2, 2]
-    # the sign of a homography is free, and no photograph is mirrored
+    # the sign of a homography is arbitrary, and photographs are not mirrored
     in_front: BoolArray = depth * np.linalg.det(homography) > 0
     return in_front

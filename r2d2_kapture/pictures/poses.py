@@ -1,4 +1,5 @@
-"""Pictures of pose errors: cumulative curves, and a plan of true and found cameras."""
+"""Pictures of pose errors: cumulative curves, and a plan of true and estimated
+cameras."""
 
 from __future__ import annotations
 
@@ -33,9 +34,9 @@ Array = npt.NDArray[np.float64]
 WIDTH_INCHES = 11.0
 CURVES_HEIGHT_INCHES = 4.6
 LEAST_SPAN, MOST_SPAN = 1e2, 1e6
-"""Largest over smallest error that curves show."""
+"""Ratio of the largest to the smallest error that curves show."""
 TALLEST_PLAN = 0.75
-"""Height of a plan at most, in units of its width."""
+"""Greatest height of a plan, in units of its width."""
 TITLE_INCHES, LEGEND_INCHES = 0.4, 0.8
 MOST_COLUMNS = 3
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,7 +44,7 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 INK, GREY, PALE = "#222222", "#8a8a8a", "#dcdcdc"
 MAP_POINTS, MAP_CAMERAS = "#b5b5b5", "#b99b5f"
 AROUND = 0.7
-"""How far beyond the cameras the map is shown, as a share of their extent."""
+"""Margin around the cameras in which the map is shown, as a share of their extent."""
 STYLES = ("-", "--", "-.", ":")
 WEDGE_LENGTH = 0.05
 MARGIN = 0.12
@@ -60,12 +61,12 @@ def draw_cumulative_errors(
     *,
     thresholds: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Draw the share of the images within an error, for each error, on a log scale.
+    """Draw the share of images within each error, on a logarithmic scale.
 
     Args:
         errors: by name of the estimate: (N,) position errors in metres and (N,)
-            rotation errors in degrees of all images; missing ones are infinite, so a
-            curve ends at the share of the images that are localized.
+            rotation errors in degrees of all images; infinite without a pose, so that a
+            curve ends at the share of localized images.
         path: of the picture; its suffix (.png, .pdf) is the format.
         thresholds: metres and degrees to mark.
 
@@ -110,7 +111,7 @@ def _draw_curves(
             where="post",
             color=COLORS[number % len(COLORS)],
             linestyle=STYLES[number // len(COLORS) % len(STYLES)],
-            # thinner and thinner, so that equal curves show side by side
+            # ever thinner, so that coinciding curves stay visible
             linewidth=max(1.5, 3.5 - number),
             label=f"{name}: {len(found)} of {len(values)} localized",
             clip_on=False,
@@ -140,7 +141,7 @@ def _draw_curves(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlanMap:
-    """The map behind a plan.
+    """The map drawn behind a plan.
 
     Attributes:
         points: (P, 3) float64 in the world of the true poses.
@@ -153,7 +154,7 @@ class PlanMap:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _TopView:
-    """Right and back in the world, (2, 3), and what is at (0, 0), (3,)."""
+    """Right and back in the world, (2, 3), and the point at (0, 0), (3,)."""
 
     axes: Array
     origin: Array
@@ -165,7 +166,7 @@ class _TopView:
 
 
 def _top_view(true: Collection[pycolmap.Rigid3d], mapped: PlanMap | None) -> _TopView:
-    """From above the true cameras, their longest direction across the picture."""
+    """The view from above the true cameras, with their longest direction horizontal."""
     centers = _centers(true)
     poses = np.array([pose.matrix() for pose in true])
     if mapped is not None:
@@ -181,16 +182,16 @@ def draw_plan(
     *,
     mapped: PlanMap | None = None,
 ) -> None:
-    """Draw true and estimated cameras from above, with a segment for each error.
+    """Draw true and estimated cameras from above, with a line for each error.
 
-    Errors too small to see are drawn longer, by a factor that the picture names; a
-    camera far outside of the true ones is cut off, as is the map.
+    Errors too small to see are magnified by a factor that the picture states; cameras
+    and points far from the true cameras are cut off.
 
     Args:
         true: cam_from_world in metres by image name, at least one.
         estimated: by name of the estimate, the poses by image name.
         path: of the picture; its suffix (.png, .pdf) is the format.
-        mapped: the map that the cameras are localized in, drawn behind them.
+        mapped: the map that the images are localized in, drawn behind them.
 
     Raises:
         OutputError: ``path`` cannot be written.
@@ -214,7 +215,7 @@ def draw_plan(
     for axes in panels.flat[len(estimated) :]:
         axes.remove()
     for axes in panels.flat[max(len(estimated) - columns, 0) : len(estimated)]:
-        axes.tick_params(labelbottom=True)  # the panel below it may be gone
+        axes.tick_params(labelbottom=True)  # there may be no panel below it
     colors = [COLORS[number % len(COLORS)] for number in range(len(estimated))]
     for axes, color, (name, poses) in zip(panels.flat, colors, estimated.items()):
         if mapped is not None:
@@ -235,7 +236,7 @@ def draw_plan(
 def _plan_limits(
     view: _TopView, true: Collection[pycolmap.Rigid3d], mapped: PlanMap | None
 ) -> tuple[Array, Array]:
-    """All true cameras, most mapping cameras, and what of the map is around them."""
+    """The region of all true cameras and most mapping cameras, with a margin."""
     places = view.project(_centers(true))
     if mapped is None:
         return places.min(axis=0), places.max(axis=0)
@@ -261,7 +262,7 @@ def _draw_map(axes: Axes, view: _TopView, mapped: PlanMap, extent: float) -> Non
 
 
 def _columns(count: int, aspect: float) -> int:
-    """The fewest columns of panels that keep the picture from getting tall."""
+    """The fewest columns of panels that keep the picture from becoming tall."""
     for columns in range(1, min(count, MOST_COLUMNS)):
         if math.ceil(count / columns) * aspect / columns <= TALLEST_PLAN:
             return columns
@@ -272,7 +273,7 @@ def _position_errors(
     true: Mapping[str, pycolmap.Rigid3d],
     estimates: Collection[Mapping[str, pycolmap.Rigid3d]],
 ) -> Array:
-    """Distances between true and estimated centres, of all estimates together."""
+    """Distances between true and estimated centres of all estimates."""
     pairs = [
         (true[name], pose)
         for poses in estimates
@@ -287,10 +288,10 @@ def _position_errors(
 
 
 def magnification(errors: Array, extent: float) -> float:
-    """By what round number, 1 or more, errors must grow to be seen in a plan.
+    """The round factor, 1 or more, by which errors are magnified in a plan.
 
-    It brings the 90th percentile of (N,) position errors to LONGEST_ERROR of the extent
-    at most. Without errors it is 1.
+    It brings the 90th percentile of (N,) position errors to at most LONGEST_ERROR of
+    the extent. Without errors it is 1.
     """
     typical = float(np.percentile(errors, 90)) if len(errors) else 0.0
     if typical < 1e-9 * extent:
@@ -347,9 +348,9 @@ def _draw_cameras(
 def _add_plan_legend(
     figure: Figure, factor: float, colors: Sequence[str], with_map: bool
 ) -> None:
-    times = "" if factor == 1 else f", drawn {factor:g} times as long"
+    times = "" if factor == 1 else f", magnified {factor:g} times"
     line = [Line2D([], [], color=color) for color in colors]
-    # a tuple of handles stands in one entry, which matplotlib's types do not know
+    # matplotlib's types do not know entries that are tuples of handles
     entries: dict[str, Any] = {
         "true camera": (_dot(INK, "o"),),
         "missing": (_dot(INK, "x"),),
@@ -386,7 +387,7 @@ def _image_axes(cam_from_world: Collection[pycolmap.Rigid3d], axis: int) -> Arra
 
 
 def _wedges(cam_from_world: Collection[pycolmap.Rigid3d], length: float) -> Array:
-    """(N, 3, 3) triangles from each centre forward, as wide as they are long."""
+    """(N, 3, 3) triangles from each centre along the viewing direction."""
     centers = _centers(cam_from_world)
     forward = length * _image_axes(cam_from_world, 2)
     aside = 0.5 * length * _image_axes(cam_from_world, 0)

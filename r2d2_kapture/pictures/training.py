@@ -1,4 +1,4 @@
-"""Pictures of training pairs: the same points in both crops, and the maps of them."""
+"""Pictures of training pairs: corresponding points in both crops, and their maps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TILES_A_SIDE = 6
 HEAT_COLORMAP = "plasma"
 LONGEST_TITLE = 120
 UNKNOWN_TINT = np.array([90, 20, 60], dtype=np.uint8)
-"""Added to what is unknown, so that no tile looks like it."""
+"""Tint of unknown pixels."""
 
 
 def draw_training_pair(
@@ -46,11 +46,11 @@ def draw_training_pair(
     title: str = "",
     maps: Mapping[str, tuple[FloatArray, FloatArray]] | None = None,
 ) -> None:
-    """Draw both crops with corresponding points, and the second laid over the first.
+    """Draw both crops with corresponding points, and the second warped onto the first.
 
     A point has one colour in both crops; some are joined by lines. In the third panel
-    tiles of crop 1 alternate with tiles of crop 2 as the flow brings them there: edges
-    go on from tile to tile where it is right. What is unknown is purple.
+    tiles of crop 1 alternate with tiles of crop 2 warped by the flow: edges continue
+    from tile to tile where the flow is right. Unknown pixels are purple.
 
     Args:
         images: two (H, W, 3) uint8 RGB crops of one size.
@@ -84,7 +84,7 @@ def draw_training_pair(
 
 
 def shortened(title: str) -> str:
-    """A title that fits above the picture: its middle gives way."""
+    """A title shortened in the middle to fit above the picture."""
     if len(title) <= LONGEST_TITLE:
         return title
     half = LONGEST_TITLE // 2
@@ -92,7 +92,7 @@ def shortened(title: str) -> str:
 
 
 def add_points(figure: Figure, left: Axes, right: Axes, aflow: FloatArray) -> None:
-    """Draw a grid of points of crop 1 that are known in crop 2, some joined."""
+    """Draw a grid of points with known correspondences, some joined by lines."""
     height, width = aflow.shape[:2]
     steps = [
         np.linspace(0, side - 1, POINTS_A_SIDE + 2)[1:-1].round().astype(int)
@@ -131,7 +131,7 @@ def add_maps(
     image: ByteImage,
     aflow: FloatArray,
 ) -> None:
-    """Draw a map of both crops, and of the second as seen from the first."""
+    """Draw a map of both crops, and that of the second warped onto the first."""
     norm = Normalize(0, 1)
     colors = ScalarMappable(norm, cmap=HEAT_COLORMAP)
     shown: list[npt.NDArray[np.floating]] = [*maps, warped(maps[1], aflow)]
@@ -150,7 +150,7 @@ def add_maps(
 
 
 def position_colors(x: DoubleArray, y: DoubleArray) -> DoubleArray:
-    """(N, 3) RGB of places (N,), (N,) in 0..1: hue across, light down."""
+    """(N, 3) RGB of positions (N,), (N,) in 0..1: hue along x, lightness along y."""
     hue = 0.85 * x
     saturation = np.where(y < 1 / 2, 0.35 + 1.3 * y, 1.0)
     value = np.where(y < 1 / 2, 1.0, 1.6 - 1.2 * y)
@@ -158,7 +158,7 @@ def position_colors(x: DoubleArray, y: DoubleArray) -> DoubleArray:
 
 
 def tiled(images: tuple[ByteImage, ByteImage], aflow: FloatArray) -> ByteImage:
-    """Tiles of crop 1 and, in between, of crop 2 as seen from crop 1."""
+    """Tiles of crop 1 alternating with tiles of crop 2 warped onto crop 1."""
     height, width = aflow.shape[:2]
     channels = [warped(images[1][..., c], aflow) for c in range(3)]
     second = np.stack(channels, axis=-1)

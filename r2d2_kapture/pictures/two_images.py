@@ -25,19 +25,19 @@ Points = npt.NDArray[np.floating]
 WIDTH_INCHES = 14.0
 HEIGHT_INCHES = 9.0
 CLEARLY_LARGER = 1.3
-"""How much larger images must be one above the other not to be put side by side."""
+"""Images are stacked if that shows them larger by this factor."""
 LETTERS_PER_INCH = 12
-"""Of a title."""
+"""Letters of a title that fit into an inch."""
 GAP = 0.01
 """Between the images, relative to the height or width that they share."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where an image lies in a figure.
+    """Position of an image in a figure.
 
     Attributes:
-        scale: units of the axes a pixel.
+        scale: axes units per pixel.
         corner: x and y in the axes of the image's top-left corner.
     """
 
@@ -55,7 +55,7 @@ Places = tuple[Place, Place]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TwoImages:
-    """A figure with two images in its axes, and where they lie."""
+    """A figure with two images in its axes, and their positions."""
 
     figure: Figure
     axes: Axes
@@ -72,13 +72,13 @@ def two_images_figure(
     image2: ByteImage,
     tone: Callable[[ByteImage], ByteImage] = lambda image: image,
 ) -> TwoImages:
-    """Draw two images at one height side by side, or at one width one above the other.
+    """Draw two images side by side at equal height, or stacked at equal width.
 
-    The latter where that shows them clearly larger, as it does panoramas.
+    They are stacked where that shows them clearly larger, as with panoramas.
 
     Args:
         image1, image2: (H, W, 3) uint8 RGB, of any two sizes.
-        tone: changes the colours of what is shown.
+        tone: function applied to the colours of both images.
     """
     images = (image1, image2)
     places, (width, height) = arranged([(i.shape[1], i.shape[0]) for i in images])
@@ -100,7 +100,7 @@ def two_images_figure(
 
 
 def arranged(sizes: Sequence[tuple[int, int]]) -> tuple[Places, tuple[float, float]]:
-    """The places of two images of (W, H) pixels, and width and height of both."""
+    """Positions of two images of (W, H) pixels, and the width and height of both."""
     beside, above = (_along(axis, sizes) for axis in (0, 1))
     drawn_beside, drawn_above = (
         places[0].scale * inches_per_unit(whole) for places, whole in (beside, above)
@@ -111,7 +111,8 @@ def arranged(sizes: Sequence[tuple[int, int]]) -> tuple[Places, tuple[float, flo
 def _along(
     axis: int, sizes: Sequence[tuple[int, int]]
 ) -> tuple[Places, tuple[float, float]]:
-    """Two images one after the other along x (0) or y (1), as long across it."""
+    """Positions of two images in a row along x (0) or y (1), of equal size across
+    it."""
     shared = float(max(size[1 - axis] for size in sizes))
     scales = [shared / size[1 - axis] for size in sizes]
     lengths = [scale * size[axis] for scale, size in zip(scales, sizes)]
@@ -124,12 +125,13 @@ def _along(
 
 
 def inches_per_unit(whole: tuple[float, float]) -> float:
-    """Of what is so wide and high in units of the axes, to fit into a figure."""
+    """Inches per axes unit at which a width and height fit into a figure."""
     return min(WIDTH_INCHES / whole[0], HEIGHT_INCHES / whole[1])
 
 
 def reduced(image: ByteImage, most: float) -> tuple[ByteImage, int]:
-    """An image averaged over squares of whole pixels, and their side, at most that."""
+    """An image averaged over squares of at most that many pixels a side, and the
+    side."""
     step = max(int(most), 1)
     if step == 1:
         return image, 1
