@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.plugins import load_plugin, plugin_names
@@ -144,13 +144,24 @@ def settings_of_matcher(name: str) -> type:
     """The dataclass of a matcher's settings.
 
     Raises:
-        ConfigError: no such matcher.
+        ConfigError: no such matcher, or one of another package that does not work.
     """
     if name in MATCHER_SETTINGS:
         return MATCHER_SETTINGS[name]
     matcher = load_plugin(MATCHER_PLUGINS, name, MATCHER_SETTINGS, "--matcher")
-    settings: type = matcher.settings_class
-    return settings
+    settings: Any = getattr(matcher, "settings_class", None)
+    described = is_dataclass(settings) and getattr(settings, "matcher", None) == name
+    if not described or any(_lacks_default(field) for field in fields(settings)):
+        raise ConfigError(
+            f"--matcher {name}: {matcher} has no settings_class that is a dataclass "
+            f"with matcher = '{name}' and defaults; mend or uninstall the package that "
+            "registers it"
+        )
+    return cast(type, settings)
+
+
+def _lacks_default(field: Field[Any]) -> bool:
+    return field.default is MISSING
 
 
 @dataclass(frozen=True, kw_only=True)

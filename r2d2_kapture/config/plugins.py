@@ -32,7 +32,7 @@ def load_plugin(group: str, name: str, own: Iterable[str], flag: str) -> Any:
         raise ConfigError(f"{flag} {name}: no such name, expected one of {known}")
     try:
         return found[name].load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the module of another package raises
         raise ConfigError(
             f"{flag} {name}: {found[name].value} cannot be imported: {error}; mend or "
             "uninstall the package that registers it"

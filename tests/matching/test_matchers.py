@@ -202,12 +202,21 @@ class First:
         )
 
 
+class Nameless:
+    settings_class = MutualNearestConfig
+
+
 @pytest.fixture
-def other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+def other_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = [
         EntryPoint("first", f"{__name__}:First", config_match.MATCHER_PLUGINS),
         EntryPoint("broken", "no_such_package:Matcher", config_match.MATCHER_PLUGINS),
+        EntryPoint("raises", "raising_matcher:Matcher", config_match.MATCHER_PLUGINS),
+        EntryPoint("renamed", f"{__name__}:Nameless", config_match.MATCHER_PLUGINS),
+        EntryPoint("none", f"{__name__}:moved_plane", config_match.MATCHER_PLUGINS),
     ]
+    (tmp_path / "raising_matcher.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(
         plugins, "entry_points", lambda group: EntryPoints(found).select(group=group)
     )
@@ -229,6 +238,12 @@ def test_a_matcher_of_another_package() -> None:
         matcher_class("broken")
     with pytest.raises(ConfigError, match="expected one of mutual_nearest, .*, first"):
         matcher_class("frist")
+    with pytest.raises(ConfigError, match="--matcher raises: .* division by zero"):
+        matcher_class("raises")
+    for name in ("renamed", "none"):
+        with pytest.raises(ConfigError, match=f"--matcher {name}: .* dataclass"):
+            chosen(name)
+    assert list(config_match.plugin_settings()) == ["first"]  # others do no harm
 
 
 @pytest.mark.parametrize("name", ["adalam", "lightglue"])
