@@ -16,10 +16,10 @@ P = ParamSpec("P")
 def read_ahead(
     items: Iterable[Item], load: Callable[[Item], Loaded], workers: int
 ) -> Generator[tuple[Item, Future[Loaded]], None, None]:
-    """Load items in threads, in order, at most ``workers + 1`` ahead of the reader.
+    """Load items in threads, in order, at most ``workers + 1`` ahead of the consumer.
 
     Yields:
-        Each item with its future, which the reader may wait for as late as it likes.
+        Each item with its future, which the consumer may wait for at any later time.
     """
     pending: deque[tuple[Item, Future[Loaded]]] = deque()
     pool = ThreadPoolExecutor(max(workers, 1), thread_name_prefix="read")
@@ -31,7 +31,7 @@ def read_ahead(
         while pending:
             yield pending.popleft()
     finally:
-        # a reader that has everything may not have waited for it yet
+        # the consumer may not have waited for these yet
         pool.shutdown(wait=True, cancel_futures=bool(pending))
 
 
@@ -39,7 +39,7 @@ class WriteBehind:
     """One writer thread: calls run in order, at most ``backlog`` wait.
 
     The first failure is raised by the next call, or at the end of the block. When the
-    block itself fails, the calls that wait still run: what was computed is kept.
+    block itself fails, queued calls still run, so that no finished work is lost.
     """
 
     def __init__(self, backlog: int = 4) -> None:

@@ -1,4 +1,5 @@
-"""Evaluation: estimated camera poses against the true ones of a kapture dataset."""
+"""Evaluation of estimated camera poses against the ground truth of a kapture
+dataset."""
 
 from __future__ import annotations
 
@@ -51,11 +52,11 @@ Conditions = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """One estimate: where it came from and what it is worth.
+    """The evaluation of one estimate.
 
     Attributes:
         path: of the dataset or text file.
-        unknown: images with a pose that the ground truth does not record, by name.
+        unknown: names of images with a pose that are not in the ground truth.
         evaluation: its errors.
     """
 
@@ -72,7 +73,7 @@ class Evaluated:
         }
 
     def figures(self) -> dict[str, Any]:
-        """The figures of all images, with recall by thresholds in words."""
+        """The figures of all images, with recall by thresholds as text."""
         total, thresholds = self.evaluation.total, self.evaluation.thresholds
         recall = {
             f"{position:g} m {rotation:g} deg": share
@@ -96,21 +97,21 @@ def run(
     """Evaluate one or several estimates of the same images.
 
     Missing images are part of the result, not failures: they count in recall, and the
-    report says how many there are. An estimate fails if it cannot be aligned.
+    report states their number. An estimate fails if it cannot be aligned.
 
     Args:
-        config: what is computed.
-        ground_truth: kapture dataset of the images with their true poses; those
-            without are counted and left out.
+        config: settings.
+        ground_truth: kapture dataset of the images with true poses; images without one
+            are counted and left out.
         estimated: by name: kapture datasets, or text files, see
             io/kapture/pose_files.py.
-        output: folder of results.json, results.txt, per_image.csv, errors.png,
-            plan.png and evaluate_report.json. Results that are there already and say
-            the same are left alone.
-        image_names: evaluate these images only; None takes all.
-        map_path: of the map that the images are localized in, to be drawn in plan.png;
-            with ``config.align`` it is moved like the first estimate.
-        replace: results of other poses, which otherwise takes ``options.force``.
+        output: folder of results.json, results.txt, per_image.csv, errors.png, plan.png
+            and evaluate_report.json. Existing equal results are kept.
+        image_names: images to evaluate; None takes all.
+        map_path: of the map that the images are localized in, drawn in plan.png; with
+            ``config.align`` it is aligned like the first estimate.
+        replace: replace results of other poses, which otherwise requires
+            ``options.force``.
         options: how to run.
 
     Returns:
@@ -118,8 +119,8 @@ def run(
         in ``estimates``; ``done`` counts estimates.
 
     Raises:
-        DatasetError: no true pose, an estimate of other images, an unknown name in a
-            list, or a malformed file.
+        DatasetError: there is no true pose, an estimate is of other images, a list has
+            an unknown name, or a file is malformed.
         ConfigError: no estimate is given.
         OutputError: ``output`` holds other results, or cannot be written.
     """
@@ -181,7 +182,7 @@ def run(
 
 
 def _summary(evaluated: Mapping[str, Evaluated]) -> str:
-    """The median errors of an estimate, if it is the only one."""
+    """The median errors of a single estimate as text."""
     if len(evaluated) != 1:
         return ""
     figures = next(iter(evaluated.values())).figures()
@@ -221,26 +222,26 @@ def _without_truth(names: Sequence[str], dataset: Dataset) -> Iterator[str]:
 
 
 def _listed_only(conditions: Conditions, true: Poses) -> Iterator[str]:
-    """What is said of lists with images that are not evaluated."""
+    """The warnings on lists with images that are not evaluated."""
     for condition, names in conditions.items():
         lacking = sorted(set(names) - true.keys())
         if lacking:
             yield (
                 f"list '{condition}': {len(lacking)} of its {len(set(names))} images "
-                f"have no true pose and do not count: {some_names(lacking)}"
+                f"have no true pose and are not evaluated: {some_names(lacking)}"
             )
 
 
 def _unknown_images(estimate: str, names: Sequence[str]) -> Iterator[str]:
     if names:
         yield (
-            f"{len(names)} poses of '{estimate}' are of images that the ground truth "
-            f"does not record, and are not evaluated: {some_names(names)}"
+            f"{len(names)} poses of '{estimate}' are of images that are not in the "
+            f"ground truth, and are not evaluated: {some_names(names)}"
         )
 
 
 def _conditions(config: EvaluateConfig, dataset: Dataset, true: Poses) -> Conditions:
-    """Names of images by condition; those of lists may be without true pose."""
+    """Names of images by condition; those of lists may lack a true pose."""
     if config.by == "none":
         return {}
     if config.by == "folder":
@@ -250,7 +251,8 @@ def _conditions(config: EvaluateConfig, dataset: Dataset, true: Poses) -> Condit
 
 
 def _image_list(path: Path, known: set[str]) -> list[str]:
-    """The names in a list, one a line; a camera may follow, as in Aachen's lists."""
+    """Read names from a list, one per line; a camera may follow, as in Aachen's
+    lists."""
     names = []
     for number, line in enumerate(read_list_lines(path, "a list of images"), 1):
         if not line.strip() or line.startswith("#"):
@@ -270,10 +272,10 @@ def _image_list(path: Path, known: set[str]) -> list[str]:
 def _read_estimate(
     path: Path, dataset: Dataset, true: Poses, config: EvaluateConfig
 ) -> tuple[Poses, tuple[str, ...]]:
-    """Read poses, and which images of theirs the ground truth lacks.
+    """Read poses, and the names of images that are not in the ground truth.
 
     Raises:
-        DatasetError: not one image is evaluated.
+        DatasetError: none of the images has a true pose.
     """
     if path.is_file():
         submitted = read_submission(path, dataset, config.text_format)
@@ -305,7 +307,7 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
 def _must_write(
     output: Path, results: dict[str, Any], force: bool, replace: bool
 ) -> bool:
-    """Whether the results are not all there yet; those of other inputs are kept."""
+    """Whether results are missing; refuse to replace those of other inputs."""
     path = output / RESULTS_NAME
     if force or not path.exists():
         return True
@@ -335,7 +337,7 @@ def _write(
     evaluations = {name: one.evaluation for name, one in evaluated.items()}
     try:
         (output / RESULTS_NAME).unlink(missing_ok=True)
-    except OSError as error:  # such as an output that is a file
+    except OSError as error:  # such as when the output is a file
         raise output_error(output, error) from error
     write_text_atomic(output / TABLE_NAME, text_table(evaluations))
     write_text_atomic(output / CSV_NAME, error_csv(evaluations, conditions))

@@ -187,7 +187,7 @@ def test_a_malicious_cache_is_one_error_line(
         ),
         (
             ["--root", "{root}", "--output", "{out}", "--plot", "mma.jpx"],
-            "found '.jpx', expected a file that ends in .png, .pdf, .svg",
+            "found '.jpx', expected a file with the suffix .png, .pdf, .svg",
         ),
         (
             ["--root", "{root}", "--output", "{out}", "--plot", "{root}"],

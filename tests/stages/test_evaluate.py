@@ -171,7 +171,7 @@ def test_images_of_a_list_without_true_pose_are_reported(localized, tmp_path):
     config = EvaluateConfig(by="lists", lists=(listed,))
     report, _ = evaluate_one(partial, localized, tmp_path / "out", config)
     assert report.warnings[1] == (
-        "list 'wet': 1 of its 2 images have no true pose and do not count: "
+        "list 'wet': 1 of its 2 images have no true pose and are not evaluated: "
         f"'{NAMES[1]}'"
     )
 
@@ -298,7 +298,9 @@ def test_poses_of_unknown_images_are_counted_and_left_out(truth, tmp_path):
     write_pose_file(tmp_path / "poses.txt", poses)
     report, from_text = evaluate_one(truth, tmp_path / "poses.txt", tmp_path / "text")
     (warning,) = report.warnings
-    assert warning.startswith("2 poses of 'x' are of images that the ground truth")
+    assert warning.startswith(
+        "2 poses of 'x' are of images that are not in the ground truth"
+    )
     assert warning.endswith("'map/1.jpg', 'map/2.jpg'")
     both = write_dataset(tmp_path / "both", list(poses), poses)
     _, from_kapture = evaluate_one(truth, both, tmp_path / "kapture")

@@ -46,29 +46,30 @@ from r2d2_kapture.types import Failure, LocalFeatures
 
 LoadFeatures = Callable[[Path], LocalFeatures]
 Evaluate = Callable[[HomographySequence, LoadFeatures], None]
-"""Takes a sequence and a way to its features; may raise to end the run."""
+"""Called with a sequence and a function that loads its features; may raise to end the
+run."""
 
 IMAGES_NAME = "images.json"
 """Records which images the features were extracted from."""
 
 
 class FeatureSource(Protocol):
-    """Features of images."""
+    """Source of the features of images."""
 
     @property
     def label(self) -> str:
-        """What tables and plots call them."""
+        """Name of the features in tables and plots."""
 
     @property
     def manifest(self) -> Manifest:
-        """What decides them."""
+        """Settings that determine the features."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is not certain of them, as far as they have been read."""
+        """Uncertainties found while reading the features, as sentences."""
 
     def files(self, image: Path) -> list[Path]:
-        """Files besides the image that they are read from."""
+        """Files that the features are read from, besides the image."""
 
     def feed(
         self,
@@ -76,7 +77,8 @@ class FeatureSource(Protocol):
         evaluate: Evaluate,
         options: RunOptions,
     ) -> list[Failure]:
-        """Hand over sequences in order; report which have no features, and why."""
+        """Pass sequences on in order; report those without features, with the
+        reason."""
 
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
@@ -93,7 +95,7 @@ class FeatureSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ExtractedFeatures:
-    """Features that we extract; the network sees the images one after another.
+    """Features extracted by this package, one image after another.
 
     Attributes:
         label: see FeatureSource.
@@ -137,7 +139,7 @@ class ExtractedFeatures:
             nonlocal extracted
             sequence = images[name]
             if not extracted.keys() <= set(sequence.images):
-                # images come in order: the sequence before this one is broken
+                # images come in order, so the previous sequence is incomplete
                 extracted = {}
             extracted[Path(name)] = features
             if len(extracted) == len(sequence.images):
@@ -166,7 +168,7 @@ class ExtractedFeatures:
             folder,
             self.manifest,
             style=self._engine.file_style,
-            force=False,  # a run with --force begins with an empty folder
+            force=False,  # a run with --force starts with an empty folder
         ) as files:
             todo = {n: path for n, path in paths.items() if not files.is_complete(n)}
             tally = extract_images(
@@ -204,16 +206,16 @@ def _forget_changed(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredFeatures:
-    """Features that lie in files, ours or anyone's.
+    """Features read from files, our own or third-party.
 
     Attributes:
         label: see FeatureSource.
-        place: where they lie, in words, for the manifest.
-        load: reads the features of an image as they are in the files.
-        locate: gives the files that they are read from.
-        made_with: weights and settings, where they are known.
-        origin: that the keypoints which are loaded count from.
-        notes: what is not certain of the features.
+        place: description of the files, for the manifest.
+        load: reads the features of an image without any conversion.
+        locate: returns the files that they are read from.
+        made_with: weights and settings, if known.
+        origin: pixel origin of the keypoints that ``load`` returns.
+        notes: uncertainties of the features, as sentences.
         turned: images whose files give height and width for width and height, as far
             as they have been read.
     """
@@ -230,10 +232,11 @@ class StoredFeatures:
     def read(self, image: Path) -> LocalFeatures:
         """Features of an image, counted from pixel centres, of the image's own size.
 
-        An image that cannot be read is taken to have the size that the features say.
+        If the image cannot be read, its size is taken from the features.
 
         Raises:
-            FeatureFormatError: they cannot be read, or are of an image of another size.
+            FeatureFormatError: they cannot be read, or belong to an image of another
+                size.
             ImageError: neither the features nor the image give the size.
         """
         features = self.load(image)
@@ -256,8 +259,8 @@ class StoredFeatures:
         names = ", ".join(sorted(self.turned)[:3])
         return (
             *self.notes,
-            f"features '{self.label}' give image sizes as height, width (such as of "
-            f"{names}); taken for width, height, as those of the images say",
+            f"features '{self.label}' state image sizes as height, width (such as "
+            f"{names}); they are read as width, height, in agreement with the images",
         )
 
     @property
@@ -295,7 +298,7 @@ class StoredFeatures:
 
 
 def require_some(source: FeatureSource, images: Collection[Path]) -> None:
-    """Check that features which lie in files are there for an image at least.
+    """Check that feature files exist for at least one image.
 
     Raises:
         FeatureFormatError: no image has any.
@@ -303,8 +306,8 @@ def require_some(source: FeatureSource, images: Collection[Path]) -> None:
     files = [path for image in images for path in source.files(image)]
     if files and not any(path.is_file() for path in files):
         raise FeatureFormatError(
-            f"{files[0]}: found no such file, nor any for the other {len(images) - 1} "
-            f"images; correct where '{source.label}' are read from"
+            f"{files[0]}: found no such file, nor one for the other {len(images) - 1} "
+            f"images; correct the location of the features '{source.label}'"
         )
 
 
@@ -316,7 +319,7 @@ def features_beside_images(
     Args:
         suffix: of the files.
         label: see FeatureSource; None is the suffix.
-        origin: that keypoints count from.
+        origin: pixel origin of the keypoints.
     """
     plain = suffix.lstrip(".")
     return StoredFeatures(
@@ -340,7 +343,7 @@ def features_in_h5(
         path: of the file.
         root: that names are relative to.
         label: see FeatureSource; None is the name of the file.
-        origin: that keypoints count from.
+        origin: pixel origin of the keypoints.
 
     Raises:
         FeatureFormatError: the file is absent, or of another format.
@@ -369,10 +372,10 @@ def features_in_kapture(
         tables: placed by pixel_origins.place_keypoints.
         root: that names are relative to.
         label: see FeatureSource; None is the type of the keypoints.
-        notes: what is not certain of the features.
+        notes: uncertainties of the features, as sentences.
 
     Raises:
-        FeatureFormatError: the manifest beside them is broken.
+        FeatureFormatError: their manifest is broken.
     """
     types = (tables.keypoints.type_name, tables.descriptors.type_name)
     counted = origins_text(tables.keypoints)
@@ -398,6 +401,6 @@ def features_in_kapture(
         load=load,
         notes=notes,
         locate=locate,
-        # that of the descriptors names the keypoints that they belong to
+        # the manifest of the descriptors names their keypoints
         made_with=read_manifest(tables.descriptors.folders[0].path / FILE_NAME),
     )

@@ -58,7 +58,8 @@ from r2d2_kapture.types import Failure, Report, some_names
 
 REPORT_NAME = "hpatches_report.json"
 CORRECT_PIXELS = 3.0
-"""Error up to which a match is drawn as correct, and by which pairs are ranked."""
+"""Error in pixels up to which a match is drawn as correct, and by which pairs are
+ranked."""
 
 
 @dataclass
@@ -80,10 +81,10 @@ def run(
     sources: Sequence[FeatureSource],
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Evaluate features on every sequence below ``root``, resuming what is there.
+    """Evaluate features on every sequence below ``root``, resuming an earlier run.
 
     Writes for each source ``LABEL.npz``, its results, and a folder ``LABEL`` with one
-    file a sequence, its manifest and pictures of the worst pairs. The network runs on
+    file per sequence, its manifest and pictures of the worst pairs. The network runs on
     one image after another, in parallel with ``options.workers`` threads that measure a
     sequence each: the numbers are the same for any number of them.
 
@@ -95,10 +96,10 @@ def run(
         options: how to run.
 
     Raises:
-        DatasetError: no sequence was found.
+        DatasetError: there is no sequence.
         FeatureFormatError: a source has no features of any image.
-        ConfigError: two sources have one label, or a device is not there.
-        OutputError: results of other settings are there, or cannot be written.
+        ConfigError: two sources share a label, or a device is not available.
+        OutputError: there are results of other settings, or results cannot be written.
     """
     started = time.monotonic()
     everything = find_sequences(root, leave_out=())
@@ -150,7 +151,7 @@ def run(
 
 
 def _read_sequences(folders: dict[str, Path], tally: Tally) -> list[HomographySequence]:
-    """Read those that are complete; note the others."""
+    """Read complete sequences; report the others."""
     sequences = []
     for name, folder in folders.items():
         try:
@@ -167,8 +168,8 @@ def _shorter(sequences: Sequence[HomographySequence]) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"{len(names)} of {len(sequences)} sequences have fewer images than others, "
-        f"which have {most}: {some_names(names)}; their pairs weigh less in the means",
+        f"{len(names)} of {len(sequences)} sequences have fewer than {most} images: "
+        f"{some_names(names)}; they contribute fewer pairs to the means",
     )
 
 
@@ -209,9 +210,9 @@ class _Evaluation:
         )
 
     def run(self, sequences: Sequence[HomographySequence]) -> None:
-        """Evaluate what is not there yet."""
+        """Evaluate the sequences without results."""
         claim_folder(self._folder, self.manifest, force=self._options.force)
-        # before anything is read: what changes from now on is evaluated again
+        # before anything is read, so that later changes are evaluated again
         self._fingerprints = {s.name: self._fingerprint(s) for s in sequences}
         for sequence in sequences:
             pairs = load_sequence(
@@ -227,7 +228,7 @@ class _Evaluation:
 
     def _evaluate(self, sequences: Sequence[HomographySequence]) -> None:
         with ExitStack() as stack:
-            # one thread each, which does the sequences it is given in order
+            # one thread each, which evaluates its sequences in order
             lanes = [
                 stack.enter_context(WriteBehind(backlog=1))
                 for _ in range(self._options.workers)
@@ -249,7 +250,7 @@ class _Evaluation:
     ) -> None:
         """Write the results of all sequences, and the pictures of the worst pairs.
 
-        Without a result, those of an earlier run are removed.
+        Without any result, the files of an earlier run are removed.
         """
         found = [pair for s in sequences for pair in self._pairs.get(s.name, [])]
         tally.done += len(self._pairs) - self._resumed
@@ -297,7 +298,7 @@ class _Evaluation:
         return self._folder / RESULTS / f"{sequence.name}.npz"
 
     def _fingerprint(self, sequence: HomographySequence) -> str:
-        """Changes with what a sequence is evaluated from."""
+        """Digest of the inputs of a sequence."""
         files = [
             path
             for image in sequence.images
@@ -309,7 +310,7 @@ class _Evaluation:
     def _draw_worst(
         self, pairs: Sequence[MatchedPair], sequences: dict[str, HomographySequence]
     ) -> list[Failure]:
-        """Draw the pairs of lowest accuracy; return those that could not be drawn."""
+        """Draw the pairs of lowest accuracy; return those that cannot be drawn."""
         column = THRESHOLDS.index(CORRECT_PIXELS)
         ranked = sorted(pairs, key=lambda p: (p.mma[column], p.sequence, p.image))
         return update_pictures(

@@ -48,8 +48,8 @@ def read_results(paths: Sequence[Path]) -> list[RunSummary]:
     """Read files of results, in order.
 
     Raises:
-        FeatureFormatError: one is neither ours nor a published cache.
-        ConfigError: there is none.
+        FeatureFormatError: a file is neither a result nor a published cache.
+        ConfigError: no file is given.
     """
     if not paths:
         raise ConfigError("found no results, expected .npz files or published caches")
@@ -57,11 +57,11 @@ def read_results(paths: Sequence[Path]) -> list[RunSummary]:
 
 
 def summary_table(runs: Sequence[RunSummary]) -> str:
-    """The means of every run, group by group, as Markdown that reads as text."""
+    """The means of every run by group, as aligned Markdown tables."""
     found = {group for run in runs for group in run.groups}
     groups = [group for group in (OVERALL, *get_args(Kind)) if group in found]
     if len(groups) == 2:
-        # all pairs are of one kind: overall would say the same again
+        # all pairs are of one kind: overall would repeat it
         groups.remove(OVERALL)
     rows = [
         Row(names=(group, run.label), values=run.groups[group].values)
@@ -79,7 +79,7 @@ def write_tables(folder: Path, runs: Sequence[RunSummary]) -> list[Path]:
         Their paths.
 
     Raises:
-        OutputError: the file system refused.
+        OutputError: the files cannot be written.
     """
     sequences = [
         Row(names=(run.label, name), values=group.values)
@@ -103,7 +103,7 @@ def write_tables(folder: Path, runs: Sequence[RunSummary]) -> list[Path]:
 
 
 def _markdown(name_titles: tuple[str, str], rows: Sequence[Row]) -> str:
-    """The tables one below the other, each of the rows that fill it."""
+    """One table per group, with the runs that have results for it."""
     filled = [
         (columns, [row for row in rows if columns.keys() & row.values.keys()])
         for columns in TABLES
@@ -122,15 +122,15 @@ def remove_tables(folder: Path) -> None:
 
 
 def check_plot_path(path: Path) -> None:
-    """Check that a plot can be written under a name, before the work begins.
+    """Check before the work begins that a plot can be written to a path.
 
     Raises:
-        ConfigError: it is a folder, or of another format.
+        ConfigError: it is a folder, or has another suffix.
     """
     if path.suffix.lower() not in PLOT_SUFFIXES or path.is_dir():
         found = "a folder" if path.is_dir() else repr(path.suffix)
         raise ConfigError(
-            f"--plot {path}: found {found}, expected a file that ends in "
+            f"--plot {path}: found {found}, expected a file with the suffix "
             f"{', '.join(PLOT_SUFFIXES)}"
         )
 

@@ -61,7 +61,7 @@ from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 REPORT_NAME = "pair_poses_report.json"
 RESULTS_SUFFIX = ".poses.json"
-"""Of files of results; tables end in .json alone."""
+"""Suffix of result files; tables end in .json alone."""
 
 CORRECT_PIXELS = EPIPOLAR_THRESHOLDS[-1]
 
@@ -74,10 +74,10 @@ class ChosenPairs:
 
     Attributes:
         pairs: of cameras at different places; at least one.
-        at_one_place: pairs left out because their cameras are at one place.
-        not_drawn: pairs left out by chance, because there were too many.
-        failed: images left out because their file has another size than their camera.
-        warnings: pairs that were asked for and are left out.
+        at_one_place: pairs left out because their cameras are at the same place.
+        not_drawn: pairs left out at random, because there were too many.
+        failed: images left out because their file and camera differ in size.
+        warnings: requested pairs that are left out.
     """
 
     pairs: tuple[Pair, ...]
@@ -96,9 +96,9 @@ def choose_pairs(
 
     Args:
         images: with poses.
-        config: its max_pairs and seed draw from too many.
-        wanted: names of pairs, none of which is left to chance; None takes all. Their
-            order in a pair is kept.
+        config: max_pairs and seed of the sampling.
+        wanted: pairs of names, which are not sampled and keep their order; None takes
+            all pairs.
 
     Raises:
         DatasetError: no pair is left, a wanted image has no pose, or no image file has
@@ -135,21 +135,22 @@ def choose_pairs(
 def _without_baseline(
     wanted: Sequence[tuple[str, str]], usable: Sequence[Pair]
 ) -> tuple[str, ...]:
-    """What is said of listed pairs that have no epipolar geometry."""
+    """The warning on listed pairs without epipolar geometry."""
     apart = {(a.name, b.name) for a, b in usable}
     left_out = [", ".join(pair) for pair in wanted if pair not in apart]
     if not left_out:
         return ()
     return (
-        f"{len(left_out)} of {len(wanted)} listed pairs are of cameras at one place, "
-        f"which have no epipolar lines, and are left out: {some_names(left_out)}",
+        f"{len(left_out)} of {len(wanted)} listed pairs are left out, since their "
+        "cameras are at the same place and have no epipolar geometry: "
+        f"{some_names(left_out)}",
     )
 
 
 def _check_known(
     images: Sequence[PosedImage], wanted: Sequence[tuple[str, str]]
 ) -> None:
-    """Refuse pairs of images without pose."""
+    """Refuse pairs of images without a pose."""
     unknown = {name for pair in wanted for name in pair}
     unknown -= {image.name for image in images}
     if unknown:
@@ -179,7 +180,7 @@ def run(
     options: RunOptions = RunOptions(),
     warnings: tuple[str, ...] = (),
 ) -> Report:
-    """Evaluate features on pairs of posed images, resuming what is there.
+    """Evaluate features on pairs of posed images, resuming an earlier run.
 
     Writes for each source ``LABEL.poses.json``, its results, and a folder ``LABEL``
     with its manifest, the features that were extracted, the finished pairs of each
@@ -193,12 +194,12 @@ def run(
         sources: features to evaluate, one after another.
         output: folder of the results.
         options: how to run.
-        warnings: what is not certain of the images, for the report.
+        warnings: on the images, for the report.
 
     Raises:
         FeatureFormatError: a source has no features of any image.
-        ConfigError: two sources have one label, or a device is not there.
-        OutputError: results of other settings are there, or cannot be written.
+        ConfigError: two sources share a label, or a device is not available.
+        OutputError: there are results of other settings, or results cannot be written.
     """
     started = time.monotonic()
     stems = file_stems([source.label for source in sources])
@@ -245,7 +246,7 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one source: pairs done and skipped, failures, files of results."""
+    """The outcome of one source: pairs done and skipped, failures, result files."""
 
     done: int
     skipped: int
@@ -254,7 +255,7 @@ class Outcome:
 
 
 def _manifest(config: PairPosesConfig, source: FeatureSource) -> Manifest:
-    """What decides the numbers of one source of features."""
+    """The manifest of the results of one source of features."""
     return with_protocol(
         source.manifest,
         build_matcher(config.matcher),
@@ -300,12 +301,12 @@ def _evaluate(
 
 
 class _Blocks:
-    """Pairs, those of one first image together; several threads evaluate them.
+    """Pairs grouped by their first image, evaluated by several threads.
 
     Attributes:
-        results: by names of the pair.
-        failed: by what failed, an image or a pair.
-        resumed: pairs that were there.
+        results: by the names of the pair.
+        failed: by the name of the image or pair.
+        resumed: number of pairs with existing results.
     """
 
     def __init__(
@@ -324,7 +325,7 @@ class _Blocks:
         self._blocks: dict[str, list[Pair]] = {}
         for pair in self._pairs.values():
             self._blocks.setdefault(pair[0].name, []).append(pair)
-        # before anything is read: what changes from now on is evaluated again
+        # before anything is read, so that later changes are evaluated again
         self._fingerprints = {
             name: self._fingerprint(block) for name, block in self._blocks.items()
         }
@@ -338,10 +339,10 @@ class _Blocks:
         return [self.results[names] for names in self._pairs if names in self.results]
 
     def evaluate(self, load: LoadFeatures, options: RunOptions) -> None:
-        """Evaluate all pairs that are not there, in as many threads as workers."""
+        """Evaluate all pairs without results, in as many threads as workers."""
         bar = Progress("pair_poses", "pair", len(self._pairs), shown=options.progress)
         with bar, ExitStack() as stack:
-            # one thread each, which does the blocks it is given in order
+            # one thread each, which evaluates its blocks in order
             lanes = [
                 stack.enter_context(WriteBehind(backlog=1))
                 for _ in range(options.workers)
@@ -419,7 +420,7 @@ class _Blocks:
             self.failed[name] = Failure(name=name, reason=str(error))
 
     def _fingerprint(self, block: Sequence[Pair]) -> str:
-        """Changes with what the pairs are evaluated from."""
+        """Digest of the inputs of the pairs."""
         images = [block[0][0], *(second for _, second in block)]
         files = [p for i in images for p in (i.path, *self._source.files(i.path))]
         truth = [
@@ -433,7 +434,8 @@ class _Blocks:
 def _picture(
     label: str, pair: Pair, state: str, load: LoadFeatures, matcher: Matcher
 ) -> Picture:
-    """The matches of a pair, correct within CORRECT_PIXELS of their line."""
+    """Draw the matches of a pair; correct ones lie within CORRECT_PIXELS of their
+    line."""
     first, second = pair
     title = f"{label}: {first.name} and {second.name}"
 

@@ -32,8 +32,8 @@ def read_results(paths: Sequence[Path]) -> list[PairPoseRun]:
     """Read files of results, in order.
 
     Raises:
-        FeatureFormatError: one is something else.
-        ConfigError: there is none.
+        FeatureFormatError: a file has another format.
+        ConfigError: no file is given.
     """
     if not paths:
         raise ConfigError(
@@ -43,7 +43,7 @@ def read_results(paths: Sequence[Path]) -> list[PairPoseRun]:
 
 
 def summary_table(runs: Sequence[PairPoseRun]) -> str:
-    """The means of every run, as Markdown that reads as text."""
+    """The means of every run, as an aligned Markdown table."""
     rows = [Row(names=(run.label,), values=run.values) for run in runs]
     return markdown_table(("features of",), COLUMNS, rows)
 
@@ -55,7 +55,7 @@ def write_tables(folder: Path, runs: Sequence[PairPoseRun]) -> list[Path]:
         Their paths.
 
     Raises:
-        OutputError: the file system refused.
+        OutputError: the files cannot be written.
     """
     paths = [folder / f"{TABLE_STEM}.{suffix}" for suffix in SUFFIXES]
     write_text_atomic(paths[0], f"{summary_table(runs)}\n{LEGEND}")

@@ -19,28 +19,28 @@ from r2d2_kapture.matching.matcher import Matcher, matcher_record
 from r2d2_kapture.stages.benchmark.worst_pictures import remove_pictures
 
 RESULTS = "results"
-"""Folder, in that of a set of features, of what is resumed."""
+"""Folder of finished work, for resuming, within that of a set of features."""
 
 FEATURES = "features"
-"""Folder, in that of a set of features, of what was extracted for it."""
+"""Folder of extracted features, within that of a set of features."""
 
 
 def file_stem(label: str) -> str:
-    """A label as the name of a file."""
+    """Turn a label into a file name."""
     return re.sub(r"[^\w.,=+-]+", "_", label).strip(".") or "_"
 
 
 def file_stems(labels: Sequence[str]) -> list[str]:
-    """Labels as names of files.
+    """Turn labels into file names.
 
     Raises:
-        ConfigError: two would be the same.
+        ConfigError: two would be equal.
     """
     stems = [file_stem(label) for label in labels]
     if len(set(stems)) < len(stems):
         raise ConfigError(
-            f"labels: found one twice in {', '.join(labels)}, expected all different; "
-            "give another --label"
+            f"labels: found a duplicate in {', '.join(labels)}, expected distinct "
+            "labels; give another --label"
         )
     return stems
 
@@ -48,7 +48,7 @@ def file_stems(labels: Sequence[str]) -> list[str]:
 def with_protocol(
     features: Manifest, matcher: Matcher, protocol: Mapping[str, Any]
 ) -> Manifest:
-    """What decides the numbers: the features, the matcher, and what is measured."""
+    """The manifest of results: features, matcher, and what is measured."""
     matched: dict[str, Any] = {"matcher": "mutual nearest neighbours"}
     if matcher.settings != MutualNearestConfig():
         matched |= matcher_record(matcher)
@@ -60,7 +60,7 @@ def with_protocol(
 
 
 def fingerprint_of(files: Iterable[Path], truth: bytes) -> str:
-    """Changes with the name, size or time of a file, and with the truth."""
+    """Digest of the name, size and time of files, and of the ground truth."""
     digest = hashlib.sha256(truth)
     for path in files:
         digest.update(path.name.encode("utf-8", "surrogateescape"))
@@ -71,18 +71,18 @@ def fingerprint_of(files: Iterable[Path], truth: bytes) -> str:
 
 
 def claim_folder(folder: Path, manifest: Manifest, *, force: bool) -> None:
-    """Make a folder of results, or check that its results have the same settings.
+    """Create a folder of results, or check that its results have the same settings.
 
-    What a run that was killed left half written is removed.
+    Partial files of a killed run are removed.
 
     Args:
         folder: of one source of features.
-        manifest: what its results are made with.
-        force: remove what is there.
+        manifest: of its results.
+        force: remove existing results.
 
     Raises:
         FeatureFormatError: its manifest is broken.
-        OutputError: it holds results made with other settings, or something else.
+        OutputError: it holds results of other settings, or other files.
     """
     path = folder / FILE_NAME
     existing = None if force else read_manifest(path)
@@ -107,7 +107,7 @@ def claim_folder(folder: Path, manifest: Manifest, *, force: bool) -> None:
 
 
 def _holds_files(folder: Path) -> bool:
-    """Whether there is anything but what a killed run left half written."""
+    """Whether there is anything but partial files of a killed run."""
     return folder.is_dir() and not all(map(is_temporary, folder.iterdir()))
 
 

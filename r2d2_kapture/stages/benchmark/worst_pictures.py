@@ -1,4 +1,4 @@
-"""Pictures of the worst pairs of an evaluation, and which pairs they show."""
+"""Pictures of the worst pairs of an evaluation, with a record of these pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.types import Failure
 
 RECORD_NAME = "worst.json"
-"""Lists what each picture shows."""
+"""File that lists what each picture shows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,8 +21,8 @@ class Picture:
 
     Attributes:
         title: of the picture.
-        state: changes with what it shows.
-        draw: writes it to a path; may raise ImageError and FeatureFormatError.
+        state: digest of its inputs.
+        draw: writes it to a path; may raise ImageError or FeatureFormatError.
     """
 
     title: str
@@ -31,14 +31,14 @@ class Picture:
 
 
 def update_pictures(folder: Path, pictures: Sequence[Picture]) -> list[Failure]:
-    """Bring ``worst_1.png`` and so on up to date: draw what changed, remove the rest.
+    """Update ``worst_1.png`` and so on: draw what changed, remove the others.
 
     Args:
-        folder: that holds them.
-        pictures: to be there, the worst first.
+        folder: of the pictures.
+        pictures: the worst first.
 
     Returns:
-        Which could not be drawn, and why.
+        Pictures that could not be drawn, with the reason.
     """
     shown = _read(folder / RECORD_NAME)
     wanted = {
@@ -52,7 +52,7 @@ def update_pictures(folder: Path, pictures: Sequence[Picture]) -> list[Failure]:
     }
     if kept == states == shown:
         return []
-    # a run that is killed while it draws must not leave a record of what was there
+    # a run killed while drawing must not leave an outdated record
     remove_pictures(folder, but=kept)
     write_json_atomic(folder / RECORD_NAME, kept)
     failed = []
@@ -68,7 +68,7 @@ def update_pictures(folder: Path, pictures: Sequence[Picture]) -> list[Failure]:
 
 
 def remove_pictures(folder: Path, but: Collection[str] = ()) -> None:
-    """Remove the pictures but those named, and the record of what they show."""
+    """Remove the pictures except those named, and their record."""
     (folder / RECORD_NAME).unlink(missing_ok=True)
     for path in folder.glob("worst_*.png"):
         if path.name not in but:
@@ -76,7 +76,7 @@ def remove_pictures(folder: Path, but: Collection[str] = ()) -> None:
 
 
 def _read(record: Path) -> dict[str, str]:
-    """What the pictures show; nothing where no record can be read."""
+    """What the pictures show; empty if the record cannot be read."""
     try:
         return dict(json.loads(record.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

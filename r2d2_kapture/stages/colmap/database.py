@@ -1,4 +1,4 @@
-"""Features, matches and geometries of a folder's images into a COLMAP database."""
+"""Writes features, matches and geometries of a folder's images to a COLMAP database."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from r2d2_kapture.types import FloatArray, some_names
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseUpdate:
-    """Adds to a database, or makes one.
+    """Adds to a database, or creates one.
 
     Attributes:
         database: the file.
         dataset: kapture dataset of the images, made of a folder.
         state_path: file that records what an earlier run wrote.
-        force: replace features that others wrote, and write what is current.
+        force: replace third-party features, and write current data.
     """
 
     database: Path
@@ -57,22 +57,22 @@ class DatabaseUpdate:
 
     @property
     def state(self) -> DatabaseState:
-        """What an earlier run wrote."""
+        """The record of what an earlier run wrote."""
         return DatabaseState(path=self.state_path, database=self.database)
 
     def check(self, keypoints: FeatureTable | None) -> tuple[str, ...]:
-        """Refuse, before any work, a database that could not be written later.
+        """Before any work, refuse a database that could not be updated later.
 
         Args:
-            keypoints: that an earlier run extracted.
+            keypoints: extracted by an earlier run.
 
         Returns:
-            Sentences on what the database lacks and will get, and on images that
-            only it or only the folder has.
+            Warnings on what will be added to the database, and on images that only the
+            database or only the folder has.
 
         Raises:
-            DatasetError: it is no free COLMAP 4 database, or of other images.
-            OutputError: it holds third-party features for our images, and no ``force``.
+            DatasetError: it is not a COLMAP 4 database, is in use, or has other images.
+            OutputError: it holds third-party features of our images, without ``force``.
         """
         if not self.database.exists():
             return ()
@@ -88,8 +88,8 @@ class DatabaseUpdate:
         if others and not self.force and not self.state.is_ours():
             raise OutputError(
                 f"{self.database}: found third-party features for {len(others)} of "
-                f"these images, such as '{others[0]}'; name another database, or "
-                "--force to replace them and the matches that count them"
+                f"these images, such as '{others[0]}'; choose another --database, or "
+                "--force to replace them and their matches"
             )
         return (*warnings, *_on_one_side(self.database, stored, dataset))
 
@@ -103,7 +103,7 @@ class DatabaseUpdate:
         output: Path,
         options: RunOptions,
     ) -> VerifiedPairs:
-        """Verify pairs with the database's cameras, and write all there is.
+        """Verify pairs with the database's cameras, and write all results.
 
         Args:
             config: how to verify.
@@ -139,7 +139,7 @@ class DatabaseUpdate:
         return verified
 
     def _cameras(self, dataset: Dataset) -> dict[str, pycolmap.Camera]:
-        """The camera that each image has, or will get."""
+        """The camera that each image has or will get."""
         with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as folder:
             copy = Path(folder) / "database.db"
             self._copy(dataset, copy)
@@ -147,7 +147,8 @@ class DatabaseUpdate:
                 return cameras_by_image(opened, add_images(opened, dataset.data))
 
     def _copy(self, dataset: Dataset, copy: Path) -> None:
-        """Copy the database where there is one; our cameras follow their pictures."""
+        """Copy the database if there is one; our cameras follow the size of their
+        images."""
         if not self.database.exists():
             return
         copy_database(self.database, copy)
@@ -157,10 +158,10 @@ class DatabaseUpdate:
             follow_cameras(copy, dataset.data, self._followers(resized))
 
     def _followers(self, resized: Collection[str]) -> frozenset[str]:
-        """Images whose cameras are ours to change.
+        """Images whose cameras we may change.
 
-        Those that others gave an image, or changed since, are not; but what an older
-        version wrote is taken for ours by force.
+        Third-party or edited cameras are kept; with force, those written by an older
+        version count as ours.
 
         Args:
             resized: images whose files have another size than their cameras.
@@ -171,7 +172,7 @@ class DatabaseUpdate:
         return ours & frozenset(resized if self.force else ())
 
     def _check_sizes(self, database: pycolmap.Database, dataset: Dataset) -> None:
-        """Refuse images whose size is not that of cameras which others gave them."""
+        """Refuse images whose third-party camera has another size."""
         resized = _of_other_size(database, dataset)
         for name in sorted(resized.keys() - self._followers(resized)):
             raise DatasetError(
@@ -196,7 +197,7 @@ class DatabaseUpdate:
                 ids = add_images(opened, dataset.data)
                 added |= ids.keys() - there
                 others = images_with_features(opened, keypoints)
-                # such as those that could be read once, and cannot be any more
+                # such as images that have become unreadable
                 others += self.state.added & ids.keys() - keypoints.keys()
             remove_features(local, (ids[name] for name in others))
             with closing(pycolmap.Database.open(str(local))) as opened:
@@ -219,20 +220,20 @@ class DatabaseUpdate:
 def _on_one_side(
     database: Path, stored: Collection[str], dataset: Dataset
 ) -> Iterator[str]:
-    """What is said of images that a database or the folder has alone."""
+    """The warnings on images that only a database or only the folder has."""
     ours = set(dataset.image_names)
     theirs = sorted(set(stored) - ours)
     if theirs:
         yield (
             f"{len(theirs)} of {len(stored)} images of {database} are not in the "
-            f"folder: {some_names(map(shown, theirs))}; they keep what they have "
-            "(names are relative to the folder of images)"
+            f"folder: {some_names(map(shown, theirs))}; they are left unchanged (names "
+            "are relative to the folder of images)"
         )
     new = sorted(ours - set(stored))
     if new and stored:
         yield (
             f"{len(new)} of {len(ours)} images of the folder were not in {database}: "
-            f"{some_names(map(shown, new))}; they get cameras of their own there"
+            f"{some_names(map(shown, new))}; they are added with new cameras"
         )
 
 
@@ -251,7 +252,7 @@ def _ours(
 
 
 def _of_other_size(database: pycolmap.Database, dataset: Dataset) -> dict[str, str]:
-    """Images whose files have not the size of their cameras in a database, and why."""
+    """Images whose file and camera in a database differ in size, with the reason."""
     sensors = camera_sensors(dataset.data)
     cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
     stored = {image.name: image for image in database.read_all_images()}
@@ -272,7 +273,7 @@ def _of_other_size(database: pycolmap.Database, dataset: Dataset) -> dict[str, s
 
 
 def _digest(images: ImageSource, names: list[str], verified: VerifiedPairs) -> str:
-    """Of all that decides what is written."""
+    """Digest of all inputs of what is written."""
     digest = hashlib.sha256(verified.digest().encode())
     for name in names:
         digest.update(f"{name} {images.view(name).digest}\n".encode())

@@ -34,13 +34,13 @@ MARK = "r2d2_kapture.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SparseModels:
-    """What a report says of sparse models.
+    """Results of mapping, for a report.
 
     Attributes:
-        numbers: of the first one, mostly.
-        failed: images of the database that the first one leaves out.
+        numbers: mostly of the first model.
+        failed: images of the database that are not in the first model.
         warnings: why models are not drawn.
-        made: how many this run made.
+        made: number of models made by this run.
     """
 
     numbers: dict[str, Any]
@@ -60,17 +60,17 @@ def write_sparse_models(
     """Find poses and points of all images of a database.
 
     Args:
-        config: how.
-        database: with two-view geometries; not changed.
+        config: settings of mapping.
+        database: with two-view geometries; read only.
         images: their folder, for the colours of points.
         output: gets folders 0, 1, ..., the model of most images first, with map.png
             and map.ply in each.
         options: how to run. ``force`` replaces models of other settings.
-        given: cameras that the user knows, which mapping keeps.
+        given: known cameras, which mapping does not refine.
 
     Raises:
-        OutputError: the folder holds something else, or cannot be written.
-        ReconstructionError: no model, or one of too few points.
+        OutputError: the folder holds other files, or cannot be written.
+        ReconstructionError: no model, or too few points.
     """
     check_database(database)
     if config.method == "auto":

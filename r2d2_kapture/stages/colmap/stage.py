@@ -1,4 +1,4 @@
-"""From a folder of images to a COLMAP database, new or there before."""
+"""From a folder of images to a new or existing COLMAP database."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from r2d2_kapture.types import Report, counted
 REPORT_NAME = "colmap_report.json"
 STATE_NAME = "database.json"
 UNPAIRED_REASON = (
-    "they get no matches, and are in no sparse model; name pairs of them with --pairs, "
+    "they get no matches and are in no sparse model; list pairs of them with --pairs, "
     "or choose another --pairing.method"
 )
 
@@ -56,32 +56,32 @@ def run(
     masks: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Put features, matches and two-view geometries of images into a COLMAP database.
+    """Write features, matches and two-view geometries of images to a COLMAP database.
 
-    A database that is there keeps its images, cameras, rigs, frames and everything of
-    images that are not in the folder; images are found by name. A copy is worked on
-    and moved into place at the end. What is needed to resume lies in
-    ``<stem>_r2d2`` beside the database.
+    An existing database keeps its images, cameras, rigs, frames and all data of images
+    that are not in the folder; images are found by name. A copy is updated and moved
+    into place at the end. Data for resuming is in ``<stem>_r2d2`` next to the database.
 
     Args:
         config: settings of all steps.
         images: folder, searched recursively.
-        database: COLMAP 4 database, made where it is missing.
+        database: COLMAP 4 database, created if missing.
         checkpoint: the weights.
         extractor: a name of extractors.registry.
-        sparse: folder for sparse models 0, 1, ..., the largest first; None makes none.
+        sparse: folder for sparse models 0, 1, ..., the largest first; None skips
+            mapping.
         pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
             (``a b``); None chooses them by config.pairing.
         exclude: patterns of what to leave out of the folder, see find_images.
         masks: folder of masks, see MaskFolder.
-        options: how to run. ``force`` replaces features that others put there, and
-            redoes finished work, also of other settings.
+        options: how to run. ``force`` replaces third-party features, and redoes
+            finished work, also of other settings.
 
     Raises:
         DatasetError: the images, the database or the list of pairs cannot be used.
-        OutputError: the database holds third-party features for the same images, the
-            work folder is of other settings, or something cannot be written.
-        ReconstructionError: a sparse model is asked for and there is none.
+        OutputError: the database holds third-party features of the same images, the
+            work folder belongs to other settings, or a file cannot be written.
+        ReconstructionError: a sparse model is requested and none was found.
     """
     started = time.monotonic()
     work = Layout(output=database.with_name(f"{database.stem}_r2d2"))
@@ -189,7 +189,7 @@ def _summary(images: int, pairs: int, map_numbers: Mapping[str, Any]) -> str:
 def _manifest(
     config: ColmapConfig, checkpoint: Checkpoint, extractor: Extractor
 ) -> Manifest:
-    """What decides the content of the work folder; the devices do not."""
+    """Settings that determine the content of the work folder; devices do not."""
     sections: dict[str, dict[str, Any]] = {
         "": dataclasses.asdict(config.folder),
         "extract.": extractor.settings,
@@ -208,27 +208,28 @@ def _manifest(
 
 
 def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
-    """Compare with the manifest of a work folder, or leave ours in a new one.
+    """Compare settings with the manifest of a work folder, or write one.
 
     Raises:
-        OutputError: a foreign folder, or one of other settings and no ``force``.
+        OutputError: the folder is not ours, or belongs to other settings and ``force``
+            is not set.
     """
     others = [path for path in folder.iterdir() if path.name != LOCK_NAME]
     existing = read_manifest(folder / MANIFEST_NAME)
     if existing is None and not all(map(is_temporary, others)):
         raise OutputError(
-            f"{folder}: found a folder of other content, expected none or that of an "
-            "earlier run; rename it, or name the database otherwise"
+            f"{folder}: found a folder with other content, expected none or that of an "
+            "earlier run; rename it, or choose another --database"
         )
     differences = [] if existing is None else manifest.differences(existing)
     if differences and not force:
         raise OutputError(
-            f"{folder}: found work done with {'; '.join(differences)}; name another "
+            f"{folder}: found work done with {'; '.join(differences)}; choose another "
             "--database, or --force to redo it"
         )
     try:
         for path in others if differences else ():
-            if path.name == STATE_NAME:  # describes the database, not the work
+            if path.name == STATE_NAME:  # it describes the database, not the work
                 continue
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError as error:
@@ -237,7 +238,7 @@ def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
 
 
 def _keypoints_so_far(work: Layout, type_name: str) -> FeatureTable | None:
-    """The keypoints that an earlier run extracted."""
+    """Keypoints extracted by an earlier run."""
     folder = work.features / "reconstruction" / "keypoints" / type_name
     if not (folder / "keypoints.txt").is_file():
         return None
@@ -252,10 +253,10 @@ def _write_pairs(
     pairs_list: Path | None,
     options: RunOptions,
 ) -> str:
-    """List the pairs that are asked for or chosen, of images with features.
+    """List the given or chosen pairs of images with features.
 
     Returns:
-        The list or the method that they come from.
+        The list or the method that the pairs come from.
     """
     source = str(pairs_list)
     names = open_dataset(inputs.mapping).image_names

@@ -178,8 +178,8 @@ def test_sequences_that_lack_the_last_images_of_others_are_reported(
     report = run(root, tmp_path / "out", source)
     assert report.failed == ()
     assert report.warnings == (
-        "1 of 3 sequences have fewer images than others, which have 3: 'sub/i_lamp'; "
-        "their pairs weigh less in the means",
+        "1 of 3 sequences have fewer than 3 images: 'sub/i_lamp'; "
+        "they contribute fewer pairs to the means",
     )
 
 
@@ -237,7 +237,7 @@ def test_sizes_given_as_height_and_width_are_reported_and_taken(
         reports[name] = run(root, tmp_path / "out", stored)
     assert reports["right"].warnings == ()
     (warning,) = reports["turned"].warnings
-    assert "'turned' give image sizes as height, width" in warning
+    assert "'turned' state image sizes as height, width" in warning
     right, turned = (
         load_results(reports[name].outputs[0]).pairs for name in ("right", "turned")
     )
@@ -275,7 +275,7 @@ def test_missing_feature_files_are_reported(
 
 
 def test_features_that_are_nowhere_are_an_error(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(FeatureFormatError, match="any for the other 8 images"):
+    with pytest.raises(FeatureFormatError, match="one for the other 8 images"):
         run(root, tmp_path / "out", features_beside_images("d2-net"))
     assert not (tmp_path / "out").exists()
     with pytest.raises(FeatureFormatError, match="none.h5"):

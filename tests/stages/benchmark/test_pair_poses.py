@@ -238,7 +238,7 @@ def test_features_that_are_nowhere_are_an_error(
 ) -> None:
     for image in images:
         feature_path(image.path, "r2d2").unlink()
-    with pytest.raises(FeatureFormatError, match="any for the other 3 images"):
+    with pytest.raises(FeatureFormatError, match="one for the other 3 images"):
         run(images, tmp_path / "out")
 
 
@@ -253,7 +253,9 @@ def test_pairs_that_are_left_out_are_counted(
     assert (len(chosen.pairs), chosen.at_one_place, chosen.not_drawn) == (1, 1, 0)
     assert everything.warnings == ()
     (warning,) = chosen.warnings
-    assert warning.startswith("1 of 2 listed pairs are of cameras at one place")
+    assert warning.startswith(
+        "1 of 2 listed pairs are left out, since their cameras are at the same place"
+    )
     assert warning.endswith(f"'twin.png, {images[0].name}'")
     report = run(images, tmp_path / "out", config=PairPosesConfig(max_pairs=2))
     assert report.details == {"pairs": 2, "at_one_place": 0, "not_drawn": 4}
