@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.images import load_extractor as load_extractor
     from r2d2_kapture.front.localizer import Localization as Localization
     from r2d2_kapture.front.localizer import Localizer as Localizer
+    from r2d2_kapture.front.reports import report_map as report_map
+    from r2d2_kapture.front.reports import report_pipeline as report_pipeline
+    from r2d2_kapture.front.reports import report_results as report_results
     from r2d2_kapture.front.results import plot_results as plot_results
     from r2d2_kapture.front.results import results_table as results_table
     from r2d2_kapture.front.stages import build_map as build_map
@@ -60,6 +63,7 @@ _MODULES = {
     "front.features": ("LocalFeatures",),
     "front.images": ("ImageExtractor", "load_extractor"),
     "front.localizer": ("Localization", "Localizer"),
+    "front.reports": ("report_map", "report_pipeline", "report_results"),
     "front.results": ("plot_results", "results_table"),
     "front.stages": (
         "build_map",

@@ -60,6 +60,7 @@ from r2d2_kapture.stages.benchmark import (
 from r2d2_kapture.stages.extract import export as export_stage
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import searched_folders
+from r2d2_kapture.stages.report import report_pipeline, with_page
 from r2d2_kapture.types import Report
 
 
@@ -164,6 +165,9 @@ def run_pipeline(
 ) -> Report:
     """From images to a map and localized queries, as kapture_r2d2_pipeline does.
 
+    Ends with report.html in the output folder; what keeps it from being written is a
+    warning.
+
     Args:
         model: extracts local features; None uses existing features, or a bundled model
             if there are none.
@@ -186,12 +190,13 @@ def run_pipeline(
     settings["extract"] = {**extraction, **settings.get("extract", {})}
     for name, values in settings.items():
         sections[name] = {**sections.get(name, {}), **values}
-    return pipeline.run(
+    report = pipeline.run(
         pipeline_config(sections, checkpoint),
         queries=datasets,
         checkpoint=checkpoint,
         **inputs,
     )
+    return with_page(report, lambda: report_pipeline(inputs["output"]))
 
 
 def pipeline_config(

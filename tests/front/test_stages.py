@@ -36,8 +36,18 @@ def work(scene: PipelineScene, tmp_path_factory: pytest.TempPathFactory) -> Path
         query_pairs={"method": "exhaustive"},
         progress=False,
     )
-    assert not report.failed
+    assert not report.failed and not report.warnings
+    assert report.outputs[-1] == output / "report.html"
     return output
+
+
+def test_pages_of_a_pipeline_and_of_its_map(work: Path, tmp_path: Path) -> None:
+    assert rk.report_pipeline(str(work)).done == 0  # it shows the same already
+    page = rk.report_map(
+        str(work / "map"), output=str(tmp_path / "map.html"), title="A <b>map</b>"
+    )
+    assert page.outputs == (tmp_path / "map.html",)
+    assert "A &lt;b&gt;map&lt;/b&gt;" in page.outputs[0].read_text("utf-8")
 
 
 def test_the_stages_one_by_one_make_the_same_map(
