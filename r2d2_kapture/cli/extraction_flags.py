@@ -218,7 +218,7 @@ def extract_config(namespace: Namespace, taken: Collection[str] = ()) -> Extract
 
     Args:
         namespace: the flags.
-        taken: as add_extraction_flags was told.
+        taken: as for add_extraction_flags.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -296,7 +296,7 @@ def chosen_checkpoint(namespace: Namespace, taken: Collection[str] = ()) -> Chec
 
     Args:
         namespace: the flags.
-        taken: as add_extraction_flags was told.
+        taken: as for add_extraction_flags.
 
     Raises:
         CheckpointError: it cannot be loaded.

@@ -27,7 +27,7 @@ class Progress:
         description: of what is done, such as the name of the stage.
         unit: what is counted, in the singular: "photograph", "pair"; BYTES are shown
             in MB; empty where nothing can be counted, and the time is all there is.
-        total: how many there are; None where nobody knows.
+        total: how many there are; None where unknown.
         done: how many of them were finished by an earlier run.
         shown: True shows a bar, False nothing, None a bar on a terminal and else lines.
         clock: seconds from any origin on.

@@ -64,7 +64,7 @@ class VerifiedMatches:
     @property
     def homography(self) -> npt.NDArray[np.float64] | None:
         """(3, 3), from image 1 to image 2 in COLMAP's pixel origin, of planar scenes
-        and of cameras that only turned; None of others."""
+        and of cameras that only turned; else None."""
         return self.geometry.H if self.model == "homography" else None
 
     @property

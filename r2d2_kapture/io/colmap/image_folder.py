@@ -197,7 +197,7 @@ def given_cameras(root: Path) -> tuple[pycolmap.Camera, ...]:
 
 
 def _sources(root: Path) -> dict[str, str]:
-    """Where each camera comes from; empty for datasets of others."""
+    """Where each camera comes from; empty for other datasets."""
     try:
         state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
         return {str(sensor_id): str(s) for sensor_id, s in state["cameras"].items()}

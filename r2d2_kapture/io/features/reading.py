@@ -46,8 +46,8 @@ those of another picture: of one of 1.5 times the size 5 of 9 do."""
 def patch_sides(rows: npt.NDArray[Any]) -> FloatArray:
     """(N,) float32 sides in pixels of the patches of (N, C) rows of keypoints.
 
-    COLMAP's scale of an affine shape is the mean length of its two axes. What tells no
-    size above 0 has R2D2's at full size.
+    COLMAP's scale of an affine shape is the mean length of its two axes. Rows
+    without a size above 0 get that of R2D2 at full size.
     """
     columns = rows.shape[1]
     if columns == 3:

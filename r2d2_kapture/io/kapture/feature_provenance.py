@@ -29,8 +29,8 @@ OLDER = f"{FILE_NAME}, {FILE_NAME}"
 def feature_provenance(table: FeatureTable) -> str:
     """SHA-256 of the weights and settings that made features, ``unknown`` without.
 
-    Folders without a manifest were written by other tools; feature_states tells
-    whether their images changed.
+    Folders without a manifest were written by other tools; feature_states
+    detects whether they changed.
 
     Raises:
         DatasetError: two folders of the type were made differently.

@@ -133,7 +133,7 @@ def judge(queries: QuerySet, *, thresholds: Thresholds, align: bool) -> Localize
 
 
 def read_conditions(evaluated: Path) -> dict[str, list[str]]:
-    """Images of each condition that an evaluation told apart; none where there is none.
+    """Images of each condition of an evaluation; empty without conditions.
 
     Args:
         evaluated: folder of the evaluation.
