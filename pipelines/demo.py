@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from r2d2_kapture.cli.common import run_command
 from r2d2_kapture.cli.pipeline import (
@@ -21,15 +22,9 @@ from r2d2_kapture.cli.pipeline import (
     run_pipeline,
 )
 from r2d2_kapture.config.extract import AUTO, ExtractConfig
-from r2d2_kapture.extractors.registry import build_extractor
-from r2d2_kapture.io.images.decoding import read_rgb
-from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.local_features import open_local_features
-from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints, draw_overview
-from r2d2_kapture.stages import pipeline
-from r2d2_kapture.stages.report import PAGE_NAME
-from r2d2_kapture.synthetic.dataset import write_room_dataset
+
+if TYPE_CHECKING:
+    from r2d2_kapture.models.checkpoints import Checkpoint
 
 PRESET = "demo"
 
@@ -51,6 +46,9 @@ def demo(arguments: list[str]) -> int:
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
     output: Path = flags.output
     checkpoint = load_model(flags)
+    from r2d2_kapture.stages import pipeline
+    from r2d2_kapture.stages.report import PAGE_NAME
+    from r2d2_kapture.synthetic.dataset import write_room_dataset
 
     print(f"1. rendering a room into {output}/mapping and {output}/query")
     room = write_room_dataset(output)
@@ -78,6 +76,16 @@ def draw(
     output: Path,
 ) -> list[Path]:
     """Pictures of the features as kapture reads them back, and of the maps."""
+    from r2d2_kapture.extractors.registry import build_extractor
+    from r2d2_kapture.io.images.decoding import read_rgb
+    from r2d2_kapture.io.kapture.dataset import open_dataset
+    from r2d2_kapture.io.kapture.local_features import open_local_features
+    from r2d2_kapture.pictures.features import (
+        draw_heatmaps,
+        draw_keypoints,
+        draw_overview,
+    )
+
     extractor = build_extractor(AUTO, checkpoint.network, config)
     dataset = open_dataset(root)
     names = dataset.image_names

@@ -52,16 +52,16 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="FILE",
         required=True,
-        help="list of pairs of query and map image, 'name, name, score' (kapture) or "
-        "'name name' (hloc)",
+        help="list of pairs of query and map image by kapture_r2d2_pairs, 'name, name, "
+        "score' (kapture) or 'name name' (hloc)",
     )
     parser.group("inputs").add_argument(
         "--features",
         type=Path,
         metavar="DIR",
         nargs="+",
-        help="kapture datasets or folders of local features; the query dataset by "
-        "default",
+        help="kapture datasets or folders of local features by kapture_r2d2_extract; "
+        "the query dataset by default",
     )
     parser.group("inputs").add_argument(
         "--matches",

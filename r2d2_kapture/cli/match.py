@@ -37,16 +37,17 @@ def _command(arguments: list[str]) -> int:
         metavar="DIR",
         nargs="+",
         required=True,
-        help="kapture datasets, or folders of local features such as "
-        "local_features/r2d2_500; the first that has an image's features gives them",
+        help="kapture datasets, or folders of local features by kapture_r2d2_extract "
+        "such as local_features/r2d2_500; the first that has an image's features "
+        "gives them",
     )
     parser.group("inputs").add_argument(
         "--pairs",
         type=Path,
         metavar="FILE",
         required=True,
-        help="list of pairs, 'name, name, score' (kapture) or 'name name' (hloc, "
-        "COLMAP)",
+        help="list of pairs by kapture_r2d2_pairs, 'name, name, score' (kapture) or "
+        "'name name' (hloc, COLMAP)",
     )
     parser.group("outputs").add_argument(
         "--output",

@@ -53,6 +53,7 @@ WORDS = {
     "MODEL": "a model",
     "PATTERN": "a pattern",
 }
+COMMAND_NAME = re.compile(r"kapture_r2d2_[a-z_]+")
 GENERAL = {
     "help": "show this help and exit",
     "version": "show the version and exit",
@@ -174,6 +175,8 @@ class CommandParser(ArgumentParser):
     def _require_inputs(self, parsed: Namespace) -> None:
         """Refuse a file or folder that is not there, before anything is loaded.
 
+        The command that its help names makes it.
+
         Raises:
             ConfigError: one is missing.
         """
@@ -181,10 +184,13 @@ class CommandParser(ArgumentParser):
             value = parsed.get(action.dest)
             for path in value if isinstance(value, list) else [value]:
                 if isinstance(path, Path) and not os.path.exists(path):
-                    expected = (action.help or "").partition(";")[0].removesuffix(".")
+                    text = action.help or ""
+                    expected = text.partition(";")[0].removesuffix(".")
+                    maker = COMMAND_NAME.search(text)
+                    hint = f"; run {maker[0]} first" if maker else ""
                     raise ConfigError(
                         f"{action.option_strings[0]} {path}: found no such file or "
-                        f"folder, expected {expected}"
+                        f"folder, expected {expected}{hint}"
                     )
 
     def _in_words(self, message: str) -> str:

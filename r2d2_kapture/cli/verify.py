@@ -47,8 +47,8 @@ def _command(arguments: list[str]) -> int:
         metavar="DIR",
         nargs="+",
         required=True,
-        help="kapture datasets, or folders of keypoints such as "
-        "local_features/r2d2_500",
+        help="kapture datasets, or folders of keypoints by kapture_r2d2_extract such "
+        "as local_features/r2d2_500",
     )
     parser.group("inputs").add_argument(
         "--matches",
@@ -62,8 +62,8 @@ def _command(arguments: list[str]) -> int:
         "--pairs",
         type=Path | None,
         metavar="FILE",
-        help="list of pairs, 'name, name, score' (kapture) or 'name name' (hloc, "
-        "COLMAP); by default all that have matches",
+        help="list of pairs by kapture_r2d2_pairs, 'name, name, score' (kapture) or "
+        "'name name' (hloc, COLMAP); by default all that have matches",
     )
     parser.group("outputs").add_argument(
         "--database",

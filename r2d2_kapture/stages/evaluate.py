@@ -73,13 +73,18 @@ class Evaluated:
         }
 
     def figures(self) -> dict[str, Any]:
-        """The figures of all images, with recall by thresholds as text."""
+        """The figures of all images, with recall by thresholds as text.
+
+        Medians of all images are left out where all are localized: they are the same.
+        """
         total, thresholds = self.evaluation.total, self.evaluation.thresholds
         recall = {
             f"{position:g} m {rotation:g} deg": share
             for (position, rotation), share in zip(thresholds, total.recall)
         }
         figures = total.to_json(thresholds) | {"recall": recall}
+        if not total.missing:
+            figures = {k: v for k, v in figures.items() if not k.endswith("_of_all")}
         return figures | {"unknown_images": len(self.unknown)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image, ImageFilter
 
 from r2d2_kapture.cli.colmap import main
 from r2d2_kapture.io.colmap.check import check_database
+from tests.reports import work_in
 
 SHIFTS = {"a.png": (0, 0), "été/b c.png": (16, 4), "été/d.png": (8, 20)}
 SIZE = (160, 120)
@@ -50,9 +52,11 @@ def test_images_to_database_then_resume(
 ) -> None:
     assert main(flags) == 0
     output = capsys.readouterr().out
-    assert output.startswith("colmap: 3 photographs, 3 pairs (")
+    assert work_in(output, "colmap") == "3 photographs, 3 pairs"
     for line in ("verified pairs: 3", "images: 3"):
         assert f"  {line}" in output
+    report = json.loads((photos.parent / "a b_r2d2/colmap_report.json").read_text())
+    assert report["with_focal_length"] == 0 and report["cameras_of_folder"] == 3
     path = photos.parent / "a b.db"
     check_database(path)
     with closing(pycolmap.Database.open(str(path))) as database:
@@ -67,7 +71,10 @@ def test_images_to_database_then_resume(
     moved = xy1[inliers[:, 0]] - xy2[inliers[:, 1]]
     assert np.abs(np.median(moved, axis=0) - SHIFTS["été/d.png"]).max() < 0.5
     assert main(flags) == 0
-    assert "colmap: 3 photographs, 3 pairs, already done (" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "colmap")
+        == "3 photographs, 3 pairs, already done"
+    )
 
 
 def test_images_left_out_are_exit_code_1(
@@ -92,7 +99,7 @@ def test_models_are_made_if_asked_and_their_lack_is_reported(
     flags += ["--map.refine-intrinsics", "false"]
     assert main([*flags, "--sparse", str(sparse)]) == 0
     said = capsys.readouterr().out
-    assert "3 photographs, 3 pairs: 3 in the map (" in said
+    assert work_in(said, "colmap") == "3 photographs, 3 pairs: 3 in the map"
     assert str(sparse / "report.html") in said
     assert b"data:image/jpeg" in (sparse / "report.html").read_bytes()
     assert pycolmap.Reconstruction(str(sparse / "0")).num_reg_images() == 3

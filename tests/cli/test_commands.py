@@ -33,6 +33,7 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.conftest import write_noise_dataset, write_records
 from tests.processes import listen_to_ctrl_c
+from tests.reports import work_in
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "20"]
@@ -68,9 +69,9 @@ def test_extract_then_resume_then_other_settings(
 ) -> None:
     command = ["--kapture-root", str(kapture_root), *flags]
     assert extract(command) == 0
-    assert "5 photographs, " in capsys.readouterr().out
+    assert work_in(capsys.readouterr().out, "extract") == "5 photographs, N keypoints"
     assert extract(command) == 0
-    assert "5 photographs, already done" in capsys.readouterr().out
+    assert work_in(capsys.readouterr().out, "extract") == "5 photographs, already done"
     assert extract([*command, "--top-k", "10"]) == 2
     assert "top_k: 20, not 10" in one_error_line(capsys)
     assert extract([*command, "--top-k", "10", "--force"]) == 0
@@ -84,7 +85,7 @@ def test_some_failed_is_exit_code_1(
     (kapture_root / "sensors/records_data/a.png").write_bytes(b"")
     assert extract(["--kapture-root", str(kapture_root), *flags]) == 1
     out = capsys.readouterr().out
-    assert "4 photographs, 1 failed" in out
+    assert work_in(out, "extract") == "4 photographs, 1 failed, N keypoints"
     assert "failed: a.png" in out
 
 
@@ -175,7 +176,7 @@ def test_the_front_door_runs_from_a_checkout(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "5 photographs" in done.stdout
+    assert work_in(done.stdout, "extract") == "5 photographs, N keypoints"
     assert done.stderr == ""
 
 
@@ -286,7 +287,10 @@ def test_images_become_npz_next_to_them(
     (photos / "list.txt").write_text("a.png\nété/b, c.jpg\nbroken.jpg\na.png\n")
     command = ["--images", str(photos / "list.txt"), *flags]
     assert extract_images(command) == 1
-    assert "2 photographs, 1 failed" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "2 photographs, 1 failed, N keypoints"
+    )
     features = read_npz(photos / "été" / "b, c.jpg.r2d2")
     assert features.image_size == (56, 40)
     assert len(features) == 20
@@ -294,7 +298,10 @@ def test_images_become_npz_next_to_them(
         assert raw["keypoints"].shape == (20, 3)
         assert raw["imsize"].tolist() == [56, 40]
     assert extract_images(command) == 1
-    assert "2 photographs, already done, 1 failed" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "2 photographs, already done, 1 failed"
+    )
     assert extract_images([*command, "--top-k", "5"]) == 2
     assert "top_k: 20, not 5" in one_error_line(capsys)
 
@@ -332,7 +339,10 @@ def test_h5_grows_by_what_is_new(
     capsys.readouterr()
     both = ["--images", str(photos / "**/*.png"), *output, *flags]
     assert extract_images(both) == 0
-    assert "1 photograph, 1 already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "1 photograph, 1 already done, N keypoints"
+    )
     path = tmp_path / "out" / "features.h5"
     assert h5_names(path) == ["a.png", "été/d.png"]
     with h5py.File(path) as file:
@@ -377,7 +387,10 @@ def test_of_several_folders_each_image_is_named_as_in_its_own(
     command = [*flags, "--output-dir", str(output)]
     assert extract_images([*one, *two, *command]) == 0
     assert extract_images([*two, *command]) == 0
-    assert "1 photograph, already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "1 photograph, already done"
+    )
     assert sorted(output.rglob("*.r2d2")) == [
         output / "a.png.r2d2",
         output / "sub" / "b.png.r2d2",
@@ -386,10 +399,16 @@ def test_of_several_folders_each_image_is_named_as_in_its_own(
     assert "not inside" in one_error_line(capsys)
     (folders[2] / "a.png").rename(folders[2] / "c.png")
     assert extract_images([*three, *one, *two, *command]) == 0
-    assert "1 photograph, 2 already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "1 photograph, 2 already done, N keypoints"
+    )
     assert (output / "c.png.r2d2").is_file()
     assert extract_images([*three, *command]) == 0
-    assert "1 photograph, already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "1 photograph, already done"
+    )
     (folders[2] / "c.png").rename(folders[2] / "a.png")
     apart = tmp_path / "apart"
     assert extract_images([*one, *three, *flags, "--output-dir", str(apart)]) == 0

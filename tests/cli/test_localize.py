@@ -17,6 +17,7 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from tests.localize_scene import LocalizationScene, files_below, position_error
 from tests.processes import listen_to_ctrl_c
+from tests.reports import work_in
 
 VOLATILE = ("report.json", ".lock")
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -35,9 +36,9 @@ def test_localize_then_resume_then_other_settings(
     scene = LocalizationScene(tmp_path, noise=0.5, outliers=0.3)
     command = scene.command()
     assert main(command) == 0
-    assert "3 queries (" in capsys.readouterr().out
+    assert work_in(capsys.readouterr().out, "localize") == "3 queries"
     assert main(command) == 0
-    assert "3 queries, already done" in capsys.readouterr().out
+    assert work_in(capsys.readouterr().out, "localize") == "3 queries, already done"
     assert main([*command, "--max-error", "8"]) == 2
     assert "max_error: 12.0, not 8.0" in one_error_line(capsys)
     assert main([*command, "--max-error", "8", "--force"]) == 0
@@ -56,18 +57,22 @@ def test_a_query_that_fails_is_exit_code_1(
     scene.keypoint_file(scene.queries[2]).unlink()
     assert main(scene.command()) == 1
     output = capsys.readouterr().out
-    assert "2 queries, 1 failed" in output
+    assert work_in(output, "localize") == "2 queries, 1 failed"
     assert f"failed: {scene.queries[2]}" in output.replace("failed: '", "failed: ")
 
 
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("--map", "/nowhere", "expected output of kapture_r2d2_map, another COLMAP"),
+        ("--map", "/nowhere", "with points3d and observations; run kapture_r2d2_map"),
+        ("--map", "{empty}", "neither a COLMAP model"),
         ("--query", "/nowhere", "expected kapture dataset of the queries"),
-        ("--pairs", "/nowhere.txt", "expected list of pairs"),
-        ("--features", "/nowhere", "no such file or folder"),
-        ("--matches", "/nowhere", "expected output of kapture_r2d2_match"),
+        ("--query", "{empty}", "expected a kapture dataset"),
+        ("--pairs", "/nowhere.txt", "expected list of pairs of query and map image"),
+        ("--pairs", "/nowhere.txt", "run kapture_r2d2_pairs first"),
+        ("--features", "/nowhere", "run kapture_r2d2_extract first"),
+        ("--matches", "/nowhere", "run kapture_r2d2_match first"),
+        ("--matches", "{empty}", "run kapture_r2d2_match first"),
         ("--keypoints-type", "sift", "expected 'sift'"),
         ("--workers", "0", "--workers"),
         ("--min-inliers", "2", "--min-inliers"),
@@ -81,7 +86,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     scene = LocalizationScene(tmp_path)
-    assert main([*scene.command(), flag, value]) == 2
+    (tmp_path / "empty").mkdir()
+    command = scene.command()
+    at = command.index(flag) if flag in command else len(command)
+    command[at : at + 2] = [flag, value.format(empty=tmp_path / "empty")]
+    assert main(command) == 2
     assert message in one_error_line(capsys)
     assert not (tmp_path / "output").exists()
 
@@ -104,7 +113,7 @@ def test_the_front_door_runs_from_a_checkout(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "3 queries" in done.stdout
+    assert work_in(done.stdout, "localize") == "3 queries"
     assert done.stderr == ""
 
 

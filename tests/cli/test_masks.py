@@ -20,6 +20,7 @@ from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.conftest import write_noise_dataset
+from tests.reports import work_in
 
 NAMES = ["a.png", "b c.png", "sub-deeper.png", "sub/deeper/d.png", "sub/é à.png"]
 SIZE = (64, 48)
@@ -76,7 +77,7 @@ def test_extract(
         assert len(x) == 9
         assert (x.min() >= SIZE[0] // 2) == (name != NAMES[-1])
     assert extract(command) == 0
-    assert "5 photographs, already done" in capsys.readouterr().out
+    assert work_in(capsys.readouterr().out, "extract") == "5 photographs, already done"
 
 
 def test_a_changed_or_missing_mask_is_a_changed_image(
@@ -90,7 +91,7 @@ def test_a_changed_or_missing_mask_is_a_changed_image(
     assert extract(masked) == 0
     out = capsys.readouterr().out
     assert (
-        "1 photograph, 4 already done" in out
+        work_in(out, "extract") == "1 photograph, 4 already done, N keypoints"
         and "pictures or masks replaced" in out
         and "'a.png'" in out
     )
@@ -98,9 +99,15 @@ def test_a_changed_or_missing_mask_is_a_changed_image(
     assert columns(tables.read("a.png", SIZE).keypoints).max() < SIZE[0] // 2
     (masks / "a.png.png").unlink()
     assert extract(masked) == 0
-    assert "1 photograph, 4 already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract")
+        == "1 photograph, 4 already done, N keypoints"
+    )
     assert extract(command) == 0
-    assert "3 photographs, 2 already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract")
+        == "3 photographs, 2 already done, N keypoints"
+    )
 
 
 def test_a_mask_of_another_size_fails_its_image(
@@ -111,7 +118,7 @@ def test_a_mask_of_another_size_fails_its_image(
     command = ["--kapture-root", str(photos.parents[1]), *flags]
     assert extract([*command, "--masks", str(masks)]) == 1
     out = capsys.readouterr().out
-    assert "3 photographs, 2 failed" in out
+    assert work_in(out, "extract") == "3 photographs, 2 failed, N keypoints"
     assert "a.png.png: found a mask of 48 x 64 pixels, expected the 64 x 48 of" in out
     assert "b c.png.png: found no known image format" in out
 
@@ -147,13 +154,16 @@ def test_extract_images(
     command = ["--images", str(photos), "--masks", str(masks), *flags]
     assert extract_images([*command, "--output-dir", str(output)]) == 0
     out = capsys.readouterr().out
-    assert "5 photographs" in out
+    assert work_in(out, "extract_images") == "5 photographs, N keypoints"
     assert ("4 left out" in out) == (layout != "by stem")
     for name in NAMES[:-1]:
         features = read_npz(output / f"{name}.r2d2")
         assert columns(features.keypoints).min() >= SIZE[0] // 2
     assert extract_images([*command, "--output-dir", str(output)]) == 0
-    assert "5 photographs, already done" in capsys.readouterr().out
+    assert (
+        work_in(capsys.readouterr().out, "extract_images")
+        == "5 photographs, already done"
+    )
 
 
 def test_masks_that_fit_no_image_are_reported(
@@ -202,7 +212,8 @@ def test_view(
     ]
     assert view([*command, "--output-dir", str(masks.parent / "pictures")]) == 0
     out = capsys.readouterr().out
-    assert "2 photographs" in out and "left out by --exclude sub" in out
+    assert work_in(out, "view") == "2 photographs"
+    assert "left out by --exclude sub" in out
 
 
 def test_extract_leaves_names_out(
@@ -211,7 +222,8 @@ def test_extract_leaves_names_out(
     command = ["--kapture-root", str(photos.parents[1]), *flags]
     assert extract([*command, "--exclude", "sub/deeper", "--exclude", "b*"]) == 0
     out = capsys.readouterr().out
-    assert "3 photographs" in out and "1 left out by --exclude b*: 'b c.png'" in out
+    assert work_in(out, "extract") == "3 photographs, N keypoints"
+    assert "1 left out by --exclude b*: 'b c.png'" in out
     assert extract([*command, "--exclude", "*"]) == 2
     assert "5 left out by --exclude *" in capsys.readouterr().err
 

@@ -12,6 +12,7 @@ import pytest
 from r2d2_kapture.cli.match import main
 from r2d2_kapture.io.kapture.match_store import open_matches
 from tests.feature_folders import unit_rows, write_features
+from tests.reports import work_in
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = {"a b.jpg": unit_rows(9), "é/c.jpg": unit_rows(8, seed=1)}
@@ -39,11 +40,11 @@ def test_match_then_resume_then_other_settings(
 ) -> None:
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "match: 1 pair, " in out
+    assert work_in(out, "match") == "1 pair, N matches"
     assert "keypoints type: r2d2" in out
     assert open_matches([tmp_path / "out"], "r2d2").pairs == [("a b.jpg", "é/c.jpg")]
     assert main([*command, "--workers", "1"]) == 0
-    assert "1 pair, already done" in capsys.readouterr().out
+    assert work_in(capsys.readouterr().out, "match") == "1 pair, already done"
     assert main([*command, "--ratio", "0.8"]) == 2
     assert "ratio: 1.0, not 0.8" in error_line(capsys)
     assert main([*command, "--ratio", "0.8", "--min-similarity", ".1", "--force"]) == 0
@@ -58,7 +59,7 @@ def test_a_pair_that_fails_is_exit_code_1(
         file.write("a b.jpg, none.jpg, 1\n")
     assert main(command) == 1
     out = capsys.readouterr().out
-    assert "1 pair, 1 failed" in out
+    assert work_in(out, "match") == "1 pair, 1 failed, N matches"
     assert "failed: a b.jpg, none.jpg: 'none.jpg': found no keypoints" in out
 
 
@@ -69,6 +70,8 @@ def test_a_pair_that_fails_is_exit_code_1(
         (["--ratio", "2"], "--ratio: found 2.0"),
         (["--keypoints-type", "sift"], "found keypoints types r2d2, expected 'sift'"),
         (["--features", "nowhere"], "nowhere: found no such file or folder"),
+        (["--features", "nowhere"], "run kapture_r2d2_extract first"),
+        (["--pairs", "nowhere.txt"], "run kapture_r2d2_pairs first"),
         (["--pairs", "nowhere.txt"], "nowhere.txt: found no such file or folder"),
         (["--config", "nowhere"], "--config nowhere: no such file"),
     ],

@@ -23,7 +23,7 @@ import importlib, io, sys
 from contextlib import redirect_stderr, redirect_stdout
 heavy, commands = sys.argv[1].split(), sys.argv[2].split()
 for name in commands:
-    module = importlib.import_module(f"r2d2_kapture.cli.{name}")
+    module = importlib.import_module(name)
     for line in "--help", "--help all", "--version", "--no-such", "--config":
         typed = line.split()
         try:
@@ -39,8 +39,13 @@ for name in commands:
 
 
 def command_names() -> list[str]:
-    scripts = (CHECKOUT / "bin").iterdir()
-    return sorted(script.name.removeprefix("kapture_r2d2_") for script in scripts)
+    """Modules of the commands, and of the recipes."""
+    scripts = sorted(script.name for script in (CHECKOUT / "bin").iterdir())
+    recipes = sorted(path.stem for path in CHECKOUT.glob("pipelines/[!_]*.py"))
+    return [
+        *(f"r2d2_kapture.cli.{s.removeprefix('kapture_r2d2_')}" for s in scripts),
+        *(f"pipelines.{recipe}" for recipe in recipes),
+    ]
 
 
 def test_help_version_and_usage_errors_load_nothing_heavy() -> None:

@@ -185,10 +185,15 @@ def test_a_broken_database_is_one_line(
         (["--database", "{no}", "--pair", A, B], "found no such file"),
         (
             ["--database", "{db}", "--pair", A, B, "--images", "{no}"],
-            "{no}: found no such file",
+            "--images {no}: found no such file",
+        ),
+        (
+            ["--database", "{db}", "--pair", A, B, "--images", "{map}"],
+            f"give the folder that '{A}' is relative to by --images",
         ),
         (["--map", "{map}", "--image", "seq"], "found no image 'seq'"),
         (["--map", "{no}"], "found no such file or folder, expected map"),
+        (["--map", "{ft}"], "neither a COLMAP model"),
         (["--map", "{map}", "--pair", A, B], "--pair: expected only with no --map"),
         (["--map", "{map}", "a.jpg"], "found image files too"),
         (["--map", "{map}", "--database", "{db}"], "found together"),

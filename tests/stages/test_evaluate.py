@@ -76,6 +76,7 @@ def test_a_run_draws_and_writes_figures(truth, localized, tmp_path):
     assert (figures["images"], figures["localized"], figures["missing"]) == (4, 3, 1)
     assert figures["median_position"] == pytest.approx(2)
     assert figures["median_position_of_all"] == pytest.approx(2.5)
+    assert "position error, missing ones included: 2.5 m" in report.to_text()
     assert figures["recall"] == {
         "0.25 m 2 deg": 0.0,
         "0.5 m 5 deg": 0.0,
@@ -189,7 +190,7 @@ def test_a_map_in_its_own_frame(tmp_path):
     assert figures["mean_position"] < 1e-9
     results = json.loads((tmp_path / "aligned/results.json").read_text())
     assert results["estimates"]["x"]["alignment"]["scale"] == pytest.approx(0.37)
-    assert report.failed == ()
+    assert report.failed == () and "missing ones included" not in report.to_text()
 
 
 def test_the_map_is_drawn_in_the_frame_of_the_truth(tmp_path, monkeypatch):

@@ -137,8 +137,7 @@ def run(
             outputs=tuple(tally.outputs),
             details={
                 "sequences": len(folders),
-                "left_out": ", ".join(sorted(everything.keys() - folders.keys()))
-                or "none",
+                "left_out": sorted(everything.keys() - folders.keys()),
                 "pairs": tally.pairs,
             },
             warnings=(
