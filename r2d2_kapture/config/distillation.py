@@ -15,10 +15,14 @@ class DistillationConfig:
         teacher_points: most keypoints of the teacher in a crop that are learned from.
         random_points: pixels of each crop, drawn at random, whose descriptors are
             learned too.
+        own_points: the network's own best maxima of repeatability in a crop whose
+            descriptors are learned, too.
         match_temperature: temperature of the softmax over similarities of descriptors.
         teacher_temperature: temperature of that over the teacher's; towards 0
             the true match alone is right.
         weight_match: weight of the loss of that choice.
+        weight_likeness: weight of the squared differences of the similarities from the
+            teacher's.
         weight_reprojection: weight of the distance in pixels between keypoints of both
             images.
         least_repeatability: repeatability of the keypoints whose distance counts.
@@ -30,9 +34,11 @@ class DistillationConfig:
 
     teacher_points: int = 192
     random_points: int = 192
+    own_points: int = 0
     match_temperature: float = 0.05
     teacher_temperature: float = 0.03
     weight_match: float = 0.1
+    weight_likeness: float = 0.0
     weight_reprojection: float = 1.0
     least_repeatability: float = 0.5
     least_score: float = 0.03
@@ -42,7 +48,9 @@ class DistillationConfig:
         for name, least in (
             ("teacher_points", 1),
             ("random_points", 0),
+            ("own_points", 0),
             ("weight_match", 0),
+            ("weight_likeness", 0),
             ("weight_reprojection", 0),
             ("least_repeatability", 0),
             ("least_score", 0),

@@ -32,6 +32,9 @@ class PairConfig:
         jitter: largest relative change of brightness, contrast and saturation.
         noise: largest standard deviation of the pixel noise, in grey levels of 255.
         night: probability that one picture of a pair is darkened as if at night.
+        relight: probability that a picture is lit anew: another gamma, and bands of
+            light and shadow across it, soft or hard.
+        degrade: probability that a picture is blurred and compressed.
         plain_first: leave the colours of the first pictures as they are, and give them
             no noise: a teacher sees them.
         hold_steps: training steps at difficulty 0.
@@ -56,6 +59,8 @@ class PairConfig:
     jitter: float = 0.3
     noise: float = 10.0
     night: float = 0.1
+    relight: float = 0.0
+    degrade: float = 0.0
     plain_first: bool = False
     hold_steps: int = 2000
     ramp_steps: int = 8000
@@ -75,7 +80,7 @@ class PairConfig:
         for name in ("max_upscale", "mild_scale", "strong_scale"):
             value = getattr(self, name)
             require(value >= 1, f"--{_flag(name)}: found {value}, expected at least 1")
-        for name in ("min_overlap", "jitter", "night"):
+        for name in ("min_overlap", "jitter", "night", "relight", "degrade"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"--{_flag(name)}: found {value}, expected 0 to 1")
         for name in ("mild_tilt", "strong_tilt"):

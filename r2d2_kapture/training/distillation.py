@@ -13,13 +13,14 @@ from r2d2_kapture.config.distillation import DistillationConfig
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.models.network import DenseFeatures
 from r2d2_kapture.training.forward import dense_features
-from r2d2_kapture.training.keypoints import reprojection_loss
+from r2d2_kapture.training.keypoints import best_maxima, reprojection_loss
 from r2d2_kapture.training.loop import LOSS, Batch
 from r2d2_kapture.training.losses import cosine_loss, peaky_loss
 from r2d2_kapture.training.sampling import sample_rows
 from r2d2_kapture.training.soft_matching import (
     close_points,
     correct_matches,
+    likeness_loss,
     match_loss,
 )
 from r2d2_kapture.training.teacher import Taught, Teacher
@@ -65,11 +66,11 @@ class DistillationObjective:
             generator: of the CPU.
         """
         image1, image2, aflow = batch
-        taught, targets = self._taught(image1, aflow, generator)
         if self._distillation.keep_statistics:
             network.eval()
         first, second = dense_features(network, image1, image2, mixed=self._mixed)
-        match, reliability, correct = self._descriptors(first, second, taught, targets)
+        taught, targets = self._taught(image1, first.repeatability, aflow, generator)
+        losses, correct = self._descriptors(first, second, taught, targets)
         weights, settings = self._loss, self._distillation
         reprojection, keypoints = reprojection_loss(
             first.repeatability,
@@ -79,9 +80,8 @@ class DistillationObjective:
             border=weights.border,
         )
         terms = {
-            "match": match,
+            **losses,
             "reprojection": reprojection,
-            "reliability": reliability,
             "cosine": cosine_loss(
                 first.repeatability, second.repeatability, aflow, weights
             )[0],
@@ -89,9 +89,10 @@ class DistillationObjective:
             + peaky_loss(second.repeatability, weights.patch_size) / 2,
         }
         total = (
-            settings.weight_match * match
+            settings.weight_match * terms["match"]
+            + settings.weight_likeness * terms["likeness"]
             + settings.weight_reprojection * reprojection
-            + weights.weight_reliability * reliability
+            + weights.weight_reliability * terms["reliability"]
             + weights.weight_cosine * terms["cosine"]
             + weights.weight_peaky * terms["peaky"]
         )
@@ -104,7 +105,11 @@ class DistillationObjective:
         }
 
     def _taught(
-        self, image1: Tensor, aflow: Tensor, generator: torch.Generator
+        self,
+        image1: Tensor,
+        repeatability: Tensor,
+        aflow: Tensor,
+        generator: torch.Generator,
     ) -> tuple[Taught, Tensor]:
         """Points that both images show, and where the second shows them."""
         batch, _, height, width = image1.shape
@@ -114,6 +119,11 @@ class DistillationObjective:
         # drawn on the CPU, so that a seed means the same points on every device
         random = torch.rand(batch, settings.random_points, 2, generator=generator)
         extra = low + random.to(image1.device) * (high - low)
+        if settings.own_points:
+            own = best_maxima(repeatability, settings.own_points, border)
+            # an image with fewer has its centre in their place
+            own = torch.where(own.isnan(), (low + high) / 2, own)
+            extra = torch.cat([own, extra], dim=1)
         taught = self._teacher(image1, settings.teacher_points, extra)
         targets = sample_rows(aflow, taught.images, taught.points)
         seen = torch.ones_like(taught.images, dtype=torch.bool)
@@ -131,8 +141,8 @@ class DistillationObjective:
         second: DenseFeatures,
         taught: Taught,
         targets: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss of the matches, loss of the reliability, and which points match."""
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Losses of matches, likeness and reliability, and which points match."""
         weights, settings = self._loss, self._distillation
         sides = ((first, taught.points), (second, targets))
         descriptors1, descriptors2 = (
@@ -159,7 +169,12 @@ class DistillationObjective:
         kept = correct * (taught.scores >= settings.least_score)
         gain = (kept - weights.ap_base) * reliable
         reliability = 1 - weights.ap_base - gain.sum() / max(len(gain), 1)
-        return match, reliability, correct
+        losses = {
+            "match": match,
+            "likeness": likeness_loss(similarity, taught.descriptors),
+            "reliability": reliability,
+        }
+        return losses, correct
 
     def observe(self, terms: Mapping[str, float]) -> None:
         """Take note of nothing."""

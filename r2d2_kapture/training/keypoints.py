@@ -63,6 +63,34 @@ def reprojection_loss(
     return distances.sum() / max(len(distances), 1), len(distances)
 
 
+@torch.no_grad()
+def best_maxima(repeatability: Tensor, per_image: int, border: int) -> Tensor:
+    """Where the highest maxima of each image are, to a fraction of a pixel.
+
+    Args:
+        repeatability: (B, 1, H, W), 0 to 1.
+        per_image: how many, at most H * W.
+        border: pixels along the border without any, 2 at least.
+
+    Returns:
+        (B, per_image, 2) positions (x, y); NaN where an image has fewer.
+    """
+    batch, _, height, width = repeatability.shape
+    tall = repeatability.flatten(0, 2)
+    rows, columns = local_maxima(tall, tall, reliability_thr=0, repeatability_thr=0)
+    pixels = torch.stack([columns, rows % height], dim=1)
+    inside = _inside(pixels, (width, height), border)
+    rows, columns = rows[inside], columns[inside]
+    heights = torch.zeros_like(tall)
+    heights[rows, columns] = tall[rows, columns]
+    found, place = heights.view(batch, -1).topk(per_image)
+    y, x = place.div(width, rounding_mode="floor"), place % width
+    tops = torch.arange(batch, device=y.device)[:, None] * height
+    offsets = subpixel_offsets(tall, (y + tops).flatten(), x.flatten())
+    points = torch.stack([x, y], dim=2) + offsets.view(batch, per_image, 2)
+    return torch.where(found[..., None] > 0, points, torch.nan)
+
+
 def _inside(points: Tensor, size: tuple[int, int], border: int) -> Tensor:
     """(N,) bool; NaN is not."""
     last = points.new_tensor(size) - 1 - border

@@ -45,6 +45,19 @@ def match_loss(
     return -chosen.sum() / (2 * max(len(logits), 1))
 
 
+def likeness_loss(similarity: Tensor, taught: Tensor) -> Tensor:
+    """Mean squared difference of the similarities of two images from the teacher's.
+
+    With all similarities alike, descriptors are the teacher's but for a rotation (Park
+    et al., "Relational knowledge distillation", CVPR 2019).
+
+    Args:
+        similarity: (N, N) as of match_loss.
+        taught: (N, E) unit descriptors of the points by the teacher.
+    """
+    return ((similarity - taught @ taught.t()) ** 2).sum() / max(similarity.numel(), 1)
+
+
 def close_points(images: Tensor, points: Tensor, radius: float) -> Tensor:
     """(N, N) bool, which points lie in one image within some pixels of each other.
 

@@ -77,6 +77,15 @@ def test_the_teacher_sees_the_first_images_and_its_points_follow_the_flow() -> N
     assert astray["queries"] == every > here["queries"]
 
 
+def test_its_own_keypoints_are_described_too() -> None:
+    teacher = CornerTeacher()
+    settings = dataclasses.replace(FEW, own_points=5)
+    taught = DistillationObjective(SMALL, settings, teacher, mixed=False)
+    terms = taught(random_network("r2d2"), batch(), generator())
+    each = FEW.teacher_points + FEW.random_points + 5
+    assert terms["queries"] == len(batch()[0]) * each
+
+
 def test_a_few_steps_learn() -> None:
     network = random_network("fast_r2d2").requires_grad_(True).train()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.005)
@@ -124,6 +133,7 @@ def test_statistics_are_kept_where_asked() -> None:
         ({"match_temperature": 0.0}, "--match-temperature"),
         ({"weight_reprojection": -1.0}, "--weight-reprojection"),
         ({"weight_match": -1}, "--weight-match"),
+        ({"own_points": -1}, "--own-points"),
     ],
 )
 def test_settings_out_of_range_are_named(settings: dict[str, float], flag: str) -> None:

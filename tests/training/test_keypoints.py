@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from r2d2_kapture.models.network import repeatability_from_logit
-from r2d2_kapture.training.keypoints import reprojection_loss
+from r2d2_kapture.training.keypoints import best_maxima, reprojection_loss
 
 SIDE = 32
 FOUND = {"least": 0.5, "border": 4}
@@ -92,3 +92,16 @@ def test_a_step_down_the_slope_brings_keypoints_together() -> None:
     with torch.no_grad():
         logits -= 0.1 * gradient / gradient.norm()
     assert 0.1 < loss() < before
+
+
+def test_the_best_maxima_of_each_image_come_first() -> None:
+    higher = peaks_at([(9.3, 10.0)])
+    lower = 0.8 * peaks_at([(20.0, 21.4)])
+    at_border = peaks_at([(1.0, 16.0)])
+    maps = torch.cat([torch.maximum(higher, lower), torch.maximum(lower, at_border)])
+    points = best_maxima(maps, 3, border=4)
+    expected = torch.tensor([[9.3, 10.0], [20.0, 21.4]])
+    assert torch.allclose(points[0, :2], expected, atol=0.1)
+    assert torch.equal(points[1, 0], points[0, 1])
+    # what lies along the border, or is no peak at all, is none
+    assert points[0, 2].isnan().all() and points[1, 1:].isnan().all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.training.photometry import Night, Photometry, random_photometry
+from r2d2_kapture.training.photometry import Light, Night, Photometry, random_photometry
 
 
 def colors(side: int = 64) -> np.ndarray:
@@ -53,6 +53,35 @@ def test_night_is_dark_but_for_its_lamps() -> None:
     np.testing.assert_allclose(dark[5, 5], expected, atol=0.6)
     assert lit[16, 16, 0] > 2 * dark[16, 16, 0]
     np.testing.assert_allclose(lit[60, 60], dark[60, 60], atol=1)
+
+
+def test_a_band_of_light_has_a_shadow_beside_it() -> None:
+    image = np.full((64, 64, 3), 100, dtype=np.float32)
+    # one hard edge across the middle: light above, shadow below
+    band = np.array([[0.0, 0.5, 0.0, 12.0, 0.4]])
+    lit = Photometry(light=Light(gamma=1.0, bands=band))(image).astype(float)
+    np.testing.assert_allclose(lit[4], 100 * np.exp(0.4), atol=1)
+    np.testing.assert_allclose(lit[60], 100 * np.exp(-0.4), atol=1)
+    curve = Photometry(light=Light(gamma=2.0, bands=band[:0]))(image)
+    np.testing.assert_allclose(curve, 255 * (100 / 255) ** 2, atol=0.6)
+
+
+def test_blur_and_compression_keep_the_mean_and_lose_the_detail() -> None:
+    image = colors()
+    plain = Photometry()(image).astype(float)
+    for worse in (Photometry(blur=1.0), Photometry(quality=40)):
+        degraded = worse(image).astype(float)
+        assert degraded.mean() == pytest.approx(plain.mean(), abs=2)
+        assert 0.1 * plain.std() < degraded.std() < 0.9 * plain.std()
+
+
+def test_light_and_blur_are_drawn_as_often_as_asked() -> None:
+    config = PairConfig(relight=0.5, degrade=0.25)
+    rng = np.random.default_rng(0)
+    drawn = [random_photometry(config, rng) for _ in range(400)]
+    assert 160 < sum(item.light is not None for item in drawn) < 240
+    assert 70 < sum(item.quality > 0 for item in drawn) < 130
+    assert all((item.blur > 0) == (item.quality > 0) for item in drawn)
 
 
 def test_drawn_changes_stay_within_the_settings() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from r2d2_kapture.training.soft_matching import (
     close_points,
     correct_matches,
+    likeness_loss,
     match_loss,
 )
 
@@ -55,6 +56,17 @@ def test_the_match_loss_is_least_where_similarities_are_the_teachers() -> None:
     assert gradient.abs().max() < 1e-9
 
 
+def test_a_rotation_of_the_teachers_descriptors_is_as_like_as_they_are() -> None:
+    taught = unit_rows(6, 8)
+    rotation, _ = torch.linalg.qr(unit_rows(8, 8, 3))
+    turned = taught @ rotation
+    assert likeness_loss(turned @ turned.t(), taught).item() < 1e-25
+    # one pair of thirty-six is off by 0.3
+    similarity = taught @ taught.t()
+    similarity[1, 4] += 0.3
+    assert likeness_loss(similarity, taught).item() == pytest.approx(0.09 / 36)
+
+
 def test_points_too_close_are_neither_right_nor_wrong() -> None:
     taught = unit_rows(6, 8)
     near = no_pairs(6)
@@ -71,7 +83,7 @@ def test_points_too_close_are_neither_right_nor_wrong() -> None:
 def test_no_points_match_without_a_loss() -> None:
     empty = torch.empty(0, 0, requires_grad=True)
     loss = match_loss(empty, unit_rows(0, 4), no_pairs(0), **ALIKE)
-    assert loss.item() == 0
+    assert loss.item() == 0 == likeness_loss(empty, unit_rows(0, 4))
     assert correct_matches(empty, no_pairs(0)).shape == (0,)
 
 
