@@ -181,7 +181,8 @@ def _add_stored_flags(parser: CommandParser) -> None:
         type=Path | None,
         metavar="DIR",
         help="folder that stored names are relative to; by default that of the "
-        "dataset, or of the pipeline that made the map or database",
+        "dataset, or that from which the pipeline or kapture_r2d2_colmap made the map "
+        "or database",
     )
 
 

@@ -99,8 +99,7 @@ def read_sparse_map(path: Path, keypoints_type: str | None = None) -> SparseMap:
 
     Args:
         path: a COLMAP model; a kapture dataset with points3d and observations; or a
-            folder with one of them in ``sparse`` or ``kapture``, the first of which
-            goes before the second.
+            folder with one of them in ``sparse``, ``0`` or ``kapture``, in this order.
         keypoints_type: whose observations are read from a kapture dataset; None takes
             the only ones there are.
 
@@ -128,9 +127,9 @@ def read_colmap_model(path: Path) -> pycolmap.Reconstruction:
     Raises:
         DatasetError: there is none, or its files are broken.
     """
-    for folder in (path, path / "sparse", path / "0"):
-        if _is_colmap_model(folder):
-            return _read_model(folder)
+    folder = _colmap_model(path)
+    if folder is not None:
+        return _read_model(folder)
     raise DatasetError(
         f"{path}: found no COLMAP model (cameras, images and points3D, .bin or .txt), "
         "expected that of kapture_r2d2_map, kapture_r2d2_colmap --sparse or COLMAP"
@@ -172,9 +171,9 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
 
 
 def _read(path: Path, keypoints_type: str | None) -> SparseMap:
-    for folder in (path, path / "sparse"):
-        if _is_colmap_model(folder):
-            return _map_of_colmap(_read_model(folder))
+    model = _colmap_model(path)
+    if model is not None:
+        return _map_of_colmap(_read_model(model))
     for folder in (path, path / "kapture"):
         if (folder / "sensors" / "sensors.txt").is_file():
             return _read_kapture(folder, keypoints_type)
@@ -182,6 +181,12 @@ def _read(path: Path, keypoints_type: str | None) -> SparseMap:
         f"{path}: found neither a COLMAP model (cameras, images and points3D, .bin or "
         ".txt) nor a kapture dataset, expected the output of kapture_r2d2_map"
     )
+
+
+def _colmap_model(path: Path) -> Path | None:
+    """A folder, or its first one, that holds a COLMAP model; None without."""
+    folders = (path, path / "sparse", path / "0")
+    return next(filter(_is_colmap_model, folders), None)
 
 
 def _is_colmap_model(folder: Path) -> bool:

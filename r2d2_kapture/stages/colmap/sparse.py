@@ -32,6 +32,11 @@ from r2d2_kapture.types import Failure
 MARK = "r2d2_kapture.json"
 
 
+def work_folder(database: Path) -> Path:
+    """Where what is needed to resume lies."""
+    return database.with_name(f"{database.stem}_r2d2")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SparseModels:
     """Results of mapping, for a report.
@@ -131,7 +136,8 @@ def write_sparse_models(
             warnings=tuple(warnings),
             made=len(models),
         )
-        write_json_atomic(folder / MARK, {"inputs": inputs, **dataclasses.asdict(made)})
+        kept = {"inputs": inputs, "images": str(images.resolve())}
+        write_json_atomic(folder / MARK, kept | dataclasses.asdict(made))
     return made
 
 

@@ -29,7 +29,11 @@ from r2d2_kapture.matching.matcher import build_matcher, matcher_record
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
-from r2d2_kapture.stages.colmap.sparse import SparseModels, write_sparse_models
+from r2d2_kapture.stages.colmap.sparse import (
+    SparseModels,
+    work_folder,
+    write_sparse_models,
+)
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
 from r2d2_kapture.stages.pipeline import Layout
@@ -84,7 +88,7 @@ def run(
         ReconstructionError: a sparse model is requested and none was found.
     """
     started = time.monotonic()
-    work = Layout(output=database.with_name(f"{database.stem}_r2d2"))
+    work = Layout(output=work_folder(database))
     engine = build_extractor(extractor, checkpoint.network, config.extract)
     with exclusive(work.output):
         _claim(work.output, _manifest(config, checkpoint, engine), options.force)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.names import nearest_name
+from r2d2_kapture.stages.colmap.sparse import MARK, work_folder
 
 REPORT_NAME = "pipeline_report.json"
 MAX_NAME = 80
@@ -22,25 +23,50 @@ def image_folder(images: Path | None, beside: Path) -> Path:
 
     Args:
         images: as the user gives it.
-        beside: a map or database; the report of a pipeline beside it says where the
-            images were.
+        beside: a map or database; what the pipeline or kapture_r2d2_colmap keeps beside
+            it says where the images were.
 
     Raises:
         DatasetError: nothing says it.
     """
     if images is not None:
         return images
-    above = beside.resolve().parents[:2]  # of a map, or of the model in it
-    reports = [folder / REPORT_NAME for folder in above]
-    try:
-        report = next(path for path in reports if path.is_file())
-        values = json.loads(report.read_text(encoding="utf-8"))
-        return Path(values["inputs"]["mapping"]["path"]) / RECORDS
-    except (StopIteration, OSError, ValueError, KeyError, TypeError) as error:
+    place = beside.resolve()
+    kept = _of_pipeline(place) or _of_colmap(place)
+    if kept is None:
         raise DatasetError(
-            f"{beside}: found no {REPORT_NAME} above it that says where its images "
-            "are; give their folder by --images"
-        ) from error
+            f"{beside}: nothing beside it says where its images are; give their folder "
+            "by --images"
+        )
+    return kept
+
+
+def _of_pipeline(place: Path) -> Path | None:
+    """By the report above a database, a map, or the model in it."""
+    for folder in place.parents[:2]:
+        root = _recorded(folder / REPORT_NAME, "inputs", "mapping", "path")
+        if root is not None:
+            return root / RECORDS
+    return None
+
+
+def _of_colmap(place: Path) -> Path | None:
+    """By what kapture_r2d2_colmap keeps beside a database, or in the folder of models."""
+    records = work_folder(place) / "datasets" / "mapping" / RECORDS
+    if place.is_file() and records.is_dir():
+        return records
+    return _recorded(place / MARK, "images") or _recorded(place.parent / MARK, "images")
+
+
+def _recorded(path: Path, *keys: str) -> Path | None:
+    """A path in a JSON file; None where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+        return Path(value)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def image_file(folder: Path, name: str) -> Path:

@@ -27,8 +27,10 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap.check import check_database
+from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import pipeline
+from r2d2_kapture.stages.view.sources import image_folder
 from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
 from tests.extracted_scene import patch_extraction
 from tests.stages.colmap_runs import (
@@ -103,6 +105,9 @@ def test_sparse_model(photos: Path, checkpoint: Checkpoint, scene: Scene) -> Non
     assert sorted(os.listdir(sparse)) == ["0", "r2d2_kapture.json"]
     model = pycolmap.Reconstruction(str(sparse / "0"))
     assert (sparse / "0" / "map.ply").exists()
+    for place in (sparse, sparse / "0", photos.parent / "a b.db"):
+        assert (image_folder(None, place) / scene.names[0]).is_file()
+    assert len(read_sparse_map(sparse).images) == len(scene.names)
     (sparse / "0" / "map.png").unlink()
     for camera in model.cameras.values():
         assert camera.focal_length == pytest.approx(FOCAL, rel=0.01)
