@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from r2d2_kapture.config.checks import did_you_mean
 from r2d2_kapture.config.extract import (
@@ -76,10 +77,30 @@ def make_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settin
     if MATCHER in names_of(settings):
         values = _with_matcher(values, chosen_matcher(values))
     try:
-        return settings(**values)
+        return settings(**_pythons_numbers(settings, values))
     except TypeError as error:
         shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ConfigError(f"{shown}: a value of a wrong type: {error}") from error
+
+
+def _pythons_numbers(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with numbers of numpy as Python's, which JSON can hold.
+
+    Raises:
+        ConfigError: something else where a number is expected.
+    """
+    types = get_type_hints(settings)
+    return {name: _number(types[name], name, values[name]) for name in values}
+
+
+def _number(kind: Any, name: str, value: Any) -> Any:
+    if kind not in (int, float):
+        return value
+    try:
+        return operator.index(value) if kind is int else float(value + 0)
+    except TypeError as error:
+        expected = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name}={value!r}: expected {expected}") from error
 
 
 def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:

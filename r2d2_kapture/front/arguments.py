@@ -36,8 +36,9 @@ def sort_arguments(
     settings: dict[str, Any] = {}
     for name, value in arguments.items():
         if name in parameters:
-            is_path = "Path" in str(parameters[name].annotation)
-            inputs[name] = as_paths(value) if is_path else value
+            annotation = str(parameters[name].annotation)
+            paths = as_paths(value) if "Path" in annotation else value
+            inputs[name] = one_or_more(paths) if "[Path]" in annotation else paths
         elif name in names_of(RunOptions):
             options[name] = value
         else:
@@ -53,6 +54,11 @@ def take_settings(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
     """Remove the fields of a dataclass from settings, and return them."""
     names = flat_names(kind, settings)
     return {name: settings.pop(name) for name in names if name in settings}
+
+
+def one_or_more(value: Any) -> Any:
+    """A list of the one path that is given, or the paths that are."""
+    return [Path(value)] if isinstance(value, (str, Path)) else value
 
 
 def as_paths(value: Any) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.errors import ConfigError, ImageError
 from r2d2_kapture.front.images import ImageLike, read_image
+from r2d2_kapture.io.images.decoding import RGBArray
 from r2d2_kapture.pictures.features import keypoints_figure
 from r2d2_kapture.pictures.matches import draw_matches
 from r2d2_kapture.pictures.overlay import draw_overlay
@@ -35,15 +36,15 @@ def plot_matches(
         A matplotlib figure; ``figure.savefig(path)`` writes it.
 
     Raises:
-        ImageError: an image cannot be read.
+        ImageError: an image cannot be read, or is not that of its features.
         FeatureFormatError: matches of keypoints that do not exist.
     """
     verified = matches if isinstance(matches, VerifiedMatches) else None
     plain = matches.matches if isinstance(matches, VerifiedMatches) else matches
     plain.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
     return draw_matches(
-        read_image(image1),
-        read_image(image2),
+        _image_of(features1, image1, "image1"),
+        _image_of(features2, image2, "image2"),
         features1.keypoints[plain.indices[:, 0]],
         features2.keypoints[plain.indices[:, 1]],
         None if verified is None else verified.inliers,
@@ -85,6 +86,24 @@ def plot_keypoints(
         max_keypoints: number of keypoints drawn, best scores first.
 
     Raises:
-        ImageError: the image cannot be read.
+        ImageError: the image cannot be read, or is not that of the features.
     """
-    return keypoints_figure(read_image(image), features, max_keypoints=max_keypoints)
+    pixels = _image_of(features, image, "image")
+    return keypoints_figure(pixels, features, max_keypoints=max_keypoints)
+
+
+def _image_of(features: LocalFeatures, image: ImageLike, name: str) -> RGBArray:
+    """The pixels of an image, if features can be of it.
+
+    Raises:
+        ImageError: it cannot be read, or is of another size.
+    """
+    pixels = read_image(image)
+    height, width = pixels.shape[:2]
+    if (width, height) != features.image_size:
+        raise ImageError(
+            f"{name}: found {width} x {height} pixels, expected the "
+            f"{features.image_size[0]} x {features.image_size[1]} that its features "
+            "were extracted from"
+        )
+    return pixels

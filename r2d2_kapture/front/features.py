@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from r2d2_kapture import types
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.features.npz import read_npz, write_npz
 
 
@@ -46,7 +47,17 @@ class LocalFeatures(types.LocalFeatures):
         Returns:
             ``keypoints`` (N, 2), ``scales`` (N,), ``scores`` (N,), ``descriptors``
             (N, D), float32, and ``image_size`` (2,) int64: width, height.
+
+        Raises:
+            ConfigError: no such device here.
         """
+        try:
+            return self._on(torch.device(device))
+        except (RuntimeError, AssertionError) as error:  # torch's word for no CUDA
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"device '{device}': cannot be used: {reason}") from error
+
+    def _on(self, device: torch.device) -> dict[str, Tensor]:
         arrays = {
             name: torch.from_numpy(getattr(self, name)).to(device)
             for name in ("keypoints", "scales", "scores", "descriptors")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 
 from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL
@@ -58,7 +59,7 @@ class ImageExtractor:
 def load_extractor(
     model: str | Path = DEFAULT_MODEL,
     *,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     preset: str | Path | None = None,
     **settings: Any,
 ) -> ImageExtractor:
@@ -85,18 +86,18 @@ def load_extractor(
     return ImageExtractor(checkpoint, build_extractor(AUTO, checkpoint.network, config))
 
 
-def gpu_index(device: str) -> int:
+def gpu_index(device: str | torch.device) -> int:
     """Index of a CUDA device from torch's name of it; -1 is the CPU.
 
     Raises:
         ConfigError: the name is neither.
     """
-    kind, _, index = device.partition(":")
+    kind, _, index = str(device).partition(":")
     if kind == "cpu" and not index:
         return -1
     if kind == "cuda" and (not index or index.isdecimal()):
         return int(index or 0)
-    raise ConfigError(f"device {device!r}: expected 'cpu', 'cuda' or 'cuda:N'")
+    raise ConfigError(f"device '{device}': expected 'cpu', 'cuda' or 'cuda:N'")
 
 
 def read_image(image: ImageLike) -> RGBArray:

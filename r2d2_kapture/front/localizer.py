@@ -16,7 +16,8 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.match import settings_of_matcher
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import colmap_from_kapture
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.errors import ConfigError, DatasetError
+from r2d2_kapture.front.arguments import PathLike, one_or_more
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
@@ -42,7 +43,7 @@ from r2d2_kapture.stages.localize import (
     with_exif,
 )
 from r2d2_kapture.stages.match import InputReader
-from r2d2_kapture.stages.two_view import guessed_camera
+from r2d2_kapture.stages.two_view import guessed_camera, require_size
 from r2d2_kapture.types import FloatArray, IndexArray, LocalFeatures
 
 VISUAL_WORDS = 64
@@ -92,19 +93,17 @@ class Localizer:
 
     def __init__(
         self,
-        map_path: str | Path,
+        map_path: PathLike,
         extractor: ImageExtractor,
         *,
-        features: Sequence[str | Path] = (),
+        features: PathLike | Sequence[PathLike] = (),
         top_k: int = 20,
         matcher: str | Matcher = "mutual_nearest",
         **settings: Any,
     ) -> None:
         folder = Path(map_path)
-        roots = [Path(path) for path in features] or [
-            folder.resolve().parent / "features"
-        ]
-        tables = open_local_features(roots)
+        roots = [Path(path) for path in one_or_more(features)]
+        tables = open_local_features(roots or [_features_of(folder)])
         _refuse_other_weights(tables, extractor)
         self.extractor = extractor
         self.top_k = top_k
@@ -131,8 +130,11 @@ class Localizer:
 
         Raises:
             ImageError: the image cannot be read.
+            ConfigError: a camera of images of another size.
         """
         features = self.extractor(image)
+        if camera is not None:
+            require_size("camera", camera, features)
         path = Path(image) if isinstance(image, (str, Path)) else Path("")
         matches = self._match(features)
         frame = QueryFrame(rig_id=None, images=(_query_image(path, features, camera),))
@@ -170,6 +172,23 @@ class Localizer:
         similarity = self._global @ self._vocabulary.describe(descriptors)
         best = np.argsort(-similarity, kind="stable")[: self.top_k]
         return [names[i] for i in best]
+
+
+def _features_of(map_path: Path) -> Path:
+    """The features beside a map.
+
+    Raises:
+        DatasetError: no map, or no features beside it.
+    """
+    features = map_path.resolve().parent / "features"
+    if features.is_dir():
+        return features
+    what = "no features beside it" if map_path.is_dir() else "no such folder"
+    raise DatasetError(
+        f"{map_path}: found {what}, expected the folder of a map that "
+        "kapture_r2d2_pipeline made; or give features=, the folder of the features of "
+        "its images"
+    )
 
 
 def _describe(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from r2d2_kapture.evaluation.curves import share_within
 from r2d2_kapture.evaluation.pair_results import PairPoseRun
+from r2d2_kapture.front.arguments import PathLike, one_or_more
 from r2d2_kapture.pictures.homography import (
     MAX_THRESHOLD,
     AccuracyCurves,
@@ -18,10 +19,8 @@ from r2d2_kapture.pictures.homography import (
 from r2d2_kapture.stages.benchmark import hpatches_tables, pair_poses_tables
 from r2d2_kapture.stages.benchmark.pair_poses import RESULTS_SUFFIX
 
-PathLike = str | Path
 
-
-def results_table(results: Sequence[PathLike]) -> str:
+def results_table(results: PathLike | Sequence[PathLike]) -> str:
     """Means of each run as a row of an aligned Markdown table.
 
     Args:
@@ -32,13 +31,13 @@ def results_table(results: Sequence[PathLike]) -> str:
         ConfigError: no file is given.
         FeatureFormatError: a file has another format.
     """
-    paths = [Path(path) for path in results]
+    paths = [Path(path) for path in one_or_more(results)]
     if _of_pair_poses(paths):
         return pair_poses_tables.summary_table(pair_poses_tables.read_results(paths))
     return hpatches_tables.summary_table(hpatches_tables.read_results(paths))
 
 
-def plot_results(results: Sequence[PathLike]) -> Figure:
+def plot_results(results: PathLike | Sequence[PathLike]) -> Figure:
     """Plot the curves of runs: matching accuracy of hpatches, relative poses of
     pair_poses.
 
@@ -51,7 +50,7 @@ def plot_results(results: Sequence[PathLike]) -> Figure:
     Raises:
         ConfigError, FeatureFormatError: as results_table.
     """
-    paths = [Path(path) for path in results]
+    paths = [Path(path) for path in one_or_more(results)]
     if _of_pair_poses(paths):
         return _pose_figure(pair_poses_tables.read_results(paths))
     return hpatches_tables.mma_figure(hpatches_tables.read_results(paths))

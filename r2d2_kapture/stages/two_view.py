@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.match import settings_of_matcher
 from r2d2_kapture.config.settings import make_settings, refuse_unknown
 from r2d2_kapture.config.verify import VerifyConfig
@@ -132,7 +133,7 @@ def verify(
         seed: of the sampling; the same gives the same result.
 
     Raises:
-        ConfigError: a setting out of its range.
+        ConfigError: a setting out of its range, or a camera of another size.
         FeatureFormatError: matches of keypoints that do not exist.
     """
     config = VerifyConfig(max_error=max_error, min_inliers=min_inliers, seed=seed)
@@ -178,9 +179,25 @@ def _cameras(
 ) -> Cameras:
     """Known cameras marked as such, so that COLMAP relies on them; else guesses."""
     cameras = known or (guessed_camera(features1), guessed_camera(features2))
+    for camera, features in zip(cameras, (features1, features2)):
+        require_size("cameras", camera, features)
     first, second = map(copy.deepcopy, cameras)
     first.has_prior_focal_length = second.has_prior_focal_length = known is not None
     return first, second
+
+
+def require_size(name: str, camera: pycolmap.Camera, features: LocalFeatures) -> None:
+    """Refuse a camera of images of another size.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    size = (camera.width, camera.height)
+    require(
+        size == features.image_size,
+        f"{name}: found one of {size[0]} x {size[1]} pixels for an image of "
+        f"{features.image_size[0]} x {features.image_size[1]}, expected one size",
+    )
 
 
 def guessed_camera(features: LocalFeatures) -> pycolmap.Camera:

@@ -89,10 +89,12 @@ def test_settings_win_over_the_preset(checkpoint_path: Path) -> None:
     [
         ({"topk": 3}, "did you mean top_k"),
         ({"top_k": -1}, "expected 0"),
-        ({"top_k": "many"}, "wrong type"),
         ({"multiscale": True}, "d2net"),
         ({"device": "tpu"}, "expected 'cpu'"),
         ({"preset": "fsat"}, "did you mean fast"),
+        ({"top_k": 2.5}, "top_k=2.5: expected a whole number"),
+        ({"top_k": "many"}, "top_k='many': expected a whole number"),
+        ({"reliability_thr": "high"}, "reliability_thr='high': expected a number"),
     ],
 )
 def test_settings_that_cannot_be(
@@ -102,6 +104,14 @@ def test_settings_that_cannot_be(
         rk.load_extractor(checkpoint_path, **settings)
 
 
+def test_numbers_of_numpy_are_taken_as_pythons(checkpoint_path: Path) -> None:
+    extractor = rk.load_extractor(
+        checkpoint_path, top_k=np.int64(7), reliability_thr=np.float32(0.5)
+    )
+    kinds = {type(extractor.settings[name]) for name in ("top_k", "reliability_thr")}
+    assert kinds == {int, float}
+
+
 def test_a_model_that_is_not_there() -> None:
     with pytest.raises(CheckpointError, match="bundled model"):
         rk.load_extractor("r2d2_v99")
@@ -109,6 +119,7 @@ def test_a_model_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("device, index", [("cpu", -1), ("cuda", 0), ("cuda:3", 3)])
 def test_devices_by_the_names_of_torch(device: str, index: int) -> None:
+    assert gpu_index(torch.device(device)) == index
     assert gpu_index(device) == index
 
 

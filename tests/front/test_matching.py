@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import r2d2_kapture as rk
-from r2d2_kapture.errors import ConfigError, FeatureFormatError
+from r2d2_kapture.errors import ConfigError, FeatureFormatError, ImageError
 
 COUNT, WRONG, DIM = 60, 15, 32
 H = np.array([[0.9, 0.1, 12.0], [-0.05, 1.1, 4.0], [1e-4, 0, 1]])
@@ -95,6 +95,14 @@ def test_what_does_not_fit_together_is_refused(
     few = features(a.keypoints[:3], a.descriptors[:3])
     with pytest.raises(FeatureFormatError, match="numbers of keypoints"):
         rk.verify(few, b, rk.match(a, b))
+    camera = pycolmap.Camera.create_from_model_name(0, "PINHOLE", 300, 240, 320)
+    with pytest.raises(ConfigError, match="240 x 320 pixels for an image of 320 x 240"):
+        rk.verify(a, b, rk.match(a, b), cameras=(camera, camera))
+    with pytest.raises(ImageError, match="image2: found 240 x 320 pixels, .* 320 x"):
+        shape = np.zeros((240, 320), np.uint8)
+        rk.plot_matches(shape, shape.T, a, b, rk.match(a, b))
+    with pytest.raises(ConfigError, match="device 'cuda:77': cannot be used"):
+        a.to_torch("cuda:77")
 
 
 def test_a_figure_shows_itself(

@@ -8,10 +8,11 @@ from typing import Any
 
 import kapture
 import numpy as np
+import pycolmap
 import pytest
 
 import r2d2_kapture as rk
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
@@ -53,7 +54,7 @@ def test_pages_of_a_pipeline_and_of_its_map(work: Path, tmp_path: Path) -> None:
 def test_the_stages_one_by_one_make_the_same_map(
     scene: PipelineScene, work: Path, tmp_path: Path
 ) -> None:
-    inputs: dict[str, Any] = {"features": [str(scene.features)], "progress": False}
+    inputs: dict[str, Any] = {"features": str(scene.features), "progress": False}
     mapping, pairs = str(scene.mapping), str(tmp_path / "pairs.txt")
     rk.choose_pairs(mapping=mapping, output=pairs, method="exhaustive")
     rk.match_pairs(pairs=pairs, output=str(tmp_path / "matches"), **inputs)
@@ -149,3 +150,13 @@ def test_a_localizer_refuses_settings_that_cannot_be(
             features=[scene.features],
             max_eror=3,
         )
+    extractor: Any = StoredFeatures(scene)
+    with pytest.raises(DatasetError, match="no such map: found no such folder"):
+        rk.Localizer("no such map", extractor)
+    with pytest.raises(DatasetError, match="sparse: found no features beside it"):
+        rk.Localizer(work / "map" / "sparse", extractor)
+    localizer = rk.Localizer(work / "map", extractor, features=str(scene.features))
+    query = open_dataset(scene.query).image_names[0]
+    with pytest.raises(ConfigError, match="camera: found one of 4 x 6 pixels for an"):
+        camera = pycolmap.Camera.create_from_model_name(0, "PINHOLE", 5, 4, 6)
+        localizer(open_dataset(scene.query).image_path(query), camera)

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.names import nearest_name
-from r2d2_kapture.stages.colmap.sparse import MARK, work_folder
+from r2d2_kapture.stages.colmap import MARK, work_folder
 
 REPORT_NAME = "pipeline_report.json"
 MAX_NAME = 80
