@@ -264,5 +264,5 @@ def test_foreign_files_are_not_overwritten(
 ) -> None:
     (tmp_path / "out" / "tiny_one").mkdir(parents=True)
     (tmp_path / "out" / "tiny_one" / "thesis.txt").touch()
-    with pytest.raises(OutputError, match="no results"):
+    with pytest.raises(OutputError, match="not results"):
         run(root, tmp_path / "out", source)
