@@ -1,4 +1,4 @@
-"""Fetches the data of the named training sources, or says how to get it by hand."""
+"""Fetches the data of the named training sources, or states how to obtain it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from r2d2_kapture.training.sources import FLOW_LIST, SOURCE_FOLDERS
 from r2d2_kapture.types import Failure, Report
 
 ARCHIVES = "archives"
-"""Folder below the data root of the archives, fetched or put there by hand."""
+"""Folder of archives below the data root, downloaded or copied by hand."""
 RECORDS = ".fetched"
 REPORT_NAME = "fetch_report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
-    """One row of the table of sources.
+    """A named source.
 
     Attributes:
         letter: of the named source.
@@ -37,7 +37,7 @@ class DataSource:
         unpack_to: folder below the data root that the archive is unpacked into.
         url: of the archive; None where it must be downloaded by hand.
         sha256: of the archive; None where none is published.
-        by_hand: where to get it without a url.
+        by_hand: how to obtain it without a url.
     """
 
     letter: str
@@ -51,7 +51,7 @@ class DataSource:
 
     @property
     def folder(self) -> PurePosixPath:
-        """Where its files lie below the data root."""
+        """Folder of its files below the data root."""
         return SOURCE_FOLDERS[self.letter]
 
 
@@ -61,10 +61,10 @@ SOURCES = {
         DataSource(
             letter="W",
             what="random web photographs",
-            licence="that of each photograph",
+            licence="depends on the photograph",
             archive="web_images.zip",
             unpack_to=PurePosixPath("web_images"),
-            by_hand="take any few thousand photographs that you may use (the paper: "
+            by_hand="use a few thousand photographs of your own (the paper: "
             "distractors of revisitop, cmp.felk.cvut.cz/revisitop)",
         ),
         DataSource(
@@ -83,7 +83,7 @@ SOURCES = {
             licence="research only, see the README of github.com/naver/r2d2",
             archive="aachen_style_transfer.zip",
             unpack_to=SOURCE_FOLDERS["S"],
-            by_hand="get it as the README of github.com/naver/r2d2 says",
+            by_hand="obtain it as described in the README of github.com/naver/r2d2",
         ),
         DataSource(
             letter="F",
@@ -91,12 +91,13 @@ SOURCES = {
             licence="research only, see the README of github.com/naver/r2d2",
             archive="aachen_optical_flow.zip",
             unpack_to=SOURCE_FOLDERS["F"],
-            by_hand="get it as the README of github.com/naver/r2d2 says, convert it to "
-            f"the encoding of training/sources.py ({FLOW_LIST} and .npz files)",
+            by_hand="obtain it as described in the README of github.com/naver/r2d2, "
+            f"convert it to the encoding of training/sources.py ({FLOW_LIST} and .npz "
+            "files)",
         ),
     )
 }
-"""By letter. A checksum that is None is unknown here: the first download records it."""
+"""By letter. The first download records a checksum that is None."""
 
 
 def run(
@@ -110,16 +111,16 @@ def run(
 ) -> Report:
     """Fetch, check and unpack sources.
 
-    What is unpacked and recorded is skipped. An archive in ``<data root>/archives`` is
-    used in place of a download. What cannot be fetched is a failure whose reason says
-    in one line what to do.
+    Unpacked and recorded sources are skipped. An archive in ``<data root>/archives``
+    replaces a download. A source that cannot be fetched is a failure; its one-line
+    reason states what to do.
 
     Args:
         data_root: folder of the sources.
         letters: of the sources.
-        urls: letter -> address in place of the table's.
-        checksums: letter -> SHA-256 in place of the table's.
-        keep_archives: do not delete an archive that was downloaded and unpacked.
+        urls: letter -> address that replaces the default.
+        checksums: letter -> SHA-256 that replaces the default.
+        keep_archives: keep downloaded archives after unpacking.
         options: force (fetch again), strict and progress are used.
 
     Raises:
@@ -166,7 +167,7 @@ def run(
 
 
 def table() -> Sequence[str]:
-    """The sources as text, one line each."""
+    """The sources as text, one per line."""
     return [
         f"{source.letter}: {source.what}; licence: {source.licence}; goes to "
         f"{source.folder}; {source.url or 'by hand: ' + source.by_hand}"
@@ -192,10 +193,10 @@ class _Fetch:
         return self.root / RECORDS / f"{self.source.letter}.json"
 
     def is_done(self) -> bool:
-        """Whether it is recorded, or somebody put files there."""
+        """Whether it is recorded, or the user put files there."""
         folder = self.root / self.source.folder
         has_files = folder.is_dir() and any(folder.iterdir())
-        # without a record, files beside an archive may be half of it
+        # without a record, files next to an archive may be incomplete
         return has_files and (self.record.is_file() or not self._is_under_way())
 
     def _is_under_way(self) -> bool:
@@ -206,10 +207,10 @@ class _Fetch:
         """Fetch it.
 
         Returns:
-            What was found, for the report.
+            A description of the result, for the report.
 
         Raises:
-            DatasetError, OutputError, ConfigError: it is not there, and why.
+            DatasetError, OutputError, ConfigError: it cannot be fetched.
         """
         known, checksum_source = self._expected()
         by_hand = self.archive.is_file()
@@ -220,7 +221,7 @@ class _Fetch:
             if known is not None and sha256 != known:
                 raise DatasetError(
                     f"{self.archive}: found SHA-256 {sha256}, expected {known} "
-                    f"({checksum_source}); put another file there, or delete it"
+                    f"({checksum_source}); replace the file, or delete it"
                 )
         else:
             sha256 = download(
@@ -244,13 +245,11 @@ class _Fetch:
         )
         if not by_hand and not keep_archive:
             self._delete_archive()
-        checked = (
-            checksum_source if known else "recorded: none was known to compare it with"
-        )
+        checked = checksum_source if known else "recorded, not verified"
         return f"{count} files; SHA-256 {sha256} ({checked})"
 
     def _expected(self) -> tuple[str | None, str]:
-        """The checksum to expect, and whose it is."""
+        """The expected checksum and its source."""
         if self.sha256 is not None:
             return self.sha256.lower(), "as published or given"
         recorded = _read_record(self.record).get("sha256")
@@ -260,8 +259,8 @@ class _Fetch:
         source = self.source
         return (
             f"{source.letter} ({source.what}) must be downloaded by hand: "
-            f"{source.by_hand}; then put the files into {self.root / source.folder}, "
-            f"or the archive at {self.archive} and run again; or name its address with "
+            f"{source.by_hand}; then copy the files to {self.root / source.folder}, or "
+            f"the archive to {self.archive} and run again; or give its address with "
             "--url"
         )
 
@@ -270,7 +269,7 @@ class _Fetch:
         if not (folder.is_dir() and any(folder.iterdir())):
             raise DatasetError(
                 f"{self.archive}: unpacked into {self.root / self.source.unpack_to}, "
-                f"but {folder} is not there; move its files there"
+                f"but {folder} is missing; move its files there"
             )
 
     def _delete_archive(self) -> None:

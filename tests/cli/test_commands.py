@@ -396,7 +396,7 @@ def test_of_several_folders_each_image_is_named_as_in_its_own(
         output / "sub" / "b.png.r2d2",
     ]
     assert extract_images([*one, *two, *three, *command]) == 2
-    assert "not inside" in one_error_line(capsys)
+    assert "a.png: not in " in one_error_line(capsys)
     (folders[2] / "a.png").rename(folders[2] / "c.png")
     assert extract_images([*three, *one, *two, *command]) == 0
     assert (

@@ -45,8 +45,8 @@ def test_images_that_the_database_lacks_are_reported(root: Path) -> None:
         file.write(f"99, {sensor_id}, late.jpg\n")
     report = run(root)
     assert report.warnings == (
-        f"1 of 13 images of {root / 'mapping'} are not in {root / 'map.db'}, nor in "
-        "the map: 'late.jpg'",
+        f"1 of 13 images of {root / 'mapping'} are not in {root / 'map.db'}, and thus "
+        "not in the map: 'late.jpg'",
     )
     assert run(root).warnings == report.warnings
 

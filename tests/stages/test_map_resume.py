@@ -71,7 +71,7 @@ def test_a_broken_map_that_cannot_be_drawn_again_is_a_warning(root: Path) -> Non
     points.write_bytes(points.read_bytes()[:-5])
     report = run(root)
     assert (report.skipped, len(report.warnings)) == (1, 1)
-    assert "the map is not drawn" in report.warnings[0]
+    assert "the map is complete but could not be drawn" in report.warnings[0]
 
 
 def test_other_settings_are_refused_and_named(root: Path) -> None:

@@ -1,4 +1,4 @@
-"""Export of features that lie in a kapture dataset to the formats of other tools."""
+"""Export of features of a kapture dataset to the formats of other tools."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ def run(
             keypoints and matches; ``h5``: hloc's feature file; ``colmap-text``: a
             folder of text files for COLMAP's feature importer.
         output: the file, or the folder for colmap-text.
-        keypoints_type, descriptors_type: names; None takes the only one there is.
-        camera_origin: where the dataset's principal points are counted from.
-        keypoint_origin: where third-party keypoints are counted from.
+        keypoints_type, descriptors_type: names; None takes the only existing one.
+        camera_origin: pixel origin of the dataset's principal points.
+        keypoint_origin: pixel origin of third-party keypoints.
         camera_mode: which images of unknown cameras share one in a database, see
             io.kapture.camera_mode.
         force: overwrite an output that exists.
-        progress: show a bar; None shows it on a terminal, and elsewhere a line every
-            ten seconds.
+        progress: show a bar; None shows it on a terminal, else a line every ten
+            seconds.
 
-    Images whose file or keypoints have another size than their camera get no keypoints
+    Images whose size differs from that of their camera or keypoints get no keypoints
     and no matches in a database, and fail.
 
     Raises:
-        DatasetError, FeatureFormatError, OutputError: nothing is written then, but
-            the text files of images before the one that failed.
+        DatasetError, FeatureFormatError, OutputError: nothing is written, except text
+            files of the images before the failure.
     """
     started = time.monotonic()
     if not force and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
@@ -130,7 +130,7 @@ def run(
         bar = Progress("export", "photograph", len(names), shown=progress)
         items = _items(dataset, features, bar.over(names), failed)
         if to == "h5":
-            details["scores"] = "0: kapture keeps none; rows keep their order"
+            details["scores"] = "0: kapture stores no scores; rows keep their order"
             write_h5(output, items)
         else:
             for name, item in items:
@@ -156,7 +156,7 @@ def run(
 def _outside(
     dataset: Dataset, keypoints: FeatureTable, names: Iterable[str]
 ) -> dict[str, Failure]:
-    """Images whose keypoints are of a picture of another size, by name."""
+    """Images whose keypoints belong to an image of another size, by name."""
     failed = {}
     for name, image in dataset_images(dataset, names).items():
         rows = keypoints.read(name)
@@ -168,13 +168,13 @@ def _outside(
 
 
 def _unlike_names(dataset: Dataset, keypoints: FeatureTable) -> tuple[str, ...]:
-    """What is said where images and features are not of the same names."""
+    """The warnings on images without features and features without images."""
     there, recorded = set(keypoints.image_names), set(dataset.image_names)
     found = (
-        ("images have no features", "nothing is exported of them", recorded - there),
+        ("images have no features", "they are not exported", recorded - there),
         (
-            "images have features, but are not in records_camera.txt",
-            "these are not exported",
+            "images have features but are not in records_camera.txt",
+            "their features are not exported",
             there - recorded,
         ),
     )
@@ -191,7 +191,7 @@ def _items(
     names: Iterable[str],
     failed: list[Failure],
 ) -> Iterator[tuple[str, LocalFeatures]]:
-    """Read features image by image; note those that cannot be read."""
+    """Read features image by image; report those that cannot be read."""
     for name in names:
         try:
             features = tables.read(name, image_size(dataset.image_path(name)))

@@ -1,4 +1,4 @@
-"""Extraction from plain images, for users without a kapture dataset."""
+"""Extraction from image files, for users without a kapture dataset."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ def run(
     notes: Sequence[str] = (),
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Extract images into feature files, resuming what is there.
+    """Extract images into feature files, resuming an earlier run.
 
     Args:
-        config: what decides the features.
-        images: image files, each once.
+        config: settings of extraction.
+        images: image files without duplicates.
         checkpoint: the weights.
         extractor: a name of extractors.registry; by default the one for the weights.
         file_format: of the output.
-        output_dir: where outputs go; beside each image by default.
+        output_dir: folder of the outputs; by default that of each image.
         image_root: folder that names are relative to, see name_images.
-        folders: that hold the images, where they were found in several.
-        masks: folder of masks by those names, see MaskFolder.
-        notes: on the choice of images, for the report.
+        folders: that the images were found in, if several.
+        masks: folder of masks with these names, see MaskFolder.
+        notes: warnings on the choice of images, for the report.
         options: how to run.
     """
     started = time.monotonic()
@@ -103,8 +103,8 @@ def run(
 
 
 def _not_in_hdf5(names: Iterable[str]) -> dict[str, Failure]:
-    """Images whose names HDF5 cannot hold: its strings are UTF-8."""
-    reason = "which HDF5's names must be; rename it, or choose another --format"
+    """Images whose names HDF5 cannot store, as they are not UTF-8."""
+    reason = "which HDF5 requires of names; rename it, or choose another --format"
     return {
         name: Failure(name=shown(name), reason=f"{shown(name)} {broken}, {reason}")
         for name in names

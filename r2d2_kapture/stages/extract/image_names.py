@@ -1,4 +1,4 @@
-"""Names of plain image files, by which their features are kept."""
+"""Names of image files, under which their features are stored."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def name_images(
     *,
     force: bool,
 ) -> dict[str, Path]:
-    """Name images by their paths relative to a folder, the same in every run.
+    """Name images by their paths relative to a folder, consistently across runs.
 
-    That is ``image_root``, else what the first run into ``output_dir`` took: of several
-    folders the one that an image lies in, so that its name is that which it has alone;
-    where two images would share a name so, and without folders, the deepest folder that
-    holds all images. A name in ``output_dir`` thus always means the same image. Further
-    folders join those of the first run where they are given together with them.
+    The folder is ``image_root``, else that of the first run into ``output_dir``: of
+    several folders the one that contains the image; without folders, or if two images
+    would share a name, the deepest folder that contains all images. A name in
+    ``output_dir`` thus always means the same image. Further folders are added if they
+    are given together with those of the first run.
 
     Args:
         images: files.
-        image_root: as the user gave it.
-        folders: that hold the images, where they were found in several.
-        output_dir: where outputs go, which remembers the folders.
-        force: forget those.
+        image_root: as given by the user.
+        folders: that the images were found in, if several.
+        output_dir: folder of the outputs, with a record of the folders.
+        force: ignore the record.
 
     Raises:
-        ConfigError: an image lies elsewhere, or two would have one name.
-        OutputError: ``output_dir`` holds names relative to another folder.
+        ConfigError: an image is outside of the folders, or two would share a name.
+        OutputError: names in ``output_dir`` are relative to another folder.
     """
     given = [] if image_root is None else [normal(image_root)]
     chosen = given or _chosen_roots(images, [normal(folder) for folder in folders])
@@ -48,7 +48,7 @@ def name_images(
     recorded = [] if force else _recorded_roots(record)
     if given and recorded and given != recorded:
         raise OutputError(
-            f"{output_dir}: holds names relative to {_listed(recorded)}, not to "
+            f"{output_dir}: found names relative to {_listed(recorded)}, not to "
             f"{given[0]}; choose another --output-dir, or --force to redo them"
         )
     if recorded and not set(recorded) < set(chosen):
@@ -61,10 +61,10 @@ def name_images(
 
 
 def relative_names(images: Sequence[Path], roots: Sequence[Path]) -> dict[str, Path]:
-    """Name images by their path below the first of ``roots`` that they lie in.
+    """Name images by their path below the first of ``roots`` that contains them.
 
     Raises:
-        ConfigError: an image lies in none of them, or two have one name.
+        ConfigError: an image is in none of them, or two share a name.
     """
     names: dict[str, Path] = {}
     for path in images:
@@ -72,8 +72,8 @@ def relative_names(images: Sequence[Path], roots: Sequence[Path]) -> dict[str, P
         root = next((root for root in roots if place.is_relative_to(root)), None)
         if root is None:
             raise ConfigError(
-                f"{path}: not inside {_listed(roots)}, to which names are relative; "
-                "give another --image-root or --output-dir"
+                f"{path}: not in {_listed(roots)}, which names are relative to; give "
+                "another --image-root or --output-dir"
             )
         name = place.relative_to(root).as_posix()
         other = names.setdefault(name, path)
@@ -86,17 +86,17 @@ def relative_names(images: Sequence[Path], roots: Sequence[Path]) -> dict[str, P
 
 
 def common_folder(images: Sequence[Path]) -> Path:
-    """The deepest folder that holds all images."""
+    """The deepest folder that contains all images."""
     return Path(os.path.commonpath([normal(path).parent for path in images]))
 
 
 def normal(path: Path) -> Path:
-    """An absolute path without dots; links stay."""
+    """An absolute path without dots; links are not resolved."""
     return Path(os.path.normpath(path.absolute()))
 
 
 def _chosen_roots(images: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Folders relative to which the names of all images differ."""
+    """Folders that give all images different names."""
     if len(folders) > 1:
         try:
             relative_names(images, folders)
@@ -118,6 +118,6 @@ def _listed(roots: Sequence[Path]) -> str:
 
 
 def searched_folders(patterns: Sequence[str]) -> list[Path]:
-    """The folders that were given, where nothing else was."""
+    """The given folders, if all images come from folders."""
     folders = [Path(pattern) for pattern in patterns]
     return folders if all(map(Path.is_dir, folders)) else []

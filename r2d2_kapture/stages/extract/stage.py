@@ -63,13 +63,13 @@ class Tally:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a report says of images without keypoints."""
+        """The warning on images without keypoints."""
         if not self.without_keypoints:
             return ()
         return (
             f"images without keypoints: {len(self.without_keypoints)} "
-            f"({some_names(map(shown, self.without_keypoints))}); they are of one "
-            "colour, their masks are black, or the thresholds are too high",
+            f"({some_names(map(shown, self.without_keypoints))}); the images are "
+            "uniform, their masks black, or the thresholds too high",
         )
 
 
@@ -87,16 +87,17 @@ def run(
     masks: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Extract every image of a kapture dataset, resuming what is there.
+    """Extract every image of a kapture dataset, resuming an earlier run.
 
     Args:
-        config: what decides the features.
+        config: settings of extraction.
         kapture_root: the dataset.
         checkpoint: the weights.
         output: folder that receives ``reconstruction/``; the dataset by default.
         extractor: a name of extractors.registry; by default the one for the weights.
-        keypoints_type, descriptors_type: feature type names; the model's by default.
-        tar: write archives instead of one file an image.
+        keypoints_type, descriptors_type: names of feature types; by default the
+            model's.
+        tar: write archives instead of one file per image.
         exclude: patterns of names that are left out, see is_excluded.
         masks: folder of masks, see MaskFolder.
         options: how to run.
@@ -158,7 +159,7 @@ def run(
             details=report_details(tally, engine, todo),
         )
         report_path = feature_type.folder("keypoints") / REPORT_NAME
-        # a run that found everything done has nothing to add to the report
+        # a run without new work keeps the report
         if report.done or report.failed or not report_path.exists():
             write_json_atomic(report_path, report.to_json())
     return report
@@ -178,10 +179,10 @@ def extract_images(
     Args:
         extractor: the network and its settings.
         paths: image files by name, in order.
-        write: stores the features of a name, with the record of its file.
+        write: stores the features of an image, with the record of its file.
         options: how to run.
         masks: of the images; None keeps all keypoints.
-        already_done: images that the progress bar counts as finished.
+        already_done: number of images counted as finished by the progress bar.
     """
     tally = Tally()
     records: dict[str, ImageRecord] = {}
@@ -216,7 +217,7 @@ def extract_images(
             except (MemoryError, RuntimeError) as error:
                 if not _is_out_of_memory(error):
                     raise
-                reason = " ".join(f"too large for the memory: {error}".split())
+                reason = " ".join(f"too large for memory: {error}".split())
                 tally.failed += [Failure(name=name, reason=reason) for name in names]
                 if options.strict:
                     break
@@ -232,7 +233,7 @@ def extract_images(
 
 
 def _read(path: Path) -> tuple[Image, ImageRecord]:
-    """Decode an image, and record the file that it was decoded from."""
+    """Decode an image, and record its file."""
     stamp = stamp_image(path)
     image = read_rgb(path)
     height, width = image.shape[:2]
@@ -240,7 +241,7 @@ def _read(path: Path) -> tuple[Image, ImageRecord]:
 
 
 def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[Loaded]:
-    """Yield images that decode; note those that do not."""
+    """Yield decoded images; report those that cannot be decoded."""
     for name, future in loading:
         try:
             loaded = future.result()
@@ -253,7 +254,7 @@ def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[
 
 
 def _equal_sizes(images: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
-    """Group neighbours of one size, at most ``batch_size`` together."""
+    """Group consecutive images of equal size, at most ``batch_size`` together."""
     batch: list[Loaded] = []
     for loaded in images:
         if batch and batch[0].image.shape[:2] != loaded.image.shape[:2]:
@@ -268,7 +269,8 @@ def _equal_sizes(images: Iterator[Loaded], batch_size: int) -> Iterator[list[Loa
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an image was too large; torch has no class for it on the CPU."""
+    """Whether memory was insufficient; torch has no exception class for it on the
+    CPU."""
     return isinstance(
         error, (MemoryError, OutOfMemoryError)
     ) or "allocate memory" in str(error)
@@ -277,7 +279,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _uploaded(
     batches: Iterator[list[Loaded]], extractor: Extractor
 ) -> Iterator[tuple[list[str], Any]]:
-    """Bring each batch to the device before the one before it is extracted."""
+    """Copy each batch to the device before the previous one is extracted."""
     previous: tuple[list[str], Any] | None = None
     for batch in batches:
         names = [loaded.name for loaded in batch]
@@ -293,7 +295,7 @@ def _uploaded(
 
 
 def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
-    """Describe what decides the features: weights and resolved settings."""
+    """The manifest of features: weights and resolved settings."""
     return Manifest(
         model={
             "name": checkpoint.name,

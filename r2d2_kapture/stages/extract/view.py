@@ -34,11 +34,11 @@ def run(
         config: of the extraction shown.
         images: image files.
         checkpoint: the weights.
-        output_dir: where pictures go; beside each image by default.
-        max_keypoints: drawn, the best of those extracted.
+        output_dir: folder of the pictures; by default that of each image.
+        max_keypoints: number of keypoints drawn, best scores first.
         masks: folder of masks by the names relative to the images' common folder, see
             MaskFolder.
-        notes: on the choice of images, for the report.
+        notes: warnings on the choice of images, for the report.
     """
     started = time.monotonic()
     extractor = build_extractor(AUTO, checkpoint.network, config)

@@ -27,17 +27,17 @@ FocalKnowledge = Literal["fixed", "refined", "estimated"]
 
 @dataclass(frozen=True, kw_only=True)
 class QueryImage:
-    """An image to localize.
+    """A query image.
 
     Attributes:
         name: of the image.
-        path: its file, which may be absent.
+        path: its file, which may be missing.
         sensor_id: the camera that took it.
-        camera: in COLMAP's pixel origin; to be copied, because pycolmap changes the
+        camera: in COLMAP's pixel origin; must be copied, because pycolmap modifies
             cameras whose focal length it refines.
-        focal_length: ``fixed`` is known, ``refined`` nearly so, ``estimated`` unknown.
-        refine_distortion: whether the distortion is unknown too, which no photograph is
-            without.
+        focal_length: ``fixed`` if known, ``refined`` if approximate, ``estimated`` if
+            unknown.
+        refine_distortion: whether the distortion is unknown too.
         cam_from_rig: identity for an image without a rig.
     """
 
@@ -52,7 +52,7 @@ class QueryImage:
 
 @dataclass(frozen=True, kw_only=True)
 class QueryFrame:
-    """Images that get one pose: a single one, or those of a rig at one time.
+    """Images that share a pose: a single image, or those of a rig at one time.
 
     Attributes:
         rig_id: None for a single image.
@@ -66,14 +66,14 @@ class QueryFrame:
 def query_frames(
     dataset: Dataset, origin: PixelOrigin, config: LocalizeConfig
 ) -> list[QueryFrame]:
-    """The images of a dataset by what shares a pose, in order of first names.
+    """Group the images of a dataset into frames, in order of their first names.
 
-    Images whose focal length is to be found stand alone: pycolmap does not return what
-    it found for those of a rig.
+    Images of unknown focal length form frames of their own: pycolmap does not return
+    the focal lengths that it estimates for a rig.
 
     Raises:
-        DatasetError: rigs or records that contradict themselves, a camera without
-            size, or an image recorded twice.
+        DatasetError: inconsistent rigs or records, a camera without size, or an image
+            recorded twice.
     """
     sensors = camera_sensors(dataset.data)
     cameras = {
@@ -124,10 +124,10 @@ def _knowledge(unknown: bool, config: LocalizeConfig) -> FocalKnowledge:
 
 
 def with_exif(image: QueryImage) -> QueryImage:
-    """Take the focal length from EXIF where it is unknown and the file has it.
+    """Take unknown focal lengths from EXIF, if the file has it.
 
-    The focal length is then refined from there; principal point and distortion stay.
-    A file that is absent, unreadable or of another size is ignored.
+    The focal length is then refined from there; principal point and distortion stay. A
+    file that is missing, unreadable or of another size is ignored.
     """
     if image.focal_length != "estimated":
         return image
@@ -141,7 +141,7 @@ def with_exif(image: QueryImage) -> QueryImage:
 
 
 def set_focal_length(camera: pycolmap.Camera, focal_length: float) -> None:
-    """Give a camera one focal length in pixels, along both axes."""
+    """Set the focal length of a camera in pixels, equal along both axes."""
     params = camera.params.copy()
     params[list(camera.focal_length_idxs())] = focal_length
     camera.params = params

@@ -1,4 +1,4 @@
-"""From matches with map images to pairs of a query's keypoints and map points."""
+"""Correspondences of query keypoints with map points, from matches with map images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from r2d2_kapture.types import IndexArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Correspondences:
-    """Keypoints of a query and the map points that they may show.
+    """Keypoints of a query and map points that they may observe.
 
     Each pair occurs once, in order of keypoints, then points; a keypoint may pair with
     several points and a point with several keypoints.
@@ -35,11 +35,12 @@ class Correspondences:
 def gather_correspondences(
     sparse_map: SparseMap, matches: Mapping[str, IndexArray]
 ) -> Correspondences:
-    """Follow matches to what the keypoints of map images see.
+    """Follow matches to the points that keypoints of map images observe.
 
     Args:
         sparse_map: the map.
-        matches: (K, 2) keypoints of the query and of a map image, by its name.
+        matches: by name of the map image, (K, 2) keypoints of the query and of that
+            image.
     """
     pairs = [np.zeros((0, 2), np.int64)]
     for name, indices in matches.items():
@@ -53,18 +54,17 @@ def gather_correspondences(
 def covisible_groups(
     sparse_map: SparseMap, names: Sequence[str]
 ) -> tuple[tuple[str, ...], ...]:
-    """Group map images that see common points, directly or through others.
+    """Group map images that observe common points, directly or through others.
 
-    Places that look alike share no points, so matches with each make a group of their
-    own (Sarlin et al., From Coarse to Fine, CVPR 2019, section 4).
+    Places of similar appearance share no points, so that each forms its own group
+    (Sarlin et al., From Coarse to Fine, CVPR 2019, section 4).
 
     Args:
         sparse_map: the map.
         names: of its images, each once.
 
     Returns:
-        The largest group first, in doubt the one that occurs first; names keep their
-        order.
+        The largest group first, of equals the first in order; names keep their order.
     """
     if not names:
         return ()

@@ -34,11 +34,11 @@ from r2d2_kapture.stages.localize.verdict import coverage, pose_doubts
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidate:
-    """Map images that are tried together.
+    """Map images that are used together.
 
     Attributes:
         map_images: their names.
-        views: what each image of the frame has in common with them.
+        views: correspondences of each image of the frame with them.
     """
 
     map_images: tuple[str, ...]
@@ -46,19 +46,19 @@ class Candidate:
 
     @property
     def correspondences(self) -> int:
-        """Of all views."""
+        """Number of correspondences of all views."""
         return sum(len(view.correspondences) for view in self.views)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evidence:
-    """All that the pose of a frame depends on, besides the settings.
+    """All inputs of the pose of a frame, except the settings.
 
     Attributes:
         frame: its images and cameras.
         matches: of its images, in their order.
-        candidates: first all map images together, then each covisible group if there
-            are several.
+        candidates: first all map images, then each covisible group if there are
+            several.
         extent: of the map, in its units.
     """
 
@@ -98,17 +98,17 @@ def localize_frame(
 ) -> tuple[QueryResult, ...]:
     """Find the pose of a frame.
 
-    All retrieved map images are tried together, and covisible groups of them by
-    themselves; the pose with most inliers is kept, the first of equals. An image whose
-    keypoints or matches cannot be read has no part in it, and fails.
+    The pose is estimated from all retrieved map images, and from each covisible group;
+    the pose with most inliers is kept, the first of equals. An image whose keypoints or
+    matches cannot be read is left out, and fails.
 
     Args:
-        evidence: what is known of the frame.
+        evidence: inputs of the frame.
         config: settings.
-        origin: that principal points of found cameras are to be counted from.
+        origin: pixel origin of the principal points of the results.
 
     Returns:
-        The outcome of each image, in the order of the frame's.
+        The outcome of each image, in the order of the frame.
     """
     lacks = [matches.lack() for matches in evidence.matches]
     if None not in lacks:
@@ -140,7 +140,7 @@ def failed_results(
     config: LocalizeConfig,
     tried: tuple[Support, ...] = (),
 ) -> tuple[QueryResult, ...]:
-    """Outcomes of a frame without pose."""
+    """Outcomes of a frame without a pose."""
     return tuple(
         dataclasses.replace(result, reason=reason, tried=tried)
         for result, reason in zip(_plain_results(evidence, config), reasons)
@@ -148,7 +148,7 @@ def failed_results(
 
 
 def _plain_results(evidence: Evidence, config: LocalizeConfig) -> list[QueryResult]:
-    """What is known of each image before the pose."""
+    """The outcome of each image before a pose is estimated."""
     inputs = inputs_digest(evidence, config)
     names = tuple(image.name for image in evidence.frame.images)
     return [
@@ -212,8 +212,9 @@ def _localized_results(
 def _estimate(
     candidate: Candidate, config: LocalizeConfig
 ) -> tuple[FramePose | None, int]:
-    """The pose of a candidate, and how many inliers it has; in doubt none."""
-    # fewer could not be enough, and pycolmap crashes on none
+    """The pose of a candidate and its number of inliers; None and 0 if it is not
+    reliable."""
+    # fewer are not enough, and pycolmap crashes without any
     if candidate.correspondences < config.min_inliers:
         return None, 0
     pose = estimate_pose(candidate.views, config)
@@ -248,7 +249,7 @@ def _views(
 
 
 def inputs_digest(evidence: Evidence, config: LocalizeConfig) -> str:
-    """SHA-256 of the settings that decide the pose, and of all it is found from."""
+    """SHA-256 of the settings and inputs that determine the pose."""
     settings = dataclasses.asdict(config) | {"format": None}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for candidate in evidence.candidates:

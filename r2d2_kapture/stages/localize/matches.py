@@ -1,4 +1,4 @@
-"""What is known of a query before its pose: pairs, keypoints, matches."""
+"""The inputs of a query: pairs, keypoints, matches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from r2d2_kapture.types import IndexArray, some_names
 DoubleArray = npt.NDArray[np.float64]
 
 MOVED = 1.0
-"""Pixels between a keypoint of the map and of the features: more than two origins."""
+"""Pixels that a keypoint of the map and of the features may differ: more than origins
+do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Retrieval:
     """Which map images each query is paired with.
 
     Attributes:
-        of_query: map images in order of the pairs, by query.
-        unknown: first images of the pairs of which none is a query, in order of names.
+        of_query: by query, map images in order of the pairs.
+        unknown: first images of pairs without a query, in order of names.
     """
 
     of_query: Mapping[str, tuple[str, ...]]
@@ -38,7 +39,7 @@ class Retrieval:
 
     @property
     def images(self) -> set[str]:
-        """Queries, and images that they are paired with."""
+        """Number of queries and images that they are paired with."""
         return set(self.of_query).union(*self.of_query.values())
 
 
@@ -47,13 +48,12 @@ class QueryMatches:
     """Keypoints of a query and their matches with map images.
 
     Attributes:
-        retrieved: images it is paired with that are in the map, in order of the pairs.
-        absent: how many it is paired with that are not.
-        xy: (N, 2) all its keypoints, in COLMAP's pixel origin.
-        matches: (K, 2) rows of keypoints of the query and of a map image, by the name
-            of that; pairs that were never matched are left out.
-        error: why keypoints or matches cannot be read, and none are held; None where
-            they can.
+        retrieved: its partners in the map, in order of the pairs.
+        absent: number of its partners that are not in the map.
+        xy: (N, 2) its keypoints, in COLMAP's pixel origin.
+        matches: by name of the map image, (K, 2) keypoints of the query and of that
+            image; pairs without a matches file are left out.
+        error: why keypoints or matches cannot be read; None if they can.
     """
 
     retrieved: tuple[str, ...]
@@ -64,15 +64,15 @@ class QueryMatches:
 
     @property
     def count(self) -> int:
-        """Matches with all map images."""
+        """Number of matches with all map images."""
         return sum(map(len, self.matches.values()))
 
     def lack(self) -> str | None:
-        """What is missing for a pose, and the way out; None where nothing is."""
+        """What is missing for a pose, with the way out; None if nothing is."""
         if self.error is not None:
             return self.error
         if not self.retrieved and not self.absent:
-            return "no pairs; pair it with map images by kapture_r2d2_pairs"
+            return "no pairs; pair it with map images using kapture_r2d2_pairs"
         if not self.retrieved:
             return f"none of the {self.absent} images it is paired with is in the map"
         if not len(self.xy):
@@ -80,7 +80,7 @@ class QueryMatches:
         if not self.matches:
             return (
                 f"none of its {len(self.retrieved)} pairs is matched; run "
-                "kapture_r2d2_match on the same list of pairs"
+                "kapture_r2d2_match with the same list of pairs"
             )
         if not self.count:
             return f"no matches with {len(self.matches)} map images"
@@ -88,7 +88,7 @@ class QueryMatches:
 
 
 def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
-    """Separate queries from map images; an image may be both, as those of a map are."""
+    """Find the partners of each query; a query may be a map image too."""
     of_query: dict[str, list[str]] = {name: [] for name in queries}
     unknown: set[str] = set()
     for pair in pairs:
@@ -99,7 +99,7 @@ def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
         if first not in of_query and second not in of_query:
             unknown.add(first)
     return Retrieval(
-        # a pair may be listed both ways
+        # a pair may be listed in both orders
         of_query={n: tuple(dict.fromkeys(images)) for n, images in of_query.items()},
         unknown=tuple(sorted(unknown)),
     )
@@ -108,15 +108,15 @@ def retrieve(pairs: Iterable[ImagePair], queries: Iterable[str]) -> Retrieval:
 def retrieval_warnings(
     retrieval: Retrieval, sparse_map: SparseMap, matches: MatchTable
 ) -> Iterator[str]:
-    """What a report says of pairs that no pose is found from.
+    """The warnings on pairs that are not used.
 
-    Queries of which all pairs are so fail, and are not said again.
+    Queries without any usable pair fail, and are not repeated here.
     """
     if retrieval.unknown:
         yield (
-            f"{len(retrieval.unknown)} images of the pairs are no queries, nor is what "
-            f"they are paired with: {some_names(retrieval.unknown)}; these pairs are "
-            "not used"
+            f"{len(retrieval.unknown)} images of the pairs are not queries, nor are "
+            f"their partners: {some_names(retrieval.unknown)}; these pairs are not "
+            "used"
         )
     in_map = {
         query: [name for name in images if name in sparse_map.images]
@@ -130,8 +130,8 @@ def retrieval_warnings(
     }
     if absent:
         yield (
-            f"{len(absent)} images that queries are paired with are not in the map: "
-            f"{some_names(sorted(absent))}; poses are found without them"
+            f"{len(absent)} images that queries are paired with are not in the map and "
+            f"not used: {some_names(sorted(absent))}"
         )
     matched = frozenset(matches.pairs)
     unmatched = {
@@ -142,15 +142,16 @@ def retrieval_warnings(
     if partly:
         yield (
             f"{sum(len(unmatched[q]) for q in partly)} pairs of {len(partly)} queries "
-            f"are not matched: {some_names(partly)}; their poses are found from the "
-            "others: run kapture_r2d2_match on the same list of pairs, then this again"
+            f"are not matched: {some_names(partly)}; their poses are estimated from "
+            "the others: run kapture_r2d2_match with the same list of pairs, then "
+            "localize again"
         )
 
 
 def no_matches(
     *, retrieved: tuple[str, ...] = (), absent: int = 0, error: str | None = None
 ) -> QueryMatches:
-    """Of a query of which nothing can be read, or is to be."""
+    """The inputs of a query whose features are not or cannot be read."""
     return QueryMatches(
         retrieved=retrieved,
         absent=absent,
@@ -168,20 +169,20 @@ def read_query_matches(
     keypoints: FeatureTable,
     matches: MatchTable,
 ) -> QueryMatches:
-    """Read what a query has.
+    """Read the inputs of a query.
 
     Args:
         name: of the query.
         size: (W, H) in pixels of its camera.
-        paired: images it is paired with.
+        paired: its partners.
         sparse_map: the map.
-        keypoints: of the query, and of the map's images where they are at hand.
+        keypoints: of the query, and of the map images if available.
         matches: of the pairs.
 
     Returns:
-        With ``error`` if keypoints or matches are absent or broken, keypoints are of a
-        picture of another size, matches of keypoints that do not exist, or the map was
-        made with other keypoints.
+        With ``error`` if keypoints or matches are missing or broken, keypoints belong
+        to an image of another size, matches name keypoints that do not exist, or the
+        map was made with other keypoints.
     """
     images = list(paired)
     retrieved = tuple(image for image in images if image in sparse_map.images)
@@ -203,7 +204,7 @@ def _read(
     keypoints: FeatureTable,
     matches: MatchTable,
 ) -> tuple[DoubleArray, dict[str, IndexArray]]:
-    """Keypoints of a query and its matches, as QueryMatches has them."""
+    """Keypoints and matches of a query, as in QueryMatches."""
     rows = keypoints.read(name)[:, :2].astype(np.float64)
     check_inside(rows, size, f"'{name}'")
     xy: DoubleArray = colmap_from_kapture(rows).astype(np.float64)
@@ -212,7 +213,7 @@ def _read(
         pair_matches = matches.read(name, image)
         if pair_matches is not None:
             count = _keypoint_count(image, sparse_map, keypoints)
-            # an index beyond all counts would go unnoticed, or to a wrong point
+            # an index out of range would go unnoticed, or name a wrong point
             pair_matches.check_counts((name, image), (len(xy), count))
             found[image] = pair_matches.indices
     return xy, found
@@ -221,10 +222,10 @@ def _read(
 def refuse_moved_keypoints(
     sparse_map: SparseMap, keypoints: FeatureTable, images: Iterable[str]
 ) -> None:
-    """Refuse keypoints of map images that lie elsewhere than those of the map.
+    """Refuse keypoints of map images whose positions differ from those in the map.
 
-    As many were made anew of a picture that was replaced. Those of another number, or
-    that cannot be read, fail with the queries that they are matched with.
+    They were extracted again from a replaced image. Where their number differs, or they
+    cannot be read, the queries matched with them fail.
 
     Raises:
         DatasetError: naming images, and the way out.
@@ -241,7 +242,7 @@ def refuse_moved_keypoints(
             f"keypoints '{keypoints.type_name}' of {len(moved)} map images "
             f"differ from those in the map: {some_names(moved)}; run "
             "kapture_r2d2_verify and kapture_r2d2_map again, or give the features that "
-            "the map was made of"
+            "the map was made with"
         )
 
 
@@ -257,13 +258,13 @@ def _moved(name: str, image: MapImage, keypoints: FeatureTable) -> bool:
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:
-    """Keypoints of a map image, as far as the map or the features have them."""
+    """Number of keypoints of a map image, from the map or the features."""
     of_map = sparse_map.images[image].keypoint_count
     of_table = keypoints.count(image) if image in keypoints else None
     if of_map is not None and of_table is not None and of_map != of_table:
         raise FeatureFormatError(
             f"'{image}': found {of_table} keypoints of type '{keypoints.type_name}', "
-            f"but {of_map} in the map; give the features that the map was made of"
+            f"but {of_map} in the map; give the features that the map was made with"
         )
     counts = [count for count in (of_map, of_table) if count is not None]
     return min(counts, default=np.iinfo(np.int64).max)

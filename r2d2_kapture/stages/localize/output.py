@@ -1,4 +1,4 @@
-"""The folder of poses: what it is for, and whether it may be written to."""
+"""The output folder of poses: its manifest, and whether it may be written to."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ STAGE = "localize"
 def localized_manifest(
     config: LocalizeConfig, keypoints_type: str, dataset: Dataset
 ) -> Manifest:
-    """What an output folder is for: settings, and the records of the queries."""
+    """The manifest of an output folder: settings, and the records of the queries."""
     settings = dataclasses.asdict(config)
-    del settings["format"]  # changes no pose
+    del settings["format"]  # does not change poses
     records = json.dumps(image_records(dataset), sort_keys=True)
     return Manifest(
         model={},
@@ -45,11 +45,10 @@ def localized_manifest(
 
 
 def refuse_foreign_folder(output: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write among files of something else, forced or not.
+    """Refuse a folder with other files, also with ``force``.
 
     Raises:
-        OutputError: the folder is an input, or holds files but no manifest of this
-            stage.
+        OutputError: the folder is an input, or has files but no manifest of this stage.
     """
     for path in inputs:
         if output.resolve() == path.resolve():
@@ -60,12 +59,12 @@ def refuse_foreign_folder(output: Path, inputs: Iterable[Path]) -> None:
     if not output.is_dir() or _is_localized(output):
         return
     for path in sorted(output.iterdir()):
-        # the lock, and what a run that was killed at once left
+        # the lock, and files of a run killed at its start
         if not path.name.startswith("."):
             raise OutputError(
-                f"{output}: found '{path.name}' and no {FILE_NAME} of "
-                "kapture_r2d2_localize, expected a folder of its poses or an empty "
-                "one; choose another --output"
+                f"{output}: found '{path.name}' without a {FILE_NAME} of "
+                "kapture_r2d2_localize, expected an earlier output or an empty folder; "
+                "choose another --output"
             )
 
 
@@ -78,12 +77,12 @@ def _is_localized(output: Path) -> bool:
 
 
 def claim(output: Path, manifest: Manifest, *, force: bool) -> None:
-    """Note what an output folder is for, or refuse if it is for something else.
+    """Write the manifest of an output folder, or refuse one that differs.
 
     Args:
-        output: passed by ``refuse_foreign_folder``.
-        manifest: of the poses to write.
-        force: remove poses found otherwise.
+        output: accepted by ``refuse_foreign_folder``.
+        manifest: of the poses to be written.
+        force: remove poses of other manifests.
 
     Raises:
         OutputError: see ``run``.

@@ -19,21 +19,21 @@ DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
 CREDIBLE = (0.1, 10.0, 1.0)
-"""Least and greatest focal length in units of the longest side, greatest distortion
-parameter: of cameras that COLMAP's mapper believes."""
+"""Least and greatest focal length in units of the longest side, and greatest distortion
+parameter that COLMAP's mapper accepts."""
 RADIANS_OF_TANGENT = np.array([2.0, 2.0, 2.0, 1.0, 1.0, 1.0])
 """pycolmap's covariance is of half the rotation angles (quaternions in Ceres)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """The correspondences of one image of a frame.
+    """The correspondences of an image of a frame.
 
     Attributes:
         image: the query image.
-        xy: (N, 2) its keypoints of each correspondence, in COLMAP's pixel origin.
-        points: (N, 3) the map's points of each correspondence.
-        correspondences: which they are.
+        xy: (N, 2) keypoint of each correspondence, in COLMAP's pixel origin.
+        points: (N, 3) map point of each correspondence.
+        correspondences: rows of the keypoints and points.
     """
 
     image: QueryImage
@@ -48,13 +48,13 @@ class FramePose:
 
     Attributes:
         rig_from_world: of the rig, or of the camera of a single image.
-        cameras: of each view, with the focal length found.
+        cameras: of each view, with the estimated focal length.
         inliers: of each view, which of its correspondences agree with the pose.
-        covariance: (6, 6) of rig_from_world for keypoints with errors of 1 px, rather
-            too large than too small: rotation about the rig's axes in radians, then
-            translation; None where the inliers do not determine the pose.
-        doubt: why a camera that was found cannot be believed, and the way out; None
-            where all can.
+        covariance: (6, 6) of rig_from_world for keypoint errors of 1 px, a conservative
+            estimate: rotation about the rig's axes in radians, then translation; None
+            if the inliers do not determine the pose.
+        doubt: why an estimated camera is not credible, with the way out; None if all
+            are.
     """
 
     rig_from_world: pycolmap.Rigid3d
@@ -69,23 +69,23 @@ def estimate_pose(
 ) -> FramePose | None:
     """Estimate the pose of a frame from all its views, and refine it.
 
-    LO-RANSAC on minimal sets (P3P; with one focal length more if it is unknown; the
-    generalized P3P of a rig), then a robust refinement on the inliers, as COLMAP has it
-    but for the scale of the loss. The same input gives the same output.
+    LO-RANSAC on minimal sets (P3P; P4Pf if the focal length is unknown; generalized P3P
+    for a rig), then a robust refinement on the inliers, as in COLMAP except for the
+    scale of the loss. The same input gives the same output.
 
     Args:
         views: of the frame.
         config: settings.
-        min_inlier_ratio: share of inliers that is looked for; less takes longer.
+        min_inlier_ratio: assumed share of inliers; less takes longer.
 
     Returns:
-        None where no pose is found.
+        None if no pose is found.
     """
     ransac = pycolmap.RANSACOptions(
         max_error=config.max_error,
         min_inlier_ratio=min(max(min_inlier_ratio, 0.1), 1.0),
         random_seed=config.seed,
-        # more would not give the same result twice
+        # more threads would not be reproducible
         num_threads=1,
     )
     cameras = tuple(copy.deepcopy(view.image.camera) for view in views)
@@ -106,7 +106,7 @@ def estimate_pose(
 
 
 def count_inliers(views: Iterable[View], inliers: Iterable[BoolArray]) -> int:
-    """Inliers that count: distinct map points, or distinct keypoints if fewer.
+    """Number of inliers: distinct map points, or distinct keypoints if fewer.
 
     One corner detected on several scales is several keypoints, and several tracks may
     share a keypoint; neither makes a pose more certain.
@@ -131,7 +131,7 @@ def camera_covariance(
 def centre_deviation(
     cam_from_world: pycolmap.Rigid3d, covariance: DoubleArray
 ) -> float:
-    """Standard deviation of the camera's centre, over all directions.
+    """Standard deviation of the camera centre, over all directions.
 
     The centre is -R^T t; a rotation of the camera by d turns R into exp([d]x) R, which
     moves the centre by -R^T [t]x d.

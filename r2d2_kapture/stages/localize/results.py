@@ -1,4 +1,4 @@
-"""Outcomes of queries: a JSON file each, and what all of them make together."""
+"""Outcomes of queries: a JSON file each, and the dataset of their poses."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ POSES_NAME = "poses.txt"
 
 @dataclass(frozen=True, kw_only=True)
 class Support:
-    """How far map images support a pose.
+    """Support of a pose by map images.
 
     Attributes:
-        map_images: how many images.
-        correspondences: of keypoints with points that these images see.
-        inliers: of the pose found from them, as pose_estimation.count_inliers counts;
-            0 where there is none.
+        map_images: number of images.
+        correspondences: of keypoints with points that these images observe.
+        inliers: of the pose estimated from them, as pose_estimation.count_inliers
+            counts; 0 without a pose.
     """
 
     map_images: int
@@ -48,20 +48,20 @@ class QueryResult:
 
     Attributes:
         image: its name.
-        reason: why there is no pose; None where there is one.
-        inputs: SHA-256 of all that the outcome depends on.
-        paired: images that it is paired with.
-        matches: with those of them that are in the map.
+        reason: why there is no pose; None if there is one.
+        inputs: SHA-256 of all inputs of the outcome.
+        paired: number of images that it is paired with.
+        matches: with those that are in the map.
         correspondences: of its keypoints with map points.
         inliers: that agree with the pose, as pose_estimation.count_inliers counts.
-        tried: map images that were tried together: first all of them, then each group
-            of covisible ones if there are several; for a rig, those of all its images.
-        rig: images of the frame that has one pose with this one; empty without a rig.
+        tried: sets of map images used: first all of them, then each covisible group if
+            there are several; for a rig, those of all its images.
+        rig: images that share a pose with this one; empty without a rig.
         cam_from_world: qw, qx, qy, qz, tx, ty, tz; None without a pose.
-        covariance: (6, 6) of cam_from_world for keypoints with errors of 1 px, see
-            pose_estimation.FramePose; None where inliers do not determine the pose.
-        position_std: the standard deviation of the camera's centre that follows, root
-            of the sum over the axes, in the units of the map.
+        covariance: (6, 6) of cam_from_world for keypoint errors of 1 px, see
+            pose_estimation.FramePose; None if inliers do not determine the pose.
+        position_std: standard deviation of the camera centre from the covariance, root
+            of the sum over the axes, in units of the map.
         coverage: share of the image that the inliers cover, see pose_verdict.coverage.
         verdict: ``good`` or ``doubtful``; None without a pose. One for all images of a
             frame.
@@ -101,29 +101,29 @@ class QueryResult:
         return pycolmap.Rigid3d(rotation, np.array(translation))
 
     def to_json(self) -> dict[str, Any]:
-        """The outcome as plain JSON values; numbers read back as they were."""
+        """The outcome as plain JSON values, exact when read back."""
         status = "localized" if self.localized else "failed"
         return {"status": status, **dataclasses.asdict(self)}
 
 
 def result_path(output: Path, image: str) -> Path:
-    """Where the outcome of a query is kept."""
+    """File of the outcome of a query."""
     return output / QUERIES_FOLDER / f"{image}.json"
 
 
 def write_result(output: Path, result: QueryResult) -> None:
-    """Keep the outcome of a query.
+    """Write the outcome of a query.
 
     Raises:
-        OutputError: the file system refused.
+        OutputError: the file cannot be written.
     """
     write_json_atomic(result_path(output, result.image), result.to_json())
 
 
 def read_localized(output: Path, image: str) -> QueryResult | None:
-    """The outcome of a query that has a pose; None where there is none to use.
+    """Read the outcome of a localized query; None if there is none.
 
-    A file that cannot be read, or holds something else, is as good as none.
+    A file that cannot be read or has another format counts as missing.
     """
     try:
         content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
@@ -141,7 +141,7 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
 
 
 def read_reason(output: Path, image: str) -> str | None:
-    """Why a query has no pose; None where it has one, or nothing is kept of it."""
+    """Why a query has no pose; None if it has one, or has no outcome."""
     try:
         content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
         return None if content["reason"] is None else str(content["reason"])
@@ -162,12 +162,12 @@ def write_localized(
         output: folder of the dataset and of the text.
         dataset: of the queries.
         results: their outcomes.
-        form: of the text.
-        origin: that the dataset's principal points count from.
+        form: format of the text.
+        origin: pixel origin of the dataset's principal points.
 
     Raises:
         DatasetError: names that the text format cannot distinguish.
-        OutputError: the file system refused.
+        OutputError: the file cannot be written.
     """
     localized = {result.image: result for result in results if result.localized}
     poses = {name: result.pose for name, result in localized.items()}
@@ -179,10 +179,11 @@ def write_localized(
 def with_found_cameras(
     dataset: Dataset, localized: Mapping[str, QueryResult]
 ) -> Dataset:
-    """A dataset with the cameras that localization found.
+    """The dataset with the cameras estimated by localization.
 
-    A sensor of one image takes what was found for that; a sensor of several stays, and
-    each image whose focal length was found gets a sensor of its own, ``ID@TIMESTAMP``.
+    The sensor of a single image gets its estimated camera; a sensor of several images
+    stays, and each image with an estimated focal length gets its own sensor,
+    ``ID@TIMESTAMP``.
     """
     data = dataset.data
     records = image_records(dataset)

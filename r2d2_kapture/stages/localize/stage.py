@@ -85,10 +85,10 @@ REPORT_NAME = "report.json"
 
 @dataclass(frozen=True, kw_only=True)
 class FrameOutcome:
-    """What became of the images of a frame.
+    """The outcome of the images of a frame.
 
     Attributes:
-        results: one an image; those without pose may be left out if not fresh.
+        results: one per image; those without a pose may be left out if not fresh.
         fresh: whether they were computed by this run.
     """
 
@@ -98,18 +98,18 @@ class FrameOutcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Localizer:
-    """Localizes frames, each on its own; may be used by several threads.
+    """Localizes frames independently; may be used by several threads.
 
     Attributes:
         config: settings.
-        origin: of the principal points of the query dataset.
+        origin: pixel origin of the principal points of the query dataset.
         sparse_map: the map.
-        keypoints: of queries, and of map images where they are at hand.
+        keypoints: of queries, and of map images if available.
         matches: of queries with map images.
-        retrieval: which those are.
-        unlike: queries whose files have another size than their cameras; they fail.
+        retrieval: partners of the queries.
+        unlike: queries whose file and camera differ in size; they fail.
         output: folder of the outcomes.
-        force: compute outcomes that are there again.
+        force: compute existing outcomes again.
     """
 
     config: LocalizeConfig
@@ -123,9 +123,9 @@ class Localizer:
     force: bool
 
     def localize(self, frame: QueryFrame) -> FrameOutcome:
-        """Find and keep the outcome of a frame, unless it is there already.
+        """Localize a frame and write its outcome, unless it exists.
 
-        Only poses are final: what failed is tried again.
+        Failed frames are tried again.
 
         Raises:
             OutputError: the file system refused.
@@ -141,7 +141,7 @@ class Localizer:
         return FrameOutcome(results=results, fresh=True)
 
     def recall(self, frame: QueryFrame) -> FrameOutcome:
-        """The poses of a frame that are there and still hold."""
+        """Existing poses of a frame that are up to date."""
         results = self._there(self._evidence(frame))
         return FrameOutcome(results=results, fresh=False)
 
@@ -190,26 +190,25 @@ def run(
     Args:
         config: how poses are estimated and written.
         map_path: the map, see io.colmap.sparse_map.read_sparse_map.
-        query: kapture dataset of the queries; read only, its poses are not used.
+        query: kapture dataset of the queries; read only. Its poses are not used.
         pairs: list of pairs of queries with map images.
-        features: folders with the keypoints of the queries, and of the map's images
-            where they are at hand, see io.kapture.feature_table.
+        features: folders with the keypoints of the queries, and of the map images if
+            available, see io.kapture.feature_table.
         matches: folders of matches, see io.kapture.match_store.
-        output: folder that gets a kapture dataset of the poses, ``poses.txt``, a JSON
-            file a query in ``queries``, and ``report.json``.
-        keypoints_type: of features and matches; None takes the only one there is.
-        options: how to run; ``workers`` frames are localized at a time, one where
-            there are rigs. No pose depends on it.
+        output: folder for a kapture dataset of the poses, ``poses.txt``, a JSON file
+            per query in ``queries``, and ``report.json``.
+        keypoints_type: of features and matches; None takes the only existing one.
+        options: how to run; ``workers`` frames are localized in parallel, without rigs.
+            Poses do not depend on it.
 
     Returns:
         A report that counts query images.
 
     Raises:
-        DatasetError: the dataset, map, features, matches or pairs cannot be used, none
-            of the pairs holds a query, or the map is of other keypoints, by type or by
-            place.
-        OutputError: the folder holds poses found with other settings or of another
-            dataset, or files of something else; or it cannot be written.
+        DatasetError: the dataset, map, features, matches or pairs cannot be used, no
+            pair has a query, or the map was made with other keypoints.
+        OutputError: the folder has poses of other settings or of another dataset, or
+            other files; or it cannot be written.
         ReconstructionError: the map has no points.
     """
     started = time.monotonic()
@@ -243,7 +242,7 @@ def run(
     with exclusive(output), quiet_pycolmap():
         claim(output, manifest, force=options.replaces)
         outcomes = list(localize_frames(localizer, frames, options))
-        # those that a strict run does not reach keep the poses they have
+        # queries that a strict run does not reach keep their poses
         outcomes += map(localizer.recall, frames[len(outcomes) :])
         results = [result for outcome in outcomes for result in outcome.results]
         write_localized(output, dataset, results, config.format, origin)
@@ -252,7 +251,7 @@ def run(
         report = dataclasses.replace(
             report, warnings=(*counted_from.warnings, *warnings, *report.warnings)
         )
-        # a run that found everything done has nothing to add to the report
+        # a run without new work keeps the report
         report_path = output / REPORT_NAME
         if report.done or report.failed or not report_path.exists():
             write_json_atomic(report_path, report.to_json())
@@ -262,10 +261,10 @@ def run(
 def localize_frames(
     localizer: Localizer, frames: Sequence[QueryFrame], options: RunOptions
 ) -> Iterator[FrameOutcome]:
-    """The outcomes of frames, in their order; with ``strict`` up to a failure."""
+    """The outcomes of frames, in order; with ``strict`` up to a failure."""
     total = sum(len(frame.images) for frame in frames)
     bar = Progress("localize", "query", total, shown=options.progress)
-    # in parallel with others, pycolmap's poses of rigs differ from run to run
+    # in parallel, pycolmap's poses of rigs are not reproducible
     in_turn = any(len(frame.images) > 1 for frame in frames)
     workers = 1 if in_turn else options.workers
     working = read_ahead(frames, localizer.localize, workers)
@@ -282,8 +281,8 @@ def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
     retrieval = retrieve(read_pairs(pairs, known), dataset.image_names)
     if not any(retrieval.of_query.values()):
         raise DatasetError(
-            f"{pairs}: found no pair with an image of {dataset.root}, expected pairs "
-            "of query, map image, score; list them by kapture_r2d2_pairs"
+            f"{pairs}: found no pair with an image of {dataset.root}, expected lines "
+            "of query, map image, score; create the list with kapture_r2d2_pairs"
         )
     return retrieval
 
@@ -324,7 +323,7 @@ def _report(
 
 
 def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
-    """One line for all doubtful poses, with the first three in order of names."""
+    """The warning on doubtful poses, with the first three in order of names."""
     doubtful = sorted(
         (result for result in localized if result.verdict == "doubtful"),
         key=lambda result: result.image,
@@ -334,9 +333,9 @@ def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
             f"'{result.image}' ({'; '.join(result.doubts)})" for result in doubtful[:3]
         )
         yield (
-            f"{len(doubtful)} of the poses are doubtful, though they are written: "
-            f"{named}{', ...' if len(doubtful) > 3 else ''}; compare them with their "
-            f"photographs, see 'verdict' in {QUERIES_FOLDER}/NAME.json"
+            f"{len(doubtful)} of the written poses are doubtful: "
+            f"{named}{', ...' if len(doubtful) > 3 else ''}; check them, see 'verdict' "
+            f"in {QUERIES_FOLDER}/NAME.json"
         )
 
 

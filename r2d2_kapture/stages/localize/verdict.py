@@ -1,4 +1,4 @@
-"""Whether a pose that was found can be relied on."""
+"""Verdict on the reliability of a pose."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from r2d2_kapture.stages.localize.pose_estimation import (
 )
 
 RIVAL_ANGLE = 5.0
-"""Degrees between two poses from which they are different ones."""
+"""Degrees from which two poses are different."""
 MOST_OUTLIERS = 5
-"""Per inlier; of more, a second pose is not looked for."""
+"""Correspondences per inlier up to which a second pose is searched for."""
 
 
 def pose_doubts(
     views: Sequence[View], pose: FramePose, extent: float, config: LocalizeConfig
 ) -> tuple[str, ...]:
-    """Reasons why a pose may be wrong though its inliers agree; none for a good one.
+    """Reasons why a pose may be wrong although inliers agree; empty for a good one.
 
     Args:
-        views: that it was found from.
+        views: that it was estimated from.
         pose: of the frame.
         extent: of the map, in its units.
         config: thresholds.
@@ -38,22 +38,22 @@ def pose_doubts(
     found = []
     inliers = count_inliers(views, pose.inliers)
     total = sum(len(view.correspondences) for view in views)
-    # a few random ones agree with any pose, but not half of all
+    # a few random ones agree with any pose, but not half of them
     if inliers < config.doubt_inliers and inliers < total / 2:
         found.append(
-            f"{inliers} inliers of {total} correspondences, expected "
+            f"{inliers} inliers of {total} correspondences, expected at least "
             f"{config.doubt_inliers} or half of them (--doubt-inliers)"
         )
     elif inliers < config.doubt_ratio * total:
         found.append(
-            f"{inliers} inliers of {total} correspondences, expected a share of "
-            f"{config.doubt_ratio:g} (--doubt-ratio)"
+            f"{inliers} inliers of {total} correspondences, expected at least a share "
+            f"of {config.doubt_ratio:g} (--doubt-ratio)"
         )
     covered = max(map(coverage, views, pose.inliers))
     if covered < config.doubt_coverage:
         found.append(
-            f"inliers cover {100 * covered:.2g} % of the image, expected "
-            f"{100 * config.doubt_coverage:g} (--doubt-coverage)"
+            f"inliers cover {100 * covered:.2g} % of the image, expected at least "
+            f"{100 * config.doubt_coverage:g} % (--doubt-coverage)"
         )
     reach = min(_distance(views, pose), extent)
     deviation = (
@@ -71,7 +71,7 @@ def pose_doubts(
     if rival:
         found.append(
             f"another pose has {rival} inliers among the other correspondences, this "
-            f"one {inliers}; the scene may repeat itself"
+            f"one {inliers}; the scene may have repeated structure"
         )
     return tuple(found)
 
@@ -79,8 +79,8 @@ def pose_doubts(
 def coverage(view: View, inliers: BoolArray) -> float:
     """Share of the image that inliers cover, by their spread.
 
-    That of a rectangle with the same second moments: 1 for inliers all over the image,
-    0 for those on a line.
+    It is the area of a rectangle with the same second moments: 1 for inliers all over
+    the image, 0 for inliers on a line.
     """
     xy = np.unique(view.xy[inliers], axis=0)
     if len(xy) < 3:

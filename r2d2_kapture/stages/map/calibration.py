@@ -1,9 +1,10 @@
-"""Guessed cameras: mapped as they are, and with focal lengths found from pairs.
+"""Calibration of guessed cameras: as guessed, or with focal lengths from pairs.
 
 Focal lengths from the fundamental matrices of pairs (COLMAP's view graph calibration)
-free bundle adjustment from a guess, and their relative poses leave out more wrong
-matches. Where the matrices are poor they are far off, and half of the images are lost.
-Neither shows before there is a map, so both are made and compared on the same matches.
+spare bundle adjustment a poor initial guess, and their relative poses reject more wrong
+matches. If the matrices are poor they are far off, and half of the images are lost.
+Only a map shows which case holds, so both maps are made and compared on the same
+matches.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from r2d2_kapture.stages.map.workspace import (
 
 Models = list[pycolmap.Reconstruction]
 Attempt = Callable[[Workspace, frozenset[str] | None], Models]
-"""Maps a workspace, or only the images of these names; the main model comes first."""
+"""Maps a workspace, or only the named images; returns the main model first."""
 Array = npt.NDArray[np.float64]
 
 TRIAL_IMAGES = 100
-"""Images that are mapped both ways; of more, the best connected ones decide."""
+"""Images mapped both ways; of more, only the best connected ones."""
 NEAR_TIE = 0.01
-"""Share by which the agreement of equally good maps may differ."""
+"""Relative difference up to which agreements count as equal."""
 MIN_POINTS_SHARE = 0.75
-"""Of the points of the map that agrees best, which one as good must have."""
+"""Least share of points, relative to the map with the best agreement."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,10 +57,10 @@ class VerifiedPair:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
-    """A map, and how good it is.
+    """A map and its quality.
 
     Attributes:
-        models: none where mapping failed.
+        models: empty if mapping failed.
         agreement: 0 to 1, see ``agreement``; of the first model.
         failure: why there is no model.
     """
@@ -70,12 +71,12 @@ class Trial:
 
     @property
     def images(self) -> int:
-        """Registered in the first model."""
+        """Registered images of the first model."""
         return self.models[0].num_reg_images() if self.models else 0
 
     @property
     def points(self) -> int:
-        """Of the first model."""
+        """Points of the first model."""
         return self.models[0].num_points3D() if self.models else 0
 
     @property
@@ -86,7 +87,7 @@ class Trial:
         return float(self.models[0].compute_mean_reprojection_error())
 
     def numbers(self) -> dict[str, Any]:
-        """What a report says of it; the mean reprojection error is in pixels."""
+        """Numbers for a report; the mean reprojection error is in pixels."""
         if not self.models:
             return {"registered_images": 0}
         model = self.models[0]
@@ -101,16 +102,16 @@ class Trial:
 def map_calibrated(
     config: MapConfig, workspace: Workspace, attempt: Attempt
 ) -> tuple[Models, dict[str, Any]]:
-    """Map with the focal lengths that give the better map.
+    """Map with guessed or estimated focal lengths, whichever gives the better map.
 
-    See ``better``; where both fail, the reason is that of the guess.
+    See ``better``; if both fail, the reason is that of the guess.
 
     Returns:
-        The models, and for a report: ``calibration``, and of both if both were tried
-        ``calibrations``.
+        The models, and for a report ``calibration`` and, if both were tried, the
+        numbers of both in ``calibrations``.
 
     Raises:
-        ReconstructionError: no map.
+        ReconstructionError: mapping failed.
     """
     content = read_verified(workspace.database)
     if config.calibration == "none" or not guessed_cameras(config, workspace, content):
@@ -142,10 +143,10 @@ def map_calibrated(
 def better(trials: Mapping[str, Trial]) -> str:
     """The name of the better map.
 
-    More images in the first model, then cameras that agree better with the verified
-    matches, which are the same for all; of near ties the lower reprojection error: the
-    poses of a map with cleaner matches are better, though it has fewer points, if not
-    far fewer. Of equals the first.
+    It has more images in the first model, then cameras that agree better with the
+    verified matches, which are the same for all. Near ties are decided by the lower
+    reprojection error, unless that map has far fewer points: cleaner matches give
+    better poses. Of equals the first.
     """
     most = max(trial.images for trial in trials.values())
     found = {name: trial for name, trial in trials.items() if trial.images == most}
@@ -183,7 +184,7 @@ def verified_pairs(database: Path) -> list[VerifiedPair]:
 
 
 def best_connected(pairs: Sequence[VerifiedPair], count: int) -> frozenset[int]:
-    """Images that hang together: the best pair, then always the one of most matches."""
+    """Connected images: the best pair, then repeatedly the image with most matches."""
     links: dict[int, dict[int, int]] = {}
     for pair in pairs:
         first, second = pair.image_ids
@@ -208,7 +209,7 @@ def best_connected(pairs: Sequence[VerifiedPair], count: int) -> frozenset[int]:
 def agreement(
     model: pycolmap.Reconstruction, pairs: Sequence[VerifiedPair], max_error: float
 ) -> float:
-    """How well the cameras of a model explain matches, 0 to 1.
+    """Agreement of the cameras of a model with matches, 0 to 1.
 
     The area under the curve of the share of matches whose distance to the epipolar
     line (Sampson's, first order) is below a threshold of 0 to ``max_error`` pixels.
@@ -230,7 +231,7 @@ def epipolar_errors(
 ) -> Array:
     """(K,) first-order distances in pixels of matches to the geometry of two images.
 
-    Infinite where a keypoint has no ray.
+    Infinite if a keypoint has no ray.
     """
     second_from_first = second.cam_from_world() * first.cam_from_world().inverse()
     x, y, z = second_from_first.translation
@@ -254,7 +255,7 @@ def epipolar_errors(
 
 
 def _calibrated(config: MapConfig, workspace: Workspace) -> Workspace:
-    """A copy whose guessed cameras have the focal lengths that pairs agree on."""
+    """A copy whose guessed cameras have focal lengths estimated from pairs."""
     copy = workspace.copy()
     options = pycolmap.ViewGraphCalibrationOptions(random_seed=config.seed)
     with quiet_pycolmap(), colmap_errors():

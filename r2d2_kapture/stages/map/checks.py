@@ -1,4 +1,4 @@
-"""Whether a map is one, and why images are not in it."""
+"""Checks of a map, and reasons for images that are not in it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from r2d2_kapture.stages.localize import CREDIBLE
 from r2d2_kapture.types import Failure
 
 MIN_POINTS = 30
-"""Of a map: twice as many as localization asks of a pose, as many as COLMAP's mapper
-asks to register an image."""
+"""Least points of a map: twice the inliers that localization requires, and as many as
+COLMAP's mapper requires to register an image."""
 
 
 def drop_implausible(
     model: pycolmap.Reconstruction, constant: Container[int], min_angle: float
 ) -> None:
-    """Take images out whose camera was refined to one that there is not.
+    """Remove images whose refined camera is not credible.
 
-    COLMAP tests this before its last bundle adjustment. Points that the others see at
-    too small an angle go too.
+    COLMAP tests this before its last bundle adjustment. Points that remain with too
+    small an angle are removed too.
 
     Args:
         model: changed in place.
@@ -53,12 +53,12 @@ def check_map(
     *,
     poses_known: bool,
 ) -> None:
-    """Refuse a model that holds too little to localize anything in.
+    """Refuse a model with too few points for localization.
 
     Args:
-        model: None if there is none.
+        model: None if mapping failed.
         content: of the database.
-        poses_known: by the dataset.
+        poses_known: whether poses come from the dataset.
 
     Raises:
         ReconstructionError: with the reason and the way out.
@@ -70,8 +70,8 @@ def check_map(
     if poses_known:
         raise ReconstructionError(
             f"{points or 'no'} 3D points were found from {source}, expected "
-            f"{MIN_POINTS} or more; check that the poses map the world to the camera, "
-            "belong to these images and lie apart, or try --method incremental"
+            f"{MIN_POINTS} or more; check that the poses are cam_from_world, belong to "
+            "these images and are at different places, or try --method incremental"
         )
     found = (
         f"no image could be registered from {source}"
@@ -81,7 +81,7 @@ def check_map(
     )
     raise ReconstructionError(
         f"{found}; images from one place give no depth: move sideways between them; "
-        "else more images that overlap, more keypoints, or known cameras may help"
+        "more overlapping images, more keypoints, or known cameras may help"
     )
 
 
@@ -91,13 +91,13 @@ def left_out(
     config: MapConfig,
     named: Container[str] = (),
 ) -> tuple[Failure, ...]:
-    """The images of a database that see no point of the first model, and why.
+    """The images of a database that observe no point of the first model, with reasons.
 
     Args:
-        models: the map, and further ones.
+        models: the map, then further models.
         content: of the database.
-        config: that the map was made with.
-        named: names of images that are reported otherwise.
+        config: settings of the map.
+        named: names of images that are reported elsewhere.
     """
     seeing = _seeing(models[0])
     further = {
@@ -117,23 +117,23 @@ def left_out(
             )
         elif not inliers:
             reason = (
-                "none of its pairs is verified; pair it with images that overlap more, "
+                "none of its pairs is verified; pair it with images of more overlap, "
                 "or extract more keypoints"
             )
         elif inliers < config.min_matches:
             reason = (
                 f"at most {inliers} verified matches with an image, expected "
-                f"{config.min_matches} (--min-matches); pair it with images that "
-                "overlap more, or extract more keypoints"
+                f"{config.min_matches} (--min-matches); pair it with images of more "
+                "overlap, or extract more keypoints"
             )
         elif image.image_id in further:
             reason = (
-                f"in a further model of {further[image.image_id]} images that does not "
-                "connect with the map; add images between the two"
+                f"in a further model of {further[image.image_id]} images that is not "
+                "connected to the map; add images between the two"
             )
         elif config.method == "triangulate":
             reason = (
-                f"sees no 3D point, with up to {inliers} verified matches with an "
+                f"observes no 3D point, with up to {inliers} verified matches with an "
                 "image; its pose may be wrong: correct trajectories.txt or rigs.txt, "
                 "or estimate all poses with --method incremental"
             )
@@ -148,7 +148,7 @@ def left_out(
 
 
 def _seeing(model: pycolmap.Reconstruction) -> frozenset[int]:
-    """Ids of the images that see a point."""
+    """Ids of the images that observe a point."""
     return frozenset(
         image.image_id
         for image in model.images.values()

@@ -1,4 +1,4 @@
-"""The pictures of a map, beside it: whatever becomes of them, the map is made."""
+"""The pictures of a map; a failure to draw does not affect the map."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ FAILURES = (
     RuntimeError,
     MemoryError,
 )
-"""Of the disk, of numbers that cannot be drawn, and of a model that cannot be read."""
+"""Failures of the disk, of drawing, and of reading a model."""
 
 
 def draw_model(
     place: Path, model: pycolmap.Reconstruction | Path, *, unit: str = OWN_UNITS
 ) -> tuple[str, ...]:
-    """Write map.png and map.ply of a map, those of them that are missing.
+    """Write map.png and map.ply of a map, if they are missing.
 
     Args:
         place: folder to write in.
-        model: or the folder of its files.
+        model: the model, or the folder of its files.
         unit: of the world.
 
     Returns:
-        Why they cannot be drawn, as a warning; empty if they are there.
+        A warning if they cannot be drawn, else empty.
     """
     picture, points = place / PICTURE_NAME, place / CLOUD_NAME
     if picture.exists() and points.exists():
@@ -55,5 +55,5 @@ def draw_model(
             draw_map(cloud, picture, unit=unit)
     except FAILURES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        return (f"the map is not drawn, and is as it is without that: {reason}",)
+        return (f"the map is complete but could not be drawn: {reason}",)
     return ()

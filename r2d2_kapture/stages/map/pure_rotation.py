@@ -1,4 +1,4 @@
-"""Photographs from one place: they have no depth, but guessed cameras can feign it.
+"""Detection of pure rotation: no depth, although guessed cameras can suggest some.
 
 Where a camera only turns, a rotation explains all matches, and bundle adjustment of
 unknown focal lengths finds depths that fit as well.
@@ -15,7 +15,7 @@ from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.stages.map.calibration import Array, VerifiedPair
 
 FOCAL_LENGTHS = np.geomspace(0.3, 4.0, 24)
-"""That are tried, in units of the longest side."""
+"""Focal lengths to try, in units of the longest side."""
 MAX_RESIDUAL = 4e-3
 """Median distance in units of the longest side at which a rotation explains matches:
 more than the noise of keypoints. Of video frames over 2 s, 6 % of the pairs are below
@@ -23,17 +23,17 @@ it; of photographs from several places, 0 to 8 %."""
 MIN_SHARE = 0.75
 """Share of the pairs that must be explained."""
 MAX_PAIRS, MAX_MATCHES = 200, 200
-"""That are looked at."""
+"""Greatest number of pairs tested."""
 
 
 def refuse_pure_rotation(
     model: pycolmap.Reconstruction, pairs: Sequence[VerifiedPair]
 ) -> None:
-    """Refuse a map of cameras that were guesses if nothing but turning shows in it.
+    """Refuse a map of guessed cameras if rotations alone explain its matches.
 
     Args:
         model: the map.
-        pairs: of its database; those of images outside the map do not count.
+        pairs: of its database; pairs of images outside the map are ignored.
 
     Raises:
         ReconstructionError: rotations alone explain the matches.
@@ -48,22 +48,22 @@ def refuse_pure_rotation(
     )
     if inside and turned >= MIN_SHARE * len(inside):
         raise ReconstructionError(
-            f"no depth: a camera that only turned explains the matches of {turned} of "
-            f"{len(inside)} pairs; move sideways between images, or give known cameras "
-            "in sensors.txt if the camera did move"
+            f"no depth: rotation of the camera alone explains the matches of {turned} "
+            f"of {len(inside)} pairs; move sideways between images, or give known "
+            "cameras in sensors.txt if the camera did move"
         )
 
 
 def rotation_residual(
     pair: VerifiedPair, first: pycolmap.Camera, second: pycolmap.Camera
 ) -> float:
-    """Median distance of matches to where the best rotation puts them.
+    """Median distance of matches from their position under the best rotation.
 
-    Both cameras are taken to have one focal length in units of their longest side,
-    which is unknown, and no distortion.
+    Both cameras are assumed to have the same unknown focal length in units of their
+    longest side, and no distortion.
 
     Returns:
-        In units of the longest side of the second.
+        The distance in units of the longest side of the second image.
     """
     step = 1 + len(pair.xy[0]) // MAX_MATCHES
     xy1, xy2 = (

@@ -1,4 +1,4 @@
-"""Models out of a COLMAP database: triangulation, incremental and global mapping."""
+"""Models from a COLMAP database: triangulation, incremental and global mapping."""
 
 from __future__ import annotations
 
@@ -36,19 +36,18 @@ def triangulate(
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
     options: RunOptions,
 ) -> tuple[Models, dict[str, Any]]:
-    """Find the points that images with known poses see; the poses stay as they are.
+    """Triangulate points of images with known poses; poses are not changed.
 
-    Where own poses of a rig's cameras contradict the rig, the cameras are taken one by
-    one.
+    If poses of cameras contradict their rig, the cameras are used independently.
 
     Args:
-        config: which points are kept.
+        config: thresholds of points.
         workspace: database and folders.
         cam_from_world: by image name; other images are left out.
         options: how to run.
 
     Returns:
-        One model, and what a report says of its calibration.
+        One model, and the numbers of its calibration for a report.
 
     Raises:
         ReconstructionError: too few points for a map.
@@ -97,12 +96,12 @@ def _triangulate(
 def map_unknown_poses(
     config: MapConfig, workspace: Workspace, options: RunOptions
 ) -> tuple[Models, dict[str, Any]]:
-    """Find poses and points, incrementally or globally.
+    """Estimate poses and points, incrementally or globally.
 
     Returns:
-        Models of their own frames of reference, the one of most images first; each
-        further one has ``min_model_size`` images that those before it lack. And what a
-        report says of their calibration.
+        Models with frames of reference of their own, the largest first; each further
+        one has ``min_model_size`` images that those before it lack. And the numbers of
+        their calibration for a report.
 
     Raises:
         ReconstructionError: no model, or too few points for a map.
@@ -133,7 +132,7 @@ def _map_unknown_poses(
     )
     bar = Progress(
         f"map, {config.method}",
-        # COLMAP's global mapping does not say how far it is
+        # COLMAP's global mapping does not report its progress
         "" if config.method == "global" else "photograph",
         len(content.paired) if names is None else len(names),
         shown=options.progress,
@@ -155,7 +154,7 @@ def _map_unknown_poses(
             )
     for model in found.values():
         drop_implausible(model, constant, config.min_angle)
-    # a database of fewer images may be mapped all the same
+    # smaller databases may be mapped too
     least = min(config.min_model_size, len(content.paired))
     models = _distinct(found.values(), least)
     check_map(models[0] if models else None, content, poses_known=False)
@@ -163,7 +162,7 @@ def _map_unknown_poses(
 
 
 def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
-    """What a report says of a map; the mean reprojection error is in pixels."""
+    """Numbers of a map for a report; the mean reprojection error is in pixels."""
     model = models[0]
     return {
         "registered_images": model.num_reg_images(),
@@ -178,7 +177,7 @@ def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:
 def _distinct(
     found: Iterable[pycolmap.Reconstruction], min_images: int
 ) -> list[pycolmap.Reconstruction]:
-    """Models with points, largest first, without those that add few images."""
+    """Models with points, the largest first, without those that add few images."""
     models: list[pycolmap.Reconstruction] = []
     registered: set[int] = set()
     for model in sorted(found, key=_size, reverse=True):

@@ -1,4 +1,4 @@
-"""What a map is made of: a database, and the dataset and keypoints behind it."""
+"""The inputs of a map: a database, with its dataset and keypoints."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from r2d2_kapture.types import FloatArray
 
 DEFAULT_TYPE = "colmap"
 TOLERANCE = 1e-3
-"""Pixels by which the same place may differ in a database and in a dataset."""
+"""Pixels by which a position may differ between a database and a dataset."""
 
 
 def cameras_of_sensors(
     content: DatabaseContent, dataset: Dataset, database: Path
 ) -> dict[str, pycolmap.Camera]:
-    """The database's camera of each sensor that took an image of it.
+    """The database's camera of each sensor of its images.
 
     Raises:
         DatasetError: the database has images that the dataset lacks, several cameras
@@ -50,7 +50,7 @@ def cameras_of_sensors(
         if image.name not in records:
             raise DatasetError(
                 f"{database}: image '{image.name}' is not in {dataset.root}; give the "
-                "dataset that the database was made of"
+                "dataset that the database was made from"
             )
         sensor_id = records[image.name].sensor_id
         camera = content.cameras[image.camera_id]
@@ -58,15 +58,15 @@ def cameras_of_sensors(
         if first.camera_id != camera.camera_id:
             raise DatasetError(
                 f"{database}: images of camera '{sensor_id}' have cameras "
-                f"{first.camera_id} and {camera.camera_id}, expected one; make the "
-                f"database of {dataset.root} by kapture_r2d2_verify"
+                f"{first.camera_id} and {camera.camera_id}, expected one; create the "
+                f"database of {dataset.root} with kapture_r2d2_verify"
             )
         size = sensors[sensor_id].camera_params[:2]
         if [camera.width, camera.height] != [int(value) for value in size]:
             raise DatasetError(
                 f"{database}: camera '{sensor_id}' has {camera.width} x {camera.height}"
                 f" pixels, in {dataset.root} it has {size[0]:.0f} x {size[1]:.0f}; "
-                "give the dataset that the database was made of"
+                "give the dataset that the database was made from"
             )
     return cameras
 
@@ -74,7 +74,7 @@ def cameras_of_sensors(
 def origin_of_cameras(
     dataset: Dataset, cameras: Mapping[str, pycolmap.Camera]
 ) -> PixelOrigin:
-    """The pixel origin of principal points, from what a database made of them."""
+    """The pixel origin of principal points, inferred from a database."""
     origins: tuple[PixelOrigin, ...] = ("center", "corner")
     for sensor_id, camera in cameras.items():
         sensor = dataset.data.sensors[sensor_id]
@@ -94,7 +94,7 @@ def origin_of_cameras(
 def known_cameras(
     dataset: Dataset, cameras: Mapping[str, pycolmap.Camera]
 ) -> frozenset[int]:
-    """Ids of the cameras whose intrinsics the dataset knows, not only guesses."""
+    """Ids of the cameras whose intrinsics are known in the dataset, not guessed."""
     approximate = approximate_sensors(dataset.root)
     return frozenset(
         camera.camera_id
@@ -111,18 +111,18 @@ def map_keypoints(
     features: Sequence[Path],
     keypoints_type: str | None,
 ) -> MapKeypoints:
-    """Find the keypoints of a database in features, or take the database's own.
+    """Find the keypoints of a database in features, or use the database's own.
 
     Args:
-        database: with the keypoints that matches count.
+        database: with the keypoints that matches index.
         image_ids: its images.
         dataset: searched where no features are given.
-        features: folders of keypoints; may be none.
-        keypoints_type: of the keypoints; None takes the only one there is.
+        features: folders of keypoints; may be empty.
+        keypoints_type: of the keypoints; None takes the only existing one.
 
     Raises:
-        ConfigError: ``keypoints_type`` is not the name of a folder.
-        DatasetError: the features are not those that the database was made of.
+        ConfigError: ``keypoints_type`` is not a valid folder name.
+        DatasetError: the database was made from other features.
         FeatureFormatError: a feature file is broken.
     """
     if keypoints_type is not None:
@@ -145,7 +145,7 @@ def map_keypoints(
     refuse_other_images(table, dataset)
     read = keypoints_or_no_rows(table)
     for name, xy in stored.items():
-        if len(xy):  # verification leaves out what it cannot read
+        if len(xy):  # verification leaves out images that it cannot read
             _check_same(name, read(name), xy, table, database)
     return MapKeypoints(
         type_name=table.type_name,
@@ -160,7 +160,7 @@ def map_keypoints(
 def _counted_as_stored(
     table: FeatureTable, stored: Mapping[str, FloatArray]
 ) -> FeatureTable:
-    """The table with the origin by which its keypoints are those of a database."""
+    """The table with the pixel origin that matches the keypoints of a database."""
     for name, xy in stored.items():
         located = table.locate(name) if len(xy) else None
         if located is not None:
@@ -203,5 +203,5 @@ def _check_same(
         raise DatasetError(
             f"'{name}': the {len(ours)} keypoints of {places} are not the "
             f"{len(theirs)} of {database}; give the --features and --keypoints-type "
-            "that it was made of, or verify again"
+            "that it was made from, or verify again"
         )

@@ -58,7 +58,7 @@ DETAILS = (
     "camera_origin",
     "keypoint_origin",
 )
-"""What a report says of a map, in order."""
+"""Numbers of a map in a report, in order."""
 
 
 def run(
@@ -71,38 +71,37 @@ def run(
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Make a map of a verified database; the folder appears when it is complete.
+    """Reconstruct a map from a verified database; the folder appears when complete.
 
-    Images whose file has another size than their camera are left out, and fail.
-    ``output`` gets ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs,
-    trajectories, records, points3d, observations and the keypoints that they count),
-    ``map.png`` and ``map.ply`` (points in colour and cameras), ``models`` (further
-    models that share no pose with the map, where poses were unknown and the images do
-    not all connect) and ``report.json``.
+    Images whose file and camera differ in size are left out, and fail. ``output`` gets
+    ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs, trajectories,
+    records, points3d, observations and the keypoints that they index), ``map.png`` and
+    ``map.ply`` (coloured points and cameras), ``models`` (further models not connected
+    to the map, if poses were unknown) and ``report.json``.
 
     Args:
-        config: how points and poses are found.
+        config: settings of mapping.
         mapping: kapture dataset of the images, with or without poses.
-        database: COLMAP 4 database of images of that dataset, with two-view
-            geometries; it is not changed.
-        output: the folder to make.
-        features: folders of the keypoints that the database was made of; by default
-            those of the dataset, or else the database's own x and y.
-        keypoints_type: of these; None takes the only one there is.
+        database: COLMAP 4 database of images of that dataset, with two-view geometries;
+            read only.
+        output: the folder to create.
+        features: folders of the keypoints that the database was made from; by default
+            those of the dataset, else the database's own x and y.
+        keypoints_type: of these; None takes the only existing one.
         options: how to run.
 
     Raises:
         DatasetError: the dataset, database or keypoints cannot be used, or do not
             belong together.
         OutputError: the output exists and was made otherwise, or cannot be written;
-            what is no map is not replaced by ``options.force`` either.
-        ConfigError: ``keypoints_type`` is not the name of a folder.
+            ``options.force`` replaces maps only.
+        ConfigError: ``keypoints_type`` is not a valid folder name.
         ReconstructionError: no verified pairs, poses missing, or too few points for a
             map.
 
     Returns:
-        A report whose failures are images of the database that the map leaves out; a
-        run that finds the map made repeats them.
+        A report whose failures are images of the database that are not in the map; a
+        run that finds the map complete repeats them.
     """
     started = time.monotonic()
     dataset = open_dataset(mapping)
@@ -125,7 +124,7 @@ def run(
         remove_features_of(copy, unlike)
         (Path(scratch) / "models").mkdir()
         content = read_verified(copy, database)
-        # unknown cameras may be shared otherwise than in the dataset
+        # unknown cameras may be shared differently than in the dataset
         groups = {image.name: image.camera_id for image in content.images}
         data = regrouped(dataset.data, groups)
         dataset = dataclasses.replace(dataset, data=data)
@@ -199,11 +198,11 @@ def run(
 def _choose_method(
     config: MapConfig, content: DatabaseContent, poses: CameraPoses, mapping: Path
 ) -> MapMethod:
-    """The method asked for, or the one that the dataset's poses allow.
+    """The given method, or the one that the dataset's poses allow.
 
     Raises:
-        ReconstructionError: some images have poses and some have not, or known poses
-            are asked for and there are none.
+        ReconstructionError: only some images have poses, or known poses are requested
+            and there are none.
     """
     paired = [i.name for i in content.images if i.image_id in content.paired]
     without = [name for name in paired if name not in poses.cam_from_world]
@@ -227,7 +226,7 @@ def _choose_method(
 def _write_models(
     models: list[pycolmap.Reconstruction], folder: Path, unit: str
 ) -> tuple[str, ...]:
-    """The first is the map; the others are kept beside it. Why some are not drawn."""
+    """Write the first model as the map and the others next to it; return warnings."""
     further = [folder / "models" / str(i) for i in range(1, len(models))]
     warnings: list[str] = []
     for model, place in zip(models, [folder / "sparse", *further], strict=True):
@@ -245,7 +244,7 @@ def _not_in_database(
     if names:
         yield (
             f"{len(names)} of {len(dataset.image_names)} images of {dataset.root} are "
-            f"not in {database}, nor in the map: {some_names(sorted(names))}"
+            f"not in {database}, and thus not in the map: {some_names(sorted(names))}"
         )
 
 
@@ -259,7 +258,7 @@ def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
 
 
 def _summary(numbers: Mapping[str, Any], images: int) -> str:
-    """Of a map, as the numbers of its report have it."""
+    """Summary of a map from the numbers of its report."""
     return (
         f"{numbers.get('registered_images', 0)} of {counted(images, 'photograph')} in "
         f"the map, {counted(numbers.get('points', 0), 'point')}"
@@ -282,7 +281,7 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
         summary=_summary(earlier, earlier.get("images", 0)),
         done=0,
         skipped=1,
-        # a finished map of some images is no map of all
+        # a finished map of some images is not a map of all
         failed=tuple(Failure(**failure) for failure in earlier["failed"]),
         warnings=(*earlier.get("warnings", ()), *drawn),
         seconds=time.monotonic() - started,
@@ -293,12 +292,12 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
 
 @dataclass(frozen=True, kw_only=True)
 class _Inputs:
-    """What decides a map.
+    """The manifest of a map.
 
     Attributes:
-        database: where it is.
-        digests: of the database, and of the dataset's sensors, records and poses with
-            the images that are left out.
+        database: its path.
+        digests: of the database, and of the dataset's sensors, records, poses and
+            left-out images.
         settings: of the stage.
     """
 
@@ -330,11 +329,11 @@ class _Inputs:
         )
 
     def is_done(self, report: dict[str, Any], output: Path, *, replace: bool) -> bool:
-        """Whether a finished map, of which we have the report, was made of the same.
+        """Whether a finished map, given its report, was made from the same inputs.
 
         Raises:
-            OutputError: it was made with other settings, or of another database, and
-                is not to be replaced.
+            OutputError: it was made with other settings or from another database, and
+                must not be replaced.
         """
         earlier = report["inputs"]
         theirs = earlier["settings"]
@@ -355,10 +354,10 @@ class _Inputs:
 
 
 def _read_report(output: Path) -> dict[str, Any]:
-    """The report of a map that is there; empty if there is none.
+    """The report of an existing map; empty if there is none.
 
     Raises:
-        OutputError: the report is not a map's; other stages write that name too.
+        OutputError: it is the report of another stage.
     """
     path = output / REPORT_NAME
     if not path.exists():
@@ -373,6 +372,6 @@ def _read_report(output: Path) -> dict[str, Any]:
     if not is_map:
         raise OutputError(
             f"{path}: not the report of a map; choose another --output, or delete "
-            f"{output} yourself"
+            f"{output}"
         )
     return dict(report)

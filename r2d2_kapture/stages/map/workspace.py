@@ -1,4 +1,4 @@
-"""Where a map is made: a database of its own, and what it must hold."""
+"""The workspace of mapping: a copy of the database, and checks of its content."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from r2d2_kapture.io.colmap.model import DatabaseContent, read_database
 
 @dataclass(frozen=True, kw_only=True)
 class Workspace:
-    """What a reconstruction reads, and where it may write.
+    """Inputs and scratch folder of a reconstruction.
 
     Attributes:
-        database: a copy of its own: COLMAP writes to databases that it opens.
-        images: folder of the images, for the colours of points; may be absent.
+        database: a private copy, because COLMAP writes to databases that it opens.
+        images: folder of the images, for the colours of points; may be missing.
         scratch: an empty folder.
         known_cameras: ids of the cameras whose intrinsics are reliable.
     """
@@ -34,11 +34,11 @@ class Workspace:
 
     @property
     def image_folder(self) -> Path:
-        """Where COLMAP looks for images; it insists on a folder, not on the images."""
+        """Folder of images for COLMAP, which requires the folder but not the images."""
         return self.images if self.images.is_dir() else self.scratch
 
     def copy(self) -> Workspace:
-        """The same with a database and an empty folder of its own."""
+        """A copy with its own database and empty folder."""
         folder = Path(tempfile.mkdtemp(dir=self.scratch))
         scratch = folder / "models"
         scratch.mkdir()
@@ -50,7 +50,7 @@ class Workspace:
 def constant_cameras(
     config: MapConfig, workspace: Workspace, content: DatabaseContent
 ) -> frozenset[int]:
-    """Ids of the cameras that bundle adjustment must not change."""
+    """Ids of the cameras that bundle adjustment must keep constant."""
     if config.refine_intrinsics == "auto":
         return workspace.known_cameras
     return frozenset(() if config.refine_intrinsics else content.cameras)
@@ -59,7 +59,7 @@ def constant_cameras(
 def guessed_cameras(
     config: MapConfig, workspace: Workspace, content: DatabaseContent
 ) -> frozenset[int]:
-    """Ids of the cameras that are guesses, and may be refined."""
+    """Ids of the guessed cameras, which may be refined."""
     guessed = frozenset(
         camera_id
         for camera_id, camera in content.cameras.items()
@@ -76,22 +76,22 @@ def read_verified(database: Path, source: Path | None = None) -> DatabaseContent
         source: what it is a copy of, for the error.
 
     Raises:
-        ReconstructionError: it holds none.
+        ReconstructionError: it has none.
     """
     with quiet_pycolmap():
         content = read_database(database)
     if content.verified_pairs == 0:
         raise ReconstructionError(
             f"{source or database}: found {len(content.images)} images and no verified "
-            "pair, expected matches that agree with a geometry; check that the images "
-            "overlap, and that their pairs were matched and verified"
+            "pair, expected verified matches; check that the images overlap, and that "
+            "their pairs were matched and verified"
         )
     return content
 
 
 @contextmanager
 def colmap_errors() -> Iterator[None]:
-    """What COLMAP finds wrong with its input, in a line."""
+    """Convert COLMAP's errors on its input to one-line errors."""
     try:
         yield
     except (ValueError, RuntimeError) as error:

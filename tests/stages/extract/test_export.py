@@ -174,10 +174,10 @@ def test_images_and_features_of_different_names_are_reported(
         (folder / f"c.png.{suffix}").write_bytes(rows)
     report = export.run(kapture_root=root, to=to, output=tmp_path / "out")
     assert (report.done, report.details["images_without_features"]) == (1, 1)
-    told = [text for text in report.warnings if text.startswith("1 images")]
-    assert [text.partition(";")[0] for text in told] == [
+    reported = [text for text in report.warnings if text.startswith("1 images")]
+    assert [text.partition(";")[0] for text in reported] == [
         "1 images have no features: 'b.png'",
-        "1 images have features, but are not in records_camera.txt: 'c.png'",
+        "1 images have features but are not in records_camera.txt: 'c.png'",
     ]
 
 
