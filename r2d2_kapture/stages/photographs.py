@@ -1,4 +1,4 @@
-"""Folders of photographs as inputs: each becomes a kapture dataset of links."""
+"""Folders of photographs as inputs: each becomes a kapture dataset with links."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from r2d2_kapture.io.names import broken_in_table_by, shown
 from r2d2_kapture.types import Report, counted
 
 MAPPING = "mapping"
-"""Name of the dataset of the map's photographs; no query can have it."""
+"""Name of the dataset of the map's photographs, reserved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Kapture datasets, those that were given and those made of photographs.
+    """Kapture datasets, given or made from photographs.
 
     Attributes:
-        mapping: of the map's images.
+        mapping: dataset of the map's images.
         queries: by name.
-        photographs: of the map; 0 where a dataset was given.
-        reports: one a folder of photographs.
+        photographs: number of photographs of the map; 0 if a dataset was given.
+        reports: one for each folder of photographs.
     """
 
     mapping: Path
@@ -37,14 +37,15 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs:
-    """How folders of photographs become datasets.
+    """Makes datasets from folders of photographs.
 
     Attributes:
-        config: cameras of the map's photographs; localization finds those of queries.
-        output: gets one dataset a folder, by name.
+        config: cameras of the map's photographs; those of queries are estimated by
+            localization.
+        output: folder for the datasets, by name.
         exclude: patterns of what to leave out of folders, see find_images.
-        masks: folder of masks, left out where it lies in a folder of photographs.
-        replace: take other photographs in place of those of an earlier run.
+        masks: folder of masks, which is skipped inside a folder of photographs.
+        replace: replace the photographs of an earlier run.
     """
 
     config: FolderConfig
@@ -56,19 +57,19 @@ class Photographs:
     def take(
         self, *, images: Path | None, mapping: Path | None, queries: Mapping[str, Path]
     ) -> Inputs:
-        """Make datasets of those inputs that are photographs.
+        """Make datasets from the inputs that are folders of photographs.
 
         Args:
             images: folder of the map's photographs, or
             mapping: the map's dataset; a folder without ``sensors`` is taken as
-                photographs, and the report says so.
+                photographs, with a warning.
             queries: datasets or folders of photographs, by name.
 
         Raises:
-            ConfigError: not one of images and mapping, or settings of photographs where
-                there are none.
+            ConfigError: not exactly one of images and mapping is given, or settings of
+                photographs without any.
             DatasetError: a folder without photographs.
-            OutputError: photographs of another folder are there, or it cannot be
+            OutputError: there are photographs of another folder, or files cannot be
                 written.
         """
         given = images if mapping is None else mapping
@@ -94,14 +95,14 @@ class Photographs:
         )
 
     def _make(self, images: Path, name: str, *, asked: bool) -> Report:
-        """Make a dataset of a folder of photographs, which stay where they are."""
+        """Make a dataset with links to a folder of photographs."""
         started = time.monotonic()
         query = None if name == MAPPING else name
         broken = None if query is None else broken_in_table_by(query)
         if broken is not None:
             raise ConfigError(
                 f"--query {shown(str(images))}: the name '{shown(name)}' {broken}, "
-                "which no name of an image can; write NAME=DIR with another name"
+                "which names of images must not; write NAME=DIR with another name"
             )
         try:
             folder = write_image_folder_dataset(
@@ -117,7 +118,7 @@ class Photographs:
             also = "" if asked else "; nor is it a kapture dataset (no sensors)"
             raise DatasetError(f"{error}{also}") from error
         notice = (
-            f"{images}: taken as a folder of photographs (--images), since it holds no "
+            f"{images}: taken as a folder of photographs (--images), since it has no "
             "sensors/sensors.txt of a kapture dataset"
         )
         cameras = {
@@ -152,10 +153,10 @@ class Photographs:
         require(
             any_folder or not self.exclude,
             f"--exclude {' '.join(self.exclude)}: found kapture datasets, expected "
-            "folders of photographs; take the images out of the dataset's records",
+            "folders of photographs; remove the images from the dataset's records",
         )
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a folder is no kapture dataset, nor a broken one."""
+    """Whether a folder is not a kapture dataset, not even a broken one."""
     return path.is_dir() and not (path / "sensors").exists()

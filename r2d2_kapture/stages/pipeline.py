@@ -37,7 +37,7 @@ REPORT_NAME = "pipeline_report.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where everything lies below the output folder of a pipeline."""
+    """Paths below the output folder of a pipeline."""
 
     output: Path
 
@@ -48,12 +48,12 @@ class Layout:
 
     @property
     def features(self) -> Path:
-        """Keypoints, descriptors and global features that the pipeline made."""
+        """Keypoints, descriptors and global features made by the pipeline."""
         return self.output / "features"
 
     @property
     def retrieval(self) -> Path:
-        """Global features that were aggregated from the local ones."""
+        """Global features aggregated from local features."""
         return self.output / "retrieval"
 
     @property
@@ -63,7 +63,7 @@ class Layout:
 
     @property
     def verified(self) -> Path:
-        """Matches between mapping images that agree with a geometry."""
+        """Verified matches between mapping images."""
         return self.output / "verified"
 
     @property
@@ -77,7 +77,7 @@ class Layout:
         return self.output / "map"
 
     def pairs(self, name: str) -> Path:
-        """Pairs of the mapping images, or of a query dataset with them."""
+        """Pairs of mapping images, or of a query dataset with mapping images."""
         return self.output / "pairs" / f"{name}.txt"
 
     def localized(self, query: str) -> Path:
@@ -90,19 +90,19 @@ class Layout:
 
     @property
     def submission(self) -> Path:
-        """Poses of all query datasets, as visuallocalization.net wants them."""
+        """Poses of all query datasets, in the format of visuallocalization.net."""
         return self.output / "submission.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """Where the features of all images are found.
+    """The features of all images.
 
     Attributes:
         roots: folders that are searched.
-        keypoints_type, descriptors_type, global_features_type: in use; None is the
-            only one there is.
-        images: that may be paired; None is all.
+        keypoints_type, descriptors_type, global_features_type: in use; None is the only
+            existing one.
+        images: that may be paired; None takes all.
     """
 
     roots: tuple[Path, ...]
@@ -134,26 +134,26 @@ def run(
     Args:
         config: settings of the stages.
         mapping: kapture dataset of the map's images, with or without poses, or
-        images: folder of photographs that the map is made of. Read only, as all inputs.
-        queries: kapture datasets to localize, by the name that their outputs get; may
-            be none. Those with poses are evaluated. A folder of photographs is taken
-            for any dataset, see Photographs.
-        output: folder of everything that is made, see Layout.
-        checkpoint: extracts local features by it; None takes what is found.
-        features: folders of local or global features beside the datasets' own.
-        keypoints_type: of features that are found, None is the only one there is; of
-            those extracted, None is the checkpoint's name.
-        descriptors_type, global_features_type: of those found.
+        images: folder of photographs to make a map from. Read only, as all inputs.
+        queries: kapture datasets to localize, by the name of their outputs; may be
+            empty. Those with poses are evaluated. A folder of photographs may replace
+            any dataset, see Photographs.
+        output: folder of all outputs, see Layout.
+        checkpoint: extracts local features; None uses existing features.
+        features: folders of local or global features in addition to the datasets' own.
+        keypoints_type: of existing features, None takes the only one; of those
+            extracted, None takes the checkpoint's name.
+        descriptors_type, global_features_type: of existing features.
         exclude: patterns of what to leave out of folders of photographs.
-        masks: folder of masks of the images of all datasets, see MaskFolder; only what
-            is extracted here heeds them.
-        options: how the stages run. With ``force`` each replaces what it made with
-            other settings or from other inputs, and keeps the rest: what depends on a
-            change is made again, and nothing before it.
-        announce: is given the report of each stage as it ends.
+        masks: folder of masks of the images of all datasets, see MaskFolder; used by
+            extraction only.
+        options: how the stages run. With ``force`` each stage replaces its outputs of
+            other settings or inputs, and keeps the others: outputs that depend on a
+            change are made again.
+        announce: called with the report of each stage as it ends.
 
     Raises:
-        R2D2KaptureError: the first stage that cannot go on.
+        R2D2KaptureError: a stage cannot continue.
     """
     started = time.monotonic()
     layout = Layout(output=output)
@@ -183,13 +183,13 @@ def run(
         roots = [mapping, *queries.values()]
         check_names(roots)
         for root in roots:
-            # before hours of work; single images are left to the stages
+            # before hours of work; single images are checked by the stages
             unlike_sensors(open_dataset(root))
         check_methods(config, queries, [*features, *roots])
         require(
             masks is None or checkpoint is not None,
-            f"--masks {masks}: found features that are there and not extracted; give a "
-            "--model that extracts, or leave the masks out",
+            f"--masks {masks}: found existing features, so that nothing is extracted; "
+            "give a --model to extract, or omit the masks",
         )
         if not inputs.reports:
             held.enter_context(exclusive(output))
@@ -223,7 +223,7 @@ def run(
                     )
                 )
             if any(report.failed for report in reports):
-                # a failure of their own, not of each of their pairs
+                # images fail once, not with each of their pairs
                 table = open_feature_table(
                     sources.roots, "keypoints", sources.keypoints_type
                 )
@@ -255,7 +255,7 @@ def run(
 
 
 def _with_limit(config: PipelineConfig, photographs: int) -> PipelineConfig:
-    """The settings for a map of that many photographs, 0 where it is a dataset's."""
+    """The settings for a map of this number of photographs, 0 for a dataset."""
     pairing = config.photographs.pairing
     return dataclasses.replace(
         config,
@@ -265,7 +265,7 @@ def _with_limit(config: PipelineConfig, photographs: int) -> PipelineConfig:
 
 
 def check_names(roots: Sequence[Path]) -> None:
-    """Refuse datasets that call two images by one name: features go by names.
+    """Refuse datasets with the same name for two images: features are stored by name.
 
     Raises:
         DatasetError: naming the image and both datasets.
@@ -274,7 +274,7 @@ def check_names(roots: Sequence[Path]) -> None:
 
 
 def check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write into what is only read.
+    """Refuse to write into an input.
 
     Raises:
         OutputError: the output is one of the inputs, or inside of one.
@@ -282,14 +282,14 @@ def check_output(output: Path, inputs: Sequence[Path]) -> None:
     for folder in inputs:
         if output.resolve().is_relative_to(folder.resolve()):
             raise OutputError(
-                f"{output}: lies in {folder}, which is only read; choose another output"
+                f"{output}: is inside of the input {folder}; choose another output"
             )
 
 
 def check_methods(
     config: PipelineConfig, queries: Mapping[str, Path], roots: Sequence[Path]
 ) -> None:
-    """Refuse, before anything is done, a choice of pairs that cannot be made.
+    """Refuse pair methods whose inputs a pipeline lacks, before any work.
 
     Raises:
         ConfigError: naming the setting.
@@ -302,21 +302,21 @@ def check_methods(
         require(
             which.method not in ("covisibility", "merge"),
             f"{setting}: needs a map or lists that a pipeline does not have; choose "
-            "another, or run kapture_r2d2_pairs by itself",
+            "another, or run kapture_r2d2_pairs separately",
         )
         require(
             which.method != "global"
             or any(find_feature_folders(root, "global_features") for root in roots),
             f"{setting}: found no global features in the datasets; give their folder "
-            f"with --features, or take --{section}.method local",
+            f"with --features, or choose --{section}.method local",
         )
 
 
 def refuse_other_map(layout: Layout, mapping: Path) -> None:
-    """Refuse an output that holds a map of altogether other images.
+    """Refuse an output with a map of entirely different images.
 
     Raises:
-        OutputError: the pairs of the earlier run share no image with the dataset.
+        OutputError: the earlier pairs share no image with the dataset.
     """
     pairs_file = layout.pairs("mapping")
     if not pairs_file.is_file():
@@ -324,7 +324,7 @@ def refuse_other_map(layout: Layout, mapping: Path) -> None:
     paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
     if paired and paired.isdisjoint(open_dataset(mapping).image_names):
         raise OutputError(
-            f"{layout.output}: holds a map of other images than those of {mapping}; "
+            f"{layout.output}: found a map of other images than those of {mapping}; "
             "choose another output, or --force to replace it"
         )
 
@@ -450,7 +450,7 @@ def match_images(
 
 
 def join_submissions(localized: Sequence[Path], layout: Layout) -> None:
-    """One file of the poses of all query datasets."""
+    """Write the poses of all query datasets to one file."""
     texts = [(folder / POSES_NAME).read_text("utf-8") for folder in localized]
     write_text_atomic(layout.submission, "".join(texts))
 
@@ -461,7 +461,7 @@ def summarize(
     queries: Mapping[str, Path],
     seconds: float,
 ) -> Report:
-    """One report of all stages: first failures, and where the results are."""
+    """One report of all stages: first failures, and the outputs."""
     failed: dict[str, Failure] = {}
     for report in reports:
         for item in report.failed:

@@ -239,4 +239,4 @@ def test_the_pipeline_wants_masks_for_what_it_extracts(
     assert extract(["--kapture-root", str(root), *flags]) == 0
     command = ["--mapping", str(root), "--output", str(tmp_path / "work")]
     assert pipeline([*command, "--masks", str(masks)]) == 2
-    assert "found features that are there and not" in capsys.readouterr().err
+    assert "found existing features" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_local_features_merge_and_slice(
     [
         (["--method", "global"], "found global_features types none"),
         (["--method", "local"], "found keypoints types none"),
-        (["--method", "poses"], "found no pose of an image"),
+        (["--method", "poses"], "found no image with a pose"),
         (["--method", "covisibility"], "found no --map"),
         (["--method", "merge"], "found no --merge"),
         (["--slice", "3/2"], "--slice: found '3/2'"),

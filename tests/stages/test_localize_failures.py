@@ -184,8 +184,9 @@ def test_pairs_that_no_pose_is_found_from_are_reported(
     exact.write_pairs([*pairs, (first, "gone.jpg"), ("x.jpg", "y.jpg")])
     warnings = exact.run(SINGLE).warnings
     assert [text.partition(";")[0] for text in warnings] == [
-        "1 images of the pairs are not queries, nor are their partners: " "'x.jpg'",
-        "1 images that queries are paired with are not in the map and not used: 'gone.jpg'",
+        "1 images of the pairs are not queries, nor are their partners: 'x.jpg'",
+        "1 images that queries are paired with are not in the map and not used: "
+        "'gone.jpg'",
         f"4 pairs of 1 queries are not matched: '{first}'",
     ]
 

@@ -146,7 +146,7 @@ def test_what_others_put_there_is_replaced(run: Runs, tmp_path: Path) -> None:
     whole = comparable(output)
     (output / "database.db").write_bytes(b"of others")
     (output / "pairs/mapping.txt").write_text("# edited\n")
-    with pytest.raises(OutputError, match="edited or made by other means.*--force"):
+    with pytest.raises(OutputError, match="edited or made by another tool.*--force"):
         run(output, BASE)
     run(output, BASE, force=True)
     assert comparable(output) == whole

@@ -1,4 +1,4 @@
-"""What was loaded, kept for a while: bounded in bytes, shared by threads."""
+"""A cache of loaded values: bounded in bytes, shared by threads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Value = TypeVar("Value")
 
 
 class LoadingCache(Generic[Key, Value]):
-    """Calls ``load`` once for a key as long as its value is kept.
+    """Calls ``load`` for a key unless its value is cached.
 
-    The least recently used values go first. Threads that ask for a value while it is
-    being loaded wait for it; a failure is passed to all who wait, and not kept.
+    The least recently used values are dropped first. Threads that request a value while
+    it is being loaded wait for it; a failure is raised in all of them, and not cached.
 
     Args:
-        load: makes a value.
+        load: returns the value of a key.
         size: of a value, in bytes.
-        limit: bytes kept besides what is being loaded.
+        limit: bytes cached, besides values being loaded.
     """
 
     def __init__(

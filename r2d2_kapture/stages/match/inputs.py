@@ -1,4 +1,4 @@
-"""What a matcher needs of an image, read from kapture features."""
+"""Inputs of a matcher, read from kapture features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InputReader:
     Args:
         tables: of keypoints and descriptors.
         device: of the matcher.
-        with_keypoints: read more than the descriptors.
+        with_keypoints: read keypoints too.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class InputReader:
         self._records = FeatureRecords(tables.keypoints) if with_keypoints else None
 
     def __call__(self, image: str) -> MatchInput:
-        """The features of an image; kapture keeps no scores.
+        """The features of an image; kapture stores no scores.
 
         Raises:
             FeatureFormatError: as LocalFeatureTables.read_descriptors.

@@ -50,7 +50,7 @@ from r2d2_kapture.types import Failure, PairMatches, Report, counted, some_names
 REPORT_NAME = "match_report.json"
 READERS = 2
 NAMES = {"mutual_nearest": "mutual nearest neighbours"}
-"""Of matchers in manifests, where not the registered one."""
+"""Names of matchers in manifests, where they differ from the registered ones."""
 Names = tuple[str, str]
 Inputs = tuple[MatchInput, MatchInput]
 
@@ -71,12 +71,12 @@ class Tally:
         self.without_matches += not len(matches)
 
     def warnings(self) -> tuple[str, ...]:
-        """What a report says where nothing was matched, which is no failure."""
+        """The warning on a run without any match, which is not a failure."""
         if not self.done or self.without_matches < self.done:
             return ()
         return (
-            f"none of {self.done} pairs has a match; check that they overlap, or be "
-            "less strict (--ratio, --min-similarity, or what else the matcher has)",
+            f"none of {self.done} pairs has a match; check that they overlap, or relax "
+            "the thresholds (--ratio, --min-similarity, or others of the matcher)",
         )
 
 
@@ -90,23 +90,23 @@ def run(
     descriptors_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Match the images of a list of pairs, resuming what is there.
+    """Match the images of a list of pairs, resuming an earlier run.
 
-    Matches of images whose features were written anew since are made again.
+    Pairs of images whose features have changed since are matched again.
 
     Args:
-        config: which matches, and how.
+        config: settings of matching.
         features: kapture datasets or folders of features, see open_feature_table.
         pairs: list of pairs in kapture's format.
-        output: folder that gets ``reconstruction/matches/<keypoints type>``.
-        keypoints_type, descriptors_type: names; None takes the only one there is.
-        options: how to run; ``workers`` pairs are matched at a time, each on one core.
-            The matches do not depend on it.
+        output: folder for ``reconstruction/matches/<keypoints type>``.
+        keypoints_type, descriptors_type: names; None takes the only existing one.
+        options: how to run; ``workers`` pairs are matched in parallel, each on one
+            core. Matches do not depend on it.
 
     Raises:
         DatasetError, OutputError, ConfigError: see the functions called.
-        FeatureFormatError: no pair can be matched, or descriptors are compared by
-            neither L2 nor cosine.
+        FeatureFormatError: no pair can be matched, or descriptors require another
+            metric than L2 or cosine.
     """
     started = time.monotonic()
     device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
@@ -159,7 +159,7 @@ def run(
             },
         )
         report_path = writer.folder / REPORT_NAME
-        # a run that found everything done has nothing to add to the report
+        # a run without new work keeps the report
         if report.done or report.failed or not report_path.exists():
             write_json_atomic(report_path, report.to_json())
     return report
@@ -168,9 +168,9 @@ def run(
 def empty_warning(
     tables: LocalFeatureTables, pairs: Sequence[Names]
 ) -> tuple[str, ...]:
-    """What a report says of images without any keypoint; nothing without such.
+    """The warning on images without any keypoint.
 
-    Features that are absent or broken are left to the pairs, which fail.
+    Pairs with missing or broken features fail separately.
     """
     paired = sorted({image for pair in pairs for image in pair})
     empty = set()
@@ -188,20 +188,20 @@ def empty_warning(
 
 
 def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
-    """Pairs of sorted names, ordered so that images are met again soon.
+    """Sort pairs so that images recur soon.
 
     Pairs follow the Z-order curve (Morton, 1966) through the matrix of images sorted by
-    name: whatever number of images a cache holds, it serves a square of that side.
+    name: a cache of any number of images serves a square of that side.
     """
     names = {sorted_pair(*pair.names) for pair in pairs}
     images = sorted({image for pair in names for image in pair})
-    # the binary digits of an index, set apart by zeros
+    # the binary digits of an index, interleaved with zeros
     spread = {image: int(f"{index:b}", base=4) for index, image in enumerate(images)}
     return sorted(names, key=lambda pair: 2 * spread[pair[0]] + spread[pair[1]])
 
 
 def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:
-    """What decides the matches: the matcher, and what made the features."""
+    """The manifest of matches: the matcher and the provenance of the features."""
     name = matcher.settings.matcher
     return Manifest(
         model={"name": NAMES.get(name, name)},
@@ -217,13 +217,13 @@ def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:
 
 
 def require_usable(tables: LocalFeatureTables, pairs: Sequence[Names]) -> None:
-    """Refuse a list of which no pair can be matched, before the first one is.
+    """Refuse a list without any pair that can be matched, before matching.
 
-    Nothing is read but the sizes of files.
+    Only the sizes of files are read.
 
     Raises:
-        FeatureFormatError: every pair holds an image whose features are absent, or
-            whose keypoints and descriptors are not as many.
+        FeatureFormatError: every pair has an image whose features are missing, or whose
+            keypoints and descriptors differ in number.
     """
     reasons: dict[str, str | None] = {}
     for pair in pairs:
@@ -238,7 +238,7 @@ def require_usable(tables: LocalFeatureTables, pairs: Sequence[Names]) -> None:
 
 
 def unusable(tables: LocalFeatureTables, image: str) -> str | None:
-    """Why the features of an image cannot be matched, as far as file sizes show."""
+    """Why the features of an image cannot be matched, judging by file sizes."""
     try:
         tables.check_counts(image)
     except FeatureFormatError as error:
@@ -247,7 +247,7 @@ def unusable(tables: LocalFeatureTables, image: str) -> str | None:
 
 
 def nothing_matched(pairs: Sequence[Names], reason: str) -> str:
-    """One line for all pairs, where none can be matched."""
+    """The one-line error if no pair can be matched."""
     return f"none of {len(pairs)} pairs can be matched; first: {reason}"
 
 
@@ -264,7 +264,7 @@ def match_pairs(
     Args:
         matcher: of two images.
         pairs: sorted names, in order.
-        inputs: what it needs of an image.
+        inputs: of the matcher by image.
         writer: stores the matches.
         options: how to run.
         total: pairs of the progress bar, those already done included.
@@ -311,7 +311,7 @@ def match_pairs(
 
 @contextmanager
 def one_core_a_thread() -> Iterator[None]:
-    """Let torch compute on the calling thread alone, in every thread started inside."""
+    """Limit torch to one thread, in every thread started inside."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

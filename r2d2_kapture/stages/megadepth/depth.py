@@ -1,7 +1,7 @@
 """Depth maps of MegaDepth: HDF5 files with one array ``depth``.
 
 Depth is along the camera's z axis in the units of the SfM model, 0 where unknown;
-values below 0 mark the two sides of ordinal pairs and tell no depth (Li & Snavely,
+negative values mark the two sides of ordinal pairs and are not depths (Li & Snavely,
 MegaDepth, CVPR 2018, section 3).
 """
 
@@ -24,7 +24,7 @@ UNREADABLE = (
     RuntimeError,
     AttributeError,
 )
-"""What h5py raises, depending on where a file is broken."""
+"""Exceptions of h5py on broken files."""
 
 
 def read_depth(path: Path, size: tuple[int, int]) -> FloatArray:
@@ -43,16 +43,16 @@ def read_depth(path: Path, size: tuple[int, int]) -> FloatArray:
     try:
         with h5py.File(path, "r") as file:
             dataset = file[DATASET]
-            # a broken header may promise more than the memory holds
+            # a broken header may state more data than fits into memory
             if dataset.shape != size[::-1]:
                 raise DatasetError(
                     f"{path}: found '{DATASET}' of shape (H, W) {dataset.shape}, "
-                    f"expected {size[::-1]} as its image"
+                    f"expected {size[::-1]} like its image"
                 )
             return np.asarray(dataset.astype(np.float32)[()])
     except UNREADABLE as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"{path}: no depth map that can be read ({reason}), expected HDF5 with an "
-            f"array '{DATASET}'; download it again"
+            f"{path}: not a readable depth map ({reason}), expected HDF5 with an array "
+            f"'{DATASET}'; download it again"
         ) from error

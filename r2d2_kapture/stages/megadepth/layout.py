@@ -1,4 +1,4 @@
-"""Where MegaDepth's files are, as published, and where what is made of them goes.
+"""The published layout of MegaDepth, and that of the prepared files.
 
 Both downloads are at www.cs.cornell.edu/projects/megadepth:
 
@@ -6,7 +6,7 @@ Both downloads are at www.cs.cornell.edu/projects/megadepth:
     MegaDepth_v1_SfM/<scene>/images/<image>
     MegaDepth_v1_SfM/<scene>/sparse/manhattan/<model>/{cameras,images,points3D}.bin
 
-What is made of a scene's model k lies below one output folder:
+Prepared files of a scene's model k are below one output folder:
 
     Undistorted_SfM/<scene>/         of model 0; <scene>.<k> of others, and of all
                                      of a scene whose own name ends as in 0022.1
@@ -34,14 +34,14 @@ WAY_OUT = "download it by hand from www.cs.cornell.edu/projects/megadepth"
 
 @dataclass(frozen=True, kw_only=True)
 class SceneModel:
-    """One SfM model of a scene: its inputs, and where its outputs go.
+    """One SfM model of a scene: its inputs and outputs.
 
     Attributes:
         scene: name of the scene, as ``0022``.
         number: of the model within the scene.
         sfm: folder of the scene below that of the SfM models.
         depths: folder of the depth maps of the model.
-        output: folder of everything that is made.
+        output: folder of all outputs.
     """
 
     scene: str
@@ -52,12 +52,12 @@ class SceneModel:
 
     @property
     def name(self) -> str:
-        """Name of the model, as reported."""
+        """Name of the model in reports."""
         return f"{self.scene}.{self.number}"
 
     @property
     def images(self) -> Path:
-        """Folder of the photographs as taken."""
+        """Folder of the original photographs."""
         return self.sfm / "images"
 
     @property
@@ -68,18 +68,18 @@ class SceneModel:
     @property
     def undistorted(self) -> Path:
         """Folder of the undistorted images and their model."""
-        # model 0 is where D2-Net has it, unless that looks like a model of a scene
+        # model 0 is where D2-Net expects it, unless the name looks like another model
         numbered = PurePosixPath(self.scene).suffix[1:].isdecimal()
         folder = self.name if self.number or numbered else self.scene
         return self.output / UNDISTORTED_FOLDER / folder
 
     @property
     def scene_info(self) -> Path:
-        """What training reads."""
+        """The scene info that training reads."""
         return self.output / SCENE_INFO_FOLDER / f"{self.name}.npz"
 
     def depth_path(self, image_name: str) -> Path:
-        """Where the depth map of an image is."""
+        """Path of the depth map of an image."""
         return self.depths / PurePosixPath(image_name).with_suffix(".h5")
 
 
@@ -87,19 +87,19 @@ def find_root(given: Path, inside: PurePosixPath, flag: str, what: str) -> Path:
     """Find the folder of the scenes of a download.
 
     Args:
-        given: it, or the folder that the download was unpacked into.
-        inside: its place in the latter.
-        flag: that the user gave it with.
-        what: it holds, for messages.
+        given: the folder, or the one that the download was unpacked into.
+        inside: its path relative to the latter.
+        flag: name of the flag, for messages.
+        what: description of its content, for messages.
 
     Raises:
-        DatasetError: there is no such folder, or nothing in it.
+        DatasetError: there is no such folder, or it is empty.
     """
     nested = given / inside
     root = nested if nested.is_dir() else given
     if not root.is_dir():
         raise DatasetError(
-            f"{flag} {given}: not there, expected {what} ({inside.name}); {WAY_OUT}"
+            f"{flag} {given}: not found, expected {what} ({inside.name}); {WAY_OUT}"
         )
     if not any(path.is_dir() for path in root.iterdir()):
         raise DatasetError(
@@ -112,16 +112,16 @@ def find_root(given: Path, inside: PurePosixPath, flag: str, what: str) -> Path:
 def find_models(
     depth_root: Path, sfm_root: Path, output: Path, scenes: Sequence[str] | None
 ) -> tuple[list[SceneModel], list[Failure]]:
-    """Find what can be prepared.
+    """Find the models that can be prepared.
 
     Args:
-        depth_root: holds the scenes' depth maps, see find_root.
-        sfm_root: holds the scenes' SfM models.
-        output: folder of everything that is made.
-        scenes: names; None takes all that have depth maps.
+        depth_root: folder of the scenes' depth maps, see find_root.
+        sfm_root: folder of the scenes' SfM models.
+        output: folder of all outputs.
+        scenes: names; None takes all scenes with depth maps.
 
     Returns:
-        The models in order, and what is missing with the way out.
+        The models in order, and failures with the way out.
     """
     if scenes is None:
         scenes = sorted(path.name for path in depth_root.iterdir() if path.is_dir())
@@ -138,7 +138,7 @@ def find_models(
             found = f"no {DENSE}<k>/depths in {depths}, expected its depth maps"
             missing.append(Failure(name=scene, reason=f"found {found}; {WAY_OUT}"))
         elif not sfm.is_dir():
-            reason = f"{sfm} is not there, expected its SfM models; {WAY_OUT}"
+            reason = f"{sfm} not found, expected its SfM models; {WAY_OUT}"
             missing.append(Failure(name=scene, reason=reason))
         else:
             models += [
@@ -165,11 +165,11 @@ def check_inputs(model: SceneModel) -> None:
         (model.reconstruction, "the SfM model of its depth maps"),
     ):
         if not folder.is_dir():
-            raise DatasetError(f"{folder} is not there, expected {what}; {WAY_OUT}")
+            raise DatasetError(f"{folder} not found, expected {what}; {WAY_OUT}")
 
 
 def _model_numbers(depths: Path) -> list[int]:
-    """Of the models of a scene that have depth maps."""
+    """Numbers of the models of a scene that have depth maps."""
     numbers = (
         path.parent.name.removeprefix(DENSE)
         for path in depths.glob(f"{DENSE}*/depths")

@@ -1,4 +1,4 @@
-"""How much images of one SfM model have in common, by the 3D points that they see."""
+"""Overlap of the images of an SfM model, from the 3D points that they observe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DoubleArray = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PointsSeen:
-    """The points that one image sees.
+    """The points that an image observes.
 
     Attributes:
         rows: (K,) of the points, ascending, each once.
@@ -30,10 +30,10 @@ class PointsSeen:
 def compare_images(
     images: Sequence[PointsSeen], point_count: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Compare each image with each other one.
+    """Compute overlaps and scale ratios of all pairs of images.
 
     Args:
-        images: N of them; each sees a point.
+        images: N images; each observes a point.
         point_count: of the model.
 
     Returns:

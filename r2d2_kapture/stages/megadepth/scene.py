@@ -1,4 +1,4 @@
-"""Prepares one SfM model of MegaDepth: undistorts it, and computes its overlaps.
+"""Prepares one SfM model of MegaDepth: undistortion and overlaps.
 
 Nothing here imports torch: each model is prepared in a process of its own.
 """
@@ -41,17 +41,17 @@ IMAGES = "images"
 
 @dataclass(frozen=True, kw_only=True)
 class SceneSummary:
-    """How many images of a model can be trained on, and how many cannot."""
+    """Number of usable and unusable images of a model."""
 
     usable: int
     left_out: int
 
 
 def summary_of(model: SceneModel, config: MegadepthConfig) -> SceneSummary | None:
-    """What was made of a model; None where that is not finished.
+    """The outcome of a finished model; None if it is not finished.
 
     Raises:
-        OutputError: they were made with other settings.
+        OutputError: it was made with other settings.
     """
     undistorted = _read_record(model.undistorted / RECORD_NAME)
     info = _read_record(_summary_path(model))
@@ -65,21 +65,21 @@ def summary_of(model: SceneModel, config: MegadepthConfig) -> SceneSummary | Non
 def prepare(
     model: SceneModel, config: MegadepthConfig, force: bool, threads: int
 ) -> None:
-    """Undistort a model and write its scene info; what is there is kept.
+    """Undistort a model and write its scene info; existing outputs are kept.
 
     Args:
         model: to prepare.
         config: settings.
-        force: begin anew.
-        threads: that undistort images.
+        force: start again.
+        threads: number of threads for undistortion.
 
     Raises:
-        DatasetError, ReconstructionError: it cannot be used, and why.
-        OutputError: the file system refused.
+        DatasetError, ReconstructionError: it cannot be used.
+        OutputError: files cannot be written.
     """
     check_inputs(model)
     for path in (model.scene_info, _summary_path(model)):
-        _remove(path)  # lest a run that stops here leaves what looks finished
+        _remove(path)  # a run that stops here must not look finished
     if force or _read_record(model.undistorted / RECORD_NAME) is None:
         undistort(model, config, threads)
     info, left_out = make_scene_info(model, config)
@@ -90,14 +90,14 @@ def prepare(
 
 
 def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
-    """Undistort the images that have depth maps, in the layout of COLMAP.
+    """Undistort the images with depth maps, in COLMAP's layout.
 
     The folder appears when it is complete. Its sparse model keeps all images.
 
     Raises:
         DatasetError, ReconstructionError: the model is broken, or none of its images
             can be undistorted.
-        OutputError: the file system refused.
+        OutputError: files cannot be written.
     """
     refuse_foreign_folder(model.undistorted, RECORD_NAME)
     names = _image_names(read_sparse_map(model.reconstruction), model.reconstruction)
@@ -130,7 +130,8 @@ def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
         if lost:
             raise OutputError(
                 f"{folder}: COLMAP wrote {len(usable) - len(lost)} of {len(usable)} "
-                f"images, the first that lacks is '{lost[0]}'; free space and run again"
+                f"images, the first missing one is '{lost[0]}'; free disk space and "
+                "run again"
             )
         record = {**_undistortion(config), "left_out": left_out}
         write_json_atomic(folder / RECORD_NAME, record)
@@ -142,7 +143,7 @@ def make_scene_info(
     """Compare the images of an undistorted model.
 
     Returns:
-        The scene info, and the reason of each image that cannot be trained on.
+        The scene info, and the reasons of unusable images.
 
     Raises:
         DatasetError, ReconstructionError: it is broken, or none of its images can be
@@ -186,7 +187,7 @@ def _points_seen(
     sparse_map: SparseMap,
     config: MegadepthConfig,
 ) -> PointsSeen:
-    """The points of an image whose depth its depth map confirms.
+    """The points of an image whose depth agrees with its depth map.
 
     Raises:
         ImageError, DatasetError: the image or its depth map cannot be used.
@@ -212,7 +213,7 @@ def _points_seen(
 def _confirmed(
     points: DoubleArray, depth: FloatArray, intrinsics: DoubleArray, tolerance: float
 ) -> npt.NDArray[np.bool_]:
-    """(N,) whether the depth map has the depths of (N, 3) points of the camera."""
+    """(N,) whether the depth map agrees with (N, 3) points of the camera."""
     confirmed = np.zeros(len(points), dtype=np.bool_)
     in_front = np.flatnonzero(points[:, 2] > 0)
     homogeneous = points[in_front] @ intrinsics.T
@@ -230,7 +231,7 @@ def _confirmed(
 def _why_not_undistorted(
     model: SceneModel, name: str, camera: pycolmap.Camera
 ) -> str | None:
-    """Why an image is left out; COLMAP ends the process at one of another size."""
+    """Why an image is left out; COLMAP aborts at images of another size."""
     if not model.depth_path(name).is_file():
         return f"{model.depth_path(name)}: no depth map"
     path = model.images / name
@@ -253,7 +254,7 @@ def _require_some(
     model: SceneModel, usable: Collection[str], left_out: Mapping[str, str]
 ) -> None:
     if not usable:
-        first = next(iter(left_out.values()), "it has no image")
+        first = next(iter(left_out.values()), "no image")
         raise DatasetError(
             f"{model.reconstruction}: none of {len(left_out)} images can be used; the "
             f"first: {first}"
@@ -261,10 +262,10 @@ def _require_some(
 
 
 def _image_names(sparse_map: SparseMap, source: Path) -> list[str]:
-    """Of the registered images, sorted.
+    """Names of the registered images, sorted.
 
     Raises:
-        DatasetError: one leaves the folder of the images.
+        DatasetError: a name leads out of the folder of images.
     """
     return [check_relative_name(name, source) for name in sparse_map.images]
 
@@ -289,7 +290,7 @@ def _pose(sparse_map: SparseMap, name: str) -> DoubleArray:
 
 
 def _depth_paths(model: SceneModel, names: Iterable[str]) -> Iterator[str]:
-    """Relative to the output folder where they lie in it, else absolute."""
+    """Path relative to the output folder if inside, else absolute."""
     for name in names:
         path = Path(os.path.abspath(model.depth_path(name)))
         output = Path(os.path.abspath(model.output))
@@ -328,7 +329,7 @@ def _remove(path: Path) -> None:
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:
-    """None where there is none, or a broken one."""
+    """None if it is missing or broken."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

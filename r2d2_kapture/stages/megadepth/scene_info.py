@@ -1,4 +1,4 @@
-"""Scene infos of MegaDepth: what training needs to know of the images of a scene.
+"""Scene infos of MegaDepth: the images of a scene as training needs them.
 
 One ``<scene>.<model>.npz`` for each SfM model, of N images:
 
@@ -15,7 +15,7 @@ One ``<scene>.<model>.npz`` for each SfM model, of N images:
 
 The names are those of the files that D2-Net's preparation of MegaDepth makes (Dusmanu
 et al., CVPR 2019), which hold more, and Python objects in place of some arrays, with
-None where an image is missing. They are read too, and no pickle is run for it.
+None where an image is missing. They are read too, without running a pickle.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SCENE_NAME = "a name of a scene such as 0022, without / \\ # or a dot in front"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SceneInfo:
-    """The N images of an SfM model, and how much each pair has in common.
+    """The N images of an SfM model, and the overlap of each pair.
 
     Attributes:
         image_paths: undistorted images, relative to the root folder; '' where one is
@@ -102,10 +102,10 @@ class SceneInfo:
 
 
 def write_scene_info(path: Path, info: SceneInfo) -> None:
-    """Write a scene info, complete or not at all; the same info gives the same bytes.
+    """Write a scene info atomically; equal infos give equal bytes.
 
     Raises:
-        OutputError: the file system refused.
+        OutputError: the file cannot be written.
     """
     intrinsics = info.intrinsics.copy()
     intrinsics[:, :2, 2] = colmap_from_kapture(intrinsics[:, :2, 2])
@@ -129,8 +129,8 @@ def read_scene_info(path: Path) -> SceneInfo:
         path: of the .npz file.
 
     Raises:
-        DatasetError: missing, truncated, of another format, or it names images outside
-            of the root folder.
+        DatasetError: missing, truncated, of another format, or with images outside of
+            the root folder.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -148,21 +148,21 @@ def read_scene_info(path: Path) -> SceneInfo:
             )
     except FileNotFoundError as error:
         raise DatasetError(
-            f"{path}: not there, expected a scene info; make it with "
+            f"{path}: not found, expected a scene info; create it with "
             "kapture_r2d2_megadepth"
         ) from error
     except (*UNREADABLE, *MALFORMED, lzma.LZMAError, R2D2KaptureError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
-            f"{path}: not a scene info of MegaDepth: {reason}; make it again, with "
-            "kapture_r2d2_megadepth --force or with the tool that wrote it"
+            f"{path}: not a scene info of MegaDepth: {reason}; create it again with "
+            "kapture_r2d2_megadepth --force or the tool that wrote it"
         ) from error
 
 
 def is_scene_name(name: str) -> bool:
-    """Whether a list of scenes, paths in scene infos and new folders can hold a name.
+    """Whether a name is valid in lists of scenes, in scene infos and as a folder.
 
-    A dot in front is of folders that are still being built.
+    A leading dot marks folders that are being built.
     """
     return (
         name != ""
@@ -174,13 +174,13 @@ def is_scene_name(name: str) -> bool:
 
 
 def read_scene_list(path: Path) -> tuple[str, ...]:
-    """Read names of scenes, one a line; blank lines and # comments are passed over.
+    """Read names of scenes, one per line; blank lines and # comments are skipped.
 
     Returns:
-        The names in their order, each once.
+        The names in order, without duplicates.
 
     Raises:
-        DatasetError: unreadable, empty, or a line that is no name of a scene.
+        DatasetError: unreadable, empty, or a line is not the name of a scene.
     """
     lines = read_list_lines(path, "one scene name per line")
     names: dict[str, None] = {}
@@ -200,7 +200,7 @@ def read_scene_list(path: Path) -> tuple[str, ...]:
 
 
 class _Members:
-    """The arrays of a file by name, plain or of objects."""
+    """The arrays of a file by name, of numbers or objects."""
 
     def __init__(self, path: Path, arrays: Any) -> None:
         self._path = path
@@ -213,7 +213,7 @@ class _Members:
         return paths
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Of a list of texts; '' for None."""
+        """Read a list of texts; '' for None."""
         values = ["" if value is None else value for value in self._values(name)]
         for value in values:
             if not isinstance(value, str):
@@ -245,7 +245,7 @@ class _Members:
         """The elements along the first axis."""
         try:
             array: AnyArray = self._arrays[name]
-        except ValueError:  # NumPy does not read objects without running their pickle
+        except ValueError:  # NumPy cannot read objects without running their pickle
             return self._objects(name)
         return array.tolist() if array.ndim == 1 else list(array)
 

@@ -1,4 +1,4 @@
-"""Prepares MegaDepth for training: undistorts its SfM models, compares their images."""
+"""Prepares MegaDepth for training: undistorted SfM models and their overlaps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     scenes: Sequence[str] | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Prepare scenes, each SfM model that has depth maps in a process of its own.
+    """Prepare scenes; each SfM model with depth maps has a process of its own.
 
     Finished models are skipped. The outputs do not depend on the number of workers.
 
@@ -45,13 +45,13 @@ def run(
         config: settings.
         depth_root: MegaDepth_v1, or the folder that it was unpacked into.
         sfm_root: MegaDepth_v1_SfM, or the folder that it was unpacked into.
-        output: gets ``Undistorted_SfM`` and ``scene_info``, see
+        output: folder for ``Undistorted_SfM`` and ``scene_info``, see
             stages/megadepth/layout.py.
-        scenes: names; None takes all that have depth maps.
+        scenes: names; None takes all scenes with depth maps.
         options: how to run; workers are processes.
 
     Returns:
-        The report; what it counts are models. Also as JSON in ``output``.
+        A report that counts models, also written as JSON in ``output``.
 
     Raises:
         DatasetError: a root folder is missing.
@@ -95,7 +95,7 @@ def run(
 def _prepare_all(
     config: MegadepthConfig, models: Sequence[SceneModel], options: RunOptions
 ) -> list[Failure]:
-    """Prepare models; those that fail do not stop the others, unless strict."""
+    """Prepare models; a failure does not stop the others, unless strict."""
     threads = max(options.workers // max(len(models), 1), 1)
     jobs = [(model, config, options.force, threads) for model in models]
     reasons: dict[int, str] = {}

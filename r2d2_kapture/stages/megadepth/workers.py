@@ -1,7 +1,6 @@
-"""Runs each of some jobs in a process of its own, several in parallel.
+"""Runs jobs in processes of their own, several in parallel.
 
-COLMAP ends the whole process where its input is broken in an unforeseen way: here that
-is the failure of one job.
+COLMAP may abort the process on broken input: here only one job fails.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ def run_apart(
 
     Args:
         work: a function at the top of a module.
-        jobs: arguments, which processes can pass to each other.
-        workers: most processes at a time.
+        jobs: arguments, which must be picklable.
+        workers: greatest number of processes.
 
     Yields:
-        Number of the job, and its result or its expected failure, as they come.
+        Number of the job, and its result or expected failure, in order of completion.
 
     Raises:
         RuntimeError: an unexpected failure of a job; the text is its traceback.
     """
-    context = multiprocessing.get_context("spawn")  # a fork copies locks of threads
+    context = multiprocessing.get_context("spawn")  # a fork copies the locks of threads
     waiting = list(enumerate(jobs))[::-1]
     running: list[_Running] = []
     try:
@@ -58,7 +57,7 @@ def run_apart(
                 yield ended.number, result
     finally:
         for one in running:
-            one.process.kill()  # COLMAP would print at SIGTERM
+            one.process.kill()  # COLMAP prints a message at SIGTERM
         for one in running:
             one.process.join()
 
@@ -72,7 +71,7 @@ class _Running:
 
 @dataclass(frozen=True)
 class _Defect:
-    """An exception that no input should cause, as its traceback."""
+    """The traceback of an unexpected exception."""
 
     text: str
 
@@ -83,19 +82,19 @@ def _receive(receiver: Connection) -> Any:
             return receiver.recv()
     except EOFError:
         return DatasetError(
-            "its process died: COLMAP crashed on broken input, or the "
-            "memory was too small; check its files, or use fewer --workers"
+            "its process died: COLMAP crashed on broken input, or memory was "
+            "insufficient; check its files, or use fewer --workers"
         )
 
 
 def _work(sender: Connection, work: Callable[..., Any], job: Job) -> None:
-    """What a process does; Ctrl-C is for its parent, which ends it."""
+    """Run one job; the parent process handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         result = work(*job)
     except (R2D2KaptureError, MemoryError, OSError) as error:
         expected = isinstance(error, R2D2KaptureError)
         result = error if expected else DatasetError(str(error) or "out of memory")
-    except Exception as error:  # a defect, which the parent raises
+    except Exception as error:  # a defect, raised by the parent
         result = _Defect("".join(traceback.format_exception(error)))
     sender.send(result)

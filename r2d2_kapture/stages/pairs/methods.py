@@ -1,4 +1,4 @@
-"""The ways to choose image pairs: each takes datasets and gives scored pairs."""
+"""The pair methods: each takes datasets and returns scored pairs."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ from r2d2_kapture.types import Failure, FloatArray, some_names
 
 @dataclass(frozen=True, kw_only=True)
 class PairInputs:
-    """What pairs are chosen from.
+    """The inputs of pair methods.
 
     Attributes:
-        mapping: the images that are paired with each other, or with queries.
-        query: the images that are paired with mapping images; None for none.
+        mapping: images that are paired with each other or with queries.
+        query: images that are paired with mapping images; may be None.
         features: kapture datasets or folders of features.
         map_path: of an existing map.
         keypoints_type, descriptors_type, global_features_type: names; None takes the
-            only one there is.
-        described: kapture folder for global features that are made.
+            only existing one.
+        described: kapture folder for computed global features.
         options: how to run.
     """
 
@@ -76,7 +76,7 @@ class PairInputs:
 
     @property
     def first_names(self) -> list[str]:
-        """Images that partners are sought for, by name."""
+        """Images to be paired, by name."""
         return sorted((self.query or self.mapping).image_names)
 
 
@@ -86,7 +86,7 @@ class Selected:
 
     Attributes:
         pairs: query first, where there are queries.
-        failed: images that have no pairs for lack of something.
+        failed: images without pairs because an input is missing.
         details, warnings: for the report.
     """
 
@@ -107,9 +107,9 @@ def select_exhaustive(config: PairsConfig, inputs: PairInputs) -> Selected:
 
 
 def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
-    """Neighbours in time of each camera, and what a rig takes at one time.
+    """Neighbours in time of each camera, and images of a rig at one time.
 
-    Where every image has a camera of its own, all images are one sequence.
+    If every image has its own camera, all images form one sequence.
     """
     names = inputs.mapping_names
     index = {name: i for i, name in enumerate(names)}
@@ -152,7 +152,7 @@ def taken_together(
 
 
 def select_by_poses(config: PairsConfig, inputs: PairInputs) -> Selected:
-    """Near cameras that look the same way."""
+    """Nearby cameras with similar viewing directions."""
     poses2, failed = known_poses(inputs.mapping)
     poses1 = poses2
     if inputs.query is not None:
@@ -171,23 +171,23 @@ def select_by_poses(config: PairsConfig, inputs: PairInputs) -> Selected:
 
 
 def known_poses(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Failure]]:
-    """(3, 4) cam_from_world of the images that have one; the others.
+    """(3, 4) cam_from_world of images with a pose; failures of the others.
 
     Raises:
-        DatasetError: none has.
+        DatasetError: there is no pose.
     """
     poses = read_camera_poses(dataset)
     source = dataset.root / "sensors" / "trajectories.txt"
     if not poses.cam_from_world:
         raise DatasetError(
-            f"{source}: found no pose of an image, expected some for --method poses; "
-            "choose another method"
+            f"{source}: found no image with a pose, as --method poses needs; choose "
+            "another method"
         )
     return (
         {name: pose.matrix() for name, pose in poses.cam_from_world.items()},
         {
             name: Failure(
-                name=name, reason=f"{source}: holds no whole pose of '{name}'"
+                name=name, reason=f"{source}: has no complete pose of '{name}'"
             )
             for name in poses.without_pose
         },
@@ -195,7 +195,7 @@ def known_poses(dataset: Dataset) -> tuple[dict[str, Any], dict[str, Failure]]:
 
 
 def select_by_covisibility(config: PairsConfig, inputs: PairInputs) -> Selected:
-    """Images that see points of a map in common."""
+    """Images that observe common points of a map."""
     if inputs.map_path is None:
         raise ConfigError("--method covisibility: found no --map, expected one")
     sparse_map = read_sparse_map(inputs.map_path, inputs.keypoints_type)
@@ -209,7 +209,7 @@ def select_by_covisibility(config: PairsConfig, inputs: PairInputs) -> Selected:
     return Selected(
         pairs=best_named(config, blocks, names, names),
         failed=tuple(
-            Failure(name=name, reason=f"{inputs.map_path}: does not hold '{name}'")
+            Failure(name=name, reason=f"{inputs.map_path}: does not contain '{name}'")
             for name in inputs.mapping_names
             if name not in sparse_map.images
         ),
@@ -217,7 +217,7 @@ def select_by_covisibility(config: PairsConfig, inputs: PairInputs) -> Selected:
 
 
 def select_by_global_features(config: PairsConfig, inputs: PairInputs) -> Selected:
-    """Images whose global features are similar."""
+    """Images with similar global features."""
     table = open_feature_table(
         inputs.features, "global_features", inputs.global_features_type
     )
@@ -227,7 +227,7 @@ def select_by_global_features(config: PairsConfig, inputs: PairInputs) -> Select
 
 
 def select_by_local_features(config: PairsConfig, inputs: PairInputs) -> Selected:
-    """Images whose aggregated local features are similar."""
+    """Images with similar aggregated local features."""
     features = open_local_features(
         inputs.features, inputs.keypoints_type, inputs.descriptors_type
     )
@@ -269,10 +269,10 @@ def similar_images(
     """The most similar images by the cosine of their global features.
 
     Args:
-        config: how many, and how similar.
+        config: number and least similarity of partners.
         inputs: the images.
         table: their global features.
-        leave_out: images that are known to have none.
+        leave_out: images known to have no global features.
     """
     rows: dict[str, FloatArray] = {}
     failed = []
@@ -306,8 +306,8 @@ def _zeros_warning(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     return (
-        f"{len(names)} images have global features of zeros, as those without "
-        f"keypoints do: {some_names(names)}; their pairs, if any, mean nothing",
+        f"{len(names)} images have global features of zeros, as images without "
+        f"keypoints: {some_names(names)}; their pairs are arbitrary",
     )
 
 
@@ -315,7 +315,7 @@ def read_row(table: FeatureTable, name: str) -> FloatArray:
     """(D,) global feature of an image.
 
     Raises:
-        FeatureFormatError: there is none, or not one row.
+        FeatureFormatError: it is missing, or has not exactly one row.
     """
     rows = table.read(name)
     if len(rows) != 1:
@@ -327,7 +327,7 @@ def read_row(table: FeatureTable, name: str) -> FloatArray:
 
 
 def select_nothing(config: PairsConfig, inputs: PairInputs) -> Selected:
-    """No pairs but those of lists."""
+    """Only the pairs of lists."""
     return Selected(pairs=[])
 
 
@@ -337,7 +337,7 @@ def best_named(
     first: Sequence[str],
     second: Sequence[str],
 ) -> list[ImagePair]:
-    """The best partners of each image, never itself."""
+    """The best partners of each image, except itself."""
     column = {name: i for i, name in enumerate(second)}
     same = np.array([column.get(name, -1) for name in first], np.int64)
     selection = best_partners(
@@ -349,7 +349,7 @@ def best_named(
 def named(
     selection: Selection, first: Sequence[str], second: Sequence[str]
 ) -> list[ImagePair]:
-    """Pairs of names, without those of an image with itself."""
+    """Pairs of names, without pairs of an image with itself."""
     return [
         ImagePair(image1=first[i], image2=second[j], score=score)
         for i, j, score in zip(

@@ -1,4 +1,4 @@
-"""Global features made of local ones: a vocabulary, then one VLAD row an image."""
+"""Global features from local features: a vocabulary, then one VLAD row per image."""
 
 from __future__ import annotations
 
@@ -42,19 +42,20 @@ VOCABULARY_NAME = "vocabulary.safetensors"
 WHOLE = "whole"
 VOCABULARY_IMAGES = 2000
 VOCABULARY_DESCRIPTORS = 200_000
-"""Mapping images and descriptors that a vocabulary is learned from, at most."""
+"""Greatest number of mapping images and descriptors that a vocabulary is learned
+from."""
 IMAGES_PER_DIMENSION = 4
-"""Images that whitening needs for each of its dimensions."""
+"""Images required for each dimension of whitening."""
 
 
 @dataclass(kw_only=True)
 class Described:
-    """Global features that were made.
+    """The outcome of aggregation.
 
     Attributes:
         type_name: of the features.
-        done, skipped: images described now and before.
-        failed: images that could not be.
+        done, skipped: number of images aggregated by this run and before.
+        failed: images that could not be aggregated.
     """
 
     type_name: str
@@ -72,24 +73,24 @@ def describe_images(
     output: Path,
     options: RunOptions,
 ) -> Described:
-    """Write a VLAD descriptor of every image, resuming what is there.
+    """Write a VLAD descriptor of every image, resuming an earlier run.
 
-    Descriptors of images whose local features were written anew are made again, all of
-    them where the vocabulary was learned on such an image and changes with it.
+    Descriptors are computed again if the local features of their image have changed;
+    all of them if the vocabulary was learned on such an image.
 
     Args:
         config: the vocabulary's size, whitening and seed.
         features: local features of all images.
-        mapping: names of the images that the vocabulary is learned on, if there is
-            none yet, or one that images failed for: they may have been repaired.
+        mapping: names of the images that the vocabulary is learned on, if there is none
+            yet or some of its images had failed.
         query: names of further images.
-        output: kapture folder that gets the features, the vocabulary, a manifest.
+        output: kapture folder for the features, the vocabulary and a manifest.
         options: how to run.
 
     Raises:
         ConfigError: fewer local features than visual words.
-        OutputError: the folder holds features made otherwise.
-        FeatureFormatError: the vocabulary there cannot be read.
+        OutputError: the folder has features of other settings.
+        FeatureFormatError: the existing vocabulary cannot be read.
     """
     keypoints_type = features.keypoints.type_name
     described = Described(type_name=f"{keypoints_type}_vlad{config.vlad_clusters}")
@@ -97,7 +98,7 @@ def describe_images(
     dim = whitened_dim(config, len(learned_on), features.descriptors.dsize)
     dsize = dim or config.vlad_clusters * features.descriptors.dsize
     manifest = make_manifest(config, features, learned_on)
-    # workers take the cores; and sums keep their order
+    # workers use all cores, and the order of sums is fixed
     with (
         threadpool_limits(1),
         open_global_feature_writer(
@@ -116,7 +117,7 @@ def describe_images(
                 )
                 data = vocabulary_to_bytes(learned, whole=not failed)
                 if not path.is_file() or path.read_bytes() != data:
-                    # they were made with another one, or part of them would be
+                    # existing descriptors belong to another vocabulary
                     writer.remove_all()
                     write_bytes_atomic(path, data)
             for name in changed:
@@ -138,7 +139,7 @@ def describe_images(
 
 
 def whitened_dim(config: PairsConfig, images: int, descriptor_dim: int) -> int:
-    """Dimensions to whiten to; 0 where there are too few images to learn it from."""
+    """Dimensions of whitening; 0 if there are too few images to learn it."""
     dim = min(config.vlad_dim, config.vlad_clusters * descriptor_dim)
     return dim if images >= IMAGES_PER_DIMENSION * dim else 0
 
@@ -146,7 +147,7 @@ def whitened_dim(config: PairsConfig, images: int, descriptor_dim: int) -> int:
 def make_manifest(
     config: PairsConfig, features: LocalFeatureTables, learned_on: Sequence[str]
 ) -> Manifest:
-    """What decides the descriptors, the vocabulary's images included."""
+    """The manifest of descriptors, with the images of the vocabulary."""
     names = "\n".join(learned_on).encode("utf-8", "surrogateescape")
     return Manifest(
         model={"name": "VLAD"},
@@ -170,10 +171,10 @@ def learn_vocabulary(
     dim: int,
     options: RunOptions,
 ) -> tuple[Vocabulary, list[Failure]]:
-    """Visual words of a sample of images, and whitening where there are enough.
+    """Learn visual words from a sample of images, and whitening if there are enough.
 
     Returns:
-        The vocabulary, and the images of the sample that could not be read.
+        The vocabulary, and failures of images of the sample.
 
     Args:
         config: clusters and seed.
@@ -225,7 +226,7 @@ def learn_vocabulary(
 
 
 def draw(count: int, wanted: int, seed: int) -> IndexArray:
-    """Ascending indices below ``count``: all, or as many as wanted at random."""
+    """Ascending indices below ``count``: all, or a random sample."""
     if count <= wanted:
         return np.arange(count)
     return np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
@@ -238,7 +239,7 @@ def each_image(
     failed: list[Failure],
     description: str,
 ) -> Iterator[tuple[str, FloatArray]]:
-    """Compute something of every image in threads, in order; note those that fail."""
+    """Compute a function of every image in threads, in order; collect failures."""
     results = read_ahead(names, function, options.workers)
     bar = Progress(description, "photograph", len(names), shown=options.progress)
     with bar, closing(results):
@@ -258,23 +259,23 @@ def vocabulary_to_bytes(vocabulary: Vocabulary, *, whole: bool = True) -> bytes:
     """A safetensors file of a vocabulary's arrays, float32.
 
     Args:
-        vocabulary: to keep.
-        whole: no image failed that it was to be learned on.
+        vocabulary: to store.
+        whole: whether all images of the sample could be read.
     """
     arrays = {"centres": vocabulary.centres}
     if vocabulary.whitening is not None:
         arrays["mean"] = vocabulary.whitening.mean
         arrays["components"] = vocabulary.whitening.components
-    # safetensors writes memory as it lies, and would transpose other layouts
+    # safetensors writes raw memory, and would transpose other layouts
     rows = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return safetensors.numpy.save(rows, {WHOLE: str(whole)})
 
 
 def is_whole(path: Path) -> bool:
-    """Whether all images that a vocabulary was to be learned on could be read.
+    """Whether all images of the sample of a vocabulary could be read.
 
     Raises:
-        FeatureFormatError: the file is no vocabulary.
+        FeatureFormatError: the file is not a vocabulary.
     """
     try:
         with safetensors.safe_open(path, "numpy") as file:
@@ -284,10 +285,10 @@ def is_whole(path: Path) -> bool:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Read a file of vocabulary_to_bytes.
+    """Read a file written by vocabulary_to_bytes.
 
     Raises:
-        FeatureFormatError: it is something else.
+        FeatureFormatError: it has another format.
     """
     try:
         arrays = safetensors.numpy.load_file(path)
@@ -300,7 +301,7 @@ def read_vocabulary(path: Path) -> Vocabulary:
 
 
 def not_a_vocabulary(path: Path, error: Exception) -> FeatureFormatError:
-    """Say that a file is something else."""
+    """The error of a file with another format."""
     return FeatureFormatError(
         f"{path}: not a vocabulary of r2d2_kapture: {error}; redo with --force"
     )

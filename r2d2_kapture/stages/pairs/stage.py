@@ -1,4 +1,4 @@
-"""Pairs: which images are worth matching, as a list in kapture's format."""
+"""Pairs: which images to match, as a list in kapture's format."""
 
 from __future__ import annotations
 
@@ -53,31 +53,31 @@ def run(
     """Choose pairs of images and write their list.
 
     Without queries, mapping images are paired with each other; with queries, each query
-    with mapping images. No image is paired with itself, and a query with another only
-    where that one is a mapping image too; their pair is listed once, and serves both.
-    Images without a pair, queries where there are some, are named in the report.
-    The list is ordered by the first image's name, then best first. It is made anew each
-    time, since inputs may have changed; descriptors of images are not.
+    with mapping images. No image is paired with itself, and a query with another query
+    only if that one is a mapping image too; their pair is listed once, for both. Images
+    without a pair (with queries, queries without a pair) are named in the report. The
+    list is ordered by the first image's name, then by descending score. It is written
+    by each run, since inputs may have changed; global features are kept.
 
     Args:
         config: the method and its settings.
         mapping: kapture dataset.
         query: kapture dataset.
-        output: the list; ``<stem>.report.json`` beside it holds settings and counts.
-        features: folders of local or global features beside the datasets' own.
+        output: the list; ``<stem>.report.json`` next to it has settings and counts.
+        features: folders of local or global features in addition to the datasets' own.
         map_path: for covisibility: COLMAP model or kapture dataset with observations.
-        merge: lists of pairs to add; of a pair in several, the first stays.
-        only: images that may be paired, such as those with features; None is all.
+        merge: lists of pairs to add; of duplicates, the first is kept.
+        only: images that may be paired, such as those with features; None takes all.
         keypoints_type, descriptors_type, global_features_type: names; None takes the
-            only one there is.
-        global_features_output: kapture folder for the descriptors that ``local`` makes;
-            None is ``<stem>_features`` beside the list.
+            only existing one.
+        global_features_output: kapture folder for the global features that ``local``
+            computes; None is ``<stem>_features`` next to the list.
         options: how to run.
 
     Raises:
-        ConfigError: the method lacks an input, or has no use for one.
+        ConfigError: the method lacks an input, or does not use one.
         DatasetError, FeatureFormatError, ReconstructionError: inputs are broken.
-        OutputError: the list was made with other settings, or by other means.
+        OutputError: the list was made with other settings or other tools.
     """
     started = time.monotonic()
     check_inputs(config.method, query, map_path, merge)
@@ -154,7 +154,7 @@ def run(
         "sha256": sha256(data),
     }
     if not unchanged:
-        # the list is removed first and written last: it never exists without its report
+        # remove the list first and write it last: it never exists without its report
         remove_file(output)
         write_json_atomic(report_path, described)
         write_bytes_atomic(output, data)
@@ -166,10 +166,10 @@ def run(
 def _listable(
     pairs: list[ImagePair], inputs: PairInputs
 ) -> tuple[list[ImagePair], tuple[Failure, ...]]:
-    """The pairs that a list can hold, and the images that none can."""
+    """The pairs that can be listed, and failures of images with other names."""
     datasets = [inputs.mapping, *([] if inputs.query is None else [inputs.query])]
     comments = [n for d in datasets for n in d.image_names if n.startswith("#")]
-    reason = "begins with #, which kapture's lists cannot hold; rename the image"
+    reason = "starts with #, which kapture's lists do not support; rename the image"
     failed = tuple(Failure(name=name, reason=f"{name}: {reason}") for name in comments)
     left_out = tuple(failure for dataset in datasets for failure in dataset.left_out)
     kept = [pair for pair in pairs if not set(comments).intersection(pair.names)]
@@ -179,7 +179,7 @@ def _listable(
 def check_inputs(
     method: PairMethod, query: Path | None, map_path: Path | None, merge: Sequence[Path]
 ) -> None:
-    """Refuse a method that lacks an input, or has no use for one.
+    """Refuse a method that lacks an input, or does not use one.
 
     Raises:
         ConfigError: naming the flag.
@@ -200,10 +200,10 @@ def check_inputs(
 
 
 def open_with_images(root: Path) -> Dataset:
-    """Open a dataset that has images.
+    """Open a dataset with images.
 
     Raises:
-        DatasetError: it has none, or as open_dataset.
+        DatasetError: it has no images, or as open_dataset.
     """
     dataset = open_dataset(root)
     if not dataset.image_names:
@@ -220,13 +220,13 @@ def arranged(
     *,
     with_query: bool,
 ) -> list[ImagePair]:
-    """The whole list, in order, each pair once.
+    """The complete list, in order and without duplicates.
 
     Args:
-        config: what is kept.
-        pairs: of the method; of a pair that occurs twice, the better stays.
+        config: numbers of pairs.
+        pairs: of the method; of duplicates, the better is kept.
         merged: of lists, in order of precedence; with method ``merge`` the best
-            ``top_k`` of each first image stay.
+            ``top_k`` of each first image are kept.
         with_query: the first image is a query; else the pair is in order of names.
     """
     least = -math.inf if config.min_score is None else config.min_score
@@ -240,15 +240,15 @@ def arranged(
 
 
 def part_of(config: PairsConfig, every: Sequence[ImagePair]) -> Sequence[ImagePair]:
-    """The part of the list that is asked for."""
+    """The requested part of the list."""
     part, parts = config.part
     return every[len(every) * (part - 1) // parts : len(every) * part // parts]
 
 
 def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
-    """The best pairs of each first image, in the order in which they came.
+    """The best pairs of each first image, in their original order.
 
-    Of a pair that occurs twice in one order of its names, the first counts.
+    Of duplicates in the same order of names, the first is kept.
     """
     first: dict[tuple[str, str], ImagePair] = {}
     for pair in pairs:
@@ -263,19 +263,19 @@ def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
 
 
 def best_first(pair: ImagePair) -> tuple[str, float, str]:
-    """Orders pairs by their first image, then by falling score."""
+    """Key that orders pairs by their first image, then by descending score."""
     return pair.image1, -pair.score, pair.image2
 
 
 def name_order(pair: ImagePair) -> ImagePair:
-    """The pair with its first image by name in front."""
+    """The pair with its names in order."""
     if pair.image1 <= pair.image2:
         return pair
     return dataclasses.replace(pair, image1=pair.image2, image2=pair.image1)
 
 
 def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> None:
-    """Refuse to replace a list that these settings did not make.
+    """Refuse to replace a list made with other settings.
 
     Raises:
         OutputError: naming what differs.
@@ -285,7 +285,8 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
     made_with, digest = report.get("settings", {}), report.get("sha256")
     if digest != sha256(output.read_bytes()):
         raise OutputError(
-            f"{output}: found a list that was edited or made by other means; {way_out}"
+            f"{output}: found a list that was edited or made by another tool; "
+            f"{way_out}"
         )
     differences = [
         f"{key}: {made_with.get(key)}, not {value}"
@@ -299,7 +300,7 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """What an earlier run wrote beside its list; nothing where that is broken."""
+    """The report of an earlier run; empty if it is broken."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
         return {**report, "settings": dict(report["settings"])}

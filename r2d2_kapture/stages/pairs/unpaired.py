@@ -1,4 +1,4 @@
-"""Images that no pair mentions: no later stage meets them, so they are named."""
+"""Images without a pair, which no later stage processes and the report names."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Collection, Iterable, Mapping
 from r2d2_kapture.config.pairs import PairMethod
 from r2d2_kapture.types import some_names
 
-OTHER_METHOD = "pair them by another --method, and join both lists by --method merge"
+OTHER_METHOD = (
+    "pair them with another --method, and join both lists with --method merge"
+)
 REASONS: Mapping[PairMethod, str] = {
     "exhaustive": "there is no other image",
-    "sequential": "single photographs are in no sequence of a camera or rig; "
+    "sequential": "single photographs are not in a sequence of a camera or rig; "
     + OTHER_METHOD,
-    "poses": "without pose, or with no camera of like direction near by; raise "
+    "poses": "without a pose, or without a nearby camera of similar direction; raise "
     "--max-distance or --max-angle, or " + OTHER_METHOD,
     "covisibility": "not in the map, or without points in common with others; "
     + OTHER_METHOD,
-    "global": "without features, or not alike enough; lower --min-score, or "
+    "global": "without features, or not similar enough; lower --min-score, or "
     + OTHER_METHOD,
-    "local": "without keypoints, or not alike enough; lower --min-score, or "
+    "local": "without keypoints, or not similar enough; lower --min-score, or "
     + OTHER_METHOD,
-    "merge": "no list of --merge names them; add one that does",
+    "merge": "not in any list of --merge; add one with them",
 }
 """Why an image may be without a pair, and the way out."""
 
@@ -28,7 +30,7 @@ REASONS: Mapping[PairMethod, str] = {
 def find_unpaired(
     names: Iterable[str], pairs: Iterable[tuple[str, str]]
 ) -> tuple[str, ...]:
-    """The images that are in no pair, in order of names."""
+    """The images without a pair, in order of names."""
     paired = {name for pair in pairs for name in pair}
     return tuple(sorted(set(names) - paired))
 
@@ -36,11 +38,11 @@ def find_unpaired(
 def unpaired_warning(
     unpaired: Collection[str], total: int, reason: str
 ) -> tuple[str, ...]:
-    """What a report says of images without a pair; nothing where there is none.
+    """The warning on images without a pair.
 
     Args:
         unpaired: their names, in order.
-        total: images that pairs were sought for.
+        total: number of images to be paired.
         reason: why, or what follows, and the way out.
     """
     if not unpaired:

@@ -98,8 +98,8 @@ def test_broken_scenes_are_reported_and_the_others_continue(
     assert set(reasons) == {"0001.0", "0002.0", "0003.0", "0004", "0005"}
     assert "points3D.bin: truncated" in reasons["0001.0"]
     assert "0 points" in reasons["0002.0"]
-    assert "manhattan/0 is not there, expected the SfM model" in reasons["0003.0"]
-    assert "0004 is not there, expected its SfM models; download" in reasons["0004"]
+    assert "manhattan/0 not found, expected the SfM model" in reasons["0003.0"]
+    assert "0004 not found, expected its SfM models; download" in reasons["0004"]
     assert "found no dense<k>/depths" in reasons["0005"]
     assert all("\n" not in reason for reason in reasons.values())
 

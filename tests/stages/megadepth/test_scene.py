@@ -177,7 +177,7 @@ def test_images_that_cannot_be_used_are_left_out_with_reasons(
     reasons = left_out(model)
     assert set(reasons) == set(NAMES[1:])
     assert "no depth map" in reasons[NAMES[1]]
-    assert "no depth map that can be read" in reasons[NAMES[2]]
+    assert "not a readable depth map" in reasons[NAMES[2]]
     assert "no such file" in reasons[NAMES[3]]
     assert not (model.undistorted / "images" / NAMES[1]).exists()
 
@@ -205,7 +205,7 @@ def test_other_damage_is_named(scene: WrittenScene) -> None:
     prepared(model)
     reasons = left_out(model)
     assert "truncated" in reasons[NAMES[1]]
-    assert "no depth map that can be read" in reasons[NAMES[2]]
+    assert "not a readable depth map" in reasons[NAMES[2]]
     assert "agrees with none of the" in reasons[NAMES[3]]
 
 
@@ -218,7 +218,7 @@ def test_a_header_that_promises_too_much_takes_no_memory(scene: WrittenScene) ->
     reasons = left_out(scene.model)
     assert set(reasons) == set(NAMES[1:3])
     assert "(10000000, 10000000), expected (152, 208)" in reasons[NAMES[1]]
-    assert "no depth map that can be read" in reasons[NAMES[2]]
+    assert "not a readable depth map" in reasons[NAMES[2]]
 
 
 @pytest.mark.parametrize("content", ["group", "text", "nothing"])

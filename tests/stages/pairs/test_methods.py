@@ -154,12 +154,14 @@ def test_images_without_poses_are_named(tmp_path: Path) -> None:
     write_files(mapping, trajectories=f"{table(rows)}\n{partial}")
     report = run(mapping, tmp_path / "p.txt", method="poses")
     assert [failure.name for failure in report.failed] == ["c", "d"]
-    assert "holds no whole pose of 'c'" in report.failed[0].reason
+    assert "has no complete pose of 'c'" in report.failed[0].reason
     assert names_in(tmp_path / "p.txt") == [("a", "b")]
 
 
 def test_a_dataset_without_poses(mapping: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="trajectories.txt: found no pose"):
+    with pytest.raises(
+        DatasetError, match="trajectories.txt: found no image with a pose"
+    ):
         run(mapping, tmp_path / "p.txt", method="poses")
     assert not (tmp_path / "p.txt").exists()
 

@@ -146,11 +146,11 @@ def test_a_list_of_the_users_own_is_not_replaced(mapping: Path, tmp_path: Path) 
     path = tmp_path / "p.txt"
     run(mapping, path)
     path.write_text(path.read_text("utf-8") + "a, b, 1\n", "utf-8")
-    with pytest.raises(OutputError, match="edited or made by other means"):
+    with pytest.raises(OutputError, match="edited or made by another tool"):
         run(mapping, path)
     assert ("a", "b") in names_in(path)
     (tmp_path / "p.report.json").unlink()
-    with pytest.raises(OutputError, match="edited or made by other means"):
+    with pytest.raises(OutputError, match="edited or made by another tool"):
         run(mapping, path)
 
 

@@ -50,12 +50,12 @@ def test_single_photographs_next_to_a_video(tmp_path: Path) -> None:
     output = tmp_path / "p.txt"
     report = run(tmp_path, output, method="sequential")
     assert (report.done, report.failed) == (3, ())
-    assert_unpaired(report, output, ["other", "single"], "in no sequence")
+    assert_unpaired(report, output, ["other", "single"], "not in a sequence")
     # a list that stays the same, of a dataset that does not
     write_files(tmp_path, records_camera=rows.replace("single", "renamed"))
     report = run(tmp_path, output, method="sequential")
     assert report.done == 0
-    assert_unpaired(report, output, ["other", "renamed"], "in no sequence")
+    assert_unpaired(report, output, ["other", "renamed"], "not in a sequence")
 
 
 def test_what_every_image_is_paired_with_is_no_warning(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_lists_that_leave_images_out(tmp_path: Path) -> None:
     write_pairs(tmp_path / "1.txt", [ImagePair(image1="a", image2="b")])
     output = tmp_path / "p.txt"
     report = run(mapping, output, method="merge", merge=[tmp_path / "1.txt"])
-    assert_unpaired(report, output, ["c"], "no list of --merge names them")
+    assert_unpaired(report, output, ["c"], "not in any list of --merge")
 
 
 def test_matching_names_images_without_keypoints(tmp_path: Path) -> None:

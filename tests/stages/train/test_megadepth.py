@@ -309,7 +309,9 @@ def test_a_depth_map_has_nan_where_nothing_is_known(tmp_path: Path) -> None:
     found = DepthH5(path=tmp_path / "a.h5", size=(3, 2))()
     expected = [[0.5, np.nan, np.nan], [np.nan, 0.25, 0.125]]
     np.testing.assert_array_equal(found, expected)
-    with pytest.raises(DatasetError, match=r"\(2, 3\), expected \(2, 4\) as its image"):
+    with pytest.raises(
+        DatasetError, match=r"\(2, 3\), expected \(2, 4\) like its image"
+    ):
         DepthH5(path=tmp_path / "a.h5", size=(4, 2))()
     with pytest.raises(DatasetError, match="gone.h5: no depth map"):
         DepthH5(path=tmp_path / "gone.h5", size=(4, 2))()
