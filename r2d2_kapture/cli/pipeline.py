@@ -141,8 +141,8 @@ def run_pipeline(
     checkpoint = choose_checkpoint(flags, datasets)
     if checkpoint is None and flags.preset is not None:
         raise ConfigError(
-            f"--preset {flags.preset}: found features that are there and not "
-            "extracted; give a --model that extracts, or leave the preset out"
+            f"--preset {flags.preset}: found existing features, so that "
+            "nothing is extracted; give a --model to extract, or omit the preset"
         )
     from r2d2_kapture.stages import pipeline
     from r2d2_kapture.stages.report import report_pipeline, with_page

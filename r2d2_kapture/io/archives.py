@@ -90,7 +90,7 @@ def _opened(archive: Path) -> Iterator[ZipOrTar]:
     except BROKEN as error:
         raise _broken(archive, str(error)) from error
     except FileNotFoundError as error:
-        raise DatasetError(f"{archive}: not there, expected an archive") from error
+        raise DatasetError(f"{archive}: not found, expected an archive") from error
 
 
 def _members(opened: ZipOrTar, archive: Path) -> Iterator[Member]:

@@ -1,7 +1,7 @@
-"""What a run leaves for its report: inputs, settings, versions, and the times of work.
+"""The record of a run for its report: inputs, settings, versions and times.
 
-All of it stands in pipeline_report.json beside the reports of the stages, so that a
-report can be made long after the run, and where the datasets have gone.
+It is stored in pipeline_report.json with the reports of the stages, so that a report
+can be made long after the run, and without the datasets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from r2d2_kapture.io.outputs.manifest import package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
 
 NOT_WORK = ("stage", "failed", "warnings", "outputs")
-"""Of a stage's report, what a run that resumes reports anew."""
+"""Fields of a stage's report that a resumed run reports again."""
 
 
 def run_record(
@@ -41,13 +41,13 @@ def run_record(
     keypoints_type: str | None,
     checkpoint: Checkpoint | None,
 ) -> dict[str, Any]:
-    """What a pipeline was given and what it ran on, as plain JSON values.
+    """The inputs and environment of a pipeline, as plain JSON values.
 
     Args:
         config: of all stages.
         mapping, queries, features: folders.
-        keypoints_type: of the features in use; None is the only one there is.
-        checkpoint: that extracts, if any.
+        keypoints_type: of the features in use; None takes the only existing one.
+        checkpoint: of the extraction, if any.
 
     Raises:
         DatasetError: a dataset cannot be read.
@@ -66,7 +66,7 @@ def run_record(
 
 
 def describe_dataset(root: Path) -> dict[str, Any]:
-    """Where a kapture dataset is, and its images, cameras and poses in numbers.
+    """Path of a kapture dataset, and numbers of images, cameras and poses.
 
     Raises:
         DatasetError: it cannot be read.
@@ -81,7 +81,7 @@ def describe_dataset(root: Path) -> dict[str, Any]:
 
 
 def plain_settings(config: PipelineConfig) -> dict[str, Any]:
-    """The settings of all stages as JSON has them; those of the matcher by its name."""
+    """The settings of all stages as plain values; those of the matcher by its name."""
     settings = dict(json.loads(json.dumps(dataclasses.asdict(config), default=str)))
     of_matcher = settings["match"].pop("matcher")
     settings["match"] |= {"matcher": config.match.matcher.matcher, **of_matcher}
@@ -89,11 +89,11 @@ def plain_settings(config: PipelineConfig) -> dict[str, Any]:
 
 
 def default_settings(matcher: str | None) -> dict[str, Any]:
-    """What ``plain_settings`` says of a pipeline of defaults, with those of a matcher.
+    """The result of ``plain_settings`` for default settings, with those of a matcher.
 
     Args:
-        matcher: whose settings are listed; None, or one that is not installed, lists
-            those of the default.
+        matcher: whose settings are listed; for None, or if it is not installed, those
+            of the default matcher.
     """
     plain = plain_settings(PipelineConfig())
     with suppress(ConfigError):
@@ -105,7 +105,7 @@ def default_settings(matcher: str | None) -> dict[str, Any]:
 
 
 def describe_model(checkpoint: Checkpoint) -> dict[str, str | None]:
-    """The weights that a run extracted with, and their licence if it is stated."""
+    """The weights of the extraction, and their licence if stated."""
     return {
         "name": checkpoint.name,
         "sha256": checkpoint.sha256,
@@ -129,12 +129,12 @@ def with_earlier_work(
 ) -> list[dict[str, Any]]:
     """Reports of stages with ``work``: counts and time of the run that did it.
 
-    A run that resumes finds the work done and takes no time for it; what an earlier run
-    with the same outputs noted is kept.
+    A resumed run takes no time for finished work; the record of an earlier run with the
+    same outputs is kept.
 
     Args:
-        stages: reports of this run as JSON has them.
-        earlier: the report of an earlier run; may be missing, or broken.
+        stages: reports of this run as plain values.
+        earlier: the report of an earlier run; may be missing or broken.
     """
     before = {
         key: stage.get("work") for key, stage in _by_place(read_stages(earlier)).items()
@@ -148,7 +148,7 @@ def with_earlier_work(
 
 
 def read_stages(path: Path) -> list[dict[str, Any]]:
-    """The reports of stages in that of a pipeline; none where it cannot be read."""
+    """The reports of stages in that of a pipeline; empty if it cannot be read."""
     try:
         stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
         return [stage for stage in stages if {"stage", "outputs"} <= stage.keys()]
@@ -159,7 +159,7 @@ def read_stages(path: Path) -> list[dict[str, Any]]:
 def _by_place(
     stages: Sequence[dict[str, Any]],
 ) -> dict[tuple[str, int], dict[str, Any]]:
-    """Stages by name and outputs; those that share both, by their turn."""
+    """Stages by name and outputs; if these are equal, by their order."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     turns: Counter[str] = Counter()
     for stage in stages:

@@ -119,7 +119,7 @@ def test_a_preset_without_extraction_is_refused(
 ) -> None:
     scene = PipelineScene(tmp_path)
     assert main([*scene.command(tmp_path / "work"), "--preset", "fast"]) == 2
-    assert "--preset fast: found features that are there" in one_error_line(capsys)
+    assert "--preset fast: found existing features" in one_error_line(capsys)
 
 
 def settings_of(preset: str, model: Path) -> PipelineConfig:

@@ -138,7 +138,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DatasetError, match="archive.zip: not an archive") as caught:
         unpack(path, tmp_path / "out", progress=False)
     assert "\n" not in str(caught.value)
-    with pytest.raises(DatasetError, match="missing.zip: not there"):
+    with pytest.raises(DatasetError, match="missing.zip: not found"):
         unpack(tmp_path / "missing.zip", tmp_path / "out", progress=False)
 
 

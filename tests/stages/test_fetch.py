@@ -148,7 +148,7 @@ def test_an_archive_by_hand_of_another_checksum_is_refused(tmp_path) -> None:
 def test_an_archive_of_another_layout_is_reported(server, tmp_path) -> None:
     server.files["a.zip"] = zipped({"elsewhere/1.jpg": b""})
     report = run(tmp_path, "A", server)
-    assert "images_upright/db is not there" in report.failed[0].reason
+    assert "images_upright/db is missing" in report.failed[0].reason
     # not recorded: it is not finished
     assert run(tmp_path, "A", server).skipped == 0
 

@@ -1,4 +1,4 @@
-"""The report: a map, how it was made and what was localized in it, on one page."""
+"""The report: a map, how it was made and the queries localized in it, on one page."""
 
 from r2d2_kapture.stages.report.stage import (
     PAGE_NAME,

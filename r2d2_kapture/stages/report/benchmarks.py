@@ -40,7 +40,7 @@ from r2d2_kapture.stages.report.page import Section
 
 PICTURE_SIDE = 1100
 MOST_PAIRS = 500
-"""In the table of the worst pairs of known pose."""
+"""Rows of the table of the worst pairs of known pose."""
 PIXELS = 10
 """Largest threshold of the curves."""
 SEQUENCE_COLUMNS = {"MMA@3": "MMA@3", "homography@3": "H@3"}
@@ -53,8 +53,8 @@ def homography_sections(folder: Path) -> list[Section]:
         folder: with results of one or several runs.
 
     Raises:
-        DatasetError: it holds none.
-        FeatureFormatError: some of them are broken.
+        DatasetError: there are no results.
+        FeatureFormatError: a result is broken.
     """
     runs = read_homography_results(_results(folder, "*.npz", "kapture_r2d2_hpatches"))
     groups = list(dict.fromkeys(group for run in runs for group in run.groups))
@@ -81,8 +81,8 @@ def pair_pose_sections(folder: Path) -> list[Section]:
         folder: with results of one or several runs.
 
     Raises:
-        DatasetError: it holds none.
-        FeatureFormatError: some of them are broken.
+        DatasetError: there are no results.
+        FeatureFormatError: a result is broken.
     """
     paths = _results(folder, f"*{PAIR_POSES_SUFFIX}", "kapture_r2d2_pair_poses")
     runs = read_pair_pose_results(paths)
@@ -162,7 +162,7 @@ def _curve(values: Mapping[float, float]) -> tuple[list[float], list[float]]:
 def _sequences(
     runs: Sequence[RunSummary],
 ) -> tuple[list[str], list[list[Cell]]]:
-    """A row per sequence, the runs side by side."""
+    """A row for each sequence, the runs side by side."""
     names = sorted({name for run in runs for name in run.sequences})
     titles = ["sequence", "pairs"]
     titles += [
@@ -229,7 +229,7 @@ def _worst(page: str, folders: Sequence[tuple[str, Path]]) -> list[Section]:
 
 
 def _pictures(folder: Path) -> Iterator[Picture]:
-    """Those of the record that are there; the record holds title and state of each."""
+    """The pictures of the record that exist; the record has title and state of each."""
     try:
         record = json.loads((folder / WORST_RECORD).read_text(encoding="utf-8"))
         titles = {

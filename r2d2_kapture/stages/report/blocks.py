@@ -1,6 +1,6 @@
-"""The blocks that sections are made of: headings, numbers, tables, charts, pictures.
+"""The blocks of sections: headings, numbers, tables, charts, pictures.
 
-Text goes in as text and is escaped here; only Markup passes as it is.
+Text is escaped here; only Markup is passed through.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from markupsafe import Markup, escape
 from r2d2_kapture.stages.report.page import data_address, fragment, read_template
 
 Figure = dict[str, Any]
-"""``data`` and ``layout`` as plotly's script takes them, see charts."""
+"""``data`` and ``layout`` for plotly's script, see charts."""
 Cell = str | int | float | None
 
 NUMBER = re.compile(r"(-?[\d,]+(\.\d+)?)?")
 SCRIPTS = ("charts.js", "tables.js")
-"""Templates that draw the charts and sort the tables; after plotly's own script."""
+"""Scripts that draw the charts and sort the tables, to be run after plotly's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Picture:
     """A picture with its caption.
 
     Attributes:
-        jpeg: the file's bytes; None where there is none to show.
+        jpeg: the file's bytes; None if there is no picture.
         caption: plain text.
         note: below it, smaller.
     """
@@ -39,17 +39,17 @@ class Picture:
 
 
 def block_scripts() -> list[str]:
-    """The scripts that blocks need, to be run after plotly's."""
+    """The scripts of the blocks, to be run after plotly's."""
     return [read_template(name) for name in SCRIPTS]
 
 
 def join(blocks: Iterable[Markup]) -> Markup:
-    """Blocks one below the other."""
+    """Stack blocks vertically."""
     return Markup("\n").join(blocks)
 
 
 def heading(text: str) -> Markup:
-    """A heading below that of the section."""
+    """A sub-heading of the section."""
     return Markup("<h3>{}</h3>").format(text)
 
 
@@ -67,7 +67,7 @@ def bullets(texts: Iterable[str], kind: str = "") -> Markup:
 
 
 def numbers(values: Mapping[str, str]) -> Markup:
-    """Figures in boxes: label -> number with its unit."""
+    """Numbers in boxes: label -> number with its unit."""
     boxes = join(
         Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(label, value)
         for label, value in values.items()
@@ -82,14 +82,14 @@ def table(
     digits: int = 3,
     tall: bool = False,
 ) -> Markup:
-    """A table that a click on a title sorts.
+    """A table that is sorted by a click on a column title.
 
     Args:
         titles: of the columns, with units.
-        rows: text, numbers, and None where there is nothing to show. A column of
-            numbers alone is aligned to the right.
+        rows: text, numbers, and None for empty cells. Columns with only numbers are
+            right-aligned.
         digits: of floating-point numbers after the point.
-        tall: with a height of its own, in which it scrolls.
+        tall: whether it scrolls within a fixed height.
     """
     content = [[cell_text(cell, digits) for cell in row] for row in rows]
     return fragment(
@@ -105,7 +105,7 @@ def table(
 
 
 def cell_text(cell: Cell, digits: int) -> str:
-    """Numbers with thousands apart and a fixed count of digits; nothing for None."""
+    """Numbers with thousands separators and a fixed number of digits; '' for None."""
     if cell is None:
         return ""
     if isinstance(cell, float):
@@ -114,7 +114,7 @@ def cell_text(cell: Cell, digits: int) -> str:
 
 
 def folded(summary: str, content: Markup) -> Markup:
-    """Content that a click on its summary opens."""
+    """Content that opens by a click on its summary."""
     return Markup("<details><summary>{}</summary>\n{}\n</details>").format(
         summary, content
     )
@@ -123,11 +123,11 @@ def folded(summary: str, content: Markup) -> Markup:
 def chart(
     figure: Figure, label: str, height: int = 300, width: int | None = None
 ) -> Markup:
-    """A chart that plotly draws.
+    """A chart drawn by plotly.
 
     Args:
         figure: plain values and arrays of ``page.encoded``.
-        label: what it shows, for those who cannot see it, and where scripts are off.
+        label: text alternative, for screen readers and without scripts.
         height: in pixels.
         width: in pixels at most; None takes that of the page.
     """
@@ -137,7 +137,7 @@ def chart(
 
 
 def side_by_side(blocks: Iterable[Markup]) -> Markup:
-    """Blocks side by side where the window is wide enough."""
+    """Blocks side by side if the window is wide enough."""
     boxes = join(Markup("<div>{}</div>").format(block) for block in blocks)
     return Markup('<div class="side-by-side">{}</div>').format(boxes)
 
@@ -159,5 +159,5 @@ def pictures(items: Iterable[Picture], kind: str = "thumbnails") -> Markup:
 
 
 def label(text: str) -> str:
-    """Text as plotly shows it: its own tags and entities must not come of a name."""
+    """Escape text for plotly, which would interpret tags and entities in names."""
     return str(escape(text))

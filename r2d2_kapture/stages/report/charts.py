@@ -1,7 +1,6 @@
-"""Charts as plotly's script takes them: plain values, no colours but the data's own.
+"""Charts for plotly's script: plain values, and only the colours of the data.
 
-What does not belong to the data (fonts, grid, paper) is left to ``charts.js``, which
-follows the page, light or dark.
+Fonts, grid and paper are set by ``charts.js``, which follows the light or dark page.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Distinguishable for colour-blind readers (Okabe and Ito 2008)."""
 HISTOGRAM_BINS = 40
 TAIL = 99.0
-"""Percentile from which a histogram gathers values in its last bin."""
+"""Percentile from which a histogram collects values in its last bin."""
 CURVE_POINTS = 400
 COUNT_TICKS = {"tickformat": ","}
-"""Thousands apart."""
+"""Thousands separators."""
 HEAT_COLORS = ("#eef3f8", "#9ecae1", "#4292c6", "#08519c", "#08306b")
 
 
@@ -45,8 +44,8 @@ def lines(
         x_title, y_title: with units.
         steps: y holds until the next x.
         logarithmic: the x axis is.
-        y_range: of the y axis; None is that of the data.
-        marks: values of x at which a dotted line stands.
+        y_range: of the y axis; None takes that of the data.
+        marks: values of x with a dotted line.
     """
     data = [
         {
@@ -99,10 +98,10 @@ def cumulative(
     """Share of values within x, on a logarithmic axis.
 
     Args:
-        errors: by name (N,) values, infinite where there is none: a curve ends at the
-            share of those that are finite.
+        errors: by name (N,) values, infinite if missing: a curve ends at the share of
+            finite values.
         x_title: with the unit.
-        of: what has a value each, in the plural.
+        of: the noun of the counted items, in the plural.
         marks: thresholds to mark.
     """
     finite = np.concatenate([values[np.isfinite(values)] for values in errors.values()])
@@ -141,7 +140,7 @@ def _steps(values: Array, low: float, high: float) -> tuple[Array, Array]:
 
 
 def histogram(values: Array, *, x_title: str, y_title: str) -> Figure:
-    """How often values occur; the last bar gathers the tail beyond a percentile.
+    """Histogram of values; the last bar collects the tail beyond a percentile.
 
     Args:
         values: (N,) finite, at least one; whole numbers get a bar each.
@@ -183,7 +182,7 @@ def histogram(values: Array, *, x_title: str, y_title: str) -> Figure:
 
 
 def _whole_ticks(counts: Array) -> dict[str, int]:
-    """Nothing is counted in halves."""
+    """Counts have no fractional ticks."""
     return {"dtick": 1} if counts.max(initial=0) <= 5 else {}
 
 
@@ -195,7 +194,7 @@ def bars(
     Args:
         values: by name, in order.
         x_title, y_title: of the axes.
-        height_of: what a bar counts, after the number.
+        height_of: the noun after the number of a bar.
     """
     bar = {
         "type": "bar",
@@ -226,9 +225,9 @@ def heat_maps(
     """Matrices in one frame, chosen by buttons; names on hover.
 
     Args:
-        layers: title -> (R, C) values, NaN where there is nothing.
-        rows, columns: what each row and column is, all different.
-        unit: title -> what a value counts.
+        layers: title -> (R, C) values, NaN for empty cells.
+        rows, columns: labels of rows and columns, all different.
+        unit: title -> the noun of the values.
     """
     data = [
         {
@@ -283,12 +282,13 @@ def heat_maps(
 
 
 def _form(values: Array) -> str:
-    """How plotly writes them: whole numbers as such, means with one digit."""
+    """Plotly's number format: integers as such, means with one digit."""
     finite = values[np.isfinite(values)]
     return ",d" if (finite == np.round(finite)).all() else ",.1f"
 
 
 def _heat_scale() -> list[list[float | str]]:
-    """Finer steps for small values: matches of neighbours outnumber all others."""
+    """Colour scale with finer steps for small values: neighbours have far more
+    matches."""
     steps = len(HEAT_COLORS) - 1
     return [[(i / steps) ** 2, color] for i, color in enumerate(HEAT_COLORS)]

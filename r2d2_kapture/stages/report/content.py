@@ -1,4 +1,4 @@
-"""All sections of a page but the 3D view, of whatever a subject has."""
+"""All sections of a page except the 3D view, as far as a subject has data."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ from r2d2_kapture.stages.report.subject import Subject
 from r2d2_kapture.stages.report.summary import summary_section
 
 DATABASES = ("*.db", "../*.db", "../../*.db")
-"""Where a map's database may lie, from its folder: a pipeline's, and COLMAP's own."""
+"""Paths of a map's database relative to its folder: a pipeline's, and COLMAP's own."""
 
 
 def content_sections(subject: Subject) -> list[Section]:
-    """The sections of a subject, the summary first; those without data are left out."""
+    """The sections of a subject, the summary first; sections without data are left
+    out."""
     statistics = subject.statistics
     summary = subject.pipeline or _summary_of_map(subject.map)
     sections = [summary_section(summary)] if summary else []
@@ -44,7 +45,8 @@ def content_sections(subject: Subject) -> list[Section]:
 
 
 def _summary_of_map(folder: Path) -> dict[str, Any]:
-    """What kapture_r2d2_map reports, as a pipeline of one stage does; empty without."""
+    """The report of kapture_r2d2_map as that of a one-stage pipeline; empty if
+    missing."""
     try:
         content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         if content["stage"] != "map":
@@ -62,7 +64,7 @@ def databases(subject: Subject) -> list[Path]:
 
 
 def _given(subject: Subject) -> int | None:
-    """How many images the map was made of, as the stage reports it."""
+    """Number of input images of the map, as the stage reports it."""
     for stage in subject.pipeline.get("stages", []):
         if stage["stage"] == "map":
             return int(stage["images"]) if "images" in stage else None
@@ -104,7 +106,7 @@ def _matches(
 def _mapping_matches(subject: Subject, statistics: MapStatistics) -> Section | None:
     names = {image.name for image in statistics.images}
     for database in databases(subject):
-        with suppress(DatasetError):  # of something else
+        with suppress(DatasetError):  # a file of another kind
             counts = read_pair_counts(database)
             if names.issubset(counts.names):
                 return matches_section(counts)

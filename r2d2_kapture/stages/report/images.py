@@ -1,4 +1,4 @@
-"""Small pictures for a page: photographs and figures, shrunk, as JPEG."""
+"""Small pictures for a page: downscaled photographs and figures, as JPEG."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from r2d2_kapture.errors import ImageError
 from r2d2_kapture.io.images.decoding import RGBArray, read_reduced, read_rgb
 
 THUMBNAIL_SIDE = 320
-"""Pixels at most of a thumbnail's longest side."""
+"""Greatest length in pixels of a thumbnail's longest side."""
 QUALITY = 78
-"""Of JPEG, as Pillow counts it."""
+"""JPEG quality, on Pillow's scale."""
 
 
 def read_image(path: Path | None) -> RGBArray | None:
-    """The pixels of an image as stored; None where there are none to read."""
+    """The pixels of an image file; None if it cannot be read."""
     try:
         return None if path is None else read_rgb(path)
     except ImageError:

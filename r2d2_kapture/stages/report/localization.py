@@ -1,4 +1,5 @@
-"""The section of queries: how many were localized, how well, and the worst of them."""
+"""The section of queries: number and accuracy of localized queries, and the worst
+ones."""
 
 from __future__ import annotations
 
@@ -43,13 +44,13 @@ from r2d2_kapture.stages.report.query_views import QueryViews
 from r2d2_kapture.types import FloatArray
 
 WORST, MOST_WORST = 6, 12
-"""Queries whose matches are drawn, of a dataset and of all of them."""
+"""Greatest number of queries with drawn matches, per dataset and in total."""
 LEAST_OF_HISTOGRAM = 10
-"""Poses of which a histogram is drawn."""
+"""Least number of poses for a histogram."""
 PICTURE_SIDE = 1000
-"""Pixels of these pictures."""
+"""Longest side of these pictures in pixels."""
 MOST_ROWS = 500
-"""Queries in a table."""
+"""Greatest number of queries in a table."""
 
 
 def localization_section(
@@ -58,13 +59,13 @@ def localization_section(
     images: Mapping[str, Path],
     thresholds: Thresholds,
 ) -> Section:
-    """The section of query datasets, at least one.
+    """The section of one or more query datasets.
 
     Args:
-        datasets: judged.
-        views: of each dataset that matches can be drawn of, by name.
-        images: the file of each query and map image by name; files may be absent.
-        thresholds: that the datasets were judged by.
+        datasets: with outcomes.
+        views: by name of the dataset, if its matches can be drawn.
+        images: the file of each query and map image by name; files may be missing.
+        thresholds: of the verdicts on accuracy.
     """
     blocks = [numbers(_verdicts(datasets)), *_verdicts_of_each(datasets)]
     blocks += _curves(datasets)
@@ -92,7 +93,7 @@ def _verdicts(datasets: Sequence[Localized]) -> dict[str, str]:
 
 
 def _verdicts_of_each(datasets: Sequence[Localized]) -> Iterator[Markup]:
-    """A row for each of several datasets."""
+    """A row for each dataset, if there are several."""
     if len(datasets) < 2:
         return
     rows: list[list[Cell]] = []
@@ -217,7 +218,7 @@ def _picture(
     query, xy_query = _small(pixels[0], view.xy_query)
     image, xy_image = _small(pixels[1], view.xy_image)
     figure = draw_matches(query, image, xy_query, xy_image, view.inliers)
-    figure.axes[0].set_title("")  # too small to read; the note says the same
+    figure.axes[0].set_title("")  # too small to read; the note repeats it
     return Picture(
         jpeg=jpeg_of_figure(figure, PICTURE_SIDE),
         caption=f"{one.name} and {view.image}",
@@ -227,7 +228,7 @@ def _picture(
 
 
 def _small(pixels: RGBArray, xy: FloatArray) -> tuple[RGBArray, FloatArray]:
-    """An image of no more pixels than are shown, and places in it."""
+    """An image downscaled to the displayed size, and positions in it."""
     small = shrunk(pixels, PICTURE_SIDE)
     columns = [
         image_from_level(xy[:, i], pixels.shape[1 - i], small.shape[1 - i], "corrected")
@@ -243,7 +244,7 @@ def _error_text(one: Outcome) -> str:
 
 
 def _why(one: Outcome) -> str:
-    """Why there is no pose, or why it is doubtful."""
+    """Why there is no pose, or why the pose is doubtful."""
     if one.result is None:
         return one.reason or ""
     return "; ".join(one.result.doubts)

@@ -29,10 +29,10 @@ from r2d2_kapture.stages.report.images import thumbnail
 from r2d2_kapture.stages.report.page import Section
 
 WEAKEST = 5
-"""Images shown of those with fewest observations, and of those with largest errors."""
+"""Number of images shown with the fewest observations, and with the largest errors."""
 MOST_BARS = 2000
 MOST_ROWS = 500
-"""Images in the table."""
+"""Greatest number of images in the table."""
 MOST_CAMERAS = 100
 
 
@@ -43,8 +43,8 @@ def map_section(
 
     Args:
         statistics: of the map.
-        images: the file of each image by name; files may be absent.
-        given: how many images the map was made of; None where it does not say.
+        images: the file of each image by name; files may be missing.
+        given: number of input images of the map; None if unknown.
     """
     blocks = [numbers(_figures(statistics, given)), *_charts(statistics)]
     blocks += _weakest(statistics.images, images)
@@ -108,7 +108,7 @@ def _charts(statistics: MapStatistics) -> Iterator[Markup]:
 def _weakest(
     found: Sequence[ImageStatistics], images: Mapping[str, Path]
 ) -> Iterator[Markup]:
-    """Thumbnails; a map of few images shows the weaker half."""
+    """Thumbnails of the weakest images; of a small map, the weaker half."""
     most = min(WEAKEST, -(-len(found) // 2))
     fewest = sorted(found, key=lambda one: one.observations)[:most]
     with_error = [one for one in found if one.mean_error is not None]
@@ -123,7 +123,7 @@ def _weakest(
 
 
 def _shown(chosen: Sequence[ImageStatistics], images: Mapping[str, Path]) -> Markup:
-    """Thumbnails, or a table where no photograph is at hand."""
+    """Thumbnails, or a table if no photograph is available."""
     thumbnails = [thumbnail(images.get(one.name)) for one in chosen]
     if not any(thumbnails):
         return _table(chosen)
@@ -139,7 +139,7 @@ def _shown(chosen: Sequence[ImageStatistics], images: Mapping[str, Path]) -> Mar
 
 def _error(one: ImageStatistics) -> str:
     if one.mean_error is None:
-        return "none to measure"
+        return "not available"
     return f"mean error {one.mean_error:.2f} px"
 
 
@@ -179,6 +179,6 @@ def _cameras(cameras: Sequence[CameraStatistics]) -> Iterator[Markup]:
 
 
 def _intrinsics(camera: CameraStatistics) -> str:
-    """Names and values of the parameters, in COLMAP's order."""
+    """Names and values of the camera parameters, in COLMAP's order."""
     names = [name.strip() for name in camera.params_info.split(",")]
     return ", ".join(f"{name} {value:.6g}" for name, value in zip(names, camera.params))

@@ -1,4 +1,4 @@
-"""The section of pairs: a matrix of matches and inliers, or of common points."""
+"""The section of pairs: a matrix of matches and inliers, or of shared points."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from r2d2_kapture.types import IndexArray
 Array = npt.NDArray[np.float64]
 
 MOST_ROWS = 250
-"""Of a matrix; more images share rows."""
+"""Greatest number of rows of a matrix; more images share rows."""
 HEIGHT, WIDTH = 620, 720
-"""Pixels of the chart of a square matrix."""
+"""Height in pixels of the chart of a square matrix."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Axis:
-    """Images in order, some of them in each row of a matrix.
+    """Images in order, grouped into rows of a matrix.
 
     Attributes:
-        labels: of the rows: a name, or the first and the last of several.
+        labels: of the rows: a name, or the first and last of several.
         row_of: (N,) row of each image.
     """
 
@@ -44,11 +44,11 @@ class Axis:
 
 
 def matrix_axis(names: Sequence[str], most: int = MOST_ROWS) -> Axis:
-    """Rows for images, equally many in each but the last.
+    """Group images into rows, equally many in each but the last.
 
     Args:
         names: in order, all different.
-        most: rows that there may be.
+        most: greatest number of rows.
     """
     share = max(1, -(-len(names) // most))
     groups = [names[i : i + share] for i in range(0, len(names), share)]
@@ -66,7 +66,7 @@ def matrix_axis(names: Sequence[str], most: int = MOST_ROWS) -> Axis:
 
 
 def mean_matrix(rows: Axis, columns: Axis, pairs: IndexArray, values: Array) -> Array:
-    """Mean of the values of the pairs in each cell; NaN in cells without a pair.
+    """Mean of the values of the pairs in each cell; NaN for cells without a pair.
 
     Args:
         rows, columns: of the matrix.
@@ -132,37 +132,38 @@ def matches_section(counts: PairCounts) -> Section:
 
 
 def covisibility_section(statistics: MapStatistics) -> Section:
-    """The matrix of a map whose matches are not at hand."""
+    """The matrix of a map without available matches."""
     names = [image.name for image in statistics.images]
     axis = matrix_axis(names)
     counts = statistics.covisible.tocoo()
     apart = counts.row != counts.col
     pairs = np.stack([counts.row, counts.col], axis=1)[apart].astype(np.int64)
     values = counts.data[apart].astype(np.float64)
-    title = "points in common"
+    title = "shared points"
     matrix = mean_matrix(axis, axis, pairs, values)
     html = join(
         [
             paragraph(
                 "Each cell is a pair of images, in the order of their names from the "
-                "top left: how many points of the map both see. " + _shared(axis),
+                "top left: the number of map points that both observe. "
+                + _shared(axis),
                 "note",
             ),
             chart(
                 heat_maps(
                     {title: matrix}, axis.labels, axis.labels, unit={title: title}
                 ),
-                "Matrix of the points that pairs of images see in common",
+                "Matrix of the points that pairs of images share",
                 HEIGHT,
                 WIDTH,
             ),
         ]
     )
-    return Section("matches", "Points that images have in common", html)
+    return Section("matches", "Points shared by images", html)
 
 
 def query_matrix(name: str, counts: Mapping[tuple[str, str], int]) -> Markup:
-    """The matrix of the queries of a dataset and the map images they are paired with.
+    """The matrix of the queries of a dataset and their paired map images.
 
     Args:
         name: of the dataset.
@@ -196,9 +197,9 @@ def query_matrix(name: str, counts: Mapping[tuple[str, str], int]) -> Markup:
 
 def _shared(axis: Axis) -> str:
     if len(axis.labels) == len(axis.row_of):
-        return "The names show under the pointer."
+        return "Hover over a cell to see the names."
     share = int((axis.row_of == 0).sum())
     return (
-        f"There are so many images that {share} share a row: a cell is the mean over "
-        "their pairs. The first and the last name show under the pointer."
+        f"Each row stands for {share} images, and a cell for the mean over their "
+        "pairs. Hover over a cell to see the first and last names."
     )

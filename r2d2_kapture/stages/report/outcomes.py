@@ -1,4 +1,4 @@
-"""What became of each query, and how it compares with the truth where that is known."""
+"""The outcome of each query, compared with ground truth if known."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from r2d2_kapture.stages.localize import QueryResult, read_reason
 from r2d2_kapture.stages.report.subject import QuerySet
 
 FINE_THRESHOLDS = ((0.01, 0.1), (0.05, 0.5), (0.1, 1.0))
-"""Metres and degrees, beside those of the evaluation."""
+"""Thresholds in metres and degrees, in addition to those of the evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outcome:
-    """What became of a query.
+    """The outcome of a query.
 
     Attributes:
         name: of the image.
-        result: its pose; None where there is none.
-        reason: why there is none.
+        result: its pose; None if there is none.
+        reason: why there is no pose.
         position, rotation: its errors in metres and degrees, infinite without a pose;
-            None where the truth is not known.
+            None if the truth is unknown.
     """
 
     name: str
@@ -43,7 +43,8 @@ class Outcome:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """Smaller for worse: without a pose, far off, doubtful, few inliers."""
+        """Sort key, smallest for the worst: no pose, large error, doubtful, few
+        inliers."""
         inliers = 0 if self.result is None else self.result.inliers
         order = ("failed", "doubtful", "good").index(self.verdict)
         if self.position is not None and self.result is not None:
@@ -53,13 +54,13 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Localized:
-    """A query dataset, judged.
+    """A query dataset with outcomes.
 
     Attributes:
         name: of the dataset.
         outcomes: of all its images, in order of names.
-        evaluation: against the truth; None where none is known.
-        note: on the truth, where there is something to say.
+        evaluation: against ground truth; None if unknown.
+        note: on the ground truth; may be empty.
     """
 
     name: str
@@ -69,18 +70,17 @@ class Localized:
 
     @property
     def worst_first(self) -> list[Outcome]:
-        """The outcomes, the worst first."""
+        """The outcomes, worst first."""
         return sorted(self.outcomes, key=lambda one: (one.rank, one.name))
 
 
 def judge(queries: QuerySet, *, thresholds: Thresholds, align: bool) -> Localized:
-    """Compare the poses of a query dataset with the truth, where it is known.
+    """Compare the poses of a query dataset with ground truth, if known.
 
     Args:
         queries: with their poses.
         thresholds: of recall.
-        align: move and scale the poses onto the truth first: the map has a frame of
-            its own.
+        align: align the poses with ground truth first, since the map has its own frame.
     """
     names = sorted(queries.cameras)
     outcomes = [
@@ -104,7 +104,7 @@ def judge(queries: QuerySet, *, thresholds: Thresholds, align: bool) -> Localize
                 align=align,
             )
         except ReconstructionError as error:
-            note = f"The poses are not compared with the truth: {error}"
+            note = f"The poses are not compared with ground truth: {error}"
     if evaluation is not None:
         errors = {error.name: error for error in evaluation.errors}
         outcomes = [
@@ -121,8 +121,8 @@ def judge(queries: QuerySet, *, thresholds: Thresholds, align: bool) -> Localize
         ]
         if align:
             note = (
-                "The map has a frame and a scale of its own: the poses were moved and "
-                "scaled onto the true ones before they were compared."
+                "The map has its own frame and scale: the poses were aligned with the "
+                "true ones by a similarity before the comparison."
             )
     return Localized(
         name=queries.name,

@@ -1,8 +1,8 @@
-"""One HTML page of sections: self-contained, inert whatever the names, reproducible.
+"""One HTML page of sections: self-contained, safe for any names, reproducible.
 
 Text reaches the page only through jinja2's escaping; scripts only through ``scripts``.
-The page's content security policy lists their digests and allows no address at all, so
-a browser runs nothing else and asks the network for nothing.
+The page's content security policy lists their digests and allows no address, so that a
+browser runs no other script and sends no network request.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Section:
     """A part of a page.
 
     Attributes:
-        identifier: of the element, as an address has it after ``#``.
+        identifier: of the element, as in an address after ``#``.
         title: its heading, plain text.
-        html: what stands below the heading, made by ``fragment``; what is no Markup is
-            escaped.
+        html: content below the heading, made by ``fragment``; text that is not Markup
+            is escaped.
     """
 
     identifier: str
@@ -53,8 +53,8 @@ def render(
     Args:
         title: plain text.
         sections: in order; each gets an entry in the table of contents.
-        scripts: JavaScript sources, run in order once the page is there.
-        shown: a digest of what the page shows, for whoever makes it again.
+        scripts: JavaScript sources, run in order once the page is loaded.
+        shown: a digest of the page's inputs, so that equal pages are not rewritten.
     """
     sources = [_inline(script) for script in scripts]
     return (
@@ -90,7 +90,7 @@ def read_template(name: str) -> str:
 
 
 def encoded(array: npt.NDArray[Any]) -> dict[str, str]:
-    """An array as plotly reads it from JSON: type, shape, and bytes in base64."""
+    """Encode an array for plotly: type, shape, and bytes in base64."""
     plain = np.ascontiguousarray(array)
     little = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
     return {
@@ -101,7 +101,7 @@ def encoded(array: npt.NDArray[Any]) -> dict[str, str]:
 
 
 def data_address(data: bytes, kind: str) -> str:
-    """The address of data inside the page, as of an image of MIME type ``kind``."""
+    """The data address of bytes with the MIME type ``kind``."""
     return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
@@ -116,11 +116,11 @@ def _environment() -> jinja2.Environment:
 
 
 def _inline(script: str) -> Markup:
-    """A script as an element may hold it: it must not close the element."""
+    """Escape a script so that it cannot close its element."""
     return Markup(script.replace("\r\n", "\n").replace("</script", "<\\/script"))
 
 
 def _digest(script: str) -> str:
-    """As a content security policy names a script."""
+    """The hash of a script for the content security policy."""
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -1,4 +1,4 @@
-"""The map image that shares most with a query, and the matches between the two."""
+"""The best map image of a query, and the matches between the two."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BoolArray = npt.NDArray[np.bool_]
 DoubleArray = npt.NDArray[np.float64]
 
 MAX_ERROR = 12.0
-"""Pixels to a projection within which matches agree, where the poses do not say."""
+"""Default reprojection error in pixels of inliers, if the poses do not state one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,8 +37,8 @@ class QueryView:
     Attributes:
         image: name of the map image.
         xy_query, xy_image: (K, 2) matched pixels, (0, 0) at the centre of the first.
-        inliers: (K,) whether the match is with a point of the map that the pose of the
-            query projects to it; none is without a pose.
+        inliers: (K,) whether the pose of the query projects the matched map point to
+            the keypoint; all False without a pose.
     """
 
     image: str
@@ -49,15 +49,15 @@ class QueryView:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QueryViews:
-    """What the matches of queries are found from.
+    """The inputs from which the matches of queries are read.
 
     Attributes:
         sparse_map: the map.
         keypoints: of queries and map images.
         matches: of the pairs.
         paired: map images that each query is paired with.
-        origin: that the principal points of the queries count from.
-        max_error: pixels within which matches agree with a pose.
+        origin: pixel origin of the principal points of the queries.
+        max_error: reprojection error in pixels up to which matches are inliers.
     """
 
     sparse_map: SparseMap
@@ -77,19 +77,19 @@ class QueryViews:
         }
 
     def best(self, query: str, result: QueryResult | None) -> QueryView | None:
-        """The first of ``all``; None where there is none."""
+        """The first of ``all``; None if there is none."""
         return next(iter(self.all(query, result)), None)
 
     def all(self, query: str, result: QueryResult | None) -> list[QueryView]:
-        """The map images that a query has matches with.
+        """The map images that a query is matched with.
 
         Args:
             query: its name.
-            result: with its pose; None where it has none.
+            result: with its pose; None if it has none.
 
         Returns:
-            Those with most inliers first, or with most matches where there is no pose;
-            those whose matches cannot be read are left out.
+            Views by descending number of inliers, or of matches without a pose; those
+            whose matches cannot be read are left out.
         """
         found: list[QueryView] = []
         for image in self.paired.get(query, ()):
@@ -105,7 +105,7 @@ class QueryViews:
     def _view(
         self, query: str, image: str, result: QueryResult | None
     ) -> list[QueryView]:
-        """The view of a pair that has matches."""
+        """The view of a pair with matches."""
         matches = self.matches.read(query, image)
         if not matches:
             return []
@@ -147,15 +147,15 @@ def open_query_views(
     localized: Path,
     keypoints_type: str | None,
 ) -> QueryViews | None:
-    """What a pipeline left of its queries; None where some of it is gone.
+    """The inputs of queries in the output of a pipeline; None if some are missing.
 
     Args:
         map_path: the map.
         features: folders of keypoints of queries and map images.
         matches: folder of the matches of the pairs.
         pairs: list of queries and map images.
-        localized: folder of the poses, which says with what settings they were found.
-        keypoints_type: in use; None is the only one there is.
+        localized: folder of the poses, with the settings of localization.
+        keypoints_type: in use; None takes the only existing one.
     """
     found = [folder for folder in features if folder.is_dir()]
     try:

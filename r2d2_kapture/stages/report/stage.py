@@ -1,4 +1,5 @@
-"""From what other stages made to one HTML file: a map, its queries, or results."""
+"""Reports of the outputs of other stages as one HTML file: a map, queries, or
+results."""
 
 from __future__ import annotations
 
@@ -27,13 +28,13 @@ from r2d2_kapture.types import Report
 PAGE_NAME = "report.html"
 MOST_BYTES = 15_000_000
 RUN_NUMBERS = ("seconds", "done", "skipped", "outputs")
-"""Of a pipeline's report: they change with each run, what was made does not."""
+"""Fields of a pipeline's report that change with each run, unlike its outputs."""
 
 
 def report_pipeline(
     work: Path, *, output: Path | None = None, title: str | None = None
 ) -> Report:
-    """Write the page of a pipeline's folder; one that shows the same is kept.
+    """Write the page of a pipeline's folder; an up-to-date page is kept.
 
     Args:
         work: output of kapture_r2d2_pipeline.
@@ -55,16 +56,16 @@ def report_map(
     output: Path | None = None,
     title: str | None = None,
 ) -> Report:
-    """Write the page of a map alone; one that shows the same is kept.
+    """Write the page of a map alone; an up-to-date page is kept.
 
     Args:
         map: see ``map_subject``.
-        images: folder of its images; None shows none.
+        images: folder of its images; None shows no photographs.
         output: the file; by default report.html in ``map``.
         title: of the page.
 
     Raises:
-        DatasetError: no map, or a broken one.
+        DatasetError: there is no map, or it is broken.
         OutputError: the file cannot be written.
     """
     title = title or f"Map of {'/'.join(map.resolve().parts[-2:])}"
@@ -89,7 +90,7 @@ def report_results(
         title: of the page.
 
     Raises:
-        DatasetError: no results there, or broken ones.
+        DatasetError: there are no results, or they are broken.
         OutputError: the file cannot be written.
     """
     started = time.monotonic()
@@ -103,15 +104,15 @@ def report_results(
 
 
 def with_page(report: Report, make: Callable[[], Report]) -> Report:
-    """The report of a stage with the page that shows it; a page fails no stage.
+    """Add a page to the report of a stage; a failure becomes a warning.
 
     Args:
         report: of the stage.
-        make: writes the page.
+        make: function that writes the page.
     """
     try:
         page = make()
-    except Exception as error:  # the stage's results are complete all the same
+    except Exception as error:  # the stage's results are complete nevertheless
         reason = " ".join(str(error).split()) or type(error).__name__
         text = f"{PAGE_NAME} was not written: {reason}; run kapture_r2d2_report later"
         return dataclasses.replace(report, warnings=(*report.warnings, text))
@@ -123,7 +124,7 @@ def with_page(report: Report, make: Callable[[], Report]) -> Report:
 
 
 def report_subject(subject: Subject, output: Path, title: str) -> Report:
-    """Write the page of a subject; one that shows the same is kept.
+    """Write the page of a subject; an up-to-date page is kept.
 
     Raises:
         OutputError: the file cannot be written.
@@ -143,7 +144,7 @@ def report_subject(subject: Subject, output: Path, title: str) -> Report:
 
 
 def _chart_scripts(sections: Iterable[Section]) -> Iterator[str]:
-    """plotly's script, where there are charts, and ours."""
+    """plotly's script, if there are charts, and ours."""
     if any('class="chart"' in section.html for section in sections):
         from plotly.offline import get_plotlyjs
 
@@ -152,13 +153,13 @@ def _chart_scripts(sections: Iterable[Section]) -> Iterator[str]:
 
 
 def _written(output: Path, page: str, started: float) -> Report:
-    data = page.encode("utf-8", "replace")  # names may hold bytes that are no text
+    data = page.encode("utf-8", "replace")  # names may contain bytes that are not text
     warnings = []
     if len(data) > MOST_BYTES:
         most = f"{MOST_BYTES / 1e6:.0f} MB"
         warnings.append(
-            f"{output} has {len(data) / 1e6:.0f} MB, more than the {most} that every "
-            "browser opens at once"
+            f"{output} has {len(data) / 1e6:.0f} MB, more than the {most} that "
+            "browsers open quickly"
         )
     same = output.is_file() and output.read_bytes() == data
     if not same:
@@ -182,7 +183,8 @@ def _report(
 
 
 def _head(path: Path) -> str:
-    """The first lines of a page, which say what it shows; empty where there is none."""
+    """The first lines of a page, which contain its digest; empty if there is no
+    page."""
     try:
         with path.open("rb") as file:
             return file.read(4096).decode("utf-8", "replace")
@@ -191,7 +193,7 @@ def _head(path: Path) -> str:
 
 
 def _shown(subject: Subject, title: str) -> str:
-    """A digest of all that a page shows and of what draws it."""
+    """Digest of all inputs of a page and of its templates."""
     digest = hashlib.sha256()
     stages = subject.pipeline.get("stages", [])
     state = {
@@ -217,7 +219,7 @@ def _without_run_numbers(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _files(subject: Subject) -> Iterator[Path]:
-    """The files of the subject whose content a page shows."""
+    """The files of the subject whose content is on the page."""
     for folder in (subject.map, subject.map / "sparse", subject.map / "0"):
         yield from (f for f in folder.glob("*") if f.suffix in (".bin", ".txt"))
     for query in subject.queries:

@@ -1,4 +1,4 @@
-"""What a report is about: a map, the files of its images, and localized queries."""
+"""The subject of a report: a map, the files of its images, and localized queries."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ Poses = Mapping[str, pycolmap.Rigid3d]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuerySet:
-    """A query dataset and what became of it.
+    """A query dataset and its poses.
 
     Attributes:
-        name: that its outputs have.
+        name: of its outputs.
         localized: folder of its poses, see stages.localize.
-        evaluated: folder of their errors, which may be absent.
-        images: the file of each query by name, in order of names; files may be absent.
+        evaluated: folder of their errors, which may be missing.
+        images: the file of each query by name, in order of names; files may be missing.
         results: of the localized queries, by name.
         cameras: of all queries, by name.
-        truth: true cam_from_world by name, of those that the dataset has.
+        truth: true cam_from_world by name, as far as the dataset has them.
     """
 
     name: str
@@ -50,12 +50,12 @@ class QuerySet:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Subject:
-    """What a report is about.
+    """The subject of a report.
 
     Attributes:
         map: the folder it was read from.
         model: the map.
-        images: the file of each mapping image by name; files may be absent.
+        images: the file of each mapping image by name; files may be missing.
         queries: query datasets.
         work: folder of the pipeline; None for a map alone.
         pipeline: the content of pipeline_report.json; empty for a map alone.
@@ -70,12 +70,12 @@ class Subject:
 
     @cached_property
     def statistics(self) -> MapStatistics:
-        """Of the map, see map_statistics."""
+        """Statistics of the map, see map_statistics."""
         return map_statistics(self.model)
 
     @cached_property
     def query_views(self) -> dict[str, QueryViews]:
-        """What there is of each query dataset to show matches of, by its name."""
+        """The inputs for matches of queries, by name of the dataset."""
         if self.work is None:
             return {}
         inputs = self.pipeline.get("inputs", {})
@@ -97,7 +97,8 @@ class Subject:
 
     @property
     def true_frame(self) -> bool:
-        """Whether the map is in the frame of the true poses: it kept those given."""
+        """Whether the map is in the frame of the true poses, because it kept given
+        poses."""
         stages = self.pipeline.get("stages", [])
         return any(stage.get("method") == "triangulate" for stage in stages)
 
@@ -107,10 +108,10 @@ def map_subject(path: Path, images: Path | None = None) -> Subject:
 
     Args:
         path: see ``read_colmap_model``.
-        images: folder of its images; None draws none.
+        images: folder of its images; None shows no photographs.
 
     Raises:
-        DatasetError: no map, or a broken one.
+        DatasetError: there is no map, or it is broken.
     """
     model = read_colmap_model(path)
     names = sorted(image.name for image in model.images.values())
@@ -119,7 +120,7 @@ def map_subject(path: Path, images: Path | None = None) -> Subject:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name leads to no file outside of the folder of images."""
+    """Whether a name stays inside of the folder of images."""
     return not name.startswith("/") and ".." not in name.split("/")
 
 
@@ -154,13 +155,13 @@ def _read_pipeline_report(path: Path) -> dict[str, Any]:
         pass
     raise DatasetError(
         f"{path}: found no report of a pipeline, expected the --output of "
-        "kapture_r2d2_pipeline; run that to its end first, or show a map alone with "
-        "--map"
+        "kapture_r2d2_pipeline; let the pipeline finish first, or report on a map "
+        "alone with --map"
     )
 
 
 def _dataset(description: Mapping[str, Any] | None) -> Dataset | None:
-    """The dataset, if it is where the pipeline found it."""
+    """The dataset, if it is still at its path."""
     if description is None:
         return None
     root = Path(description["path"])
@@ -169,7 +170,8 @@ def _dataset(description: Mapping[str, Any] | None) -> Dataset | None:
 
 def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
     localized = work / "localized" / name
-    found = open_dataset(localized)  # of all queries; poses of those localized
+    # images of all queries, poses of the localized ones
+    found = open_dataset(localized)
     names = sorted(found.image_names)
     return QuerySet(
         name=name,

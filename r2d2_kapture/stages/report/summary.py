@@ -1,4 +1,4 @@
-"""The first section: what was put in, what came out, what it took and what failed."""
+"""The first section: inputs, outputs, settings, times and failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from r2d2_kapture.types import counted, duration
 Json = Mapping[str, Any]
 
 MOST_FAILURES = 100
-"""Lines of failures; more are counted."""
+"""Greatest number of failures listed; the others are counted."""
 COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "extract": (
         ("keypoints", "{:,} keypoints"),
@@ -56,7 +56,7 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("median_inliers", "median inliers {:,.0f}"),
     ),
 }
-"""What the table of stages says of each, by the keys of its report."""
+"""Texts of the table of stages, by the keys of their reports."""
 ITEMS = {
     "photographs": "photograph",
     "extract": "photograph",
@@ -67,14 +67,15 @@ ITEMS = {
     "localize": "query",
     "evaluate": "estimate",
 }
-"""What a stage counts."""
+"""The items that a stage counts."""
 
 
 def summary_section(pipeline: Json) -> Section:
     """The section of a pipeline.
 
     Args:
-        pipeline: content of pipeline_report.json; what an older one lacks is left out.
+        pipeline: content of pipeline_report.json; fields that an older one lacks are
+            left out.
     """
     stages = pipeline.get("stages", [])
     blocks = [numbers(_figures(stages))]
@@ -106,7 +107,7 @@ def _figures(stages: Sequence[Json]) -> dict[str, str]:
 
 
 def _seconds(stage: Json) -> float:
-    """Of the run that did the work."""
+    """Time of the run that did the work."""
     return float(stage.get("work", stage).get("seconds", 0.0))
 
 
@@ -144,10 +145,10 @@ def _datasets(inputs: Json) -> Iterator[Markup]:
             )
             for role, one in described.items()
         ]
-        titles = ("dataset", "images", "cameras", "images with a given pose", "folder")
+        titles = ("dataset", "images", "cameras", "images with a known pose", "folder")
         yield table(titles, rows)
     if inputs.get("features"):
-        yield paragraph(f"Features found in: {', '.join(inputs['features'])}", "note")
+        yield paragraph(f"Existing features: {', '.join(inputs['features'])}", "note")
 
 
 def _by_role(inputs: Json) -> dict[str, Json]:
@@ -159,7 +160,7 @@ def _by_role(inputs: Json) -> dict[str, Json]:
 
 def _model(model: Json | None) -> Iterator[Markup]:
     if model is not None:
-        licence = model.get("license") or "not stated in the file"
+        licence = model.get("license") or "not stated"
         yield heading("Weights")
         yield paragraph(
             f"{model['name']}, licence: {licence}, SHA-256 {model['sha256'][:12]}"
@@ -173,7 +174,7 @@ def _settings(settings: Json | None) -> Iterator[Markup]:
     changed = changed_settings(settings, default_settings(matcher))
     yield heading("Settings that differ from the defaults")
     if not changed:
-        yield paragraph("None: every setting has its default.")
+        yield paragraph("None: all settings have their defaults.")
     else:
         rows = [
             (name, setting_text(value), setting_text(default))
@@ -187,7 +188,7 @@ def changed_settings(
 ) -> dict[str, tuple[Any, Any]]:
     """Value and default of each setting that differs, by its flag's name.
 
-    Those that only one of the two knows, of another version, are left out.
+    Settings that only one of them has, because versions differ, are left out.
     """
     changed: dict[str, tuple[Any, Any]] = {}
     for name, default in defaults.items():
@@ -201,7 +202,7 @@ def changed_settings(
 
 
 def setting_text(value: Any) -> str:
-    """A setting in words."""
+    """A setting as text."""
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):
@@ -235,14 +236,14 @@ def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
     yield table(("stage", "of", "made", "failed", "time (s)", "what"), rows, digits=2)
     if any(not stage["done"] and _seconds(stage) for stage in stages):
         yield paragraph(
-            "The last run found stages done and kept them; their counts and times are "
-            "those of the run that did the work.",
+            "The last run resumed: counts and times of finished stages are those of "
+            "the run that did the work.",
             "note",
         )
 
 
 def _subjects(stages: Sequence[Json], inputs: Json) -> Iterator[str]:
-    """The dataset that each stage worked on, in the order of a pipeline."""
+    """The dataset of each stage, in the order of a pipeline."""
     extracted = iter(["mapping", *inputs.get("queries", {})])
     current = "mapping"
     for stage in stages:

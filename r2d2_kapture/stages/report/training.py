@@ -1,4 +1,4 @@
-"""The page of a training run: its losses, its validation, what it was made of."""
+"""The page of a training run: its losses, validation and inputs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from r2d2_kapture.types import duration
 
 Array = npt.NDArray[np.float64]
 Columns = Mapping[str, tuple[list[float], list[float]]]
-"""Steps and values of each column of a log; rows without a number are left out."""
+"""Steps and values of each column of a log, without rows that have no number."""
 
 STEP = "step"
 LOGS = {"log": "Training curves", "validation": "Validation curves"}
-"""Name of the file, without its suffix, and title."""
+"""File name without suffix, and title."""
 FIRST = "loss"
 TITLES = {
     "loss": "loss",
@@ -44,17 +44,17 @@ TITLES = {
 }
 HEIGHT = 260
 MOST_POINTS = 1000
-"""Of a curve."""
+"""Greatest number of points of a curve."""
 
 
 def training_sections(runs: Sequence[Path]) -> list[Section]:
-    """The sections of runs of kapture_r2d2_train, in one chart where there are several.
+    """The sections of runs of kapture_r2d2_train; several runs share a chart.
 
     Args:
         runs: their --output folders, at least one.
 
     Raises:
-        DatasetError: a folder holds no log of a run, or a broken one.
+        DatasetError: a folder has no log of a run, or a broken one.
     """
     labels = run_labels(runs)
     sections = [Section("runs", "Training runs", join(map(_summary, labels, runs)))]
@@ -71,7 +71,7 @@ def training_sections(runs: Sequence[Path]) -> list[Section]:
 
 
 def run_labels(runs: Sequence[Path]) -> list[str]:
-    """Names of folders, with those above them where they are not enough."""
+    """Distinct names of folders, with parent folders if necessary."""
     names = [run.resolve().name for run in runs]
     if len(set(names)) == len(names):
         return names
@@ -83,10 +83,10 @@ def read_log(path: Path, *, required: bool = True) -> Columns:
 
     Args:
         path: of log.csv or validation.csv.
-        required: whether a missing file is an error, and not an empty log.
+        required: whether a missing file is an error instead of an empty log.
 
     Raises:
-        DatasetError: missing, or not a log.
+        DatasetError: the file is missing or not a log.
     """
     if not path.is_file():
         if not required:
@@ -138,7 +138,7 @@ def _chart(name: str, logs: Mapping[str, Columns]) -> Markup:
 
 
 def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[Array, Array]:
-    """A curve of MOST_POINTS at most: means of rows that follow each other."""
+    """A curve of at most MOST_POINTS, the means of consecutive rows."""
     share = -(-len(steps) // MOST_POINTS)
     starts = np.arange(0, len(steps), share)
     counts = np.diff([*starts, len(steps)])
@@ -152,7 +152,7 @@ def _summary(label: str, run: Path) -> Markup:
     try:
         report = dict(json.loads((run / "train_report.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):
-        report = {}  # of a run that goes on
+        report = {}  # of an unfinished run
     figures = {
         title: text
         for title, text in (

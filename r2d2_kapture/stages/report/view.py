@@ -1,8 +1,8 @@
 """The section that shows a map in 3D: points, cameras, queries; drawn by three.js.
 
-three.js comes from the package jupyter-threejs-sage, which holds its minified build
-with OrbitControls and wide lines. ``view.js`` puts the scene together,
-``view_panel.js`` shows the image of a camera that is clicked.
+three.js comes from the package jupyter-threejs-sage, which contains its minified build
+with OrbitControls and wide lines. ``view.js`` builds the scene, ``view_panel.js`` shows
+the image of a clicked camera.
 """
 
 from __future__ import annotations
@@ -51,26 +51,27 @@ THREE_PACKAGE, THREE_BUILD = "jupyter_threejs_sage", "static/r130/three.min.js"
 SCRIPTS = ("view_panel.js", "view.js")
 
 MOST_POINTS = 200_000
-"""Drawn; what three.js turns smoothly on a laptop."""
+"""Greatest number of points drawn; three.js rotates as many smoothly on a laptop."""
 MOST_KEYPOINTS = 150_000
-"""Kept of all images together, those of the longest tracks first."""
+"""Greatest number of keypoints of all images, longest tracks first."""
 MOST_KEYPOINTS_OF_IMAGE = 1500
 MOST_MATCHED = 200
-"""Queries whose matches are shown, of all datasets together."""
+"""Greatest number of queries with matches, of all datasets."""
 MOST_LINES = 80
-"""Matches kept of a query and a map image."""
+"""Greatest number of matches of a query and a map image."""
 MOST_NEIGHBOURS = 6
-"""Covisible images listed of each image."""
+"""Greatest number of covisible images listed for an image."""
 SIDES = (640, 480, 320, 240, 160)
-"""Pixels of the longest side of thumbnails, the largest that there is room for."""
+"""Lengths in pixels of the longest side of thumbnails, the largest that fits is
+used."""
 MOST_THUMBNAIL_BYTES = 6_000_000
 BYTES_OF_THE_REST = 100_000
 TRIED = 6
-"""Thumbnails that say how large all may be."""
+"""Thumbnails from which the size of all is estimated."""
 
 
 def view_scripts() -> list[str]:
-    """What the section needs: three.js, then our own.
+    """The scripts of the section: three.js, then our own.
 
     Raises:
         OutputError: the package of three.js is not installed.
@@ -89,9 +90,9 @@ def view_section(subject: Subject, room: int) -> Section:
     """The section of the 3D view.
 
     Args:
-        subject: with a map of one image at least.
-        room: bytes of the page that the section may take; thumbnails take what the rest
-            leaves.
+        subject: with a map of at least one image.
+        room: bytes of the page that the section may take; thumbnails use the remaining
+            bytes.
     """
     statistics = subject.statistics
     cloud = MapCloud.of_model(subject.model)
@@ -162,12 +163,12 @@ def _frustums(poses: Sequence[Array | None], origin: Array) -> dict[str, Any]:
 def _keypoints(
     model: pycolmap.Reconstruction, names: Sequence[str]
 ) -> tuple[dict[str, Any], int]:
-    """Keypoints that see a point, of each image those of the longest tracks.
+    """Keypoints that observe a point, those of the longest tracks of each image.
 
     Returns:
         ``starts`` (N + 1,) of the rows of each image in ``places`` (K, 2), x and y as
         shares of width and height times 65535, and ``points`` (K,), a number that is
-        the same for two keypoints of one point; and how many they are.
+        equal for two keypoints of one point; and the number of keypoints.
     """
     most = min(MOST_KEYPOINTS_OF_IMAGE, MOST_KEYPOINTS // max(1, len(names)))
     row_of = {number: row for row, number in enumerate(sorted(model.points3D))}
@@ -193,7 +194,7 @@ def _keypoints(
 def _neighbours(
     statistics: MapStatistics, mapping: Sequence[ViewCamera]
 ) -> list[list[tuple[int, int]]]:
-    """Of each mapping camera: rows of the most covisible others, and points shared."""
+    """For each mapping camera: rows of the most covisible others, and shared points."""
     row_of = {camera.name: row for row, camera in enumerate(mapping)}
     names = [image.name for image in statistics.images]
     shared = statistics.covisible
@@ -216,12 +217,12 @@ def _neighbours(
 def _query_matches(
     subject: Subject, cameras: Sequence[ViewCamera], first: int
 ) -> dict[int, list[dict[str, Any]]]:
-    """Of queries by row: the best map images, and matches with them.
+    """By row of the query: the best map images, and matches with them.
 
     Args:
         subject: of the view.
-        cameras: of it, queries from the row ``first`` on.
-        first: see there.
+        cameras: of the view, with queries from the row ``first`` on.
+        first: row of the first query.
 
     Returns:
         ``row`` of the map image; ``count`` and ``what``: inliers, or matches of queries
@@ -270,10 +271,10 @@ def _shares(places: Array) -> dict[str, str]:
 
 
 def _thumbnails(paths: Sequence[Path | None], room: int) -> dict[int, str]:
-    """Addresses of thumbnails by row, all of one size, until the room is used up.
+    """Data addresses of thumbnails by row, of equal size, as far as the room suffices.
 
-    They are as large as a few of them show that there is room for. Where there is none
-    for all, those that get one are evenly spread.
+    Their size is estimated from a few of them. If there is no room for all, an even
+    sample gets one.
     """
     room = min(room, MOST_THUMBNAIL_BYTES)
     for side in SIDES:
@@ -293,13 +294,13 @@ def _thumbnails(paths: Sequence[Path | None], room: int) -> dict[int, str]:
 
 
 def _address(path: Path | None, side: int) -> str:
-    """Of a thumbnail; empty where there is no image to read."""
+    """Bytes of a thumbnail; empty if the image cannot be read."""
     data = thumbnail(path, side)
     return "" if data is None else data_address(data, "image/jpeg")
 
 
 def _frame(cloud: MapCloud, origin: Array) -> dict[str, Any]:
-    """From where to look, and how large things are."""
+    """Initial viewpoint and sizes of the scene."""
     centers = camera_centers(cloud.cam_from_world)
     boxes = [robust_bounds(places) for places in (cloud.points, centers) if len(places)]
     low = np.min([box[0] for box in boxes], axis=0)

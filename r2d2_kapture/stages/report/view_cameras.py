@@ -1,4 +1,4 @@
-"""The cameras of the 3D view: mapping images and queries, and what is said of them."""
+"""The cameras of the 3D view, mapping images and queries, with their facts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from r2d2_kapture.types import IndexArray
 Array = npt.NDArray[np.float64]
 
 MOST_CAMERAS = 4000
-"""Drawn of the mapping images, and of the queries of each dataset."""
+"""Greatest number drawn of mapping images, and of queries of each dataset."""
 MOST_CONDITIONS = 20
-"""Of a query dataset; where folders are more, they are none."""
+"""Greatest number of conditions of a query dataset; more folders are not conditions."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewCamera:
-    """A camera that can be clicked.
+    """A camera that users can click.
 
     Attributes:
         name: of its image.
-        group: that it is shown and hidden with.
+        group: the cameras that are shown and hidden together.
         size: (W, H) of its image in pixels.
-        facts: what the panel says of it, label and value.
-        pose: (3, 4) cam_from_world in the map; None where a query has none.
+        facts: labels and values in its panel.
+        pose: (3, 4) cam_from_world in the map; None for queries without a pose.
         truth: (3, 4) true cam_from_world of a query, if it is known.
     """
 
@@ -47,7 +47,7 @@ class ViewCamera:
 def mapping_cameras(
     model: pycolmap.Reconstruction, statistics: MapStatistics
 ) -> Iterator[ViewCamera]:
-    """In order of names, evenly sampled where there are too many."""
+    """In order of names; an even sample if there are too many."""
     for row in sampled(len(statistics.images), MOST_CAMERAS):
         one = statistics.images[row]
         image = model.find_image_with_name(one.name)
@@ -120,7 +120,7 @@ def _conditions(dataset: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def sampled(count: int, most: int) -> IndexArray:
-    """Rows of ``count``, at most ``most`` of them, evenly spread."""
+    """Evenly spread rows below ``count``, at most ``most``."""
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).astype(np.int64)

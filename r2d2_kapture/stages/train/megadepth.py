@@ -82,7 +82,7 @@ def open_megadepth(
     folder = root / SCENE_INFO_FOLDER
     if not folder.is_dir():
         raise DatasetError(
-            f"{folder}: not there, expected the scene infos that "
+            f"{folder}: not found, expected the scene infos that "
             "kapture_r2d2_megadepth makes"
         )
     sources: list[PosedPairSource] = []
@@ -208,7 +208,7 @@ def _picture(root: Path, info: SceneInfo, row: int, crop_size: int) -> PosedPict
     _check_geometry(info.intrinsics[row], info.poses[row])
     depth_path = root / info.depth_paths[row]
     if not depth_path.is_file():
-        raise DatasetError(f"{depth_path}: not there, expected its depth map")
+        raise DatasetError(f"{depth_path}: not found, expected its depth map")
     return PosedPicture(
         name=name,
         path=root / name,

@@ -160,7 +160,7 @@ def _open_named(
     folder = root / SOURCE_FOLDERS[letter]
     if not folder.is_dir():
         raise DatasetError(
-            f"{folder}: not there, expected the data of source {letter}; "
+            f"{folder}: not found, expected the data of source {letter}; "
             "kapture_r2d2_fetch says where it comes from"
         )
     if letter in "WA":

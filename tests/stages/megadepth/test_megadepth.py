@@ -164,7 +164,7 @@ def test_missing_roots_say_what_to_download(scene: WrittenScene) -> None:
         ("depth_root", "--depth-root", "MegaDepth_v1"),
         ("sfm_root", "--sfm-root", "MegaDepth_v1_SfM"),
     ):
-        for folder, found in (("gone", "not there"), ("nothing", "found no scene")):
+        for folder, found in (("gone", "not found"), ("nothing", "found no scene")):
             reason = f"{name} .*{folder}: {found}.*{what}.*cs.cornell.edu"
             with pytest.raises(DatasetError, match=reason):
                 run(root, **{flag: root / folder})

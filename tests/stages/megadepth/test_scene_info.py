@@ -215,7 +215,7 @@ def test_damage_of_any_compression_is_an_error_of_ours(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="not there.*kapture_r2d2_megadepth"):
+    with pytest.raises(DatasetError, match="not found.*kapture_r2d2_megadepth"):
         read_scene_info(tmp_path / "a.npz")
 
 

@@ -94,9 +94,7 @@ def test_a_click_on_a_camera_shows_its_image(page: Chrome) -> None:
     at(page, *page.execute_script(PLACE, NAMES[4])).click().perform()
     Wait(page, 20).until(lambda _: panel.find_elements(By.TAG_NAME, "canvas")[1:])
     assert panel.find_element(By.TAG_NAME, "h3").text == " ".join(NAMES[4].split())
-    assert (
-        "points in common" in panel.text and "keypoints with a map point" in panel.text
-    )
+    assert "shared points" in panel.text and "keypoints with a map point" in panel.text
     photograph = panel.find_element(By.TAG_NAME, "canvas")
     assert screenshot(photograph).std() > 20
     assert not panel.find_elements(By.TAG_NAME, "img")

@@ -90,7 +90,7 @@ def test_a_map_alone_has_what_it_knows(work: Path, tmp_path: Path) -> None:
     (tmp_path / "sparse").symlink_to(work / "map" / "sparse")
     sections = {one.identifier: one for one in content_sections(map_subject(tmp_path))}
     assert list(sections) == ["map", "matches"]
-    assert sections["matches"].title == "Points that images have in common"
+    assert sections["matches"].title == "Points shared by images"
     assert "<img " not in sections["map"].html
 
 

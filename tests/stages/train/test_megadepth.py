@@ -156,7 +156,7 @@ def test_vanished_images_and_depth_maps_are_reported(
     reasons = {short(failure.name): failure.reason for failure in found.skipped}
     assert set(reasons) == {NAMES[0], "c.jpg"}
     assert "no such file" in reasons[NAMES[0]]
-    assert "gone/c.h5: not there, expected its depth map" in reasons["c.jpg"]
+    assert "gone/c.h5: not found, expected its depth map" in reasons["c.jpg"]
 
 
 def test_depth_that_breaks_later_is_noted(root: Path, prepared: WrittenScene) -> None:
@@ -186,7 +186,7 @@ def test_scenes_share_the_draws_and_missing_ones_are_reported(root: Path) -> Non
 
 
 def test_nothing_to_train_on_is_an_error(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="scene_info: not there"):
+    with pytest.raises(DatasetError, match="scene_info: not found"):
         opened(tmp_path)
     with pytest.raises(DatasetError, match="no pair in 1 scenes.*0777: no scene info"):
         opened(root, "0777")
@@ -313,7 +313,7 @@ def test_a_depth_map_has_nan_where_nothing_is_known(tmp_path: Path) -> None:
         DatasetError, match=r"\(2, 3\), expected \(2, 4\) like its image"
     ):
         DepthH5(path=tmp_path / "a.h5", size=(4, 2))()
-    with pytest.raises(DatasetError, match="gone.h5: no depth map"):
+    with pytest.raises(DatasetError, match="gone.h5: not a readable depth map"):
         DepthH5(path=tmp_path / "gone.h5", size=(4, 2))()
 
 

@@ -29,7 +29,7 @@ const makeViewPanel = (data, box, select) => {
   // map images that go with one, best first; those of a query come with their matches
   const matchesOf = (row) => (row in data.matches
     ? data.matches[row].map(({row: other, count, what, places: ends}) => ({other, count, ends, what}))
-    : (data.neighbours[row] || []).map(([other, count]) => ({other, count, what: "points in common"})));
+    : (data.neighbours[row] || []).map(([other, count]) => ({other, count, what: "shared points"})));
   const linesOf = (row, {other, ends}) => {
     if (ends) return Array.from({length: ends.length / 4}, (_, i) => [...ends.subarray(4 * i, 4 * i + 4)].map((end) => end / 65535));
     const there = new Map(keypointsOf(other).map((one) => [one.point, one]));
