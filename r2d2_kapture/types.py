@@ -274,7 +274,10 @@ def duration(seconds: float) -> str:
 WORDS = {
     "median_error": ("median error", "px"),
     "mean_reprojection_error": ("mean reprojection error", "px"),
-    "median_position_std": ("median standard deviation of positions", "m"),
+    "median_position_std": (
+        "median standard deviation of positions",
+        "units of the map",
+    ),
     "median_position": ("median position error", "m"),
     "mean_position": ("mean position error", "m"),
     "median_position_of_all": ("median position error, missing ones included", "m"),

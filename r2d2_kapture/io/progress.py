@@ -29,6 +29,7 @@ class Progress:
             in MB; empty where nothing can be counted, and the time is all there is.
         total: how many there are; None where unknown.
         done: how many of them were finished by an earlier run.
+        steady: whether the time left can be told from the items finished.
         shown: True shows a bar, False nothing, None a bar on a terminal and else lines.
         clock: seconds from any origin on.
         stream: to write to; None is stderr.
@@ -44,12 +45,14 @@ class Progress:
         total: int | None,
         *,
         done: int = 0,
+        steady: bool = True,
         shown: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
     ) -> None:
         self._description, self._unit, self._total = description, unit, total
         self._earlier = self._done = done
+        self._steady = steady
         self._stream = sys.stderr if stream is None else stream
         terminal = self._stream.isatty()
         self._bar: tqdm[None] = tqdm(
@@ -59,7 +62,7 @@ class Progress:
             desc=description,
             unit="B" if unit == BYTES else unit,
             unit_scale=unit == BYTES,
-            bar_format=None if unit else "{desc}",
+            bar_format=_bar_format(unit, steady),
             disable=not (terminal if shown is None else shown),
         )
         self.in_lines = shown is None and not terminal
@@ -126,10 +129,16 @@ class Progress:
             count = " of ".join([*map(str, before), counted(last, self._unit)])
         parts = [count, minutes(seconds)]
         made = done - self._earlier
-        if self._total is not None and 0 < made and done < self._total:
+        if self._steady and self._total is not None and 0 < made and done < self._total:
             left = seconds / made * (self._total - done)
             parts.append(f"about {minutes(left)} left")
         return f"{self._description}: {', '.join(parts)}"
+
+
+def _bar_format(unit: str, steady: bool) -> str | None:
+    if not unit:
+        return "{desc}"
+    return None if steady else "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}]"
 
 
 def minutes(seconds: float) -> str:

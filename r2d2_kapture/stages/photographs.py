@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,12 @@ class Photographs:
             found[MAPPING] = self._make(given, MAPPING, asked=images is not None)
         for name, folder in folders.items():
             found[name] = self._make(folder, name, asked=False)
+            if of_map and folder.resolve().is_relative_to(given.resolve()):
+                found[name] = _with_warning(
+                    found[name],
+                    f"{folder}: its photographs are in the map too ({given}); their "
+                    "poses do not show how well other photographs are localized",
+                )
         made = {name: self.output / name for name in found}
         return Inputs(
             mapping=made.get(MAPPING, given),
@@ -155,6 +162,10 @@ class Photographs:
             f"--exclude {' '.join(self.exclude)}: found kapture datasets, expected "
             "folders of photographs; remove the images from the dataset's records",
         )
+
+
+def _with_warning(report: Report, text: str) -> Report:
+    return dataclasses.replace(report, warnings=(*report.warnings, text))
 
 
 def is_plain(path: Path) -> bool:

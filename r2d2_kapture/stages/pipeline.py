@@ -14,7 +14,7 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import OutputError
+from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_table import (
@@ -178,6 +178,11 @@ def run(
         inputs = photographs.take(images=images, mapping=mapping, queries=queries)
         for report in inputs.reports:
             note(report)
+        if inputs.photographs == 1:
+            raise DatasetError(
+                f"{images or mapping}: found 1 usable photograph, expected 2 or more "
+                "that overlap: a map is made of pairs"
+            )
         config = _with_limit(config, inputs.photographs)
         mapping, queries = inputs.mapping, inputs.queries
         roots = [mapping, *queries.values()]

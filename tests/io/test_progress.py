@@ -48,6 +48,16 @@ def test_what_cannot_be_counted_has_a_time() -> None:
     assert after(70, 0, progress, clock) == "map, global: 1:10"
 
 
+def test_nothing_is_foretold_of_steps_of_different_length() -> None:
+    clock = Clock()
+    progress = Progress("map", "photograph", 8, steady=False, clock=clock)
+    assert after(60, 1, progress, clock) == "map: 1 of 8 photographs, 1:00"
+    stream = Terminal()
+    with Progress("map", "photograph", 8, steady=False, stream=stream) as bar:
+        bar.update()
+    assert "1/8 [00:00]" in stream.getvalue() and "<" not in stream.getvalue()
+
+
 def test_what_an_earlier_run_finished_takes_no_time() -> None:
     clock = Clock()
     progress = Progress("localize", "query", 100, done=90, clock=clock)

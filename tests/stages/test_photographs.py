@@ -24,6 +24,7 @@ from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.extract import stage as extract_stage
+from r2d2_kapture.stages.photographs import Photographs as Taken
 from r2d2_kapture.types import Failure, FloatArray, Report
 from tests.extracted_scene import patch_network
 from tests.pipeline_scene import PipelineScene
@@ -137,6 +138,17 @@ def test_a_plain_folder_as_mapping_is_taken_with_a_notice(scene: Photographs) ->
     assert f"{scene.photos}: taken as a folder of photographs" in notice
 
 
+def test_queries_that_are_in_the_map_are_reported(scene: Photographs) -> None:
+    inside = scene.photos / "seq é"
+    taken = Taken(config=FolderConfig(), output=scene.photos.parent / "taken")
+    queries = {"seq é": inside, QUERY: scene.queries}
+    _, of_inside, of_others = taken.take(
+        images=scene.photos, mapping=None, queries=queries
+    ).reports
+    assert "are in the map too" in of_inside.warnings[-1]
+    assert of_others.warnings == ()
+
+
 def test_photographs_of_another_folder_are_refused(scene: Photographs) -> None:
     run(scene, queries={})
     work = scene.photos.parent / "work"
@@ -217,6 +229,7 @@ def test_a_cut_photograph_fails_once(
         ({"images": "empty"}, "found no image"),
         ({"mapping": "empty"}, "found no image.*nor is it a kapture dataset"),
         ({"images": "photos", "queries": {"a, b": "photos"}}, "holds a comma.*NAME=DI"),
+        ({"images": "photos"}, "photos: found 1 usable photograph, expected 2 or more"),
     ],
     ids=str,
 )

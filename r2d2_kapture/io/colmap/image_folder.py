@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -29,13 +29,13 @@ from r2d2_kapture.io.colmap.cameras import (
     kapture_camera,
 )
 from r2d2_kapture.io.colmap.exif import read_exif
-from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.images.decoding import image_orientation, image_size
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.dataset import check_table_name, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
-from r2d2_kapture.types import Failure
+from r2d2_kapture.types import Failure, some_names
 
 STATE_NAME = "image_folder.json"
 GIVEN = "given"
@@ -51,7 +51,8 @@ class ImageFolder:
         cameras: how many there are.
         with_focal_length: how many of them have one from EXIF.
         failed: images that are left out, and why.
-        warnings: sentences on files that were not taken for images, see find_images.
+        warnings: sentences on files that were not taken for images, see find_images,
+            and on those that may be other than the user thinks.
         unchanged: how many images an earlier run found as they are.
     """
 
@@ -74,6 +75,7 @@ class _Shot:
         size: (W, H) in pixels as stored.
         focal_length: in pixels from EXIF, or None.
         model: maker, model, focal length and size in one, or None.
+        orientation: of the EXIF tag, 1 to 8; never applied.
     """
 
     name: str
@@ -81,6 +83,7 @@ class _Shot:
     size: tuple[int, int]
     focal_length: float | None
     model: str | None
+    orientation: int
 
 
 def write_image_folder_dataset(
@@ -158,7 +161,7 @@ def write_image_folder_dataset(
         cameras=len(sources),
         with_focal_length=sum(source == "exif" for source in sources.values()),
         failed=tuple(failed),
-        warnings=found.warnings,
+        warnings=(*found.warnings, *_warnings(shots, config, query)),
         unchanged=sum((shot.name, *shot.stamp) in known for shot in shots),
     )
 
@@ -216,6 +219,7 @@ def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
                 size=(int(item["size"][0]), int(item["size"][1])),
                 focal_length=item["focal_length"],
                 model=item["model"],
+                orientation=int(item["orientation"]),
             )
             for item in state["files"]
         ]
@@ -253,8 +257,31 @@ def _read_shot(path: Path, name: str, stamp: tuple[int, int], exif: bool) -> _Sh
     size = image_size(path)
     focal_length, model = read_exif(path, size) if exif else (None, None)
     return _Shot(
-        name=name, stamp=stamp, size=size, focal_length=focal_length, model=model
+        name=name,
+        stamp=stamp,
+        size=size,
+        focal_length=focal_length,
+        model=model,
+        orientation=image_orientation(path),
     )
+
+
+def _warnings(
+    shots: Sequence[_Shot], config: FolderConfig, query: str | None
+) -> Iterator[str]:
+    turned = [shot.name for shot in shots if shot.orientation != 1]
+    if turned and (query is not None or len({shot.orientation for shot in shots}) > 1):
+        yield (
+            f"{len(turned)} of {len(shots)} photographs are stored turned or mirrored, "
+            "and their EXIF orientation is not applied: they hardly match upright "
+            f"ones: {some_names(turned)}; store them upright (mogrify -auto-orient)"
+        )
+    sizes = len({shot.size for shot in shots})
+    if query is None and config.camera_mode == "single" and sizes > 1:
+        yield (
+            f"--camera-mode single: found photographs of {sizes} sizes, each of which "
+            "has a camera of its own"
+        )
 
 
 def _describe(

@@ -55,6 +55,12 @@ def is_temporary(path: Path) -> bool:
 def output_error(path: Path, error: OSError) -> OutputError:
     """Say in one line that a path cannot be written, why, and the way out."""
     reason = str(error.strerror or error).partition("\n")[0]
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        file = next((p for p in (path, *path.parents) if p.is_file()), path)
+        return OutputError(
+            f"{path}: cannot write: {file} is a file, expected a folder; choose another "
+            "place"
+        )
     way_out = (
         "free space and run again: finished work is kept"
         if error.errno in (errno.ENOSPC, errno.EDQUOT)

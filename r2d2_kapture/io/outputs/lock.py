@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r2d2_kapture.errors import OutputError
+from r2d2_kapture.io.outputs.atomic import output_error
 
 LOCK_NAME = ".lock"
 
@@ -26,10 +27,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot write: {error.strerror}; make it writable, or choose "
-            "another place"
-        ) from error
+        raise output_error(folder, error) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.stages.localize import CREDIBLE
-from r2d2_kapture.types import Failure
+from r2d2_kapture.types import Failure, counted
 
 MIN_POINTS = 30
 """Least points of a map: twice the inliers that localization requires, and as many as
@@ -66,7 +66,8 @@ def check_map(
     points = 0 if model is None else model.num_points3D()
     if points >= MIN_POINTS:
         return
-    source = f"{content.verified_pairs} verified pairs of {len(content.paired)} images"
+    pairs = counted(content.verified_pairs, "verified pair")
+    source = f"{pairs} of {counted(len(content.paired), 'image')}"
     if poses_known:
         raise ReconstructionError(
             f"{points or 'no'} 3D points were found from {source}, expected "

@@ -135,6 +135,8 @@ def _map_unknown_poses(
         # COLMAP's global mapping does not report its progress
         "" if config.method == "global" else "photograph",
         len(content.paired) if names is None else len(names),
+        # images that do not fit are tried again and again
+        steady=False,
         shown=options.progress,
     )
     with bar, quiet_pycolmap(), colmap_errors():

@@ -157,6 +157,25 @@ def test_orientation_tags_do_not_turn_the_camera(tmp_path: Path) -> None:
     assert sensor.camera_params[2] == pytest.approx(FOCAL, rel=1e-3)
 
 
+def test_photographs_that_match_badly_together_are_reported(tmp_path: Path) -> None:
+    def warnings(mode: CameraMode = "auto", query: str | None = None) -> str:
+        root = tmp_path / f"{mode} {query}"
+        config = FolderConfig(camera_mode=mode)
+        write = write_image_folder_dataset
+        return " ".join(write(photos, root, config, query=query).warnings)
+
+    photos = tmp_path / "photos"
+    save(photos / "b.jpg", FOCAL_35MM, orientation=6)
+    assert warnings() == "", "all are turned alike"
+    assert "1 of 1 photographs are stored turned" in warnings(query="q")
+    save(photos / "a.jpg", FOCAL_35MM)
+    assert "1 of 2 photographs" in warnings() and "ones: 'b.jpg'" in warnings()
+    assert "sizes" not in warnings("single")
+    Image.new("L", (40, 30)).save(photos / "small.png")
+    assert "single: found photographs of 2 sizes" in warnings("single")
+    assert "sizes" not in warnings("single", query="q")
+
+
 def test_formats_that_colmap_cannot_read_are_unknown_cameras(tmp_path: Path) -> None:
     save(tmp_path / "photos" / "a.webp")
     made = write_image_folder_dataset(tmp_path / "photos", tmp_path / "dataset")
