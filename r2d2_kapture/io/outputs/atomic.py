@@ -58,8 +58,8 @@ def output_error(path: Path, error: OSError) -> OutputError:
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
         file = next((p for p in (path, *path.parents) if p.is_file()), path)
         return OutputError(
-            f"{path}: cannot write: {file} is a file, expected a folder; choose another "
-            "place"
+            f"{path}: cannot write: {file} is a file, expected a folder; choose "
+            "another place"
         )
     way_out = (
         "free space and run again: finished work is kept"
