@@ -1,4 +1,4 @@
-"""Matches of two images and the geometry that they agree with."""
+"""Matches of two images and their two-view geometry."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ MODEL_OF_KIND = {
     "calibrated": "essential matrix",
     "calibrated_rig": "essential matrix",
 }
-"""What COLMAP's configurations are of."""
+"""The model of each of COLMAP's configurations."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VerifiedMatches:
-    """Matches with the geometry that some of them agree with.
+    """Matches with a two-view geometry.
 
     Attributes:
-        matches: all that were given.
-        inliers: (K,) bool, which of them agree with the geometry.
+        matches: all given matches.
+        inliers: (K,) bool, which matches agree with the geometry.
         geometry: pycolmap's, in COLMAP's pixel origin: configuration, F, E, H and, of
             known cameras, cam2_from_cam1.
     """
@@ -51,26 +51,26 @@ class VerifiedMatches:
 
     @property
     def kind(self) -> str:
-        """COLMAP's word for the geometry: ``planar``, ``uncalibrated``, ..."""
+        """COLMAP's name of the geometry: ``planar``, ``uncalibrated``, ..."""
         return str(
             pycolmap.TwoViewGeometryConfiguration(self.geometry.config).name
         ).lower()
 
     @property
     def model(self) -> str | None:
-        """What was estimated: ``homography``, ``fundamental matrix`` or ``essential
-        matrix``; None where nothing was."""
+        """The estimated model: ``homography``, ``fundamental matrix`` or ``essential
+        matrix``; None without an estimate."""
         return MODEL_OF_KIND.get(self.kind)
 
     @property
     def homography(self) -> npt.NDArray[np.float64] | None:
-        """(3, 3), from image 1 to image 2 in COLMAP's pixel origin, of planar scenes
-        and of cameras that only turned; else None."""
+        """(3, 3), from image 1 to image 2 in COLMAP's pixel origin, for planar scenes
+        and pure rotation; else None."""
         return self.geometry.H if self.model == "homography" else None
 
     @property
     def inlier_matches(self) -> PairMatches:
-        """The matches that agree."""
+        """The matches that are inliers."""
         return PairMatches(
             indices=self.matches.indices[self.inliers],
             scores=self.matches.scores[self.inliers],
@@ -91,10 +91,9 @@ def match(
     """Match two images.
 
     Args:
-        features1, features2: of the images, by one extractor.
-        matcher: name of a matcher of docs/python.md, or one that is made, on that
-            device.
-        device: of torch, where it computes.
+        features1, features2: of the images, from the same extractor.
+        matcher: name of a matcher of docs/python.md, or a matcher on that device.
+        device: torch device of the matcher.
         settings: of the named matcher, as ``ratio=0.9`` of mutual_nearest or
             ``temperature=0.02`` of dual_softmax.
 
@@ -120,17 +119,17 @@ def verify(
     min_inliers: int = 15,
     seed: int = 0,
 ) -> VerifiedMatches:
-    """Find the matches that agree with one geometry of the two images, by RANSAC.
+    """Estimate the two-view geometry of matches by RANSAC, with its inliers.
 
     Args:
         features1, features2: of the images.
         matches: between them.
         cameras: in COLMAP's pixel origin; None estimates a fundamental matrix or a
             homography, known cameras an essential matrix and the relative pose.
-        max_error: greatest distance in pixels of a match to its epipolar line, or from
-            where a homography puts it.
-        min_inliers: with fewer, none is kept.
-        seed: of the sampling; the same gives the same result.
+        max_error: greatest distance in pixels of a match to its epipolar line, or to
+            its position under a homography.
+        min_inliers: with fewer inliers, none is kept.
+        seed: of the sampling; results are reproducible.
 
     Raises:
         ConfigError: a setting out of its range, or a camera of another size.
@@ -147,7 +146,7 @@ def verify_by(
     matches: PairMatches,
     cameras: Cameras | None,
 ) -> VerifiedMatches:
-    """The same as ``verify`` with all settings of verification."""
+    """As ``verify``, with all settings of verification."""
     matches.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
     first, second = _cameras(cameras, features1, features2)
     xy1, xy2 = (
@@ -166,7 +165,7 @@ def verify_by(
 def with_geometry(
     matches: PairMatches, geometry: pycolmap.TwoViewGeometry
 ) -> VerifiedMatches:
-    """Matches with a geometry that was estimated from them, whose inliers it lists."""
+    """Matches with a geometry estimated from them, which lists the inliers."""
     kept = set(map(tuple, geometry.inlier_matches.tolist()))
     inliers = np.array([tuple(row) in kept for row in matches.indices.tolist()], bool)
     return VerifiedMatches(matches=matches, inliers=inliers, geometry=geometry)
@@ -177,7 +176,7 @@ def _cameras(
     features1: LocalFeatures,
     features2: LocalFeatures,
 ) -> Cameras:
-    """Known cameras marked as such, so that COLMAP relies on them; else guesses."""
+    """Known cameras, marked as such for COLMAP; else guesses."""
     cameras = known or (guessed_camera(features1), guessed_camera(features2))
     for camera, features in zip(cameras, (features1, features2)):
         require_size("cameras", camera, features)
@@ -201,7 +200,7 @@ def require_size(name: str, camera: pycolmap.Camera, features: LocalFeatures) ->
 
 
 def guessed_camera(features: LocalFeatures) -> pycolmap.Camera:
-    """A camera that is not known, as COLMAP guesses it, in its pixel origin."""
+    """COLMAP's guess of an unknown camera, in its pixel origin."""
     return colmap_camera(
         kapture.Camera(UNKNOWN_CAMERA, list(features.image_size)), 1, "corner"
     )

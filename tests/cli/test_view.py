@@ -117,7 +117,10 @@ def test_images_of_different_things_have_no_geometry(
     command = [*map(str, photos), *flags, "--output-dir", str(tmp_path / "v")]
     assert view(command) == 0
     out = capsys.readouterr().out
-    assert "warning: no geometry that enough of the" in out and "inliers: 0\n" in out
+    assert (
+        "warning: found no geometry with enough inliers" in out
+        and "inliers: 0\n" in out
+    )
     found = numbers(tmp_path / "v")
     assert found["geometry"] is None and found["inliers"] == 0
     assert not list((tmp_path / "v").glob("*.overlay.png"))

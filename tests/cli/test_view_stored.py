@@ -90,7 +90,9 @@ def test_a_pair_of_a_kapture_dataset(
 ) -> None:
     root = ["--kapture-root", str(scene.mapping), "--features", str(scene.features)]
     found = viewed(tmp_path / "now", [*root, "--pair", A, B])
-    assert "no matches of this pair are stored: matched now" in capsys.readouterr().out
+    assert (
+        "no stored matches of this pair: it was matched now" in capsys.readouterr().out
+    )
     stored = viewed(
         tmp_path / "stored", [*root, "--pair", A, B, "--matches", str(work / "matches")]
     )
@@ -125,7 +127,7 @@ def test_a_database_without_geometry_is_drawn_with_a_warning(
         connection.execute("DELETE FROM two_view_geometries")
     flags = ["--database", str(database), "--pair", A, B, *records(scene)]
     assert "inliers" not in viewed(tmp_path / "v", flags)
-    assert "holds no two-view geometry of this pair" in capsys.readouterr().out
+    assert "has no two-view geometry of this pair" in capsys.readouterr().out
 
 
 def test_the_same_from_python(
@@ -189,7 +191,7 @@ def test_a_broken_database_is_one_line(
         ),
         (
             ["--database", "{db}", "--pair", A, B, "--images", "{map}"],
-            f"give the folder that '{A}' is relative to by --images",
+            f"give the folder that '{A}' is relative to with --images",
         ),
         (["--map", "{map}", "--image", "seq"], "found no image 'seq'"),
         (["--map", "{no}"], "found no such file or folder, expected map"),

@@ -386,8 +386,10 @@ def test_what_vanishes_is_reported_at_the_end_and_loses_no_step(
             options=RunOptions(workers=0),
             announce=announce,
         )
-    at = next(i for i, line in enumerate(lines) if "unusable since the start" in line)
-    assert "5 pictures or pairs" in lines[at]
+    at = next(
+        i for i, line in enumerate(lines) if "became unusable and were replaced" in line
+    )
+    assert "5 images or pairs" in lines[at]
     assert lines[at + 1 :].count("  arc à/0.png") == 2
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     assert state["step"] == 3

@@ -131,11 +131,13 @@ def test_scenes_that_are_missing_or_in_both_lists_are_reported(
     assert "0007" in missing
     (missing,) = [line for line in lines if line.startswith("left out of validation: ")]
     assert "0008" in missing
-    (both,) = [line for line in lines if line.startswith("note: both trained and")]
+    (both,) = [
+        line for line in lines if line.startswith("note: used for both training and")
+    ]
     assert "0001.0.npz" in both and "0002" not in both
     (left_out,) = report.details["left_out_of_validation"]
     assert "0008" in left_out
     trained, validated, both = report.warnings
     assert "left out: '0007'" in trained
     assert "left out of validation: '0008'" in validated
-    assert both.startswith("1 sources are both trained and validated on")
+    assert both.startswith("1 sources are used for both training and validation")

@@ -1,4 +1,4 @@
-"""What a run is trained and validated on."""
+"""The training and validation data of a run."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from r2d2_kapture.types import some_names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """What a run is made of.
+    """The data of a run.
 
     Attributes:
-        opened: the sources of pairs, and what they leave out.
-        trained: names of the photographs of the synthetic pairs, in their folder.
-        held_out: pairs to validate on, of photographs that are not trained on.
-        sequences: of a folder of the user's to validate on.
-        posed: sources of pairs to validate on by their loss, and what they leave out.
+        opened: the sources of pairs, and items left out.
+        trained: names of the photographs of the synthetic pairs, relative to their
+            folder.
+        held_out: validation pairs of photographs that are not trained on.
+        sequences: validation sequences of a folder given by the user.
+        posed: sources of pairs for the validation loss, and items left out.
     """
 
     opened: OpenedSources
@@ -45,46 +46,47 @@ class TrainingData:
 
     @property
     def items(self) -> tuple[int, ...]:
-        """Photographs or pairs of each source."""
+        """Number of photographs or pairs of each source."""
         return tuple(len(item.source) for item in self.opened.sources)
 
     @property
     def has_validation(self) -> bool:
-        """Whether there is anything to validate on."""
+        """Whether there is validation data."""
         return bool(self.held_out or self.sequences or self.posed.sources)
 
     @property
     def in_both(self) -> tuple[str, ...]:
-        """Names of sources that are both trained and validated on."""
+        """Names of sources used for both training and validation."""
         trained = {item.source.name for item in self.opened.sources}
         validated = {item.source.name for item in self.posed.sources}
         return tuple(sorted(trained & validated))
 
     @property
     def gone(self) -> tuple[str, ...]:
-        """What was there at the start and was met unusable since."""
+        """Items that became unusable during the run."""
         both = (*self.opened.sources, *self.posed.sources)
         return tuple(name for item in both for name in item.source.gone)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a report says of the pictures, once they have been trained on."""
+        """The warnings on the data at the end of a run."""
         found = [*self.opened.report_warnings()]
         found += self.posed.report_warnings(" of validation")
         if self.in_both:
             found.append(
-                f"{len(self.in_both)} sources are both trained and validated on, which "
-                f"flatters the weights: {some_names(map(shown, self.in_both))}"
+                f"{len(self.in_both)} sources are used for both training and "
+                "validation, which overestimates accuracy: "
+                f"{some_names(map(shown, self.in_both))}"
             )
         if self.gone:
             found.append(
-                f"{len(self.gone)} pictures or pairs became unusable in training, and "
-                f"were replaced by others: {some_names(map(shown, self.gone))}"
+                f"{len(self.gone)} pictures or pairs became unusable during training "
+                f"and were replaced: {some_names(map(shown, self.gone))}"
             )
         return tuple(found)
 
     def summary(self) -> dict[str, Any]:
-        """What a checkpoint says of what it was trained on; no path in full."""
+        """The training data as recorded in a checkpoint, without absolute paths."""
         names = "\n".join(self.trained).encode("utf-8", "surrogateescape")
         return {
             "sources": {
@@ -102,13 +104,13 @@ def open_training_data(
     config: PairConfig,
     selection: MegadepthPairs = MegadepthPairs(),
 ) -> TrainingData:
-    """Open the sources, but for a few photographs that are held out.
+    """Open the sources, except for a few photographs that are held out.
 
     Args:
-        inputs: where the pictures are.
-        validation: what to validate on.
+        inputs: folders of images.
+        validation: settings of validation.
         config: of the pairs.
-        selection: which pairs of MegaDepth.
+        selection: of pairs of MegaDepth.
 
     Raises:
         ConfigError, DatasetError, ImageError, ReconstructionError: a source cannot be
@@ -117,7 +119,7 @@ def open_training_data(
     folder = validation.validation
     sequences = tuple(read_sequences(folder)) if folder else ()
     if validation.has_posed:
-        # of the memory for pictures, one half is theirs
+        # half of the memory for images
         config = dataclasses.replace(config, cache_gib=config.cache_gib / 2)
     posed = open_validation_sources(inputs, validation, config, selection)
     if inputs.images is None:

@@ -30,14 +30,14 @@ from r2d2_kapture.training.posed_pairs import (
 from r2d2_kapture.types import Failure, FloatArray, IndexArray
 
 DEPTH_TOLERANCE = 0.05
-"""Largest relative difference of two depths of the same thing in two images."""
+"""Largest relative difference between depths of the same point in two images."""
 ROTATION_TOLERANCE = 1e-3
 DRAW_SEED = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthH5:
-    """Reads a depth map of MegaDepth when it is needed.
+    """Reads a depth map of MegaDepth on demand.
 
     Attributes:
         path: of the file.
@@ -66,18 +66,18 @@ def open_megadepth(
     """Pairs of the images of scenes that kapture_r2d2_megadepth has prepared.
 
     Each SfM model of a scene is a source; all are drawn equally often, and their
-    weights are 1 together. Which pairs of a model are kept depends on its scene info
-    alone, but for images that have gone.
+    weights are 1 together. The selected pairs of a model depend only on its scene info,
+    and on missing images.
 
     Args:
-        root: folder that holds ``scene_info``, and that its paths are relative to.
-        scenes: names, as ``0022``: all models of each.
+        root: folder of ``scene_info``, to which its paths are relative.
+        scenes: names such as ``0022``; all models of each are used.
         config: of the pairs.
-        load: decodes pictures.
-        selection: which pairs.
+        load: decodes images.
+        selection: of pairs.
 
     Raises:
-        DatasetError: not one scene has a pair, or no scene info is there.
+        DatasetError: no scene has a pair, or there is no scene info.
     """
     folder = root / SCENE_INFO_FOLDER
     if not folder.is_dir():
@@ -90,7 +90,7 @@ def open_megadepth(
     for scene in scenes:
         paths = scene_info_paths(root, scene)
         if not paths:
-            reason = f"no scene info of it in {folder}, make it first"
+            reason = f"no scene info of it in {folder}, create it first"
             skipped.append(Failure(name=scene, reason=reason))
         for path in paths:
             try:
@@ -103,7 +103,8 @@ def open_megadepth(
     if not sources:
         first = f"; the first: {skipped[0].to_text()}" if skipped else ""
         raise DatasetError(
-            f"{root}: found no pair in {len(scenes)} scenes of MegaDepth{first}"
+            f"{root}: found no usable pair in {len(scenes)} scenes of "
+            f"MegaDepth{first}"
         )
     weight = 1 / len(sources)
     return OpenedSources(
@@ -126,8 +127,7 @@ def scene_info_paths(root: Path, scene: str) -> list[Path]:
 def select_pairs(info: SceneInfo, selection: MegadepthPairs) -> IndexArray:
     """Pairs of images whose overlap and scale are within bounds.
 
-    The overlap of a pair is counted from either image: it is enough if one of them
-    shows what the other one shows a detail of.
+    The overlap counts from either image: one may show a detail of the other.
 
     Returns:
         (P, 2) rows i < j, sorted.
@@ -142,7 +142,7 @@ def select_pairs(info: SceneInfo, selection: MegadepthPairs) -> IndexArray:
     within = (within | within.T) & there & there[:, None]
     first, second = np.nonzero(np.triu(within, k=1))
     ratios = info.scale_ratios[first, second]
-    # a published file may give the ratio of either to the other
+    # published files may have the ratio in either direction
     larger = np.maximum(ratios, 1 / np.where(ratios > 0, ratios, np.nan))
     kept = (ratios > 0) & (larger <= (selection.max_scale_ratio or np.inf))
     return np.column_stack([first, second])[kept].astype(np.int64)
@@ -155,7 +155,7 @@ def _open_model(
     load: PictureLoader,
     selection: MegadepthPairs,
 ) -> tuple[PosedPairSource, list[Failure]]:
-    """The pairs of one scene info, and its images that cannot be used.
+    """The pairs of one scene info, and its unusable images.
 
     Raises:
         DatasetError: it cannot be read, or has no pair.
@@ -177,7 +177,7 @@ def _open_model(
     ]
     if not kept and missing:
         raise DatasetError(
-            f"{path}: none of its pairs can be used; the first image that cannot: "
+            f"{path}: none of its pairs can be used; the first unusable image: "
             f"{missing[0].to_text()}"
         )
     source = PosedPairSource(
@@ -187,7 +187,7 @@ def _open_model(
 
 
 def _drawn(pairs: IndexArray, count: int) -> IndexArray:
-    """At most ``count`` of the pairs, the same ones in every run."""
+    """At most ``count`` of the pairs, the same in every run."""
     if len(pairs) <= count:
         return pairs
     rng = np.random.default_rng(DRAW_SEED)
@@ -198,13 +198,15 @@ def _picture(root: Path, info: SceneInfo, row: int, crop_size: int) -> PosedPict
     """One image of a scene info.
 
     Raises:
-        ImageError, DatasetError: it or its depth map is gone, it is too small, or its
-            intrinsics or pose are none.
+        ImageError, DatasetError: it or its depth map is missing, it is too small, or
+            its intrinsics or pose are invalid.
     """
     name = info.image_paths[row]
     size = image_size(root / name)
     if min(size) < crop_size:
-        raise DatasetError(f"found {size} pixels, expected at least {crop_size} a side")
+        raise DatasetError(
+            f"found {size} pixels, expected at least {crop_size} per " "side"
+        )
     _check_geometry(info.intrinsics[row], info.poses[row])
     depth_path = root / info.depth_paths[row]
     if not depth_path.is_file():
@@ -219,7 +221,7 @@ def _picture(root: Path, info: SceneInfo, row: int, crop_size: int) -> PosedPict
 
 
 def _check_geometry(intrinsics: DoubleArray, pose: DoubleArray) -> None:
-    """Refuse what rays cannot be followed with.
+    """Refuse invalid intrinsics and poses.
 
     Raises:
         DatasetError: not a pinhole camera, or not a rotation and a translation.

@@ -1,4 +1,4 @@
-"""What differs between the networks that are trained: one class a family."""
+"""The training methods, one class for each family of networks."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def _names_of(settings: type) -> frozenset[str]:
 
 
 class Method(Protocol):
-    """How the networks of one family are trained and validated.
+    """Training and validation of a family of networks.
 
     Attributes:
-        unused: names of settings that mean nothing to it.
-        confident: score of a keypoint that default settings let through; None where
-            scores have no scale of their own.
+        unused: names of settings without effect.
+        confident: least score of a keypoint at default thresholds; None if scores have
+            no fixed scale.
     """
 
     unused: ClassVar[frozenset[str]]
@@ -69,36 +69,36 @@ class Method(Protocol):
 
     @property
     def normalize(self) -> Normalize:
-        """Turns pixels to what the network takes."""
+        """Normalises pixels for the network."""
 
     def prepare(self, network: FeatureNetwork, given: Checkpoint | None) -> None:
-        """Choose the layers that are trained.
+        """Select the trained layers.
 
         Args:
             network: at step 0.
-            given: where its weights come from; None for random ones.
+            given: source of its weights; None for random ones.
 
         Raises:
-            ConfigError, CheckpointError: the weights do not suit the settings.
+            ConfigError, CheckpointError: the weights do not match the settings.
         """
 
     def objective(self, *, mixed: bool) -> Objective:
-        """What the network is trained for; ``mixed`` computes in bfloat16."""
+        """The training objective; ``mixed`` computes in bfloat16."""
 
     def held_out_objective(self, *, mixed: bool) -> Objective:
-        """The same as a figure that steps of a run can be compared by."""
+        """The objective in a form that is comparable between steps of a run."""
 
     def counts(self, terms: Mapping[str, float]) -> bool:
         """Whether a pair contributed to these terms."""
 
     def extraction(self, top_k: int, engine: EngineConfig) -> ExtractConfig:
-        """Settings of the extractor that finds so many keypoints at any stage."""
+        """Settings of an extractor that finds this number of keypoints at any step."""
 
     def history(self) -> dict[str, Any]:
-        """What a checkpoint has to say for its weights to be used well."""
+        """Metadata that extraction needs from a checkpoint."""
 
     def maps(self, network: FeatureNetwork, pixels: Tensor) -> dict[str, Tensor]:
-        """The maps to display for (B, H, W, 3) uint8 pixels.
+        """The maps of (B, H, W, 3) uint8 pixels, for display.
 
         Returns:
             (B, H, W) by name, 0 to 1.
@@ -122,18 +122,18 @@ class R2D2Method:
 
     @property
     def normalize(self) -> Normalize:
-        """By the mean and deviation of ImageNet."""
+        """Normalise by ImageNet's mean and standard deviation."""
         return normalize_rgb
 
     def prepare(self, network: FeatureNetwork, given: Checkpoint | None) -> None:
         """All layers are trained."""
 
     def objective(self, *, mixed: bool) -> Objective:
-        """The losses, and the plain AP loss while it helps."""
+        """The losses, with the plain AP loss at the start."""
         return R2D2Objective(self.config.loss, self.config.optimization, mixed=mixed)
 
     def held_out_objective(self, *, mixed: bool) -> Objective:
-        """The losses alone: the plain AP loss fades during a run."""
+        """The losses without the plain AP loss, which fades during a run."""
         plain = dataclasses.replace(self.config.optimization, plain_ap_weight=0.0)
         return R2D2Objective(self.config.loss, plain, mixed=mixed)
 
@@ -142,16 +142,16 @@ class R2D2Method:
         return terms["queries"] > 0
 
     def extraction(self, top_k: int, engine: EngineConfig) -> ExtractConfig:
-        """Without thresholds, above which an untrained network has no keypoint."""
+        """Without thresholds, which no keypoint of an untrained network passes."""
         selection = SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=top_k)
         return ExtractConfig(selection=selection, engine=engine)
 
     def history(self) -> dict[str, Any]:
-        """Nothing: all of them take the same pixels."""
+        """Nothing: all networks use the same preprocessing."""
         return {}
 
     def maps(self, network: FeatureNetwork, pixels: Tensor) -> dict[str, Tensor]:
-        """Both confidences."""
+        """Repeatability and reliability maps."""
         features: DenseFeatures = network(self.normalize(pixels))
         return {
             "reliability": features.reliability[:, 0],
@@ -161,10 +161,10 @@ class R2D2Method:
 
 @dataclass(frozen=True, kw_only=True)
 class TaughtMethod(R2D2Method):
-    """R2D2 and Fast-R2D2 that learn from the features of a teacher.
+    """R2D2 and Fast-R2D2 distilled from the features of a teacher.
 
     Attributes:
-        teacher: what is learned from.
+        teacher: the teacher network.
     """
 
     unused: ClassVar[frozenset[str]] = _names_of(D2NetTrainingConfig) | AP_SETTINGS
@@ -172,7 +172,7 @@ class TaughtMethod(R2D2Method):
     teacher: Teacher
 
     def objective(self, *, mixed: bool) -> Objective:
-        """The losses of the teacher's points, and those of repeatability."""
+        """The losses at the teacher's keypoints, and those of repeatability."""
         return DistillationObjective(
             self.config.loss, self.config.distillation, self.teacher, mixed=mixed
         )
@@ -199,29 +199,29 @@ class D2NetMethod:
         require(
             settings.least_correspondences <= cells**2,
             f"--least-correspondences {settings.least_correspondences}: found crops of "
-            f"{cells} x {cells} = {cells**2} cells, expected at least as many; lower "
-            f"it, or raise --crop-size {crop}",
+            f"{cells} x {cells} = {cells**2} cells, expected at least as many; reduce "
+            f"it, or increase --crop-size {crop}",
         )
         require(
             settings.safe_radius < cells - 1,
             f"--safe-radius {settings.safe_radius}: found crops of {cells} x {cells} "
-            "cells, all of them too near to be a wrong match; lower it, or raise "
-            f"--crop-size {crop}",
+            "cells, all within this radius; reduce it, or increase --crop-size "
+            f"{crop}",
         )
 
     @property
     def normalize(self) -> Normalize:
-        """As the weights that the run begins with expect it."""
+        """The preprocessing that the initial weights expect."""
         return PREPROCESSING[self.config.d2net.preprocessing]
 
     def prepare(self, network: FeatureNetwork, given: Checkpoint | None) -> None:
-        """Train the last convolutions only, where the weights of the others are given.
+        """Train the last convolutions only, if the weights of the others are given.
 
-        Frozen ones take no gradient, so that none is computed for them.
+        No gradient is computed for frozen layers.
 
         Raises:
-            ConfigError: layers would stay random, there are not so many, or the weights
-                were trained with another preprocessing.
+            ConfigError: frozen layers would be random, there are fewer layers, or the
+                weights were trained with another preprocessing.
         """
         trained = self.config.d2net.trained_layers
         convolutions = [op for op in network.ops if isinstance(op, nn.Conv2d)]
@@ -233,7 +233,7 @@ class D2NetMethod:
         if given is None and frozen:
             raise ConfigError(
                 f"--start-from: missing; with --trained-layers {trained} the other "
-                f"{len(frozen)} convolutions of D2-Net would stay random; name weights "
+                f"{len(frozen)} convolutions of D2-Net would stay random; give weights "
                 "of D2-Net or of VGG16, or train all with --trained-layers 0"
             )
         resolve_preprocessing(network, self.config.d2net.preprocessing)
@@ -253,18 +253,18 @@ class D2NetMethod:
         return terms[PAIRS] > 0
 
     def extraction(self, top_k: int, engine: EngineConfig) -> ExtractConfig:
-        """At one scale, with the preprocessing of the training."""
+        """At one scale, with the preprocessing of training."""
         settings = D2NetConfig(
             preprocessing=self.config.d2net.preprocessing, max_keypoints=top_k
         )
         return ExtractConfig(d2net=settings, engine=engine)
 
     def history(self) -> dict[str, Any]:
-        """Which preprocessing the weights expect."""
+        """The preprocessing that the weights expect."""
         return {"preprocessing": self.config.d2net.preprocessing}
 
     def maps(self, network: FeatureNetwork, pixels: Tensor) -> dict[str, Tensor]:
-        """Soft detections, relative to the strongest one of each image."""
+        """Soft detection scores, relative to the maximum of each image."""
         scores = soft_detection_scores(network(self.normalize(pixels)))
         largest = scores.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
         height, width = pixels.shape[1:3]
@@ -280,14 +280,14 @@ TRAINING_METHODS: dict[str, type[R2D2Method] | type[D2NetMethod]] = {
 
 
 def method_of(config: TrainConfig, teacher: Teacher | None = None) -> Method:
-    """How the network of a run is trained.
+    """The training method of a run.
 
     Args:
         config: of the run.
-        teacher: to learn from, if any.
+        teacher: the teacher network, if any.
 
     Raises:
-        ConfigError: it is not one that can be trained, or not with these settings.
+        ConfigError: it cannot be trained, or not with these settings.
     """
     name = config.network.architecture
     if name not in TRAINING_METHODS:
@@ -311,8 +311,8 @@ def method_of(config: TrainConfig, teacher: Teacher | None = None) -> Method:
     require(
         not changed,
         f"{', '.join(changed)}: found for --architecture {name}"
-        f"{'' if teacher is None else ' with --teacher'}, which makes no use of it; "
-        "leave it out",
+        f"{'' if teacher is None else ' with --teacher'}, which does not use it; "
+        "remove it",
     )
     if teacher is not None:
         return TaughtMethod(config=config, teacher=teacher)
@@ -322,11 +322,11 @@ def method_of(config: TrainConfig, teacher: Teacher | None = None) -> Method:
 def method_of_checkpoint(
     checkpoint: Checkpoint, preprocessing: Preprocessing | None = None
 ) -> Method:
-    """How the network of a checkpoint is trained, by default.
+    """The training method of a checkpoint, with default settings.
 
     Args:
         checkpoint: with the network.
-        preprocessing: of D2-Net, where the weights do not state it.
+        preprocessing: of D2-Net, if the weights do not state it.
 
     Raises:
         ConfigError: the weights were trained with another preprocessing.

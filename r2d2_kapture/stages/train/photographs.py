@@ -1,4 +1,4 @@
-"""Opens what pairs are made of: photographs, and the named sources of the recipe."""
+"""Opens sources of pairs: photographs, and the named sources of the recipe."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from r2d2_kapture.types import Failure, some_names
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpenedSources:
-    """Sources of pairs, what was left out with its reason, and what is not certain."""
+    """Sources of pairs, items left out with reasons, and notes."""
 
     sources: tuple[WeightedSource, ...]
     skipped: tuple[Failure, ...]
     warnings: tuple[str, ...] = ()
 
     def report_warnings(self, purpose: str = "") -> tuple[str, ...]:
-        """What a report says of them.
+        """The warnings of the report.
 
         Args:
-            purpose: of the sources, to stand after "left out".
+            purpose: of the sources, appended to "left out".
         """
         if not self.skipped:
             return self.warnings
@@ -47,11 +47,11 @@ class OpenedSources:
         return (
             *self.warnings,
             f"{len(self.skipped)} pictures, pairs or scenes are left out{purpose}: "
-            f"{names}; the report in JSON says why",
+            f"{names}; see the JSON report for reasons",
         )
 
     def joined(self, other: OpenedSources) -> OpenedSources:
-        """Both together."""
+        """Combine both."""
         return OpenedSources(
             sources=self.sources + other.sources,
             skipped=self.skipped + other.skipped,
@@ -60,24 +60,26 @@ class OpenedSources:
 
 
 def picture_loader(config: PairConfig) -> PictureLoader:
-    """What decodes the pictures of a run; one for all its sources."""
+    """The image decoder of a run, shared by its sources."""
     return PictureLoader(read_rgb, config.max_side, MemoryCache(config.cache_gib))
 
 
 def find_photographs(
     folder: Path, config: PairConfig, exclude: Sequence[str] = ()
 ) -> tuple[tuple[Path, ...], tuple[Failure, ...]]:
-    """Find the photographs of a folder and of its sub-folders.
+    """Find the photographs below a folder.
 
     Returns:
-        Those to train on, sorted, and what is not used: those that are unreadable or
-        smaller than a crop, and what find_images says of the folder.
+        Usable photographs, sorted; failures of those that are unreadable or smaller
+        than a crop; and notes of find_images.
 
     Raises:
-        DatasetError: there is no folder, or nothing in it to train on.
+        DatasetError: there is no folder, or no usable photograph in it.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: found no folder, expected one of photographs")
+        raise DatasetError(
+            f"{folder}: found no such folder, expected one of " "photographs"
+        )
     found = find_images([str(folder)], exclude)
     paths, skipped = usable_photographs(found.paths, image_size, config.crop_size)
     if not paths:
@@ -100,14 +102,14 @@ def photograph_sources(
 ) -> tuple[WeightedSource, ...]:
     """Synthetic pairs of the photographs of a folder.
 
-    Every photograph is drawn equally often, but those of the sub-folders named in the
-    settings' ``folder_weights``. The weights of all sources together are 1.
+    Every photograph is drawn equally often, except for sub-folders in
+    ``folder_weights`` of the settings. The weights of all sources together are 1.
 
     Args:
-        folder: that the sub-folders are in.
-        paths: of the photographs, in it.
+        folder: parent of the sub-folders.
+        paths: of the photographs.
         config: of the pairs.
-        load: decodes photographs; None makes one.
+        load: decodes photographs; None creates a decoder.
 
     Raises:
         ConfigError: a weight names a sub-folder without photographs, or all are 0.
@@ -131,13 +133,13 @@ def photograph_sources(
 def open_named_sources(
     root: Path, letters: str, config: PairConfig, load: PictureLoader
 ) -> OpenedSources:
-    """Open sources of the published recipe, all drawn equally often.
+    """Open sources of the published recipe, which are drawn equally often.
 
     Args:
         root: the data root, see training/sources.py.
         letters: of W, A, S and F, each at most once.
         config: of the pairs.
-        load: decodes pictures.
+        load: decodes images.
 
     Raises:
         ConfigError: another letter, or one twice.
@@ -161,10 +163,10 @@ def _open_named(
     if not folder.is_dir():
         raise DatasetError(
             f"{folder}: not found, expected the data of source {letter}; "
-            "kapture_r2d2_fetch says where it comes from"
+            "see kapture_r2d2_fetch"
         )
     if letter in "WA":
-        # the weights are of sub-folders of the user's own
+        # the weights apply to sub-folders of the user
         evenly = dataclasses.replace(config, folder_weights="")
         paths, skipped = find_photographs(folder, evenly)
         whole = photograph_sources(folder, paths, evenly, load)
@@ -190,11 +192,11 @@ def _open_named(
 def _groups(
     folder: Path, paths: Sequence[Path], weights: Mapping[str, float]
 ) -> list[tuple[str, list[Path], float]]:
-    """Name, photographs and weight of each; the rest of the folder comes first."""
+    """Name, photographs and weight of each group; the remaining photographs first."""
     groups: dict[str, list[Path]] = {"": [], **{name: [] for name in weights}}
     for path in paths:
         inside = path.relative_to(folder)
-        # the deepest sub-folder that is named
+        # the deepest named sub-folder
         parents = [parent.as_posix() for parent in inside.parents]
         groups[next((name for name in parents if name in weights), "")].append(path)
     for name, group in groups.items():

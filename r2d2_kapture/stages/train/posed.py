@@ -1,4 +1,4 @@
-"""Opens datasets with poses as sources of pairs: depth maps of kapture, SfM models."""
+"""Opens posed datasets as sources of pairs: kapture depth maps, SfM models."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ DoubleArray = npt.NDArray[np.float64]
 DEPTH_MAP_TOLERANCE = 0.03
 MESH_TOLERANCE = 0.05
 LEAST_SHARED_POINTS = 30
-NO_NEIGHBOUR = "no camera near by looks in a like direction"
-FEW_SHARED = f"it shares {LEAST_SHARED_POINTS} points with no other image"
+NO_NEIGHBOUR = "no nearby camera has a similar direction"
+FEW_SHARED = f"no other image shares {LEAST_SHARED_POINTS} points with it"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ColmapModel:
-    """A camera of COLMAP, which counts pixels from the corner, as a CameraModel."""
+    """A COLMAP camera, whose pixels count from the corner, as a CameraModel."""
 
     camera: pycolmap.Camera
 
@@ -62,11 +62,11 @@ class ColmapModel:
         return self.camera.width, self.camera.height
 
     def rays(self, pixels: Points) -> Points:
-        """(N, 2) x / z and y / z of what is seen at (N, 2) pixels."""
+        """(N, 2) normalised coordinates x / z and y / z of (N, 2) pixels."""
         return np.asarray(self.camera.cam_from_img(colmap_from_kapture(pixels)))
 
     def pixels(self, rays: Points) -> Points:
-        """(N, 2) pixels at which (N, 2) x / z and y / z are seen."""
+        """(N, 2) pixels of (N, 2) normalised coordinates x / z and y / z."""
         points = np.column_stack([rays, np.ones(len(rays))])
         corner_origin = np.asarray(self.camera.img_from_cam(points))
         return np.asarray(kapture_from_colmap(corner_origin), dtype=np.float64)
@@ -104,7 +104,7 @@ class DepthFile:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeshDepth:
-    """Draws the depth of an image from the points that it observes.
+    """Renders the depth of an image from the points that it observes.
 
     Attributes:
         camera: of the image.
@@ -130,18 +130,17 @@ def open_depth_views(
 ) -> OpenedSources:
     """Pairs of the images of a kapture dataset that have poses and depth maps.
 
-    A depth map belongs to the image of the same time whose camera has the same
-    parameters, unless their poses differ: depth that is not registered to an image
-    does not describe its pixels.
+    A depth map belongs to the image with the same timestamp, camera parameters and
+    pose.
 
     Args:
         root: of the dataset.
         config: of the pairs.
-        load: decodes pictures.
-        camera_origin: where the dataset's principal points are counted from.
+        load: decodes images.
+        camera_origin: pixel origin of the dataset's principal points.
 
     Raises:
-        DatasetError: no kapture dataset, or no two images with pose and depth.
+        DatasetError: not a kapture dataset, or no two images with pose and depth.
     """
     dataset = open_dataset(root)
     poses = read_camera_poses(dataset).cam_from_world
@@ -155,10 +154,10 @@ def open_depth_views(
         )
         path = dataset.image_path(name)
         reason = (
-            "it has no pose"
+            "no pose"
             if name not in poses
             else (
-                "no depth map belongs to it"
+                "no depth map"
                 if name not in depth_files
                 else _unfit(path, model.size, config.crop_size)
             )
@@ -198,13 +197,13 @@ def open_model_views(
     Args:
         path: a COLMAP model, or a kapture dataset with points3d and observations.
         config: of the pairs.
-        load: decodes pictures.
-        images: folder that the names of a COLMAP model are relative to; by default
-            that of the kapture dataset.
-        camera_origin: where a kapture dataset's principal points are counted from.
+        load: decodes images.
+        images: folder that the names of a COLMAP model are relative to; by default that
+            of the kapture dataset.
+        camera_origin: pixel origin of a kapture dataset's principal points.
 
     Raises:
-        DatasetError, ReconstructionError: no model, or no two images that share points.
+        DatasetError, ReconstructionError: not a model, or no two images share points.
     """
     sparse_map = read_sparse_map(path)
     cameras, folder, uncertain = _cameras_and_folder(path, images, camera_origin)
@@ -242,7 +241,7 @@ def open_model_views(
 def _unpaired(
     pictures: Sequence[PosedPicture], pairs: Iterable[tuple[int, int]], reason: str
 ) -> list[Failure]:
-    """The pictures that are in no pair."""
+    """The images without a pair."""
     paired = {index for pair in pairs for index in pair}
     return [
         Failure(name=picture.name, reason=reason)
@@ -252,7 +251,7 @@ def _unpaired(
 
 
 def _unfit(path: Path, size: tuple[int, int], crop_size: int) -> str | None:
-    """Why an image cannot be trained on."""
+    """Why an image cannot be used."""
     try:
         found = image_size(path)
     except ImageError as error:
@@ -261,7 +260,7 @@ def _unfit(path: Path, size: tuple[int, int], crop_size: int) -> str | None:
     if (difference := size_difference(image, found)) is not None:
         return difference
     if min(found) < crop_size:
-        return f"found {found} pixels, expected at least {crop_size} a side"
+        return f"found {found} pixels, expected at least {crop_size} per side"
     return None
 
 
@@ -271,7 +270,7 @@ def _matrix(cam_from_world: npt.NDArray[np.float64]) -> DoubleArray:
 
 
 def _depth_files(dataset: Dataset) -> dict[str, DepthFile]:
-    """The depth map that belongs to each image."""
+    """The depth map of each image."""
     data = dataset.data
     poses = (
         kapture.rigs_remove(data.trajectories, data.rigs)
@@ -305,7 +304,7 @@ def _same_camera(data: kapture.Kapture, camera_id: str, depth_id: str) -> bool:
 def _same_pose(
     camera: kapture.PoseTransform | None, depth: kapture.PoseTransform | None
 ) -> bool:
-    """Whether they agree; a sensor without a pose of its own shares the camera's."""
+    """Whether poses agree; a sensor without a pose shares the camera's."""
     if camera is None or depth is None:
         return True
     return bool(
@@ -317,13 +316,13 @@ def _same_pose(
 def _cameras_and_folder(
     path: Path, images: Path | None, camera_origin: CameraOrigin
 ) -> tuple[Mapping[str, pycolmap.Camera], Path, tuple[str, ...]]:
-    """Cameras of the images of a model, their folder, and what is not certain."""
+    """Cameras of the images of a model, their folder, and notes."""
     for folder in (path, path / "sparse"):
         if (folder / "cameras.bin").is_file() or (folder / "cameras.txt").is_file():
             if images is None:
                 raise DatasetError(
-                    f"{folder}: a COLMAP model does not say where its images are, "
-                    "expected their folder; name it with --sfm-images"
+                    f"{folder}: a COLMAP model does not record the folder of its "
+                    "images; give it with --sfm-images"
                 )
             with quiet_pycolmap():
                 model = pycolmap.Reconstruction(str(folder))

@@ -1,4 +1,4 @@
-"""Opens everything that a run makes pairs of."""
+"""Opens all sources of pairs of a run."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def open_sources(
     selection: MegadepthPairs = MegadepthPairs(),
     load: PictureLoader | None = None,
 ) -> OpenedSources:
-    """Open all sources, with one memory for their pictures.
+    """Open all sources, with a shared cache of images.
 
     Args:
-        inputs: where the pictures are.
+        inputs: folders of images.
         config: of the pairs.
-        selection: which pairs of MegaDepth.
-        load: decodes pictures; None makes one.
+        selection: of pairs of MegaDepth.
+        load: decodes images; None creates a decoder.
 
     Raises:
-        ConfigError, DatasetError, ReconstructionError: one of them cannot be used.
+        ConfigError, DatasetError, ReconstructionError: a source cannot be used.
     """
     load = load or picture_loader(config)
     opened = OpenedSources(sources=(), skipped=())
@@ -70,16 +70,16 @@ def open_validation_sources(
     config: PairConfig,
     selection: MegadepthPairs = MegadepthPairs(),
 ) -> OpenedSources:
-    """Open what posed pairs to validate on are made of; nothing by default.
+    """Open the sources of posed validation pairs; none by default.
 
     Args:
-        inputs: where MegaDepth is.
-        validation: which dataset and scenes.
+        inputs: with the folder of MegaDepth.
+        validation: dataset and scenes.
         config: of the pairs.
-        selection: which pairs of MegaDepth.
+        selection: of pairs of MegaDepth.
 
     Raises:
-        ConfigError, DatasetError: one of them cannot be used.
+        ConfigError, DatasetError: a source cannot be used.
     """
     load = picture_loader(config)
     opened = OpenedSources(sources=(), skipped=())

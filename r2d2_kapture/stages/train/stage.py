@@ -1,4 +1,4 @@
-"""Training: photographs in, weights out; a run that was stopped resumes."""
+"""Training: photographs in, weights out; resumable."""
 
 from __future__ import annotations
 
@@ -76,24 +76,24 @@ def run(
     options: RunOptions = RunOptions(),
     announce: Announce = no_announcement,
 ) -> Report:
-    """Train a network on pairs of pictures, resuming the run at ``output``.
+    """Train a network on pairs of images, resuming the run at ``output``.
 
     Args:
-        config: what decides the weights.
-        inputs: where the pictures are.
+        config: settings of training.
+        inputs: folders of images.
         output: folder of the run: state, weights, logs, settings, report.
-        start_from: checkpoints whose mean the run begins with; without any, weights
-            are drawn.
-        teacher: weights of ALIKED to learn from.
-        validation: what chooses the best weights, besides photographs held out.
+        start_from: checkpoints whose mean are the initial weights; random weights
+            without any.
+        teacher: weights of ALIKED for distillation.
+        validation: data that selects the best weights, besides held-out photographs.
         license_name: of the weights, written into them.
-        options: its workers are processes that make pairs; ``force`` starts anew.
-        announce: takes lines for the terminal, one a minute.
+        options: its workers are processes that make pairs; ``force`` starts again.
+        announce: called with lines for the terminal, one per minute.
 
     Raises:
-        KeyboardInterrupt: asked to stop by SIGINT or SIGTERM; the state is saved.
-        ConfigError: other settings than those of the run at ``output``, or a loss that
-            is not finite.
+        KeyboardInterrupt: stopped by SIGINT or SIGTERM; the state is saved.
+        ConfigError: settings differ from those of the run at ``output``, or the loss is
+            not finite.
         CheckpointError, DatasetError, ImageError, OutputError: see their messages.
     """
     started = time.monotonic()
@@ -125,7 +125,7 @@ def run(
         if first_step < trainer.total_steps:
             announce(job.headline(trainer))
             if first_step and job.trained_on_others():
-                announce("note: the pictures are not those that the run was begun with")
+                announce("note: the images differ from those at the start of the run")
             _announce_skipped("left out", data.opened.skipped, announce)
             _announce_skipped("left out of validation", data.posed.skipped, announce)
             _announce_in_both(data.in_both, announce)
@@ -150,7 +150,7 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """A run's inputs, resolved, and what it reads and writes."""
+    """The resolved inputs and the outputs of a run."""
 
     config: TrainConfig
     method: Method
@@ -185,7 +185,7 @@ class _Job:
         return self.runtime.precision == "bf16"
 
     def open(self, *, resume: bool) -> Trainer[FeatureNetwork]:
-        """A trainer at the first step, or where the run was."""
+        """A trainer at the first step, or at the saved state."""
         network, first_weights = self._first_network()
         settings = {
             **self.config.deciding(self.method.unused),
@@ -211,7 +211,7 @@ class _Job:
         return trainer
 
     def _first_network(self) -> tuple[FeatureNetwork, str | None]:
-        """The network at step 0, and the SHA-256 of the weights it was given."""
+        """The network at step 0, and the SHA-256 of its initial weights."""
         if not self.start_from:
             torch.manual_seed(self.config.optimization.seed)
             network = build_network(self.architecture)
@@ -223,7 +223,7 @@ class _Job:
         return network, checkpoint.sha256
 
     def _with_weights_of(self, checkpoint: Checkpoint) -> FeatureNetwork:
-        """The network of the checkpoint, or that of the run with its weights."""
+        """The network of the checkpoint, or that of the settings with its weights."""
         given = checkpoint.network
         if checkpoint.architecture == self.architecture:
             return given
@@ -245,14 +245,14 @@ class _Job:
 
     @property
     def pace(self) -> PaceConfig:
-        """The pace asked for; without anything to validate on, nothing is."""
+        """The requested intervals, without validation if there is no data for it."""
         pace = self.config.pace
         if self.data.has_validation:
             return pace
         return dataclasses.replace(pace, validate_every=0)
 
     def tasks(self) -> Tasks[FeatureNetwork]:
-        """What the loop is to do between steps."""
+        """Actions of the loop between steps."""
         device = self.runtime.device
         engine = EngineConfig(
             precision=self.config.optimization.precision,
@@ -273,16 +273,16 @@ class _Job:
         )
 
     def save(self, trainer: Trainer[FeatureNetwork]) -> None:
-        """Write the weights of now, then the state: the state is what resumes."""
+        """Write the current weights, then the state, which a later run resumes from."""
         write_bytes_atomic(self.output / MODEL_NAME, self._checkpoint(trainer))
         write_bytes_atomic(self.output / STATE_NAME, trainer.state().to_bytes())
 
     def keep_best(self, trainer: Trainer[FeatureNetwork]) -> None:
-        """Write the weights of now as the best."""
+        """Write the current weights as the best."""
         write_bytes_atomic(self.output / BEST_NAME, self._checkpoint(trainer))
 
     def trained_on_others(self) -> bool:
-        """Whether the pictures differ from those of the weights saved before."""
+        """Whether the images differ from those of the saved weights."""
         path = self.output / MODEL_NAME
         if not path.exists():
             return False
@@ -303,7 +303,7 @@ class _Job:
         )
 
     def history(self, trainer: Trainer[FeatureNetwork]) -> dict[str, Any]:
-        """How the weights came to be, for their metadata; the same for equal runs."""
+        """Provenance of the weights, for their metadata; the same for equal runs."""
         progress = trainer.progress
         return {
             "settings": dict(trainer.settings),
@@ -321,15 +321,15 @@ class _Job:
         }
 
     def headline(self, trainer: Trainer[FeatureNetwork]) -> str:
-        """What begins or resumes."""
+        """A description of the run at its start."""
         step = trainer.progress.step
         network = self.architecture
         return (
             f"{f'resuming at step {step}' if step else 'training'}: {network.name}, "
             f"width {network.width}, {network.descriptor_dim}-d, on "
             f"{self.runtime.device} in {self.runtime.precision}; "
-            f"{sum(self.data.items)} photographs or pairs; "
-            f"{trainer.total_steps} steps of {self.pairs_per_step} pairs"
+            f"{sum(self.data.items)} photographs or pairs; {trainer.total_steps} steps "
+            f"of {self.pairs_per_step} pairs"
         )
 
     def details(self, trainer: Trainer[FeatureNetwork]) -> dict[str, Any]:
@@ -394,8 +394,8 @@ def _train(
             train(trainer, batches, supervisor, stop)
     except torch.OutOfMemoryError as error:
         raise ConfigError(
-            f"--batch-size {config.optimization.batch_size}: found not enough memory "
-            f"on {job.runtime.device}; the last saved state remains; lower it, or "
+            f"--batch-size {config.optimization.batch_size}: not enough memory on "
+            f"{job.runtime.device}; the last saved state remains; reduce it, or "
             "--crop-size"
         ) from error
     finally:
@@ -404,7 +404,7 @@ def _train(
 
 
 def _batches(loader: Iterable[Batch], workers: int) -> Generator[Batch, None, None]:
-    """Batches; what fails in a worker process is one line, not its traceback."""
+    """Batches; a failure in a worker process becomes a one-line error."""
     iterator = iter(loader)
     try:
         yield from iterator
@@ -416,12 +416,12 @@ def _batches(loader: Iterable[Batch], workers: int) -> Generator[Batch, None, No
         if "DataLoader worker" not in str(error):
             raise
         raise ConfigError(
-            f"--workers {workers}: a process that makes pairs has died "
+            f"--workers {workers}: a worker process has died "
             f"({' '.join(str(error).split())}); the last saved state remains; use "
             "fewer, or 0"
         ) from error
     finally:
-        # workers leave signals to us: alive, they would hold up the end of the process
+        # workers ignore signals: alive, they would delay the end of the process
         getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
@@ -438,15 +438,14 @@ def _announce_in_both(names: tuple[str, ...], announce: Announce) -> None:
     if names:
         more = f" and {len(names) - NAMED_FAILURES} more"
         announce(
-            f"note: both trained and validated on: {', '.join(names[:NAMED_FAILURES])}"
-            f"{more * (len(names) > NAMED_FAILURES)}; such figures flatter the weights"
+            "note: used for both training and validation: "
+            f"{', '.join(names[:NAMED_FAILURES])}{more * (len(names) > NAMED_FAILURES)}"
+            "; accuracy is overestimated"
         )
 
 
 def _announce_gone(gone: tuple[str, ...], announce: Announce) -> None:
     if gone:
-        announce(
-            f"replaced, as unusable since the start: {len(gone)} pictures or pairs"
-        )
+        announce(f"became unusable and were replaced: {len(gone)} images or pairs")
     for name in gone[:NAMED_FAILURES]:
         announce(f"  {name}")

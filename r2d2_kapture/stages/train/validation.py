@@ -36,14 +36,14 @@ from r2d2_kapture.types import LocalFeatures
 THRESHOLDS = (1.0, 3.0, 5.0)
 PAIRS = 16
 TOP_K = 1000
-"""Keypoints of a built-in image of 480 pixels: as dense as 5000 in 1024 pixels."""
+"""Keypoints of a built-in image of 480 pixels: the density of 5000 in 1024 pixels."""
 SEQUENCE_TOP_K = 5000
 POSED_PAIRS = 64
-"""Whose loss is a figure."""
+"""Number of pairs for the validation loss."""
 POSED_SEED = 0
-"""Of those pairs, so that runs of other seeds can be compared."""
+"""Seed of those pairs, so that runs of different seeds are comparable."""
 BUILT_IN, POSED, FOLDER = "mma", "posed", "folder_mma"
-"""What the names of figures begin with."""
+"""Prefixes of the names of figures."""
 
 Array = npt.NDArray[np.float64]
 Extract = Callable[[npt.NDArray[np.uint8]], LocalFeatures]
@@ -51,17 +51,17 @@ Terms = dict[str, float]
 
 
 class Validator:
-    """Figures of a network, the more of ``score`` the better.
+    """Validation figures of a network; a higher ``score`` is better.
 
-    Matching accuracy is that of the extractor without thresholds, since an untrained
-    network has no keypoint above the default ones; ``confident`` says what share of
-    keypoints would pass them.
+    Matching accuracy is measured without thresholds, since no keypoint of an untrained
+    network passes the defaults; ``confident`` is the share of keypoints that would pass
+    them.
 
     Args:
-        method: how the network is trained.
+        method: the training method.
         pairs: built in.
-        posed: pairs whose loss is a figure, or None.
-        sequences: of a folder of the user's.
+        posed: pairs for the validation loss, or None.
+        sequences: of a folder given by the user.
         engine: device and precision.
     """
 
@@ -81,17 +81,16 @@ class Validator:
 
     @property
     def scored_by(self) -> str:
-        """The figures that give the score."""
+        """The figures that determine the score."""
         if self._sequences:
             return FOLDER
         return BUILT_IN if self._posed is None else f"{POSED}_{LOSS}"
 
     def __call__(self, network: FeatureNetwork) -> dict[str, float]:
-        """Figures by name; the last of those that there are gives the ``score``: MMA of
-        the built-in pairs, the loss of the posed ones, MMA of the folder.
+        """Figures by name; the last available one determines the ``score``: MMA of the
+        built-in pairs, loss of the posed pairs, MMA of the folder.
 
-        The score of an MMA is the mean of those at 1 and 3 px, that of a loss is less
-        than 0 by the loss.
+        The score of an MMA is the mean at 1 and 3 px, that of a loss is its negative.
         """
         figures: dict[str, float] = {}
         scores: list[float] = []
@@ -140,7 +139,7 @@ class Validator:
             if self._method.counts(terms):
                 counted.append(terms)
         if not counted:
-            # such as a network without features: worse than any other
+            # such as of a network without features: worse than any other
             return {**dict.fromkeys(terms, math.nan), LOSS: math.inf}
         return {
             name: sum(terms[name] for terms in counted) / len(counted)
@@ -162,12 +161,12 @@ class Validator:
 def posed_pairs(
     sources: Sequence[WeightedSource], config: PairConfig, method: Method
 ) -> PairDataset | None:
-    """Pairs to validate on by their loss, as hard as the last ones of a run.
+    """Pairs for the validation loss, as hard as the last ones of a run.
 
     Args:
-        sources: that are not trained on; without any there are no pairs.
-        config: of the pairs that are trained on.
-        method: how the network is trained.
+        sources: not used for training; without any there are no pairs.
+        config: of the training pairs.
+        method: the training method.
     """
     if not sources:
         return None
@@ -184,7 +183,7 @@ def posed_pairs(
 def built_in_pairs(paths: Sequence[Path], root: Path) -> tuple[HomographyPair, ...]:
     """Pairs from mild to strong of photographs that are not trained on.
 
-    Every photograph makes as many pairs as are needed for 16 in all.
+    Every photograph gives as many pairs as are needed for 16 in total.
 
     Args:
         paths: of at least one photograph.

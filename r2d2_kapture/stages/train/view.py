@@ -1,4 +1,4 @@
-"""Pictures of the pairs that a training run sees, and of the maps of a network."""
+"""Pictures of the pairs of a training run, and of the maps of a network."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def run(
 ) -> Report:
     """Draw the pairs of one step of a run, ``pair_<number of the pair>.png`` each.
 
-    They are what a run of the same seed, settings and pictures sees at that step if
-    ``count`` is its pairs per step. A picture that is there is kept, unless the options
-    force it.
+    They are those of a run with the same seed, settings and images at that step if
+    ``count`` is its number of pairs per step. Existing pictures are kept, unless
+    ``force`` is set.
 
     Args:
         config: of the pairs.
-        inputs: where the pictures are.
-        selection: which pairs of MegaDepth.
-        output: folder of what is drawn.
-        step: of the run, which decides the difficulty.
-        count: pairs drawn.
+        inputs: folders of images.
+        selection: of pairs of MegaDepth.
+        output: folder of the pictures.
+        step: of the run, which determines the difficulty.
+        count: number of pairs.
         seed: of the run.
-        checkpoint: of a network whose maps are drawn too.
+        checkpoint: of a network whose maps are drawn.
         preprocessing: of D2-Net; by default that of its weights, else caffe.
         options: force and progress are used.
 
     Raises:
-        ConfigError, DatasetError, ReconstructionError: the pictures, or the weights,
-            cannot be used.
+        ConfigError, DatasetError, ReconstructionError: the images or the weights cannot
+            be used.
         OutputError: a picture cannot be written.
     """
     started = time.monotonic()
@@ -117,7 +117,7 @@ def confidence_maps(
     pair: TrainingPair,
     preprocessing: Preprocessing | None = None,
 ) -> Maps:
-    """What the network makes of both crops, by name: (H, W) each, 0 to 1."""
+    """The maps of the network for both crops by name: (H, W) each, 0 to 1."""
     crops = torch.from_numpy(np.stack([pair.image1, pair.image2]))
     method = method_of_checkpoint(checkpoint, preprocessing)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Verification: matches in, a COLMAP database and the matches that hold out."""
+"""Verification: matches in, a COLMAP database and verified matches out."""
 
 from r2d2_kapture.stages.verify.pairs import (
     ImageSource,

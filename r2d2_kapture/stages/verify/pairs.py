@@ -1,9 +1,9 @@
 """Verification of many pairs: in threads, resumable, the same for any number of them.
 
-What is there after each pair, and what a resumed run goes on from: the pair's verified
-matches as a kapture file, then its geometry as a line of a log beside them. A line
-holds a digest of all that decides the pair's result, so a pair is done again if its
-keypoints, matches, cameras, poses or settings have changed.
+After each pair its verified matches are written as a kapture file, then its geometry as
+a line of a log, from which runs resume. A line has a digest of the pair's inputs: a
+pair is verified again if its keypoints, matches, cameras, poses or settings have
+changed.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class View:
-    """What of an image decides the geometry of its pairs.
+    """The inputs of verification of one image.
 
     Attributes:
         camera: in COLMAP's pixel origin.
         keypoints: (N, 2) in COLMAP's pixel origin.
-        cam_from_world: its pose, if that is to be used.
-        digest: of these three.
+        cam_from_world: its pose, if it is used.
+        digest: of the other fields.
     """
 
     camera: pycolmap.Camera
@@ -70,11 +70,11 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSource:
-    """Where views come from.
+    """The inputs of verification of all images.
 
     Attributes:
         cameras: of each image by name, in COLMAP's pixel origin.
-        read_keypoints: gives the keypoints of an image: x and y first, (0, 0) at the
+        read_keypoints: returns the keypoints of an image: x and y first, (0, 0) at the
             centre of the first pixel.
         poses: cam_from_world by image name; None estimates the geometry of pairs.
     """
@@ -84,7 +84,7 @@ class ImageSource:
     poses: Mapping[str, pycolmap.Rigid3d] | None = None
 
     def view(self, name: str) -> View:
-        """Read what of an image decides the geometry of its pairs.
+        """Read the inputs of verification of an image.
 
         Raises:
             FeatureFormatError: its keypoints cannot be read.
@@ -117,13 +117,13 @@ def _description(
 
 @dataclass(kw_only=True)
 class VerifiedPairs:
-    """What verification found.
+    """The result of verification.
 
     Attributes:
         table: of the verified matches.
-        geometries: of the pairs that could be verified, in order of names.
-        failed: pairs that could not, and why.
-        done: how many of the pairs this run verified.
+        geometries: of the pairs without a failure, in order of names.
+        failed: the other pairs, with reasons.
+        done: number of pairs verified by this run.
     """
 
     table: MatchTable
@@ -132,7 +132,7 @@ class VerifiedPairs:
     done: int = 0
 
     def geometry(self, image1: str, image2: str) -> pycolmap.TwoViewGeometry | None:
-        """The geometry of a sorted pair with its inliers; None where it failed."""
+        """The geometry of a sorted pair with its inliers; None if it failed."""
         found = self.geometries.get((image1, image2))
         matches = None if found is None else self.table.read(image1, image2)
         if found is None or matches is None:
@@ -140,7 +140,7 @@ class VerifiedPairs:
         return found.two_view_geometry(matches.indices)
 
     def digest(self) -> str:
-        """Of all that decided the geometries."""
+        """Digest of the inputs of all geometries."""
         digest = hashlib.sha256()
         for found in self.geometries.values():
             digest.update(f"{json.dumps(found.pair)} {found.inputs}\n".encode())
@@ -167,21 +167,21 @@ def verify_pairs(
     settings: Mapping[str, object],
     options: RunOptions,
 ) -> VerifiedPairs:
-    """Verify the matches of pairs, or go on where an earlier run stopped.
+    """Verify the matches of pairs, resuming an earlier run.
 
     Args:
         config: thresholds and seed.
         images: cameras, keypoints and poses.
-        matches: of the pairs; one without is reported as failed.
+        matches: of the pairs; pairs without matches fail.
         pairs: sorted names, in order.
-        output: kapture folder that gets the verified matches.
-        settings: what the folder's manifest says they were made with.
+        output: kapture folder for the verified matches.
+        settings: for the manifest of the folder.
         options: how to run.
 
     Raises:
         FeatureFormatError: a pair cannot be verified, and options.strict.
-        OutputError: the folder holds matches made with other settings, another run is
-            writing it, or it cannot be written.
+        OutputError: the folder has matches of other settings, another run is writing to
+            it, or it cannot be written.
     """
     keypoints_type = matches.keypoints_type
     folder = matches_folder(output, keypoints_type)
@@ -251,7 +251,7 @@ class _Task:
         self.view = lru_cache(CACHED_IMAGES)(images.view)
 
     def __call__(self, pair: Pair) -> tuple[PairGeometry, bool]:
-        """The geometry of a pair, and whether it had to be verified."""
+        """The geometry of a pair, and whether it was computed."""
         matches = self.matches.read(*pair)
         if matches is None:
             raise FeatureFormatError(

@@ -1,4 +1,4 @@
-"""Verification: matches in, a COLMAP database and the matches that hold out."""
+"""Verification: matches in, a COLMAP database and verified matches out."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "verify_report.json"
 UNPAIRED_REASON = (
-    "a map will not hold them; list pairs of them, or take them out of the dataset"
+    "they will not be in a map; list pairs of them, or remove them from the dataset"
 )
 STATE_NAME = "database.json"
 
@@ -86,30 +86,30 @@ def run(
 ) -> Report:
     """Verify matches and write a COLMAP 4 database; run again to resume.
 
-    The database appears when it is complete. It holds every image of the dataset, all
-    matches and all two-view geometries.
+    The database appears when it is complete. It contains every image of the dataset,
+    all matches and all two-view geometries.
 
     Args:
-        config: how matches are verified.
+        config: settings of verification.
         mapping: kapture dataset of the images; with poses for ``known_poses``.
         features: folders of keypoints, see io.kapture.feature_table.
         matches: folders of matches, see io.kapture.match_store.
         pairs: list of pairs to verify; None takes all that have matches.
-        database: the file to write. One that this stage wrote is replaced when its
-            inputs have changed; any other only if ``options`` say so.
-        output: kapture folder that gets the verified matches, with the scores they
-            had, and a log of the geometries. Matches of pairs that an earlier run
-            verified and that the database no longer holds are removed.
-        keypoints_type: of features and matches; None takes the only one there is.
+        database: the file to write. One written by this stage is replaced if its inputs
+            have changed; any other only with ``options.force``.
+        output: kapture folder for the verified matches, with their scores, and a log of
+            the geometries. Matches of earlier pairs that are no longer in the database
+            are removed.
+        keypoints_type: of features and matches; None takes the only existing one.
         options: how to run.
 
     Raises:
-        ConfigError: the output is where the matches are.
-        DatasetError: the dataset, features, matches or pairs cannot be used, or
-            another process has the database open that is to be replaced.
+        ConfigError: the output is the folder of the matches.
+        DatasetError: the dataset, features, matches or pairs cannot be used, or another
+            process uses the database to be replaced.
         FeatureFormatError: a pair cannot be verified, and options.strict.
-        OutputError: an output exists that is not to be replaced, or cannot be written.
-        ReconstructionError: known poses are asked for and an image has none.
+        OutputError: an output exists and must not be replaced, or cannot be written.
+        ReconstructionError: known poses are requested and an image has none.
     """
     started = time.monotonic()
     opened = open_dataset(mapping)
@@ -135,8 +135,8 @@ def run(
     folder = matches_folder(output, keypoints.type_name)
     if folder.resolve() in {place.resolve() for place, _ in table.folders}:
         raise ConfigError(
-            f"--output {output}: found the matches to verify there; choose a folder of "
-            "its own"
+            f"--output {output}: found the matches to verify there; choose another "
+            "folder"
         )
     with exclusive(output):
         state = DatabaseState(path=output / STATE_NAME, database=database)
@@ -194,51 +194,51 @@ def run(
             ),
         )
         report_path = folder / REPORT_NAME
-        # a run that found everything done has nothing to add to the report
+        # a run without new work keeps the report
         if report.done or report.failed or not report_path.exists():
             write_json_atomic(report_path, report.to_json())
     return report
 
 
 def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
-    """One line where the database holds nothing to make a map of."""
+    """The warning on a database without any verified pair."""
     count = len(found.geometries)
     if count and not any(item.inliers for item in found.geometries.values()):
         yield (
-            f"none of {count} pairs is verified, so that there is nothing to make a "
-            "map of; check that the images overlap, and that they were matched"
+            f"none of {count} pairs is verified, so that no map can be made; check "
+            "that the images overlap, and that they were matched"
         )
 
 
 def _claim(state: DatabaseState, force: bool) -> None:
-    """Refuse a database that is not ours, or take it for ours by force."""
+    """Refuse a database that this stage did not write, unless forced."""
     if not state.database.exists() or state.is_ours():
         return
     if not force:
         raise OutputError(
             f"{state.database}: found a database that this stage did not write, or "
-            "that was changed since; choose another --database (of a pipeline another "
-            "--output), or --force to replace it"
+            "that has been changed since; choose another --database (of a pipeline "
+            "another --output), or --force to replace it"
         )
     state.adopt()
 
 
 def _remove_others(folder: Path, found: VerifiedPairs) -> None:
-    """Remove what earlier runs verified of pairs that the database will not hold."""
+    """Remove verified matches of earlier pairs that will not be in the database."""
     for pair in set(found.table.pairs) - found.geometries.keys():
         remove_file(folder / match_name(pair))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """What can be verified.
+    """The pairs that can be verified.
 
     Attributes:
         pairs: that have keypoints and matches, in order of names.
-        without_keypoints: images whose keypoints are missing, broken, or of a file
-            that its camera did not take.
-        failed: these images, and pairs without matches.
-        unpaired: images that no pair mentions.
+        without_keypoints: images whose keypoints are missing or broken, or whose file
+            has another size than the camera.
+        failed: failures of these images, and of pairs without matches.
+        unpaired: images without a pair.
     """
 
     pairs: list[Pair]
@@ -263,12 +263,12 @@ def _plan(
     matched = frozenset(table.pairs)
     unmatched = [pair for pair in readable if pair not in matched]
     failed = list(unreadable.values())
-    if unmatched:  # one failure for all: there may be very many
+    if unmatched:  # one failure for all, since there may be very many
         first, second = unmatched[0]
         name = f"{len(unmatched)} pairs"
         reason = (
             f"{name} have no matches, such as '{first}', '{second}'; run "
-            "kapture_r2d2_match on the same list of pairs"
+            "kapture_r2d2_match with the same list of pairs"
         )
         if strict or len(unmatched) == len(wanted):
             raise FeatureFormatError(reason)
@@ -285,7 +285,7 @@ def _wanted_pairs(
     dataset: Dataset, table: MatchTable, source: Path | None
 ) -> list[Pair]:
     names = frozenset(dataset.image_names)
-    if source is None:  # the folder may hold matches of queries too
+    if source is None:  # the folder may contain matches of queries too
         listed = [pair for pair in table.pairs if names.issuperset(pair)]
     else:
         listed = [pair.names for pair in read_pairs(source, names)]
@@ -306,7 +306,8 @@ def _wanted_pairs(
 def _unreadable(
     dataset: Dataset, keypoints: FeatureTable, pairs: Iterable[Pair], strict: bool
 ) -> dict[str, Failure]:
-    """Images of pairs without keypoints, and any with broken ones or others'."""
+    """Images of pairs without keypoints, and images with broken or foreign
+    keypoints."""
     paired = {name for pair in pairs for name in pair}
     failed = {}
     for name, image in dataset_images(dataset).items():
@@ -352,7 +353,7 @@ def _poses(
 
 
 def _inputs_digest(dataset: Dataset, images: ImageSource, found: VerifiedPairs) -> str:
-    """Of all that decides the content of the database."""
+    """Digest of all inputs of the database."""
     digest = hashlib.sha256(found.digest().encode())
     data = dataset.data
     rows = [*kapture.flatten(data.records_camera or {})]

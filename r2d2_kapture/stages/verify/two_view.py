@@ -1,4 +1,4 @@
-"""The geometry of one pair of images, and which matches agree with it."""
+"""The two-view geometry of a pair of images, with its inliers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def verify_matches(
     cam2_from_cam1: pycolmap.Rigid3d | None,
     config: VerifyConfig,
 ) -> pycolmap.TwoViewGeometry:
-    """Find the matches that agree with one geometry, estimated or known.
+    """Find the inliers of an estimated or known geometry.
 
-    The same as COLMAP's geometric_verification and guided_geometric_verification do
-    for a pair of a database, without a database.
+    As COLMAP's geometric_verification and guided_geometric_verification, without a
+    database.
 
     Args:
         cameras: of the two images, in COLMAP's pixel origin.
         keypoints: (N, 2) of each, in COLMAP's pixel origin.
-        matches: (K, 2) rows of keypoints, within bounds.
+        matches: (K, 2) rows of keypoints, within range.
         cam2_from_cam1: the known geometry; None estimates it.
         config: thresholds and seed.
 
@@ -62,7 +62,9 @@ def _options(config: VerifyConfig) -> pycolmap.TwoViewGeometryOptions:
         options.ransac.min_num_trials, config.max_trials
     )
     options.ransac.random_seed = config.seed
-    options.ransac.num_threads = 1  # with more, a seed does not decide the result
+    options.ransac.num_threads = (
+        1  # with more threads, a seed does not determine the result
+    )
     return options
 
 
@@ -75,7 +77,7 @@ def _guided(
 ) -> pycolmap.TwoViewGeometry:
     """Matches within ``max_error`` pixels by Sampson's distance.
 
-    As in COLMAP, the threshold on the plane z = 1 is the mean of both cameras'.
+    As in COLMAP, the threshold on the plane z = 1 is the mean of both cameras.
     """
     geometry = pycolmap.TwoViewGeometry()
     geometry.config = CALIBRATED
@@ -89,7 +91,7 @@ def _guided(
     squared_errors = np.array(
         pycolmap.compute_squared_sampson_error(rays1, rays2, geometry.E)
     )
-    # NaN, of a pixel that has no ray or of cameras in one place, is no inlier
+    # NaN, from a pixel without a ray or cameras at one place, is not an inlier
     inliers = squared_errors <= np.mean(thresholds) ** 2
     geometry.inlier_matches = matches[inliers]
     return geometry

@@ -1,4 +1,4 @@
-"""Pictures of pairs: of two photographs, or of what is stored already."""
+"""Pictures of pairs: of two photographs, or of stored data."""
 
 from r2d2_kapture.stages.view.database import run_database
 from r2d2_kapture.stages.view.features import StoredPairInputs, run_features

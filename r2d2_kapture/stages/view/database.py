@@ -1,4 +1,4 @@
-"""A pair of images as a COLMAP database has it."""
+"""Pictures of a pair of images in a COLMAP database."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def run_database(
     Args:
         database: of COLMAP 3 or 4; only read.
         pair: names of images.
-        images: folder that the names are relative to; None is that of the pipeline that
-            made the database.
-        output_dir: where pictures and numbers go, see write_pair.
+        images: folder that names are relative to; None takes it from the report of the
+            pipeline that made the database.
+        output_dir: folder of pictures and numbers, see write_pair.
 
     Raises:
         DatasetError: no such database, image, pair or file.
         ImageError: an image cannot be read.
-        OutputError: the file system refused.
+        OutputError: files cannot be written.
     """
     started = time.monotonic()
     stored = read_stored_pair(database, pair)
@@ -44,8 +44,8 @@ def run_database(
     notes: tuple[str, ...] = ()
     if geometry is None:
         notes = (
-            f"{database}: holds no two-view geometry of this pair, so that no match "
-            "is drawn as an outlier; verify the database first",
+            f"{database}: has no two-view geometry of this pair, so that outliers are "
+            "unknown; verify the database first",
         )
     viewed = ViewedPair(
         names=pair,

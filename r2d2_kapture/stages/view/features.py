@@ -1,4 +1,4 @@
-"""A pair of images by features that are stored, with their matches where these are."""
+"""Pictures of a pair of images from stored features, and matches if there are any."""
 
 from __future__ import annotations
 
@@ -42,15 +42,14 @@ TwoPaths = tuple[Path, Path]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredPairInputs:
-    """Where a pair is stored.
+    """The stored data of a pair.
 
     Attributes:
         pair: names of the images.
         features: one HDF5 file of hloc's layout, or kapture folders of features.
         matches: one HDF5 file of hloc's layout, or kapture folders of matches.
-        kapture_root: dataset of the images, whose own features and matches are used
-            too.
-        images: folder that names are relative to; None is that of the dataset.
+        kapture_root: dataset of the images, whose features and matches are used too.
+        images: folder that names are relative to; None takes that of the dataset.
     """
 
     pair: tuple[str, str]
@@ -61,16 +60,16 @@ class StoredPairInputs:
 
     @property
     def roots(self) -> list[Path]:
-        """Where features are, the dataset itself last."""
+        """Folders of features, the dataset last."""
         own = [] if self.kapture_root is None else [self.kapture_root]
         return [*self.features, *own]
 
     @property
     def folder(self) -> Path:
-        """That names are relative to.
+        """The folder that names are relative to.
 
         Raises:
-            DatasetError: none is given.
+            DatasetError: no folder is given.
         """
         if self.images is not None:
             return self.images
@@ -83,10 +82,10 @@ class StoredPairInputs:
 
     @property
     def paths(self) -> TwoPaths:
-        """The files of both images.
+        """The files of the two images.
 
         Raises:
-            DatasetError: one is not there.
+            DatasetError: one is missing.
         """
         folder = self.folder
         return image_file(folder, self.pair[0]), image_file(folder, self.pair[1])
@@ -100,19 +99,19 @@ def run_features(
     *,
     output_dir: Path = Path(),
 ) -> Report:
-    """Draw a pair by its stored features: stored matches, or else matched now.
+    """Draw a pair with stored features and stored matches, or else new matches.
 
     Args:
-        config: of the cameras, where no dataset has them.
-        matching: where no matches are stored.
-        verification: of the matches.
-        inputs: where they are.
-        output_dir: where pictures and numbers go, see write_pair.
+        config: of the cameras, if no dataset has them.
+        matching: settings, if no matches are stored.
+        verification: settings.
+        inputs: the stored data.
+        output_dir: folder of pictures and numbers, see write_pair.
 
     Raises:
-        DatasetError, FeatureFormatError: something is not there, or is broken.
+        DatasetError, FeatureFormatError: an input is missing or broken.
         ImageError: an image cannot be read.
-        OutputError: the file system refused.
+        OutputError: files cannot be written.
     """
     started = time.monotonic()
     notes: Sequence[str] = ()
@@ -124,7 +123,7 @@ def run_features(
         features, matches, cameras, notes = _read_kapture(inputs)
     if matches is None:
         matches = match(*features, matcher=build_matcher(matching.matcher))
-        found = "no matches of this pair are stored: matched now"
+        found = "no stored matches of this pair: it was matched now"
     else:
         found = "stored"
     viewed = matched_pair(
@@ -186,7 +185,7 @@ def _place(tables: LocalFeatureTables) -> Path:
 def _cameras(
     dataset: Dataset, origin: FoundOrigin, pair: tuple[str, str]
 ) -> Cameras | None:
-    """The cameras of two images of a dataset; None where one is unknown."""
+    """The cameras of two images of a dataset; None if one is unknown."""
     records = image_records(dataset)
     sensors = [dataset.data.cameras[records[name][1]] for name in pair]
     if any(sensor.camera_type.name == UNKNOWN_CAMERA for sensor in sensors):
@@ -196,7 +195,7 @@ def _cameras(
 
 
 def _no_matches(inputs: StoredPairInputs, pairs: Sequence[tuple[str, str]]) -> str:
-    """What is said of a pair without matches."""
+    """The error on a pair without matches."""
     name, other = inputs.pair
     partners = [b if a == name else a for a, b in pairs if name in (a, b)]
     there = some_names(partners) if partners else "no image"

@@ -1,4 +1,4 @@
-"""Two photographs: extracted, matched, verified and drawn."""
+"""Pictures of two photographs: extracted, matched, verified and drawn."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ def run(
     checkpoint: Checkpoint,
     output_dir: Path | None = None,
 ) -> Report:
-    """Match two image files and draw what was found.
+    """Match two image files, and draw matches and geometry.
 
     Args:
         config: of the cameras.
-        extraction, matching, verification: of the features and of what is made of them.
+        extraction, matching, verification: settings of these steps.
         images: the files.
         checkpoint: the weights.
-        output_dir: where pictures and numbers go, see write_pair; None is the folder of
-            the first image. They replace those that are there.
+        output_dir: folder of pictures and numbers, see write_pair; None takes that of
+            the first image. Existing files are replaced.
 
     Raises:
-        ConfigError: a camera that COLMAP does not have.
+        ConfigError: an unknown camera model, or parameters that do not match it.
         ImageError: an image cannot be read.
-        OutputError: the file system refused.
+        OutputError: files cannot be written.
     """
     started = time.monotonic()
     names = short_names([path.absolute().as_posix() for path in images])
@@ -94,10 +94,10 @@ def known_cameras(
     images: tuple[Path, Path],
     features: tuple[LocalFeatures, LocalFeatures],
 ) -> Cameras | None:
-    """The cameras of two images, as settings or EXIF give them; None without.
+    """The cameras of two images from settings or EXIF; None if unknown.
 
     Raises:
-        ConfigError: a camera that COLMAP does not have.
+        ConfigError: an unknown camera model, or parameters that do not match it.
     """
     first, second = (
         _camera(config, path, each.image_size) for path, each in zip(images, features)

@@ -1,4 +1,5 @@
-"""An image of a map: what it observes, and what it shares with its best neighbours."""
+"""Pictures of an image of a map: its observations, and matches with covisible
+images."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from r2d2_kapture.stages.view.sources import (
 from r2d2_kapture.types import IndexArray, Report
 
 NEIGHBOURS = 3
-"""Covisible images whose matches are drawn, those with most points in common."""
+"""Greatest number of covisible images with drawn matches, most shared points first."""
 
 
 def run_map(
@@ -42,16 +43,16 @@ def run_map(
     Args:
         map_path: see read_sparse_map.
         image: its name; None is the image that observes most points.
-        images: folder that names are relative to; None is that of the pipeline that
-            made the map.
-        output_dir: gets ``IMAGE.map.png``, ``IMAGE-OTHER.matches.png`` and
+        images: folder that names are relative to; None takes it from the report of the
+            pipeline that made the map.
+        output_dir: folder for ``IMAGE.map.png``, ``IMAGE-OTHER.matches.png`` and
             ``IMAGE.map.json``.
 
     Raises:
-        DatasetError: no map, no such image, or no file of it.
-        ReconstructionError: a map without pixels of keypoints.
+        DatasetError: there is no map, no such image, or no file of it.
+        ReconstructionError: the map has no pixels of keypoints.
         ImageError: an image cannot be read.
-        OutputError: the file system refused.
+        OutputError: files cannot be written.
     """
     started = time.monotonic()
     sparse_map = read_sparse_map(map_path)
@@ -111,7 +112,7 @@ def run_map(
 
 
 def covisible(sparse_map: SparseMap, name: str) -> dict[str, int]:
-    """The images that share points with one, with their number, most points first."""
+    """Images that share points with an image, with their number, most points first."""
     own = np.zeros(len(sparse_map.points), bool)
     own[_rows(sparse_map, name)] = True
     counts = {
@@ -124,7 +125,7 @@ def covisible(sparse_map: SparseMap, name: str) -> dict[str, int]:
 
 
 def _common(one: MapImage, other: MapImage) -> tuple[IndexArray, IndexArray]:
-    """Rows of observations of two images that see the same point, each point once."""
+    """Rows of observations of the same point in two images, each point once."""
     _, rows1, rows2 = np.intersect1d(
         one.point_rows, other.point_rows, return_indices=True
     )
@@ -136,10 +137,10 @@ def _rows(sparse_map: SparseMap, name: str) -> IndexArray:
 
 
 def _pixels(map_path: Path, image: MapImage) -> npt.NDArray[np.floating]:
-    """(K, 2) of the observations, from the centre of the first pixel."""
+    """(K, 2) pixels of the observations, (0, 0) at the centre of the first."""
     if image.xy is None:
         raise ReconstructionError(
             f"{map_path}: found a kapture map, whose observations have no pixels; give "
-            "the COLMAP model beside it (sparse)"
+            "the COLMAP model next to it (sparse)"
         )
     return kapture_from_colmap(image.xy)

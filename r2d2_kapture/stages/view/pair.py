@@ -26,24 +26,24 @@ MATRICES = {
     "fundamental matrix": ("F",),
     "essential matrix": ("E", "F"),
 }
-"""What of a geometry is kept with the numbers."""
+"""Fields of a geometry that are written with the numbers."""
 FEW_INLIERS = 30
 CHANCE = 0.25
-"""Share of matches that RANSAC finds to agree with something, where there are few."""
+"""Share of few matches that RANSAC fits by chance."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewedPair:
-    """What is drawn of a pair of images.
+    """A pair of images to draw.
 
     Attributes:
-        names: as shown.
+        names: as displayed.
         paths: of the image files.
         keypoints: (N, 2) of each, in pixels from the centre of the first.
         matches: between them.
-        verified: the same with their geometry; None where none is known.
+        verified: the matches with their geometry; None if unknown.
         cameras: known ones, in COLMAP's pixel origin.
-        made_of: what else the numbers say of how they were found.
+        made_of: further settings to record with the numbers.
     """
 
     names: tuple[str, str]
@@ -56,7 +56,7 @@ class ViewedPair:
 
     @property
     def points(self) -> tuple[FloatArray, FloatArray]:
-        """(K, 2) pixels of each image that are matched."""
+        """(K, 2) matched pixels of each image."""
         first, second = self.keypoints
         rows = self.matches.indices
         return first[rows[:, 0]], second[rows[:, 1]]
@@ -65,13 +65,13 @@ class ViewedPair:
 def report_of(
     pair: ViewedPair, folder: Path, started: float, notes: Sequence[str] = ()
 ) -> Report:
-    """Write a pair and report on it.
+    """Write the files of a pair and return a report.
 
     Args:
         pair: to write.
         folder: see write_pair.
-        started: by time.monotonic.
-        notes: on the pair, for the report.
+        started: start of the run, by time.monotonic.
+        notes: warnings on the pair.
 
     Raises:
         ImageError, OutputError: as write_pair.
@@ -92,35 +92,35 @@ def report_of(
 
 
 def _doubt(pair: ViewedPair) -> tuple[str, ...]:
-    """What a user must know of a geometry that may be wrong."""
+    """The warnings on a geometry that may be wrong."""
     verified = pair.verified
     if verified is None:
         return ()
     count, inliers = len(pair.matches), len(verified)
     if verified.model is None:
         return (
-            f"no geometry that enough of the {count} matches agree with: the images "
-            "may show different things, or too little of one; try more keypoints "
+            f"found no geometry with enough inliers among {count} matches: the images "
+            "may show different scenes, or overlap too little; try more keypoints "
             "(--top-k), a larger --max-size, or a smaller --min-inliers",
         )
     if inliers < FEW_INLIERS and inliers < CHANCE * count:
         return (
             f"only {inliers} of {count} matches agree with the {verified.model}, which "
-            "may be chance: look at the picture",
+            "may be by chance: look at the picture",
         )
     return ()
 
 
 def write_pair(pair: ViewedPair, folder: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Draw a pair, and write its numbers beside the pictures.
+    """Draw a pair, and write its numbers next to the pictures.
 
     Returns:
-        The numbers in short, for a report, and the files: ``A-B.matches.png``,
-        ``A-B.overlay.png`` where a homography was found, and ``A-B.matches.json``.
+        A summary of the numbers for a report, and the files: ``A-B.matches.png``,
+        ``A-B.overlay.png`` if a homography was found, and ``A-B.matches.json``.
 
     Raises:
         ImageError: an image cannot be read.
-        OutputError: the file system refused.
+        OutputError: files cannot be written.
     """
     first, second = short_names(pair.names)
     stem = file_stem(first, second)
@@ -165,7 +165,7 @@ def _in_short(pair: ViewedPair) -> dict[str, Any]:
         return short
     kind = pair.verified.kind.replace("_", " ")
     model = pair.verified.model
-    short["inliers"] = str(len(pair.verified))  # none is worth a line too
+    short["inliers"] = str(len(pair.verified))  # an unknown geometry is reported too
     short["geometry"] = "none" if model is None else f"{model} ({kind})"
     error = _median_error(pair)
     return short if error is None else short | {"median_error": error}
@@ -225,8 +225,8 @@ def _geometry(pair: ViewedPair, verified: VerifiedMatches) -> dict[str, Any]:
 
 
 def _median_error(pair: ViewedPair) -> float | None:
-    """Of the inliers, in pixels: from where the homography puts them, or to their
-    epipolar line by Sampson's distance."""
+    """Errors of the inliers in pixels: transfer error of the homography, or Sampson's
+    distance to the epipolar line."""
     verified = pair.verified
     if verified is None or not len(verified):
         return None

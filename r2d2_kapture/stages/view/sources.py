@@ -1,4 +1,4 @@
-"""Where the photographs of stored features, matches and maps are."""
+"""Image folders of stored features, matches and maps."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from r2d2_kapture.stages.colmap import MARK, work_folder
 
 REPORT_NAME = "pipeline_report.json"
 MAX_NAME = 80
-"""Last characters of an image's name that the name of a picture repeats."""
+"""Number of last characters of an image name in the name of a picture."""
 RECORDS = Path("sensors") / "records_data"
 
 
 def image_folder(images: Path | None, beside: Path) -> Path:
-    """The folder that image names are relative to.
+    """Find the folder that image names are relative to.
 
     Args:
-        images: as the user gives it.
-        beside: a map or database; what the pipeline or kapture_r2d2_colmap keeps beside
-            it says where the images were.
+        images: as given by the user.
+        beside: a map or database; the records of the pipeline or kapture_r2d2_colmap
+            next to it give the folder.
 
     Raises:
-        DatasetError: nothing says it.
+        DatasetError: the folder is unknown.
     """
     if images is not None:
         return images
@@ -35,14 +35,14 @@ def image_folder(images: Path | None, beside: Path) -> Path:
     kept = _of_pipeline(place) or _of_colmap(place)
     if kept is None:
         raise DatasetError(
-            f"{beside}: nothing beside it says where its images are; give their folder "
-            "by --images"
+            f"{beside}: found no record of the folder of its images next to it; give "
+            "the folder with --images"
         )
     return kept
 
 
 def _of_pipeline(place: Path) -> Path | None:
-    """By the report above a database, a map, or the model in it."""
+    """From the report above a database, a map, or the model in it."""
     for folder in place.parents[:2]:
         root = _recorded(folder / REPORT_NAME, "inputs", "mapping", "path")
         if root is not None:
@@ -73,22 +73,22 @@ def image_file(folder: Path, name: str) -> Path:
     """The file of an image.
 
     Raises:
-        DatasetError: it is not there, or the name leads out of the folder.
+        DatasetError: it is missing, or the name leads out of the folder.
     """
     path = folder / check_relative_name(name, folder)
     if not path.is_file():
         raise DatasetError(
             f"{path}: found no such file; give the folder that '{name}' is relative to "
-            "by --images"
+            "with --images"
         )
     return path
 
 
 def require_images(source: Path, names: Collection[str], *wanted: str) -> None:
-    """Refuse names that are not there, with the nearest that is.
+    """Refuse unknown names, and suggest the nearest one.
 
     Raises:
-        DatasetError: naming the source.
+        DatasetError: a name is unknown.
     """
     known = frozenset(names)
     for name in wanted:
@@ -97,12 +97,12 @@ def require_images(source: Path, names: Collection[str], *wanted: str) -> None:
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """Names of images without the folders that all of them lie in."""
+    """Names of images without their common folders."""
     folders = [PurePosixPath(name).parent for name in names]
     common = os.path.commonpath(folders) if names else ""
     return [PurePosixPath(name).relative_to(common).as_posix() for name in names]
 
 
 def file_stem(*names: str) -> str:
-    """The first part of a picture's name, by the names of the images it shows."""
+    """The stem of a picture's name, from the names of its images."""
     return "-".join(name.replace("/", "_")[-MAX_NAME:] for name in names)

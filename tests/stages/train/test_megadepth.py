@@ -188,9 +188,11 @@ def test_scenes_share_the_draws_and_missing_ones_are_reported(root: Path) -> Non
 def test_nothing_to_train_on_is_an_error(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="scene_info: not found"):
         opened(tmp_path)
-    with pytest.raises(DatasetError, match="no pair in 1 scenes.*0777: no scene info"):
+    with pytest.raises(
+        DatasetError, match="no usable pair in 1 scenes.*0777: no scene info"
+    ):
         opened(root, "0777")
-    with pytest.raises(DatasetError, match="no pair in 1 scenes.*no two of 0"):
+    with pytest.raises(DatasetError, match="no usable pair in 1 scenes.*no two of 0"):
         opened(root, min_overlap_ratio=0.999)
     shutil.rmtree(root / "Undistorted_SfM")
     with pytest.raises(DatasetError, match="none of its pairs can be used.*a b é"):
@@ -199,7 +201,7 @@ def test_nothing_to_train_on_is_an_error(root: Path, tmp_path: Path) -> None:
 
 def test_images_smaller_than_a_crop_are_left_out(root: Path) -> None:
     config = dataclasses.replace(CONFIG, crop_size=160, min_side=160)
-    with pytest.raises(DatasetError, match="at least 160 a side"):
+    with pytest.raises(DatasetError, match="at least 160 per side"):
         open_megadepth(root, ("0000",), config, load())
 
 

@@ -211,8 +211,8 @@ def test_images_without_pose_depth_or_pixels_are_left_out(room, tmp_path) -> Non
     opened = open_depth_views(root, CONFIG, load())
     reasons = {item.name: item.reason for item in opened.skipped}
     assert reasons == {
-        "mapping/0000.jpg": "it has no pose",
-        "mapping/0001.jpg": "no depth map belongs to it",
+        "mapping/0000.jpg": "no pose",
+        "mapping/0001.jpg": "no depth map",
     }
     (root / "sensors/records_data/mapping/0002.jpg").unlink()
     with pytest.raises(DatasetError, match="found no two of 1 posed images"):
@@ -229,7 +229,7 @@ def test_images_without_neighbour_are_left_out_and_reported(room, tmp_path) -> N
     opened = open_depth_views(with_depth(room, tmp_path, turn), CONFIG, load())
     (alone,) = opened.skipped
     assert alone.name == "mapping/0000.jpg"
-    assert alone.reason == "no camera near by looks in a like direction"
+    assert alone.reason == "no nearby camera has a similar direction"
     assert opened.report_warnings()[-1].startswith(
         "1 pictures, pairs or scenes are left out: 'mapping/0000.jpg'"
     )

@@ -189,7 +189,10 @@ def test_a_folder_that_changed_is_reported_at_a_resume(tmp_path: Path) -> None:
     assert not [line for line in lines if line.startswith("note: ")]
     (folder / "4.png").rename(folder / "another.png")
     assert run(changed(TINY, steps=3), folder, tmp_path / "run", lines).done == 1
-    assert len([line for line in lines if "not those that the run" in line]) == 1
+    assert (
+        len([line for line in lines if "images differ from those at the start" in line])
+        == 1
+    )
 
 
 def test_other_settings_are_refused_and_nothing_is_lost(
@@ -380,7 +383,7 @@ def test_a_photograph_that_vanishes_is_replaced_and_reported(tmp_path: Path) -> 
         announce=announce,
     )
     assert report.done == 4
-    assert any("unusable since the start" in line for line in lines)
+    assert any("became unusable and were replaced" in line for line in lines)
 
 
 def test_a_folder_of_sequences_chooses_the_best(pictures: Path, tmp_path: Path) -> None:
