@@ -158,7 +158,7 @@ def run(
     started = time.monotonic()
     layout = Layout(output=output)
     given = [path for path in (images, mapping, *queries.values()) if path is not None]
-    check_output(output, [*given, *features])
+    check_folders(output, [*given, *features])
     photographs = Photographs(
         config=config.photographs,
         output=layout.datasets,
@@ -278,13 +278,19 @@ def check_names(roots: Sequence[Path]) -> None:
     refuse_shared_names([open_dataset(root).image_paths for root in roots])
 
 
-def check_output(output: Path, inputs: Sequence[Path]) -> None:
-    """Refuse to write into an input.
+def check_folders(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse, before anything is made, inputs that are missing, or written into.
 
     Raises:
+        DatasetError: an input is not there.
         OutputError: the output is one of the inputs, or inside of one.
     """
     for folder in inputs:
+        if not folder.exists():
+            raise DatasetError(
+                f"{folder}: found no such folder, expected a folder of photographs, a "
+                "kapture dataset or features"
+            )
         if output.resolve().is_relative_to(folder.resolve()):
             raise OutputError(
                 f"{output}: is inside of the input {folder}; choose another output"

@@ -101,6 +101,9 @@ def test_models_are_made_if_asked_and_their_lack_is_reported(
     said = capsys.readouterr().out
     assert work_in(said, "colmap") == "3 photographs, 3 pairs: 3 in the map"
     assert str(sparse / "report.html") in said
+    page = (sparse / "report.html").read_text(encoding="utf-8")
+    assert '<section id="summary">' in page and "3 of 3" in page
+    assert "3 pairs verified" in page and "3 images registered" in page
     assert b"data:image/jpeg" in (sparse / "report.html").read_bytes()
     assert pycolmap.Reconstruction(str(sparse / "0")).num_reg_images() == 3
 

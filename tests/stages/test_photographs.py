@@ -224,7 +224,8 @@ def test_a_cut_photograph_fails_once(
     [
         ({}, "--images, --mapping: found neither"),
         ({"images": "photos", "mapping": "empty"}, "--images, --mapping: found both"),
-        ({"images": "absent"}, "no such folder, expected a folder of images"),
+        ({"images": "absent"}, "no such folder, expected a folder of photo"),
+        ({"images": "photos", "queries": {"q": "absent"}}, "no such folder"),
         ({"images": "empty/notes.txt"}, "found a file, expected a folder of images"),
         ({"images": "empty"}, "found no image"),
         ({"mapping": "empty"}, "found no image.*nor is it a kapture dataset"),
@@ -246,6 +247,7 @@ def test_inputs_that_cannot_be(
         pipeline.run(
             PipelineConfig(), **given, queries=queries, output=tmp_path / "work"
         )
+    assert (tmp_path / "work").exists() != words.startswith("no such folder")
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,10 @@ from r2d2_kapture.stages.report.outcomes import all_thresholds, judge
 from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews
 from r2d2_kapture.stages.report.subject import Subject
-from r2d2_kapture.stages.report.summary import summary_section
+from r2d2_kapture.stages.report.summary import MAP_STAGES, summary_section
 
+COLMAP_REPORTS = ("../*_r2d2/colmap_report.json", "../../*_r2d2/colmap_report.json")
+"""Where kapture_r2d2_colmap reports on the models of a folder, or on one of them."""
 DATABASES = ("*.db", "../*.db", "../../*.db")
 """Paths of a map's database relative to its folder: a pipeline's, and COLMAP's own."""
 
@@ -37,7 +39,7 @@ def content_sections(subject: Subject) -> list[Section]:
     statistics = subject.statistics
     summary = subject.pipeline or _summary_of_map(subject.map)
     sections = [summary_section(summary)] if summary else []
-    sections.append(map_section(statistics, subject.images, given=_given(subject)))
+    sections.append(map_section(statistics, subject.images, given=_given(summary)))
     views = subject.query_views
     if subject.queries:
         sections.append(_localization(subject, views))
@@ -45,16 +47,18 @@ def content_sections(subject: Subject) -> list[Section]:
 
 
 def _summary_of_map(folder: Path) -> dict[str, Any]:
-    """The report of kapture_r2d2_map as that of a one-stage pipeline; empty if
-    missing."""
-    try:
-        content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        if content["stage"] != "map":
-            return {}
-        shared = {name: content[name] for name in ("failed", "warnings")}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-    return {"stages": [content], **shared}
+    """The report of the command that made a map as that of a one-stage pipeline."""
+    folder = folder.resolve()
+    of_colmap = [path for place in COLMAP_REPORTS for path in folder.glob(place)]
+    for path in (folder / "report.json", *sorted(of_colmap)):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            made = {Path(output).name for output in content["outputs"]}
+            ours = not made.isdisjoint((folder.name, folder.parent.name))
+            if content["stage"] == "map" or (content["stage"] == "colmap" and ours):
+                shared = {name: content[name] for name in ("failed", "warnings")}
+                return {"stages": [content], **shared}
+    return {}
 
 
 def databases(subject: Subject) -> list[Path]:
@@ -63,10 +67,10 @@ def databases(subject: Subject) -> list[Path]:
     return [path for pattern in DATABASES for path in sorted(folder.glob(pattern))]
 
 
-def _given(subject: Subject) -> int | None:
+def _given(summary: Mapping[str, Any]) -> int | None:
     """Number of input images of the map, as the stage reports it."""
-    for stage in subject.pipeline.get("stages", []):
-        if stage["stage"] == "map":
+    for stage in summary.get("stages", []):
+        if stage["stage"] in MAP_STAGES:
             return int(stage["images"]) if "images" in stage else None
     return None
 

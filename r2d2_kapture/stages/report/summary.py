@@ -27,6 +27,17 @@ Json = Mapping[str, Any]
 
 MOST_FAILURES = 100
 """Greatest number of failures listed; the others are counted."""
+MAP_STAGES = ("map", "colmap")
+"""Those whose reports count the images and points of a map."""
+VERIFIED = (
+    ("verified_pairs", "{:,} pairs verified"),
+    ("inliers", "{:,} inliers"),
+)
+MAPPED = (
+    ("registered_images", "{:,} images registered"),
+    ("points", "{:,} points"),
+    ("mean_reprojection_error", "mean reprojection error {:.2f} px"),
+)
 COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "extract": (
         ("keypoints", "{:,} keypoints"),
@@ -40,16 +51,9 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("matches_per_pair", "{:,} a pair"),
         ("pairs_without_matches", "{:,} pairs without"),
     ),
-    "verify": (
-        ("verified_pairs", "{:,} pairs verified"),
-        ("inliers", "{:,} inliers"),
-    ),
-    "map": (
-        ("method", "{}"),
-        ("registered_images", "{:,} images registered"),
-        ("points", "{:,} points"),
-        ("mean_reprojection_error", "mean reprojection error {:.2f} px"),
-    ),
+    "verify": VERIFIED,
+    "map": (("method", "{}"), *MAPPED),
+    "colmap": (*VERIFIED, *MAPPED),
     "localize": (
         ("localized", "{:,} good"),
         ("doubtful", "{:,} doubtful"),
@@ -92,7 +96,7 @@ def summary_section(pipeline: Json) -> Section:
 def _figures(stages: Sequence[Json]) -> dict[str, str]:
     figures: dict[str, str] = {}
     for stage in stages:
-        if stage["stage"] == "map" and "registered_images" in stage:
+        if stage["stage"] in MAP_STAGES and "registered_images" in stage:
             given = f" of {stage['images']:,}" if "images" in stage else ""
             figures["images in the map"] = f"{stage['registered_images']:,}{given}"
             figures["points"] = f"{stage.get('points', 0):,}"
