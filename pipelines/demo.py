@@ -46,7 +46,7 @@ def demo(arguments: list[str]) -> int:
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
     output: Path = flags.output
     checkpoint = load_model(flags)
-    from r2d2_kapture.stages import pipeline
+    from r2d2_kapture.stages.pipeline_layout import Layout
     from r2d2_kapture.stages.report import PAGE_NAME
     from r2d2_kapture.synthetic.dataset import write_room_dataset
 
@@ -58,7 +58,7 @@ def demo(arguments: list[str]) -> int:
     code = run_pipeline(flags, mapping=room.mapping, queries={"query": room.query})
 
     print("3. drawing")
-    layout = pipeline.Layout(output=flags.output)
+    layout = Layout(output=flags.output)
     config = pipeline_config(flags).extract
     pictures = draw(room.mapping, layout.features, checkpoint, config, output)
     pictures += [layout.map / "map.png", *layout.evaluated("query").glob("*.png")]

@@ -10,88 +10,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
-from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.feature_table import (
-    find_feature_folders,
-    open_feature_table,
-)
-from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
-from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
 from r2d2_kapture.stages.localize import POSES_NAME
 from r2d2_kapture.stages.photographs import Photographs, is_plain
+from r2d2_kapture.stages.pipeline_checks import (
+    check_folders,
+    check_methods,
+    check_names,
+    refuse_other_map,
+)
+from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.stages.run_record import run_record, with_earlier_work
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "pipeline_report.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """Paths below the output folder of a pipeline."""
-
-    output: Path
-
-    @property
-    def datasets(self) -> Path:
-        """Folders of photographs as kapture datasets."""
-        return self.output / "datasets"
-
-    @property
-    def features(self) -> Path:
-        """Keypoints, descriptors and global features made by the pipeline."""
-        return self.output / "features"
-
-    @property
-    def retrieval(self) -> Path:
-        """Global features aggregated from local features."""
-        return self.output / "retrieval"
-
-    @property
-    def matches(self) -> Path:
-        """Matches of all pairs."""
-        return self.output / "matches"
-
-    @property
-    def verified(self) -> Path:
-        """Verified matches between mapping images."""
-        return self.output / "verified"
-
-    @property
-    def database(self) -> Path:
-        """COLMAP's database of the mapping images."""
-        return self.output / "database.db"
-
-    @property
-    def map(self) -> Path:
-        """The map: COLMAP model, kapture dataset, PLY, numbers."""
-        return self.output / "map"
-
-    def pairs(self, name: str) -> Path:
-        """Pairs of mapping images, or of a query dataset with mapping images."""
-        return self.output / "pairs" / f"{name}.txt"
-
-    def localized(self, query: str) -> Path:
-        """Poses of a query dataset."""
-        return self.output / "localized" / query
-
-    def evaluated(self, query: str) -> Path:
-        """Errors of those poses."""
-        return self.output / "evaluation" / query
-
-    @property
-    def submission(self) -> Path:
-        """Poses of all query datasets, in the format of visuallocalization.net."""
-        return self.output / "submission.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +52,95 @@ class Sources:
     descriptors_type: str | None
     global_features_type: str | None
     images: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """The stages of a pipeline, with what they share."""
+
+    config: PipelineConfig
+    mapping: Path
+    sources: Sources
+    layout: Layout
+    options: RunOptions
+
+    def build_map(self) -> Iterator[Report]:
+        """Pairs of mapping images, their matches, the geometry of those, the map."""
+        pairs_file = self.layout.pairs("mapping")
+        yield from self._match(self.config.mapping_pairs, None, pairs_file)
+        yield verify.run(
+            self.config.verify,
+            mapping=self.mapping,
+            features=self.sources.roots,
+            matches=[self.layout.matches],
+            pairs=pairs_file,
+            database=self.layout.database,
+            output=self.layout.verified,
+            keypoints_type=self.sources.keypoints_type,
+            options=self.options,
+        )
+        yield map.run(
+            self.config.map,
+            mapping=self.mapping,
+            database=self.layout.database,
+            output=self.layout.map,
+            features=self.sources.roots,
+            keypoints_type=self.sources.keypoints_type,
+            options=self.options,
+        )
+
+    def localize(self, name: str, query: Path) -> Iterator[Report]:
+        """Pairs of queries with mapping images, matches, poses, and their errors."""
+        pairs_file = self.layout.pairs(name)
+        yield from self._match(self.config.query_pairs, query, pairs_file)
+        yield localize.run(
+            self.config.localize,
+            map_path=self.layout.map,
+            query=query,
+            pairs=pairs_file,
+            features=self.sources.roots,
+            matches=[self.layout.matches],
+            output=self.layout.localized(name),
+            keypoints_type=self.sources.keypoints_type,
+            options=self.options,
+        )
+        if open_dataset(query).data.trajectories:
+            yield evaluate.run(
+                self.config.evaluate,
+                ground_truth=query,
+                estimated={name: self.layout.localized(name)},
+                output=self.layout.evaluated(name),
+                map_path=self.layout.map,
+                replace=True,
+                options=self.options,
+            )
+
+    def _match(
+        self, which: PairsConfig, query: Path | None, pairs_file: Path
+    ) -> Iterator[Report]:
+        """Pairs of mapping images, or of queries with them, and their matches."""
+        yield pairs.run(
+            which,
+            mapping=self.mapping,
+            query=query,
+            output=pairs_file,
+            features=self.sources.roots,
+            only=self.sources.images,
+            keypoints_type=self.sources.keypoints_type,
+            descriptors_type=self.sources.descriptors_type,
+            global_features_type=self.sources.global_features_type,
+            global_features_output=self.layout.retrieval,
+            options=self.options,
+        )
+        yield match.run(
+            self.config.match,
+            features=self.sources.roots,
+            pairs=pairs_file,
+            output=self.layout.matches,
+            keypoints_type=self.sources.keypoints_type,
+            descriptors_type=self.sources.descriptors_type,
+            options=self.options,
+        )
 
 
 def run(
@@ -234,13 +265,17 @@ def run(
                 )
                 names = frozenset(table.image_names)
                 sources = dataclasses.replace(sources, images=names)
-        for report in build_map(config, mapping, sources, layout, options):
+        steps = Steps(
+            config=config,
+            mapping=mapping,
+            sources=sources,
+            layout=layout,
+            options=options,
+        )
+        for report in steps.build_map():
             note(report)
         for name, query in queries.items():
-            steps = localize_query(
-                config, name, mapping, query, sources, layout, options
-            )
-            for report in steps:
+            for report in steps.localize(name, query):
                 note(report)
         if len(queries) > 1:
             join_submissions([layout.localized(name) for name in queries], layout)
@@ -266,197 +301,6 @@ def _with_limit(config: PipelineConfig, photographs: int) -> PipelineConfig:
         config,
         mapping_pairs=pairing(config.mapping_pairs, photographs),
         query_pairs=pairing(config.query_pairs, photographs),
-    )
-
-
-def check_names(roots: Sequence[Path]) -> None:
-    """Refuse datasets with the same name for two images: features are stored by name.
-
-    Raises:
-        DatasetError: naming the image and both datasets.
-    """
-    refuse_shared_names([open_dataset(root).image_paths for root in roots])
-
-
-def check_folders(output: Path, inputs: Sequence[Path]) -> None:
-    """Refuse, before anything is made, inputs that are missing, or written into.
-
-    Raises:
-        DatasetError: an input is not there.
-        OutputError: the output is one of the inputs, or inside of one.
-    """
-    for folder in inputs:
-        if not folder.exists():
-            raise DatasetError(
-                f"{folder}: found no such folder, expected a folder of photographs, a "
-                "kapture dataset or features"
-            )
-        if output.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(
-                f"{output}: is inside of the input {folder}; choose another output"
-            )
-
-
-def check_methods(
-    config: PipelineConfig, queries: Mapping[str, Path], roots: Sequence[Path]
-) -> None:
-    """Refuse pair methods whose inputs a pipeline lacks, before any work.
-
-    Raises:
-        ConfigError: naming the setting.
-    """
-    sections = {"mapping_pairs": config.mapping_pairs}
-    if queries:
-        sections["query_pairs"] = config.query_pairs
-    for section, which in sections.items():
-        setting = f"--{section}.method {which.method}"
-        require(
-            which.method not in ("covisibility", "merge"),
-            f"{setting}: needs a map or lists that a pipeline does not have; choose "
-            "another, or run kapture_r2d2_pairs separately",
-        )
-        require(
-            which.method != "global"
-            or any(find_feature_folders(root, "global_features") for root in roots),
-            f"{setting}: found no global features in the datasets; give their folder "
-            f"with --features, or choose --{section}.method local",
-        )
-
-
-def refuse_other_map(layout: Layout, mapping: Path) -> None:
-    """Refuse an output with a map of entirely different images.
-
-    Raises:
-        OutputError: the earlier pairs share no image with the dataset.
-    """
-    pairs_file = layout.pairs("mapping")
-    if not pairs_file.is_file():
-        return
-    paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
-    if paired and paired.isdisjoint(open_dataset(mapping).image_names):
-        raise OutputError(
-            f"{layout.output}: found a map of other images than those of {mapping}; "
-            "choose another output, or --force to replace it"
-        )
-
-
-def build_map(
-    config: PipelineConfig,
-    mapping: Path,
-    sources: Sources,
-    layout: Layout,
-    options: RunOptions,
-) -> Iterator[Report]:
-    """Pairs of mapping images, their matches, the geometry of those, and the map."""
-    pairs_file = layout.pairs("mapping")
-    yield from match_images(
-        config.mapping_pairs,
-        config.match,
-        mapping,
-        None,
-        pairs_file,
-        sources,
-        layout,
-        options,
-    )
-    yield verify.run(
-        config.verify,
-        mapping=mapping,
-        features=sources.roots,
-        matches=[layout.matches],
-        pairs=pairs_file,
-        database=layout.database,
-        output=layout.verified,
-        keypoints_type=sources.keypoints_type,
-        options=options,
-    )
-    yield map.run(
-        config.map,
-        mapping=mapping,
-        database=layout.database,
-        output=layout.map,
-        features=sources.roots,
-        keypoints_type=sources.keypoints_type,
-        options=options,
-    )
-
-
-def localize_query(
-    config: PipelineConfig,
-    name: str,
-    mapping: Path,
-    query: Path,
-    sources: Sources,
-    layout: Layout,
-    options: RunOptions,
-) -> Iterator[Report]:
-    """Pairs of queries with mapping images, their matches, poses, and their errors."""
-    pairs_file = layout.pairs(name)
-    yield from match_images(
-        config.query_pairs,
-        config.match,
-        mapping,
-        query,
-        pairs_file,
-        sources,
-        layout,
-        options,
-    )
-    yield localize.run(
-        config.localize,
-        map_path=layout.map,
-        query=query,
-        pairs=pairs_file,
-        features=sources.roots,
-        matches=[layout.matches],
-        output=layout.localized(name),
-        keypoints_type=sources.keypoints_type,
-        options=options,
-    )
-    if open_dataset(query).data.trajectories:
-        yield evaluate.run(
-            config.evaluate,
-            ground_truth=query,
-            estimated={name: layout.localized(name)},
-            output=layout.evaluated(name),
-            map_path=layout.map,
-            replace=True,
-            options=options,
-        )
-
-
-def match_images(
-    which: PairsConfig,
-    how: MatchConfig,
-    mapping: Path,
-    query: Path | None,
-    pairs_file: Path,
-    sources: Sources,
-    layout: Layout,
-    options: RunOptions,
-) -> Iterator[Report]:
-    """Pairs of mapping images, or of queries with them, and their matches."""
-    yield pairs.run(
-        which,
-        mapping=mapping,
-        query=query,
-        output=pairs_file,
-        features=sources.roots,
-        only=sources.images,
-        keypoints_type=sources.keypoints_type,
-        descriptors_type=sources.descriptors_type,
-        global_features_type=sources.global_features_type,
-        global_features_output=layout.retrieval,
-        options=options,
-    )
-    yield match.run(
-        how,
-        features=sources.roots,
-        pairs=pairs_file,
-        output=layout.matches,
-        keypoints_type=sources.keypoints_type,
-        descriptors_type=sources.descriptors_type,
-        options=options,
     )
 
 

@@ -247,7 +247,8 @@ def test_inputs_that_cannot_be(
         pipeline.run(
             PipelineConfig(), **given, queries=queries, output=tmp_path / "work"
         )
-    assert (tmp_path / "work").exists() != words.startswith("no such folder")
+    if words.startswith("no such folder"):
+        assert not (tmp_path / "work").exists()
 
 
 @pytest.mark.parametrize(

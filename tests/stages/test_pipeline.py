@@ -27,6 +27,7 @@ from r2d2_kapture.errors import (
 )
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
+from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
 from tests.pipeline_scene import DIM, PipelineScene
 
@@ -328,5 +329,5 @@ def test_without_any_features_the_bundled_model_extracts(
     # the images of the scene are too plain to make a map of
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and "no verified pair" in error[0]
-    layout = pipeline.Layout(output=tmp_path / "work")
+    layout = Layout(output=tmp_path / "work")
     assert list(layout.features.rglob(f"{DEFAULT_MODEL}/**/*.kpt"))

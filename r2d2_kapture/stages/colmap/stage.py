@@ -36,7 +36,7 @@ from r2d2_kapture.stages.colmap.sparse import (
 )
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
-from r2d2_kapture.stages.pipeline import Layout
+from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"

@@ -1,0 +1,86 @@
+"""What a pipeline refuses before hours of work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
+from r2d2_kapture.stages.pipeline_layout import Layout
+
+
+def check_names(roots: Sequence[Path]) -> None:
+    """Refuse datasets with the same name for two images: features are stored by name.
+
+    Raises:
+        DatasetError: naming the image and both datasets.
+    """
+    refuse_shared_names([open_dataset(root).image_paths for root in roots])
+
+
+def check_folders(output: Path, inputs: Sequence[Path]) -> None:
+    """Refuse, before anything is made, inputs that are missing, or written into.
+
+    Raises:
+        DatasetError: an input is not there.
+        OutputError: the output is one of the inputs, or inside of one.
+    """
+    for folder in inputs:
+        if not folder.exists():
+            raise DatasetError(
+                f"{folder}: found no such folder, expected a folder of photographs, a "
+                "kapture dataset or features"
+            )
+        if output.resolve().is_relative_to(folder.resolve()):
+            raise OutputError(
+                f"{output}: is inside of the input {folder}; choose another output"
+            )
+
+
+def check_methods(
+    config: PipelineConfig, queries: Mapping[str, Path], roots: Sequence[Path]
+) -> None:
+    """Refuse pair methods whose inputs a pipeline lacks, before any work.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    sections = {"mapping_pairs": config.mapping_pairs}
+    if queries:
+        sections["query_pairs"] = config.query_pairs
+    for section, which in sections.items():
+        setting = f"--{section}.method {which.method}"
+        require(
+            which.method not in ("covisibility", "merge"),
+            f"{setting}: needs a map or lists that a pipeline does not have; choose "
+            "another, or run kapture_r2d2_pairs separately",
+        )
+        require(
+            which.method != "global"
+            or any(find_feature_folders(root, "global_features") for root in roots),
+            f"{setting}: found no global features in the datasets; give their folder "
+            f"with --features, or choose --{section}.method local",
+        )
+
+
+def refuse_other_map(layout: Layout, mapping: Path) -> None:
+    """Refuse an output with a map of entirely different images.
+
+    Raises:
+        OutputError: the earlier pairs share no image with the dataset.
+    """
+    pairs_file = layout.pairs("mapping")
+    if not pairs_file.is_file():
+        return
+    paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
+    if paired and paired.isdisjoint(open_dataset(mapping).image_names):
+        raise OutputError(
+            f"{layout.output}: found a map of other images than those of {mapping}; "
+            "choose another output, or --force to replace it"
+        )

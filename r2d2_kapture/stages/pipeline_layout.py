@@ -1,0 +1,65 @@
+"""Where everything lies below the output folder of a pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Paths below the output folder of a pipeline."""
+
+    output: Path
+
+    @property
+    def datasets(self) -> Path:
+        """Folders of photographs as kapture datasets."""
+        return self.output / "datasets"
+
+    @property
+    def features(self) -> Path:
+        """Keypoints, descriptors and global features made by the pipeline."""
+        return self.output / "features"
+
+    @property
+    def retrieval(self) -> Path:
+        """Global features aggregated from local features."""
+        return self.output / "retrieval"
+
+    @property
+    def matches(self) -> Path:
+        """Matches of all pairs."""
+        return self.output / "matches"
+
+    @property
+    def verified(self) -> Path:
+        """Verified matches between mapping images."""
+        return self.output / "verified"
+
+    @property
+    def database(self) -> Path:
+        """COLMAP's database of the mapping images."""
+        return self.output / "database.db"
+
+    @property
+    def map(self) -> Path:
+        """The map: COLMAP model, kapture dataset, PLY, numbers."""
+        return self.output / "map"
+
+    def pairs(self, name: str) -> Path:
+        """Pairs of mapping images, or of a query dataset with mapping images."""
+        return self.output / "pairs" / f"{name}.txt"
+
+    def localized(self, query: str) -> Path:
+        """Poses of a query dataset."""
+        return self.output / "localized" / query
+
+    def evaluated(self, query: str) -> Path:
+        """Errors of those poses."""
+        return self.output / "evaluation" / query
+
+    @property
+    def submission(self) -> Path:
+        """Poses of all query datasets, in the format of visuallocalization.net."""
+        return self.output / "submission.txt"
