@@ -96,7 +96,7 @@ def add_settings(
         if field.name == MATCHER:
             _add_matchers(parser, section, group, topic)
             continue
-        flag = f"--{section}{prefix}" + field.name.replace("_", "-")
+        flag = f"--{section}" + f"{prefix}{field.name}".replace("_", "-")
         text = helps.get(field.name, "")
         if types[field.name] is bool:
             container.add_argument(

@@ -80,6 +80,20 @@ def test_a_planar_pair(
     assert "geometry: homography" in text
 
 
+def test_photographs_turned_apart_by_exif_are_reported(
+    photos: tuple[Path, Path], flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("c.jpg", "d.jpg"):
+        Image.open(photos[0]).save(photos[0].with_name(name), exif=exif)
+    turned = [str(photos[0].with_name(name)) for name in ("c.jpg", "d.jpg")]
+    assert view([str(photos[0]), turned[0], *flags]) == 0
+    assert "EXIF orientation is 1 in a.png and 6 in c.jpg" in capsys.readouterr().out
+    assert view([*turned, *flags]) == 0
+    assert "orientation" not in capsys.readouterr().out
+
+
 def test_names_that_are_alike_or_not_utf_8(
     photos: tuple[Path, Path], flags: list[str], tmp_path: Path
 ) -> None:

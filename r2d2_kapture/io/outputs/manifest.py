@@ -50,10 +50,14 @@ class Manifest:
             "weights SHA-256": str(other.model.get("sha256"))[:12],
         }
         return [
-            f"{key}: {theirs.get(key)}, not {ours.get(key)}"
+            f"{key}: {_shown(theirs.get(key))}, not {_shown(ours.get(key))}"
             for key in sorted(ours.keys() | theirs.keys())
             if ours.get(key) != theirs.get(key)
         ]
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else str(value)
 
 
 def json_text(content: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from r2d2_kapture.config.view import ViewConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.colmap.cameras import photograph_camera
-from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.io.images.decoding import image_orientation, read_rgb
 from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
@@ -65,7 +65,20 @@ def run(
         known_cameras(config, images, (first, second)),
         made_of,
     )
-    return report_of(pair, output_dir or images[0].parent, started)
+    notes = _turned_apart(pair.names, images)
+    return report_of(pair, output_dir or images[0].parent, started, notes)
+
+
+def _turned_apart(names: tuple[str, str], images: tuple[Path, Path]) -> tuple[str, ...]:
+    """What must be said of photographs that viewers turn by different angles."""
+    first, second = map(image_orientation, images)
+    if first == second:
+        return ()
+    return (
+        f"EXIF orientation is {first} in {names[0]} and {second} in {names[1]}: pixels "
+        "are matched as stored, turned against each other, and few match so; store "
+        "both upright first (mogrify -auto-orient)",
+    )
 
 
 def matched_pair(
