@@ -108,8 +108,9 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
         order = chosen[np.argsort(nearer, kind="stable")]
         show_points(panel, points[order][:, [0, vertical]], cloud.colors[order])
         show_frustums(panel, frustums[:, :, [0, vertical]])
-        panel.set_xlim(low[0], high[0])
-        panel.set_ylim(low[vertical], high[vertical])
+        # auto: may be widened to the shape of the panel
+        panel.set_xlim(low[0], high[0], auto=True)
+        panel.set_ylim(low[vertical], high[vertical], auto=True)
         panel.set_aspect("equal", adjustable="datalim")
         panel.set_title(title, fontsize=11, loc="left")
         panel.set_xlabel(unit)

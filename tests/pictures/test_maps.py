@@ -65,6 +65,16 @@ def test_far_points_do_not_shrink_the_picture(cloud: MapCloud, tmp_path: Path) -
     assert share_of(tmp_path / "far.png", GREEN) == pytest.approx(near, rel=0.1)
 
 
+def test_a_long_map_is_drawn_in_silence(
+    cloud: MapCloud, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Matplotlib logs a warning where limits do not have the shape of the panel."""
+    for axis in range(3):
+        points = cloud.points * np.where(np.arange(3) == axis, 40, 1)
+        draw_map(dataclasses.replace(cloud, points=points), tmp_path / "a.png", unit="")
+    assert caplog.messages == []
+
+
 @pytest.mark.parametrize("cameras", [1, 2, 300])
 def test_maps_of_any_size(cloud: MapCloud, tmp_path: Path, cameras: int) -> None:
     few = dataclasses.replace(cloud, cam_from_world=ring(cameras))
