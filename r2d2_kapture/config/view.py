@@ -15,7 +15,7 @@ class ViewConfig:
         exif: take focal lengths from the EXIF data of the photographs; with those of
             both, an essential matrix is estimated too.
         camera_model: COLMAP's model of both cameras (``PINHOLE``, ``OPENCV``, ...);
-            with ``camera_params``.
+            with --camera-params.
         camera_params: parameters of both cameras, numbers separated by commas in
             COLMAP's order, in pixels from the corner of the first pixel.
     """
