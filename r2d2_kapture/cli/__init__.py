@@ -1,1 +1,1 @@
-"""Commands: one module each, on shared flags, errors and exit codes."""
+"""Commands: one module each, with shared flags, errors and exit codes."""

@@ -51,8 +51,8 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_colmap",
         "Put R2D2 keypoints, matches and verified two-view geometries of a folder of "
-        "images into a COLMAP 4 database, a new one or one that is there, and make "
-        "sparse models of it if asked. Run it again to resume.",
+        "images into a new or existing COLMAP 4 database, and optionally reconstruct "
+        "sparse models. Run it again to resume.",
         "kapture_r2d2_colmap --images photos --database photos.db --sparse sparse",
     )
     _add_inputs(parser)
@@ -112,8 +112,8 @@ def _add_inputs(parser: CommandParser) -> None:
         "--database",
         type=Path | None,
         metavar="FILE",
-        help="COLMAP database; images of one that is there are found by name, and its "
-        "cameras, rigs and frames stay; <name>_r2d2 next to it keeps what is needed to "
+        help="COLMAP database; images of an existing one are found by name, and its "
+        "cameras, rigs and frames are kept; <name>_r2d2 next to it has the data to "
         "resume",
     )
     parser.group("outputs").add_argument(
@@ -129,7 +129,7 @@ def _add_inputs(parser: CommandParser) -> None:
         type=Path | None,
         metavar="FILE",
         help="list of pairs to match, 'name, name, score' (kapture) or 'name name' "
-        "(COLMAP) a line; by default --pairing chooses",
+        "(COLMAP) per line; by default chosen by --pairing",
     )
 
 

@@ -1,14 +1,14 @@
-"""What every command shares: flags made from settings, one-line errors, exit codes.
+"""Shared parts of all commands: flags from settings, one-line errors, exit codes.
 
 A command is a module of cli/ with ``main``, a line of setup.cfg and a script of bin/:
 
 - At its top it imports config/, errors, types and other modules of cli/ only; its stage
   and whatever else loads torch, scipy or kapture is imported inside the function that
   runs, after the flags are parsed and every setting is checked.
-- ``make_parser`` makes the parser. A flag goes into a group: ``parser.group("inputs")``
-  (whose files and folders must exist), "outputs", "features", "run" or another title,
-  and says what it takes by its metavar; ``add_settings`` does so for a dataclass.
-- A group with a topic is shown by ``--help TOPIC`` and ``--help all`` only.
+- ``make_parser`` makes the parser. A flag belongs to a group:
+``parser.group("inputs")`` (whose files and folders must exist), "outputs", "features",
+"run" or another title, and its metavar states its value; ``add_settings`` does so for a
+dataclass. - A group with a topic is shown by ``--help TOPIC`` and ``--help all`` only.
 - ``main`` calls ``run_command``, and ``finish`` prints the report.
 """
 
@@ -55,14 +55,14 @@ EXIT_DEFECT = 70
 
 
 def make_parser(command: str, description: str, example: str) -> CommandParser:
-    """A parser with ``--config`` and a help that ends in an example."""
+    """A parser with ``--config`` and a help that ends with an example."""
     parser = CommandParser(command, description, example)
     parser.add_argument(
         "--config",
         action="config",
         metavar="FILE",
         help="YAML file of the settings above, or the name of a preset of configs/; "
-        "flags win over it",
+        "flags override it",
     )
     return parser
 
@@ -76,13 +76,14 @@ def add_settings(
     group: str = "settings",
     topic: str | None = None,
 ) -> None:
-    """Add one flag for each field of a settings dataclass, helped by its docstring.
+    """Add one flag for each field of a settings dataclass, with help from its
+    docstring.
 
     Args:
         parser: to add to.
         settings: the dataclass.
-        taken: fields to leave out, whose name the command uses for a flag of its own.
-        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
+        taken: fields to omit, because the command has its own flag of that name.
+        section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
         prefix: after the section, before the names.
         group: title of the group of flags that they join.
         topic: of the help that shows them, see CommandParser.group.
@@ -116,7 +117,7 @@ def add_settings(
 
 
 def setting_helps(settings: type) -> dict[str, str]:
-    """What the docstring of a settings dataclass says of each field, as help text."""
+    """Help texts of fields from the docstring of a settings dataclass."""
     parsed = parse_docstring(settings.__doc__ or "")
     return {
         item.arg_name: " ".join((item.description or "").replace("``", "").split())
@@ -127,9 +128,10 @@ def setting_helps(settings: type) -> dict[str, str]:
 def _add_matchers(
     parser: CommandParser, section: str, group: str, topic: str | None
 ) -> None:
-    """Add --matcher, and the settings of each, those of the default one in its group.
+    """Add --matcher, and the settings of each matcher, those of the default in its
+    group.
 
-    The help shows those of the others by their name as a topic.
+    The help shows settings of other matchers by their name as a topic.
     """
     add_matcher_name(parser, section, group, topic)
     for name, kind in {**MATCHER_SETTINGS, **plugin_settings()}.items():
@@ -153,14 +155,14 @@ def settings_from(
 
 
 def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
-    """Put ``--config`` first, so that flags win, and find the file of a preset.
+    """Put ``--config`` first, so that flags override it, and find the file of a preset.
 
     Args:
         arguments: of the command line.
-        folder: of configs/ that holds the command's presets.
+        folder: of the command's presets in configs/.
 
     Raises:
-        ConfigError: neither a file nor a preset.
+        ConfigError: it is neither a file nor a preset.
     """
     configs, others = take_flag(arguments, "--config")
     return [
@@ -171,10 +173,10 @@ def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
 def run_command(
     command: Callable[[list[str]], int], arguments: Sequence[str] | None
 ) -> int:
-    """Run a command: every failure becomes one line, and an exit code."""
+    """Run a command: every failure becomes one line and an exit code."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     if isinstance(sys.stdout, TextIOWrapper):
-        # names of files may hold bytes that the terminal's encoding cannot show
+        # file names may contain bytes that the terminal's encoding cannot show
         sys.stdout.reconfigure(errors="backslashreplace")
     keep_heap()
     typed = list(sys.argv[1:] if arguments is None else arguments)
@@ -196,7 +198,7 @@ def run_command(
 
 
 def show(text: str) -> None:
-    """Print; a reader that has seen enough, such as head, ends no run."""
+    """Print; a closed pipe, as by head, does not stop the run."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -205,7 +207,7 @@ def show(text: str) -> None:
 
 
 def finish(report: Report) -> int:
-    """Print the report and give the exit code."""
+    """Print the report and return the exit code."""
     show(report.to_text())
     return EXIT_SOME_FAILED if report.failed else EXIT_OK
 

@@ -1,4 +1,4 @@
-"""What a command does when it fails in an unforeseen way."""
+"""Handling of unexpected errors of a command."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.io.outputs.manifest import package_versions
 
 LONGEST = 300
-"""Characters of a message that go to the terminal; the log has all of it."""
+"""Greatest length of a message on the terminal; the log has all of it."""
 
 
 def describe_defect(error: Exception, arguments: Sequence[str]) -> str:
-    """Write a log of an unforeseen failure, and say in one line where it is.
+    """Write a log of an unexpected error, and return a line with its location.
 
     The log goes to ``$XDG_STATE_HOME/r2d2_kapture`` (``~/.local/state/r2d2_kapture``),
-    and to the folder of temporary files where that cannot be written.
+    or to the folder of temporary files if that cannot be written.
 
     Args:
-        error: what was raised.
+        error: the exception.
         arguments: of the command line, without the command.
     """
     kind = type(error).__name__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # what a process of ours passes on ends in its own error
+    # a message from a worker process ends in the error itself
     message = f"{kind}: {lines[-1]}"[:LONGEST] if lines else kind
     try:
         log = f"report it with {_write_log(error, arguments)}"
     except (OutputError, OSError) as failure:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         log = (
-            f"report it: it came from line {frame.lineno} of {frame.filename}, and no "
-            f"log could be written ({failure})"
+            f"report it: it was raised in line {frame.lineno} of {frame.filename}, and "
+            f"no log could be written ({failure})"
         )
     return (
         f"this is a defect of r2d2_kapture, not of your input: {message}; please {log}"

@@ -1,4 +1,5 @@
-"""Where every command begins: Ctrl-C is one line from here on, during imports too.
+"""The entry point of every command: Ctrl-C is one line from here on, during imports
+too.
 
 setup.cfg and bin/ start the command of a module of cli by its name here:
 ``r2d2_kapture.cli.entry:extract``.
@@ -25,9 +26,9 @@ def __getattr__(name: str) -> Callable[[], int]:
 
 
 def start(name: str) -> int:
-    """Import a command and run it; give its exit code."""
+    """Import a command and run it; return its exit code."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # not where it is ignored, as in background jobs of shell scripts
+        # unless it is ignored, as in background jobs of shell scripts
         signal.signal(signal.SIGINT, _interrupt)
     try:
         code: int = importlib.import_module(f"r2d2_kapture.cli.{name}").main()
@@ -36,13 +37,13 @@ def start(name: str) -> int:
         code = EXIT_INTERRUPTED
     finally:
         if signal.getsignal(signal.SIGINT) is _interrupt:
-            # all is done: a process that takes long to end may just be killed
+            # the work is done: a process that exits slowly may be killed
             signal.signal(signal.SIGINT, signal.SIG_DFL)
     return code
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise, except during an import: importing code swallows what is raised in it."""
+    """Raise, except during an import, which may swallow exceptions."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             os.write(2, f"{INTERRUPTED}\n".encode())

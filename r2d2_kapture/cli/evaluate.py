@@ -1,4 +1,4 @@
-"""kapture_r2d2_evaluate: errors of estimated poses against true ones."""
+"""kapture_r2d2_evaluate: errors of estimated poses relative to true poses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_evaluate",
-        "Compare estimated camera poses with the true ones of a kapture dataset: "
+        "Compare estimated camera poses with the true poses of a kapture dataset: "
         "position and rotation errors, median, mean and the share of images within "
         "thresholds, as a table, JSON, CSV and pictures.",
         "kapture_r2d2_evaluate --ground-truth query --estimated ours=localized "
@@ -52,7 +52,7 @@ def _command(arguments: list[str]) -> int:
         nargs="+",
         required=True,
         help="kapture datasets, or text files of lines 'name qw qx qy qz tx ty tz'; "
-        "NAME=PATH names one in the table, by default it is the last part of the path",
+        "NAME=PATH gives its name in the table, by default the last part of the path",
     )
     parser.group("outputs").add_argument(
         "--output",
@@ -67,15 +67,15 @@ def _command(arguments: list[str]) -> int:
         metavar="M,DEG",
         nargs="+",
         default=[f"{metres:g},{degrees:g}" for metres, degrees in DEFAULT_THRESHOLDS],
-        help="pairs METRES,DEGREES: the share of all images that are within both",
+        help="pairs METRES,DEGREES: the share of all images within both",
     )
     parser.group("evaluation").add_argument(
         "--by",
         type=GroupBy,
         metavar=value_name(GroupBy),
         default="none",
-        help="figures of groups of images too: folder: by the first sub-folder in "
-        "which image names differ; lists: by --lists",
+        help="figures of groups of images too: folder groups by the first sub-folder "
+        "in which image names differ; lists by --lists",
     )
     parser.group("inputs").add_argument(
         "--lists",
@@ -89,22 +89,22 @@ def _command(arguments: list[str]) -> int:
     parser.group("evaluation").add_argument(
         "--align",
         action="store_true",
-        help="first bring the estimate onto the true poses by a rotation, a scale and "
-        "a translation, found robustly; for maps made without known poses",
+        help="align the estimate with the true poses by a robustly estimated "
+        "similarity transform; for maps made without known poses",
     )
     parser.group("inputs").add_argument(
         "--map",
         type=Path | None,
         metavar="DIR",
         help="map that the images are localized in, drawn in plan.png; with --align it "
-        "is moved like the first estimate",
+        "is aligned like the first estimate",
     )
     parser.group("evaluation").add_argument(
         "--text-format",
         type=TextFormat,
         metavar=value_name(TextFormat),
         default="auto",
-        help="how text files name images; auto takes what fits most of the names",
+        help="how text files name images; auto takes the form that matches most names",
     )
     parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first that cannot be aligned"
@@ -156,7 +156,7 @@ def named_paths(arguments: Sequence[str]) -> dict[str, Path]:
     """Paths by the name in ``NAME=PATH``, or by their own last part.
 
     Raises:
-        ConfigError: two of one name.
+        ConfigError: two have the same name.
     """
     paths: dict[str, Path] = {}
     for argument in arguments:
@@ -168,7 +168,7 @@ def named_paths(arguments: Sequence[str]) -> dict[str, Path]:
         if not name or name in paths:
             raise ConfigError(
                 f"--estimated {argument}: found the name '{name}' twice or empty, "
-                "expected one each; write NAME=PATH"
+                "expected distinct names; write NAME=PATH"
             )
         paths[name] = path
     return paths

@@ -1,4 +1,4 @@
-"""Flags that the commands that evaluate features share."""
+"""Flags shared by the commands that evaluate features."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SWEEP_KEYS = (
     "extractor",
     *(f.name for settings in EXTRACTION_SETTINGS for f in dataclasses.fields(settings)),
 )
-"""What decides features, and may thus be compared."""
+"""Settings that determine features, and can be compared."""
 
 WORKERS = 2
 
@@ -55,7 +55,7 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
 
     Args:
         parser: of the command.
-        item: what is evaluated one by one, such as ``pair``.
+        item: the evaluated items, such as ``pair``.
     """
     parser.group("inputs").add_argument(
         "--features-suffix",
@@ -77,15 +77,15 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
         metavar=value_name(CameraOrigin),
         default="auto",
         help="pixel origin of these features: the center of the first pixel or its "
-        "corner (COLMAP); auto is the center for files, as R2D2, D2-Net and hloc "
-        "write them, and for kapture what it says or else as its cameras do",
+        "corner (COLMAP); auto is the center for files, as R2D2, D2-Net and hloc write "
+        "them, and for kapture as recorded, else that of its cameras",
     )
     parser.group("features").add_argument(
         "--label",
         type=str | None,
         metavar="NAME",
-        help="what tables call the features; by default the name of the model, or of "
-        "the files",
+        help="name of the features in tables; by default that of the model, or of the "
+        "files",
     )
     parser.group("features").add_argument(
         "--sweep",
@@ -103,18 +103,18 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
         type=ExtractorName,
         metavar=value_name(ExtractorName),
         default=AUTO,
-        help="which kind of features, r2d2 or d2net; auto is that of the model",
+        help="kind of features, r2d2 or d2net; auto is that of the model",
     )
     add_stage_flags(parser, item)
-    # the network has cores of its own
+    # the network uses cores of its own
     parser.set_defaults({"workers": WORKERS})
 
 
 def reads_files(namespace: Namespace) -> bool:
-    """Whether features are read, not extracted.
+    """Whether features are read instead of extracted.
 
     Raises:
-        ConfigError: flags that contradict each other.
+        ConfigError: flags contradict each other.
     """
     suffix, h5 = namespace.features_suffix, namespace.features_h5
     if suffix is not None and h5 is not None:
@@ -123,8 +123,8 @@ def reads_files(namespace: Namespace) -> bool:
         in_kapture = namespace.get("keypoints_type") is not None
         if namespace.keypoint_origin != "auto" and not in_kapture:
             raise ConfigError(
-                f"--keypoint-origin {namespace.keypoint_origin}: describes features "
-                "that are there, but none are given; ours count from the center"
+                f"--keypoint-origin {namespace.keypoint_origin}: describes existing "
+                "features, but none are given; extracted ones count from the center"
             )
         return False
     refuse_extraction(
@@ -134,14 +134,14 @@ def reads_files(namespace: Namespace) -> bool:
 
 
 def refuse_extraction(namespace: Namespace, chosen: str) -> None:
-    """Refuse what decides an extraction where features are there already.
+    """Refuse flags of extraction if features exist already.
 
     Args:
         namespace: the flags.
-        chosen: the flag that says where the features are.
+        chosen: the flag that selects the features.
 
     Raises:
-        ConfigError: an extraction is described too.
+        ConfigError: flags of extraction are given too.
     """
     flags = {
         "--sweep": namespace.sweep != [],
@@ -153,13 +153,13 @@ def refuse_extraction(namespace: Namespace, chosen: str) -> None:
         given += changed_settings(namespace, family)
     if given:
         raise ConfigError(
-            f"{', '.join(given)}: describes an extraction, but {chosen} takes features "
-            "that are there; leave one of them out"
+            f"{', '.join(given)}: describes an extraction, but {chosen} uses existing "
+            "features; remove one of them"
         )
 
 
 def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
-    """Features of files, of images named relative to root."""
+    """Features read from files, of images named relative to root."""
     from r2d2_kapture.stages.benchmark.feature_sources import (
         features_beside_images,
         features_in_h5,
@@ -178,7 +178,7 @@ def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
 def extracted_sources(
     parser: CommandParser, arguments: Sequence[str], namespace: Namespace
 ) -> list[tuple[ExtractedFeatures, Namespace]]:
-    """What is extracted, with its flags: one, or as many as the sweeps combine to.
+    """Sources of features to extract: one, or one for each combination of the sweeps.
 
     Raises:
         ConfigError: a sweep or a setting is wrong.
@@ -200,7 +200,7 @@ def extracted_sources(
 def save_all_settings(
     sources: Sequence[tuple[ExtractedFeatures, Namespace]], output: Path
 ) -> None:
-    """Keep the settings of each extraction beside its results."""
+    """Write the settings of each extraction next to its results."""
     from r2d2_kapture.stages.benchmark.results_folder import file_stem
 
     for source, flags in sources:
@@ -208,7 +208,7 @@ def save_all_settings(
 
 
 def with_results(outputs: Sequence[Path], results: Sequence[Path]) -> list[Path]:
-    """Results of this run and of others, each once."""
+    """Results of this run and of others, without duplicates."""
     ours = {path.resolve() for path in outputs}
     return [*outputs, *(path for path in results if path.resolve() not in ours)]
 
@@ -216,7 +216,7 @@ def with_results(outputs: Sequence[Path], results: Sequence[Path]) -> list[Path]
 def _parse_variant(
     parser: CommandParser, arguments: Sequence[str], variant: Variant
 ) -> Namespace:
-    # what was typed besides has been parsed before: only the sweep can be wrong
+    # all other flags have been parsed before: only the sweep can be wrong
     parser.exit_on_error = False
     try:
         swept = replace_flags(parser, arguments, variant.flags)
@@ -227,9 +227,9 @@ def _parse_variant(
 
 
 def _tell_apart(names: Mapping[str, str]) -> dict[str, str]:
-    """Name models, given by what was typed, so that no two have one name.
+    """Distinct names of models, by the typed arguments.
 
-    That is their own name, or with the folder that they are in, or what was typed.
+    A name is the model's own, with its folder if necessary, else as typed.
     """
     in_folders = {
         typed: f"{Path(typed).absolute().parent.name}/{name}"

@@ -56,13 +56,13 @@ def _command(arguments: list[str]) -> int:
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     parser.group("inputs").add_argument(
         "--descriptors-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     add_origin_flags(parser, "camera_origin", "keypoint_origin")
     parser.group("outputs").add_argument(
@@ -71,12 +71,12 @@ def _command(arguments: list[str]) -> int:
         metavar=value_name(CameraMode),
         default="auto",
         help="for colmap-db, which images of unknown cameras (UNKNOWN_CAMERA) share "
-        "one: auto those of one sensor of the dataset; single all of one size; "
-        "per-folder those of one folder and size; per-image none; known cameras, and "
-        "those of rigs, are never joined",
+        "one: auto those of the same sensor of the dataset; single all of the same "
+        "size; per-folder those of the same folder and size; per-image none; known "
+        "cameras, and those of rigs, are never merged",
     )
     parser.group("run").add_argument(
-        "--force", action="store_true", help="overwrite an output that exists"
+        "--force", action="store_true", help="overwrite an existing output"
     )
     parser.group("run").add_argument(
         "--quiet", action="store_true", help="show no progress"

@@ -34,7 +34,8 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract",
         "Extract R2D2, Fast-R2D2 or D2-Net features from every image of a "
-        "kapture dataset, into that dataset or elsewhere. Run it again to resume.",
+        "kapture dataset, into that dataset or another folder. Run it again to "
+        "resume.",
         "kapture_r2d2_extract --kapture-root mapping --model r2d2_v2 --top-k 10000",
     )
     parser.group("inputs").add_argument(
@@ -47,8 +48,8 @@ def _command(arguments: list[str]) -> int:
         "--output",
         type=Path | None,
         metavar="DIR",
-        help="folder that receives reconstruction/keypoints and descriptors; the "
-        "dataset by default",
+        help="folder for reconstruction/keypoints and descriptors; by default the "
+        "dataset",
     )
     add_exclude_flag(parser)
     add_masks_flag(parser)
@@ -57,18 +58,18 @@ def _command(arguments: list[str]) -> int:
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="name of the feature type; the model's by default",
+        help="name of the feature type; by default that of the model",
     )
     parser.group("outputs").add_argument(
         "--descriptors-type",
         type=str | None,
         metavar="NAME",
-        help="name of the descriptors' type; that of the keypoints by default",
+        help="name of the descriptors' type; by default that of the keypoints",
     )
     parser.group("outputs").add_argument(
         "--tar",
         action="store_true",
-        help="write keypoints.tar and descriptors.tar, not a file for each image",
+        help="write keypoints.tar and descriptors.tar instead of one file per image",
     )
     add_run_flags(parser)
     namespace = parse_extraction(parser, arguments)

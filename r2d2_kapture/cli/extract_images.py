@@ -55,15 +55,15 @@ def _command(arguments: list[str]) -> int:
         "--output-dir",
         type=Path | None,
         metavar="DIR",
-        help="folder of the outputs; next to each image by default",
+        help="folder of the outputs; by default that of each image",
     )
     parser.group("outputs").add_argument(
         "--image-root",
         type=Path | None,
         metavar="DIR",
         help="folder that the names of outputs are relative to; by default that of "
-        "the first run into --output-dir: the deepest that holds all images, or, of "
-        "several folders, the one that an image lies in, if that makes all names "
+        "the first run into --output-dir: the deepest that contains all images, or, of "
+        "several folders, the one that contains the image, if that makes all names "
         "different",
     )
     parser.group("outputs").add_argument(

@@ -1,4 +1,4 @@
-"""Flags that the commands that extract features share."""
+"""Flags shared by the commands that extract features."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FAMILY_SETTINGS: dict[str, tuple[type, ...]] = {
     "r2d2": (PyramidConfig, SelectionConfig),
     "d2net": (D2NetConfig,),
 }
-"""What only the networks of one family understand."""
+"""Settings of only one family of networks."""
 
 EXTRACTION_SETTINGS = (*itertools.chain(*FAMILY_SETTINGS.values()), EngineConfig)
 TITLES: dict[str, tuple[type, str | None]] = {
@@ -55,7 +55,7 @@ TITLES: dict[str, tuple[type, str | None]] = {
     "D2-Net only": (D2NetConfig, "d2net"),
     "computation": (EngineConfig, None),
 }
-"""Settings by the title of their flags, and the family of networks they are for."""
+"""Settings by the title of their flags, and their family of networks."""
 
 
 def add_extraction_flags(parser: CommandParser, taken: Collection[str] = ()) -> None:
@@ -63,7 +63,7 @@ def add_extraction_flags(parser: CommandParser, taken: Collection[str] = ()) -> 
 
     Args:
         parser: to add to.
-        taken: settings whose name the command uses for a flag of its own.
+        taken: settings to omit, because the command has its own flag of that name.
     """
     parser.group("features").add_argument(
         "--model",
@@ -86,13 +86,13 @@ def add_extraction_settings(
     section: str = "",
     topic: str | None = None,
 ) -> None:
-    """Add the settings of extraction, those of each family of networks by themselves.
+    """Add the settings of extraction, grouped by family of networks.
 
     Args:
         parser: to add to.
-        taken: settings whose name the command uses for a flag of its own.
-        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
-        topic: of the help that shows them, but for those of D2-Net.
+        taken: settings to omit, because the command has its own flag of that name.
+        section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
+        topic: of the help that shows them, except for those of D2-Net.
     """
     for title, (settings, family) in TITLES.items():
         shown_by = family if family == "d2net" else topic or family
@@ -107,7 +107,7 @@ def add_preset_flag(parser: CommandParser) -> None:
         metavar="NAME",
         help="settings of extraction by name: fast (half the scales, 2000 keypoints), "
         "full_resolution (every scale, 20000), aachen, or paper (the published "
-        "extractor); or a YAML file of them; flags win over it",
+        "extractor); or a YAML file of them; flags override it",
     )
 
 
@@ -214,7 +214,7 @@ def add_masks_flag(parser: CommandParser) -> None:
 
 
 def extract_config(namespace: Namespace, taken: Collection[str] = ()) -> ExtractConfig:
-    """The settings of extraction that the flags hold.
+    """Settings of extraction from the flags.
 
     Args:
         namespace: the flags.
@@ -233,7 +233,7 @@ def extract_config(namespace: Namespace, taken: Collection[str] = ()) -> Extract
 
 
 def _without(namespace: Namespace, taken: Collection[str]) -> Namespace:
-    """The flags, with those that are no settings of extraction at default."""
+    """The flags, with all that are not settings of extraction at default."""
     values = namespace.clone()
     for settings in EXTRACTION_SETTINGS:
         for field in dataclasses.fields(settings):
@@ -243,7 +243,7 @@ def _without(namespace: Namespace, taken: Collection[str]) -> Namespace:
 
 
 def changed_settings(namespace: Namespace, family: str, section: str = "") -> list[str]:
-    """The flags of what a family of networks understands that are not at default."""
+    """The flags of settings of a family of networks that are not at default."""
     return [
         _flag(section, field.name, namespace[field.name])
         for settings in FAMILY_SETTINGS[family]
@@ -255,32 +255,32 @@ def changed_settings(namespace: Namespace, family: str, section: str = "") -> li
 def refuse_settings_of_others(
     namespace: Namespace, family: str, section: str = ""
 ) -> None:
-    """Refuse what only networks of another family understand.
+    """Refuse settings of another family of networks.
 
     Args:
         namespace: the flags.
         family: of the network.
-        section: before the names of the flags, as ``extract.`` in ``--extract.top-k``.
+        section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
 
     Raises:
-        ConfigError: such a setting was changed.
+        ConfigError: such a setting is not at default.
     """
     for other in FAMILY_SETTINGS:
         changed = changed_settings(namespace, other, section)
         if other != family and changed:
             raise ConfigError(
                 f"{', '.join(changed)}: found for a model of {family}, expected only "
-                f"for those of {other}; leave out, or choose another --model"
+                f"for those of {other}; remove it, or choose another --model"
             )
 
 
 def _flag(section: str, name: str, value: object) -> str:
-    """How a setting is typed; a switch is turned off by ``--no-NAME``."""
+    """The flag of a setting; a switch is turned off by ``--no-NAME``."""
     return f"--{section}{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
 def run_options(namespace: Namespace) -> RunOptions:
-    """The options of the run that the flags hold."""
+    """Options of the run from the flags."""
     if namespace.workers < 1:
         raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
     return RunOptions(
@@ -292,7 +292,7 @@ def run_options(namespace: Namespace) -> RunOptions:
 
 
 def chosen_checkpoint(namespace: Namespace, taken: Collection[str] = ()) -> Checkpoint:
-    """Load the checkpoint asked for.
+    """Load the requested checkpoint.
 
     Args:
         namespace: the flags.
@@ -300,7 +300,7 @@ def chosen_checkpoint(namespace: Namespace, taken: Collection[str] = ()) -> Chec
 
     Raises:
         CheckpointError: it cannot be loaded.
-        ConfigError: a setting of networks of another family was changed.
+        ConfigError: a setting of another family of networks is not at default.
     """
     resolve_model(namespace.model)
     from r2d2_kapture.models.checkpoints import load_checkpoint
@@ -312,7 +312,7 @@ def chosen_checkpoint(namespace: Namespace, taken: Collection[str] = ()) -> Chec
 
 
 def list_models() -> str:
-    """One line a bundled model."""
+    """One line for each bundled model."""
     from r2d2_kapture.models.checkpoints import load_checkpoint
 
     lines = []

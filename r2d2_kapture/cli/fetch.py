@@ -27,7 +27,7 @@ def _command(arguments: list[str]) -> int:
         "--data-root",
         type=Path | None,
         metavar="DIR",
-        help="folder that the sources go to",
+        help="folder for the sources",
     )
     parser.group("inputs").add_argument(
         "--sources",
@@ -41,24 +41,24 @@ def _command(arguments: list[str]) -> int:
         type=dict[str, str],
         metavar="YAML",
         default={},
-        help="addresses in place of the built-in ones: '{S: https://...}'",
+        help="addresses that replace the built-in ones: '{S: https://...}'",
     )
     parser.group("inputs").add_argument(
         "--sha256",
         type=dict[str, str],
         metavar="YAML",
         default={},
-        help="checksums of the archives: '{S: 0123...}'; where none is known, that of "
-        "the first download is recorded and later ones are compared with it",
+        help="checksums of the archives: '{S: 0123...}'; without one, that of the "
+        "first download is recorded and later ones are compared with it",
     )
     parser.group("run").add_argument(
-        "--keep-archives", action="store_true", help="keep archives once unpacked"
+        "--keep-archives", action="store_true", help="keep archives after unpacking"
     )
     parser.group("inputs").add_argument(
         "--list", action="store_true", help="list the sources and their licences"
     )
     parser.group("run").add_argument(
-        "--force", action="store_true", help="fetch again what is there"
+        "--force", action="store_true", help="fetch existing sources again"
     )
     parser.group("run").add_argument(
         "--quiet", action="store_true", help="show no progress"

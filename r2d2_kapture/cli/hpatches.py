@@ -43,8 +43,8 @@ def _command(arguments: list[str]) -> int:
     config, options = settings_from(namespace, HomographyConfig), run_options(namespace)
     if namespace.root is None and not namespace.results:
         raise ConfigError(
-            "found neither --root, a folder of sequences to evaluate, nor --results, "
-            "files to show; give one of them"
+            "found neither --root (a folder of sequences to evaluate) nor --results "
+            "(files to show); give one of them"
         )
     if namespace.root is not None and namespace.output is None:
         raise ConfigError("--output: missing, expected a folder for the results")
@@ -54,7 +54,7 @@ def _command(arguments: list[str]) -> int:
     if namespace.plot is not None:
         hpatches_tables.check_plot_path(namespace.plot)
     if namespace.results:
-        # an error in them is reported before the work, not after it
+        # report errors in them before the work
         hpatches_tables.read_results(namespace.results)
     if namespace.root is None:
         _show(namespace, namespace.results)
@@ -82,9 +82,9 @@ def _command(arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = make_parser(
         "kapture_r2d2_hpatches",
-        "Evaluate local features on homography sequences in the layout of HPatches, by "
-        "the protocol of D2-Net and R2D2: matching accuracy, repeatability, matching "
-        "score, homography accuracy. Run it again to resume.",
+        "Evaluate local features on homography sequences in the layout of HPatches, "
+        "with the protocol of D2-Net and R2D2: matching accuracy, repeatability, "
+        "matching score, homography accuracy. Run it again to resume.",
         "kapture_r2d2_hpatches --root hpatches-sequences-release --model r2d2_v2 "
         "--output DIR",
     )
@@ -92,8 +92,8 @@ def _parser() -> CommandParser:
         "--root",
         type=Path | None,
         metavar="DIR",
-        help="folder that holds sequences, at any depth: images 1 to n and files "
-        "H_1_2 to H_1_n in folders i_... and v_...",
+        help="folder with sequences at any depth: images 1 to n and files H_1_2 to "
+        "H_1_n in folders i_... and v_...",
     )
     parser.group("outputs").add_argument(
         "--output",
@@ -123,7 +123,7 @@ def _parser() -> CommandParser:
 
 
 def _show(namespace: Namespace, results: Sequence[Path]) -> None:
-    """Print the table, and write tables and plot where asked for."""
+    """Print the table, and write tables and plot if requested."""
     from r2d2_kapture.stages.benchmark import hpatches_tables
 
     runs = hpatches_tables.read_results(results)

@@ -27,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_localize",
-        "Find the camera poses of query images in a map, from their matches with map "
-        "images. Run it again to resume.",
+        "Estimate the camera poses of query images in a map, from their matches with "
+        "map images. Run it again to resume.",
         "kapture_r2d2_localize --map MAP --query query --pairs pairs_query.txt "
         "--features mapping query --matches MATCHES --output LOCALIZED",
     )
@@ -61,7 +61,7 @@ def _command(arguments: list[str]) -> int:
         metavar="DIR",
         nargs="+",
         help="kapture datasets or folders of local features by kapture_r2d2_extract; "
-        "the query dataset by default",
+        "by default the query dataset",
     )
     parser.group("inputs").add_argument(
         "--matches",
@@ -76,14 +76,14 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder that gets a kapture dataset of the poses, poses.txt, and one "
-        "JSON file per query",
+        help="folder for a kapture dataset of the poses, poses.txt, and one JSON file "
+        "per query",
     )
     parser.group("inputs").add_argument(
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     add_settings(parser, LocalizeConfig, group="localization")
     add_stage_flags(parser, "query")

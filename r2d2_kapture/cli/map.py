@@ -1,4 +1,4 @@
-"""kapture_r2d2_map: 3D points, and poses where they are unknown, of a database."""
+"""kapture_r2d2_map: a map, with poses if they are unknown, from a database."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_map",
-        "Make a map of a COLMAP 4 database with verified matches: triangulate points "
-        "with the dataset's poses held fixed, or find poses and points by incremental "
-        "or global mapping. Writes a COLMAP model (sparse), a kapture dataset with "
-        "points3d and observations (kapture), map.png, map.ply and report.json.",
+        "Reconstruct a map from a COLMAP 4 database with verified matches: triangulate "
+        "points with fixed poses of the dataset, or estimate poses and points by "
+        "incremental or global mapping. Writes a COLMAP model (sparse), a kapture "
+        "dataset with points3d and observations (kapture), map.png, map.ply and "
+        "report.json.",
         "kapture_r2d2_map --mapping mapping --database map.db --output map",
     )
     parser.group("inputs").add_argument(
@@ -45,14 +46,14 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="FILE",
         required=True,
-        help="COLMAP database by kapture_r2d2_verify; it is not changed",
+        help="COLMAP database by kapture_r2d2_verify; read only",
     )
     parser.group("outputs").add_argument(
         "--output",
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder of the map, made at the end",
+        help="folder of the map; it appears when complete",
     )
     parser.group("inputs").add_argument(
         "--features",
@@ -60,14 +61,14 @@ def _command(arguments: list[str]) -> int:
         metavar="DIR",
         nargs="+",
         default=[],
-        help="folders of the keypoints that the database was made of; by default those "
-        "in --mapping, or else x and y of the database",
+        help="folders of the keypoints that the database was made from; by default "
+        "those in --mapping, else x and y of the database",
     )
     parser.group("inputs").add_argument(
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     add_settings(parser, MapConfig, group="mapping")
     add_run_flags(parser)

@@ -38,8 +38,8 @@ def _command(arguments: list[str]) -> int:
         nargs="+",
         required=True,
         help="kapture datasets, or folders of local features by kapture_r2d2_extract "
-        "such as local_features/r2d2_500; the first that has an image's features "
-        "gives them",
+        "such as local_features/r2d2_500; for each image, the first that has its "
+        "features is used",
     )
     parser.group("inputs").add_argument(
         "--pairs",
@@ -54,19 +54,19 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder that gets reconstruction/matches/<keypoints type>",
+        help="folder for reconstruction/matches/<keypoints type>",
     )
     parser.group("inputs").add_argument(
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     parser.group("inputs").add_argument(
         "--descriptors-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     add_settings(parser, MatchConfig, group="matching")
     add_stage_flags(parser, "pair")

@@ -1,4 +1,4 @@
-"""Flags of the matchers: the name of one, and the settings of each."""
+"""Flags of the matchers: the name, and the settings of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from r2d2_kapture.errors import ConfigError
 def matcher_flags() -> dict[str, dict[str, str]]:
     """Settings of each matcher -> names of their flags.
 
-    Matchers of other packages have their own name before those of their settings.
+    Settings of third-party matchers are prefixed by the matcher's name.
     """
     own = {
         name: {setting: setting for setting in names_of(kind)}
@@ -48,15 +48,15 @@ def add_matcher_name(
 
 
 def matcher_from(namespace: Namespace, section: str = "") -> Any:
-    """The settings of the matcher that the flags choose.
+    """Settings of the chosen matcher from the flags.
 
     Args:
         namespace: the flags.
-        section: before the names of the flags, as ``match.`` in ``--match.ratio``.
+        section: prefix of the flags, such as ``match.`` in ``--match.ratio``.
 
     Raises:
         ConfigError: no such matcher, a value out of range, or a setting of another
-            matcher was changed.
+            matcher is not at default.
     """
     chosen = namespace[MATCHER]
     kind = settings_of_matcher(chosen)
@@ -70,12 +70,12 @@ def matcher_from(namespace: Namespace, section: str = "") -> Any:
         if changed:
             raise ConfigError(
                 f"{', '.join(changed)}: found for --{section}{MATCHER} {chosen}, "
-                f"expected only for {name}; leave out, or choose that one"
+                f"expected only for {name}; remove it, or choose that matcher"
             )
     values = {setting: namespace[flag] for setting, flag in flags[chosen].items()}
     return make_settings(kind, values)
 
 
 def dump_matcher(namespace: Namespace) -> list[str]:
-    """Names of the flags to keep: the matcher, and the settings of the chosen one."""
+    """Names of the flags to write: the matcher, and the settings of the chosen one."""
     return [MATCHER, *matcher_flags()[namespace[MATCHER]].values()]

@@ -1,4 +1,4 @@
-"""kapture_r2d2_megadepth: MegaDepth made ready for training."""
+"""kapture_r2d2_megadepth: preparation of MegaDepth for training."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_megadepth",
-        "Make MegaDepth ready for training: undistort its SfM models, and compute "
-        "which of its images overlap, and by how much. Download both parts by hand "
-        "from www.cs.cornell.edu/projects/megadepth and unpack them: MegaDepth v1 "
-        "(depth maps) and MegaDepth v1 SfM models. Scenes are prepared in parallel; "
-        "an interrupted run resumes when the command is run again. Train on the "
-        "output: kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.",
+        "Prepare MegaDepth for training: undistort its SfM models, and compute the "
+        "overlap of images. Download both parts by hand from "
+        "www.cs.cornell.edu/projects/megadepth and unpack them: MegaDepth v1 (depth "
+        "maps) and MegaDepth v1 SfM models. Scenes are prepared in parallel; an "
+        "interrupted run resumes when the command is run again. Train on the output: "
+        "kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.",
         "kapture_r2d2_megadepth --depth-root MegaDepth_v1 --sfm-root MegaDepth_v1_SfM "
         "--output megadepth",
     )
@@ -55,15 +55,16 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="DIR",
         required=True,
-        help="gets Undistorted_SfM/<scene>, scene_info/<scene>.<model>.npz, and "
-        "scene_info/<scene>.<model>.json, which says what was left out and why",
+        help="folder for Undistorted_SfM/<scene>, scene_info/<scene>.<model>.npz, and "
+        "scene_info/<scene>.<model>.json, which lists images left out with the "
+        "reasons",
     )
     parser.group("inputs").add_argument(
         "--scenes",
         type=Path | None,
         metavar="FILE",
         help="text file of the scenes to prepare, one name per line, # for comments; "
-        "by default all that have depth maps",
+        "by default all scenes with depth maps",
     )
     add_settings(parser, MegadepthConfig, group="preparation")
     parser.group("run").add_argument(
@@ -71,7 +72,7 @@ def _command(arguments: list[str]) -> int:
         type=int,
         metavar="N",
         default=2,
-        help="processes; each prepares one model at a time, in up to a few GB",
+        help="processes; each prepares one model at a time and needs up to a few GB",
     )
     parser.group("run").add_argument(
         "--force", action="store_true", help="redo finished models"

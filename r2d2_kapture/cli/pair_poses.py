@@ -54,8 +54,8 @@ def _command(arguments: list[str]) -> int:
     without_images = namespace.gt is None and namespace.kapture_root is None
     if without_images and not namespace.results:
         raise ConfigError(
-            "found neither --gt or --kapture-root, images to evaluate, nor --results, "
-            "files to show; give one of them"
+            "found neither --gt or --kapture-root (images to evaluate) nor --results "
+            "(files to show); give one of them"
         )
     if not without_images and namespace.output is None:
         raise ConfigError("--output: missing, expected a folder for the results")
@@ -65,7 +65,7 @@ def _command(arguments: list[str]) -> int:
     from r2d2_kapture.stages.benchmark import pair_poses, pair_poses_tables
 
     if namespace.results:
-        # an error in them is reported before the work, not after it
+        # report errors in them before the work
         pair_poses_tables.read_results(namespace.results)
     if without_images:
         _show(namespace, namespace.results)
@@ -140,13 +140,14 @@ def _parser() -> CommandParser:
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="evaluate these features of the kapture dataset instead of extracting",
+        help="evaluate these features of the kapture dataset instead of extracting "
+        "features",
     )
     parser.group("inputs").add_argument(
         "--descriptors-type",
         type=str | None,
         metavar="NAME",
-        help="their descriptors' type",
+        help="type of their descriptors",
     )
     add_origin_flags(parser, "camera_origin")
     add_settings(parser, PairPosesConfig, group="evaluation")
@@ -155,7 +156,7 @@ def _parser() -> CommandParser:
 
 
 def _images(namespace: Namespace) -> tuple[list[PosedImage], Path, tuple[str, ...]]:
-    """The images with poses, the folder of their names, and what is not certain."""
+    """The posed images, the folder that their names are relative to, and warnings."""
     from r2d2_kapture.evaluation.posed_images import (
         ground_truth_origin,
         read_ground_truth,
@@ -177,7 +178,7 @@ def _images(namespace: Namespace) -> tuple[list[PosedImage], Path, tuple[str, ..
 
 
 def _without_pose(dataset: Dataset, posed: Collection[str]) -> tuple[str, ...]:
-    """What is said of images that cannot be evaluated."""
+    """The warning on images that cannot be evaluated."""
     names = [name for name in sorted(dataset.image_names) if name not in posed]
     if not names:
         return ()
@@ -188,7 +189,7 @@ def _without_pose(dataset: Dataset, posed: Collection[str]) -> tuple[str, ...]:
 
 
 def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
-    """Features that are there; none where they are to be extracted."""
+    """Existing features; empty if they are to be extracted."""
     if namespace.keypoints_type is None:
         return [stored_source(namespace, root)] if reads_files(namespace) else []
     if reads_files(namespace) or namespace.kapture_root is None:
@@ -219,7 +220,7 @@ def _stored(namespace: Namespace, root: Path) -> list[FeatureSource]:
 
 
 def _show(namespace: Namespace, results: Sequence[Path]) -> None:
-    """Print the table, and write tables where asked for."""
+    """Print the table, and write tables if requested."""
     from r2d2_kapture.stages.benchmark import pair_poses_tables
 
     runs = pair_poses_tables.read_results(results)

@@ -1,4 +1,4 @@
-"""kapture_r2d2_pairs: lists of image pairs worth matching."""
+"""kapture_r2d2_pairs: lists of image pairs to match."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_pairs",
-        "Choose which images are matched: all, neighbours in time or space, images "
-        "that see the same points of a map, or similar images by global features, "
-        "found or made of local ones. Without --query, mapping images with each other; "
-        "with it, queries with mapping images.",
+        "Choose image pairs to match: all, neighbours in time or space, images that "
+        "observe the same points of a map, or similar images by existing global "
+        "features or ones aggregated from local features. Without --query, mapping "
+        "images are paired with each other; with it, queries with mapping images.",
         "kapture_r2d2_pairs --mapping mapping --query query --features AP-GeM-LM18 "
         "--method global --top-k 5 --output pairs_query.txt",
     )
@@ -45,7 +45,7 @@ def _command(arguments: list[str]) -> int:
         "--query",
         type=Path | None,
         metavar="DIR",
-        help="kapture dataset of images that are paired with mapping images only",
+        help="kapture dataset of query images, paired with mapping images only",
     )
     parser.group("outputs").add_argument(
         "--output",
@@ -76,21 +76,21 @@ def _command(arguments: list[str]) -> int:
         metavar="FILE",
         nargs="*",
         default=[],
-        help="lists of pairs to add; of a pair in several lists the first stays; "
-        "--method merge keeps all of them unless --top-k limits them per image",
+        help="lists of pairs to add; of duplicates the first is kept; --method merge "
+        "keeps all pairs unless --top-k limits them per image",
     )
     for kind in ("keypoints", "descriptors", "global-features"):
         parser.group("inputs").add_argument(
             f"--{kind}-type",
             type=str | None,
             metavar="NAME",
-            help="by default the only one there is",
+            help="by default the only existing one",
         )
     parser.group("outputs").add_argument(
         "--global-features-output",
         type=Path | None,
         metavar="DIR",
-        help="kapture folder for the global features that --method local makes, to "
+        help="kapture folder for the global features that --method local computes, to "
         "share between lists; by default <output>_features next to the list",
     )
     add_settings(parser, PairsConfig, group="choice of pairs")

@@ -1,9 +1,9 @@
-"""The parser of every command: flags in groups, help of one screen, errors of one line.
+"""The parser of every command: flags in groups, help of one screen, one-line errors.
 
-Flags go into titled groups (``parser.group("inputs")``), and each says what it takes by
-its metavar: DIR, FILE, N, X, PX, DEG, NAME or {a,b}. Files and folders of the group
-"inputs" must exist. A group with a topic, a family of networks or a stage, is
-shown by ``--help TOPIC`` only.
+Flags belong to titled groups (``parser.group("inputs")``), and metavars state their
+values: DIR, FILE, N, X, PX, DEG, NAME or {a,b}. Files and folders of the group "inputs"
+must exist. A group with a topic, a family of networks or a stage, is shown by ``--help
+TOPIC`` only.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 INPUTS = "inputs"
 D2NET = ("d2net", ".pth")
-"""What says that D2-Net is meant, in an argument or at its end; else R2D2 is."""
+"""Parts of arguments, or endings of them, that select D2-Net instead of R2D2."""
 R2D2 = "r2d2"
 ALL = "all"
 MORE = "more flags"
 USAGE_WIDTH = 70
 LONGEST = 75
-"""Characters of choices that a help lists."""
+"""Greatest length of choices listed by a help."""
 WORDS = {
     "N": "a whole number",
     "X": "a number",
@@ -59,11 +59,11 @@ GENERAL = {
     "version": "show the version and exit",
     "print_config": SUPPRESS,
 }
-"""What is said of the flags that the parsers of Python bring along."""
+"""Help texts of the flags that Python's parsers add."""
 
 
 class CommandHelp(DefaultHelpFormatter):
-    """Help that states defaults as they are typed, and no types of Python."""
+    """Help that states defaults as typed, without Python types."""
 
     def _get_help_string(self, action: Action) -> str:
         note = _default_text(action)
@@ -72,7 +72,7 @@ class CommandHelp(DefaultHelpFormatter):
 
 
 class CommandParser(ArgumentParser):
-    """A parser that adds up repeated flags and refuses in one line.
+    """A parser that joins repeated flags and reports errors in one line.
 
     See join_repeated_flags.
     """
@@ -93,12 +93,12 @@ class CommandParser(ArgumentParser):
             self.group(title)
 
     def group(self, title: str, topic: str | None = None) -> ArgumentGroup:
-        """The group of flags of that title, made where there is none yet.
+        """The group of flags with a title, created if necessary.
 
         Args:
             title: as the help prints it.
-            topic: of ``--help TOPIC``, which shows these flags; None is every help, and
-                r2d2 every one without d2net.
+            topic: of ``--help TOPIC``, which shows these flags; None stands for every
+                help, and r2d2 for every one without d2net.
         """
         if title not in self._titled:
             self._titled[title] = self.add_argument_group(title)
@@ -107,7 +107,7 @@ class CommandParser(ArgumentParser):
         return self._titled[title]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse the flags: one line, without the usage of all of them."""
+        """Report an error in one line, without the usage."""
         text = self._in_words(" ".join(message.split()).rstrip("."))
         if not self.exit_on_error:
             super().error(text, ex)
@@ -128,7 +128,7 @@ class CommandParser(ArgumentParser):
         return parsed
 
     def _near_flag(self, name: str) -> str:
-        """The end of a message: the flag meant, also without its section."""
+        """The end of a message: the nearest flag, also without its section."""
         flags = list(self._option_string_actions)
         named = {f"--{f.rpartition('.')[2]}": f for f in reversed(flags) if "." in f}
         named |= {flag: flag for flag in flags}
@@ -136,7 +136,8 @@ class CommandParser(ArgumentParser):
         return f"; did you mean {named[near]}?" if near else ""
 
     def _spelled(self, given: Sequence[str]) -> list[str]:
-        """Arguments with the names of flags as they are, of ``--top_k`` for one."""
+        """Arguments with the proper names of flags, such as ``--top-k`` for
+        ``--top_k``."""
         flags = {flag.replace("_", "-"): flag for flag in self._option_string_actions}
         split = [text.partition("=") for text in given]
         return [flags.get(n.replace("_", "-"), n) + e + v for n, e, v in split]
@@ -173,9 +174,9 @@ class CommandParser(ArgumentParser):
         self.exit()
 
     def _require_inputs(self, parsed: Namespace) -> None:
-        """Refuse a file or folder that is not there, before anything is loaded.
+        """Refuse a missing file or folder before anything is loaded.
 
-        The command that its help names makes it.
+        The message names the command that creates it, from the help.
 
         Raises:
             ConfigError: one is missing.
@@ -194,7 +195,7 @@ class CommandParser(ArgumentParser):
                     )
 
     def _in_words(self, message: str) -> str:
-        """What jsonargparse says, by the names that a user typed."""
+        """Messages of jsonargparse, with the names that a user typed."""
         value_of = r'Parser key "([^"]+)": (.*)(?:Got|Given) value: (.*)'
         if found := re.fullmatch(value_of, message):
             return self._wrong_value(*found.groups())
@@ -220,7 +221,7 @@ class CommandParser(ArgumentParser):
         action = self._action(key)
         words = _words(action)
         if words == ["NAME"]:
-            # each value is there several times, beside the names of types
+            # each value occurs several times, next to the names of types
             said_words = dict.fromkeys(re.findall("'([^']+)'", said))
             words = [w for w in said_words if w not in ("str", "NoneType")] or words
         near = did_you_mean(value, [word for word in words if word not in WORDS])
@@ -236,7 +237,7 @@ class CommandParser(ArgumentParser):
         return next(action for action in self._actions if action.dest == dest)
 
     def _sources(self) -> str:
-        """The files of settings that were given."""
+        """The given files of settings."""
         given = self.args or ()
         files, _ = take_flag(given, "--config")
         presets, _ = take_flag(given, "--preset")
@@ -248,7 +249,7 @@ def value_name(kind: Any, text: str = "") -> str:
 
     Args:
         kind: the type of its value.
-        text: its help, which says the unit: "in pixels", "in degrees", "file".
+        text: its help, which states the unit: "in pixels", "in degrees", "file".
     """
     if get_origin(kind) in (Union, UnionType):
         names = [value_name(k, text) for k in get_args(kind) if k is not NoneType]
@@ -270,25 +271,25 @@ def value_name(kind: Any, text: str = "") -> str:
 
 
 def _named(action: Action) -> str:
-    """A flag with what it takes."""
+    """A flag with its metavar."""
     return " ".join([*action.option_strings[:1], str(action.metavar)])
 
 
 def _words(action: Action) -> list[str]:
-    """What a flag takes, one of these."""
+    """Words for the value of a flag."""
     if isinstance(action.metavar, tuple):
         return [" ".join(action.metavar)]
     return str(action.metavar).strip("{}").split(",")
 
 
 def _listed(words: Sequence[str]) -> str:
-    """What a flag takes, as a user reads it."""
+    """Words for the value of a flag, as text."""
     *others, last = [WORDS.get(word, word) for word in words]
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def _default_text(action: Action) -> str:
-    """What is said of a flag that is left out."""
+    """The note on the default of a flag."""
     default = action.default
     if action.required and action.option_strings:
         return "required"

@@ -73,10 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = pipeline_parser(
         COMMAND,
-        "From photographs, or the images of kapture datasets, to a map and localized "
-        "queries: extract features (or take what is there), pair, match, verify, map, "
-        "localize and evaluate. Everything goes below --output; run it again to "
-        "resume.",
+        "From photographs or kapture datasets to a map and localized queries: extract "
+        "features (or use existing ones), pair, match, verify, map, localize and "
+        "evaluate. All outputs are below --output; run it again to resume.",
         f"{COMMAND} --images photos --query more_photos --preset fast --output work",
         inputs=add_inputs,
     )
@@ -99,7 +98,7 @@ def pipeline_parser(
 
     Args:
         command, description, example: for the help.
-        inputs: adds the flags of photographs and datasets, which are first.
+        inputs: adds the flags of photographs and datasets, which are listed first.
     """
     parser = make_parser(command, description, example)
     inputs(parser)
@@ -109,7 +108,7 @@ def pipeline_parser(
 
 
 def parse_pipeline(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
-    """Parse flags and presets; short flags go to the settings that they stand for."""
+    """Parse flags and presets; short flags set the settings that they stand for."""
     resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
     flags = parser.parse_args(resolved)
     for name in names_of(FolderConfig):
@@ -127,14 +126,14 @@ def run_pipeline(
     mapping: Path | None = None,
     queries: Mapping[str, Path],
 ) -> int:
-    """Run a pipeline and give the exit code.
+    """Run a pipeline and return the exit code.
 
     Args:
         flags: of ``parse_pipeline``.
         images, mapping, queries: as of stages.pipeline.
 
     Raises:
-        R2D2KaptureError: the flags contradict each other, or a stage cannot go on.
+        R2D2KaptureError: flags contradict each other, or a stage cannot continue.
     """
     config, options = pipeline_config(flags), stage_options(flags)
     datasets = [*queries.values(), *(() if mapping is None else (mapping,))]
@@ -168,7 +167,7 @@ def run_pipeline(
 
 
 def print_report(report: Report) -> None:
-    """Show what a stage did, as it ends."""
+    """Print the report of a stage as it ends."""
     show(report.to_text())
 
 
@@ -178,15 +177,15 @@ def add_inputs(parser: CommandParser) -> None:
         "--images",
         type=Path | None,
         metavar="DIR",
-        help="folder of the map's photographs, searched recursively; they stay where "
-        "they are; their cameras come from EXIF and --camera-mode",
+        help="folder of the map's photographs, searched recursively and not changed; "
+        "cameras come from EXIF and --camera-mode",
     )
     parser.group("inputs").add_argument(
         "--mapping",
         type=Path | None,
         metavar="DIR",
-        help="kapture dataset of the map's images, instead; with poses, they are kept; "
-        "without, they are found",
+        help="kapture dataset of the map's images, instead of --images; its poses are "
+        "kept; without poses, they are estimated",
     )
     parser.group("inputs").add_argument(
         "--query",
@@ -195,8 +194,8 @@ def add_inputs(parser: CommandParser) -> None:
         nargs="*",
         default=[],
         help="folders of photographs or kapture datasets to localize, as DIR or "
-        "NAME=DIR; datasets with poses are evaluated; none: the pipeline ends with the "
-        "map",
+        "NAME=DIR; datasets with poses are evaluated; without any, the pipeline ends "
+        "with the map",
     )
 
 
@@ -207,7 +206,7 @@ def _add_run(parser: CommandParser) -> None:
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder of everything that is made",
+        help="folder of all outputs",
     )
     parser.group("inputs").add_argument(
         "--features",
@@ -222,8 +221,8 @@ def _add_run(parser: CommandParser) -> None:
         "--model",
         type=str | None,
         metavar="MODEL",
-        help="checkpoint that extracts local features; without it they are taken from "
-        "--features and the datasets, or extracted by a bundled model where there are "
+        help="checkpoint that extracts local features; by default they are taken from "
+        "--features and the datasets, or extracted by a bundled model if there are "
         "neither",
     )
     parser.group("inputs").add_argument(
@@ -256,15 +255,15 @@ def _add_run(parser: CommandParser) -> None:
     add_stage_flags(
         parser,
         "item",
-        force="replace what was made with other settings, and make again what depends "
-        "on it; everything before stays (to start over, choose another --output)",
+        force="replace outputs of other settings, and all that depend on them; earlier "
+        "ones are kept (to start over, choose another --output)",
     )
 
 
 def choose_checkpoint(
     flags: Namespace, datasets: Sequence[Path] = ()
 ) -> Checkpoint | None:
-    """The model asked for; the bundled one where there are no keypoints; else none.
+    """The requested model; the bundled one if there are no keypoints; else None.
 
     Raises:
         CheckpointError, ConfigError: see load_model.
@@ -279,11 +278,11 @@ def choose_checkpoint(
 
 
 def load_model(flags: Namespace) -> Checkpoint:
-    """The model asked for, by default the bundled one.
+    """The requested model, by default the bundled one.
 
     Raises:
         CheckpointError: it cannot be loaded.
-        ConfigError: settings of extraction are those of other networks.
+        ConfigError: settings of extraction belong to other networks.
     """
     name = flags.model or DEFAULT_MODEL
     resolve_model(name)
@@ -295,7 +294,7 @@ def load_model(flags: Namespace) -> Checkpoint:
 
 
 def add_sections(parser: CommandParser) -> None:
-    """The settings of each stage below its name, as ``--match.ratio``."""
+    """Add the settings of each stage with its name as prefix, as ``--match.ratio``."""
     for name, classes in SECTIONS.items():
         if name == "extract":
             add_extraction_settings(parser, section="extract.", topic="extract")
@@ -306,7 +305,7 @@ def add_sections(parser: CommandParser) -> None:
 
 
 def pipeline_config(namespace: Namespace) -> PipelineConfig:
-    """The settings of all stages that the flags hold.
+    """Settings of all stages from the flags.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -320,10 +319,10 @@ def pipeline_config(namespace: Namespace) -> PipelineConfig:
 
 
 def named_queries(arguments: Sequence[str]) -> dict[str, Path]:
-    """Query datasets by name: what stands before ``=``, or the folder's own name.
+    """Query datasets by name: the part before ``=``, or the folder's own name.
 
     Raises:
-        ConfigError: two of one name, or a name that is no folder name.
+        ConfigError: two have the same name, or a name is not a valid folder name.
     """
     queries: dict[str, Path] = {}
     for argument in arguments:
@@ -332,9 +331,9 @@ def named_queries(arguments: Sequence[str]) -> dict[str, Path]:
         name = name if separator else path.resolve().name
         if not name or name == "mapping" or name in queries or "/" in name:
             raise ConfigError(
-                f"--query {argument}: '{name}' cannot name a query dataset (it is "
-                "taken, no folder name, or 'mapping', which names the map's); write "
-                "NAME=DIR with a name of its own"
+                f"--query {argument}: '{name}' cannot name a query dataset (it is a "
+                "duplicate, not a folder name, or 'mapping', the name of the map's "
+                "dataset); write NAME=DIR with another name"
             )
         queries[name] = path
     return queries

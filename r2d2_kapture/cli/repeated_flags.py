@@ -1,4 +1,4 @@
-"""Flags given more than once: values add up where a flag takes several."""
+"""Flags given more than once: values are joined if a flag takes several."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
 def join_repeated_flags(
     parser: argparse.ArgumentParser, arguments: Sequence[str]
 ) -> list[str]:
-    """Add up the values of flags that are given several times.
+    """Join the values of flags that are given several times.
 
-    argparse keeps the last values only. Of a flag of one value the last one counts, and
-    a warning says so: that is how the flags of a script are changed. Two files or
-    folders that are there are refused: both may be meant. ``--config`` files are all
-    read, in order.
+    argparse keeps the last values only. Of a flag with one value the last one counts,
+    with a warning, so that scripts can override flags. Two existing files or folders
+    are refused: both may be meant. All ``--config`` files are read, in order.
 
     Args:
         parser: that knows the flags.
         arguments: of the command line.
 
     Returns:
-        Each flag once, then ``--`` and what stands by itself.
+        Each flag once, then ``--`` and arguments without a flag.
 
     Raises:
-        ConfigError: a flag of one file or folder with two.
+        ConfigError: a flag of one file or folder has two.
     """
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
     flags, others = _grouped(parser, arguments[:end])
@@ -88,7 +87,7 @@ def take_flag(arguments: Sequence[str], flag: str) -> tuple[list[str], list[str]
 def replace_flags(
     parser: argparse.ArgumentParser, arguments: Sequence[str], flags: Sequence[str]
 ) -> list[str]:
-    """Arguments with some flags in place of what they say of the same settings."""
+    """Arguments in which some flags replace earlier ones of the same settings."""
     new, _ = _grouped(parser, flags)
     old, others = _grouped(parser, arguments)
     replaced = {action for action, _ in new}
@@ -99,7 +98,7 @@ def replace_flags(
 def _grouped(
     parser: argparse.ArgumentParser, arguments: Sequence[str]
 ) -> tuple[list[tuple[argparse.Action | None, list[str]]], list[str]]:
-    """Each flag, known or not, with its values, and what belongs to none."""
+    """Each flag, known or not, with its values, and arguments without a flag."""
     flags: list[tuple[argparse.Action | None, list[str]]] = []
     others: list[str] = []
     room = 0.0
@@ -107,7 +106,7 @@ def _grouped(
         name, equals, value = argument.partition("=")
         action = parser._option_string_actions.get(name)
         if action is not None:
-            # a single value that begins with - is one by its = only
+            # a value that starts with - needs =
             split = action.nargs in SEVERAL or (action.nargs != 0 and _is_value(value))
             flags.append((action, [name, value] if equals and split else [argument]))
             room = 0 if equals else _room(action)
@@ -124,14 +123,14 @@ def _grouped(
 
 
 def _room(action: argparse.Action) -> float:
-    """How many values may follow a flag."""
+    """Greatest number of values after a flag."""
     if action.nargs in SEVERAL:
         return float("inf")
     return action.nargs if isinstance(action.nargs, int) else 1
 
 
 def _is_value(argument: str) -> bool:
-    """Whether argparse takes it for a value, not for a flag."""
+    """Whether argparse takes it for a value instead of a flag."""
     return (
         not argument.startswith("-")
         or " " in argument

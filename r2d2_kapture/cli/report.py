@@ -22,9 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_report",
-        "Write one HTML file that shows a map in 3D, how it was made, and what was "
-        "localized in it; or results of benchmarks and training. It opens in a browser "
-        "by double click, without network, and holds all that it shows.",
+        "Write one HTML file that shows a map in 3D, how it was made, and the queries "
+        "localized in it; or results of benchmarks and training. The file is "
+        "self-contained and opens in a browser by double click, without network.",
         "kapture_r2d2_report --pipeline work",
     )
     parser.group("inputs").add_argument(
@@ -70,7 +70,7 @@ def _command(arguments: list[str]) -> int:
         "--output",
         type=Path | None,
         metavar="FILE",
-        help="the HTML file; by default report.html in the first folder given",
+        help="the HTML file; by default report.html in the first given folder",
     )
     parser.group("outputs").add_argument(
         "--title",
@@ -88,7 +88,9 @@ def _command(arguments: list[str]) -> int:
             f"--pair-poses and --training; found {found}"
         )
     if namespace.images is not None and "map" not in given:
-        raise ConfigError("--images: goes with --map; a pipeline knows its images")
+        raise ConfigError(
+            "--images: expected only with --map; a pipeline records its " "images"
+        )
     return finish(_report(namespace))
 
 

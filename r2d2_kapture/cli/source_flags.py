@@ -1,4 +1,4 @@
-"""Flags of where the pictures of training are."""
+"""Flags of the sources of training pairs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def add_source_flags(parser: CommandParser) -> None:
 
 
 def source_config(namespace: Namespace) -> SourceConfig:
-    """The settings that those flags hold.
+    """Settings from these flags.
 
     Raises:
-        ConfigError: no pictures, or flags that do not fit each other.
+        ConfigError: no source is given, or flags contradict each other.
     """
     config = settings_from(namespace, SourceConfig)
     return dataclasses.replace(config, exclude=tuple(config.exclude))

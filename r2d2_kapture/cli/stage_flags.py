@@ -1,4 +1,4 @@
-"""Flags that the commands of single stages share."""
+"""Flags shared by the commands of single stages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ REDO = "redo finished work, and replace what was made with other settings"
 
 
 def add_stage_flags(parser: CommandParser, item: str, force: str = REDO) -> None:
-    """Add what changes how a run behaves, and no result.
+    """Add the options of a run, which do not affect results.
 
     Args:
         parser: of the command.
-        item: what the stage works on one by one, such as ``pair``.
-        force: what ``--force`` does.
+        item: the items that the stage processes, such as ``pair``.
+        force: help of ``--force``.
     """
     parser.group("run").add_argument(
         "--workers",
         type=int,
         metavar="N",
         default=os.cpu_count() or 1,
-        help="threads that work in parallel; no result depends on it",
+        help="threads that work in parallel; results do not depend on it",
     )
     parser.group("run").add_argument(
         "--strict", action="store_true", help=f"stop at the first {item} that fails"
@@ -44,7 +44,7 @@ def add_origin_flags(parser: CommandParser, *names: str) -> None:
 
 
 def add_run_flags(parser: CommandParser, force: str = REDO) -> None:
-    """Add those of a stage that makes one thing as a whole."""
+    """Add the options of a stage with a single output."""
     parser.group("run").add_argument("--force", action="store_true", help=force)
     parser.group("run").add_argument(
         "--quiet", action="store_true", help="show no progress"
@@ -52,7 +52,7 @@ def add_run_flags(parser: CommandParser, force: str = REDO) -> None:
 
 
 def stage_options(namespace: Namespace) -> RunOptions:
-    """The options of the run that the flags hold.
+    """Options of the run from the flags.
 
     Raises:
         ConfigError: fewer than one worker.
@@ -65,7 +65,7 @@ def stage_options(namespace: Namespace) -> RunOptions:
 
 
 def run_options(namespace: Namespace) -> RunOptions:
-    """The options of the run that the flags of ``add_run_flags`` hold."""
+    """Options of the run from the flags of ``add_run_flags``."""
     return RunOptions(
         force=namespace.force, progress=False if namespace.quiet else None
     )

@@ -17,7 +17,7 @@ class Variant:
 
     Attributes:
         values: of each swept key, as typed.
-        flags: the same as flags to add to a command line.
+        flags: the same as flags of a command line.
     """
 
     values: dict[str, str]
@@ -34,7 +34,7 @@ def expand_sweeps(sweeps: Sequence[str], allowed: Collection[str]) -> list[Varia
         allowed: keys, with _.
 
     Raises:
-        ConfigError: a sweep of another form, another key, or a key twice.
+        ConfigError: a sweep is malformed, or a key is unknown or a duplicate.
     """
     axes = [_parse(sweep) for sweep in sweeps]
     keys = [key for key, _ in axes]

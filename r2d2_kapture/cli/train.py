@@ -47,13 +47,13 @@ SETTINGS = {
     "R2D2 and Fast-R2D2 with a teacher": DistillationConfig,
     "D2-Net only": D2NetTrainingConfig,
 }
-"""By the title of their flags."""
+"""Settings by the title of their flags."""
 FAMILY_OF: dict[type, str] = {
     LossConfig: "r2d2",
     DistillationConfig: "r2d2",
     D2NetTrainingConfig: "d2net",
 }
-"""Settings that only the networks of one family understand."""
+"""Settings of only one family of networks."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,21 +99,21 @@ def _add_flags(parser: CommandParser) -> None:
         "--output",
         type=Path | None,
         metavar="DIR",
-        help="folder of the run: weights, state, logs; a run that is there resumes",
+        help="folder of the run: weights, state, logs; an existing run resumes",
     )
     parser.group("network").add_argument(
         "--start-from",
         type=str | None,
         metavar="MODEL",
-        help="checkpoint to begin with, in place of random weights, or several of one "
+        help="checkpoint to start from, instead of random weights, or several of one "
         "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
     parser.group("network").add_argument(
         "--teacher",
         type=Path | None,
         metavar="FILE",
-        help="weights of ALIKED, aliked-n16.pth or aliked-n32.pth, to learn from in "
-        "place of AP; needs pip install 'r2d2-kapture[kornia]'",
+        help="weights of ALIKED, aliked-n16.pth or aliked-n32.pth, for distillation "
+        "instead of AP; needs pip install 'r2d2-kapture[kornia]'",
     )
     parser.group("outputs").add_argument(
         "--license",
@@ -130,13 +130,13 @@ def _add_flags(parser: CommandParser) -> None:
         type=int,
         metavar="N",
         default=2,
-        help="processes that make pairs, for each process that trains; 0 makes them "
-        "between the steps",
+        help="processes that generate pairs, for each training process; 0 generates "
+        "them between the steps",
     )
     parser.group("run").add_argument(
         "--force",
         action="store_true",
-        help="start over; state and logs of the run that is there are deleted",
+        help="start over; state and logs of the existing run are deleted",
     )
 
 
@@ -160,10 +160,10 @@ def _run_options(namespace: Namespace) -> RunOptions:
 
 
 def _checkpoints(text: str | None) -> tuple[str, ...]:
-    """One for each part between commas, which the name of a single file may hold."""
+    """Split a list at commas, which the name of a single file may contain."""
     if text is None:
         return ()
-    # not Path.exists, which fails where a long list is no possible name
+    # not Path.exists, which raises on names that are too long
     if os.path.exists(os.path.expanduser(text)):
         return (text,)
     parts = tuple(part.strip() for part in text.split(","))
@@ -176,7 +176,8 @@ def _checkpoints(text: str | None) -> tuple[str, ...]:
 
 
 def _output(namespace: Namespace) -> Path:
-    """A flag that a config file may give, so that the parser cannot require it."""
+    """Refuse a missing flag that a config file may set, so that the parser cannot
+    require it."""
     if namespace.output is None:
         raise ConfigError("--output: missing, expected a folder for the run")
     return Path(namespace.output)

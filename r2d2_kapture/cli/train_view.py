@@ -1,4 +1,4 @@
-"""kapture_r2d2_train_view: what a training run sees."""
+"""kapture_r2d2_train_view: pictures of training pairs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from r2d2_kapture.errors import ConfigError
 
 PRESETS = "train"
 SHOWN = ("seed", "batch_size", "preprocessing")
-"""Settings of training that have a flag of their own here."""
+"""Settings of training that have their own flags here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,9 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_train_view",
-        "Draw the pairs of crops that training sees, with their true correspondences, "
-        "and with --model what the network sees in both: reliability and repeatability "
-        "of R2D2, soft detections of D2-Net.",
+        "Draw the pairs of crops of a training run with their true correspondences, "
+        "and with --model the maps of the network: reliability and repeatability of "
+        "R2D2, soft detections of D2-Net.",
         "kapture_r2d2_train_view --config r2d2 --images photos --output pairs --step 0",
     )
     parser.group("outputs").add_argument(
@@ -53,13 +53,13 @@ def _command(arguments: list[str]) -> int:
         type=int,
         metavar="N",
         default=0,
-        help="of the run; it decides the difficulty",
+        help="step of the run; it determines the difficulty",
     )
     parser.group("pictures").add_argument(
         "--seed", type=int, metavar="N", default=0, help="of the run"
     )
     parser.group("pictures").add_argument(
-        "--batch-size", type=int, metavar="N", default=8, help="pairs drawn"
+        "--batch-size", type=int, metavar="N", default=8, help="number of pairs drawn"
     )
     parser.group("pictures").add_argument(
         "--model",
@@ -75,7 +75,7 @@ def _command(arguments: list[str]) -> int:
         "default what the checkpoint states, else caffe",
     )
     parser.group("run").add_argument(
-        "--force", action="store_true", help="draw again what is already there"
+        "--force", action="store_true", help="redraw existing pictures"
     )
     parser.group("run").add_argument(
         "--quiet", action="store_true", help="show no progress"
@@ -110,7 +110,7 @@ def _command(arguments: list[str]) -> int:
 
 
 def _accept_other_settings(parser: CommandParser) -> None:
-    """Understand presets and settings files of training; hide what has no effect."""
+    """Accept presets and settings files of training; hide settings without effect."""
     others: tuple[type, ...] = (
         NetworkConfig,
         OptimizationConfig,

@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_verify",
-        "Keep the matches that agree with one geometry of their two images, estimated "
-        "or known, and write a COLMAP 4 database with cameras, rigs, frames, images, "
-        "keypoints, matches and two-view geometries. Run it again to resume.",
+        "Keep the matches that agree with an estimated or known two-view geometry, and "
+        "write a COLMAP 4 database with cameras, rigs, frames, images, keypoints, "
+        "matches and two-view geometries. Run it again to resume.",
         "kapture_r2d2_verify --mapping mapping --features mapping --matches work "
         "--pairs pairs.txt --database map.db --output verified",
     )
@@ -63,7 +63,7 @@ def _command(arguments: list[str]) -> int:
         type=Path | None,
         metavar="FILE",
         help="list of pairs by kapture_r2d2_pairs, 'name, name, score' (kapture) or "
-        "'name name' (hloc, COLMAP); by default all that have matches",
+        "'name name' (hloc, COLMAP); by default all pairs with matches",
     )
     parser.group("outputs").add_argument(
         "--database",
@@ -77,14 +77,14 @@ def _command(arguments: list[str]) -> int:
         type=Path,
         metavar="DIR",
         required=True,
-        help="folder that gets the verified matches, "
-        "reconstruction/matches/<keypoints type>",
+        help="folder for the verified matches, reconstruction/matches/<keypoints "
+        "type>",
     )
     parser.group("inputs").add_argument(
         "--keypoints-type",
         type=str | None,
         metavar="NAME",
-        help="by default the only one there is",
+        help="by default the only existing one",
     )
     add_settings(parser, VerifyConfig, group="verification")
     add_stage_flags(parser, "pair")

@@ -35,26 +35,25 @@ from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.types import Report
 
 OWN_FLAGS = ("max_keypoints",)
-"""Flags that are named like a setting of D2-Net, and mean what is drawn."""
+"""Flags with the name of a setting of D2-Net, but another meaning."""
 MATCH_FLAGS = ("matcher",)
 VERIFY_FLAGS = ("max_error", "min_inliers", "max_trials", "seed")
-"""What matching and verification of two images alone need."""
+"""Settings used only for two image files."""
 STORED_FLAGS = ("map", "database", "features", "kapture_root")
-"""Where something is stored that can be drawn."""
+"""Flags of stored data to draw."""
 PAIR_FLAGS = ("pair", "image", "matches", "images")
-"""What of it to draw."""
+"""Flags that select a part of the stored data."""
 
 DESCRIPTION = """Draw two images and their matches, or the keypoints of images.
 
 Two image files are extracted, matched and verified: A-B.matches.png has lines between
-matches, green where they agree with the geometry found and faint red elsewhere;
-A-B.overlay.png is A warped onto B, where that geometry is a homography;
-A-B.matches.json has the numbers. The same of what is stored: --database, --features or
---kapture-root, with --pair A B; and --map draws an image of a map with the keypoints
-that observe its points, and its matches with the images that share most of them. With
---keypoints, and for any other number of image files: IMAGE.keypoints.png (circle size:
-patch, colour: score) and IMAGE.maps.png (reliability and repeatability, or soft
-detection) of every image."""
+matches, inliers green and outliers faint red; A-B.overlay.png is A warped onto B, if
+their geometry is a homography; A-B.matches.json has the numbers. The same for stored
+data: --database, --features or --kapture-root, with --pair A B; --map draws an image of
+a map with the keypoints that observe map points, and its matches with the images that
+share most of them. With --keypoints, and for any other number of image files:
+IMAGE.keypoints.png (circle size: patch, colour: score) and IMAGE.maps.png (reliability
+and repeatability, or soft detection) of every image."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,20 +102,20 @@ def _parser() -> CommandParser:
         type=Path | None,
         metavar="DIR",
         help="folder of the pictures; by default next to the (first) image file, and "
-        "the current folder for what is stored",
+        "the current folder for stored data",
     )
     _add_stored_flags(parser)
     parser.group("pictures").add_argument(
         "--keypoints",
         action="store_true",
-        help="draw the keypoints of two images, do not match them",
+        help="draw the keypoints of two images instead of matching them",
     )
     parser.group("pictures").add_argument(
         "--max-keypoints",
         type=int,
         metavar="N",
         default=1000,
-        help="keypoints drawn, the best",
+        help="number of keypoints drawn, best scores first",
     )
     add_settings(parser, ViewConfig, group="pictures")
     add_settings(
@@ -142,7 +141,8 @@ def _add_stored_flags(parser: CommandParser) -> None:
         "--image",
         type=str | None,
         metavar="NAME",
-        help="name of the image of --map; by default that which observes most points",
+        help="name of the image of --map; by default the one that observes most "
+        "points",
     )
     parser.group("inputs").add_argument(
         "--database",
@@ -157,7 +157,7 @@ def _add_stored_flags(parser: CommandParser) -> None:
         nargs="+",
         default=[],
         help="HDF5 file of hloc's layout, or kapture folders of features, to draw "
-        "--pair from; matched now where no matches are stored",
+        "--pair from; images without stored matches are matched",
     )
     parser.group("inputs").add_argument(
         "--matches",
@@ -187,11 +187,11 @@ def _add_stored_flags(parser: CommandParser) -> None:
 
 
 def _refuse_unused(namespace: Namespace, stored: Sequence[str]) -> None:
-    """Refuse what does not go together, rather than pass it over."""
+    """Refuse flags that exclude each other."""
     if namespace.photographs:
         raise ConfigError(
-            f"{_flags(stored)}: found image files too, expected them alone; name the "
-            "images by --pair or --image"
+            f"{_flags(stored)}: found image files too, expected no files; name images "
+            "with --pair or --image"
         )
     _refuse_flags(namespace, ("masks", "exclude", "keypoints"), "image files")
     if len(stored) > 1 and stored != ["features", "kapture_root"]:
@@ -254,7 +254,7 @@ def _others(settings: type, used: Sequence[str]) -> list[str]:
 
 
 def _two_files(patterns: Sequence[str]) -> tuple[Path, Path] | None:
-    """The files of two arguments that are no folders, patterns or lists."""
+    """The two image files, if the arguments are not folders, patterns or lists."""
     paths = [Path(pattern) for pattern in patterns]
     if len(paths) != 2 or not all(map(_is_plain, patterns, paths)):
         return None

@@ -121,7 +121,7 @@ def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:
         if given and FAMILY_OF_SECTION.get(section, family) != family:
             raise ConfigError(
                 f"{', '.join(given)}: found for a model of {family}, expected only for "
-                f"those of {FAMILY_OF_SECTION[section]}; leave out"
+                f"those of {FAMILY_OF_SECTION[section]}; remove it"
             )
     return ExtractConfig(
         **{

@@ -177,7 +177,7 @@ def test_a_malicious_cache_is_one_error_line(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "neither --root, a folder of sequences to evaluate, nor --results"),
+        ([], "neither --root (a folder of sequences to evaluate) nor --results"),
         (["--root", "{root}"], "--output: missing"),
         (["--root", "/nowhere", "--output", "{out}"], "/nowhere: "),
         (["--results", "/no.npz"], "/no.npz"),
@@ -229,7 +229,7 @@ def test_a_malicious_cache_is_one_error_line(
         ),
         (
             "--root {root} --output {out} --keypoint-origin corner".split(),
-            "--keypoint-origin corner: describes features that are there",
+            "--keypoint-origin corner: describes existing features",
         ),
         (
             "--root {root} --output {out} --features-suffix a "

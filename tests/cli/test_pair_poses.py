@@ -206,7 +206,7 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--gt or --kapture-root, images to evaluate, nor --results"),
+        ([], "--gt or --kapture-root (images to evaluate) nor --results"),
         (["--kapture-root", "{root}"], "--output: missing"),
         (["--gt", "/no.json", "--output", "{out}"], "/no.json"),
         (["--kapture-root", "/nowhere", "--output", "{out}"], "/nowhere"),

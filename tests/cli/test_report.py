@@ -27,7 +27,7 @@ def test_a_map_becomes_one_file(
         ([], "found none"),
         (["--map", "m", "--pipeline", "w"], "found --pipeline, --map"),
         (["--map", "m", "--hpatches", "h"], "found --map, --hpatches"),
-        (["--pipeline", "w", "--images", "i"], "--images: goes with --map"),
+        (["--pipeline", "w", "--images", "i"], "--images: expected only with --map"),
         (["--pipeline", "w"], "found no report of a pipeline"),
         (["--map", "m"], "found no COLMAP model"),
         (["--hpatches", "h"], "kapture_r2d2_hpatches"),
