@@ -238,16 +238,16 @@ def test_a_malicious_cache_is_one_error_line(
         ),
         (
             "--root {root} --output {out} --features-suffix a --sweep top_k=1".split(),
-            "--sweep: describes an extraction, but --features-suffix takes",
+            "--sweep: describes an extraction, but --features-suffix uses",
         ),
         (
             "--root {root} --output {out} --features-suffix a --top-k 9".split(),
-            "--top-k: describes an extraction, but --features-suffix takes",
+            "--top-k: describes an extraction, but --features-suffix uses",
         ),
         (
             "--root {root} --output {out} --model b --no-relu "
             "--features-h5 {root}".split(),
-            "--model, --no-relu: describes an extraction, but --features-h5 takes",
+            "--model, --no-relu: describes an extraction, but --features-h5 uses",
         ),
     ],
 )

@@ -221,7 +221,7 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
         (
             "--kapture-root {root} --output {out} --keypoints-type tiny --extractor "
             "d2net".split(),
-            "--extractor: describes an extraction, but --keypoints-type takes",
+            "--extractor: describes an extraction, but --keypoints-type uses",
         ),
         (
             "--kapture-root {root} --output {out} --max-pairs -1".split(),
