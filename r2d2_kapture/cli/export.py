@@ -7,7 +7,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import finish, make_parser, run_command
 from r2d2_kapture.cli.parser import value_name
-from r2d2_kapture.cli.stage_flags import add_origin_flags
+from r2d2_kapture.cli.stage_flags import add_origin_flags, add_type_flags
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.extract import ExportFormat
 
@@ -52,18 +52,7 @@ def _command(arguments: list[str]) -> int:
         help="file, or folder for colmap-text; by default colmap.db, features.h5 or "
         "colmap_text in the dataset",
     )
-    parser.group("inputs").add_argument(
-        "--keypoints-type",
-        type=str | None,
-        metavar="NAME",
-        help="by default the only existing one",
-    )
-    parser.group("inputs").add_argument(
-        "--descriptors-type",
-        type=str | None,
-        metavar="NAME",
-        help="by default the only existing one",
-    )
+    add_type_flags(parser, "keypoints", "descriptors")
     add_origin_flags(parser, "camera_origin", "keypoint_origin")
     parser.group("outputs").add_argument(
         "--camera-mode",

@@ -13,7 +13,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.cli.stage_flags import add_stage_flags, add_type_flags, stage_options
 from r2d2_kapture.config.localize import LocalizeConfig
 
 PRESETS = "localize"
@@ -79,12 +79,7 @@ def _command(arguments: list[str]) -> int:
         help="folder for a kapture dataset of the poses, poses.txt, and one JSON file "
         "per query",
     )
-    parser.group("inputs").add_argument(
-        "--keypoints-type",
-        type=str | None,
-        metavar="NAME",
-        help="by default the only existing one",
-    )
+    add_type_flags(parser, "keypoints")
     add_settings(parser, LocalizeConfig, group="localization")
     add_stage_flags(parser, "query")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))

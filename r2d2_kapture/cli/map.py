@@ -13,7 +13,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.stage_flags import add_run_flags, run_options
+from r2d2_kapture.cli.stage_flags import add_run_flags, add_type_flags, run_options
 from r2d2_kapture.config.map import MapConfig
 
 PRESETS = "map"
@@ -64,12 +64,7 @@ def _command(arguments: list[str]) -> int:
         help="folders of the keypoints that the database was made from; by default "
         "those in --mapping, else x and y of the database",
     )
-    parser.group("inputs").add_argument(
-        "--keypoints-type",
-        type=str | None,
-        metavar="NAME",
-        help="by default the only existing one",
-    )
+    add_type_flags(parser, "keypoints")
     add_settings(parser, MapConfig, group="mapping")
     add_run_flags(parser)
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))

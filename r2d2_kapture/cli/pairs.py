@@ -13,7 +13,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.cli.stage_flags import add_stage_flags, add_type_flags, stage_options
 from r2d2_kapture.config.pairs import PairsConfig
 
 PRESETS = "pairs"
@@ -79,13 +79,7 @@ def _command(arguments: list[str]) -> int:
         help="lists of pairs to add; of duplicates the first is kept; --method merge "
         "keeps all pairs unless --top-k limits them per image",
     )
-    for kind in ("keypoints", "descriptors", "global-features"):
-        parser.group("inputs").add_argument(
-            f"--{kind}-type",
-            type=str | None,
-            metavar="NAME",
-            help="by default the only existing one",
-        )
+    add_type_flags(parser, "keypoints", "descriptors", "global-features")
     parser.group("outputs").add_argument(
         "--global-features-output",
         type=Path | None,

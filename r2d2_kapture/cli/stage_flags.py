@@ -43,6 +43,17 @@ def add_origin_flags(parser: CommandParser, *names: str) -> None:
     add_settings(parser, VerifyConfig, taken=fields.difference(names), group=INPUTS)
 
 
+def add_type_flags(parser: CommandParser, *kinds: str) -> None:
+    """Add --keypoints-type or the like: which features, where there are several."""
+    for kind in kinds:
+        parser.group(INPUTS).add_argument(
+            f"--{kind}-type",
+            type=str | None,
+            metavar="NAME",
+            help="by default the only existing one",
+        )
+
+
 def add_run_flags(parser: CommandParser, force: str = REDO) -> None:
     """Add the options of a stage with a single output."""
     parser.group("run").add_argument("--force", action="store_true", help=force)

@@ -13,7 +13,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.cli.stage_flags import add_stage_flags, add_type_flags, stage_options
 from r2d2_kapture.config.verify import VerifyConfig
 
 PRESETS = "verify"
@@ -80,12 +80,7 @@ def _command(arguments: list[str]) -> int:
         help="folder for the verified matches, reconstruction/matches/<keypoints "
         "type>",
     )
-    parser.group("inputs").add_argument(
-        "--keypoints-type",
-        type=str | None,
-        metavar="NAME",
-        help="by default the only existing one",
-    )
+    add_type_flags(parser, "keypoints")
     add_settings(parser, VerifyConfig, group="verification")
     add_stage_flags(parser, "pair")
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))

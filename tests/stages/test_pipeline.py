@@ -249,7 +249,7 @@ def test_inputs_are_no_outputs(scene: PipelineScene, name: str) -> None:
     folder: Path = getattr(scene, name)
     before = sorted(folder.rglob("*"))
     for output in (folder, folder / "sub"):
-        with pytest.raises(OutputError, match="only read"):
+        with pytest.raises(OutputError, match="is inside of the input"):
             run(scene, output)
     assert sorted(folder.rglob("*")) == before
 
