@@ -7,7 +7,7 @@
     verified = rk.verify(a, b, rk.match(a, b))
     figure = rk.plot_matches("a.jpg", "b.jpg", a, b, verified)
 
-docs/python.md describes every name. Nothing heavy is loaded before it is used.
+docs/python.md describes every name. Heavy modules are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pixel origins and resize maps: the only place where half a pixel is written.
+"""Pixel origins and resize maps: the only module that adds half a pixel.
 
 Inside the package (0, 0) is the centre of the top-left pixel, as in kapture, R2D2 and
 D2-Net. COLMAP puts (0, 0) at the corner of that pixel, so its centre is (0.5, 0.5).
@@ -15,7 +15,7 @@ HALF_PIXEL = 0.5
 
 PixelOrigin = Literal["center", "corner"]
 CameraOrigin = Literal["auto", "center", "corner"]
-"""Of a dataset's principal points, as a user may give it."""
+"""Pixel origin of a dataset's principal points, as given by the user."""
 ResizeMap = Literal["corrected", "published"]
 FloatArray = npt.NDArray[np.floating]
 
@@ -53,10 +53,9 @@ def image_from_level(
 def image_from_feature_cell(cell: Coordinate) -> Coordinate:
     """Map coordinates on the feature map of D2-Net, along one axis, to its input image.
 
-    The map is halved twice, and each halving puts cell x between the pixels 2x and
-    2x + 1 of the raster above, as the published D2-Net has it. (Its last pooling, of
-    stride 1, moves what a cell sees by another half of a cell; published keypoints do
-    without.)
+    The map is halved twice, and each halving puts cell x between the pixels 2x and 2x +
+    1 of the raster above, as the published D2-Net has it. (Its last pooling, of stride
+    1, shifts cells by another half of a cell; published keypoints ignore it.)
 
     Args:
         cell: array or tensor, any shape; the centre of the first cell is 0.
@@ -73,8 +72,8 @@ def feature_cell_from_image(pixel: Coordinate) -> Coordinate:
 
 
 def pixel_that_holds(xy: Coordinate) -> Coordinate:
-    """Column or row of the pixel that coordinates of any shape lie in; on an edge the
-    one beyond, as COLMAP reads its masks."""
+    """Column or row of the pixel at coordinates of any shape; on an edge the next one,
+    as COLMAP reads its masks."""
     return (xy + HALF_PIXEL) // 1
 
 
@@ -99,7 +98,7 @@ def principal_point_origin(
     """The origin of a principal point that lies in the middle of the image.
 
     The middle is ((W - 1) / 2, (H - 1) / 2) when counted from the centre of the first
-    pixel and (W / 2, H / 2) from its corner. Anything else is not telling: None.
+    pixel and (W / 2, H / 2) from its corner. None in any other case.
     """
     middle = np.asarray(image_size, dtype=np.float64) / 2
     if np.allclose(principal_point, middle, rtol=0, atol=1e-6):

@@ -2,7 +2,7 @@
 
 
 class R2D2KaptureError(Exception):
-    """Root of all expected failures: one line, for a person to act on."""
+    """Base class of all expected failures, with a one-line message."""
 
 
 class ConfigError(R2D2KaptureError, ValueError):
@@ -18,11 +18,11 @@ class ImageError(R2D2KaptureError):
 
 
 class FeatureFormatError(R2D2KaptureError):
-    """A feature file does not hold what its format promises."""
+    """A feature file does not match its format."""
 
 
 class CheckpointError(R2D2KaptureError):
-    """A file is not a checkpoint that this package can load."""
+    """A file is not a checkpoint supported by this package."""
 
 
 class OutputError(R2D2KaptureError):

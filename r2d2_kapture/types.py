@@ -1,4 +1,4 @@
-"""What flows between the stages: validated, frozen, free of torch."""
+"""Types passed between the stages: validated, frozen, independent of torch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LocalFeatures:
         return len(self.keypoints)
 
     def best_first(self) -> LocalFeatures:
-        """The same features by falling score; equal scores keep their order."""
+        """The same features by descending score; equal scores keep their order."""
         order = np.argsort(-self.scores, kind="stable")
         return dataclasses.replace(
             self,
@@ -85,10 +85,10 @@ class LocalFeatures:
 
 @dataclass(frozen=True, kw_only=True)
 class FileStyle:
-    """How files of one image's features are named and what their scales mean.
+    """Naming of feature files of an image, and the unit of their scales.
 
     Attributes:
-        suffix: of a NumPy archive, after the name of the image.
+        suffix: of a NumPy archive, appended to the name of the image.
         mat_suffix: of a MATLAB file.
         scale_unit: patch side in pixels of which the file's column of scales counts
             multiples.
@@ -146,7 +146,7 @@ class PairMatches:
 
         Args:
             pair: names of the two images.
-            counts: how many keypoints they have.
+            counts: their numbers of keypoints.
 
         Raises:
             FeatureFormatError: an index is out of range.
@@ -161,13 +161,13 @@ class PairMatches:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """One item that a stage could not process, and why."""
+    """An item that a stage could not process, with the reason."""
 
     name: str
     reason: str
 
     def to_text(self) -> str:
-        """The reason, led by the name unless it begins with it."""
+        """The reason, with the name in front unless it starts with it."""
         if self.reason.startswith(self.name):
             return self.reason
         return f"{self.name}: {self.reason}"
@@ -175,20 +175,20 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a stage did: counts, reasons, time in seconds and where the output is.
+    """The report of a stage: counts, failures, time in seconds and outputs.
 
     Attributes:
         stage: its name.
-        done, skipped: items that this run made, and that it found made.
-        failed: items that could not be made.
+        done, skipped: number of items made by this run, and of finished ones found.
+        failed: items that could not be processed.
         seconds: of the run.
-        outputs: where the results are.
-        unit: what the items are, in the singular; empty where they are of different
-            kinds, and are not said.
-        summary: the result in words.
+        outputs: paths of the results.
+        unit: noun of the items, in the singular; empty if they are of different kinds,
+            which omits it.
+        summary: the result as text.
         details: numbers of the stage, by name.
-        warnings: sentences on what was made and may not be what the user expects.
-        stages: of a run of several stages, the reports of these.
+        warnings: sentences on results that may not be what the user expects.
+        stages: reports of the stages, for a run of several stages.
     """
 
     stage: str
@@ -217,7 +217,7 @@ class Report:
         }
 
     def to_text(self) -> str:
-        """The report as the lines that a command prints at its end."""
+        """The report as printed by a command at its end."""
         lines = [f"{self.stage}: {self.work()} ({duration(self.seconds)})"]
         lines += _stage_table(self.stages)
         lines += _indented(self.details, "  ")
@@ -227,7 +227,7 @@ class Report:
         return "\n".join(lines)
 
     def work(self) -> str:
-        """What was done in words, such as "3 pairs, 2 already done, 1 failed"."""
+        """The counts as text, such as "3 pairs, 2 already done, 1 failed"."""
         nothing_new = self.skipped and not self.done
         count = counted(self.skipped if nothing_new else self.done, self.unit)
         parts = [count if self.unit else self.summary]
@@ -243,7 +243,7 @@ class Report:
 
 
 def counted(count: int, noun: str) -> str:
-    """How many of something there are: "1 pair", "20 matches", "3 queries"."""
+    """A count with its noun: "1 pair", "20 matches", "3 queries"."""
     if count == 1:
         return f"1 {noun}"
     if noun.endswith("y"):
@@ -252,7 +252,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def some_names(names: Iterable[str]) -> str:
-    """Up to three names in quotes, and how many more there are."""
+    """Up to three names in quotes, and the number of further names."""
     listed = list(names)
     more = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return ", ".join(f"'{name}'" for name in listed[:3]) + more
@@ -297,7 +297,7 @@ WORDS = {
 
 
 def _stage_table(stages: Sequence[Report]) -> list[str]:
-    """A line for each stage: its name, what was done, the time."""
+    """A line for each stage: its name, counts and time."""
     rows = [(s.stage, s.work(), duration(s.seconds)) for s in stages]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
@@ -307,13 +307,13 @@ def _stage_table(stages: Sequence[Report]) -> list[str]:
 
 
 def _indented(values: Mapping[str, Any], indent: str, unit: str = "") -> list[str]:
-    """One line a value in words, nested ones below their key; nothing of nothing."""
+    """One line per value, nested values below their key; empty values are omitted."""
     lines = []
     for key, value in values.items():
         words, unit_of_value = WORDS.get(key, (key.replace("_", " "), unit))
         if isinstance(value, Mapping):
             below = _indented(value, indent + "  ", unit_of_value)
-            # of several things of one kind, the keys are their names
+            # the keys of several items of one kind are their names
             head = words if indent == "  " else key
             lines += [f"{indent}{head}:", *below] if below else []
         elif said := _in_words(value, unit_of_value):
@@ -322,7 +322,7 @@ def _indented(values: Mapping[str, Any], indent: str, unit: str = "") -> list[st
 
 
 def _in_words(value: Any, unit: str) -> str:
-    """A value of a report; empty where there is nothing to say."""
+    """A value of a report as text; empty values give ''."""
     if value is True:
         return "yes"
     if unit == "%" and isinstance(value, (int, float)):

@@ -1,1 +1,1 @@
-"""Settings of every stage: frozen dataclasses, one module a stage, no parsing."""
+"""Settings of every stage: frozen dataclasses, one module per stage, no parsing."""

@@ -1,4 +1,4 @@
-"""Cameras of photographs: which images share one, and what it is."""
+"""Camera models of photographs, and which images share a camera."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CameraModel = Literal[
     "RADIAL_FISHEYE",
     "THIN_PRISM_FISHEYE",
 ]
-"""Those that both kapture and COLMAP have."""
+"""Models of both kapture and COLMAP."""
 
 MODEL_PARAMETERS: Mapping[CameraModel, str] = {
     "SIMPLE_PINHOLE": "f,cx,cy",

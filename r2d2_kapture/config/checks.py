@@ -1,4 +1,4 @@
-"""Checks of settings: one line that says what was found and what was expected."""
+"""Checks of settings: one-line errors with what was found and what was expected."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ def require_choice(flag: str, value: object, choices: Any) -> None:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: the nearest one, if any is near."""
+    """The end of a message about an unknown name: the nearest known name, if
+    similar."""
     near = nearest(name, known)
     return f"; did you mean {near}?" if near else ""
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The known name that is most like another one; None where none is near."""
+    """The known name most similar to another; None if none is similar."""
     return next(iter(difflib.get_close_matches(name, known, n=1)), None)

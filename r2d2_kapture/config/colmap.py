@@ -1,4 +1,4 @@
-"""Settings of the way from a folder of images to a COLMAP database."""
+"""Settings from a folder of images to a COLMAP database."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from r2d2_kapture.config.verify import VerifyConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ColmapConfig:
-    """One section a stage.
+    """One section for each stage.
 
     Attributes:
         folder: cameras of the images, and when to pair all of them.
         extract: of all images.
-        pairing: which images are matched; ``exhaustive`` holds up to the folder's
+        pairing: which images are matched; ``exhaustive`` applies up to the folder's
             limit.
         match: of the pairs.
         verify: geometry of the pairs.
-        map: the sparse model, where one is asked for.
+        map: the sparse model, if requested.
     """
 
     folder: FolderConfig = FolderConfig()

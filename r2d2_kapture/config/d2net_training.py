@@ -10,7 +10,7 @@ from r2d2_kapture.config.extract import Preprocessing
 
 @dataclass(frozen=True, kw_only=True)
 class D2NetTrainingConfig:
-    """What a pair of images teaches D2-Net (Dusmanu et al., CVPR 2019, section 4).
+    """Settings of D2-Net's loss (Dusmanu et al., CVPR 2019, section 4).
 
     Attributes:
         margin: M, by which the squared distance of the descriptors of a wrong match
@@ -18,9 +18,9 @@ class D2NetTrainingConfig:
         safe_radius: K, cells of the feature map, along each axis, from the true
             position up to which no match counts as wrong.
         least_correspondences: cells with a known true position that a pair needs to
-            count.
-        trained_layers: last convolutions that are trained, the others keep the weights
-            of --start-from; 0 trains all.
+            contribute.
+        trained_layers: number of last convolutions that are trained; the others keep
+            the weights of --start-from; 0 trains all.
         preprocessing: of the images, as the weights of --start-from expect it:
             ``caffe`` is BGR of 0..255 less the mean colour, ``torch`` is RGB by the
             mean and deviation of ImageNet.

@@ -1,4 +1,4 @@
-"""Settings of what a teacher adds to the training of R2D2."""
+"""Settings of the distillation of R2D2 from a teacher."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from r2d2_kapture.config.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    """What a network learns from the features of a teacher, in place of AP.
+    """Settings of the losses of distillation, instead of AP.
 
     Attributes:
-        teacher_points: most keypoints of the teacher in a crop that are learned from.
-        random_points: pixels of each crop, drawn at random, whose descriptors are
+        teacher_points: greatest number of the teacher's keypoints used per crop.
+        random_points: number of random pixels of each crop whose descriptors are
             learned too.
         own_points: the network's own best maxima of repeatability in a crop whose
             descriptors are learned, too.
         match_temperature: temperature of the softmax over similarities of descriptors.
-        teacher_temperature: temperature of that over the teacher's; towards 0
-            the true match alone is right.
-        weight_match: weight of the loss of that choice.
+        teacher_temperature: temperature of the softmax over the teacher's; towards 0
+            only the true match is right.
+        weight_match: weight of the matching loss.
         weight_likeness: weight of the squared differences of the similarities from the
             teacher's.
         weight_reprojection: weight of the distance in pixels between keypoints of both
             images.
-        least_repeatability: repeatability of the keypoints whose distance counts.
-        least_score: score of the teacher's keypoints, 0 to 1, below which nothing near
-            them is reliable.
-        keep_statistics: normalise by the statistics of the weights that the run begins
-            with, not by those of each batch.
+        least_repeatability: least repeatability of keypoints in that distance.
+        least_score: score of the teacher's keypoints, 0 to 1, below which their
+            surroundings are not reliable.
+        keep_statistics: normalise by the statistics of the initial weights, instead of
+            those of each batch.
     """
 
     teacher_points: int = 192

@@ -23,19 +23,19 @@ DEFAULT_THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """What is computed from true and estimated poses.
+    """Settings of the evaluation of poses.
 
     Attributes:
         thresholds: pairs of a position error in the dataset's unit (metres) and a
             rotation error in degrees; an image is within a pair if it is within both.
-        by: figures of groups of images besides those of all: ``folder`` groups by the
+        by: figures of groups of images in addition to all: ``folder`` groups by the
             first sub-folder in which image names differ, ``lists`` by text files.
         lists: text files with one image name per line, each a group named like the
             file.
-        align: move and scale the estimate onto the true poses first, for maps without
-            a common frame.
-        text_format: how estimates in text files name images; ``auto`` takes the one
-            that knows most of the names.
+        align: align the estimate with the true poses first, for maps without a common
+            frame.
+        text_format: how estimates in text files name images; ``auto`` takes the form
+            that matches most names.
 
     Raises:
         ConfigError: a setting is out of range, or contradicts another.

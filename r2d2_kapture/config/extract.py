@@ -11,10 +11,10 @@ from r2d2_kapture.coordinates import ResizeMap
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Preprocessing = Literal["caffe", "torch"]
 FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
-"""Of the features of plain images."""
+"""Formats of the features of image files."""
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 DEFAULT_MODEL = "fast_r2d2_v4"
-"""The bundled model that extracts where none is named."""
+"""The default bundled model."""
 ExtractorName = Literal["auto", "r2d2", "d2net"]
 AUTO: ExtractorName = "auto"
 """The extractor of the checkpoint's network."""
@@ -22,7 +22,7 @@ AUTO: ExtractorName = "auto"
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidConfig:
-    """Which scales of an image are searched.
+    """The searched scales of an image.
 
     Attributes:
         scale_f: factor between one level and the next smaller one.
@@ -30,8 +30,8 @@ class PyramidConfig:
         max_size: longest side in pixels above which no level is searched.
         min_scale: smallest scale searched, relative to the image.
         max_scale: largest scale searched, relative to the image.
-        coordinates: ``corrected`` makes each level from the full image, low-pass
-            filtered, and aligns the borders of level and image; ``published`` takes
+        coordinates: ``corrected`` resamples each level from the low-pass filtered full
+            image, and aligns the borders of level and image; ``published`` takes
             bilinear samples of the level above, and multiplies coordinates by W / w.
     """
 
@@ -89,17 +89,18 @@ class SelectionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class D2NetConfig:
-    """What decides the features of D2-Net; those of R2D2 have other settings.
+    """Settings of D2-Net's features.
 
     Attributes:
         preprocessing: what the weights were trained with: ``caffe`` (BGR, mean
             subtracted) or ``torch`` (RGB, normalised by ImageNet's mean and deviation);
             by default what the checkpoint states, else caffe.
-        max_edge: longest side in pixels; larger images are shrunk first; 0 is no limit.
-        max_sum_edges: width + height in pixels; larger images are shrunk first; 0 is
-            no limit.
-        multiscale: search scales 0.5, 1 and 2, each with the features of those below
-            added and without the places found there; else scale 1 alone.
+        max_edge: longest side in pixels; larger images are downscaled first; 0 is no
+            limit.
+        max_sum_edges: width + height in pixels; larger images are downscaled first; 0
+            is no limit.
+        multiscale: search scales 0.5, 1 and 2, adding features of lower scales and
+            suppressing their detections at higher ones; else scale 1 only.
         relu: clip negative features to 0, as in training.
         max_keypoints: keypoints kept per image, the best of all scales; 0 keeps all.
     """
@@ -125,20 +126,20 @@ class D2NetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """How the network runs.
+    """Settings of inference.
 
     Attributes:
-        precision: arithmetic of the network; ``auto`` is bf16 where the device at hand
-            gains by it (AVX-512 with BF16, AMX, GPUs since Ampere), else fp32; with
-            R2D2 either is as accurate. bf16 is refused on processors that do not run
-            it, such as those with AVX2 alone.
+        precision: arithmetic of the network; ``auto`` is bf16 if it is faster on the
+            device (AVX-512 with BF16, AMX, GPUs since Ampere), else fp32; with R2D2
+            both are equally accurate. bf16 is refused on processors without support,
+            such as those with AVX2 only.
         gpu: index of the CUDA device, -1 for the CPU; by default the first CUDA device
-            where there is one, else the CPU.
+            if there is one, else the CPU.
         tile_pixels: pixels above which a level is cut into tiles that overlap by the
             receptive field; ``auto`` is 1 megapixel on the CPU in bf16 and half of
             that in fp32 (layers of 256 MiB), and what fits on a GPU.
-        batch_size: images of equal size that share one pass on a GPU; on the CPU
-            images go one by one, which is as fast and keeps outputs identical.
+        batch_size: images of equal size in one pass on a GPU; the CPU processes one
+            image at a time, which is as fast and keeps outputs identical.
     """
 
     precision: Precision = "auto"
@@ -163,7 +164,7 @@ class EngineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractConfig:
-    """Everything that decides the features of an image, and how they are computed.
+    """All settings of extraction.
 
     Attributes:
         pyramid, selection: of R2D2 and Fast-R2D2.

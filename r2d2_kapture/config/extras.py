@@ -1,4 +1,4 @@
-"""Packages that only some features need, imported when those are asked for."""
+"""Optional packages, imported when requested."""
 
 from __future__ import annotations
 

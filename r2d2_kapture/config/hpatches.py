@@ -11,17 +11,16 @@ from r2d2_kapture.config.match import MutualNearestConfig
 
 @dataclass(frozen=True, kw_only=True)
 class HomographyConfig:
-    """What is measured on homography sequences.
+    """Settings of the evaluation on homography sequences.
 
     Attributes:
-        matcher: settings of the matcher, which choose it.
+        matcher: settings of the matcher, whose type selects it.
         all_sequences: evaluate the eight large sequences of HPatches too, which the
             protocol of D2-Net leaves out.
         ransac_error: residual in pixels up to which a match is an inlier of the
             estimated homography.
         seed: random seed of that estimate.
-        worst_pairs: how many pairs, those of lowest accuracy, have their matches
-            drawn.
+        worst_pairs: number of pairs with the lowest accuracy whose matches are drawn.
     """
 
     matcher: Any = MutualNearestConfig()

@@ -15,40 +15,41 @@ RigUse = Literal["auto", "off"]
 
 @dataclass(frozen=True, kw_only=True)
 class LocalizeConfig:
-    """How the pose of a query is estimated and written.
+    """Settings of pose estimation and of its output.
 
     Attributes:
         max_error: largest distance in pixels between a keypoint and the projection of
-            its map point for the two to agree.
+            its map point of an inlier.
         loss_scale: distance in pixels from which a point loses weight in the refinement
             (the scale of a Cauchy loss).
         min_inliers: distinct map points that must agree with a pose; a query with
             fewer is reported as failed. Of 10 000 correspondences at random, up to 12
             agree with some pose.
-        covisibility_clustering: try each group of retrieved map images that see common
-            points by itself, and keep the pose that most points agree with.
-        rigs: ``auto`` estimates one pose for all images that the cameras of a rig took
-            at one time; ``off`` takes each image for itself.
-        focal_length: ``auto`` keeps those of sensors.txt, and finds those of unknown
-            cameras from EXIF and the map; ``refine`` also improves those of
-            sensors.txt; ``estimate`` takes every focal length for unknown.
-        camera_origin: where principal points count from: the ``center`` of the first
-            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes what files say,
-            and else looks for (W / 2, H / 2) and for names of COLMAP's import.
-        keypoint_origin: where the pixels of third-party keypoints count from: the
-            ``center`` of the first one (R2D2, hloc) or its ``corner`` (COLMAP);
-            ``auto`` takes what files say, and else where the cameras count from.
-        doubt_deviation: a pose is doubtful from this standard deviation of its position
-            on, in units of the distance to its points, or of the map's extent if that
-            is less; for keypoints with errors of 1 px.
+        covisibility_clustering: also estimate a pose from each group of covisible map
+            images, and keep the one with most inliers.
+        rigs: ``auto`` estimates one pose for the images of a rig at one time; ``off``
+            localizes each image separately.
+        focal_length: ``auto`` keeps those of sensors.txt, and estimates those of
+            unknown cameras from EXIF and the map; ``refine`` also refines those of
+            sensors.txt; ``estimate`` treats every focal length as unknown.
+        camera_origin: pixel origin of principal points: the ``center`` of the first
+            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
+            in files, else infers it from principal points at (W / 2, H / 2) and from
+            names of COLMAP's import.
+        keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
+            first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
+            origin stated in files, else that of the cameras.
+        doubt_deviation: a pose is doubtful if the standard deviation of its position is
+            larger, in units of the distance to its points, or of the map's extent if
+            that is less; for keypoint errors of 1 px.
         doubt_inliers: a pose is doubtful with fewer inliers, unless half of its
             correspondences are inliers.
         doubt_ratio: a pose is doubtful with a smaller share of inliers among its
             correspondences.
-        doubt_coverage: a pose is doubtful where its inliers cover a smaller share of
-            the image.
-        doubt_rival: a pose is doubtful where the other correspondences agree with
-            another pose that has this share of its inliers.
+        doubt_coverage: a pose is doubtful if its inliers cover a smaller share of the
+            image.
+        doubt_rival: a pose is doubtful if another pose has this share of its inliers
+            among the other correspondences.
         seed: random seed.
         format: how poses.txt names images for visuallocalization.net: aachen
             and extended_cmu by file name, robotcar by the last folder too, gangnam by
@@ -100,7 +101,7 @@ class LocalizeConfig:
                 value >= 0,
                 f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
             )
-        # the generator of pycolmap takes negative seeds for none
+        # pycolmap's generator treats negative seeds as none
         require(
             0 <= self.seed < 2**31, f"--seed: found {self.seed}, expected 0 to 2^31 - 1"
         )

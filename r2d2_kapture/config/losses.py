@@ -13,7 +13,7 @@ WarpOutside = Literal["masked", "border"]
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """What a pair of images teaches (Revaud et al., "R2D2", NeurIPS 2019, section 3).
+    """Settings of R2D2's losses (Revaud et al., NeurIPS 2019, section 3).
 
     Attributes:
         patch_size: side N in pixels of the windows of the cosine and peaky losses.
@@ -29,8 +29,9 @@ class LossConfig:
         positive_radius: pixels from the true position within which the best match
             counts as correct.
         negative_radius: pixels from the true position from which a match is wrong.
-        neighbourhood: pixels from the true position up to which all are compared.
-        border: pixels along the image border that hold no query and no distractor.
+        neighbourhood: radius in pixels around the true position in which all pixels are
+            compared.
+        border: pixels along the image border without queries and distractors.
         distractor_step: pixels between distractors, a grid over the second images of
             the batch.
         warp_outside: how the cosine loss treats pixels whose true position is unknown

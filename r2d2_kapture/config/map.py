@@ -14,11 +14,11 @@ Switch = bool | Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True)
 class MapConfig:
-    """How 3D points and, where they are unknown, poses are found.
+    """Settings of mapping.
 
     Attributes:
-        method: ``triangulate`` holds the poses of the dataset fixed, and leaves out
-            images without pose; ``incremental`` and ``global`` estimate all poses;
+        method: ``triangulate`` keeps the poses of the dataset fixed, and leaves out
+            images without a pose; ``incremental`` and ``global`` estimate all poses;
             ``auto`` triangulates if every image with verified matches has a pose, and
             is incremental if none has one.
         refine_intrinsics: let bundle adjustment change focal lengths and distortion;
@@ -30,19 +30,19 @@ class MapConfig:
             only matches that agree with those; ``auto`` maps both ways (of more than
             100 images, those that connect best) and keeps what registers more images,
             then what more verified matches agree with.
-        refine_rigs: where poses are unknown, let bundle adjustment change where the
-            cameras of a rig are.
-        two_view_tracks: keep points that only two keypoints see; ``auto`` does so
-            where poses are known.
+        refine_rigs: if poses are unknown, let bundle adjustment refine the poses of
+            cameras in their rig.
+        two_view_tracks: keep points observed by only two keypoints; ``auto`` does so if
+            poses are known.
         min_matches: least number of verified matches of a pair that is used.
         max_reprojection_error: largest reprojection error in pixels of an observation
             that is kept.
         min_angle: smallest angle in degrees between the rays of a point.
-        min_model_size: least number of images of a model, where poses are unknown.
+        min_model_size: least number of images of a model, if poses are unknown.
         seed: random seed.
-        threads: threads of COLMAP, which decide the map as the seed does: results with
-            another number may differ in the last digits, and in ``global`` they
-            differ from run to run with more than 1.
+        threads: threads of COLMAP, which affect the map as the seed does: results with
+            another number may differ in the last digits, and in ``global`` they differ
+            from run to run with more than 1.
     """
 
     method: MapMethod = "auto"

@@ -65,18 +65,18 @@ class DualSoftmaxConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaLamConfig:
-    """AdaLAM: mutual neighbours that local affine maps of their surroundings support.
+    """AdaLAM: mutual neighbours that are supported by local affine maps.
 
     Needs the extra ``kornia``.
 
     Attributes:
-        area_ratio: area of an image over that of the surroundings of a seed; lower is
-            fewer and larger ones.
-        search_expansion: radius in which support is searched, in radii of the
-            surroundings.
+        area_ratio: area of an image relative to that of the neighbourhood of a seed;
+            lower gives fewer and larger ones.
+        search_expansion: radius of the search for support, in radii of the
+            neighbourhood.
         local_inliers: least number of matches that support a seed.
         local_confidence: least confidence of a local affine map.
-        scale_rate: largest ratio between the changes of scale within the surroundings.
+        scale_rate: largest ratio between changes of scale within the neighbourhood.
     """
 
     matcher: ClassVar[str] = "adalam"
@@ -95,12 +95,12 @@ class AdaLamConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LightGlueConfig:
-    """LightGlue: a transformer that was trained for one kind of features.
+    """LightGlue: a transformer trained for one type of features.
 
     Needs the extra ``kornia``, and weights: there are none for R2D2 or D2-Net.
 
     Attributes:
-        weights: file of its weights, such as aliked_lightglue.pth of
+        weights: file of the weights, such as aliked_lightglue.pth of
             github.com/cvg/LightGlue.
         min_confidence: least confidence of a match, 0 to 1.
     """
@@ -128,11 +128,11 @@ MATCHER_SETTINGS: dict[str, type] = {
 }
 """Settings of the matchers that come with the package, by name."""
 MATCHER_PLUGINS = "r2d2_kapture.matchers"
-"""Entry points of those of other packages."""
+"""Entry points of third-party matchers."""
 
 
 def plugin_settings() -> dict[str, type]:
-    """Settings of the matchers of other packages, by name, of those that work."""
+    """Settings of usable third-party matchers, by name."""
     found = {}
     for name in plugin_names(MATCHER_PLUGINS):
         with suppress(ConfigError):
@@ -144,7 +144,7 @@ def settings_of_matcher(name: str) -> type:
     """The dataclass of a matcher's settings.
 
     Raises:
-        ConfigError: no such matcher, or one of another package that does not work.
+        ConfigError: no such matcher, or an unusable third-party matcher.
     """
     if name in MATCHER_SETTINGS:
         return MATCHER_SETTINGS[name]
@@ -154,7 +154,7 @@ def settings_of_matcher(name: str) -> type:
     if not described or any(_lacks_default(field) for field in fields(settings)):
         raise ConfigError(
             f"--matcher {name}: {matcher} has no settings_class that is a dataclass "
-            f"with matcher = '{name}' and defaults; mend or uninstall the package that "
+            f"with matcher = '{name}' and defaults; fix or uninstall the package that "
             "registers it"
         )
     return cast(type, settings)
@@ -166,13 +166,13 @@ def _lacks_default(field: Field[Any]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchConfig:
-    """How the images of pairs are matched.
+    """Settings of matching.
 
     Attributes:
-        matcher: settings of the matcher, which choose it.
+        matcher: settings of the matcher, whose type selects it.
         gpu: index of the CUDA device, -1 for the CPU; by default the first CUDA device
-            where there is one, else the CPU.
-        cache_gb: gigabytes of features kept in memory for the pairs to come.
+            if there is one, else the CPU.
+        cache_gb: gigabytes of features cached in memory for later pairs.
     """
 
     matcher: Any = MutualNearestConfig()

@@ -1,4 +1,4 @@
-"""Settings of MegaDepth: how it is prepared, and which of its pairs are trained on."""
+"""Settings of the preparation of MegaDepth, and of the selection of its pairs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from r2d2_kapture.config.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class MegadepthConfig:
-    """How the scenes of MegaDepth are prepared.
+    """Settings of the preparation of MegaDepth.
 
     Attributes:
-        max_image_size: longer side in pixels that undistorted images are shrunk to, if
-            larger; that of the published depth maps is 1600.
+        max_image_size: longer side in pixels that larger undistorted images are
+            downscaled to; 1600 for the published depth maps.
         depth_tolerance: largest relative difference between the depth of a 3D point and
-            the depth map at its place; a point that differs more is not counted.
+            the depth map at its position; other points are not counted.
     """
 
     max_image_size: int = 1600
@@ -35,16 +35,16 @@ class MegadepthConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MegadepthPairs:
-    """Which pairs of a prepared scene are trained on.
+    """Selection of the training pairs of a prepared scene.
 
     Attributes:
         min_overlap_ratio: least share of the 3D points of one image that the other one
-            sees too, as D2-Net has it.
+            observes too, as in D2-Net.
         max_overlap_ratio: largest such share.
         max_scale_ratio: largest change of scale between the two images; 0: any, as in
             D2-Net.
-        pairs_per_scene: most pairs of a scene, drawn once; D2-Net draws 100 in each of
-            10 epochs.
+        pairs_per_scene: greatest number of pairs per scene, drawn once; D2-Net draws
+            100 in each of 10 epochs.
     """
 
     min_overlap_ratio: float = 0.5

@@ -11,17 +11,17 @@ from r2d2_kapture.config.match import MutualNearestConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PairPosesConfig:
-    """What is measured on pairs of images with known poses.
+    """Settings of the evaluation on pairs of images with known poses.
 
     Attributes:
-        matcher: settings of the matcher, which choose it.
+        matcher: settings of the matcher, whose type selects it.
         ransac_error: distance in pixels from the epipolar line up to which a match is
             an inlier of the estimated essential matrix.
-        seed: random seed of that estimate, and of the choice of pairs.
-        max_pairs: pairs evaluated; of more, so many are chosen at random, unless they
-            are listed; 0 takes all.
-        worst_pairs: how many pairs, those with the lowest share of correct matches,
-            have their matches drawn.
+        seed: random seed of that estimate, and of the sampling of pairs.
+        max_pairs: greatest number of pairs, sampled at random from more unless they are
+            listed; 0 takes all.
+        worst_pairs: number of pairs with the lowest share of correct matches whose
+            matches are drawn.
     """
 
     matcher: Any = MutualNearestConfig()

@@ -15,29 +15,29 @@ PairMethod = Literal[
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig:
-    """Which images are matched with which.
+    """Settings of the choice of image pairs.
 
     Attributes:
         method: ``exhaustive`` takes all; ``sequential`` neighbours in time of one
-            camera, score 1 / steps; ``poses`` near cameras that look the same way,
-            score 1 / (1 + distance); ``covisibility`` images that see points of a map
-            in common, score their number; ``global`` similar global features, score
+            camera, score 1 / steps; ``poses`` nearby cameras of similar direction,
+            score 1 / (1 + distance); ``covisibility`` images that observe common points
+            of a map, score their number; ``global`` similar global features, score
             their cosine; ``local`` the same with features aggregated from local ones
-            (VLAD); ``merge`` nothing but the lists of --merge.
+            (VLAD); ``merge`` only the lists of --merge.
         top_k: best partners of an image, 0 for all; by default 20, and all for merge;
             not for exhaustive and sequential.
         min_score: least score of a pair; all are taken by default.
-        overlap: steps in time that sequential pairs are apart at most.
+        overlap: greatest number of time steps between sequential pairs.
         quadratic_overlap: pair images 2, 4, 8, ... 2 ** (overlap - 1) steps apart too.
-        loop: the sequence ends where it began: its last images precede its first.
+        loop: the sequence is a loop: its last images precede its first.
         max_distance: largest distance between camera centres, in units of the dataset;
             any by default.
         max_angle: largest angle in degrees between viewing directions.
         vlad_clusters: visual words of the vocabulary of ``local``.
-        vlad_dim: dimension that VLAD descriptors are reduced to by whitening, if there
-            are at least four mapping images for each; 0 keeps all dimensions.
+        vlad_dim: dimension of VLAD descriptors after whitening, if there are at least
+            four mapping images per dimension; 0 keeps all dimensions.
         seed: random seed of the vocabulary.
-        slice: ``i/n`` writes the i-th of n parts of the list, for runs on a cluster.
+        slice: ``i/n`` writes part i of n of the list, for runs on a cluster.
     """
 
     method: PairMethod = "exhaustive"
@@ -90,6 +90,6 @@ class PairsConfig:
 
     @property
     def part(self) -> tuple[int, int]:
-        """The part of the list that is written, from 1, and how many there are."""
+        """The written part of the list, from 1, and the number of parts."""
         found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.slice)
         return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -14,21 +14,21 @@ from r2d2_kapture.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class FolderConfig:
-    """How a folder of photographs is taken.
+    """Settings of a folder of photographs.
 
     Attributes:
-        camera_mode: which photographs share a camera: ``single`` all of one size;
-            ``per-folder`` those of one folder and size; ``per-image`` none; ``auto``
-            those of one folder, size and EXIF camera with its focal length, and none
-            that have no EXIF data.
+        camera_mode: which photographs share a camera: ``single`` all of the same size;
+            ``per-folder`` those of the same folder and size; ``per-image`` none;
+            ``auto`` those of the same folder, size, EXIF camera and focal length, and
+            none without EXIF data.
         camera_model: COLMAP's model of the photographs' cameras, such as PINHOLE or
             OPENCV; by default SIMPLE_RADIAL.
         camera_params: known parameters of --camera-model, separated by commas as COLMAP
             has them (PINHOLE: fx,fy,cx,cy), in pixels, (0, 0) the corner of the image;
-            then all photographs must be of one size, and mapping keeps them; by
-            default from EXIF, or guessed, and refined.
+            then all photographs must have the same size, and mapping keeps the
+            parameters; by default from EXIF, or guessed, and refined.
         exhaustive_limit: number of photographs up to which all are paired with each
-            other; above it each is paired with those that look most like it.
+            other; above it each is paired with the most similar ones.
     """
 
     camera_mode: CameraMode = "auto"
@@ -79,11 +79,11 @@ class FolderConfig:
         return tuple(map(float, self.camera_params.split(",")))
 
     def pairing(self, asked: PairsConfig, images: int) -> PairsConfig:
-        """How to pair photographs: not all with each other above the limit.
+        """The pair method of photographs: not exhaustive above the limit.
 
         Args:
-            asked: the method asked for.
-            images: of the map.
+            asked: the requested method.
+            images: number of images of the map.
         """
         if asked.method == "exhaustive" and images > self.exhaustive_limit:
             return dataclasses.replace(asked, method="local")

@@ -16,18 +16,18 @@ from r2d2_kapture.config.verify import VerifyConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PipelineConfig:
-    """One section a stage.
+    """One section for each stage.
 
     Attributes:
         photographs: cameras of a folder of photographs, and when to pair all of them.
-        extract: features of all images, unless they are given.
+        extract: features of all images, unless they exist.
         mapping_pairs: which mapping images are matched with each other.
         query_pairs: which mapping images a query is matched with.
         match: of both kinds of pairs.
         verify: geometry of the mapping pairs.
         map: from verified matches to points.
         localize: poses of the queries.
-        evaluate: against true poses, where a query dataset has them.
+        evaluate: against true poses, if a query dataset has them.
     """
 
     photographs: FolderConfig = FolderConfig()

@@ -1,4 +1,4 @@
-"""Parts that other packages register, found by name through entry points."""
+"""Third-party plugins, found by name through entry points."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from r2d2_kapture.errors import ConfigError
 
 
 def plugin_names(group: str) -> list[str]:
-    """What other packages registered, sorted."""
+    """Names registered by other packages, sorted."""
     return sorted(entry_points(group=group).names)
 
 
 def load_plugin(group: str, name: str, own: Iterable[str], flag: str) -> Any:
-    """Import what a package registered.
+    """Import a plugin.
 
     Args:
         group: of entry points, such as ``r2d2_kapture.matchers``.
         name: of the entry point.
-        own: names of what comes with this package, for the error.
-        flag: that asked for it, for the error.
+        own: names of this package, for the error.
+        flag: that selects it, for the error.
 
     Raises:
-        ConfigError: there is none of the name, or it cannot be imported.
+        ConfigError: the name is unknown, or cannot be imported.
     """
     found = entry_points(group=group)
     if name not in found.names:
@@ -32,8 +32,8 @@ def load_plugin(group: str, name: str, own: Iterable[str], flag: str) -> Any:
         raise ConfigError(f"{flag} {name}: no such name, expected one of {known}")
     try:
         return found[name].load()
-    except Exception as error:  # whatever the module of another package raises
+    except Exception as error:  # a third-party module may raise anything
         raise ConfigError(
-            f"{flag} {name}: {found[name].value} cannot be imported: {error}; mend or "
+            f"{flag} {name}: {found[name].value} cannot be imported: {error}; fix or "
             "uninstall the package that registers it"
         ) from error

@@ -1,4 +1,4 @@
-"""Presets: YAML files of settings by name, those of configs/ or a user's own."""
+"""Presets: YAML files of settings, by name in configs/ or by path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from r2d2_kapture.config.checks import did_you_mean
 from r2d2_kapture.errors import ConfigError
 
 EXTRACTION = "extract"
-"""Folder of configs/ of what ``--preset`` names."""
+"""Folder of configs/ with the presets of ``--preset``."""
 
 
 def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
@@ -19,11 +19,11 @@ def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
 
     Args:
         name: path of a YAML file, or name of a preset.
-        folder: of configs/ that holds the presets.
-        flag: that asked for it, for the message.
+        folder: of the presets in configs/.
+        flag: that selects it, for the message.
 
     Raises:
-        ConfigError: neither a file nor a preset.
+        ConfigError: it is neither a file nor a preset.
     """
     if Path(name).is_file():
         return Path(name)
@@ -41,7 +41,7 @@ def preset_path(name: str, folder: str, flag: str = "preset") -> Path:
 
 def _presets(folder: str) -> dict[str, Path]:
     package = Path(__file__).resolve().parents[1]
-    # installed beside the package's modules, or at the top of a checkout
+    # installed next to the package's modules, or at the top of a checkout
     roots = [package / "configs" / folder, package.parent / "configs" / folder]
     return {path.stem: path for root in roots for path in root.glob("*.yaml")}
 
@@ -50,7 +50,7 @@ def read_preset(name: str, folder: str, flag: str = "preset") -> dict[str, Any]:
     """The settings of a preset, see ``preset_path``.
 
     Raises:
-        ConfigError: there is none, or the file is no YAML of settings.
+        ConfigError: it is missing, or is not YAML of settings.
     """
     path = preset_path(name, folder, flag)
     try:

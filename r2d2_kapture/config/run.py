@@ -1,4 +1,4 @@
-"""How any stage runs."""
+"""Options of all stages."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How a run behaves; none of this changes a result.
+    """Options of a run, which do not affect results.
 
     Attributes:
         workers: threads that work in parallel.
-        force: redo finished work, and replace what was made otherwise.
-        replace: replace what was made otherwise, with other settings or by others;
-            finished work of the same settings and inputs is kept.
+        force: redo finished work, and replace outputs of other settings.
+        replace: replace outputs of other settings or third parties; finished work of
+            the same settings and inputs is kept.
         strict: stop at the first item that fails.
-        progress: show a bar; None shows it on a terminal, and elsewhere a line every
-            ten seconds.
+        progress: show a bar; None shows it on a terminal, else a line every ten
+            seconds.
     """
 
     workers: int = 2
@@ -27,5 +27,5 @@ class RunOptions:
 
     @property
     def replaces(self) -> bool:
-        """Whether what was made otherwise is replaced, not refused."""
+        """Whether outputs of other settings are replaced instead of refused."""
         return self.force or self.replace

@@ -1,4 +1,4 @@
-"""Settings dataclasses out of names and values, as Python and YAML give them."""
+"""Settings dataclasses from names and values, as given by Python and YAML."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from r2d2_kapture.errors import ConfigError
 
 Settings = TypeVar("Settings")
 MATCHER = "matcher"
-"""Field of settings that hold those of a matcher."""
+"""Field for the settings of a matcher."""
 SECTIONS: Mapping[str, type] = {
     "pyramid": PyramidConfig,
     "selection": SelectionConfig,
     "d2net": D2NetConfig,
     "engine": EngineConfig,
 }
-"""Of ExtractConfig, whose settings go by one flat list of names."""
+"""Sections of ExtractConfig, whose settings have a flat list of names."""
 FAMILY_OF_SECTION = {"pyramid": "r2d2", "selection": "r2d2", "d2net": "d2net"}
 
 
@@ -37,11 +37,11 @@ def names_of(settings: type) -> list[str]:
 
 
 def flat_names(settings: type, values: Mapping[str, Any]) -> list[str]:
-    """Names of the fields, and of the settings of the matcher where it has one.
+    """Names of the fields, and of the settings of its matcher, if any.
 
     Args:
         settings: the dataclass.
-        values: that may choose the matcher.
+        values: that may select the matcher.
 
     Raises:
         ConfigError: no such matcher.
@@ -53,7 +53,7 @@ def flat_names(settings: type, values: Mapping[str, Any]) -> list[str]:
 
 
 def chosen_matcher(values: Mapping[str, Any]) -> type:
-    """The settings of the matcher that is named or given, or of the default.
+    """The settings of the named, given or default matcher.
 
     Raises:
         ConfigError: no such matcher.
@@ -67,8 +67,8 @@ def make_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settin
 
     Args:
         settings: the dataclass.
-        values: of its fields; where one is ``matcher``, its value is a name or the
-            settings of a matcher, and those of a named one are beside it.
+        values: of its fields; the value of ``matcher`` is its settings, or its name
+            with its settings as further values.
 
     Raises:
         ConfigError: an unknown name, or a value of a wrong type or out of range.
@@ -84,10 +84,10 @@ def make_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settin
 
 
 def _pythons_numbers(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with numbers of numpy as Python's, which JSON can hold.
+    """The values with NumPy numbers converted to Python's, for JSON.
 
     Raises:
-        ConfigError: something else where a number is expected.
+        ConfigError: a value is not a number.
     """
     types = get_type_hints(settings)
     return {name: _number(types[name], name, values[name]) for name in values}
@@ -104,7 +104,7 @@ def _number(kind: Any, name: str, value: Any) -> Any:
 
 
 def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:
-    """The settings of extraction out of one flat list of names.
+    """Settings of extraction from a flat list of names.
 
     Args:
         values: by the names of the fields of PyramidConfig, SelectionConfig,
@@ -134,7 +134,7 @@ def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:
 
 
 def _with_matcher(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """Gather the settings of the matcher, of all that are given, into one value."""
+    """Collect the settings of the matcher into one value."""
     own = {name: values[name] for name in names_of(kind) if name in values}
     others = {name: value for name, value in values.items() if name not in own}
     given = others.get(MATCHER)
@@ -144,10 +144,10 @@ def _with_matcher(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
 
 
 def refuse_unknown(values: Collection[str], known: Collection[str]) -> None:
-    """Refuse names that are no settings.
+    """Refuse unknown names of settings.
 
     Raises:
-        ConfigError: naming the nearest one that is.
+        ConfigError: with the nearest known name.
     """
     for name in values:
         if name not in known:

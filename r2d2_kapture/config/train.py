@@ -21,7 +21,7 @@ TrainingPrecision = Literal["auto", "fp32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """Which network is trained.
+    """The trained network.
 
     Attributes:
         architecture: ``r2d2``, ``fast_r2d2``, which pools once, or ``d2net``.
@@ -37,29 +37,29 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizationConfig:
-    """How the weights are changed; a run keeps these settings from start to end.
+    """Settings of optimisation, which a run keeps from start to end.
 
     Revaud et al., NeurIPS 2019, section 4: Adam, learning rate 1e-4, weight decay 5e-4,
-    batches of 8 pairs. What goes beyond the paper is off by default.
+    batches of 8 pairs. Extensions of the paper are off by default.
 
     Attributes:
-        seed: random seed of the first weights, the pairs and the losses' samples.
+        seed: random seed of the initial weights, the pairs and the losses' samples.
         batch_size: pairs in a step of each process.
         learning_rate: highest learning rate of Adam.
         weight_decay: L2 penalty on the weights, as published.
         warmup_steps: steps in which the learning rate rises from 0.
         schedule: ``constant``, or ``cosine``: down to final_learning_rate at the end.
         final_learning_rate: share of the learning rate that a cosine ends with.
-        gradient_clip: largest L2 norm of a gradient; 0 clips nothing.
-        average_decay: decay of the moving average of the weights, which is then what is
-            validated and exported; 0 keeps none.
-        plain_ap_weight: weight of the AP loss without reliability, which stands in for
-            the reliability loss while the descriptors have learned little, and so
-            keeps the reliability from collapsing; 0 does without this help.
-        plain_ap_until: AP at which the help has faded; it fades from ap-base on.
-        precision: arithmetic of the backbone; ``auto`` is bfloat16 where the device
-            gains by it (AVX-512 with BF16, AMX, GPUs since Ampere), else float32; bf16
-            is refused on processors that do not run it. Weights, heads and losses are
+        gradient_clip: largest L2 norm of a gradient; 0 disables clipping.
+        average_decay: decay of the moving average of the weights, which is then
+            validated and exported; 0 disables it.
+        plain_ap_weight: weight of the AP loss without reliability, which replaces the
+            reliability loss early in training, to keep the reliability from collapsing;
+            0 disables it.
+        plain_ap_until: AP at which this loss has faded out; it fades from ap-base on.
+        precision: arithmetic of the backbone; ``auto`` is bfloat16 if it is faster on
+            the device (AVX-512 with BF16, AMX, GPUs since Ampere), else float32; bf16
+            is refused on processors without support. Weights, heads and losses are
             float32.
     """
 
@@ -112,20 +112,19 @@ class OptimizationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PaceConfig:
-    """How long and how often; all of it may change when a run is resumed.
+    """Length of a run and intervals; all may change when a run is resumed.
 
     Attributes:
         epochs: how often each photograph is the first of a pair, unless steps is given.
-        pairs_per_source: pairs of each source that make an epoch, as of each scene of
-            MegaDepth; 0 is as many as it has.
-        steps: batches to train on; decides in place of epochs.
+        pairs_per_source: pairs of each source in an epoch, such as of each scene of
+            MegaDepth; 0 takes all.
+        steps: batches to train on, instead of epochs.
         log_every: steps that one row of log.csv averages.
-        validate_every: steps between validations; 0 validates nothing.
+        validate_every: steps between validations; 0 disables validation.
         save_every: steps between saved states.
         save_minutes: minutes after which a state is saved in any case.
         gpu: index of the CUDA device, -1 for the CPU; by default the first CUDA device
-            where there is one, else the CPU. torchrun gives each process its
-            own.
+            if there is one, else the CPU. torchrun gives each process its own.
     """
 
     epochs: int = 25
@@ -178,7 +177,7 @@ class PaceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that decides the weights, and how they are computed."""
+    """All settings of training."""
 
     network: NetworkConfig = NetworkConfig()
     optimization: OptimizationConfig = OptimizationConfig()
@@ -202,10 +201,10 @@ class TrainConfig:
         return {k: v for part in parts for k, v in dataclasses.asdict(part).items()}
 
     def deciding(self, unused: Collection[str]) -> dict[str, Any]:
-        """The settings that a resumed run must share with the one before it.
+        """The settings that must not change when a run is resumed.
 
         Args:
-            unused: names of those that mean nothing to the network that is trained.
+            unused: names of settings without effect on the trained network.
         """
         free = {field.name for field in dataclasses.fields(PaceConfig)}.union(unused)
         return {k: v for k, v in self.to_flat().items() if k not in free}

@@ -1,4 +1,4 @@
-"""Settings of the pairs that training sees."""
+"""Settings of training pairs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from r2d2_kapture.config.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class PairConfig:
-    """How pairs of crops are made of pictures, and how hard they get.
+    """Settings of pairs of crops and their difficulty.
 
     The difficulty of a pair is 0 for the first ``hold_steps`` steps and rises to 1 over
-    the next ``ramp_steps``; what is named mild holds at 0, what is named strong at 1,
-    and the straight line between them in between.
+    the next ``ramp_steps``; mild values apply at 0, strong values at 1, and linear
+    interpolation in between.
 
     Attributes:
         crop_size: side in pixels of the crops.
         min_side: smallest shorter side, in pixels, that a picture is scaled to.
         max_side: largest shorter side, in pixels, that a picture is scaled to.
-        max_upscale: largest factor by which a picture may be enlarged; wins over
+        max_upscale: largest factor by which a picture may be enlarged; overrides
             min-side.
         min_overlap: least share of the part seen by the closer of the two crops that
             the other one sees too.
@@ -32,17 +32,17 @@ class PairConfig:
         jitter: largest relative change of brightness, contrast and saturation.
         noise: largest standard deviation of the pixel noise, in grey levels of 255.
         night: probability that one picture of a pair is darkened as if at night.
-        relight: probability that a picture is lit anew: another gamma, and bands of
-            light and shadow across it, soft or hard.
+        relight: probability that a picture is relit: another gamma, and soft or hard
+            bands of light and shadow.
         degrade: probability that a picture is blurred and compressed.
-        plain_first: leave the colours of the first pictures as they are, and give them
-            no noise: a teacher sees them.
+        plain_first: leave the colours of the first pictures unchanged and without
+            noise, for a teacher.
         hold_steps: training steps at difficulty 0.
         ramp_steps: training steps in which the difficulty rises to 1.
         folder_weights: how often photographs of sub-folders are drawn relative to
             others, as in ``drone=0.2,street=0.5``; 0 leaves a sub-folder out.
         cache_gib: memory in GiB for decoded photographs, of all workers together; half
-            of it is for those of posed pairs to validate on, where there are any.
+            of it is for posed validation pairs, if there are any.
     """
 
     crop_size: int = 192
@@ -101,7 +101,7 @@ class PairConfig:
         self.weight_of_folder()
 
     def difficulty(self, step: int) -> float:
-        """How hard the pairs of a training step are, 0 to 1."""
+        """The difficulty of the pairs of a training step, 0 to 1."""
         if self.ramp_steps == 0:
             return float(step >= self.hold_steps)
         return min(max((step - self.hold_steps) / self.ramp_steps, 0.0), 1.0)

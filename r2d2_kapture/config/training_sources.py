@@ -1,4 +1,4 @@
-"""Where the pictures of training are."""
+"""Sources of training pairs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from r2d2_kapture.coordinates import CameraOrigin
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
-    """What to make pairs of: any of these, each drawn equally often.
+    """The sources of pairs, which are drawn equally often.
 
     Attributes:
         images: folder of photographs, for synthetic pairs.
-        exclude: patterns of what to leave out of that folder, relative to it; one
-            without a slash fits at any depth.
-        data_root: folder of the named sources, as kapture_r2d2_fetch lays them out.
+        exclude: patterns of images to leave out, relative to that folder; patterns
+            without a slash match at any depth.
+        data_root: folder of the named sources, as kapture_r2d2_fetch writes it.
         sources: letters of the named sources used: W web images, A Aachen, S style
             transfer, F optical flow.
         depth_dataset: kapture dataset with poses and depth maps registered to images.
         sfm_model: COLMAP model, or kapture dataset with points and observations.
         sfm_images: folder that the image names of a COLMAP model are relative to.
-        megadepth: folder of MegaDepth that kapture_r2d2_megadepth has prepared; each
-            scene is a source of its own.
+        megadepth: folder of MegaDepth prepared by kapture_r2d2_megadepth; each scene is
+            a separate source.
         train_scenes: text file of the scenes of MegaDepth to train on, one per line.
-        camera_origin: where principal points of kapture datasets count from: the
+        camera_origin: pixel origin of principal points of kapture datasets: the
             ``center`` of the first pixel (kapture) or its ``corner`` (COLMAP); ``auto``
-            takes what files say, and else looks for (W / 2, H / 2) and for names of
-            COLMAP's import.
+            takes the origin stated in files, else infers it from principal points at (W
+            / 2, H / 2) and from names of COLMAP's import.
     """
 
     images: Path | None = None
@@ -46,7 +46,7 @@ class SourceConfig:
     def __post_init__(self) -> None:
         require(
             self.has_others or self.images is not None,
-            "no pictures given, expected one or more of --images, --data-root, "
+            "no source of pairs given, expected one or more of --images, --data-root, "
             "--depth-dataset, --sfm-model, --megadepth",
         )
         require(
@@ -57,25 +57,25 @@ class SourceConfig:
 
     @property
     def has_others(self) -> bool:
-        """Whether there are sources besides a folder of photographs."""
+        """Whether there are sources other than a folder of photographs."""
         others = (self.data_root, self.depth_dataset, self.sfm_model, self.megadepth)
         return any(path is not None for path in others)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
-    """What to validate on, besides a few photographs of ``--images``.
+    """Validation data, in addition to a few photographs of ``--images``.
 
-    The matching accuracy on sequences, where there are any, chooses the best weights;
-    else the loss of posed pairs; else the matching accuracy on photographs.
+    The matching accuracy on sequences, if there are any, selects the best weights; else
+    the loss of posed pairs; else the matching accuracy on photographs.
 
     Attributes:
-        validation_dataset: kapture dataset with poses and depth maps to validate on, by
-            the loss of its pairs; it then chooses the best weights.
-        validation_scenes: text file of the scenes of --megadepth to validate on, one
-            per line, likewise.
-        validation: folder of sequences in the layout of HPatches to validate on as
-            well; it then chooses the best weights.
+        validation_dataset: kapture dataset with poses and depth maps for the validation
+            loss, which then selects the best weights.
+        validation_scenes: text file of the scenes of --megadepth for the validation
+            loss, one per line.
+        validation: folder of validation sequences in the layout of HPatches, which then
+            select the best weights.
     """
 
     validation_dataset: Path | None = None
@@ -84,5 +84,5 @@ class ValidationConfig:
 
     @property
     def has_posed(self) -> bool:
-        """Whether there are pairs to validate on by their loss."""
+        """Whether there are pairs for the validation loss."""
         return self.validation_dataset is not None or self.validation_scenes is not None

@@ -14,27 +14,29 @@ GeometrySource = Literal["estimate", "known_poses"]
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyConfig:
-    """Which matches agree with one geometry of their two images.
+    """Settings of geometric verification.
 
     Attributes:
-        geometry: ``estimate`` finds each pair's geometry from its matches by RANSAC;
-            ``known_poses`` takes it from the poses and cameras of the dataset.
-        max_error: greatest distance in pixels of a match to its epipolar line
-            (or from where a homography puts it).
-        min_inliers: matches that a pair must keep; with fewer it keeps none.
-        max_trials: most samples that RANSAC draws for a pair.
+        geometry: ``estimate`` estimates each pair's geometry from its matches by
+            RANSAC; ``known_poses`` computes it from the poses and cameras of the
+            dataset.
+        max_error: greatest distance in pixels of a match to its epipolar line (or to
+            its position under a homography).
+        min_inliers: least number of inliers of a pair; with fewer it keeps no match.
+        max_trials: greatest number of RANSAC trials for a pair.
         seed: random seed of RANSAC; the result is the same for any number of workers.
-        camera_mode: which images of unknown cameras (UNKNOWN_CAMERA, as photographs
-            without EXIF data have) share one: ``auto`` those of one sensor of the
-            dataset; ``single`` all of one size; ``per-folder`` those of one folder and
-            size; ``per-image`` none. Cameras that are known, and those of rigs, are
-            never joined.
-        camera_origin: where principal points count from: the ``center`` of the first
-            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes what files say,
-            and else looks for (W / 2, H / 2) and for names of COLMAP's import.
-        keypoint_origin: where the pixels of third-party keypoints count from: the
-            ``center`` of the first one (R2D2, hloc) or its ``corner`` (COLMAP);
-            ``auto`` takes what files say, and else where the cameras count from.
+        camera_mode: which images of unknown cameras (UNKNOWN_CAMERA, such as
+            photographs without EXIF data) share one: ``auto`` those of the same sensor
+            of the dataset; ``single`` all of the same size; ``per-folder`` those of the
+            same folder and size; ``per-image`` none. Known cameras, and those of rigs,
+            are never merged.
+        camera_origin: pixel origin of principal points: the ``center`` of the first
+            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
+            in files, else infers it from principal points at (W / 2, H / 2) and from
+            names of COLMAP's import.
+        keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
+            first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
+            origin stated in files, else that of the cameras.
     """
 
     geometry: GeometrySource = "estimate"

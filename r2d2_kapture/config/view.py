@@ -9,7 +9,7 @@ from r2d2_kapture.config.checks import require
 
 @dataclass(frozen=True, kw_only=True)
 class ViewConfig:
-    """What is known of the cameras of two images.
+    """Settings of the cameras of two images.
 
     Attributes:
         exif: take focal lengths from the EXIF data of the photographs; with those of

@@ -573,6 +573,6 @@ def test_every_help_says_what_auto_takes_for_the_camera_origin(
         command(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert (
-        "auto takes what files say, and else looks for (W / 2, H / 2) and for names of "
-        "COLMAP's import"
+        "auto takes the origin stated in files, else infers it from principal points "
+        "at (W / 2, H / 2) and from names of COLMAP's import"
     ) in text

@@ -135,7 +135,10 @@ def test_a_stopped_run_resumes_to_the_weights_of_the_unbroken_one(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "{run}"], "no pictures given, expected one or more of --images"),
+        (
+            ["--output", "{run}"],
+            "no source of pairs given, expected one or more of --images",
+        ),
         (["--images", "{photos}"], "--output: missing"),
         (
             ["--images", "/nowhere", "--output", "{run}"],
