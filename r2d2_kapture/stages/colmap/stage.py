@@ -298,8 +298,9 @@ def _write_pairs(
     usable = [pair for pair in chosen if extracted.issuperset(pair.names)]
     if not usable:
         raise DatasetError(
-            f"{pairs_list or inputs.mapping}: found no pair among {len(names)} "
-            f"images, {len(extracted)} of them with features; expected one or more"
+            f"{pairs_list or inputs.mapping}: found no pair among "
+            f"{counted(len(names), 'image')}, {len(extracted)} with features; expected "
+            "2 images or more with features, and a pair of them"
         )
     write_pairs(work.pairs(MAPPING), usable)
     return source
