@@ -199,7 +199,9 @@ def test_a_list_may_name_images_that_cannot_be_used(
     listed.write_text(f"{unusable}{first}\t{second}\n", "utf-8")
     assert run(photos, checkpoint, pairs_list=listed).details["pairs"] == 1
     listed.write_text(unusable, "utf-8")
-    with pytest.raises(DatasetError, match="pairs.txt: found no pair.*expected 2 images"):
+    with pytest.raises(
+        DatasetError, match="pairs.txt: found no pair.*expected 2 images"
+    ):
         run(photos, checkpoint, pairs_list=listed)
 
 
