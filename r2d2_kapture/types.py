@@ -207,6 +207,7 @@ class Report:
         """The report as plain JSON values, without the stages."""
         return {
             "stage": self.stage,
+            "unit": self.unit,
             "done": self.done,
             "skipped": self.skipped,
             "failed": [dataclasses.asdict(failure) for failure in self.failed],

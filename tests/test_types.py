@@ -101,6 +101,7 @@ def report() -> Report:
 def test_report_as_json(report: Report) -> None:
     assert json.loads(json.dumps(report.to_json())) == {
         "stage": "extract",
+        "unit": "photograph",
         "done": 3,
         "skipped": 2,
         "failed": [{"name": "a b.jpg", "reason": "truncated"}],

@@ -61,17 +61,6 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 """Texts of the table of stages, by the keys of their reports."""
-ITEMS = {
-    "photographs": "photograph",
-    "extract": "photograph",
-    "pairs": "pair",
-    "match": "pair",
-    "verify": "pair",
-    "map": "map",
-    "localize": "query",
-    "evaluate": "estimate",
-}
-"""The items that a stage counts."""
 
 
 def summary_section(pipeline: Json) -> Section:
@@ -230,7 +219,7 @@ def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
             (
                 stage["stage"],
                 subject,
-                counted(count, ITEMS.get(stage["stage"], "item")),
+                counted(count, stage["unit"]) if stage.get("unit") else count,
                 len(stage.get("failed", [])),
                 _seconds(stage),
                 _counts({**stage, **work}),

@@ -62,6 +62,7 @@ def test_failures_and_warnings_are_inert_and_counted() -> None:
 def test_a_report_of_an_older_version_has_what_it_knows() -> None:
     stage = {
         "stage": "match",
+        "unit": "pair",
         "done": 3,
         "skipped": 0,
         "failed": [],
