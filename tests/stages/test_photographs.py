@@ -171,22 +171,36 @@ def test_what_is_left_out_is_in_no_stage(scene: Photographs) -> None:
     assert "3 left out by --exclude 0 b.jpg" in report.warnings[0]
 
 
+class Paired(Exception):
+    """All that is asked of a run: its pairs."""
+
+
+def pairing(scene: Photographs, config: PipelineConfig, **changes: Any) -> str:
+    """The method by which a pipeline pairs; it is stopped there."""
+
+    def stop(report: Report) -> None:
+        if report.stage == "pairs":
+            raise Paired(report.details["method"])
+
+    with pytest.raises(Paired) as stopped:
+        run(scene, config, queries={}, announce=stop, **changes)
+    return str(stopped.value)
+
+
 def test_above_the_limit_photographs_are_paired_by_likeness(
     scene: Photographs,
 ) -> None:
     few = dataclasses.replace(KNOWN.photographs, exhaustive_limit=5)
-    _, stages = run(scene, dataclasses.replace(KNOWN, photographs=few), queries={})
-    assert stages["pairs"].details["method"] == "local"
+    assert pairing(scene, dataclasses.replace(KNOWN, photographs=few)) == "local"
     whole = PipelineScene(scene.photos.parent / "dataset")
-    _, stages = run(
+    as_asked = pairing(
         scene,
         PipelineConfig(photographs=FolderConfig(exhaustive_limit=5)),
         mapping=whole.mapping,
-        queries={},
         features=[whole.features],
         output=scene.photos.parent / "other",
     )
-    assert stages["pairs"].details["method"] == "exhaustive", "datasets are as asked"
+    assert as_asked == "exhaustive", "datasets are as asked"
 
 
 def test_a_cut_photograph_fails_once(
