@@ -1,4 +1,4 @@
-"""The published way of working, as a plain baseline for the speed benchmark.
+"""The published implementation, as a plain baseline for the speed benchmark.
 
 Eager float32, batch norm not folded, contiguous layout, descriptors normalised densely,
 one image at a time, decoding and writing in line.

@@ -1,4 +1,4 @@
-"""D2-Net the straightforward way, as a plain baseline for the speed benchmark.
+"""A straightforward D2-Net, as a plain baseline for the speed benchmark.
 
 Eager float32 in contiguous layout, the whole image in one pass, first and second
 derivatives of all channels as dense maps, one image at a time, decoding and writing in

@@ -27,7 +27,7 @@ PLAIN = "plain"
 
 
 def main() -> None:
-    """Make images, run every way of working in turn, print the table."""
+    """Make images, run both implementations in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model")
     parser.add_argument("--multiscale", action="store_true")
@@ -87,7 +87,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 
 def command_of(way: str, model: str, listed: Path, output: Path) -> list[str]:
-    """The command line of a way of working."""
+    """The command line of an implementation."""
     common = ["--images", str(listed), "--model", model, "--output-dir", str(output)]
     if way == PLAIN:
         return [str(HERE / "d2net_baseline.py"), *common]
@@ -96,7 +96,7 @@ def command_of(way: str, model: str, listed: Path, output: Path) -> list[str]:
 
 
 def print_table(runs: dict[str, dict[str, list[Measurement]]], images: int) -> None:
-    """Seconds an image by the clock and of all cores, their ratios, and the peak."""
+    """Print wall and processor seconds per image, their ratios, and peak memory."""
     print(
         f"{'':6s} {'clock':>9s} {'ratio':>6s} {'cores':>9s} {'ratio':>6s} {'peak':>9s}"
     )

@@ -1,4 +1,4 @@
-"""Speed and memory of kapture_r2d2_extract against the published way of working.
+"""Speed and memory of kapture_r2d2_extract relative to the published implementation.
 
     python benchmarks/extract_speed.py --model r2d2_WASF_N16.pt
 
@@ -23,7 +23,7 @@ DEFAULT_MODEL = HERE.parents[1] / "shared" / "data" / "weights" / "r2d2_WASF_N16
 
 
 def main() -> None:
-    """Render, run every way of working in turn, print the table."""
+    """Render, run every implementation in turn, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default=str(DEFAULT_MODEL))
     parser.add_argument("--images", type=int, default=4, help="images of the dataset")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def commands(model: str, root: Path) -> dict[str, list[str]]:
-    """The command line of each way of working."""
+    """The command line of each implementation."""
     extract = [
         *("-m", "r2d2_kapture.cli.extract", "--kapture-root", str(root)),
         *("--model", model, "--gpu", "-1", "--force", "--keypoints-type", "bench"),

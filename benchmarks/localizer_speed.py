@@ -1,12 +1,12 @@
-"""Seconds that rk.Localizer takes for a query, and how many of them the network takes.
+"""Time per query of rk.Localizer, in total and for extraction.
 
     python benchmarks/localizer_speed.py
     python benchmarks/localizer_speed.py --mapping DATASET --query DATASET
 
 Maps the images of a kapture dataset (by default a rendered room, 1600x1200) with the
 features of a preset, and localizes each image of another, with its camera known and
-unknown. The time of all processor cores is printed beside the time that passes: on a
-machine that others use too, it says what a quiet one would take with one core.
+unknown. Processor time of all cores is printed next to wall time: on a busy machine, it
+tells the time on one idle core.
 """
 
 from __future__ import annotations

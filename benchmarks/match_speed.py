@@ -117,7 +117,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def features(descriptors: FloatArray) -> LocalFeatures:
-    """Descriptors with keypoints that nobody looks at."""
+    """Descriptors with dummy keypoints."""
     count = len(descriptors)
     return LocalFeatures(
         keypoints=np.zeros((count, 2), np.float32),

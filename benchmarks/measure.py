@@ -19,7 +19,7 @@ from r2d2_kapture.io.outputs.manifest import package_versions
 class Measurement:
     """Wall time in seconds and peak resident memory in GiB of one command.
 
-    The time of all its processor cores tells more on a machine that others use too.
+    On a busy machine, the processor time of all cores is more reliable.
     """
 
     seconds: float
@@ -51,7 +51,7 @@ def measure(command: Sequence[str]) -> Measurement:
 
 
 def precisions() -> list[str]:
-    """What the processor at hand computes in, as --precision has it."""
+    """The precision that --precision auto selects on this processor."""
     return ["fp32", "bf16"] if this_processor().runs_bf16 else ["fp32"]
 
 

@@ -1,1 +1,1 @@
-"""Recipes: whole datasets and photographs, from files to results."""
+"""Recipes: datasets and photographs, from files to results."""

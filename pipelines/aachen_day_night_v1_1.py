@@ -7,8 +7,8 @@ r"""Aachen Day-Night v1.1: a map with known poses; day and night queries apart.
 
 ``--global-features`` names a folder of global features, such as AP-GeM-LM18; without it
 retrieval uses a descriptor aggregated from the local features. The poses of both
-conditions go to ``work/submission.txt``, as visuallocalization.net wants them. It takes
-all other flags of kapture_r2d2_pipeline.
+conditions go to ``work/submission.txt``, in the format of visuallocalization.net. It
+takes all other flags of kapture_r2d2_pipeline.
 """
 
 from __future__ import annotations

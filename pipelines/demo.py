@@ -1,4 +1,4 @@
-"""The whole pipeline on a small scene that we render ourselves, with known poses.
+"""The whole pipeline on a small rendered scene with known poses.
 
     python -m r2d2_kapture.pipelines.demo --output demo
 

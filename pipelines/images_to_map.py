@@ -1,4 +1,4 @@
-"""A folder of photographs becomes a map: cameras from EXIF, poses found.
+"""A map from a folder of photographs, with cameras from EXIF.
 
     python -m r2d2_kapture.pipelines.images_to_map --images photos --output work
 

@@ -92,7 +92,7 @@ def test_a_changed_or_missing_mask_is_a_changed_image(
     out = capsys.readouterr().out
     assert (
         work_in(out, "extract") == "1 photograph, 4 already done, N keypoints"
-        and "pictures or masks replaced" in out
+        and "images or masks replaced" in out
         and "'a.png'" in out
     )
     tables = open_local_features([photos.parents[1]], "tiny")

@@ -149,7 +149,7 @@ def test_two_files_are_one_error(
     )
 
 
-def test_of_settings_the_last_one_counts_and_a_word_says_so(
+def test_of_settings_the_last_one_counts_with_a_warning(
     parser: CommandParser, caplog: pytest.LogCaptureFixture
 ) -> None:
     typed = "--gpu 0 --subpixel --top-k=5 --gpu -1 --no-subpixel --top-k 6 --top-k 6"

@@ -54,7 +54,7 @@ def assert_same(first: LocalFeatures, second: LocalFeatures) -> None:
 
 @pytest.mark.parametrize("suffix", ["r2d2", ".d2-net", "r2d2.mat"])
 @pytest.mark.parametrize("write", [write_npz, write_mat])
-def test_the_content_tells_the_format(
+def test_the_format_is_detected_from_the_content(
     image: Path, features: LocalFeatures, suffix: str, write: object
 ) -> None:
     path = feature_path(image, suffix)

@@ -371,7 +371,7 @@ def test_the_table_reads_without_the_code():
     assert "missing images infinitely far" in note
 
 
-def test_the_table_tells_of_alignment():
+def test_the_table_reports_alignment():
     true = cameras("space")
     table = text_table({"map": evaluate_poses(true, in_own_frame(true), align=True)})
     assert "map: aligned by a scale of 0.37 over 30 images" in table

@@ -79,7 +79,7 @@ def test_a_camera_for_each_image(tmp_path: Path) -> None:
 
 def test_a_hint_where_each_image_has_a_camera(tmp_path: Path) -> None:
     (hint,) = prepare(tmp_path, unknown_scene(shared=False), "auto")
-    assert hint.startswith("6 images without known intrinsics have a camera each")
+    assert hint.startswith("6 images without known intrinsics have separate cameras")
     assert cameras_in(tmp_path / "map.db") == 6
 
 

@@ -223,7 +223,7 @@ def test_features_of_a_picture_that_was_replaced_are_refused(
     with pytest.raises(DatasetError, match=changed):
         localize_in_no_map(dataset, walk)
     extract(dataset, walk.features)
-    stale = r"made anew since, of 1 images: 'b\.png'; run kapture_r2d2_match again"
+    stale = r"extracted again, of 1 images: 'b\.png'; run kapture_r2d2_match again"
     with pytest.raises(DatasetError, match=stale):
         walk.verify()
     walk.match()

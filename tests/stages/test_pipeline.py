@@ -272,7 +272,7 @@ def test_two_runs_at_once_are_refused(scene: PipelineScene, tmp_path: Path) -> N
     output = tmp_path / "work"
     with (
         exclusive(output),
-        pytest.raises(OutputError, match="another run is writing here"),
+        pytest.raises(OutputError, match="another run is writing to it"),
     ):
         run(scene, output)
 

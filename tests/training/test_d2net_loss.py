@@ -271,7 +271,7 @@ def nearly_unknown_flow() -> Tensor:
     ],
     ids=["unknown", "too few", "outside", "no features"],
 )
-def test_a_pair_that_tells_nothing_is_skipped_and_counted(
+def test_a_pair_without_information_is_skipped_and_counted(
     scale: float, flow: Tensor
 ) -> None:
     maps1, maps2 = random_maps(12, scale=scale), random_maps(13, scale=scale)

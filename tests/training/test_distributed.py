@@ -109,7 +109,7 @@ def test_alone_nothing_is_joined_or_wrapped(monkeypatch: pytest.MonkeyPatch) -> 
         assert process.mean(torch.tensor([2.0])).tolist() == [2.0]
 
 
-def test_torchrun_tells_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_sets_rank_and_world_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     process = this_process()

@@ -59,7 +59,7 @@ def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
         return ()
     return (
         f"{path}: {len(frameless)} images had no frame, such as '{frameless[0]}': each "
-        "gets one of its own",
+        "gets its own",
     )
 
 

@@ -94,7 +94,7 @@ def half_written(path: Path, found: str) -> DatasetError:
     """What is said of a database that broke off."""
     return DatasetError(
         f"{path}: the database is broken or was left half-written "
-        f"({' '.join(found.split())}); make it again, or restore a copy"
+        f"({' '.join(found.split())}); create it again, or restore a copy"
     )
 
 
@@ -209,7 +209,7 @@ def _check_keypoints(
         if count and columns not in KEYPOINT_COLUMNS:
             raise DatasetError(
                 f"{path}: {what}: found {columns} columns, expected 2, 4 or 6; COLMAP "
-                "cannot read them: make the database again"
+                "cannot read them: create the database again"
             )
         values = blob_matrix(path, what, count, columns, data, np.float32)
         if not np.isfinite(values).all():

@@ -122,13 +122,13 @@ def write_image_folder_dataset(
         raise DatasetError(f"{images}: found {what}, expected a folder of images")
     if root.resolve().is_relative_to(images.resolve()):
         raise DatasetError(
-            f"{root}: lies inside the folder of images {images}, where it would be "
-            "searched for images; choose a place outside"
+            f"{root}: is inside the folder of images {images}, which is searched "
+            "for images; choose a path outside"
         )
     if (root / "sensors").exists() and not (root / STATE_NAME).exists():
         raise OutputError(
-            f"{root}: found a dataset that was not made of a folder of images; choose "
-            "another place"
+            f"{root}: found a dataset that was not made from a folder of images; "
+            "choose another place"
         )
     found = find_images([str(images)], exclude, masks)
     known = _known_shots(root)
@@ -251,8 +251,8 @@ def _read_shot(path: Path, name: str, stamp: tuple[int, int], exif: bool) -> _Sh
     check_table_name(name, path)
     if name.startswith("#"):
         raise DatasetError(
-            f"{path}: name '{name}' begins with #, which kapture's lists cannot hold; "
-            "rename the image"
+            f"{path}: name '{name}' starts with #, which kapture's lists do not "
+            "support; rename the image"
         )
     size = image_size(path)
     focal_length, model = read_exif(path, size) if exif else (None, None)

@@ -54,8 +54,8 @@ def read_pair_counts(database: Path) -> PairCounts:
         counts = np.array(rows, np.int64).reshape(-1, 3)
     except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
-            f"{database}: found no COLMAP database that can be read: {error}; "
-            "expected tables of images, matches and two_view_geometries"
+            f"{database}: found no readable COLMAP database: {error}; expected tables "
+            "of images, matches and two_view_geometries"
         ) from error
     ordered = tuple(sorted(names.values()))
     row_of = {name: row for row, name in enumerate(ordered)}

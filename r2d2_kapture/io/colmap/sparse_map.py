@@ -166,7 +166,7 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
         raise DatasetError(
             f"{table}: found a map of keypoints of type {', '.join(sorted(types))}, "
             f"expected '{keypoints_type}', that of the features; give the features "
-            "that the map was made of, or choose their --keypoints-type"
+            "that the map was made with, or choose their --keypoints-type"
         )
 
 
@@ -207,8 +207,8 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
     except (ValueError, IndexError, OverflowError, RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise DatasetError(
-            f"{folder}: not a COLMAP model that can be read: {reason}; map again, or "
-            "convert the model anew"
+            f"{folder}: not a readable COLMAP model: {reason}; map again, or convert "
+            "the model again"
         ) from error
 
 

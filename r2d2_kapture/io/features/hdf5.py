@@ -243,8 +243,8 @@ def _require_image(file: h5py.File, name: str) -> None:
     there = file.visititems(lambda other, item: other if _is_image(item) else None)
     found = "no images" if there is None else f"others, such as '{there}'"
     raise FeatureFormatError(
-        f"not in the file, which holds {found}; expected names relative to the folder "
-        "of the images"
+        f"not in the file, which contains {found}; expected names relative to the "
+        "folder of the images"
     )
 
 

@@ -134,8 +134,8 @@ def check_inside(
         x, y = xy.max(axis=0)
         raise FeatureFormatError(
             f"{source}: found {outside.sum()} of {len(xy)} keypoints outside of its "
-            f"{size[0]} x {size[1]} pixels, up to ({x:.0f}, {y:.0f}); they are of a "
-            "picture of another size: extract features of this one"
+            f"{size[0]} x {size[1]} pixels, up to ({x:.0f}, {y:.0f}); they belong to "
+            "an image of another size: extract features of this image"
         )
 
 

@@ -120,10 +120,10 @@ def single_camera_hint(data: kapture.Kapture, mode: CameraMode) -> tuple[str, ..
         return ()
     width, height = max(alike, key=lambda size: (alike[size], size))
     return (
-        f"{sum(alike.values())} images without known intrinsics have a camera each, "
-        f"though they are of one size, such as {width} x {height}; if one camera with "
-        "fixed zoom took them, --camera-mode single makes the map 2 to 4 times more "
-        "accurate",
+        f"{sum(alike.values())} images without known intrinsics have separate cameras, "
+        f"although they have the same size, such as {width} x {height}; if one camera "
+        "with fixed zoom took them, --camera-mode single makes the map 2 to 4 times "
+        "more accurate",
     )
 
 

@@ -132,9 +132,9 @@ def refuse_stale_matches(
         ]
         if stale:
             raise DatasetError(
-                f"{folder}: found matches of features that were made anew since, of "
-                f"{len(stale)} images: {some_names(map(shown, stale))}; run "
-                "kapture_r2d2_match again"
+                f"{folder}: found outdated matches, made before features were "
+                f"extracted again, of {len(stale)} images: "
+                f"{some_names(map(shown, stale))}; run kapture_r2d2_match again"
             )
 
 
@@ -172,7 +172,7 @@ class FeatureRecords:
                 f"{located[0].path}: found features of {shown(record.path)}, expected "
                 f"those of {shown(str(path))}, which has the same name; rename "
                 "one, for instance into a sub-folder, or give the --features that were "
-                "made of this dataset"
+                "made from this dataset"
             )
         return (
             f"{shown(str(path))} has changed since its features were made; run the "

@@ -191,8 +191,8 @@ class FeatureTable:
         if other is None:
             return "extract the image, or correct its name"
         return (
-            f"those of {ascii(other)} are there, but {ascii(image)} is asked for, "
-            "another Unicode form of it: rename one"
+            f"there are those of {ascii(other)}, another Unicode form of "
+            f"{ascii(image)}: rename one"
         )
 
     def _found(self, image: str) -> tuple[FeatureFolder, Path, int, int]:

@@ -229,8 +229,8 @@ def open_match_writer(
         if archive.exists():
             if not force:
                 raise OutputError(
-                    f"{folder}: found {ARCHIVE_NAME}, to which nothing can be added; "
-                    f"{WAY_OUT}"
+                    f"{folder}: found {ARCHIVE_NAME}, to which matches cannot be "
+                    f"added; {WAY_OUT}"
                 )
             archive.unlink()
         yield MatchWriter(folder=folder, emptied=emptied)

@@ -238,9 +238,9 @@ def _other(origin: PixelOrigin) -> PixelOrigin:
 def _cost(focal_lengths: Sequence[float]) -> str:
     """The effect of half a pixel."""
     if not focal_lengths:
-        return "half a pixel moves every keypoint against its camera"
+        return "half a pixel shifts every keypoint relative to its camera"
     degrees = math.degrees(math.atan(HALF_PIXEL / min(focal_lengths)))
-    return f"half a pixel turns each ray by {degrees:.2g} degrees"
+    return f"half a pixel rotates each ray by {degrees:.2g} degrees"
 
 
 def _focal_lengths(data: kapture.Kapture) -> list[float]:

@@ -90,10 +90,10 @@ def check_records(
         key = timestamp, sensor_id
         if image_of.setdefault(key, name) != name:
             raise DatasetError(
-                f"{path}: images '{image_of[key]}' and '{name}' have one timestamp "
-                f"{timestamp} of one camera '{sensor_id}', expected one image of a "
-                "camera at a time; give each image a timestamp of its own, such as "
-                "its number"
+                f"{path}: images '{image_of[key]}' and '{name}' have the same "
+                f"timestamp {timestamp} and camera '{sensor_id}', expected one image "
+                "of a camera at a time; give each image a timestamp of its own, such "
+                "as its number"
             )
         first = record_of.setdefault(name, key)
         if first != key:

@@ -60,8 +60,8 @@ class Outstanding:
             return ()
         names = some_names(map(shown, self.replaced))
         return (
-            "pictures or masks replaced since features were made, and extracted again: "
-            f"{len(self.replaced)} ({names}); later stages follow when they are run",
+            "images or masks replaced since extraction, and extracted again: "
+            f"{len(self.replaced)} ({names}); run later stages again too",
         )
 
 

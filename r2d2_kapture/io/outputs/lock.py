@@ -34,7 +34,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise OutputError(
-                f"{folder}: another run is writing here ({file.read(80) or error}); "
+                f"{folder}: another run is writing to it ({file.read(80) or error}); "
                 "wait for it, or choose another place"
             ) from error
         file.truncate(0)

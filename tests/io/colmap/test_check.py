@@ -159,7 +159,9 @@ def test_open_database_may_be_read_but_not_replaced(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"precious", b"SQLite format 3\0" + b"x" * 99]
 )
-def test_what_is_no_database_is_used_by_nobody(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_database_is_not_in_use(
+    tmp_path: Path, content: bytes
+) -> None:
     check_unused(tmp_path / "absent.db")
     check_unused(tmp_path)
     (tmp_path / "file.db").write_bytes(content)

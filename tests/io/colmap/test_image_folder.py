@@ -264,7 +264,7 @@ def test_a_file_that_did_not_change_is_not_decoded_again(
 def test_foreign_datasets_are_not_touched(photos: Path, tmp_path: Path) -> None:
     root = write_noise_dataset(tmp_path / "dataset")
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    with pytest.raises(OutputError, match="not made of a folder"):
+    with pytest.raises(OutputError, match="not made from a folder"):
         write_image_folder_dataset(photos, root)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
@@ -273,7 +273,7 @@ def test_names_are_taken_or_fail_alone(tmp_path: Path) -> None:
     taken = ["4.42\u202fPM.jpg", "Cafe\u0301.jpg", "a\u00a0/\u3000b.jpg"]
     refused = {
         "comma, 1.jpg": "comma, 1.jpg' holds a comma",
-        "#1.jpg": "'#1.jpg' begins with #",
+        "#1.jpg": "'#1.jpg' starts with #",
         " 1.jpg": "' 1.jpg' holds the character U+0020 at its start",
         "bell\x07.jpg": r"'bell\x07.jpg' holds the character U+0007",
     }

@@ -63,6 +63,8 @@ def test_ids_of_pairs_are_those_of_pycolmap(tmp_path: Path) -> None:
 def test_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "database.db"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="database.db: found no COLMAP database"):
+    with pytest.raises(
+        DatasetError, match="database.db: found no readable COLMAP database"
+    ):
         read_pair_counts(path)
     assert path.read_bytes() == content

@@ -352,5 +352,5 @@ def test_a_text_model_whose_cameras_lack_a_place_in_the_rig_is_refused(
     at = fields.index("1", 5)  # HAS_POSE of the second sensor
     lines[row] = " ".join([*fields[:at], "0", *fields[at + 8 :]])
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(DatasetError, match="not a COLMAP model that can be read"):
+    with pytest.raises(DatasetError, match="not a readable COLMAP model"):
         read_sparse_map(tmp_path)

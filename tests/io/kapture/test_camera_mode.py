@@ -106,7 +106,7 @@ def test_groups_that_are_the_sensors_change_nothing() -> None:
 
 def test_a_hint_counts_images_with_a_camera_each() -> None:
     (hint,) = single_camera_hint(dataset(), "auto")
-    assert hint.startswith("3 images without known intrinsics have a camera each")
+    assert hint.startswith("3 images without known intrinsics have separate cameras")
     assert "64 x 48" in hint and "--camera-mode single" in hint
     assert single_camera_hint(dataset(), "per-image") == ()
     joined = with_camera_mode(dataset(), "single")

@@ -56,12 +56,12 @@ TWO_CAMERAS = (
     [
         (
             {"records_camera": "0, cam, a.png\n1, cam, b.png\n0, cam, c.png"},
-            "records_camera.txt: images 'a.png' and 'c.png' have one timestamp 0 of "
-            "one camera 'cam', .* give each image a timestamp of its own",
+            "records_camera.txt: images 'a.png' and 'c.png' have the same timestamp 0 "
+            "and camera 'cam', .* give each image a timestamp of its own",
         ),
         (
             {"records_camera": "7, cam, a.png\n07, cam, c.png"},
-            "images 'a.png' and 'c.png' have one timestamp 7",
+            "images 'a.png' and 'c.png' have the same timestamp 7",
         ),
         (
             {"records_camera": "0, cam, a.png\n1, cam, a.png"},

@@ -262,7 +262,7 @@ def test_nothing_is_added_next_to_an_archive(tmp_path: Path) -> None:
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with exclusive(matches_folder(tmp_path, TYPE)):
-        with pytest.raises(OutputError, match="another run is writing here"):
+        with pytest.raises(OutputError, match="another run is writing to it"):
             write(tmp_path, ("a", "b"))
 
 

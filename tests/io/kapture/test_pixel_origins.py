@@ -83,7 +83,7 @@ def test_origin_of_cameras(
     assert said in text and f"the {origin} of the first pixel" in text
     # atan(0.5 / 550): the mean of both focal lengths
     assert text.endswith(
-        f"--camera-origin {other}: half a pixel turns each ray by " "0.052 degrees"
+        f"--camera-origin {other}: half a pixel rotates each ray by " "0.052 degrees"
     )
 
 

@@ -134,7 +134,9 @@ def test_an_image_recorded_twice_is_refused(tmp_path):
 def test_two_images_of_a_camera_at_a_time_are_refused(tmp_path):
     write_dataset(tmp_path, NAMES)
     write_files(tmp_path, records_camera="0, cam, a.jpg\n0, cam, b.jpg")
-    with pytest.raises(DatasetError, match="'a.jpg' and 'b.jpg' have one timestamp 0"):
+    with pytest.raises(
+        DatasetError, match="'a.jpg' and 'b.jpg' have the same timestamp 0"
+    ):
         poses_of(tmp_path)
 
 

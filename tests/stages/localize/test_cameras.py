@@ -93,7 +93,7 @@ def write_photograph(
     return path
 
 
-def test_exif_tells_the_focal_length(tmp_path: Path) -> None:
+def test_exif_gives_the_focal_length(tmp_path: Path) -> None:
     image = query_image(write_photograph(tmp_path / "a é.jpg", 28))
     found = with_exif(image)
     assert found.focal_length == "refined"

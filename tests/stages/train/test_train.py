@@ -409,7 +409,7 @@ def test_a_folder_of_sequences_chooses_the_best(pictures: Path, tmp_path: Path) 
 
 def test_two_runs_at_once_are_refused(pictures: Path, tmp_path: Path) -> None:
     with exclusive(tmp_path / "run"):
-        with pytest.raises(OutputError, match="another run is writing here"):
+        with pytest.raises(OutputError, match="another run is writing to it"):
             run(TINY, pictures, tmp_path / "run")
 
 
