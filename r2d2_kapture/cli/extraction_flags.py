@@ -153,7 +153,7 @@ def parse_extraction(
 
 
 def save_settings(namespace: Namespace, folder: Path) -> None:
-    """Keep the resolved settings beside the output, as YAML that --config takes."""
+    """Write the resolved settings next to the output, as YAML for --config."""
     text = dump_settings(namespace, EXTRACTION_SETTINGS)
     write_text_atomic(folder / SETTINGS_NAME, text)
 
@@ -177,8 +177,8 @@ def add_run_flags(parser: CommandParser) -> None:
     parser.group("run").add_argument(
         "--force",
         action="store_true",
-        help="redo what is there; without it, finished images are skipped unless their "
-        "files have changed",
+        help="redo existing outputs; without it, finished images are skipped unless "
+        "their files have changed",
     )
     parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first image that fails"

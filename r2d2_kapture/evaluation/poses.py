@@ -3,7 +3,7 @@
 The measures of visuallocalization.net (Sattler et al., CVPR 2018): the position error
 is the distance between camera centres, the rotation error the angle between
 orientations, and recall the share of images that are within a position threshold and
-the rotation threshold beside it. An image without estimate is outside of every
+the rotation threshold paired with it. An image without estimate is outside of every
 threshold.
 """
 
@@ -83,7 +83,7 @@ class PoseSummary:
         return self.images - self.localized
 
     def to_json(self, thresholds: Thresholds) -> dict[str, Any]:
-        """Plain values, with the thresholds beside their recall."""
+        """Plain values, with the thresholds and their recall."""
         return {
             "images": self.images,
             "localized": self.localized,

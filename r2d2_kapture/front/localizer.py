@@ -175,15 +175,15 @@ class Localizer:
 
 
 def _features_of(map_path: Path) -> Path:
-    """The features beside a map.
+    """The features next to a map.
 
     Raises:
-        DatasetError: no map, or no features beside it.
+        DatasetError: no map, or no features next to it.
     """
     features = map_path.resolve().parent / "features"
     if features.is_dir():
         return features
-    what = "no features beside it" if map_path.is_dir() else "no such folder"
+    what = "no features next to it" if map_path.is_dir() else "no such folder"
     raise DatasetError(
         f"{map_path}: found {what}, expected the folder of a map that "
         "kapture_r2d2_pipeline made; or give features=, the folder of the features of "

@@ -34,11 +34,11 @@ class Download:
 def download(
     url: str, path: Path, *, sha256: str | None = None, progress: bool | None = None
 ) -> Download:
-    """Download a file over HTTP; what is there of an earlier try is not fetched again.
+    """Download a file over HTTP, resuming a partial download.
 
-    Bytes go to ``<name>.part`` beside ``path``, which takes its name when complete and
-    checked. A server that has another file by now, or cannot send parts, makes it
-    start over.
+    Bytes go to ``<name>.part`` next to ``path``, which takes its name when complete and
+    checked. A server that has another file by now, or cannot send parts, makes it start
+    over.
 
     Args:
         url: http or https.

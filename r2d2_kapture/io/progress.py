@@ -29,7 +29,7 @@ class Progress:
             in MB; empty where nothing can be counted, and the time is all there is.
         total: how many there are; None where unknown.
         done: how many of them were finished by an earlier run.
-        steady: whether the time left can be told from the items finished.
+        steady: whether the remaining time can be estimated from finished items.
         shown: True shows a bar, False nothing, None a bar on a terminal and else lines.
         clock: seconds from any origin on.
         stream: to write to; None is stderr.

@@ -46,7 +46,7 @@ class Checkpoint:
         sha256: of the file's bytes, hexadecimal.
         architecture: which network it is.
         network: in evaluation mode, on the CPU, float32.
-        metadata: text found beside the tensors (training settings, licence); of a
+        metadata: text found with the tensors (training settings, licence); of a
             published file the names of its tensors that were ``ignored``.
     """
 

@@ -33,8 +33,7 @@ class FeatureNetwork(nn.Module):
             extractors.registry.
         ops: the backbone; image (B, 3, H, W) -> features (B, D, H', W').
         descriptor_dim: D.
-        preprocessing: of the images, where the weights tell which they were trained
-            with.
+        preprocessing: of the images, if the weights state which they were trained with.
     """
 
     family: ClassVar[str]

@@ -92,7 +92,7 @@ class PhotographSource:
         """Make a pair of photograph ``index``, or of the next one that is there.
 
         Raises:
-            DatasetError: none is there any more.
+            DatasetError: none is left.
         """
         path, picture = self._picture(index)
         return random_pair(

@@ -91,7 +91,7 @@ def check_content(connection: sqlite3.Connection, path: Path) -> Content:
 
 
 def half_written(path: Path, found: str) -> DatasetError:
-    """What is said of a database that broke off."""
+    """The error on a truncated database."""
     return DatasetError(
         f"{path}: the database is broken or was left half-written "
         f"({' '.join(found.split())}); create it again, or restore a copy"
@@ -99,7 +99,7 @@ def half_written(path: Path, found: str) -> DatasetError:
 
 
 def wrong_row(path: Path, found: str) -> DatasetError:
-    """What is said of a row that COLMAP cannot hold."""
+    """The error on a row that COLMAP cannot store."""
     return DatasetError(f"{path}: {found}; {WAY_OUT}")
 
 

@@ -13,7 +13,7 @@ from r2d2_kapture.io.outputs.atomic import write_json_atomic
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseState:
-    """A note about a database, kept in a file beside other work.
+    """A record about a database, in a file of the work folder.
 
     Attributes:
         path: of the note.

@@ -56,7 +56,7 @@ def write_h5(
         half: store descriptors as float16, half the size; keypoints stay float32.
 
     Raises:
-        FeatureFormatError: a name that HDF5 cannot hold beside the others.
+        FeatureFormatError: a name that HDF5 cannot store with the others.
         OutputError: the file system refused.
     """
     with (

@@ -95,10 +95,10 @@ def open_feature_files(
         output_dir: folder of all outputs; needed for h5 and colmap-text.
         manifest: what the features are made with.
         style: of npz and mat files.
-        force: redo what is there.
+        force: redo existing outputs.
 
     Raises:
-        OutputError: what is there was made otherwise, or cannot be written.
+        OutputError: existing outputs have other settings, or cannot be written.
     """
     if file_format == "npz":
         paths = _with_suffix(targets, style.suffix)
@@ -240,7 +240,7 @@ def _refuse_other_settings(path: Path, text: str, manifest: Manifest) -> None:
 
 
 class _ColmapTexts:
-    """One text file an image and, as COLMAP allows no comments, a manifest beside."""
+    """One text file per image and, as COLMAP allows no comments, a manifest."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ class _ColmapTexts:
             for name, target in targets.items()
         }
         if force:
-            # before the manifest, which vouches for what is there
+            # before the manifest, which vouches for existing files
             for path in self._paths.values():
                 path.unlink(missing_ok=True)
         existing = read_manifest(output_dir / FILE_NAME)
@@ -305,7 +305,7 @@ class _H5File:
     """One file for all, assembled at the end from parts that survive a kill.
 
     An HDF5 file that is written to when its process dies is lost, so each image first
-    becomes a small file in a folder beside it.
+    becomes a small file in a folder next to it.
     """
 
     def __init__(

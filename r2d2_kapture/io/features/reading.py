@@ -73,7 +73,7 @@ def orientations(rows: npt.NDArray[Any]) -> FloatArray:
 
 
 def columns_warnings(name: str, columns: int) -> tuple[str, ...]:
-    """What is said of keypoints whose columns are not all read."""
+    """The warning on keypoints with columns that are not read."""
     if columns in KNOWN_COLUMNS:
         return ()
     return (
@@ -140,10 +140,10 @@ def check_inside(
 
 
 def is_turned(stored: tuple[int, int], actual: tuple[int, int], source: str) -> bool:
-    """Whether the size beside features is (H, W), as deep-image-matching has it.
+    """Whether the size stored with features is (H, W), as by deep-image-matching.
 
     Args:
-        stored: beside the features.
+        stored: with the features.
         actual: (W, H) of the image in pixels.
         source: what the features are of, for the error.
 

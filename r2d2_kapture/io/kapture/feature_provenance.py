@@ -23,7 +23,7 @@ UNKNOWN = "unknown"
 RECORDED = "image SHA-256"
 """Begins the state of features whose image file is known."""
 OLDER = f"{FILE_NAME}, {FILE_NAME}"
-"""The state of features whose image file is not, beside a manifest."""
+"""The state of features with a manifest but without an image file."""
 
 
 def feature_provenance(table: FeatureTable) -> str:
@@ -59,7 +59,7 @@ def feature_provenance(table: FeatureTable) -> str:
 def feature_states(tables: LocalFeatureTables, images: Iterable[str]) -> dict[str, str]:
     """What changes when features of an image are written anew.
 
-    Features beside a manifest are identified by it and by the image file that they were
+    Features with a manifest are identified by it and by the image file that they were
     made of, so that they may be copied; those of other tools by their sizes and times.
     """
     keypoints, descriptors = map(FeatureRecords, (tables.keypoints, tables.descriptors))

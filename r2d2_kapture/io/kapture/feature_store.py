@@ -1,7 +1,7 @@
 """Keypoints and descriptors of a kapture dataset: folders or tar archives.
 
 kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): ``.kpt`` and ``.desc`` are
-raw little-endian rows without a header; keypoints.txt and descriptors.txt beside them
+raw little-endian rows without a header; keypoints.txt and descriptors.txt next to them
 hold type and width. An image is complete when both files exist and agree on the count.
 """
 
@@ -115,7 +115,7 @@ class FeatureWriter:
 
     Attributes:
         rows: where they are written.
-        keypoints, descriptors: the records beside them.
+        keypoints, descriptors: their records.
     """
 
     rows: RowStore
@@ -190,7 +190,7 @@ def open_feature_writer(
     Args:
         feature_type: where to write.
         manifest: what the features are made with.
-        force: remove what is there and start anew.
+        force: remove existing features and start again.
         replace: do so only where it was made otherwise.
 
     Raises:

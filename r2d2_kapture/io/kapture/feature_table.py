@@ -1,7 +1,7 @@
 """One feature type of kapture, read from one or several folders by image name.
 
 kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): rows of all images have one
-type and width, given in a text file beside them; each image's rows are a raw
+type and width, given in a text file next to them; each image's rows are a raw
 little-endian file, or a member of a tar archive. Datasets are untrusted: the type is
 looked up in a table, never evaluated, and names stay inside their folder.
 """

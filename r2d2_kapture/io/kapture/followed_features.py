@@ -1,4 +1,4 @@
-"""Which features results were made of, image by image: ``features.json`` beside them.
+"""Features that results were made from, by image: ``features.json`` next to them.
 
 Results of an image whose features are written anew have to be made anew too.
 """

@@ -164,7 +164,7 @@ class MatchWriter:
         """Remove matches of images whose features are not those they were made of.
 
         Args:
-            states: of the features of images, any text; kept beside the matches.
+            states: of the features of images, any text; stored with the matches.
 
         Raises:
             OutputError: the file system refused.
@@ -225,7 +225,7 @@ def open_match_writer(
     archive = folder / ARCHIVE_NAME
     claim = claimed(folder, manifest, what="matches", suffix=SUFFIX, force=force)
     with claim as emptied:
-        # it would hide the files beside it
+        # it would hide the files next to it
         if archive.exists():
             if not force:
                 raise OutputError(

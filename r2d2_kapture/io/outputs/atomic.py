@@ -1,4 +1,4 @@
-"""Files that are either complete or absent: written beside their place, then moved."""
+"""Files written atomically: next to their place, then moved."""
 
 from __future__ import annotations
 

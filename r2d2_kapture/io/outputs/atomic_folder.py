@@ -1,4 +1,4 @@
-"""Folders that are either complete or absent: built beside their place, then moved."""
+"""Folders written atomically: built next to their place, then moved."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from r2d2_kapture.io.outputs.lock import exclusive
 def building_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill, which becomes ``path`` if the block succeeds.
 
-    It lies beside ``path`` in ``.<name>.partial``, which is locked, and removed at the
+    It is next to ``path`` in ``.<name>.partial``, which is locked, and removed at the
     end. A folder at ``path`` is replaced: its former content is removed after the new
     one is in place, and put back by the next run if a kill came in between.
 

@@ -1,6 +1,6 @@
 """What image files were like when features were made of them.
 
-A log of JSON beside the features, ``images.jsonl``; the last line of a name counts:
+A log of JSON next to the features, ``images.jsonl``; the last line of a name counts:
 
     name         of the image
     path         the file that was read, links followed
@@ -164,7 +164,7 @@ def record_from_json(values: object) -> ImageRecord | None:
 
 
 def read_records(folder: Path) -> dict[str, ImageRecord | None]:
-    """The records beside features by image name; None of an image left unfinished."""
+    """The records of features by image name; None for an unfinished image."""
     return {
         str(line.get("name")): record_from_json(line)
         for line in read_log(folder / RECORDS_NAME)
@@ -173,7 +173,7 @@ def read_records(folder: Path) -> dict[str, ImageRecord | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordWriter:
-    """Keeps the records beside a folder of features.
+    """Writes the records of a folder of features.
 
     Attributes:
         records: by image name; None of an image left unfinished.

@@ -1,4 +1,4 @@
-"""The manifest beside a feature type: which weights and settings made it."""
+"""The manifest of a feature type: the weights and settings that made it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def run(
 
 
 def _turned_apart(names: tuple[str, str], images: tuple[Path, Path]) -> tuple[str, ...]:
-    """What must be said of photographs that viewers turn by different angles."""
+    """The warning on photographs that viewers rotate by different angles."""
     first, second = map(image_orientation, images)
     if first == second:
         return ()

@@ -51,7 +51,8 @@ def _of_pipeline(place: Path) -> Path | None:
 
 
 def _of_colmap(place: Path) -> Path | None:
-    """By what kapture_r2d2_colmap keeps beside a database, or with the models."""
+    """From the records of kapture_r2d2_colmap next to a database, or with the
+    models."""
     records = work_folder(place) / "datasets" / "mapping" / RECORDS
     if place.is_file() and records.is_dir():
         return records
