@@ -153,7 +153,7 @@ def test_a_localizer_refuses_settings_that_cannot_be(
     extractor: Any = StoredFeatures(scene)
     with pytest.raises(DatasetError, match="no such map: found no such folder"):
         rk.Localizer("no such map", extractor)
-    with pytest.raises(DatasetError, match="sparse: found no features beside it"):
+    with pytest.raises(DatasetError, match="sparse: found no features next to it"):
         rk.Localizer(work / "map" / "sparse", extractor)
     localizer = rk.Localizer(work / "map", extractor, features=str(scene.features))
     query = open_dataset(scene.query).image_names[0]
