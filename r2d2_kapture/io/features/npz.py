@@ -95,6 +95,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     Raises:
         FeatureFormatError: absent, truncated or of another format.
     """
+    if not path.exists():
+        raise FeatureFormatError(f"{path}: found no such file, expected features")
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -233,7 +233,9 @@ def extract_images(
 
 
 def _read(path: Path) -> tuple[Image, ImageRecord]:
-    """Decode an image, and record its file."""
+    """Decode an image, and record its file; messages name the file that a link is to."""
+    if path.is_symlink():
+        path = path.resolve()
     stamp = stamp_image(path)
     image = read_rgb(path)
     height, width = image.shape[:2]
