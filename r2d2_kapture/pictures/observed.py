@@ -43,7 +43,7 @@ def draw_observed(
     order = np.argsort(track_lengths, kind="stable")
     x, y = xy[order].T
     axes.scatter(x, y, s=14, c=colors.to_rgba(track_lengths[order]), linewidths=0)
-    add_colorbar(figure, [axes], colors, "track length [images]")
+    add_colorbar(figure, [axes], colors, "track length [observations]")
     axes.set_title(
         f"{title}: {len(xy)} keypoints observe points of the map",
         fontsize=11,

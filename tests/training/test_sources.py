@@ -230,7 +230,7 @@ def test_unknown_letters_are_refused(root: Path, letters: str) -> None:
 
 @pytest.mark.parametrize("letter", "WASF")
 def test_a_source_that_is_not_there_is_an_error(tmp_path: Path, letter: str) -> None:
-    with pytest.raises(DatasetError, match=f"source {letter}; kapture_r2d2_fetch"):
+    with pytest.raises(DatasetError, match=f"source {letter}; see kapture_r2d2_fetch"):
         open_named_sources(tmp_path, letter, CONFIG, load())
 
 

@@ -48,12 +48,14 @@ class DatabaseUpdate:
         dataset: kapture dataset of the images, made of a folder.
         state_path: file that records what an earlier run wrote.
         force: replace third-party features, and write current data.
+        unreadable: names of images that could not be read this time.
     """
 
     database: Path
     dataset: Path
     state_path: Path
     force: bool
+    unreadable: frozenset[str] = frozenset()
 
     @property
     def state(self) -> DatabaseState:
@@ -197,9 +199,11 @@ class DatabaseUpdate:
                 ids = add_images(opened, dataset.data)
                 added |= ids.keys() - there
                 others = images_with_features(opened, keypoints)
-                # such as images that have become unreadable
-                others += self.state.added & ids.keys() - keypoints.keys()
-            remove_features(local, (ids[name] for name in others))
+                # images that have become unreadable, in the dataset or left out of it
+                gone = (ids.keys() | self.unreadable) - keypoints.keys()
+                others += self.state.added & gone
+                stored = {i.name: i.image_id for i in opened.read_all_images()}
+            remove_features(local, (stored[n] for n in others if n in stored))
             with closing(pycolmap.Database.open(str(local))) as opened:
                 for name, xy in keypoints.items():
                     if not opened.exists_keypoints(ids[name]):

@@ -106,6 +106,7 @@ def run(
             dataset=inputs.mapping,
             state_path=work.output / STATE_NAME,
             force=options.force,
+            unreadable=frozenset(item.name for item in taken.failed),
         )
         lacking = update.check(_keypoints_so_far(work, checkpoint.name))
         extracted = extract.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import pycolmap
@@ -152,6 +153,7 @@ def _map_unknown_poses(
             found = pycolmap.incremental_mapping(
                 *places,
                 options=step_by_step,
+                initial_image_pair_callback=partial(bar.update, 2),
                 next_image_callback=bar.update,
             )
     for model in found.values():

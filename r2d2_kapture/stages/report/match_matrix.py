@@ -178,7 +178,7 @@ def query_matrix(name: str, counts: Mapping[tuple[str, str], int]) -> Markup:
     matrix = mean_matrix(rows, columns, pairs, values)
     return join(
         [
-            heading(f"Queries of {name} (rows) and map images (columns)"),
+            heading(f"Queries {name} (rows) and map images (columns)"),
             paragraph(
                 f"{len(counts):,} pairs, {(values > 0).sum():,} of them with matches; "
                 "blank cells are pairs that were not tried.",

@@ -15,9 +15,14 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import build_extractor
+from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.colmap.cameras import photograph_camera
-from r2d2_kapture.io.images.decoding import image_orientation, read_rgb
+from r2d2_kapture.io.images.decoding import (
+    check_file,
+    image_orientation,
+    read_rgb,
+)
+from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
@@ -53,8 +58,11 @@ def run(
     """
     started = time.monotonic()
     names = short_names([path.absolute().as_posix() for path in images])
+    for path in images:
+        check_file(path)
     extractor = build_extractor(AUTO, checkpoint.network, extraction)
-    first, second = (extractor(read_rgb(path)) for path in images)
+    with Progress("view", "photograph", len(images)) as bar:
+        first, second = (_extracted(extractor, path, bar) for path in images)
     made_of = {"model": checkpoint.name, "settings": dict(extractor.settings)}
     pair = matched_pair(
         (names[0], names[1]),
@@ -79,6 +87,12 @@ def _turned_apart(names: tuple[str, str], images: tuple[Path, Path]) -> tuple[st
         "are matched as stored, turned against each other, and few match so; store "
         "both upright first (mogrify -auto-orient)",
     )
+
+
+def _extracted(extractor: Extractor, path: Path, bar: Progress) -> LocalFeatures:
+    features = extractor(read_rgb(path))
+    bar.update()
+    return features
 
 
 def matched_pair(

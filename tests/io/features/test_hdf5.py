@@ -220,7 +220,7 @@ def test_absent_image_and_absent_field_are_named(
     with pytest.raises(FeatureFormatError, match="'b.jpg'.*such as 'seq/a.jpg'"):
         read_h5(tmp_path / "a.h5", "b.jpg")
     write_h5(tmp_path / "empty.h5", [])
-    with pytest.raises(FeatureFormatError, match="'b.jpg'.*holds no images"):
+    with pytest.raises(FeatureFormatError, match="'b.jpg'.*contains no images"):
         read_h5(tmp_path / "empty.h5", "b.jpg")
     with pytest.raises(FeatureFormatError, match="image 'seq'"):
         read_h5(tmp_path / "a.h5", "seq")

@@ -210,7 +210,7 @@ def test_one_image_is_too_few(
 ) -> None:
     for name in scene.names[1:]:
         (photos / name).unlink()
-    with pytest.raises(DatasetError, match="no pair among 1 images"):
+    with pytest.raises(DatasetError, match="no pair among 1 image, 1 with features"):
         run(photos, checkpoint)
     assert not (photos.parent / "a b.db").exists()
 

@@ -68,7 +68,7 @@ def test_weights_that_select_nothing_are_refused(tmp_path: Path, weights: str) -
 
 
 def test_folders_without_use_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="missing: found no folder"):
+    with pytest.raises(DatasetError, match="missing: found no such folder"):
         find_photographs(tmp_path / "missing", CONFIG)
     with pytest.raises(DatasetError, match="found no image"):
         find_photographs(tmp_path, CONFIG)

@@ -164,7 +164,7 @@ def test_numbers_out_of_range_are_refused(photos, tmp_path, settings, flag) -> N
 def test_nothing_to_draw_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--images, --data-root"):
         SourceConfig()
-    with pytest.raises(DatasetError, match="found no folder"):
+    with pytest.raises(DatasetError, match="found no such folder"):
         draw(tmp_path / "missing", tmp_path / "out")
 
 
