@@ -233,7 +233,7 @@ def extract_images(
 
 
 def _read(path: Path) -> tuple[Image, ImageRecord]:
-    """Decode an image, and record its file; messages name the file that a link is to."""
+    """Decode an image, and record its file; a link is named by its target."""
     if path.is_symlink():
         path = path.resolve()
     stamp = stamp_image(path)
