@@ -66,6 +66,14 @@ class LocalFeatures:
     def __len__(self) -> int:
         return len(self.keypoints)
 
+    def __repr__(self) -> str:
+        """Counts, not the arrays."""
+        width, height = self.image_size
+        return (
+            f"{type(self).__name__}({len(self)} keypoints, descriptors of "
+            f"{self.descriptors.shape[1]} values, image of {width} x {height})"
+        )
+
     def best_first(self) -> LocalFeatures:
         """The same features by descending score; equal scores keep their order."""
         order = np.argsort(-self.scores, kind="stable")
@@ -132,6 +140,10 @@ class PairMatches:
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def __repr__(self) -> str:
+        """The count, not the arrays."""
+        return f"PairMatches({len(self)} matches)"
 
     def swapped(self) -> PairMatches:
         """The matches from the second image to the first, by the new first index."""

@@ -240,6 +240,7 @@ def _add_run(parser: CommandParser) -> None:
             help="of existing features; by default the only one",
         )
     types, helps = get_type_hints(FolderConfig), setting_helps(FolderConfig)
+    defaults = vars(FolderConfig())
     for name in names_of(FolderConfig):
         flag = name.replace("_", "-")
         also = ", --verify.camera-mode" if name == "camera_mode" else ""
@@ -247,7 +248,8 @@ def _add_run(parser: CommandParser) -> None:
             f"--{flag}",
             type=types[name] | None,
             metavar=value_name(types[name]),
-            help=f"{helps[name].rstrip('.')} (short for --photographs.{flag}{also})",
+            help=f"{helps[name].rstrip('.')} (short for --photographs.{flag}{also}"
+            f"{'' if defaults[name] is None else f'; default {defaults[name]}'})",
         )
     add_exclude_flag(parser)
     add_preset_flag(parser)

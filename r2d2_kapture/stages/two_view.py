@@ -76,6 +76,13 @@ class VerifiedMatches:
             scores=self.matches.scores[self.inliers],
         )
 
+    def __repr__(self) -> str:
+        """Counts and the geometry, not the arrays."""
+        return (
+            f"VerifiedMatches({len(self)} inliers of {len(self.matches)} matches, "
+            f"{self.model or 'no geometry'})"
+        )
+
     def __len__(self) -> int:
         return int(self.inliers.sum())
 

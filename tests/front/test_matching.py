@@ -123,3 +123,22 @@ def test_a_figure_shows_itself(
     titles = [figure.axes[0].get_title() for figure in figures]
     assert titles[0] == f"{COUNT} matches"
     assert titles[1] == f"{len(verified)} of {COUNT} matches are inliers"
+
+
+def test_a_result_is_shown_by_its_counts() -> None:
+    features = rk.LocalFeatures(
+        keypoints=np.zeros((3, 2), np.float32),
+        scales=np.ones(3, np.float32),
+        scores=np.ones(3, np.float32),
+        descriptors=np.eye(3, 4, dtype=np.float32),
+        image_size=(640, 480),
+    )
+    matches = rk.match(features, features)
+    verified = rk.verify(features, features, matches)
+    assert repr(features) == (
+        "LocalFeatures(3 keypoints, descriptors of 4 values, image of 640 x 480)"
+    )
+    assert repr(matches) == "PairMatches(3 matches)"
+    assert repr(verified).startswith(
+        "VerifiedMatches(0 inliers of 3 matches, no geometry)"
+    )

@@ -138,9 +138,8 @@ def report_subject(subject: Subject, output: Path, title: str) -> Report:
     taken = sum(len(section.html.encode()) for section in sections)
     taken += sum(len(script.encode()) for script in scripts)
     view = view_section(subject, MOST_BYTES - taken)
-    first = int(sections[0].identifier == "summary")  # the view is below it
-    sections.insert(first, view)
-    return _written(output, render(title, sections, scripts, shown=shown), started)
+    page = render(title, [view, *sections], scripts, shown=shown)
+    return _written(output, page, started)
 
 
 def _chart_scripts(sections: Iterable[Section]) -> Iterator[str]:
