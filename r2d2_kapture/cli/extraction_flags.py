@@ -323,5 +323,6 @@ def list_models() -> str:
             f"{name}: {architecture.name}, width {architecture.width}, "
             f"{architecture.descriptor_dim}-d, licence "
             f"{checkpoint.metadata.get('license', 'unknown')}"
+            f"{' (default)' if name == DEFAULT_MODEL else ''}"
         )
     return "\n".join(lines)
