@@ -8,7 +8,6 @@ do not have; scales are.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,11 +17,11 @@ from torch import Tensor
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.config.match import AdaLamConfig
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.matching.matcher import MatchInput
+from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.types import PairMatches
 
 
-class AdaLam:
+class AdaLam(Matcher):
     """Mutual nearest neighbours that local affine maps support.
 
     Raises:
@@ -48,11 +47,6 @@ class AdaLam:
             "orientation_difference_threshold": None,
             "device": device,
         }
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The settings."""
-        return dataclasses.asdict(self.settings)
 
     @torch.inference_mode()
     def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:

@@ -10,21 +10,20 @@ matrix of all probabilities is never held.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from r2d2_kapture.config.match import DualSoftmaxConfig
-from r2d2_kapture.matching.matcher import MatchInput
+from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.matching.mutual_nn import block_rows, mutual_maxima
 from r2d2_kapture.types import PairMatches
 
 
-class DualSoftmax:
+class DualSoftmax(Matcher):
     """Matches that are the most probable of their row and of their column."""
 
     settings_class: ClassVar[type] = DualSoftmaxConfig
@@ -36,11 +35,6 @@ class DualSoftmax:
         device: torch.device = torch.device("cpu"),
     ) -> None:
         self.settings = settings
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The settings."""
-        return dataclasses.asdict(self.settings)
 
     @torch.inference_mode()
     def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:

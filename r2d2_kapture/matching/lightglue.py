@@ -8,7 +8,6 @@ orientations (SIFT, DoG-HardNet) are refused, since kapture keypoints may have n
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import pickle
 import re
@@ -22,7 +21,7 @@ from torch import Tensor
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.config.match import LightGlueConfig
 from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
-from r2d2_kapture.matching.matcher import MatchInput
+from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.types import PairMatches
 
 FIRST_LAYER = "input_proj.weight"
@@ -31,7 +30,7 @@ LAST_OF_LAYER = "self_attn.out_proj.weight"
 LAST_OF_FIRST = f"transformers.0.{LAST_OF_LAYER}"
 
 
-class LightGlueMatcher:
+class LightGlueMatcher(Matcher):
     """A transformer over the keypoints and descriptors of both images.
 
     Raises:
@@ -63,7 +62,7 @@ class LightGlueMatcher:
     @property
     def provenance(self) -> dict[str, Any]:
         """The settings, with the checksum of the weights in place of their path."""
-        return dataclasses.asdict(self.settings) | {"weights": self._sha256}
+        return super().provenance | {"weights": self._sha256}
 
     @torch.inference_mode()
     def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:

@@ -7,6 +7,7 @@ which flags and YAML keys are made.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -54,7 +55,7 @@ class MatchInput:
 
 
 class Matcher(Protocol):
-    """Matches the local features of two images.
+    """Matches the local features of two images. Matchers may inherit from it.
 
     Attributes:
         settings_class: frozen dataclass of its settings; its ``matcher`` is the name
@@ -69,7 +70,8 @@ class Matcher(Protocol):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What decides the matches, as manifests record it."""
+        """What decides the matches, as manifests record it: by default the settings."""
+        return dataclasses.asdict(self.settings)
 
     def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:
         """Match two images; the same input gives the same matches in any thread.

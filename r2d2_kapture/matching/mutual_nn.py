@@ -14,15 +14,14 @@ to 20 % of the matches change.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from r2d2_kapture.config.match import MutualNearestConfig
-from r2d2_kapture.matching.matcher import MatchInput
+from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.types import PairMatches
 
 GROUP = 32
@@ -32,7 +31,7 @@ BLOCK_VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
 MIN_BLOCK_ROWS = 32
 
 
-class MutualNearest:
+class MutualNearest(Matcher):
     """Descriptors that are each other's most similar; see match_mutual_nearest."""
 
     settings_class: ClassVar[type] = MutualNearestConfig
@@ -44,11 +43,6 @@ class MutualNearest:
         device: torch.device = torch.device("cpu"),
     ) -> None:
         self.settings = settings
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """The settings."""
-        return dataclasses.asdict(self.settings)
 
     def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:
         """Match two images; scores are cosine similarities."""
