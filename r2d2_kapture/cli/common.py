@@ -30,7 +30,7 @@ from r2d2_kapture.cli.defects import describe_defect
 from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
 from r2d2_kapture.cli.matcher_flags import (
     add_matcher_name,
-    dump_matcher,
+    flags_of_chosen,
     matcher_from,
 )
 from r2d2_kapture.cli.parser import EXIT_BAD_INPUT, CommandParser, value_name
@@ -216,7 +216,7 @@ def dump_settings(namespace: Namespace, classes: Sequence[type]) -> str:
     """The resolved fields of settings dataclasses as YAML that ``--config`` takes."""
     names = [name for settings in classes for name in names_of(settings)]
     if MATCHER in names:
-        names += dump_matcher(namespace)[1:]
+        names += flags_of_chosen(namespace)
     return "".join(
         f"{name}: {json.dumps(namespace[name], default=str)}\n" for name in names
     )

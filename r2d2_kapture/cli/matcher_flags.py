@@ -76,6 +76,6 @@ def matcher_from(namespace: Namespace, section: str = "") -> Any:
     return make_settings(kind, values)
 
 
-def dump_matcher(namespace: Namespace) -> list[str]:
-    """Names of the flags to write: the matcher, and the settings of the chosen one."""
-    return [MATCHER, *matcher_flags()[namespace[MATCHER]].values()]
+def flags_of_chosen(namespace: Namespace) -> list[str]:
+    """Names of the flags of the chosen matcher's settings."""
+    return list(matcher_flags()[namespace[MATCHER]].values())

@@ -146,22 +146,10 @@ def match_features(
     Raises:
         FeatureFormatError: descriptors of different lengths, or as the matcher.
     """
-    inputs = [match_input(features, device) for features in (features1, features2)]
-    require_one_length(inputs[0], inputs[1], images)
-    return matcher(inputs[0], inputs[1])
-
-
-def require_one_length(
-    features1: MatchInput, features2: MatchInput, images: tuple[str, str]
-) -> None:
-    """Refuse descriptors of two kinds.
-
-    Raises:
-        FeatureFormatError: their lengths differ.
-    """
-    found = [features.descriptors.shape[1] for features in (features1, features2)]
-    if found[0] != found[1]:
+    lengths = [features.descriptors.shape[1] for features in (features1, features2)]
+    if lengths[0] != lengths[1]:
         raise FeatureFormatError(
-            f"descriptors of '{images[0]}' and '{images[1]}': found {found[0]} and "
-            f"{found[1]} values each, expected as many: features of one extractor"
+            f"descriptors of '{images[0]}' and '{images[1]}': found {lengths[0]} and "
+            f"{lengths[1]} values each, expected as many: features of one extractor"
         )
+    return matcher(match_input(features1, device), match_input(features2, device))

@@ -81,7 +81,7 @@ def _safe_triangles(
 def _smooth(mesh: Delaunay, inverse_depths: DoubleArray, trusted: Mask) -> Mask:
     """Triangles that agree with every trusted neighbour, and have one.
 
-    Two neighbours agree if the plane of each foretells the far corner of the other.
+    Two neighbours agree if the plane of each predicts the far corner of the other.
     """
     count = len(mesh.simplices)
     smooth = np.ones(count, dtype=bool)

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.core.pyramid import DEVIATION, MEAN
-from r2d2_kapture.errors import CheckpointError, ConfigError
+from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.published import UNPICKLING_ERRORS
 
 RADIUS = 2
@@ -104,18 +105,12 @@ def load_teacher(path: Path) -> AlikedTeacher:
         ConfigError: kornia, which has the network, is not installed.
         CheckpointError: the file is not there, or holds no such weights.
     """
-    try:
-        from kornia.feature import ALIKED
-    except ImportError as error:
-        raise ConfigError(
-            f"--teacher {path}: needs the package kornia, which is not installed; "
-            "pip install 'r2d2-kapture[kornia]'"
-        ) from error
+    feature = import_extra("kornia.feature", "kornia", f"--teacher {path}")
     try:
         data = path.read_bytes()
         weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         positions = len(weights["desc_head.agg_weights"])
-        network = ALIKED(
+        network = feature.ALIKED(
             f"aliked-n{positions}", detection_threshold=NO_THRESHOLD, nms_radius=RADIUS
         )
         # the grid of its sub-pixel fit is no weight, and not in the file

@@ -207,13 +207,14 @@ def run(
     images = {image.path for pair in pairs for image in pair}
     for source in sources:
         require_some(source, sorted(images))
-    manifests = [_manifest(config, source) for source in sources]
+    matcher = build_matcher(config.matcher)
+    manifests = [_manifest(config, matcher, source) for source in sources]
     outcomes = []
     with exclusive(output):
         for source, manifest, stem in zip(sources, manifests, stems):
             folder = output / stem
             outcome = _evaluate(
-                config, source, manifest, image_root, pairs, folder, options
+                config, matcher, source, manifest, image_root, pairs, folder, options
             )
             outcomes.append(outcome)
             if options.strict and outcome.failed:
@@ -254,11 +255,13 @@ class Outcome:
     outputs: tuple[Path, ...]
 
 
-def _manifest(config: PairPosesConfig, source: FeatureSource) -> Manifest:
+def _manifest(
+    config: PairPosesConfig, matcher: Matcher, source: FeatureSource
+) -> Manifest:
     """The manifest of the results of one source of features."""
     return with_protocol(
         source.manifest,
-        build_matcher(config.matcher),
+        matcher,
         {
             "essential_matrix_ransac_error": config.ransac_error,
             "seed": config.seed,
@@ -268,6 +271,7 @@ def _manifest(config: PairPosesConfig, source: FeatureSource) -> Manifest:
 
 def _evaluate(
     config: PairPosesConfig,
+    matcher: Matcher,
     source: FeatureSource,
     manifest: Manifest,
     image_root: Path,
@@ -277,7 +281,7 @@ def _evaluate(
 ) -> Outcome:
     """Evaluate one source of features on all pairs, and write its results."""
     claim_folder(folder, manifest, force=options.force)
-    blocks = _Blocks(config, source, pairs, folder / RESULTS)
+    blocks = _Blocks(config, matcher, source, pairs, folder / RESULTS)
     images = {image.name: image.path for pair in pairs for image in pair}
     load = source.prepare(list(images.values()), image_root, folder / FEATURES, options)
     blocks.evaluate(load, options)
@@ -312,12 +316,13 @@ class _Blocks:
     def __init__(
         self,
         config: PairPosesConfig,
+        matcher: Matcher,
         source: FeatureSource,
         pairs: Sequence[Pair],
         folder: Path,
     ) -> None:
         self._config = config
-        self._matcher = build_matcher(config.matcher)
+        self._matcher = matcher
         self._source = source
         self._pairs = {(pair[0].name, pair[1].name): pair for pair in pairs}
         self._folder = folder
