@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import Checked, bounded, require
 from r2d2_kapture.config.extract import (
     D2NetConfig,
     EngineConfig,
@@ -124,6 +124,42 @@ def test_settings_are_frozen_and_named(config: Any) -> None:
     with pytest.raises(TypeError):
         config(1)
     assert made == config()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Toy(Checked):
+    steps: int | None = bounded(None, at_least=1)
+    share: float = bounded(0.5, above=0, at_most=1)
+    decay: float = bounded(0.0, at_least=0, below=1)
+    tile_size: int | Literal["auto"] = bounded("auto", at_least=8, note="8 pixels")
+    refine: bool | Literal["auto"] = "auto"
+    mode: Literal["one", "two"] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Heir(Toy):
+    weight: float = bounded(1.0, above=0, below=math.inf)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"steps": 0}, "--steps: found 0, expected 1 or more"),
+        ({"share": 0}, "--share: found 0, expected above 0 to 1"),
+        ({"share": NAN}, "--share: found nan, expected above 0 to 1"),
+        ({"decay": 1}, "--decay: found 1, expected 0 to below 1"),
+        ({"tile_size": 7}, "--tile-size: found 7, expected 8 pixels"),
+        ({"refine": 1}, "--refine: found 1, expected one of true, false, auto"),
+        ({"mode": "three"}, "--mode: found 'three', expected one of one, two"),
+        ({"weight": math.inf}, "--weight: found inf, expected above 0"),
+        ({"weight": 1, "steps": -1}, "--steps: found -1, expected 1 or more"),
+    ],
+)
+def test_a_field_says_what_it_expects(values: dict[str, Any], message: str) -> None:
+    Heir(steps=1, share=1, tile_size=8, refine=False, mode="two")
+    with pytest.raises(ConfigError) as caught:
+        Heir(**values)
+    assert str(caught.value) == message
 
 
 def test_require_and_the_exception_tree() -> None:

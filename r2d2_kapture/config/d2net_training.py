@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded
 from r2d2_kapture.config.extract import Preprocessing
 
 
 @dataclass(frozen=True, kw_only=True)
-class D2NetTrainingConfig:
+class D2NetTrainingConfig(Checked):
     """Settings of D2-Net's loss (Dusmanu et al., CVPR 2019, section 4).
 
     Attributes:
@@ -26,25 +27,8 @@ class D2NetTrainingConfig:
             mean and deviation of ImageNet.
     """
 
-    margin: float = 1.0
-    safe_radius: int = 4
-    least_correspondences: int = 128
-    trained_layers: int = 3
+    margin: float = bounded(1.0, above=0, below=math.inf)
+    safe_radius: int = bounded(4, at_least=0)
+    least_correspondences: int = bounded(128, at_least=1)
+    trained_layers: int = bounded(3, at_least=0)
     preprocessing: Preprocessing = "caffe"
-
-    def __post_init__(self) -> None:
-        require_choice("--preprocessing", self.preprocessing, Preprocessing)
-        require(
-            0 < self.margin < float("inf"),
-            f"--margin: found {self.margin}, expected more than 0",
-        )
-        for name, least in (
-            ("safe_radius", 0),
-            ("least_correspondences", 1),
-            ("trained_layers", 0),
-        ):
-            value = getattr(self, name)
-            require(
-                value >= least,
-                f"--{name.replace('_', '-')}: found {value}, expected {least} or more",
-            )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import Checked, bounded
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistillationConfig:
+class DistillationConfig(Checked):
     """Settings of the losses of distillation, instead of AP.
 
     Attributes:
@@ -32,37 +32,14 @@ class DistillationConfig:
             those of each batch.
     """
 
-    teacher_points: int = 192
-    random_points: int = 192
-    own_points: int = 0
-    match_temperature: float = 0.05
-    teacher_temperature: float = 0.03
-    weight_match: float = 0.1
-    weight_likeness: float = 0.0
-    weight_reprojection: float = 1.0
-    least_repeatability: float = 0.5
-    least_score: float = 0.03
+    teacher_points: int = bounded(192, at_least=1)
+    random_points: int = bounded(192, at_least=0)
+    own_points: int = bounded(0, at_least=0)
+    match_temperature: float = bounded(0.05, above=0)
+    teacher_temperature: float = bounded(0.03, above=0)
+    weight_match: float = bounded(0.1, at_least=0)
+    weight_likeness: float = bounded(0.0, at_least=0)
+    weight_reprojection: float = bounded(1.0, at_least=0)
+    least_repeatability: float = bounded(0.5, at_least=0)
+    least_score: float = bounded(0.03, at_least=0)
     keep_statistics: bool = False
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("teacher_points", 1),
-            ("random_points", 0),
-            ("own_points", 0),
-            ("weight_match", 0),
-            ("weight_likeness", 0),
-            ("weight_reprojection", 0),
-            ("least_repeatability", 0),
-            ("least_score", 0),
-        ):
-            value = getattr(self, name)
-            require(
-                value >= least,
-                f"--{name.replace('_', '-')}: found {value}, expected >= {least}",
-            )
-        for name in ("match_temperature", "teacher_temperature"):
-            value = getattr(self, name)
-            require(
-                value > 0,
-                f"--{name.replace('_', '-')}: found {value}, expected more than 0",
-            )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, require
 
 PoseFormat = Literal["gangnam", "robotcar", "aachen", "extended_cmu", "eth_ms"]
 """How visuallocalization.net names images in a text file of poses; the module
@@ -22,7 +22,7 @@ DEFAULT_THRESHOLDS = ((0.25, 2.0), (0.5, 5.0), (5.0, 10.0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
+class EvaluateConfig(Checked):
     """Settings of the evaluation of poses.
 
     Attributes:
@@ -48,24 +48,23 @@ class EvaluateConfig:
     text_format: TextFormat = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             bool(self.thresholds)
             and all(
                 len(pair) == 2 and all(0 < value < math.inf for value in pair)
                 for pair in self.thresholds
             ),
-            f"thresholds: found {self.thresholds}, expected pairs of metres and "
+            f"--thresholds: found {self.thresholds}, expected pairs of metres and "
             "degrees above 0, such as 0.25,2",
         )
-        require_choice("by", self.by, GroupBy)
         require(
             bool(self.lists) == (self.by == "lists"),
-            f"lists: found {len(self.lists)} with by={self.by}, expected text files "
-            "if and only if by is 'lists'",
+            f"--lists: found {len(self.lists)} with --by {self.by}, expected text "
+            "files if and only if by is 'lists'",
         )
         names = [path.stem for path in self.lists]
         require(
             len(set(names)) == len(names),
-            f"lists: found {', '.join(names)}, expected a different file name each",
+            f"--lists: found {', '.join(names)}, expected a different file name each",
         )
-        require_choice("text_format", self.text_format, TextFormat)

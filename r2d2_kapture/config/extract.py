@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import GPU_INDEX, Checked, bounded, require
 from r2d2_kapture.coordinates import ResizeMap
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -21,7 +21,7 @@ AUTO: ExtractorName = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PyramidConfig:
+class PyramidConfig(Checked):
     """The searched scales of an image.
 
     Attributes:
@@ -35,7 +35,7 @@ class PyramidConfig:
             bilinear samples of the level above, and multiplies coordinates by W / w.
     """
 
-    scale_f: float = 2**0.25
+    scale_f: float = bounded(2**0.25, above=1, note="a factor > 1")
     min_size: int = 256
     max_size: int = 1024
     min_scale: float = 0.0
@@ -43,10 +43,7 @@ class PyramidConfig:
     coordinates: ResizeMap = "corrected"
 
     def __post_init__(self) -> None:
-        require_choice("--coordinates", self.coordinates, ResizeMap)
-        require(
-            self.scale_f > 1, f"--scale-f: found {self.scale_f}, expected a factor > 1"
-        )
+        super().__post_init__()
         require(
             0 <= self.min_size <= self.max_size and self.max_size > 0,
             f"--min-size {self.min_size} --max-size {self.max_size}: "
@@ -60,7 +57,7 @@ class PyramidConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelectionConfig:
+class SelectionConfig(Checked):
     """Which pixels of the maps become keypoints.
 
     Attributes:
@@ -70,25 +67,14 @@ class SelectionConfig:
         subpixel: refine each maximum by a quadratic fit, and read its descriptor there.
     """
 
-    reliability_thr: float = 0.7
-    repeatability_thr: float = 0.7
-    top_k: int = 5000
+    reliability_thr: float = bounded(0.7, at_least=0, at_most=1)
+    repeatability_thr: float = bounded(0.7, at_least=0, at_most=1)
+    top_k: int = bounded(5000, at_least=0, note="0 (all) or more")
     subpixel: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("reliability_thr", "repeatability_thr"):
-            value = getattr(self, name)
-            require(
-                0 <= value <= 1,
-                f"--{name.replace('_', '-')}: found {value}, expected 0 to 1",
-            )
-        require(
-            self.top_k >= 0, f"--top-k: found {self.top_k}, expected 0 (all) or more"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class D2NetConfig:
+class D2NetConfig(Checked):
     """Settings of D2-Net's features.
 
     Attributes:
@@ -106,26 +92,15 @@ class D2NetConfig:
     """
 
     preprocessing: Preprocessing | None = None
-    max_edge: int = 1600
-    max_sum_edges: int = 2800
+    max_edge: int = bounded(1600, at_least=0, note="0 (no limit) or more")
+    max_sum_edges: int = bounded(2800, at_least=0, note="0 (no limit) or more")
     multiscale: bool = False
     relu: bool = True
-    max_keypoints: int = 0
-
-    def __post_init__(self) -> None:
-        if self.preprocessing is not None:
-            require_choice("--preprocessing", self.preprocessing, Preprocessing)
-        for name in ("max_edge", "max_sum_edges", "max_keypoints"):
-            value = getattr(self, name)
-            require(
-                value >= 0,
-                f"--{name.replace('_', '-')}: found {value}, expected 0 (no limit) or "
-                "more",
-            )
+    max_keypoints: int = bounded(0, at_least=0, note="0 (no limit) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineConfig:
+class EngineConfig(Checked):
     """Settings of inference.
 
     Attributes:
@@ -143,23 +118,11 @@ class EngineConfig:
     """
 
     precision: Precision = "auto"
-    gpu: int | None = None
-    tile_pixels: int | Literal["auto"] = "auto"
-    batch_size: int = 1
-
-    def __post_init__(self) -> None:
-        require_choice("--precision", self.precision, Precision)
-        require(
-            self.gpu is None or self.gpu >= -1,
-            f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",
-        )
-        require(
-            self.tile_pixels == "auto" or self.tile_pixels >= 128 * 128,
-            f"--tile-pixels: found {self.tile_pixels}, expected auto or at least 16384",
-        )
-        require(
-            self.batch_size > 0, f"--batch-size: found {self.batch_size}, expected >= 1"
-        )
+    gpu: int | None = bounded(None, at_least=-1, note=GPU_INDEX)
+    tile_pixels: int | Literal["auto"] = bounded(
+        "auto", at_least=128 * 128, note="auto or at least 16384"
+    )
+    batch_size: int = bounded(1, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import Checked, bounded
 from r2d2_kapture.config.match import MutualNearestConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class HomographyConfig:
+class HomographyConfig(Checked):
     """Settings of the evaluation on homography sequences.
 
     Attributes:
@@ -25,17 +25,6 @@ class HomographyConfig:
 
     matcher: Any = MutualNearestConfig()
     all_sequences: bool = False
-    ransac_error: float = 3.0
-    seed: int = 0
-    worst_pairs: int = 5
-
-    def __post_init__(self) -> None:
-        require(
-            self.ransac_error > 0,
-            f"--ransac-error: found {self.ransac_error}, expected more than 0",
-        )
-        require(self.seed >= 0, f"--seed: found {self.seed}, expected 0 or more")
-        require(
-            self.worst_pairs >= 0,
-            f"--worst-pairs: found {self.worst_pairs}, expected 0 or more",
-        )
+    ransac_error: float = bounded(3.0, above=0)
+    seed: int = bounded(0, at_least=0)
+    worst_pairs: int = bounded(5, at_least=0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded
 from r2d2_kapture.config.evaluate import PoseFormat
 from r2d2_kapture.coordinates import CameraOrigin
 
@@ -14,7 +15,7 @@ RigUse = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalizeConfig:
+class LocalizeConfig(Checked):
     """Settings of pose estimation and of its output.
 
     Attributes:
@@ -56,52 +57,20 @@ class LocalizeConfig:
             the whole name, eth_ms by timestamp and device.
     """
 
-    max_error: float = 12.0
-    loss_scale: float = 0.5
-    min_inliers: int = 15
+    max_error: float = bounded(12.0, above=0, below=math.inf, note="pixels above 0")
+    loss_scale: float = bounded(0.5, above=0, below=math.inf, note="pixels above 0")
+    min_inliers: int = bounded(
+        15, at_least=4, note="at least 4: any three points agree with some pose"
+    )
     covisibility_clustering: bool = True
     rigs: RigUse = "auto"
     focal_length: FocalLength = "auto"
     camera_origin: CameraOrigin = "auto"
     keypoint_origin: CameraOrigin = "auto"
-    doubt_deviation: float = 0.05
-    doubt_inliers: int = 30
-    doubt_ratio: float = 0.02
-    doubt_coverage: float = 0.03
-    doubt_rival: float = 0.5
-    seed: int = 0
+    doubt_deviation: float = bounded(0.05, at_least=0)
+    doubt_inliers: int = bounded(30, at_least=0)
+    doubt_ratio: float = bounded(0.02, at_least=0)
+    doubt_coverage: float = bounded(0.03, at_least=0)
+    doubt_rival: float = bounded(0.5, at_least=0)
+    seed: int = bounded(0, at_least=0, below=2**31, note="0 to 2^31 - 1")
     format: PoseFormat = "gangnam"
-
-    def __post_init__(self) -> None:
-        require_choice("--rigs", self.rigs, RigUse)
-        require_choice("--focal-length", self.focal_length, FocalLength)
-        require_choice("--format", self.format, PoseFormat)
-        require_choice("--camera-origin", self.camera_origin, CameraOrigin)
-        require_choice("--keypoint-origin", self.keypoint_origin, CameraOrigin)
-        for name in ("max_error", "loss_scale"):
-            value = getattr(self, name)
-            require(
-                0 < value < float("inf"),
-                f"--{name.replace('_', '-')}: found {value}, expected pixels above 0",
-            )
-        require(
-            self.min_inliers >= 4,
-            f"--min-inliers: found {self.min_inliers}, expected at least 4: any three "
-            "points agree with some pose",
-        )
-        for name in (
-            "doubt_deviation",
-            "doubt_inliers",
-            "doubt_ratio",
-            "doubt_coverage",
-            "doubt_rival",
-        ):
-            value = getattr(self, name)
-            require(
-                value >= 0,
-                f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
-            )
-        # pycolmap's generator treats negative seeds as none
-        require(
-            0 <= self.seed < 2**31, f"--seed: found {self.seed}, expected 0 to 2^31 - 1"
-        )

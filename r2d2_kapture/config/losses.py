@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded, require
 
 QueryGrid = Literal["grid", "random"]
 WarpOutside = Literal["masked", "border"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
+class LossConfig(Checked):
     """Settings of R2D2's losses (Revaud et al., NeurIPS 2019, section 3).
 
     Attributes:
@@ -40,30 +41,25 @@ class LossConfig:
     """
 
     patch_size: int = 16
-    ap_bins: int = 20
-    ap_base: float = 0.5
-    weight_reliability: float = 1.0
-    weight_cosine: float = 1.0
-    weight_peaky: float = 1.0
-    query_step: int = 8
+    ap_bins: int = bounded(20, at_least=2)
+    ap_base: float = bounded(0.5, at_least=0, below=1)
+    weight_reliability: float = bounded(1.0, at_least=0, below=math.inf)
+    weight_cosine: float = bounded(1.0, at_least=0, below=math.inf)
+    weight_peaky: float = bounded(1.0, at_least=0, below=math.inf)
+    query_step: int = bounded(8, at_least=1)
     query_grid: QueryGrid = "random"
     positive_radius: int = 3
     negative_radius: int = 5
     neighbourhood: int = 7
-    border: int = 16
-    distractor_step: int = 8
+    border: int = bounded(16, at_least=0)
+    distractor_step: int = bounded(8, at_least=1)
     warp_outside: WarpOutside = "masked"
 
     def __post_init__(self) -> None:
-        require_choice("--query-grid", self.query_grid, QueryGrid)
-        require_choice("--warp-outside", self.warp_outside, WarpOutside)
+        super().__post_init__()
         require(
             self.patch_size >= 2 and self.patch_size % 2 == 0,
             f"--patch-size: found {self.patch_size}, expected an even number >= 2",
-        )
-        require(
-            0 <= self.ap_base < 1,
-            f"--ap-base: found {self.ap_base}, expected 0 to below 1",
         )
         require(
             0 <= self.positive_radius < self.negative_radius <= self.neighbourhood,
@@ -71,17 +67,3 @@ class LossConfig:
             f"{self.negative_radius} --neighbourhood {self.neighbourhood}: expected "
             "0 <= positive-radius < negative-radius <= neighbourhood",
         )
-        for name, least in (
-            ("ap_bins", 2),
-            ("weight_reliability", 0),
-            ("weight_cosine", 0),
-            ("weight_peaky", 0),
-            ("query_step", 1),
-            ("border", 0),
-            ("distractor_step", 1),
-        ):
-            value = getattr(self, name)
-            require(
-                least <= value < float("inf"),
-                f"--{name.replace('_', '-')}: found {value}, expected >= {least}",
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded
 
 MapMethod = Literal["auto", "triangulate", "incremental", "global"]
 Calibration = Literal["auto", "none", "view_graph"]
@@ -13,7 +13,7 @@ Switch = bool | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapConfig:
+class MapConfig(Checked):
     """Settings of mapping.
 
     Attributes:
@@ -50,36 +50,9 @@ class MapConfig:
     calibration: Calibration = "auto"
     refine_rigs: bool = False
     two_view_tracks: Switch = "auto"
-    min_matches: int = 15
-    max_reprojection_error: float = 4.0
-    min_angle: float = 1.5
-    min_model_size: int = 3
-    seed: int = 0
-    threads: int = 1
-
-    def __post_init__(self) -> None:
-        require_choice("--method", self.method, MapMethod)
-        require_choice("--calibration", self.calibration, Calibration)
-        for name in ("refine_intrinsics", "two_view_tracks"):
-            value = getattr(self, name)
-            require(
-                value == "auto" or isinstance(value, bool),
-                f"--{name.replace('_', '-')}: found {value!r}, expected true, false or "
-                "auto",
-            )
-        for name in ("min_matches", "threads"):
-            value = getattr(self, name)
-            require(
-                value >= 1,
-                f"--{name.replace('_', '-')}: found {value}, expected 1 or more",
-            )
-        for name in ("max_reprojection_error", "min_angle"):
-            value = getattr(self, name)
-            require(
-                value > 0, f"--{name.replace('_', '-')}: found {value}, expected > 0"
-            )
-        require(
-            self.min_model_size >= 2,
-            f"--min-model-size: found {self.min_model_size}, expected 2 or more",
-        )
-        require(self.seed >= 0, f"--seed: found {self.seed}, expected 0 or more")
+    min_matches: int = bounded(15, at_least=1)
+    max_reprojection_error: float = bounded(4.0, above=0)
+    min_angle: float = bounded(1.5, above=0)
+    min_model_size: int = bounded(3, at_least=2)
+    seed: int = bounded(0, at_least=0)
+    threads: int = bounded(1, at_least=1)

@@ -7,13 +7,13 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import GPU_INDEX, Checked, bounded
 from r2d2_kapture.config.plugins import load_plugin, plugin_names
 from r2d2_kapture.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class MutualNearestConfig:
+class MutualNearestConfig(Checked):
     """Mutual nearest neighbours.
 
     Attributes:
@@ -24,22 +24,12 @@ class MutualNearestConfig:
 
     matcher: ClassVar[str] = "mutual_nearest"
 
-    ratio: float = 1.0
-    min_similarity: float = -1.0
-
-    def __post_init__(self) -> None:
-        require(
-            0 < self.ratio <= 1,
-            f"--ratio: found {self.ratio}, expected above 0 and at most 1 (off)",
-        )
-        require(
-            -1 <= self.min_similarity <= 1,
-            f"--min-similarity: found {self.min_similarity}, expected -1 (off) to 1",
-        )
+    ratio: float = bounded(1.0, above=0, at_most=1, note="above 0 and at most 1 (off)")
+    min_similarity: float = bounded(-1.0, at_least=-1, at_most=1, note="-1 (off) to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualSoftmaxConfig:
+class DualSoftmaxConfig(Checked):
     """Mutual maxima of the product of the softmax over rows and over columns.
 
     Attributes:
@@ -49,22 +39,12 @@ class DualSoftmaxConfig:
 
     matcher: ClassVar[str] = "dual_softmax"
 
-    temperature: float = 0.02
-    min_probability: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(
-            0.001 <= self.temperature <= 10,
-            f"--temperature: found {self.temperature}, expected 0.001 to 10",
-        )
-        require(
-            0 <= self.min_probability <= 1,
-            f"--min-probability: found {self.min_probability}, expected 0 to 1",
-        )
+    temperature: float = bounded(0.02, at_least=0.001, at_most=10)
+    min_probability: float = bounded(0.1, at_least=0, at_most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaLamConfig:
+class AdaLamConfig(Checked):
     """AdaLAM: mutual neighbours that are supported by local affine maps.
 
     Needs the extra ``kornia``.
@@ -81,20 +61,15 @@ class AdaLamConfig:
 
     matcher: ClassVar[str] = "adalam"
 
-    area_ratio: float = 100.0
-    search_expansion: float = 4.0
-    local_inliers: int = 6
-    local_confidence: float = 200.0
-    scale_rate: float = 1.5
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            flag = name.replace("_", "-")
-            require(value >= 1, f"--{flag}: found {value}, expected 1 or more")
+    area_ratio: float = bounded(100.0, at_least=1)
+    search_expansion: float = bounded(4.0, at_least=1)
+    local_inliers: int = bounded(6, at_least=1)
+    local_confidence: float = bounded(200.0, at_least=1)
+    scale_rate: float = bounded(1.5, at_least=1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightGlueConfig:
+class LightGlueConfig(Checked):
     """LightGlue: a transformer trained for one type of features.
 
     Needs the extra ``kornia``, and weights: there are none for R2D2 or D2-Net.
@@ -108,13 +83,7 @@ class LightGlueConfig:
     matcher: ClassVar[str] = "lightglue"
 
     weights: Path | None = None
-    min_confidence: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(
-            0 <= self.min_confidence <= 1,
-            f"--min-confidence: found {self.min_confidence}, expected 0 to 1",
-        )
+    min_confidence: float = bounded(0.1, at_least=0, at_most=1)
 
 
 MATCHER_SETTINGS: dict[str, type] = {
@@ -165,7 +134,7 @@ def _lacks_default(field: Field[Any]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MatchConfig:
+class MatchConfig(Checked):
     """Settings of matching.
 
     Attributes:
@@ -176,10 +145,5 @@ class MatchConfig:
     """
 
     matcher: Any = MutualNearestConfig()
-    gpu: int | None = None
-    cache_gb: float = 2.0
-
-    def __post_init__(self) -> None:
-        require(
-            self.cache_gb >= 0, f"--cache-gb: found {self.cache_gb}, expected 0 or more"
-        )
+    gpu: int | None = bounded(None, at_least=-1, note=GPU_INDEX)
+    cache_gb: float = bounded(2.0, at_least=0)

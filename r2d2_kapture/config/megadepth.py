@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import Checked, bounded, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class MegadepthConfig:
+class MegadepthConfig(Checked):
     """Settings of the preparation of MegaDepth.
 
     Attributes:
@@ -19,22 +19,12 @@ class MegadepthConfig:
             the depth map at its position; other points are not counted.
     """
 
-    max_image_size: int = 1600
-    depth_tolerance: float = 0.1
-
-    def __post_init__(self) -> None:
-        require(
-            self.max_image_size >= 1,
-            f"--max-image-size: found {self.max_image_size}, expected at least 1 pixel",
-        )
-        require(
-            0 < self.depth_tolerance < math.inf,
-            f"--depth-tolerance: found {self.depth_tolerance}, expected more than 0",
-        )
+    max_image_size: int = bounded(1600, at_least=1)
+    depth_tolerance: float = bounded(0.1, above=0, below=math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MegadepthPairs:
+class MegadepthPairs(Checked):
     """Selection of the training pairs of a prepared scene.
 
     Attributes:
@@ -50,9 +40,10 @@ class MegadepthPairs:
     min_overlap_ratio: float = 0.5
     max_overlap_ratio: float = 1.0
     max_scale_ratio: float = 0.0
-    pairs_per_scene: int = 1000
+    pairs_per_scene: int = bounded(1000, at_least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(
             0 < self.min_overlap_ratio <= self.max_overlap_ratio <= 1,
             f"--min-overlap-ratio {self.min_overlap_ratio} --max-overlap-ratio "
@@ -62,8 +53,4 @@ class MegadepthPairs:
             self.max_scale_ratio == 0 or 1 <= self.max_scale_ratio < math.inf,
             f"--max-scale-ratio: found {self.max_scale_ratio}, expected at least 1, or "
             "0 for any",
-        )
-        require(
-            self.pairs_per_scene >= 1,
-            f"--pairs-per-scene: found {self.pairs_per_scene}, expected at least 1",
         )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import Checked, bounded
 from r2d2_kapture.config.match import MutualNearestConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairPosesConfig:
+class PairPosesConfig(Checked):
     """Settings of the evaluation on pairs of images with known poses.
 
     Attributes:
@@ -25,18 +25,7 @@ class PairPosesConfig:
     """
 
     matcher: Any = MutualNearestConfig()
-    ransac_error: float = 1.0
-    seed: int = 0
-    max_pairs: int = 1000
-    worst_pairs: int = 5
-
-    def __post_init__(self) -> None:
-        require(
-            self.ransac_error > 0,
-            f"--ransac-error: found {self.ransac_error}, expected more than 0",
-        )
-        for name in ("seed", "max_pairs", "worst_pairs"):
-            value = getattr(self, name)
-            require(
-                value >= 0, f"--{name.replace('_', '-')}: found {value}, expected >= 0"
-            )
+    ransac_error: float = bounded(1.0, above=0)
+    seed: int = bounded(0, at_least=0)
+    max_pairs: int = bounded(1000, at_least=0)
+    worst_pairs: int = bounded(5, at_least=0)

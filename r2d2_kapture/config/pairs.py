@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded, require
 
 PairMethod = Literal[
     "exhaustive", "sequential", "poses", "covisibility", "global", "local", "merge"
@@ -14,7 +14,7 @@ PairMethod = Literal[
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairsConfig:
+class PairsConfig(Checked):
     """Settings of the choice of image pairs.
 
     Attributes:
@@ -41,40 +41,22 @@ class PairsConfig:
     """
 
     method: PairMethod = "exhaustive"
-    top_k: int | None = None
+    top_k: int | None = bounded(None, at_least=0)
     min_score: float | None = None
-    overlap: int = 10
+    overlap: int = bounded(10, at_least=1)
     quadratic_overlap: bool = False
     loop: bool = False
-    max_distance: float | None = None
-    max_angle: float = 45.0
-    vlad_clusters: int = 64
-    vlad_dim: int = 256
-    seed: int = 0
+    max_distance: float | None = bounded(None, above=0)
+    max_angle: float = bounded(
+        45.0, above=0, at_most=180, note="above 0 to 180 degrees"
+    )
+    vlad_clusters: int = bounded(64, at_least=1)
+    vlad_dim: int = bounded(256, at_least=0)
+    seed: int = bounded(0, at_least=0, below=2**32, note="32 bits")
     slice: str = "1/1"
 
     def __post_init__(self) -> None:
-        require_choice("--method", self.method, PairMethod)
-        require(self.partners >= 0, f"--top-k: found {self.top_k}, expected 0 or more")
-        require(
-            self.overlap >= 1, f"--overlap: found {self.overlap}, expected 1 or more"
-        )
-        require(
-            self.max_distance is None or self.max_distance > 0,
-            f"--max-distance: found {self.max_distance}, expected more than 0",
-        )
-        require(
-            0 < self.max_angle <= 180,
-            f"--max-angle: found {self.max_angle}, expected above 0 to 180 degrees",
-        )
-        require(
-            self.vlad_clusters >= 1,
-            f"--vlad-clusters: found {self.vlad_clusters}, expected 1 or more",
-        )
-        require(
-            self.vlad_dim >= 0, f"--vlad-dim: found {self.vlad_dim}, expected 0 or more"
-        )
-        require(0 <= self.seed < 2**32, f"--seed: found {self.seed}, expected 32 bits")
+        super().__post_init__()
         part, count = self.part
         require(
             1 <= part <= count,

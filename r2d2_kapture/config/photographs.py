@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 
 from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode, CameraModel
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded, require
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderConfig:
+class FolderConfig(Checked):
     """Settings of a folder of photographs.
 
     Attributes:
@@ -34,18 +34,12 @@ class FolderConfig:
     camera_mode: CameraMode = "auto"
     camera_model: CameraModel | None = None
     camera_params: str | None = None
-    exhaustive_limit: int = 200
+    exhaustive_limit: int = bounded(200, at_least=0)
 
     def __post_init__(self) -> None:
-        require_choice("--camera-mode", self.camera_mode, CameraMode)
-        if self.camera_model is not None:
-            require_choice("--camera-model", self.camera_model, CameraModel)
+        super().__post_init__()
         if self.camera_params is not None:
             self._check_params()
-        require(
-            self.exhaustive_limit >= 0,
-            f"--exhaustive-limit: found {self.exhaustive_limit}, expected 0 or more",
-        )
 
     def _check_params(self) -> None:
         flag = f"--camera-params {self.camera_params}"

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import GPU_INDEX, Checked, bounded, require
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.distillation import DistillationConfig
 from r2d2_kapture.config.losses import LossConfig
@@ -36,7 +36,7 @@ class NetworkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizationConfig:
+class OptimizationConfig(Checked):
     """Settings of optimisation, which a run keeps from start to end.
 
     Revaud et al., NeurIPS 2019, section 4: Adam, learning rate 1e-4, weight decay 5e-4,
@@ -63,55 +63,22 @@ class OptimizationConfig:
             float32.
     """
 
-    seed: int = 0
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-    weight_decay: float = 5e-4
-    warmup_steps: int = 0
+    seed: int = bounded(0, at_least=0)
+    batch_size: int = bounded(8, at_least=1)
+    learning_rate: float = bounded(1e-4, above=0)
+    weight_decay: float = bounded(5e-4, at_least=0)
+    warmup_steps: int = bounded(0, at_least=0)
     schedule: Schedule = "constant"
-    final_learning_rate: float = 0.0
-    gradient_clip: float = 0.0
-    average_decay: float = 0.0
-    plain_ap_weight: float = 0.0
-    plain_ap_until: float = 0.7
+    final_learning_rate: float = bounded(0.0, at_least=0, at_most=1)
+    gradient_clip: float = bounded(0.0, at_least=0)
+    average_decay: float = bounded(0.0, at_least=0, below=1)
+    plain_ap_weight: float = bounded(0.0, at_least=0)
+    plain_ap_until: float = bounded(0.7, at_least=0, at_most=1)
     precision: TrainingPrecision = "auto"
-
-    def __post_init__(self) -> None:
-        require_choice("--schedule", self.schedule, Schedule)
-        require_choice("--precision", self.precision, TrainingPrecision)
-        require(
-            self.batch_size > 0, f"--batch-size: found {self.batch_size}, expected >= 1"
-        )
-        require(
-            self.learning_rate > 0,
-            f"--learning-rate: found {self.learning_rate}, expected more than 0",
-        )
-        for name in (
-            "seed",
-            "weight_decay",
-            "warmup_steps",
-            "gradient_clip",
-            "plain_ap_weight",
-        ):
-            value = getattr(self, name)
-            require(
-                value >= 0,
-                f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
-            )
-        for name in ("final_learning_rate", "plain_ap_until"):
-            value = getattr(self, name)
-            require(
-                0 <= value <= 1,
-                f"--{name.replace('_', '-')}: found {value}, expected 0 to 1",
-            )
-        require(
-            0 <= self.average_decay < 1,
-            f"--average-decay: found {self.average_decay}, expected 0 to below 1",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class PaceConfig:
+class PaceConfig(Checked):
     """Length of a run and intervals; all may change when a run is resumed.
 
     Attributes:
@@ -127,40 +94,14 @@ class PaceConfig:
             if there is one, else the CPU. torchrun gives each process its own.
     """
 
-    epochs: int = 25
-    pairs_per_source: int = 0
-    steps: int | None = None
-    log_every: int = 10
-    validate_every: int = 500
-    save_every: int = 500
-    save_minutes: float = 10.0
-    gpu: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "log_every", "save_every"):
-            value = getattr(self, name)
-            require(
-                value >= 1,
-                f"--{name.replace('_', '-')}: found {value}, expected 1 or more",
-            )
-        require(
-            self.steps is None or self.steps >= 1,
-            f"--steps: found {self.steps}, expected 1 or more",
-        )
-        for name in ("pairs_per_source", "validate_every"):
-            value = getattr(self, name)
-            require(
-                value >= 0,
-                f"--{name.replace('_', '-')}: found {value}, expected 0 or more",
-            )
-        require(
-            self.save_minutes > 0,
-            f"--save-minutes: found {self.save_minutes}, expected more than 0",
-        )
-        require(
-            self.gpu is None or self.gpu >= -1,
-            f"--gpu: found {self.gpu}, expected a device index, or -1 for the CPU",
-        )
+    epochs: int = bounded(25, at_least=1)
+    pairs_per_source: int = bounded(0, at_least=0)
+    steps: int | None = bounded(None, at_least=1)
+    log_every: int = bounded(10, at_least=1)
+    validate_every: int = bounded(500, at_least=0)
+    save_every: int = bounded(500, at_least=1)
+    save_minutes: float = bounded(10.0, above=0)
+    gpu: int | None = bounded(None, at_least=-1, note=GPU_INDEX)
 
     def total_steps(self, sources: Sequence[int], pairs_per_step: int) -> int:
         """Steps of a whole run; an epoch's last pairs may begin the next epoch.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.checks import Checked, bounded, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairConfig:
+class PairConfig(Checked):
     """Settings of pairs of crops and their difficulty.
 
     The difficulty of a pair is 0 for the first ``hold_steps`` steps and rises to 1 over
@@ -45,59 +45,35 @@ class PairConfig:
             of it is for posed validation pairs, if there are any.
     """
 
-    crop_size: int = 192
+    crop_size: int = bounded(192, at_least=32, note="at least 32 pixels")
     min_side: int = 256
     max_side: int = 1024
-    max_upscale: float = 1.25
-    min_overlap: float = 0.5
-    mild_scale: float = 1.5
-    strong_scale: float = 2.2
-    mild_rotation: float = 9.0
-    strong_rotation: float = 25.0
-    mild_tilt: float = 20.0
-    strong_tilt: float = 55.0
-    jitter: float = 0.3
-    noise: float = 10.0
-    night: float = 0.1
-    relight: float = 0.0
-    degrade: float = 0.0
+    max_upscale: float = bounded(1.25, at_least=1)
+    min_overlap: float = bounded(0.5, at_least=0, at_most=1)
+    mild_scale: float = bounded(1.5, at_least=1)
+    strong_scale: float = bounded(2.2, at_least=1)
+    mild_rotation: float = bounded(9.0, at_least=0)
+    strong_rotation: float = bounded(25.0, at_least=0)
+    mild_tilt: float = bounded(20.0, at_least=0, at_most=65)
+    strong_tilt: float = bounded(55.0, at_least=0, at_most=65)
+    jitter: float = bounded(0.3, at_least=0, at_most=1)
+    noise: float = bounded(10.0, at_least=0)
+    night: float = bounded(0.1, at_least=0, at_most=1)
+    relight: float = bounded(0.0, at_least=0, at_most=1)
+    degrade: float = bounded(0.0, at_least=0, at_most=1)
     plain_first: bool = False
-    hold_steps: int = 2000
-    ramp_steps: int = 8000
+    hold_steps: int = bounded(2000, at_least=0)
+    ramp_steps: int = bounded(8000, at_least=0)
     folder_weights: str = ""
-    cache_gib: float = 2.0
+    cache_gib: float = bounded(2.0, at_least=0)
 
     def __post_init__(self) -> None:
-        require(
-            self.crop_size >= 32,
-            f"--crop-size: found {self.crop_size}, expected at least 32 pixels",
-        )
+        super().__post_init__()
         require(
             self.crop_size <= self.min_side <= self.max_side,
             f"--min-side {self.min_side} --max-side {self.max_side}: expected "
             f"crop-size ({self.crop_size}) <= min-side <= max-side",
         )
-        for name in ("max_upscale", "mild_scale", "strong_scale"):
-            value = getattr(self, name)
-            require(value >= 1, f"--{_flag(name)}: found {value}, expected at least 1")
-        for name in ("min_overlap", "jitter", "night", "relight", "degrade"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"--{_flag(name)}: found {value}, expected 0 to 1")
-        for name in ("mild_tilt", "strong_tilt"):
-            value = getattr(self, name)
-            require(
-                0 <= value <= 65, f"--{_flag(name)}: found {value}, expected 0 to 65"
-            )
-        for name in (
-            "mild_rotation",
-            "strong_rotation",
-            "noise",
-            "hold_steps",
-            "ramp_steps",
-            "cache_gib",
-        ):
-            value = getattr(self, name)
-            require(value >= 0, f"--{_flag(name)}: found {value}, expected 0 or more")
         self.weight_of_folder()
 
     def difficulty(self, step: int) -> float:
@@ -125,7 +101,3 @@ class PairConfig:
                 "weight of 0 or more",
             )
         return weights
-
-
-def _flag(name: str) -> str:
-    return name.replace("_", "-")

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.config.checks import require, require_choice
+from r2d2_kapture.config.checks import Checked, bounded
 from r2d2_kapture.coordinates import CameraOrigin
 
 GeometrySource = Literal["estimate", "known_poses"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig:
+class VerifyConfig(Checked):
     """Settings of geometric verification.
 
     Attributes:
@@ -40,28 +40,10 @@ class VerifyConfig:
     """
 
     geometry: GeometrySource = "estimate"
-    max_error: float = 4.0
-    min_inliers: int = 15
-    max_trials: int = 10_000
-    seed: int = 0
+    max_error: float = bounded(4.0, above=0)
+    min_inliers: int = bounded(15, at_least=1)
+    max_trials: int = bounded(10_000, at_least=1)
+    seed: int = bounded(0, at_least=0)
     camera_mode: CameraMode = "auto"
     camera_origin: CameraOrigin = "auto"
     keypoint_origin: CameraOrigin = "auto"
-
-    def __post_init__(self) -> None:
-        require_choice("--geometry", self.geometry, GeometrySource)
-        require_choice("--camera-mode", self.camera_mode, CameraMode)
-        require_choice("--camera-origin", self.camera_origin, CameraOrigin)
-        require_choice("--keypoint-origin", self.keypoint_origin, CameraOrigin)
-        require(
-            self.max_error > 0, f"--max-error: found {self.max_error}, expected > 0"
-        )
-        require(
-            self.min_inliers >= 1,
-            f"--min-inliers: found {self.min_inliers}, expected 1 or more",
-        )
-        require(
-            self.max_trials >= 1,
-            f"--max-trials: found {self.max_trials}, expected 1 or more",
-        )
-        require(self.seed >= 0, f"--seed: found {self.seed}, expected 0 or more")

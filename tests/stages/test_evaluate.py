@@ -412,10 +412,10 @@ def test_an_interrupted_run_is_finished_by_the_next(
         ({"thresholds": ((0.25, 0.0),)}, "above 0"),
         ({"thresholds": ((float("nan"), 1.0),)}, "above 0"),
         ({"thresholds": ((float("inf"), 1.0),)}, "above 0"),
-        ({"by": "weather"}, "by: found 'weather'"),
+        ({"by": "weather"}, "--by: found 'weather'"),
         ({"by": "lists"}, "lists: found 0"),
-        ({"lists": ("a.txt",)}, "lists: found 1 with by=none"),
-        ({"text_format": "csv"}, "text_format: found 'csv'"),
+        ({"lists": ("a.txt",)}, "lists: found 1 with --by none"),
+        ({"text_format": "csv"}, "--text-format: found 'csv'"),
     ],
 )
 def test_settings_that_cannot_be(settings, reason):
