@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from r2d2_kapture.models.checkpoints import serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture, build_network
+from tests.scenes.kapture_files import write_noise_dataset
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -42,25 +41,3 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kapture_root(tmp_path: Path) -> Path:
     """A kapture dataset of five noise images with spaces, accents and sub-folders."""
     return write_noise_dataset(tmp_path / "dataset")
-
-
-def write_noise_dataset(root: Path) -> Path:
-    names = ["a.png", "b c.png", "sub/é à.png", "sub/deeper/d.png", "sub-deeper.png"]
-    rng = np.random.default_rng(0)
-    for name in names:
-        path = root / "sensors" / "records_data" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(path)
-    write_records(root, names)
-    return root
-
-
-def write_records(root: Path, names: list[str]) -> None:
-    header = "# kapture format: 1.1\n"
-    sensors = "cam, , camera, PINHOLE, 64, 48, 60, 60, 31.5, 23.5\n"
-    (root / "sensors").mkdir(parents=True, exist_ok=True)
-    (root / "sensors" / "sensors.txt").write_text(header + sensors, encoding="utf-8")
-    rows = "".join(f"{i}, cam, {name}\n" for i, name in enumerate(names))
-    (root / "sensors" / "records_camera.txt").write_text(
-        header + rows, encoding="utf-8"
-    )

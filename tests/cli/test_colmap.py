@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter
 
 from r2d2_kapture.cli.colmap import main
 from r2d2_kapture.io.colmap.check import check_database
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
 
 SHIFTS = {"a.png": (0, 0), "été/b c.png": (16, 4), "été/d.png": (8, 20)}
 SIZE = (160, 120)
@@ -38,13 +38,6 @@ def flags(photos: Path, checkpoint_path: Path) -> list[str]:
     words += ["--reliability-thr", "0", "--repeatability-thr", "0"]
     words += ["--min-size", "160", "--top-k", "200", "--precision", "fp32"]
     return [*words, "--match.gpu", "-1"]
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_images_to_database_then_resume(

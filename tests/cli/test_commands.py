@@ -31,9 +31,8 @@ from r2d2_kapture.io.features.mat import read_mat
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from tests.conftest import write_noise_dataset, write_records
-from tests.processes import listen_to_ctrl_c
-from tests.reports import work_in
+from tests.commands import listen_to_ctrl_c, one_error_line, work_in
+from tests.scenes.kapture_files import write_dataset, write_noise_dataset
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "20"]
@@ -55,13 +54,6 @@ def photos(tmp_path: Path) -> Path:
         Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(path)
     (folder / "broken.jpg").write_bytes(b"not an image")
     return folder
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_extract_then_resume_then_other_settings(
@@ -159,7 +151,7 @@ def test_flags_win_over_a_config_wherever_it_stands(
 def test_a_dataset_without_images_is_an_error(
     kapture_root: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_records(kapture_root, [])
+    write_dataset(kapture_root, [])
     assert extract(["--kapture-root", str(kapture_root), *flags]) == 2
     assert "lists no image" in one_error_line(capsys)
 

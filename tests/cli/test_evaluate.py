@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.cli.evaluate import main
-from tests.poses import moved, random_poses, skip_drawing, write_dataset
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
+from tests.scenes.kapture_files import write_dataset
+from tests.scenes.poses import moved, random_poses
+from tests.scenes.report import skip_drawing
 
 NAMES = ["q/day/a b.jpg", "q/day/b.jpg", "q/night/c.jpg"]
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -39,13 +41,6 @@ def folder(tmp_path, monkeypatch):
 
 def run(*flags):
     return main(["--ground-truth", "truth", "--output", "out", *flags])
-
-
-def one_error_line(capsys):
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_a_table_and_where_the_files_are(folder, capsys):

@@ -18,8 +18,8 @@ from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.models.checkpoints import serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture
-from tests.networks import random_d2net, save_d2net
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
+from tests.scenes.networks import random_d2net, save_d2net
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,6 @@ def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def flags(d2net_path: Path) -> list[str]:
     return ["--model", str(d2net_path), "--gpu", "-1", "--precision", "fp32"]
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
 
 
 @pytest.mark.parametrize("tar", [False, True])

@@ -13,9 +13,9 @@ from PIL import Image
 
 from r2d2_kapture.cli.hpatches import main
 from r2d2_kapture.evaluation.summary import OVERALL, read_summary
+from tests.commands import work_in
 from tests.evaluation.test_published_caches import write_cache
-from tests.reports import work_in
-from tests.stages.sequences_on_disk import write_crops
+from tests.scenes.images import write_crops
 
 SMALL = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "40", "--worst-pairs", "0"]

@@ -15,19 +15,11 @@ import pytest
 from r2d2_kapture.cli.localize import main
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from tests.localize_scene import LocalizationScene, files_below, position_error
-from tests.processes import listen_to_ctrl_c
-from tests.reports import work_in
+from tests.commands import listen_to_ctrl_c, one_error_line, work_in
+from tests.scenes.localization import LocalizationScene, files_below, position_error
 
 VOLATILE = ("report.json", ".lock")
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_localize_then_resume_then_other_settings(

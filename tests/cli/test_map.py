@@ -9,8 +9,8 @@ import pytest
 
 from r2d2_kapture.cli.map import main
 from r2d2_kapture.cli.verify import main as verify
-from tests.colmap_scene import Scene
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
+from tests.scenes.world import Scene
 
 
 @pytest.fixture
@@ -31,13 +31,6 @@ def command(root: Path, *others: str) -> list[str]:
         if f"--{flag}" not in others:
             words += [f"--{flag}", str(root / name)]
     return words
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_map_then_skip_then_other_settings(

@@ -19,8 +19,8 @@ from r2d2_kapture.cli.pipeline import main as pipeline
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from tests.conftest import write_noise_dataset
-from tests.reports import work_in
+from tests.commands import work_in
+from tests.scenes.kapture_files import write_noise_dataset
 
 NAMES = ["a.png", "b c.png", "sub-deeper.png", "sub/deeper/d.png", "sub/é à.png"]
 SIZE = (64, 48)

@@ -11,8 +11,9 @@ import pytest
 
 from r2d2_kapture.cli.match import main
 from r2d2_kapture.io.kapture.match_store import open_matches
-from tests.feature_folders import unit_rows, write_features
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_features
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = {"a b.jpg": unit_rows(9), "é/c.jpg": unit_rows(8, seed=1)}
@@ -29,12 +30,6 @@ def command(tmp_path: Path) -> list[str]:
     ]
 
 
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
-
-
 def test_match_then_resume_then_other_settings(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -46,7 +41,7 @@ def test_match_then_resume_then_other_settings(
     assert main([*command, "--workers", "1"]) == 0
     assert work_in(capsys.readouterr().out, "match") == "1 pair, already done"
     assert main([*command, "--ratio", "0.8"]) == 2
-    assert "ratio: 1.0, not 0.8" in error_line(capsys)
+    assert "ratio: 1.0, not 0.8" in one_error_line(capsys)
     assert main([*command, "--ratio", "0.8", "--min-similarity", ".1", "--force"]) == 0
     manifest = tmp_path / "out/reconstruction/matches/r2d2/manifest.json"
     assert json.loads(manifest.read_text())["settings"]["ratio"] == 0.8
@@ -83,7 +78,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*command, *flags]) == 2
-    assert message in error_line(capsys)
+    assert message in one_error_line(capsys)
 
 
 def test_settings_from_a_file(command: list[str], tmp_path: Path) -> None:
@@ -117,9 +112,9 @@ def test_another_matcher_and_settings_of_two(
     assert settings["min_probability"] == 0.01 and "ratio" not in settings
     capsys.readouterr()
     assert main([*command, *chosen, "--ratio", "0.9"]) == 2
-    line = error_line(capsys)
+    line = one_error_line(capsys)
     assert "--ratio: found for --matcher dual_softmax, expected only for" in line
     assert main([*command, "--matcher", "nearest"]) == 2
     assert "--matcher nearest: no such name, expected one of mutual_nearest" in (
-        error_line(capsys)
+        one_error_line(capsys)
     )

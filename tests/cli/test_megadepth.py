@@ -17,8 +17,8 @@ import r2d2_kapture
 from r2d2_kapture.cli.megadepth import main
 from r2d2_kapture.stages.megadepth.layout import DEPTH_FOLDER, SFM_FOLDER
 from r2d2_kapture.stages.train.megadepth import scene_info_paths
-from tests.megadepth_scene import write_scene
-from tests.processes import listen_to_ctrl_c
+from tests.commands import listen_to_ctrl_c
+from tests.scenes.megadepth import write_scene
 
 COMMAND = (
     Path(r2d2_kapture.__file__).resolve().parents[1] / "bin" / "kapture_r2d2_megadepth"

@@ -14,7 +14,7 @@ from r2d2_kapture.cli.pair_poses import main
 from r2d2_kapture.evaluation.pair_results import load_run
 from r2d2_kapture.evaluation.posed_images import read_posed_dataset
 from r2d2_kapture.synthetic.dataset import write_room_dataset
-from tests.reports import work_in
+from tests.commands import work_in
 
 FLAGS = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
 FLAGS += ["--gpu", "-1", "--precision", "fp32", "--top-k", "50"]

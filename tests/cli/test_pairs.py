@@ -10,9 +10,13 @@ import pytest
 
 from r2d2_kapture.cli.pairs import main
 from r2d2_kapture.io.kapture.pairs import read_pairs
-from tests.feature_folders import unit_rows, write_features, write_global_features
-from tests.poses import write_dataset
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import (
+    write_dataset,
+    write_features,
+    write_global_features,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ["a b.jpg", "é/c.jpg", "d.jpg"]
@@ -24,12 +28,6 @@ def command(tmp_path: Path) -> list[str]:
     return ["--mapping", str(mapping), "--output", str(tmp_path / "p.txt")]
 
 
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ")
-    return lines[0]
-
-
 def test_pairs_then_again_then_other_settings(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,7 +37,7 @@ def test_pairs_then_again_then_other_settings(
     assert work_in(capsys.readouterr().out, "pairs") == "3 pairs, already done"
     other = [*command, "--method", "sequential", "--overlap", "1"]
     assert main(other) == 2
-    assert "method: exhaustive, not sequential" in error_line(capsys)
+    assert "method: exhaustive, not sequential" in one_error_line(capsys)
     assert main([*other, "--loop", "--force"]) == 0
     assert len(read_pairs(tmp_path / "p.txt")) == 3
 
@@ -99,7 +97,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([*command, *flags]) == 2
-    assert message in error_line(capsys)
+    assert message in one_error_line(capsys)
     assert not (tmp_path / "p.txt").exists()
 
 

@@ -19,9 +19,9 @@ from r2d2_kapture.cli import (
 )
 from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.synthetic.dataset import write_room_dataset
-from tests.networks import random_d2net, save_d2net
 from tests.processors import as_processor
-from tests.stages.sequences_on_disk import write_crops
+from tests.scenes.images import write_crops
+from tests.scenes.networks import random_d2net, save_d2net
 
 BF16 = "--precision bf16 --gpu -1"
 COMMANDS: dict[Callable[[list[str]], int], str] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.cli.report import main
-from tests.report_scene import write_model
+from tests.scenes.report import write_model
 
 
 def test_a_map_becomes_one_file(

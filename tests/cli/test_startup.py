@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import listen_to_ctrl_c
+from tests.commands import listen_to_ctrl_c
 
 CHECKOUT = Path(__file__).parents[2]
 HEAVY = (

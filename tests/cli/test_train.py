@@ -18,8 +18,9 @@ from r2d2_kapture.cli.train import main as train
 from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.train import TrainConfig
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from tests.networks import textured_image, torch_threads
-from tests.reports import work_in
+from tests.commands import one_error_line, work_in
+from tests.scenes.images import textured_image
+from tests.scenes.networks import torch_threads
 
 TINY = (
     "--architecture fast_r2d2 --width 1 --descriptor-dim 16 --batch-size 2 "
@@ -68,13 +69,6 @@ def wait_for_rows(run: Path, count: int, process: subprocess.Popen[str]) -> None
 def weights(run: Path) -> dict[str, torch.Tensor]:
     network = load_checkpoint(run / "model.safetensors").network
     return dict(network.state_dict())
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_train_then_train_on(

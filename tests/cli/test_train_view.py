@@ -13,7 +13,7 @@ from PIL import Image
 from r2d2_kapture.cli.train_view import main
 from r2d2_kapture.models.checkpoints import serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture, build_network
-from tests.reports import work_in
+from tests.commands import work_in
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SMALL = ["--crop-size=48", "--min-side=64", "--max-side=128", "--quiet"]

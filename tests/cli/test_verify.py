@@ -12,9 +12,8 @@ import pytest
 
 from r2d2_kapture.cli.verify import main
 from r2d2_kapture.io.colmap.check import check_database
-from tests.colmap_scene import Scene
-from tests.processes import listen_to_ctrl_c
-from tests.reports import work_in
+from tests.commands import listen_to_ctrl_c, one_error_line, work_in
+from tests.scenes.world import Scene
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -30,13 +29,6 @@ def command(root: Path) -> list[str]:
 def root(tmp_path: Path) -> Path:
     Scene(times=2).write_kapture(tmp_path / "mapping")
     return tmp_path
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    return lines[0]
 
 
 def test_verify_then_resume_then_other_settings(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.cli.view import main as view
+from tests.commands import one_error_line
 
 SHIFT = (16, 8)
 FLAGS = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
@@ -41,12 +42,6 @@ def numbers(folder: Path) -> dict[str, Any]:
     (path,) = folder.glob("*.json")
     values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return values
-
-
-def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def test_a_planar_pair(

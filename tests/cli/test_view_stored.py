@@ -16,7 +16,7 @@ import r2d2_kapture as rk
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.pipeline import PipelineScene
 
 A, B = "seq é/left/0 b.jpg", "seq é/left/1 b.jpg"
 POINTS = 120

@@ -18,8 +18,8 @@ from r2d2_kapture.core.engine import (
 )
 from r2d2_kapture.core.processor import GAINS, this_processor
 from r2d2_kapture.errors import ConfigError
-from tests.networks import NAMES, random_network
 from tests.processors import PROCESSORS, as_processor, needs_bf16
+from tests.scenes.networks import NAMES, random_network
 
 MARGIN = 2
 ON_THE_CPU = EngineConfig(gpu=-1, precision="fp32")

@@ -19,7 +19,8 @@ from r2d2_kapture.evaluation.sequences import HomographySequence
 from r2d2_kapture.matching.matcher import match_features
 from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.types import LocalFeatures
-from tests.evaluation.planes import H_2_FROM_1, displaced_pair, features_at
+from tests.scenes.features import features_at
+from tests.scenes.two_views import H_2_FROM_1, displaced_pair
 
 Displaced = tuple[LocalFeatures, LocalFeatures, np.ndarray]
 

@@ -7,7 +7,7 @@ import pytest
 
 from r2d2_kapture.evaluation.homography_accuracy import corner_error
 from r2d2_kapture.evaluation.projection import project
-from tests.evaluation.planes import H_2_FROM_1
+from tests.scenes.two_views import H_2_FROM_1
 
 OPTIONS = {"image_size1": (640, 480), "max_error": 3.0, "seed": 0}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2d2_kapture.evaluation.matching_score import matching_score
-from tests.evaluation.planes import features_at
+from tests.scenes.features import features_at
 
 
 def rows(count: int) -> np.ndarray:

@@ -14,8 +14,8 @@ from r2d2_kapture.evaluation.pair_poses import (
     relative_pose_errors,
 )
 from r2d2_kapture.evaluation.posed_images import PosedImage
-from tests.evaluation.planes import features_at
-from tests.evaluation.scenes import (
+from tests.scenes.features import features_at
+from tests.scenes.two_views import (
     DISTORTED,
     PINHOLE,
     posed_image,

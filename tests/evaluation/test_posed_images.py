@@ -19,7 +19,7 @@ from r2d2_kapture.evaluation.posed_images import (
     read_posed_dataset,
 )
 from r2d2_kapture.synthetic.dataset import write_room_dataset
-from tests.evaluation.scenes import posed_image
+from tests.scenes.two_views import posed_image
 
 ENTRY: dict[str, Any] = {
     "name": "images/a.png",

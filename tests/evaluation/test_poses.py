@@ -20,7 +20,7 @@ from r2d2_kapture.evaluation.poses import (
     evaluate_poses,
     pose_errors,
 )
-from tests.poses import assert_same_pose, moved, random_poses, rigid3d
+from tests.scenes.poses import assert_same_pose, moved, random_poses, rigid3d
 
 NAMES = [f"{number:03d}.jpg" for number in range(30)]
 SIMILARITY = pycolmap.Sim3d(

@@ -9,7 +9,8 @@ from r2d2_kapture.evaluation.projection import (
     shared_region,
     transfer_errors,
 )
-from tests.evaluation.planes import H_2_FROM_1, features_at
+from tests.scenes.features import features_at
+from tests.scenes.two_views import H_2_FROM_1
 
 
 def translation(x: float, y: float) -> np.ndarray:

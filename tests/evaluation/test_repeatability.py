@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.evaluation.repeatability import closest_pairs, repeatability
-from tests.evaluation.planes import features_at
+from tests.scenes.features import features_at
 
 
 @pytest.mark.parametrize("seed", range(5))

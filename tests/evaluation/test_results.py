@@ -23,7 +23,8 @@ from r2d2_kapture.evaluation.results import (
     save_sequence,
 )
 from r2d2_kapture.evaluation.sequences import HomographySequence
-from tests.evaluation.planes import H_2_FROM_1, displaced_pair, features_at
+from tests.scenes.features import features_at
+from tests.scenes.two_views import H_2_FROM_1, displaced_pair
 
 
 @pytest.fixture

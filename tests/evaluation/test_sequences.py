@@ -10,7 +10,7 @@ import pytest
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation import sequences
-from tests.evaluation.planes import H_2_FROM_1
+from tests.scenes.two_views import H_2_FROM_1
 
 
 def write_sequence(

@@ -20,8 +20,9 @@ from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.extractors.d2net import PATCH_SIDE, D2NetExtractor, shrink
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.types import LocalFeatures
-from tests.networks import random_d2net, textured_image, torch_threads
 from tests.processors import PRECISIONS, needs_bf16
+from tests.scenes.images import textured_image
+from tests.scenes.networks import random_d2net, torch_threads
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")
 

@@ -17,7 +17,8 @@ from r2d2_kapture.extractors.d2net import D2NetExtractor
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.extractors.registry import Extractor
 from r2d2_kapture.types import LocalFeatures
-from tests.networks import random_d2net, random_network, textured_image, torch_threads
+from tests.scenes.images import textured_image
+from tests.scenes.networks import random_d2net, random_network, torch_threads
 
 FIELDS = ("keypoints", "scales", "scores", "descriptors")
 HEIGHT, WIDTH = 150, 190

@@ -15,7 +15,7 @@ from r2d2_kapture.config.extract import EngineConfig, PyramidConfig, SelectionCo
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from tests.networks import torch_threads
+from tests.scenes.networks import torch_threads
 
 REFERENCES = [
     "faster2d2_WASF_N16__test",

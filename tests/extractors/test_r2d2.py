@@ -15,8 +15,9 @@ from r2d2_kapture.coordinates import ResizeMap
 from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.types import LocalFeatures
-from tests.networks import NAMES, random_network, textured_image, torch_threads
 from tests.processors import PRECISIONS
+from tests.scenes.images import textured_image
+from tests.scenes.networks import NAMES, random_network, torch_threads
 
 
 @pytest.fixture(autouse=True, scope="module")

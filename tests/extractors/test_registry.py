@@ -20,7 +20,8 @@ from r2d2_kapture.extractors.registry import EXTRACTORS, Extractor, build_extrac
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.models.registry import Architecture
-from tests.networks import random_d2net, random_network, textured_image
+from tests.scenes.images import textured_image
+from tests.scenes.networks import random_d2net, random_network
 
 ON_THE_CPU = ExtractConfig(
     engine=EngineConfig(gpu=-1, precision="fp32"),

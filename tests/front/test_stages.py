@@ -17,7 +17,7 @@ from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.pipeline import PipelineScene
 
 
 @pytest.fixture(scope="module")

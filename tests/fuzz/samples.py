@@ -58,16 +58,26 @@ from r2d2_kapture.stages.megadepth.scene_info import (
 )
 from r2d2_kapture.training.state import read_state
 from r2d2_kapture.types import LocalFeatures
-from tests.colmap_scene import Scene
 from tests.evaluation.test_pair_results import PAIRS
 from tests.evaluation.test_published_caches import write_cache
-from tests.feature_folders import unit_rows, write_features, write_global_features
 from tests.io.colmap.test_geometry_log import geometry
 from tests.io.colmap.test_sparse_map import write_kapture
-from tests.networks import random_d2net, random_network, save_d2net, save_published
-from tests.poses import random_poses, write_rig_dataset
+from tests.scenes.features import unit_rows
+from tests.scenes.images import write_crops
+from tests.scenes.kapture_files import (
+    write_features,
+    write_global_features,
+    write_rig_dataset,
+)
+from tests.scenes.networks import (
+    random_d2net,
+    random_network,
+    save_d2net,
+    save_published,
+)
+from tests.scenes.poses import random_poses
+from tests.scenes.world import Scene
 from tests.stages.megadepth.test_scene_info import scene_info
-from tests.stages.sequences_on_disk import write_crops
 from tests.training.test_state import STATE
 
 NAMES = ("a b.jpg", "é/c.png")

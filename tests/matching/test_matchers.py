@@ -34,7 +34,7 @@ from r2d2_kapture.matching.matcher import (
     matcher_class,
 )
 from r2d2_kapture.types import LocalFeatures, PairMatches
-from tests.feature_folders import unit_rows
+from tests.scenes.features import unit_rows
 
 SIZE = (640, 480)
 

@@ -10,7 +10,7 @@ import torch
 from r2d2_kapture.matching import mutual_nn
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.types import PairMatches
-from tests.feature_folders import unit_rows
+from tests.scenes.features import unit_rows
 
 Array = npt.NDArray[np.float32]
 

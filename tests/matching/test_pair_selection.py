@@ -21,7 +21,7 @@ from r2d2_kapture.matching.pair_selection import (
     sequential,
     without_same,
 )
-from tests.feature_folders import unit_rows
+from tests.scenes.features import unit_rows
 
 Array = npt.NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from r2d2_kapture.matching.vlad import (
     learn_whitening,
     vlad,
 )
-from tests.feature_folders import unit_rows
+from tests.scenes.features import unit_rows
 
 CENTRES = np.array([[0, 0], [10, 0]], np.float32)
 

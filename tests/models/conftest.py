@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.networks import torch_threads
+from tests.scenes.networks import torch_threads
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -21,7 +21,12 @@ from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoin
 from r2d2_kapture.models.files import bundled_models, resolve_model
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.models.registry import Architecture, parse_published_name
-from tests.networks import NAMES, published_tensors, random_network, save_published
+from tests.scenes.networks import (
+    NAMES,
+    published_tensors,
+    random_network,
+    save_published,
+)
 
 NET = "Quad_L2Net_ConfCFS(mchan=1, dim=16)"
 TINY = Architecture(name="r2d2", width=1, descriptor_dim=16)

@@ -15,7 +15,7 @@ from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.registry import Architecture
-from tests.networks import random_d2net, save_d2net
+from tests.scenes.networks import random_d2net, save_d2net
 
 TINY = Architecture(name="d2net", width=2, descriptor_dim=16)
 CONVOLUTIONS_OF_VGG16 = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21)

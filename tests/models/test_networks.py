@@ -9,7 +9,7 @@ from torch import Tensor
 from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
 from r2d2_kapture.models.registry import Architecture, build_network
-from tests.networks import NAMES, random_network
+from tests.scenes.networks import NAMES, random_network
 
 
 def noise(height: int, width: int) -> Tensor:

@@ -21,7 +21,7 @@ from r2d2_kapture.pictures.poses import (
     draw_plan,
     magnification,
 )
-from tests.poses import moved, random_poses, rigid3d
+from tests.scenes.poses import moved, random_poses, rigid3d
 
 UPRIGHT = Rotation.from_matrix([[1, 0, 0], [0, 0, 1], [0, -1, 0]])
 """world_from_cam of a camera that looks along y in a world where z points up."""

@@ -17,7 +17,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.colmap import stage as colmap
 from r2d2_kapture.types import Report
-from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
+from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
 
 QUIET = RunOptions(progress=False)
 FORCED = RunOptions(progress=False, force=True)
@@ -61,37 +61,3 @@ def keypoints_of(path: Path) -> dict[str, Any]:
             image.name: database.read_keypoints(image.image_id)
             for image in database.read_all_images()
         }
-
-
-class Foreign:
-    """A database by others: a rig of two cameras, known to them, and a stranger."""
-
-    def __init__(self, path: Path, scene: Scene) -> None:
-        self.path, self.scene = path, scene
-        scene.write(path, pairs=[], read_keypoints=lambda name: np.zeros((0, 2)))
-        with closing(pycolmap.Database.open(str(path))) as database:
-            self.stranger = database.write_image(
-                pycolmap.Image(name="stranger.jpg", camera_id=1)
-            )
-            frame = pycolmap.Frame(rig_id=1)
-            sensor = pycolmap.sensor_t(pycolmap.SensorType.CAMERA, 1)
-            frame.add_data_id(pycolmap.data_t(sensor, self.stranger))
-            database.write_frame(frame)
-            database.write_keypoints(self.stranger, np.ones((5, 4), np.float32))
-
-    def add_features(self, name: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Features of an image, and matches with the stranger."""
-        keypoints = np.full((7, 6), 3, np.float32)
-        with closing(pycolmap.Database.open(str(self.path))) as database:
-            image_id = database.read_image_with_name(name).image_id
-            database.update_keypoints(image_id, keypoints)
-            sift = pycolmap.FeatureDescriptors(
-                pycolmap.FeatureExtractorType.SIFT, np.zeros((7, 128), np.uint8)
-            )
-            database.write_descriptors(image_id, sift)
-            rows = np.array([[0, 1], [6, 4]], np.uint32)
-            database.write_matches(image_id, self.stranger, rows)
-            geometry = pycolmap.TwoViewGeometry()
-            geometry.inlier_matches = rows
-            database.write_two_view_geometry(image_id, self.stranger, geometry)
-        return keypoints

@@ -11,7 +11,7 @@ import pytest
 def ready_to_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the scene's dataset and database lie; to be copied, not changed."""
     # tests of training run where there is no pycolmap
-    from tests.colmap_scene import Scene
+    from tests.scenes.world import Scene
     from tests.stages.map_runs import prepare
 
     return prepare(tmp_path_factory.mktemp("scene"), Scene())

@@ -21,7 +21,7 @@ from r2d2_kapture.stages.benchmark.feature_sources import (
     FeatureSource,
 )
 from r2d2_kapture.types import LocalFeatures, Report
-from tests.stages.sequences_on_disk import write_crops
+from tests.scenes.images import write_crops
 
 QUIET = RunOptions(progress=False)
 CONFIG = HomographyConfig(worst_pairs=0)

@@ -15,7 +15,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.stages.map import stage as map
 from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import Report
-from tests.colmap_scene import Scene
+from tests.scenes.world import Scene
 
 QUIET = RunOptions(progress=False)
 TYPE = "r2d2"

@@ -11,10 +11,7 @@ from r2d2_kapture.stages.megadepth import stage as megadepth
 from r2d2_kapture.stages.megadepth.layout import DEPTH_FOLDER, SFM_FOLDER, SceneModel
 from r2d2_kapture.stages.megadepth.scene import prepare
 from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, read_scene_info
-from tests.megadepth_scene import (
-    WrittenScene,
-    write_scene,
-)
+from tests.scenes.megadepth import WrittenScene, write_scene
 
 REPORT_NAME = megadepth.REPORT_NAME
 

@@ -13,7 +13,7 @@ import pytest
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.stages.verify import stage as verify
-from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
+from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
 from tests.stages.map_runs import QUIET, load_map, run
 
 

@@ -19,10 +19,10 @@ from r2d2_kapture.stages.benchmark import pair_poses
 from r2d2_kapture.stages.extract import export
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
-from tests.camera_files import write_image_files
-from tests.colmap_scene import HEIGHT, WIDTH, Scene
-from tests.localize_scene import LocalizationScene
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.images import write_image_files
+from tests.scenes.localization import LocalizationScene
+from tests.scenes.pipeline import PipelineScene
+from tests.scenes.world import HEIGHT, WIDTH, Scene
 from tests.stages import map_runs, verify_runs
 from tests.stages.extract.test_extract import CONFIG as EXTRACT
 

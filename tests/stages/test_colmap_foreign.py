@@ -19,12 +19,12 @@ from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
-from tests.colmap_scene import HEIGHT, WIDTH, Scene
-from tests.extracted_scene import patch_extraction
+from tests.scenes.colmap import Foreign
+from tests.scenes.extraction import patch_extraction
+from tests.scenes.world import HEIGHT, WIDTH, Scene
 from tests.stages.colmap_runs import (
     FORCED,
     KNOWN,
-    Foreign,
     content,
     keypoints_of,
     run,

@@ -16,7 +16,9 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pose_files import write_pose_file, write_submission
 from r2d2_kapture.stages import evaluate
 from tests.evaluation.test_poses import in_own_frame
-from tests.poses import moved, random_poses, skip_drawing, write_dataset, write_files
+from tests.scenes.kapture_files import write_dataset, write_files
+from tests.scenes.poses import moved, random_poses
+from tests.scenes.report import skip_drawing
 
 NAMES = [
     "query/day/a.jpg",

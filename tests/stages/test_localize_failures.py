@@ -17,8 +17,8 @@ from r2d2_kapture.errors import (
     ReconstructionError,
 )
 from r2d2_kapture.stages.localize import stage as localize
-from tests.colmap_scene import CENTER_PP, FOCAL, write_rows
-from tests.localize_scene import QUIET, LocalizationScene, position_error
+from tests.scenes.localization import QUIET, LocalizationScene, position_error
+from tests.scenes.world import CENTER_PP, FOCAL, write_array
 from tests.stages.localize.test_localize import poses_of, reasons, record
 
 SINGLE = LocalizeConfig(rigs="off")
@@ -49,7 +49,7 @@ def break_keypoints(scene: LocalizationScene, name: str) -> None:
 def break_size(scene: LocalizationScene, query: str) -> None:
     path = scene.keypoint_file(query)
     rows = np.fromfile(path, np.float32).reshape(-1, 3)
-    write_rows(path, rows * 2)
+    write_array(path, rows * 2)
 
 
 def break_feature_file(scene: LocalizationScene, name: str) -> None:

@@ -29,7 +29,7 @@ from r2d2_kapture.stages.localize import stage as localize
 from r2d2_kapture.stages.map import stage as map
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.stages.verify import stage as verify
-from tests.localize_scene import position_error, rotation_error
+from tests.scenes.localization import position_error, rotation_error
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared]
 QUIET = RunOptions(progress=False)

@@ -25,7 +25,7 @@ from r2d2_kapture.stages.map.calibration import (
     epipolar_errors,
     verified_pairs,
 )
-from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
+from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
 from tests.stages.map_runs import load_map, model_of, prepare, remove_poses, run
 
 

@@ -19,8 +19,7 @@ from r2d2_kapture.stages.map.pure_rotation import (
     refuse_pure_rotation,
     rotation_residual,
 )
-from tests.colmap_scene import HEIGHT, WIDTH, Scene
-from tests.rotation_scene import TurningScene
+from tests.scenes.world import HEIGHT, WIDTH, Scene, TurningScene
 from tests.stages.map_runs import model_of, prepare, remove_poses, run
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, ReconstructionError
-from tests.colmap_scene import Scene, write_rows
+from tests.scenes.world import Scene, write_array
 from tests.stages.map_runs import TYPE, load_map, prepare, remove_poses, run
 
 
@@ -123,7 +123,7 @@ def test_database_of_cameras_of_another_size(root: Path) -> None:
 def test_features_that_the_database_was_not_made_of(root: Path, scene: Scene) -> None:
     name = scene.names[0]
     file = root / "mapping" / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
-    write_rows(file, scene.keypoints(name)[:-1])
+    write_array(file, scene.keypoints(name)[:-1])
     with pytest.raises(DatasetError, match="119 keypoints of .* are not the 120"):
         run(root)
 

@@ -43,7 +43,7 @@ from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.stages.pairs import stage as pairs
 from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import LocalFeatures, Report
-from tests.conftest import write_records
+from tests.scenes.kapture_files import write_dataset
 
 NAMES = ("a.png", "b.png", "sub/c.png")
 SIZE = (64, 48)
@@ -57,10 +57,10 @@ def write_picture(path: Path, value: int) -> None:
     Image.new("L", SIZE, value).save(path)
 
 
-def write_dataset(root: Path, first: int = 0) -> Path:
+def write_pictures(root: Path, first: int = 0) -> Path:
     for number, name in enumerate(NAMES):
         write_picture(root / "sensors/records_data" / name, first + number)
-    write_records(root, list(NAMES))
+    write_dataset(root, list(NAMES))
     return root
 
 
@@ -102,7 +102,7 @@ def extract(dataset: Path, output: Path) -> Path:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    return write_dataset(tmp_path / "dataset")
+    return write_pictures(tmp_path / "dataset")
 
 
 class Walk:
@@ -247,7 +247,7 @@ def test_features_of_another_dataset_of_the_same_names_are_refused(
     walk: Walk, tmp_path: Path
 ) -> None:
     walk.all()
-    query = write_dataset(tmp_path / "query", first=20)
+    query = write_pictures(tmp_path / "query", first=20)
     other = (
         r"of .*dataset/.*a\.png, expected those of .*query/.*a\.png.*\(3 such images"
     )

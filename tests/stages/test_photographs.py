@@ -26,8 +26,8 @@ from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.extract import stage as extract_stage
 from r2d2_kapture.stages.photographs import Photographs as Taken
 from r2d2_kapture.types import Failure, FloatArray, Report
-from tests.extracted_scene import patch_network
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.extraction import patch_network
+from tests.scenes.pipeline import PipelineScene
 
 QUERY = "nuit é"
 KNOWN = PipelineConfig(

@@ -29,7 +29,7 @@ from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
-from tests.pipeline_scene import DIM, PipelineScene
+from tests.scenes.pipeline import DIM, PipelineScene
 
 CONFIG = PipelineConfig(query_pairs=PairsConfig(method="exhaustive"))
 TIMED = ("report.json", "settings.json", ".lock")

@@ -19,8 +19,8 @@ from r2d2_kapture.errors import OutputError
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.types import Report
-from tests.extracted_scene import patch_network
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.extraction import patch_network
+from tests.scenes.pipeline import PipelineScene
 from tests.stages.test_pipeline import results
 
 BASE = PipelineConfig(

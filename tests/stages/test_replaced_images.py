@@ -33,8 +33,8 @@ from r2d2_kapture.models.registry import Architecture
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
-from tests.conftest import write_records
-from tests.networks import random_network
+from tests.scenes.kapture_files import write_dataset
+from tests.scenes.networks import random_network
 
 CONFIG = ExtractConfig(
     pyramid=PyramidConfig(min_size=32),
@@ -55,16 +55,16 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> No
     Image.fromarray(pixels).save(path, compress_level=0)
 
 
-def write_dataset(root: Path, first_seed: int = 0) -> Path:
+def write_pictures(root: Path, first_seed: int = 0) -> Path:
     for number, name in enumerate(NAMES):
         write_picture(root / "sensors/records_data" / name, first_seed + number)
-    write_records(root, list(NAMES))
+    write_dataset(root, list(NAMES))
     return root
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    return write_dataset(tmp_path / "dataset")
+    return write_pictures(tmp_path / "dataset")
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def test_two_datasets_of_the_same_names_are_refused(
     file_format = "tar" if tar else "folder"
     extract_into(tmp_path / "out", file_format)
     before = content(tmp_path / "out", file_format)
-    query = write_dataset(tmp_path / "query", first_seed=20)
+    query = write_pictures(tmp_path / "query", first_seed=20)
     message = r"dataset/.*/a\.png and .*query/.*/a\.png: .* 'a\.png', and of 2 more"
     message += ".* or give datasets that are never used together two outputs$"
     with pytest.raises(DatasetError, match=message):
@@ -226,7 +226,7 @@ def test_datasets_that_share_pictures_share_features(
     extract_into: Extract, tmp_path: Path
 ) -> None:
     extract_into(tmp_path / "out", "folder")
-    same = write_dataset(tmp_path / "same")
+    same = write_pictures(tmp_path / "same")
     assert extract_into(tmp_path / "out", "folder", root=same).skipped == 3
 
 

@@ -14,7 +14,7 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.run_record import read_stages, with_earlier_work
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.pipeline import PipelineScene
 
 CONFIG = PipelineConfig(
     query_pairs=PairsConfig(method="exhaustive"),

@@ -44,8 +44,9 @@ from r2d2_kapture.stages.train.posed import open_depth_views
 from r2d2_kapture.training.data import PairDataset
 from r2d2_kapture.training.loading import MemoryCache
 from r2d2_kapture.types import Report
-from tests.depth_scene import write_depth_dataset
-from tests.networks import textured_image, torch_threads
+from tests.scenes.depth import write_depth_dataset
+from tests.scenes.images import textured_image
+from tests.scenes.networks import torch_threads
 
 ARCHITECTURE = Architecture(name="d2net", width=8, descriptor_dim=128)
 CROPS = PairConfig(

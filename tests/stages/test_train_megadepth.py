@@ -22,7 +22,7 @@ from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.stages.megadepth import stage as megadepth
 from r2d2_kapture.stages.train import stage as train
 from r2d2_kapture.stages.train import validation as train_validation
-from tests.megadepth_scene import write_scene
+from tests.scenes.megadepth import write_scene
 
 PAIRS = PairConfig(crop_size=64, min_side=100, max_side=150, min_overlap=0.1)
 NETWORKS = {

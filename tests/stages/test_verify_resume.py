@@ -20,7 +20,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.stages.verify import pairs as verify_pairs
-from tests.colmap_scene import Scene, write_rows
+from tests.scenes.world import Scene, write_array
 from tests.stages.verify_runs import (
     CHECKOUT,
     TYPE,
@@ -151,7 +151,7 @@ def test_changed_keypoints_are_verified_again(mapping: Path, scene: NoisyScene) 
     run(mapping)
     name = scene.names[0]
     file = mapping / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
-    write_rows(file, Scene(times=2).keypoints(name))
+    write_array(file, Scene(times=2).keypoints(name))
     report = run(mapping)
     assert (report.done, report.skipped) == (5, 10)
     with closing(pycolmap.Database.open(str(mapping.parent / "map.db"))) as database:

@@ -14,7 +14,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import PairMatches, Report
-from tests.colmap_scene import Scene
+from tests.scenes.world import Scene
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TYPE = "r2d2"

@@ -14,7 +14,7 @@ from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.training.distillation import DistillationObjective
 from r2d2_kapture.training.loop import LOSS
-from tests.networks import random_network, torch_threads
+from tests.scenes.networks import random_network, torch_threads
 from tests.training.teachers import CornerTeacher
 
 SMALL = LossConfig(patch_size=8, border=6)

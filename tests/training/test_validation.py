@@ -13,7 +13,7 @@ from r2d2_kapture.training.validation import (
     hold_out,
     homography_pair,
 )
-from tests.networks import textured_image
+from tests.scenes.images import textured_image
 
 ROOT = Path("/photos")
 

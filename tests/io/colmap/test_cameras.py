@@ -12,15 +12,8 @@ import pytest
 from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera, kapture_camera
-from tests.colmap_scene import (
-    CENTER_PP,
-    CORNER_PP,
-    HEIGHT,
-    WIDTH,
-    Scene,
-    cameras_by_name,
-    pinhole,
-)
+from tests.scenes.colmap import cameras_by_name
+from tests.scenes.world import CENTER_PP, CORNER_PP, HEIGHT, WIDTH, Scene, pinhole
 
 
 @pytest.fixture

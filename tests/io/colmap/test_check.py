@@ -21,7 +21,7 @@ from r2d2_kapture.io.colmap.check import (
     copy_database,
     database_sha256,
 )
-from tests.colmap_scene import Scene
+from tests.scenes.world import Scene
 
 
 @pytest.fixture(scope="module")

@@ -18,16 +18,8 @@ import pytest
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.io.colmap.database import DatabaseSummary, write_database
 from r2d2_kapture.types import FloatArray, PairMatches
-from tests.colmap_scene import (
-    CORNER_PP,
-    FOCAL,
-    Scene,
-    cameras_by_name,
-    known_pose_model,
-    pair_matches,
-    triangulate,
-    verify,
-)
+from tests.scenes.colmap import cameras_by_name, known_pose_model, triangulate, verify
+from tests.scenes.world import CORNER_PP, FOCAL, Scene, pair_matches
 
 
 @pytest.fixture
@@ -239,7 +231,7 @@ def test_full_disk_is_an_error_not_a_crash(tmp_path: Path, limit: int) -> None:
 import resource, sys
 from pathlib import Path
 from r2d2_kapture.errors import OutputError
-from tests.colmap_scene import Scene
+from tests.scenes.world import Scene
 scene, limit = Scene(), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:

@@ -30,7 +30,7 @@ from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.formats import reads_avif
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.names import shown
-from tests.conftest import write_noise_dataset
+from tests.scenes.kapture_files import write_noise_dataset
 
 SIZE = (64, 48)
 FOCAL_35MM = 50

@@ -10,7 +10,8 @@ import pytest
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
-from tests.colmap_scene import Scene, pair_matches, verify
+from tests.scenes.colmap import verify
+from tests.scenes.world import Scene, pair_matches
 
 FULL, EMPTY = ("seq é/left/0 b.jpg", "seq é/left/1 b.jpg"), (
     "seq é/left/0 b.jpg",

@@ -11,7 +11,8 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.errors import DatasetError
-from tests.colmap_scene import Scene, known_pose_model, pose, triangulate, verify
+from tests.scenes.colmap import known_pose_model, triangulate, verify
+from tests.scenes.world import Scene, pose
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.colmap_text import read_colmap_text, write_colmap_text
 from r2d2_kapture.types import LocalFeatures
-from tests.io.conftest import MakeFeatures
+from tests.scenes.features import random_features
 
 
 def test_written_values_by_hand(tmp_path: Path) -> None:
@@ -37,11 +37,9 @@ def test_written_values_by_hand(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 40])
 @pytest.mark.parametrize("name", ["a.jpg.txt", "seq 1/été b.jpg.txt"])
-def test_round_trip(
-    tmp_path: Path, make_features: MakeFeatures, count: int, name: str
-) -> None:
+def test_round_trip(tmp_path: Path, count: int, name: str) -> None:
     path = tmp_path / name
-    features = make_features(count)
+    features = random_features(count)
     write_colmap_text(path, features)
     assert os.listdir(path.parent) == [path.name]
     keypoints, scales, descriptors = read_colmap_text(path)
@@ -54,10 +52,8 @@ def test_round_trip(
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=1), 1, atol=1e-6)
 
 
-def test_nearest_neighbours_survive_the_bytes(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features, others = make_features(60), make_features(300, seed=1)
+def test_nearest_neighbours_survive_the_bytes(tmp_path: Path) -> None:
+    features, others = random_features(60), random_features(300, seed=1)
     write_colmap_text(tmp_path / "a.txt", features)
     _, _, descriptors = read_colmap_text(tmp_path / "a.txt")
     before = (features.descriptors @ others.descriptors.T).argmax(axis=1)
@@ -65,20 +61,16 @@ def test_nearest_neighbours_survive_the_bytes(
     assert (before == after).mean() > 0.9
 
 
-def test_other_dimension_is_refused(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
+def test_other_dimension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureFormatError, match="512.*only 128"):
-        write_colmap_text(tmp_path / "a.txt", make_features(3, dim=512))
+        write_colmap_text(tmp_path / "a.txt", random_features(3, dim=512))
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.97])
-def test_truncated_file_is_reported(
-    tmp_path: Path, make_features: MakeFeatures, part: float
-) -> None:
+def test_truncated_file_is_reported(tmp_path: Path, part: float) -> None:
     path = tmp_path / "a.txt"
-    write_colmap_text(path, make_features(5))
+    write_colmap_text(path, random_features(5))
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
     with pytest.raises(FeatureFormatError, match=r"a\.txt"):

@@ -16,12 +16,14 @@ import pytest
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.hdf5 import h5_names, h5_settings, read_h5, write_h5
 from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
-from tests.io.conftest import MakeFeatures
+from tests.scenes.features import random_features
 
 
-def test_round_trip_with_any_name(tmp_path: Path, make_features: MakeFeatures) -> None:
+def test_round_trip_with_any_name(tmp_path: Path) -> None:
     names = ["a.jpg", "seq 1/été b.jpg", "seq 1/deep/er/c,d.jpg", "a-jpg"]
-    items = {name: make_features(count, seed=count) for count, name in enumerate(names)}
+    items = {
+        name: random_features(count, seed=count) for count, name in enumerate(names)
+    }
     write_h5(tmp_path / "new" / "feats.h5", items.items(), '{"é": 1}')
     path = tmp_path / "new" / "feats.h5"
     assert os.listdir(path.parent) == ["feats.h5"]
@@ -37,10 +39,8 @@ def test_round_trip_with_any_name(tmp_path: Path, make_features: MakeFeatures) -
         assert file.attrs["settings"].decode() == '{"é": 1}'
 
 
-def test_hloc_finds_what_it_expects(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features = make_features(9)
+def test_hloc_finds_what_it_expects(tmp_path: Path) -> None:
+    features = random_features(9)
     write_h5(tmp_path / "a.h5", [("seq/a.jpg", features)])
     with h5py.File(tmp_path / "a.h5") as file:
         group = file["seq/a.jpg"]
@@ -54,10 +54,8 @@ def test_hloc_finds_what_it_expects(
         }
 
 
-def test_half_narrows_descriptors_only(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features = make_features(9)
+def test_half_narrows_descriptors_only(tmp_path: Path) -> None:
+    features = random_features(9)
     write_h5(tmp_path / "a.h5", [("a.jpg", features)], half=True)
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["a.jpg/descriptors"].dtype == np.float16
@@ -67,8 +65,8 @@ def test_half_narrows_descriptors_only(
     assert back.descriptors.dtype == np.float32
 
 
-def test_reads_a_file_of_hloc(tmp_path: Path, make_features: MakeFeatures) -> None:
-    features = make_features(5)
+def test_reads_a_file_of_hloc(tmp_path: Path) -> None:
+    features = random_features(5)
     with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
         group = file.create_group("db/1.jpg")  # worst first, halves, no scales
         group["keypoints"] = features.keypoints[::-1].astype(np.float16)
@@ -83,10 +81,8 @@ def test_reads_a_file_of_hloc(tmp_path: Path, make_features: MakeFeatures) -> No
     np.testing.assert_array_equal(back.scales, np.full(5, PATCH_DIAMETER, np.float32))
 
 
-def test_descriptors_of_a_row_each_are_refused_by_their_shape(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features = make_features(5)
+def test_descriptors_of_a_row_each_are_refused_by_their_shape(tmp_path: Path) -> None:
+    features = random_features(5)
     write_h5(tmp_path / "a.h5", [("1.jpg", features)])
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         del file["1.jpg/descriptors"]
@@ -109,30 +105,26 @@ def test_descriptors_of_a_row_each_are_refused_by_their_shape(
     ],
 )
 def test_names_that_would_mix_are_refused(
-    tmp_path: Path, make_features: MakeFeatures, names: list[str], message: str
+    tmp_path: Path, names: list[str], message: str
 ) -> None:
-    items = [(name, make_features(2)) for name in names]
+    items = [(name, random_features(2)) for name in names]
     with pytest.raises(FeatureFormatError, match=message):
         write_h5(tmp_path / "a.h5", items)
     assert os.listdir(tmp_path) == []
 
 
-def test_names_that_only_look_alike_are_kept(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
+def test_names_that_only_look_alike_are_kept(tmp_path: Path) -> None:
     names = ["a/b", "a-b", "ab", "a/bc", "c/b"]
-    write_h5(tmp_path / "a.h5", [(name, make_features(1)) for name in names])
+    write_h5(tmp_path / "a.h5", [(name, random_features(1)) for name in names])
     assert h5_names(tmp_path / "a.h5") == sorted(names)
 
 
-def test_failure_half_way_leaves_what_was_there(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
+def test_failure_half_way_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    write_h5(path, [("before.jpg", make_features(2))])
+    write_h5(path, [("before.jpg", random_features(2))])
 
     def items() -> Iterator[tuple[str, LocalFeatures]]:
-        yield "a.jpg", make_features(2)
+        yield "a.jpg", random_features(2)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -167,20 +159,16 @@ except OutputError:
     assert os.listdir(tmp_path) == []
 
 
-def test_file_is_as_large_as_its_content(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features = make_features(0)
+def test_file_is_as_large_as_its_content(tmp_path: Path) -> None:
+    features = random_features(0)
     write_h5(tmp_path / "a.h5", [(f"{i}.jpg", features) for i in range(50)])
     assert (tmp_path / "a.h5").stat().st_size < 50 * 8192
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.99])
-def test_truncated_file_is_reported(
-    tmp_path: Path, make_features: MakeFeatures, part: float
-) -> None:
+def test_truncated_file_is_reported(tmp_path: Path, part: float) -> None:
     path = tmp_path / "a.h5"
-    write_h5(path, [("a.jpg", make_features(20))])
+    write_h5(path, [("a.jpg", random_features(20))])
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
     with pytest.raises(FeatureFormatError, match=r"a\.h5"):
@@ -189,11 +177,9 @@ def test_truncated_file_is_reported(
         read_h5(path, "a.jpg")
 
 
-def test_damage_anywhere_is_reported_in_our_words(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
+def test_damage_anywhere_is_reported_in_our_words(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
-    write_h5(path, [("s/a.jpg", make_features(5)), ("s/b.jpg", make_features(5))])
+    write_h5(path, [("s/a.jpg", random_features(5)), ("s/b.jpg", random_features(5))])
     whole = np.frombuffer(path.read_bytes(), np.uint8)
     rng = np.random.default_rng(0)
     told = 0
@@ -213,10 +199,8 @@ def test_damage_anywhere_is_reported_in_our_words(
     assert told > 100
 
 
-def test_absent_image_and_absent_field_are_named(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    write_h5(tmp_path / "a.h5", [("seq/a.jpg", make_features(2))])
+def test_absent_image_and_absent_field_are_named(tmp_path: Path) -> None:
+    write_h5(tmp_path / "a.h5", [("seq/a.jpg", random_features(2))])
     with pytest.raises(FeatureFormatError, match="'b.jpg'.*such as 'seq/a.jpg'"):
         read_h5(tmp_path / "a.h5", "b.jpg")
     write_h5(tmp_path / "empty.h5", [])
@@ -230,15 +214,13 @@ def test_absent_image_and_absent_field_are_named(
         read_h5(tmp_path / "a.h5", "seq/a.jpg")
 
 
-def test_settings_of_files_that_we_made_before_are_read(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
+def test_settings_of_files_that_we_made_before_are_read(tmp_path: Path) -> None:
     """They were of variable length once."""
     path = tmp_path / "f.h5"
-    write_h5(path, [("a", make_features(2))], '{"é": 1}')
+    write_h5(path, [("a", random_features(2))], '{"é": 1}')
     assert h5_settings(path) == '{"é": 1}'
     with h5py.File(path, "r+") as file:
         file.attrs["settings"] = '{"é": 2}'
     assert h5_settings(path) == '{"é": 2}'
-    write_h5(path, [("a", make_features(2))])
+    write_h5(path, [("a", random_features(2))])
     assert h5_settings(path) == ""

@@ -13,16 +13,16 @@ from scipy.io import loadmat, savemat
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.mat import read_mat, read_mat_settings, write_mat
-from tests.io.conftest import MakeFeatures
+from tests.scenes.features import random_features
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
 @pytest.mark.parametrize("name", ["a.mat", "seq 1/été b.jpg.r2d2"])
 def test_round_trip_under_exactly_that_name(
-    tmp_path: Path, make_features: MakeFeatures, count: int, name: str
+    tmp_path: Path, count: int, name: str
 ) -> None:
     path = tmp_path / name
-    features = make_features(count)
+    features = random_features(count)
     write_mat(path, features)
     assert os.listdir(path.parent) == [path.name]
     back = read_mat(path)
@@ -31,8 +31,8 @@ def test_round_trip_under_exactly_that_name(
     assert back.image_size == features.image_size
 
 
-def test_vectors_are_columns(tmp_path: Path, make_features: MakeFeatures) -> None:
-    features = make_features(7)
+def test_vectors_are_columns(tmp_path: Path) -> None:
+    features = random_features(7)
     write_mat(tmp_path / "a.mat", features)
     fields = loadmat(tmp_path / "a.mat")
     np.testing.assert_array_equal(fields["keypoints"], features.keypoints_with_scale)
@@ -59,10 +59,8 @@ def test_worst_first_comes_back_best_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", ["", '{"weights": "é日本"}'])
-def test_settings_round_trip(
-    tmp_path: Path, make_features: MakeFeatures, settings: str
-) -> None:
-    write_mat(tmp_path / "a.mat", make_features(3), settings)
+def test_settings_round_trip(tmp_path: Path, settings: str) -> None:
+    write_mat(tmp_path / "a.mat", random_features(3), settings)
     assert read_mat_settings(tmp_path / "a.mat") == settings
 
 
@@ -70,11 +68,9 @@ def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
     assert read_mat_settings(tmp_path / "a.mat") is None
 
 
-def test_file_cut_anywhere_is_reported(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
+def test_file_cut_anywhere_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.mat"
-    write_mat(path, make_features(3, dim=8))
+    write_mat(path, random_features(3, dim=8))
     data = path.read_bytes()
     settings_start = data.index(b"settings")
     for length in range(0, settings_start - 60, 9):
@@ -103,12 +99,10 @@ def test_disagreeing_counts_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_damage_never_ends_the_process(
-    tmp_path: Path, make_features: MakeFeatures, compress: bool
-) -> None:
+def test_damage_never_ends_the_process(tmp_path: Path, compress: bool) -> None:
     """SciPy's reader does: it believes the types and sizes that a file names."""
     path = tmp_path / "a.mat"
-    features = make_features(3, dim=4)
+    features = random_features(3, dim=4)
     fields = {
         "keypoints": features.keypoints_with_scale,
         "descriptors": features.descriptors,

@@ -12,16 +12,16 @@ import pytest
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
-from tests.io.conftest import MakeFeatures
+from tests.scenes.features import random_features
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
 @pytest.mark.parametrize("name", ["a.jpg.r2d2", "seq 1/été b.jpg.r2d2", "noSuffix"])
 def test_round_trip_under_exactly_that_name(
-    tmp_path: Path, make_features: MakeFeatures, count: int, name: str
+    tmp_path: Path, count: int, name: str
 ) -> None:
     path = tmp_path / name
-    features = make_features(count)
+    features = random_features(count)
     write_npz(path, features)
     assert os.listdir(path.parent) == [path.name]
     back = read_npz(path)
@@ -30,10 +30,8 @@ def test_round_trip_under_exactly_that_name(
     assert back.image_size == features.image_size
 
 
-def test_fields_are_those_of_the_published_extractor(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features = make_features(7)
+def test_fields_are_those_of_the_published_extractor(tmp_path: Path) -> None:
+    features = random_features(7)
     write_npz(tmp_path / "a.r2d2", features)
     with np.load(tmp_path / "a.r2d2") as archive:  # pickles are refused by default
         arrays = dict(archive)
@@ -45,10 +43,8 @@ def test_fields_are_those_of_the_published_extractor(
     assert arrays["imsize"].dtype == np.int64
 
 
-def test_published_file_comes_back_best_first(
-    tmp_path: Path, make_features: MakeFeatures
-) -> None:
-    features = make_features(20)
+def test_published_file_comes_back_best_first(tmp_path: Path) -> None:
+    features = random_features(20)
     with (tmp_path / "a.r2d2").open("wb") as file:
         np.savez(
             file,
@@ -80,10 +76,8 @@ def test_equal_scores_keep_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", ["", '{"weights": "é日本"}'])
-def test_settings_round_trip(
-    tmp_path: Path, make_features: MakeFeatures, settings: str
-) -> None:
-    write_npz(tmp_path / "a.r2d2", make_features(3), settings)
+def test_settings_round_trip(tmp_path: Path, settings: str) -> None:
+    write_npz(tmp_path / "a.r2d2", random_features(3), settings)
     assert read_npz_settings(tmp_path / "a.r2d2") == settings
 
 
@@ -92,11 +86,9 @@ def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_file_is_reported(
-    tmp_path: Path, make_features: MakeFeatures, part: float
-) -> None:
+def test_truncated_file_is_reported(tmp_path: Path, part: float) -> None:
     path = tmp_path / "a.r2d2"
-    write_npz(path, make_features(30))
+    write_npz(path, random_features(30))
     data = path.read_bytes()
     path.write_bytes(data[: int(part * len(data))])
     for read in (read_npz, read_npz_settings):
@@ -104,9 +96,9 @@ def test_truncated_file_is_reported(
             read(path)
 
 
-def test_flipped_byte_is_reported(tmp_path: Path, make_features: MakeFeatures) -> None:
+def test_flipped_byte_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.r2d2"
-    write_npz(path, make_features(30))
+    write_npz(path, random_features(30))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)

@@ -12,7 +12,7 @@ from r2d2_kapture.io.kapture.camera_mode import (
     single_camera_hint,
     with_camera_mode,
 )
-from tests.colmap_scene import pose
+from tests.scenes.world import pose
 
 IMAGES = {
     # name: (timestamp, sensor)

@@ -15,8 +15,8 @@ from r2d2_kapture.io.kapture.camera_sizes import (
     unlike_sensors,
 )
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from tests.camera_files import write_image_files
-from tests.poses import write_dataset
+from tests.scenes.images import write_image_files
+from tests.scenes.kapture_files import write_dataset
 
 NAMES = ["a.png", "sub/b.png", "c.png"]  # of a camera of 64 x 48
 

@@ -15,8 +15,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name, open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from tests.conftest import write_records
-from tests.poses import write_files
+from tests.scenes.kapture_files import write_dataset, write_files
 
 STRANGE_NAMES = [
     "Screenshot 2026-05-12 at 4.42.48\u202fPM.jpg",
@@ -186,7 +185,7 @@ def test_names_that_leave_the_dataset_are_refused(name: str, tmp_path: Path) -> 
 
 
 def test_a_record_that_climbs_out_is_refused(kapture_root: Path) -> None:
-    write_records(kapture_root, ["a.png", "../../out.png"])
+    write_dataset(kapture_root, ["a.png", "../../out.png"])
     with pytest.raises(DatasetError, match="records_camera.txt.*leaves"):
         open_dataset(kapture_root)
 
@@ -210,7 +209,7 @@ def test_a_record_that_climbs_out_is_refused(kapture_root: Path) -> None:
             ),
             "byte-order mark",
         ),
-        (lambda r: write_records(r, ["a, b.png"]), "'a, b.png' holds a comma"),
+        (lambda r: write_dataset(r, ["a, b.png"]), "'a, b.png' holds a comma"),
         (
             lambda r: (r / "sensors/records_camera.txt").write_text("x, cam, a.png\n"),
             "timestamp",
@@ -248,7 +247,7 @@ def test_malformed_datasets_get_one_clear_line(
 def test_names_are_taken_as_the_file_system_has_them(
     kapture_root: Path, name: str
 ) -> None:
-    write_records(kapture_root, ["a.png", name])
+    write_dataset(kapture_root, ["a.png", name])
     dataset = open_dataset(kapture_root)
     assert dataset.image_names == ("a.png", name)
     recorded = [row[2] for row in kapture.flatten(dataset.data.records_camera)]
@@ -335,7 +334,7 @@ def write_old(root: Path) -> None:
 def test_the_upgrade_of_kapture_1_0_that_is_named_works(
     kapture_root: Path, tmp_path: Path
 ) -> None:
-    write_records(kapture_root, ["a.png"])
+    write_dataset(kapture_root, ["a.png"])
     write_old(kapture_root)
     with pytest.raises(DatasetError, match="of kapture 1.0") as caught:
         open_dataset(kapture_root)
@@ -353,7 +352,7 @@ def test_the_upgrade_of_kapture_1_0_that_is_named_works(
 
 
 def test_no_upgrade_is_named_for_a_dtype_that_it_would_run(kapture_root: Path) -> None:
-    write_records(kapture_root, ["a.png"])
+    write_dataset(kapture_root, ["a.png"])
     write_old(kapture_root)
     config = kapture_root / "reconstruction" / "keypoints" / "keypoints.txt"
     config.write_text("r2d2, print('ran'), 3\n")

@@ -27,12 +27,8 @@ from r2d2_kapture.io.kapture.feature_table import (
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest
-from tests.feature_folders import (
-    unit_rows,
-    write_features,
-    write_global_features,
-    write_rows,
-)
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_features, write_global_features, write_rows
 
 IMAGES = {
     "a b.jpg": unit_rows(3, seed=1),

@@ -13,7 +13,8 @@ from r2d2_kapture.io.kapture.match_store import open_match_writer, open_matches
 from r2d2_kapture.io.kapture.overlaps import hidden_features, hidden_matches
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import PairMatches
-from tests.feature_folders import unit_rows, write_features
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_features
 
 MANIFEST = Manifest(model={"name": "nn"}, settings={}, versions={})
 

@@ -21,7 +21,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     read_origin,
     write_origin,
 )
-from tests.feature_folders import write_rows
+from tests.scenes.kapture_files import write_rows
 
 CORNER, CENTER = (320.0, 240.0), (319.5, 239.5)
 REFINED = (318.2, 243.7)

@@ -16,13 +16,8 @@ from r2d2_kapture.io.kapture.pose_files import (
     write_submission,
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from tests.poses import (
-    assert_same_pose,
-    numbers,
-    random_poses,
-    write_dataset,
-    write_rig_dataset,
-)
+from tests.scenes.kapture_files import write_dataset, write_rig_dataset
+from tests.scenes.poses import assert_same_pose, numbers, random_poses
 
 NAMES = ["query/night/b c.jpg", "query/day/é.jpg", "query/day/a.jpg"]
 FORMATS = ["gangnam", "robotcar", "aachen", "extended_cmu", "eth_ms"]

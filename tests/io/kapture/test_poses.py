@@ -9,7 +9,7 @@ import pytest
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d, rigid3d_from_kapture
-from tests.poses import assert_same_pose, random_poses
+from tests.scenes.poses import assert_same_pose, random_poses
 
 POINTS = np.random.default_rng(0).normal(size=(10, 3))
 

@@ -14,15 +14,13 @@ from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses, write_camera_poses
-from tests.poses import (
-    assert_same_pose,
-    numbers,
-    random_poses,
+from tests.scenes.kapture_files import (
     table,
     write_dataset,
     write_files,
     write_rig_dataset,
 )
+from tests.scenes.poses import assert_same_pose, numbers, random_poses
 
 NAMES = ["b c.jpg", "sub/é.jpg", "a.jpg"]
 IDENTITY = "1, 0, 0, 0, 0, 0, 0"

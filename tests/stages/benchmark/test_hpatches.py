@@ -29,8 +29,8 @@ from r2d2_kapture.stages.benchmark.feature_sources import (
 )
 from r2d2_kapture.stages.extract.stage import Tally
 from r2d2_kapture.types import Failure, LocalFeatures
+from tests.scenes.images import write_crops
 from tests.stages.hpatches_runs import QUIET, extract, run, tiny_source, write_sequences
-from tests.stages.sequences_on_disk import write_crops
 
 
 @pytest.fixture

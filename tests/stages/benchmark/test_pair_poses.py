@@ -34,9 +34,9 @@ from r2d2_kapture.stages.benchmark.feature_sources import (
     features_beside_images,
 )
 from r2d2_kapture.types import Report
-from tests.evaluation.planes import features_at
-from tests.evaluation.scenes import DISTORTED, posed_image, seen_by, space_points
-from tests.networks import textured_image
+from tests.scenes.features import features_at
+from tests.scenes.images import textured_image
+from tests.scenes.two_views import DISTORTED, posed_image, seen_by, space_points
 
 QUIET = RunOptions(progress=False)
 CONFIG = PairPosesConfig(worst_pairs=0)

@@ -31,12 +31,12 @@ from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.view.sources import image_folder
-from tests.colmap_scene import FOCAL, HEIGHT, WIDTH, Scene
-from tests.extracted_scene import patch_extraction
+from tests.scenes.colmap import Foreign
+from tests.scenes.extraction import patch_extraction
+from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
 from tests.stages.colmap_runs import (
     FORCED,
     QUIET,
-    Foreign,
     content,
     keypoints_of,
     run,
@@ -278,8 +278,8 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import colmap
 from r2d2_kapture.stages.colmap import database as colmap_database
-from tests.colmap_scene import Scene
-from tests.extracted_scene import patch_extraction
+from tests.scenes.world import Scene
+from tests.scenes.extraction import patch_extraction
 
 photos, weights, place = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 patch_extraction(pytest.MonkeyPatch(), Scene(times=2))

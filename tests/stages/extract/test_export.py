@@ -16,7 +16,7 @@ from PIL import Image
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.stages.extract import export
-from tests.feature_folders import write_rows
+from tests.scenes.kapture_files import write_rows
 
 COUNT = 12
 

@@ -23,7 +23,7 @@ from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
-from tests.conftest import write_noise_dataset, write_records
+from tests.scenes.kapture_files import write_dataset, write_noise_dataset
 
 CONFIG = ExtractConfig(
     pyramid=PyramidConfig(min_size=32),
@@ -154,7 +154,7 @@ def test_strict_stops_at_the_first_bad_image(
 def test_an_image_listed_twice_is_refused(
     kapture_root: Path, checkpoint_path: Path
 ) -> None:
-    write_records(kapture_root, ["a.png", "a.png", "b c.png"])
+    write_dataset(kapture_root, ["a.png", "a.png", "b c.png"])
     with pytest.raises(DatasetError, match="'a.png' recorded at 0, 'cam' and at 1"):
         run(kapture_root, checkpoint_path)
     assert not (kapture_root / "reconstruction").exists()
@@ -167,7 +167,7 @@ def test_odd_images_yield_features_or_zero_rows(
     shapes = {"one.png": (1, 1), "strip.png": (50, 400), "flat.png": (40, 40)}
     for name, (height, width) in shapes.items():
         Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(data / name)
-    write_records(kapture_root, list(shapes))
+    write_dataset(kapture_root, list(shapes))
     config = ExtractConfig(
         pyramid=PyramidConfig(),
         selection=SelectionConfig(reliability_thr=1, repeatability_thr=1),

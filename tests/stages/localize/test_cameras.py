@@ -14,7 +14,7 @@ from PIL import Image
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.stages.localize.cameras import QueryImage, query_frames, with_exif
-from tests.colmap_scene import HEIGHT, WIDTH, Scene
+from tests.scenes.world import HEIGHT, WIDTH, Scene
 
 EXIF, FOCAL_35MM = 0x8769, 0xA405
 

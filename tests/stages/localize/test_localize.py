@@ -17,12 +17,8 @@ from r2d2_kapture.io.kapture.pixel_origins import read_origin
 from r2d2_kapture.io.kapture.pose_files import read_submission
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.types import Report
-from tests.colmap_scene import CORNER_PP, FOCAL, HEIGHT, WIDTH, pinhole
-from tests.localize_scene import (
-    LocalizationScene,
-    position_error,
-    rotation_error,
-)
+from tests.scenes.localization import LocalizationScene, position_error, rotation_error
+from tests.scenes.world import CORNER_PP, FOCAL, HEIGHT, WIDTH, pinhole
 
 SINGLE = LocalizeConfig(rigs="off")
 

@@ -14,7 +14,7 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages.localize.pose_estimation import View, estimate_pose
 from r2d2_kapture.stages.localize.results import result_path
 from r2d2_kapture.stages.localize.verdict import coverage, pose_doubts
-from tests.localize_scene import LocalizationScene
+from tests.scenes.localization import LocalizationScene
 from tests.stages.localize.test_localize import poses_of, record
 from tests.stages.localize.test_pose_estimation import (
     CAM_FROM_WORLD,

@@ -24,7 +24,7 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import read_origin
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
-from tests.colmap_scene import (
+from tests.scenes.world import (
     CENTER_PP,
     CORNER_PP,
     FOCAL,

@@ -35,7 +35,8 @@ from r2d2_kapture.io.kapture.match_store import (
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import PairMatches, Report
-from tests.feature_folders import unit_rows, write_features, write_rows
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_features, write_rows
 
 IMAGES = {
     name: unit_rows(20 + seed, seed=seed)

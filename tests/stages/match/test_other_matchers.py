@@ -18,7 +18,8 @@ from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.stages import match
 from r2d2_kapture.stages.match import InputReader
 from r2d2_kapture.types import Report
-from tests.feature_folders import unit_rows, write_features
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_features
 
 COUNT = 64
 IMAGES = {

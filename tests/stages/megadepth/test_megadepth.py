@@ -22,7 +22,7 @@ from r2d2_kapture.stages.megadepth.layout import (
 )
 from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
 from r2d2_kapture.types import Report
-from tests.megadepth_scene import WrittenScene
+from tests.scenes.megadepth import WrittenScene
 from tests.stages.megadepth_copies import (
     content,
     copied,

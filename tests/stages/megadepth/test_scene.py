@@ -26,7 +26,7 @@ from r2d2_kapture.stages.megadepth.scene import (
 )
 from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, read_scene_info
 from r2d2_kapture.synthetic.rendering import render
-from tests.megadepth_scene import (
+from tests.scenes.megadepth import (
     FOCAL,
     NAMES,
     ROOM,

@@ -18,8 +18,13 @@ from scipy.spatial.transform import Rotation
 from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
-from tests.feature_folders import write_global_features
-from tests.poses import numbers, rigid3d, table, write_dataset, write_files
+from tests.scenes.kapture_files import (
+    table,
+    write_dataset,
+    write_files,
+    write_global_features,
+)
+from tests.scenes.poses import numbers, rigid3d
 from tests.stages.pair_runs import GALLERY, NAMES, QUERIES, names_in, run
 
 

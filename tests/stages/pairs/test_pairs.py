@@ -13,8 +13,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, write_pairs
 from r2d2_kapture.stages.pairs import stage as pairs
-from tests.feature_folders import write_global_features
-from tests.poses import write_dataset
+from tests.scenes.kapture_files import write_dataset, write_global_features
 from tests.stages.pair_runs import NAMES, names_in, run
 
 

@@ -24,8 +24,8 @@ from r2d2_kapture.io.kapture.global_features import GlobalFeatureWriter
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.matching.vlad import Vocabulary, Whitening
 from r2d2_kapture.stages.pairs import retrieval
-from tests.feature_folders import unit_rows, write_features
-from tests.poses import write_dataset
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_dataset, write_features
 from tests.stages.pair_runs import GALLERY, NAMES, names_in, run
 
 

@@ -12,10 +12,16 @@ from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages.pairs.unpaired import unpaired_warning
 from r2d2_kapture.types import Report
-from tests.colmap_scene import Scene
-from tests.extracted_scene import patch_extraction
-from tests.feature_folders import unit_rows, write_features, write_global_features
-from tests.poses import random_poses, write_dataset, write_files
+from tests.scenes.extraction import patch_extraction
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import (
+    write_dataset,
+    write_features,
+    write_files,
+    write_global_features,
+)
+from tests.scenes.poses import random_poses
+from tests.scenes.world import Scene
 from tests.stages import colmap_runs, verify_runs
 from tests.stages.match import test_match
 from tests.stages.pair_runs import run

@@ -13,7 +13,7 @@ import pytest
 from markupsafe import Markup
 
 from r2d2_kapture.stages.report import blocks, charts
-from tests.report_scene import HOSTILE
+from tests.scenes.report import HOSTILE
 from tests.stages.report.test_page import Elements
 
 

@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait as Wait
 from r2d2_kapture.stages.report.stage import report_subject
 from r2d2_kapture.stages.report.subject import map_subject
 from tests.browsers import as_address, browser, requests_of, screenshot
-from tests.report_scene import (
+from tests.scenes.report import (
     HOSTILE,
     subject_with_queries,
     write_model,

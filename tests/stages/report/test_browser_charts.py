@@ -18,7 +18,7 @@ from r2d2_kapture.stages.report.match_matrix import matches_section
 from r2d2_kapture.stages.report.page import render
 from r2d2_kapture.stages.report.training import training_sections
 from tests.browsers import as_address, browser, requests_of
-from tests.report_scene import HOSTILE
+from tests.scenes.report import HOSTILE
 from tests.stages.report.test_benchmarks import logged, save_homographies
 
 NAMES = tuple(f"{number} {HOSTILE}" for number in range(3))

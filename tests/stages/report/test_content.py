@@ -26,7 +26,7 @@ from r2d2_kapture.stages.report.subject import (
     map_subject,
     pipeline_subject,
 )
-from tests.pipeline_scene import PipelineScene
+from tests.scenes.pipeline import PipelineScene
 from tests.stages.report.test_page import Elements
 
 CONFIG = PipelineConfig(

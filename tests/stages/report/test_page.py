@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from r2d2_kapture.stages.report.page import Section, encoded, render
-from tests.report_scene import HOSTILE
+from tests.scenes.report import HOSTILE
 
 
 class Elements(HTMLParser):

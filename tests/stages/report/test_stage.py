@@ -12,7 +12,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.stages.report import PAGE_NAME, report_map, stage, with_page
 from r2d2_kapture.stages.report.subject import map_subject
 from r2d2_kapture.types import Report
-from tests.report_scene import (
+from tests.scenes.report import (
     HOSTILE,
     subject_with_queries,
     write_model,

@@ -30,7 +30,7 @@ from r2d2_kapture.synthetic.rendering import PinholeCamera, rectangle_from_pixel
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
 from r2d2_kapture.training.pairs import crop_pair, pixel_grid
 from r2d2_kapture.training.views import apply_homography
-from tests.megadepth_scene import (
+from tests.scenes.megadepth import (
     FOCAL,
     NAMES,
     ROOM,

@@ -42,7 +42,7 @@ from r2d2_kapture.synthetic.textures import (
     poster,
 )
 from r2d2_kapture.types import Report
-from tests.networks import random_network, torch_threads
+from tests.scenes.networks import random_network, torch_threads
 from tests.training.teachers import CornerTeacher
 
 TINY = TrainConfig(

@@ -22,7 +22,7 @@ from r2d2_kapture.stages.train.sources import open_sources
 from r2d2_kapture.training.d2net_loss import enlarged, soft_detection_scores
 from r2d2_kapture.training.data import PairDataset
 from r2d2_kapture.training.pairs import TrainingPair
-from tests.networks import random_d2net, save_d2net
+from tests.scenes.networks import random_d2net, save_d2net
 
 CONFIG = PairConfig(
     crop_size=48, min_side=64, max_side=128, hold_steps=0, ramp_steps=10

@@ -27,9 +27,15 @@ from r2d2_kapture.errors import (
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.stages.verify import stage as verify
-from tests.colmap_scene import Scene, known_pose_model, pair_matches
-from tests.colmap_scene import verify as colmap_verify
-from tests.colmap_scene import write_from_colmap, write_matches, write_rows
+from tests.scenes.colmap import known_pose_model
+from tests.scenes.colmap import verify as colmap_verify
+from tests.scenes.world import (
+    Scene,
+    pair_matches,
+    write_array,
+    write_from_colmap,
+    write_matches,
+)
 from tests.stages.verify_runs import (
     TYPE,
     NoisyScene,
@@ -113,7 +119,7 @@ def test_known_poses_measure_pixels_to_the_epipolar_line(
     moved = exact.keypoints(name)
     moved[:, 1] += 3  # the walker moves along x, lines lie along it
     file = root / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
-    write_rows(file, moved)
+    write_array(file, moved)
     pairs = write_list(tmp_path / "pairs.txt", [(name, "seq é/walker/1 b.jpg")])
     kept = {}
     for max_error in (2.0, 6.0):
@@ -273,12 +279,12 @@ def truncate_keypoints(root: Path, names: list[str]) -> None:
 
 def spoil_keypoints(root: Path, names: list[str]) -> None:
     path = root / "reconstruction" / "keypoints" / TYPE / f"{names[0]}.kpt"
-    write_rows(path, np.full((120, 3), np.nan, np.float32))
+    write_array(path, np.full((120, 3), np.nan, np.float32))
 
 
 def resize_keypoints(root: Path, names: list[str]) -> None:
     path = root / "reconstruction" / "keypoints" / TYPE / f"{names[0]}.kpt"
-    write_rows(path, np.fromfile(path, np.float32).reshape(120, 3) * 2)
+    write_array(path, np.fromfile(path, np.float32).reshape(120, 3) * 2)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import kapture
 import kapture.io.csv as kcsv
 import numpy as np
-import pycolmap
 
 from r2d2_kapture.io.colmap.database import DatabaseSummary, write_database
 from r2d2_kapture.types import FloatArray, PairMatches
@@ -92,7 +90,7 @@ class Scene:
         kcsv.kapture_to_dir(str(root), self.dataset)
         folder = root / "reconstruction" / "keypoints" / keypoints_type
         for name in self.names:
-            write_rows(folder / f"{name}.kpt", self.keypoints(name))
+            write_array(folder / f"{name}.kpt", self.keypoints(name))
         (folder / "keypoints.txt").write_text(
             f"# kapture format: 1.1\n{keypoints_type}, float32, 3\n", encoding="utf-8"
         )
@@ -108,7 +106,7 @@ def write_from_colmap(root: Path, scene: Scene) -> Path:
     scene.write_kapture(root)
     folder = root / "reconstruction" / "keypoints" / "r2d2"
     for name in scene.names:
-        write_rows(folder / f"{name}.kpt", scene.keypoints(name)[:, :2] + 0.5)
+        write_array(folder / f"{name}.kpt", scene.keypoints(name)[:, :2] + 0.5)
     described = folder / "keypoints.txt"
     described.write_text(described.read_text("utf-8").replace(", 3", ", 2"), "utf-8")
     return root
@@ -119,7 +117,7 @@ def pair_matches(indices: Any, score: float = 1.0) -> PairMatches:
     return PairMatches(indices=rows, scores=np.full(len(rows), score, np.float32))
 
 
-def write_rows(path: Path, rows: np.ndarray[Any, Any]) -> None:
+def write_array(path: Path, rows: np.ndarray[Any, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.tofile(path)
 
@@ -133,64 +131,44 @@ def write_matches(
     """Matches of a sorted pair as kapture's file of float64 rows."""
     folder = root / "reconstruction" / "matches" / keypoints_type
     rows = np.column_stack([matches.indices, matches.scores]).astype(np.float64)
-    write_rows(folder / f"{pair[0]}.overlapping" / f"{pair[1]}.matches", rows)
+    write_array(folder / f"{pair[0]}.overlapping" / f"{pair[1]}.matches", rows)
 
 
-def verify(path: Path) -> None:
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = 0
-    pycolmap.logging.minloglevel = 2
-    pycolmap.geometric_verification(
-        str(path),
-        pycolmap.GeometricVerifierOptions(num_threads=1),
-        two_view_geometry_options=options,
-    )
+class TurningScene(Scene):
+    """Noisy projections of points all around; cameras are unknown, one an image."""
 
-
-def known_pose_model(
-    path: Path, pose_of: Callable[[str], kapture.PoseTransform]
-) -> pycolmap.Reconstruction:
-    """The cameras, rigs, frames and images of a database, with true poses."""
-    model = pycolmap.Reconstruction()
-    with pycolmap.Database.open(str(path)) as database:
-        images = {image.image_id: image for image in database.read_all_images()}
-        for camera in database.read_all_cameras():
-            model.add_camera(camera)
-        for rig in database.read_all_rigs():
-            model.add_rig(rig)
-        for frame in database.read_all_frames():
-            model.add_frame(frame)
-            image = images[min(data.id for data in frame.data_ids)]
-            true = pose_of(image.name)
-            w, x, y, z = true.r_raw
-            cam_from_world = pycolmap.Rigid3d(
-                pycolmap.Rotation3d(np.array([x, y, z, w])), np.array(true.t_raw)
-            )
-            model.frame(frame.frame_id).set_cam_from_world(
-                image.camera_id, cam_from_world
-            )
-    for image in images.values():
-        model.add_image(image)
-    for frame_id in list(model.frames):
-        model.register_frame(frame_id)
-    return model
-
-
-def triangulate(
-    path: Path, model: pycolmap.Reconstruction, out: Path
-) -> pycolmap.Reconstruction:
-    options = pycolmap.IncrementalPipelineOptions(
-        num_threads=1, random_seed=0, ba_refine_sensor_from_rig=False
-    )
-    options.triangulation.ignore_two_view_tracks = False
-    out.mkdir()
-    return pycolmap.triangulate_points(
-        model, str(path), str(path.parent), str(out), options=options
-    )
-
-
-def cameras_by_name(path: Path, scene: Scene) -> dict[str, pycolmap.Camera]:
-    with pycolmap.Database.open(str(path)) as database:
-        return dict(
-            zip(sorted(scene.dataset.sensors), database.read_all_cameras(), strict=True)
+    def __init__(self, *, images: int, focal: float, noise: float) -> None:
+        rng = np.random.default_rng(0)
+        directions = rng.normal(size=(1500, 3)) * [1, 0.6, 1]
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        self.points = directions * rng.uniform(5, 50, (len(directions), 1))
+        self.dataset = kapture.Kapture(
+            sensors=kapture.Sensors(), records_camera=kapture.RecordsCamera()
         )
+        self.names, self.poses = [], {}
+        self.rows: dict[str, FloatArray] = {}
+        self.seen: dict[str, np.ndarray] = {}
+        for number in range(images):
+            sensor_id, name = f"camera{number}", f"{number}.jpg"
+            self.dataset.sensors[sensor_id] = kapture.Camera(
+                "UNKNOWN_CAMERA", [WIDTH, HEIGHT]
+            )
+            self.dataset.records_camera[number, sensor_id] = name
+            self.names.append(name)
+            self.poses[name] = pose(np.deg2rad(8) * (number - images / 2), [0, 0, 0])
+            rays = self.poses[name].transform_points(self.points)
+            xy = focal * rays[:, :2] / rays[:, 2:] + CENTER_PP
+            xy += rng.normal(0, noise, xy.shape)
+            inside = (xy > 0).all(axis=1) & (xy < [WIDTH, HEIGHT]).all(axis=1)
+            self.seen[name] = np.flatnonzero(inside & (rays[:, 2] > 0))
+            xy = xy[self.seen[name]]
+            self.rows[name] = np.column_stack([xy, np.full(len(xy), 32)]).astype("f4")
+
+    def keypoints(self, name: str) -> FloatArray:
+        return self.rows[name]
+
+    def matches(self, first: str, second: str) -> PairMatches:
+        _, one, other = np.intersect1d(
+            self.seen[first], self.seen[second], return_indices=True
+        )
+        return pair_matches(np.column_stack([one, other]))

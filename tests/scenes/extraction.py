@@ -19,7 +19,7 @@ from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract
 from r2d2_kapture.stages.extract import stage as extract_stage
 from r2d2_kapture.types import LocalFeatures, Report
-from tests.colmap_scene import Scene
+from tests.scenes.world import Scene
 
 DIM = 32
 

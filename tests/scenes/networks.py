@@ -1,4 +1,4 @@
-"""Networks with seeded random weights, and images whose maps have distinct maxima."""
+"""Networks with seeded random weights, and their checkpoints."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from r2d2_kapture.models.d2net import D2Net
@@ -65,23 +62,6 @@ def _random_network(name: str, width: int, descriptor_dim: int) -> DenseNetwork:
         for head in (network.clf, network.sal):
             head.weight.normal_(0, 0.25)
     return network.eval().requires_grad_(False)
-
-
-def textured_image(height: int, width: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8: noise at three sizes, so that every scale has structure."""
-    generator = torch.Generator().manual_seed(seed)
-    image = torch.zeros(1, 3, height, width)
-    for cell, strength in ((1, 20.0), (4, 40.0), (16, 40.0)):
-        coarse = torch.randn(
-            1, 3, height // cell + 2, width // cell + 2, generator=generator
-        )
-        image += strength * F.interpolate(
-            coarse, (height, width), mode="bicubic", align_corners=False
-        )
-    pixels: npt.NDArray[np.uint8] = (
-        (image[0] + 128).clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
-    )
-    return pixels
 
 
 def published_tensors(network: DenseNetwork) -> dict[str, torch.Tensor]:

@@ -9,8 +9,9 @@ import kapture.io.csv as kcsv
 import numpy as np
 from PIL import Image
 
-from tests.colmap_scene import HEIGHT, WIDTH, Scene
-from tests.feature_folders import unit_rows, write_features, write_rows
+from tests.scenes.features import unit_rows
+from tests.scenes.kapture_files import write_features, write_rows
+from tests.scenes.world import HEIGHT, WIDTH, Scene
 
 TIMES = 5
 QUERY_TIME = 2

@@ -7,6 +7,7 @@ from pathlib import Path
 import kapture
 import numpy as np
 import pycolmap
+import pytest
 from PIL import Image
 
 from r2d2_kapture.stages.localize import QueryResult
@@ -84,3 +85,14 @@ def subject_with_queries(root: Path, subject: Subject) -> Subject:
         queries=(queries,),
         pipeline={"stages": [MAP_REPORT.to_json()]},
     )
+
+
+def skip_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make an evaluation write small files instead of pictures, which take a second."""
+
+    def draw(*arguments: object, **_: object) -> None:
+        path = next(item for item in arguments if isinstance(item, Path))
+        path.write_bytes(b"picture")
+
+    for name in ("draw_plan", "draw_cumulative_errors"):
+        monkeypatch.setattr(f"r2d2_kapture.stages.evaluate.{name}", draw)

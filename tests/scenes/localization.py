@@ -17,7 +17,7 @@ from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from r2d2_kapture.stages.localize import stage as localize
 from r2d2_kapture.types import Report
-from tests.colmap_scene import Scene, pair_matches, write_matches, write_rows
+from tests.scenes.world import Scene, pair_matches, write_array, write_matches
 
 Array = npt.NDArray[np.float64]
 QUERY_TIME = 3
@@ -101,7 +101,7 @@ class LocalizationScene:
             keypoints[self.rows[name]] = self.scene.keypoints(name)
             if name in self.queries:
                 keypoints[:, :2] += self.rng.normal(0, noise, (len(keypoints), 2))
-            write_rows(self.keypoint_file(name), keypoints)
+            write_array(self.keypoint_file(name), keypoints)
         config = self.features / "reconstruction/keypoints/r2d2/keypoints.txt"
         config.write_text("# kapture format: 1.1\nr2d2, float32, 3\n")
 

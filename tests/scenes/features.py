@@ -1,0 +1,49 @@
+"""Local features at known places or at random."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from r2d2_kapture.types import LocalFeatures
+
+
+def unit_rows(count: int, dim: int = 16, seed: int = 0) -> npt.NDArray[np.float32]:
+    """Random unit vectors."""
+    rows = np.random.default_rng(seed).normal(size=(count, dim))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows.astype(np.float32)
+
+
+def features_at(
+    keypoints: npt.ArrayLike,
+    descriptors: npt.ArrayLike | None = None,
+    image_size: tuple[int, int] = (640, 480),
+) -> LocalFeatures:
+    """Features at given places; without descriptors each is like no other."""
+    points = np.asarray(keypoints, dtype=np.float32).reshape(-1, 2)
+    count = len(points)
+    if descriptors is None:
+        descriptors = np.eye(max(count, 1))[:count]
+    return LocalFeatures(
+        keypoints=points,
+        scales=np.full(count, 32, dtype=np.float32),
+        scores=np.ones(count, dtype=np.float32),
+        descriptors=np.asarray(descriptors, dtype=np.float32),
+        image_size=image_size,
+    )
+
+
+def random_features(count: int, dim: int = 128, seed: int = 0) -> LocalFeatures:
+    """Random features, best first."""
+    rng = np.random.default_rng(seed)
+    descriptors = rng.normal(size=(count, dim))
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    scores = np.sort(rng.random(count, dtype=np.float32))[::-1]
+    return LocalFeatures(
+        keypoints=rng.random((count, 2), dtype=np.float32) * np.float32(2000),
+        scales=rng.uniform(32, 128, count).astype(np.float32),
+        scores=np.ascontiguousarray(scores),
+        descriptors=descriptors.astype(np.float32),
+        image_size=(2048, 1536),
+    )
