@@ -154,12 +154,12 @@ def settings_from(
     return settings(**values)
 
 
-def resolve_presets(arguments: Sequence[str], folder: str) -> list[str]:
+def resolve_presets(arguments: Sequence[str], folder: str = "") -> list[str]:
     """Put ``--config`` first, so that flags override it, and find the file of a preset.
 
     Args:
         arguments: of the command line.
-        folder: of the command's presets in configs/.
+        folder: of the command's presets in configs/; most commands have none.
 
     Raises:
         ConfigError: it is neither a file nor a preset.

@@ -112,7 +112,7 @@ def _command(arguments: list[str]) -> int:
     parser.group("run").add_argument(
         "--force", action="store_true", help="replace the results of another run"
     )
-    namespace = parser.parse_args(resolve_presets(arguments, "evaluate"))
+    namespace = parser.parse_args(resolve_presets(arguments))
     config = EvaluateConfig(
         thresholds=tuple(map(threshold, namespace.thresholds)),
         by=namespace.by,

@@ -16,8 +16,6 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.cli.stage_flags import add_stage_flags, add_type_flags, stage_options
 from r2d2_kapture.config.localize import LocalizeConfig
 
-PRESETS = "localize"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
@@ -82,7 +80,7 @@ def _command(arguments: list[str]) -> int:
     add_type_flags(parser, "keypoints")
     add_settings(parser, LocalizeConfig, group="localization")
     add_stage_flags(parser, "query")
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    namespace = parser.parse_args(resolve_presets(arguments))
     config = settings_from(namespace, LocalizeConfig)
     options = stage_options(namespace)
     from r2d2_kapture.stages import localize

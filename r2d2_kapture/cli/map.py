@@ -16,8 +16,6 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.cli.stage_flags import add_run_flags, add_type_flags, run_options
 from r2d2_kapture.config.map import MapConfig
 
-PRESETS = "map"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
@@ -67,7 +65,7 @@ def _command(arguments: list[str]) -> int:
     add_type_flags(parser, "keypoints")
     add_settings(parser, MapConfig, group="mapping")
     add_run_flags(parser)
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    namespace = parser.parse_args(resolve_presets(arguments))
     config = settings_from(namespace, MapConfig)
     options = run_options(namespace)
     from r2d2_kapture.stages import map

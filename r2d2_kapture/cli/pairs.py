@@ -16,8 +16,6 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.cli.stage_flags import add_stage_flags, add_type_flags, stage_options
 from r2d2_kapture.config.pairs import PairsConfig
 
-PRESETS = "pairs"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the command."""
@@ -89,7 +87,7 @@ def _command(arguments: list[str]) -> int:
     )
     add_settings(parser, PairsConfig, group="choice of pairs")
     add_stage_flags(parser, "image")
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    namespace = parser.parse_args(resolve_presets(arguments))
     config = settings_from(namespace, PairsConfig)
     options = stage_options(namespace)
     from r2d2_kapture.stages import pairs
