@@ -25,7 +25,7 @@ from r2d2_kapture.evaluation.poses import (
     evaluate_poses,
 )
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.pose_files import read_submission
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.lists import names_in, read_list_lines
@@ -91,7 +91,7 @@ class Evaluated:
 def run(
     config: EvaluateConfig,
     *,
-    ground_truth: Path,
+    ground_truth: DatasetOrPath,
     estimated: Mapping[str, Path],
     output: Path,
     image_names: Sequence[str] | None = None,
@@ -155,7 +155,7 @@ def run(
         evaluations[name] = Evaluated(path=path, unknown=unknown, evaluation=evaluation)
         warnings += _unknown_images(name, unknown)
     results = {
-        "ground_truth": str(ground_truth.resolve()),
+        "ground_truth": str(dataset.root.resolve()),
         "images": len(true),
         "without_true_pose": len(without_pose),
         "settings": _settings(config),

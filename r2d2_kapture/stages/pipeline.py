@@ -15,9 +15,10 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
-from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
@@ -26,7 +27,6 @@ from r2d2_kapture.stages.photographs import Photographs, is_plain
 from r2d2_kapture.stages.pipeline_checks import (
     check_folders,
     check_methods,
-    check_names,
     refuse_other_map,
 )
 from r2d2_kapture.stages.pipeline_layout import Layout
@@ -59,7 +59,7 @@ class Steps:
     """The stages of a pipeline, with what they share."""
 
     config: PipelineConfig
-    mapping: Path
+    mapping: Dataset
     sources: Sources
     layout: Layout
     options: RunOptions
@@ -89,7 +89,7 @@ class Steps:
             options=self.options,
         )
 
-    def localize(self, name: str, query: Path) -> Iterator[Report]:
+    def localize(self, name: str, query: Dataset) -> Iterator[Report]:
         """Pairs of queries with mapping images, matches, poses, and their errors."""
         pairs_file = self.layout.pairs(name)
         yield from self._match(self.config.query_pairs, query, pairs_file)
@@ -104,7 +104,7 @@ class Steps:
             keypoints_type=self.sources.keypoints_type,
             options=self.options,
         )
-        if open_dataset(query).data.trajectories:
+        if query.data.trajectories:
             yield evaluate.run(
                 self.config.evaluate,
                 ground_truth=query,
@@ -116,7 +116,7 @@ class Steps:
             )
 
     def _match(
-        self, which: PairsConfig, query: Path | None, pairs_file: Path
+        self, which: PairsConfig, query: Dataset | None, pairs_file: Path
     ) -> Iterator[Report]:
         """Pairs of mapping images, or of queries with them, and their matches."""
         yield pairs.run(
@@ -215,13 +215,15 @@ def run(
                 "that overlap: a map is made of pairs"
             )
         config = _with_limit(config, inputs.photographs)
-        mapping, queries = inputs.mapping, inputs.queries
-        roots = [mapping, *queries.values()]
-        check_names(roots)
-        for root in roots:
+        of_map = open_dataset(inputs.mapping)
+        of_queries = {name: open_dataset(path) for name, path in inputs.queries.items()}
+        datasets = [of_map, *of_queries.values()]
+        refuse_shared_names([dataset.image_paths for dataset in datasets])
+        for dataset in datasets:
             # before hours of work; single images are checked by the stages
-            unlike_sensors(open_dataset(root))
-        check_methods(config, queries, [*features, *roots])
+            unlike_sensors(dataset)
+        roots = [dataset.root for dataset in datasets]
+        check_methods(config, of_queries, [*features, *roots])
         require(
             masks is None or checkpoint is not None,
             f"--masks {masks}: found existing features, so that nothing is extracted; "
@@ -232,7 +234,7 @@ def run(
         if options.replaces:
             options = dataclasses.replace(options, force=False, replace=True)
         else:
-            refuse_other_map(layout, mapping)
+            refuse_other_map(layout, of_map)
         sources = Sources(
             roots=(*features, *roots),
             keypoints_type=keypoints_type,
@@ -246,11 +248,11 @@ def run(
                 keypoints_type=keypoints_type or checkpoint.name,
                 descriptors_type=keypoints_type or checkpoint.name,
             )
-            for root in roots:
+            for dataset in datasets:
                 note(
                     extract.run(
                         config.extract,
-                        kapture_root=root,
+                        kapture_root=dataset,
                         checkpoint=checkpoint,
                         output=layout.features,
                         keypoints_type=sources.keypoints_type,
@@ -267,14 +269,14 @@ def run(
                 sources = dataclasses.replace(sources, images=names)
         steps = Steps(
             config=config,
-            mapping=mapping,
+            mapping=of_map,
             sources=sources,
             layout=layout,
             options=options,
         )
         for report in steps.build_map():
             note(report)
-        for name, query in queries.items():
+        for name, query in of_queries.items():
             for report in steps.localize(name, query):
                 note(report)
         if len(queries) > 1:
@@ -282,8 +284,8 @@ def run(
         whole = summarize(reports, layout, queries, time.monotonic() - started)
         record = run_record(
             config,
-            mapping=mapping,
-            queries=queries,
+            mapping=of_map,
+            queries=of_queries,
             features=features,
             keypoints_type=sources.keypoints_type,
             checkpoint=checkpoint,

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.pairs import read_pairs
-from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.stages.pipeline_layout import Layout
-
-
-def check_names(roots: Sequence[Path]) -> None:
-    """Refuse datasets with the same name for two images: features are stored by name.
-
-    Raises:
-        DatasetError: naming the image and both datasets.
-    """
-    refuse_shared_names([open_dataset(root).image_paths for root in roots])
 
 
 def check_folders(output: Path, inputs: Sequence[Path]) -> None:
@@ -44,7 +34,7 @@ def check_folders(output: Path, inputs: Sequence[Path]) -> None:
 
 
 def check_methods(
-    config: PipelineConfig, queries: Mapping[str, Path], roots: Sequence[Path]
+    config: PipelineConfig, queries: Collection[str], roots: Iterable[Path]
 ) -> None:
     """Refuse pair methods whose inputs a pipeline lacks, before any work.
 
@@ -69,7 +59,7 @@ def check_methods(
         )
 
 
-def refuse_other_map(layout: Layout, mapping: Path) -> None:
+def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
     """Refuse an output with a map of entirely different images.
 
     Raises:
@@ -79,8 +69,8 @@ def refuse_other_map(layout: Layout, mapping: Path) -> None:
     if not pairs_file.is_file():
         return
     paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
-    if paired and paired.isdisjoint(open_dataset(mapping).image_names):
+    if paired and paired.isdisjoint(mapping.image_names):
         raise OutputError(
-            f"{layout.output}: found a map of other images than those of {mapping}; "
+            f"{layout.output}: found a map of other images than those of {mapping.root}; "
             "choose another output, or --force to replace it"
         )

@@ -23,7 +23,7 @@ from r2d2_kapture.config.match import MatchConfig, settings_of_matcher
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
 from r2d2_kapture.io.outputs.manifest import package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -35,8 +35,8 @@ NOT_WORK = ("stage", "failed", "warnings", "outputs")
 def run_record(
     config: PipelineConfig,
     *,
-    mapping: Path,
-    queries: Mapping[str, Path],
+    mapping: Dataset,
+    queries: Mapping[str, Dataset],
     features: Sequence[Path],
     keypoints_type: str | None,
     checkpoint: Checkpoint | None,
@@ -45,17 +45,15 @@ def run_record(
 
     Args:
         config: of all stages.
-        mapping, queries, features: folders.
+        mapping, queries: datasets.
+        features: folders.
         keypoints_type: of the features in use; None takes the only existing one.
         checkpoint: of the extraction, if any.
-
-    Raises:
-        DatasetError: a dataset cannot be read.
     """
     return {
         "inputs": {
             "mapping": describe_dataset(mapping),
-            "queries": {name: describe_dataset(root) for name, root in queries.items()},
+            "queries": {name: describe_dataset(one) for name, one in queries.items()},
             "features": [str(folder.resolve()) for folder in features],
             "keypoints_type": keypoints_type,
         },
@@ -65,15 +63,10 @@ def run_record(
     }
 
 
-def describe_dataset(root: Path) -> dict[str, Any]:
-    """Path of a kapture dataset, and numbers of images, cameras and poses.
-
-    Raises:
-        DatasetError: it cannot be read.
-    """
-    dataset = open_dataset(root)
+def describe_dataset(dataset: Dataset) -> dict[str, Any]:
+    """Path of a kapture dataset, and numbers of images, cameras and poses."""
     return {
-        "path": str(root.resolve()),
+        "path": str(dataset.root.resolve()),
         "images": len(dataset.image_names),
         "cameras": len({camera for _, camera in image_records(dataset).values()}),
         "images_with_pose": len(read_camera_poses(dataset).cam_from_world),

@@ -25,6 +25,7 @@ from r2d2_kapture.errors import (
     DatasetError,
     OutputError,
 )
+from r2d2_kapture.io.kapture import dataset
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
@@ -61,6 +62,25 @@ def run(scene: PipelineScene, output: Path, **changes: Any) -> Report:
         "options": RunOptions(progress=False),
     }
     return pipeline.run(CONFIG, **(settings | changes))
+
+
+def test_each_dataset_is_opened_once(
+    scene: PipelineScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = dataset.check_dataset, []
+
+    def counted(root: Path) -> Any:
+        opened.append(root)
+        return real(root)
+
+    monkeypatch.setattr(dataset, "check_dataset", counted)
+    layout = Layout(output=tmp_path / "out")
+    for _ in ("first", "resumed"):
+        opened.clear()
+        run(scene, layout.output)
+        assert sorted(opened) == sorted(
+            [scene.mapping, scene.query, layout.localized("queries")]
+        )
 
 
 def results(output: Path) -> dict[str, bytes]:

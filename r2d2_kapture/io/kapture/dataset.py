@@ -90,15 +90,21 @@ class Dataset:
         return Path(get_record_fullpath(str(self.root), name))
 
 
-def open_dataset(root: Path) -> Dataset:
+DatasetOrPath = Dataset | Path
+"""What stages take: a dataset that is open, or the folder of one."""
+
+
+def open_dataset(root: DatasetOrPath) -> Dataset:
     """Open the sensors and records of a kapture 1.1 dataset.
 
     Args:
-        root: folder that holds ``sensors/``.
+        root: folder that holds ``sensors/``; a dataset that is open stays as it is.
 
     Raises:
         DatasetError: missing, of another version, malformed, or unsafe to load.
     """
+    if isinstance(root, Dataset):
+        return root
     records, left_out = check_dataset(root)
     quiet_kapture()
     try:

@@ -23,7 +23,7 @@ from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.masks import MaskFolder, open_masks
 from r2d2_kapture.io.images.search import leave_out_names
 from r2d2_kapture.io.kapture.camera_sizes import compare_sizes, dataset_images
-from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.dataset import DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
@@ -76,7 +76,7 @@ class Tally:
 def run(
     config: ExtractConfig,
     *,
-    kapture_root: Path,
+    kapture_root: DatasetOrPath,
     checkpoint: Checkpoint,
     output: Path | None = None,
     extractor: str = AUTO,
@@ -109,11 +109,11 @@ def run(
     dataset = open_dataset(kapture_root)
     if not dataset.image_names:
         raise DatasetError(
-            f"{kapture_root}: records_camera.txt lists no image; nothing to extract"
+            f"{dataset.root}: records_camera.txt lists no image; nothing to extract"
         )
     names, notes = leave_out_names(dataset.image_names, exclude)
     if not names:
-        raise DatasetError(f"{kapture_root}: {'; '.join(notes)}; nothing to extract")
+        raise DatasetError(f"{dataset.root}: {'; '.join(notes)}; nothing to extract")
     paths = {name: dataset.image_paths[name] for name in names}
     mask_folder = open_masks(masks)
     if mask_folder is not None:
@@ -121,7 +121,7 @@ def run(
     sizes = compare_sizes(dataset_images(dataset))
     engine = build_extractor(extractor, checkpoint.network, config)
     feature_type = FeatureType(
-        root=output or kapture_root,
+        root=output or dataset.root,
         keypoints_type=keypoints_type or checkpoint.name,
         descriptors_type=descriptors_type or keypoints_type or checkpoint.name,
         descriptor_dim=checkpoint.network.descriptor_dim,

@@ -25,7 +25,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
     read_sparse_map,
 )
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_other_images,
     refuse_stale_matches,
@@ -177,7 +177,7 @@ def run(
     config: LocalizeConfig,
     *,
     map_path: Path,
-    query: Path,
+    query: DatasetOrPath,
     pairs: Path,
     features: Sequence[Path],
     matches: Sequence[Path],
@@ -237,7 +237,7 @@ def run(
     )
     refuse_stale_matches(localizer.matches, keypoints, localizer.retrieval.images)
     refuse_moved_keypoints(localizer.sparse_map, keypoints, localizer.retrieval.images)
-    refuse_foreign_folder(output, [query, map_path, *features, *matches])
+    refuse_foreign_folder(output, [dataset.root, map_path, *features, *matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with exclusive(output), quiet_pycolmap():
         claim(output, manifest, force=options.replaces)

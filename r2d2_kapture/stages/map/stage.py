@@ -23,7 +23,7 @@ from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
@@ -64,7 +64,7 @@ DETAILS = (
 def run(
     config: MapConfig,
     *,
-    mapping: Path,
+    mapping: DatasetOrPath,
     database: Path,
     output: Path,
     features: Sequence[Path] = (),
@@ -143,7 +143,7 @@ def run(
             features,
             keypoints_type,
         )
-        method = _choose_method(config, content, poses, mapping)
+        method = _choose_method(config, content, poses, dataset)
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
         models, calibration = (
@@ -196,7 +196,7 @@ def run(
 
 
 def _choose_method(
-    config: MapConfig, content: DatabaseContent, poses: CameraPoses, mapping: Path
+    config: MapConfig, content: DatabaseContent, poses: CameraPoses, dataset: Dataset
 ) -> MapMethod:
     """The given method, or the one that the dataset's poses allow.
 
@@ -209,13 +209,13 @@ def _choose_method(
     posed = len(paired) - len(without)
     if config.method == "auto" and without and posed:
         raise ReconstructionError(
-            f"{mapping}: {posed} of {len(paired)} images have a pose, not for example "
+            f"{dataset.root}: {posed} of {len(paired)} images have a pose, not for example "
             f"'{without[0]}'; choose --method triangulate to leave the others out, or "
             "incremental to estimate all poses"
         )
     if config.method == "triangulate" and posed < 2:
         raise ReconstructionError(
-            f"{mapping}: {posed} of {len(paired)} images have a pose, expected 2 or "
+            f"{dataset.root}: {posed} of {len(paired)} images have a pose, expected 2 or "
             "more; complete trajectories.txt, or choose --method incremental"
         )
     if config.method == "auto":

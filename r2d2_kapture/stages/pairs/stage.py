@@ -16,7 +16,7 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.pairs import (
     ImagePair,
     pairs_to_bytes,
@@ -37,8 +37,8 @@ from r2d2_kapture.types import Failure, Report
 def run(
     config: PairsConfig,
     *,
-    mapping: Path,
-    query: Path | None = None,
+    mapping: DatasetOrPath,
+    query: DatasetOrPath | None = None,
     output: Path,
     features: Sequence[Path] = (),
     map_path: Path | None = None,
@@ -103,7 +103,7 @@ def run(
     inputs = PairInputs(
         mapping=datasets[0],
         query=None if query is None else datasets[1],
-        features=(*features, mapping, *(() if query is None else (query,))),
+        features=(*features, *(dataset.root for dataset in datasets)),
         map_path=map_path,
         keypoints_type=keypoints_type,
         descriptors_type=descriptors_type,
@@ -177,7 +177,10 @@ def _listable(
 
 
 def check_inputs(
-    method: PairMethod, query: Path | None, map_path: Path | None, merge: Sequence[Path]
+    method: PairMethod,
+    query: DatasetOrPath | None,
+    map_path: Path | None,
+    merge: Sequence[Path],
 ) -> None:
     """Refuse a method that lacks an input, or does not use one.
 
@@ -199,7 +202,7 @@ def check_inputs(
     )
 
 
-def open_with_images(root: Path) -> Dataset:
+def open_with_images(root: DatasetOrPath) -> Dataset:
     """Open a dataset with images.
 
     Raises:
@@ -208,7 +211,7 @@ def open_with_images(root: Path) -> Dataset:
     dataset = open_dataset(root)
     if not dataset.image_names:
         raise DatasetError(
-            f"{root}: records_camera.txt lists no image; nothing to pair"
+            f"{dataset.root}: records_camera.txt lists no image; nothing to pair"
         )
     return dataset
 

@@ -34,7 +34,7 @@ from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_other_images,
     refuse_stale_matches,
@@ -75,7 +75,7 @@ STATE_NAME = "database.json"
 def run(
     config: VerifyConfig,
     *,
-    mapping: Path,
+    mapping: DatasetOrPath,
     features: Sequence[Path],
     matches: Sequence[Path],
     pairs: Path | None,
