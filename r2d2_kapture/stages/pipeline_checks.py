@@ -71,6 +71,6 @@ def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
     paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
     if paired and paired.isdisjoint(mapping.image_names):
         raise OutputError(
-            f"{layout.output}: found a map of other images than those of {mapping.root}; "
-            "choose another output, or --force to replace it"
+            f"{layout.output}: found a map of other images than those of "
+            f"{mapping.root}; choose another output, or --force to replace it"
         )

@@ -143,7 +143,7 @@ def run(
             features,
             keypoints_type,
         )
-        method = _choose_method(config, content, poses, dataset)
+        method = _choose_method(config, content, poses, dataset.root)
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
         models, calibration = (
@@ -196,7 +196,7 @@ def run(
 
 
 def _choose_method(
-    config: MapConfig, content: DatabaseContent, poses: CameraPoses, dataset: Dataset
+    config: MapConfig, content: DatabaseContent, poses: CameraPoses, source: Path
 ) -> MapMethod:
     """The given method, or the one that the dataset's poses allow.
 
@@ -209,13 +209,13 @@ def _choose_method(
     posed = len(paired) - len(without)
     if config.method == "auto" and without and posed:
         raise ReconstructionError(
-            f"{dataset.root}: {posed} of {len(paired)} images have a pose, not for example "
+            f"{source}: {posed} of {len(paired)} images have a pose, not for example "
             f"'{without[0]}'; choose --method triangulate to leave the others out, or "
             "incremental to estimate all poses"
         )
     if config.method == "triangulate" and posed < 2:
         raise ReconstructionError(
-            f"{dataset.root}: {posed} of {len(paired)} images have a pose, expected 2 or "
+            f"{source}: {posed} of {len(paired)} images have a pose, expected 2 or "
             "more; complete trajectories.txt, or choose --method incremental"
         )
     if config.method == "auto":
