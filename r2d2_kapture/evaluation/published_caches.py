@@ -16,11 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.array_pickle import (
-    MALFORMED,
-    ObjectArray,
-    read_object_array,
-)
+from r2d2_kapture.io.array_pickle import MALFORMED, ObjectArray, read_object_array
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

@@ -1,13 +1,13 @@
-"""NumPy object arrays on disk, read without running the pickle that they are.
+"""NumPy object arrays on disk, read without running code.
 
-A pickle is a program, so none is run here: the few instructions that object arrays of
-plain values are made of are followed step by step, and anything else is refused. Names
-of functions and classes only stand for themselves; nothing is imported or called
-(https://docs.python.org/3/library/pickletools.html lists the instructions).
+A pickle may call whatever it names, so the few names that arrays need stand for
+functions of ours, and every other name is refused; nothing of it is imported. NumPy's
+own functions would take the memory layout of an array from the file.
 """
 
 from __future__ import annotations
 
+import pickle
 import pickletools
 import re
 import struct
@@ -24,32 +24,16 @@ from r2d2_kapture.io.features.npz import BROKEN_HEADER
 
 AnyArray = npt.NDArray[Any]
 
-NPY_MAGIC = b"\x93NUMPY"
-ALLOWED_NAMES = frozenset(
-    {
-        "numpy ndarray",
-        "numpy dtype",
-        "numpy.core.multiarray _reconstruct",
-        "numpy.core.multiarray scalar",
-        "numpy._core.multiarray _reconstruct",
-        "numpy._core.multiarray scalar",
-        "_codecs encode",
-    }
-)
-"""What a pickle may name; each is a stand-in of ours, none is imported."""
-
 PLAIN_DTYPE = re.compile(r"[?biufSUO]\d*")
-VALUES = frozenset(
-    "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8".split()
+MALFORMED = (
+    *BROKEN_HEADER,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+    struct.error,
 )
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-IGNORED = frozenset({"PROTO", "FRAME"})
-
-
-MALFORMED = (*BROKEN_HEADER, ArithmeticError, AttributeError, struct.error)
-"""What following a pickle of something else may end in."""
+"""What reading a pickle of something else may end in."""
 
 
 @dataclass
@@ -57,6 +41,17 @@ class ObjectArray:
     """An array inside a pickle: a list of objects, or a NumPy array of plain values."""
 
     content: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran_order, content = state
+        dtype = _of_type(dtype, _DType)
+        if not dtype.is_object:
+            order = "F" if fortran_order else "C"
+            self.content = dtype.decode(content).reshape(shape, order=order)
+        elif len(shape) != 1:
+            raise ValueError(f"refused an array of shape {shape}")
+        else:
+            self.content = _of_type(content, list)
 
 
 def read_object_array(path: Path) -> list[Any]:
@@ -66,8 +61,8 @@ def read_object_array(path: Path) -> list[Any]:
         Its elements: numbers, strings, bytes, tuples, lists, dicts, ObjectArray.
 
     Raises:
-        FeatureFormatError: absent, no object array, or one that names or does more
-            than such arrays need.
+        FeatureFormatError: absent, no object array, or one that names more than such
+            arrays need.
     """
     try:
         return parse_object_array(path.read_bytes())
@@ -84,11 +79,7 @@ def parse_object_array(data: bytes) -> list[Any]:
     Raises:
         MALFORMED: not such a file, or an unsafe one.
     """
-    return list(_of_type(_object_array(data).content, list))
-
-
-def _object_array(data: bytes) -> ObjectArray:
-    if not data.startswith(NPY_MAGIC):
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):
         raise ValueError("found no NumPy array")
     stream = BytesIO(data)
     if np.lib.format.read_magic(stream) != (1, 0):
@@ -96,15 +87,57 @@ def _object_array(data: bytes) -> ObjectArray:
     _, _, dtype = np.lib.format.read_array_header_1_0(stream)
     if not dtype.hasobject:
         raise ValueError(f"found an array of {dtype}, expected objects")
-    array = _Machine().run(stream.read())
-    return _of_type(array, ObjectArray)  # type: ignore[no-any-return]
+    _check_sizes(stream)
+    array = _of_type(_Unpickler(stream).load(), ObjectArray)
+    return list(_of_type(array.content, list))
 
 
-@dataclass(frozen=True)
-class _Name:
-    """What stands for an allowed function or class."""
+def _check_sizes(stream: BytesIO) -> None:
+    """Refuse instructions that reserve more memory than the file is long."""
+    start = stream.tell()
+    most = len(stream.getbuffer())
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name.endswith("PUT") and int(argument or 0) > most:
+            raise ValueError(f"refused the place {argument} of a value")
+    stream.seek(start)
 
-    name: str
+
+class _Unpickler(pickle.Unpickler):
+    """Has a stand-in for each name that arrays need, and refuses the others.
+
+    None is a class, whose attributes a pickle could set.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        stand_ins = {
+            "numpy.core.multiarray._reconstruct": self._reconstruct,
+            "numpy.core.multiarray.scalar": self._scalar,
+            "numpy.ndarray": "ndarray",  # only ever an argument of _reconstruct
+            "numpy.dtype": self._dtype,
+            "_codecs.encode": self._encode,
+        }
+        # its name since NumPy 2
+        named = f"{module}.{name}".replace("numpy._core.", "numpy.core.")
+        if named not in stand_ins:
+            raise pickle.UnpicklingError(f"refused the name '{named}'")
+        return stand_ins[named]
+
+    def _reconstruct(self, *_: object) -> ObjectArray:
+        return ObjectArray()
+
+    def _dtype(self, code: str, *_: object) -> _DType:
+        if not PLAIN_DTYPE.fullmatch(code):
+            raise ValueError(f"refused the type '{code}'")
+        return _DType(code)
+
+    def _scalar(self, dtype: _DType, data: bytes) -> Any:
+        return _of_type(dtype, _DType).decode(data).reshape(())[()].item()
+
+    def _encode(self, text: str, encoding: str) -> bytes:
+        """Bytes, as protocol 2 has them."""
+        if encoding != "latin1":
+            raise ValueError(f"refused the encoding {encoding}")
+        return text.encode("latin1")
 
 
 @dataclass
@@ -116,148 +149,20 @@ class _DType:
     def is_object(self) -> bool:
         return self.code.startswith("O")
 
-    def decode(
-        self, data: bytes, shape: tuple[int, ...], fortran_order: bool = False
-    ) -> AnyArray:
+    def __setstate__(self, state: Any) -> None:
+        _, order, subarray, names, fields, *_ = state
+        if (subarray, names, fields) != (None, None, None) or order not in "|<>=":
+            raise ValueError("refused a type with parts")
+        self.order = order
+
+    def decode(self, data: bytes) -> AnyArray:
         if self.is_object:
             raise ValueError("found bytes for objects")
         dtype = np.dtype(self.order.replace("|", "=") + self.code)
-        return np.frombuffer(data, dtype).reshape(
-            shape, order="F" if fortran_order else "C"
-        )
-
-
-class _Mark:
-    """Where the arguments of an instruction begin on the stack."""
-
-
-class _Machine:
-    """Follows the instructions of a pickle on a stack of plain values."""
-
-    def __init__(self) -> None:
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
-
-    def run(self, data: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(data):
-            if opcode.name == "STOP":
-                return self._stack.pop()
-            self._step(opcode.name, argument)
-        raise ValueError("the pickle is truncated")
-
-    def _step(self, opcode: str, argument: Any) -> None:
-        stack = self._stack
-        if opcode in VALUES:
-            stack.append(argument)
-        elif opcode in CONSTANTS:
-            stack.append(CONSTANTS[opcode])
-        elif opcode in TUPLE_SIZES:
-            stack.append(tuple(self._pop(TUPLE_SIZES[opcode])))
-        elif opcode in ("BINPUT", "LONG_BINPUT"):
-            self._memo[argument] = stack[-1]
-        elif opcode in ("BINGET", "LONG_BINGET"):
-            stack.append(self._memo[argument])
-        elif opcode in IGNORED:
-            return
-        else:
-            self._structure(opcode, argument)
-
-    def _structure(self, opcode: str, argument: Any) -> None:
-        stack = self._stack
-        match opcode:
-            case "MEMOIZE":
-                self._memo[len(self._memo)] = stack[-1]
-            case "MARK":
-                stack.append(_Mark())
-            case "TUPLE":
-                stack.append(tuple(self._pop_to_mark()))
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
-            case "APPEND" | "APPENDS":
-                items = self._pop(1) if opcode == "APPEND" else self._pop_to_mark()
-                _of_type(stack[-1], list).extend(items)
-            case "SETITEM" | "SETITEMS":
-                items = self._pop(2) if opcode == "SETITEM" else self._pop_to_mark()
-                _of_type(stack[-1], dict).update(zip(items[::2], items[1::2]))
-            case "GLOBAL":
-                stack.append(_allowed(argument))
-            case "STACK_GLOBAL":
-                stack.append(_allowed(" ".join(self._pop(2))))
-            case "REDUCE":
-                function, arguments = self._pop(2)
-                stack.append(_call(_of_type(function, _Name).name, arguments))
-            case "BUILD":
-                (state,) = self._pop(1)
-                _build(stack[-1], state)
-            case _:
-                raise ValueError(f"refused the instruction {opcode}")
-
-    def _pop(self, count: int) -> list[Any]:
-        if len(self._stack) < count:
-            raise ValueError("the stack is too short")
-        taken = self._stack[-count:]
-        del self._stack[-count:]
-        return taken
-
-    def _pop_to_mark(self) -> list[Any]:
-        for i in range(len(self._stack) - 1, -1, -1):
-            if isinstance(self._stack[i], _Mark):
-                taken = self._stack[i + 1 :]
-                del self._stack[i:]
-                return taken
-        raise ValueError("found no mark")
+        return np.frombuffer(_of_type(data, bytes), dtype)
 
 
 def _of_type(value: Any, expected: type) -> Any:
     if not isinstance(value, expected):
         raise ValueError(f"found {type(value).__name__}, expected {expected.__name__}")
     return value
-
-
-def _allowed(name: str) -> _Name:
-    if name not in ALLOWED_NAMES:
-        raise ValueError(f"refused the name '{name}'")
-    return _Name(name)
-
-
-def _call(name: str, arguments: Any) -> Any:
-    """What calling an allowed name means here."""
-    match name.rpartition(" ")[2]:
-        case "_reconstruct":
-            return ObjectArray()
-        case "dtype":
-            code = _of_type(arguments[0], str)
-            if not PLAIN_DTYPE.fullmatch(code):
-                raise ValueError(f"refused the type '{code}'")
-            return _DType(code)
-        case "scalar":
-            dtype, data = arguments
-            return _of_type(dtype, _DType).decode(_of_type(data, bytes), ())[()].item()
-        case "encode":
-            text, encoding = arguments
-            if encoding != "latin1":
-                raise ValueError(f"refused the encoding {encoding}")
-            return _of_type(text, str).encode("latin1")
-    raise ValueError(f"refused to call {name}")
-
-
-def _build(target: Any, state: Any) -> None:
-    """Set the byte order of a type, or the content of an array."""
-    if isinstance(target, _DType):
-        _, order, subarray, names, fields, *_ = state
-        if (subarray, names, fields) != (None, None, None) or order not in "|<>=":
-            raise ValueError("refused a type with parts")
-        target.order = order
-        return
-    _, shape, dtype, fortran_order, content = state
-    dtype = _of_type(dtype, _DType)
-    if dtype.is_object and len(shape) != 1:
-        raise ValueError(f"refused an array of shape {shape}")
-    array = _of_type(target, ObjectArray)
-    array.content = (
-        _of_type(content, list)
-        if dtype.is_object
-        else dtype.decode(_of_type(content, bytes), shape, fortran_order)
-    )
