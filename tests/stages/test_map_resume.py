@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -85,6 +86,26 @@ def test_other_settings_are_refused_and_named(root: Path) -> None:
     assert run(root, MapConfig(min_angle=3.0)).skipped == 1
 
 
+def test_a_map_whose_report_says_how_it_was_made_is_taken_for_ours(root: Path) -> None:
+    """Version 0.1 had no manifest."""
+    run(root)
+    manifest, report = (root / "map" / f"{n}.json" for n in ("manifest", "report"))
+    made, saved = (json.loads(path.read_text("utf-8")) for path in (manifest, report))
+    manifest.unlink()
+    del made["settings"]["stage"]
+    path, digest = made["inputs"].pop("database")
+    digests = {"database": digest, "dataset": made["inputs"]["dataset"][1]}
+    saved["inputs"] = {
+        "database": path,
+        "digests": digests,
+        "settings": made["settings"],
+    }
+    report.write_text(json.dumps(saved), encoding="utf-8")
+    assert run(root).skipped == 1
+    with pytest.raises(OutputError, match="min_angle: 1.5, not 3.0.*--force"):
+        run(root, MapConfig(min_angle=3.0))
+
+
 def test_stale_map_is_made_again_but_not_of_another_database(root: Path) -> None:
     run(root)
     shutil.copy(root / "map.db", root / "other.db")
@@ -101,7 +122,7 @@ def test_foreign_folders_are_never_replaced(root: Path) -> None:
     (root / "map").mkdir()
     (root / "map" / "photo.jpg").write_bytes(b"precious")
     for force in (False, True):
-        with pytest.raises(OutputError, match="other content"):
+        with pytest.raises(OutputError, match="found 'photo.jpg' without a manifest"):
             run(root, options=RunOptions(force=force, progress=False))
     assert os.listdir(root / "map") == ["photo.jpg"]
 
@@ -114,7 +135,9 @@ def test_reports_of_other_stages_mark_no_map(root: Path, text: str) -> None:
     (root / "map" / "report.json").write_text(text, encoding="utf-8")
     (root / "map" / "poses.txt").write_bytes(b"precious")
     for force in (False, True):
-        with pytest.raises(OutputError, match="not the report of a map") as caught:
+        with pytest.raises(
+            OutputError, match="found 'poses.txt' without a manifest"
+        ) as caught:
             run(root, options=RunOptions(force=force, progress=False))
         assert "choose another --output" in str(caught.value)
     assert sorted(os.listdir(root / "map")) == ["poses.txt", "report.json"]

@@ -15,14 +15,21 @@ import kapture
 import kapture.io.csv as kcsv
 import numpy as np
 
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.kapture.dataset import check_relative_name, is_described
 from r2d2_kapture.io.kapture.feature_table import SUFFIXES
+from r2d2_kapture.io.kapture.followed_features import STATES_NAME
 from r2d2_kapture.io.outputs.atomic import atomic_path, remove_file
-from r2d2_kapture.io.outputs.claim import claimed, remove_files, write_claimed
+from r2d2_kapture.io.outputs.atomic_folder import owned
+from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import FloatArray
 
 SUFFIX = SUFFIXES["global_features"]
+CONTENTS = Contents(
+    what="global features",
+    files=(f"**/*{SUFFIX}", STATES_NAME, "global_features.t*", "*.safetensors"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +39,7 @@ class GlobalFeatureWriter:
     Attributes:
         folder: of the type.
         dsize: numbers of a row.
-        emptied: whether rows that were made otherwise were removed.
+        emptied: see open_ledger.
     """
 
     folder: Path
@@ -52,7 +59,8 @@ class GlobalFeatureWriter:
         Raises:
             OutputError: the file system refused.
         """
-        remove_files(self.folder, SUFFIX)
+        for path in owned(self.folder, [f"**/*{SUFFIX}"]):
+            remove_file(path)
 
     def remove(self, image: str) -> None:
         """Remove the row of an image, which may have none.
@@ -68,7 +76,7 @@ class GlobalFeatureWriter:
         Raises:
             OutputError: the file system refused.
         """
-        write_claimed(self.folder, self._path(image), row.astype("<f4").tobytes())
+        write_item(self.folder, self._path(image), row.astype("<f4").tobytes())
 
     def _path(self, image: str) -> Path:
         return self.folder / (check_relative_name(image, self.folder) + SUFFIX)
@@ -76,23 +84,25 @@ class GlobalFeatureWriter:
 
 @contextmanager
 def open_global_feature_writer(
-    root: Path, type_name: str, dsize: int, manifest: Manifest, *, force: bool
+    root: Path,
+    type_name: str,
+    dsize: int,
+    manifest: Manifest,
+    options: RunOptions = RunOptions(),
 ) -> Iterator[GlobalFeatureWriter]:
-    """Claim a type of global features in a kapture folder for one set of settings.
+    """Open a type of global features in a kapture folder for one set of settings.
 
     Args:
         root: kapture dataset, or a folder to make.
         type_name: of the features.
         dsize: numbers of a row.
-        manifest, force: see ``claimed``.
+        manifest, options: see open_ledger.
 
     Raises:
-        OutputError: see ``claimed``.
+        OutputError, FeatureFormatError: see open_ledger.
     """
     folder = root / "reconstruction" / "global_features" / type_name
-    what = "global features"
-    claim = claimed(folder, manifest, what=what, suffix=SUFFIX, force=force)
-    with claim as emptied:
+    with open_ledger(folder, CONTENTS, manifest, options) as emptied:
         config = folder / "global_features.txt"
         if not is_described(config, type_name, "float32", str(dsize), "L2"):
             features = kapture.GlobalFeatures(type_name, np.float32, dsize, "L2")

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.kapture.feature_table import index_archive
-from r2d2_kapture.io.kapture.followed_features import following
-from r2d2_kapture.io.outputs.atomic import output_error
-from r2d2_kapture.io.outputs.claim import WAY_OUT, claimed, write_claimed
+from r2d2_kapture.io.kapture.followed_features import STATES_NAME, following
+from r2d2_kapture.io.outputs.atomic import output_error, remove_file
+from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import PairMatches
 
@@ -28,6 +29,10 @@ OVERLAPPING = ".overlapping/"
 SUFFIX = ".matches"
 ARCHIVE_NAME = "matches.tar"
 ROW_BYTES = 3 * np.dtype(np.float64).itemsize
+CONTENTS = Contents(
+    what="matches",
+    files=(f"**/*{SUFFIX}", ARCHIVE_NAME, STATES_NAME, "*_report.json", "*.jsonl"),
+)
 
 
 def sorted_pair(image1: str, image2: str) -> tuple[str, str]:
@@ -154,7 +159,7 @@ class MatchWriter:
 
     Attributes:
         folder: of the type's matches.
-        emptied: whether matches that were made otherwise were removed.
+        emptied: see open_ledger.
     """
 
     folder: Path
@@ -196,7 +201,7 @@ class MatchWriter:
         if sorted_pair(image1, image2) != (image1, image2):
             matches = matches.swapped()
         rows = np.column_stack([matches.indices, matches.scores]).astype("<f8")
-        write_claimed(self.folder, self._path(image1, image2), rows.tobytes())
+        write_item(self.folder, self._path(image1, image2), rows.tobytes())
 
     def _path(self, image1: str, image2: str) -> Path:
         for name in (image1, image2):
@@ -206,33 +211,31 @@ class MatchWriter:
 
 @contextmanager
 def open_match_writer(
-    root: Path, keypoints_type: str, manifest: Manifest, *, force: bool
+    root: Path,
+    keypoints_type: str,
+    manifest: Manifest,
+    options: RunOptions = RunOptions(),
 ) -> Iterator[MatchWriter]:
-    """Claim a type's matches in a kapture folder for one set of settings.
+    """Open a type's matches in a kapture folder for one set of settings.
 
     Args:
         root: kapture dataset, or a folder to make.
         keypoints_type: that the indices will count.
         manifest: what the matches are made with; ``model`` names the features.
-        force: remove matches that are there if they were made otherwise. Those made
-            with the same settings stay, for the caller to keep or to write again.
+        options: see open_ledger.
 
     Raises:
-        OutputError: the folder holds matches made otherwise, another run is writing
-            it, or it cannot be written.
+        OutputError, FeatureFormatError: see open_ledger.
+        OutputError: there is an archive, without ``force``.
     """
     folder = matches_folder(root, keypoints_type)
-    archive = folder / ARCHIVE_NAME
-    claim = claimed(folder, manifest, what="matches", suffix=SUFFIX, force=force)
-    with claim as emptied:
+    with open_ledger(folder, CONTENTS, manifest, options) as emptied:
+        archive = folder / ARCHIVE_NAME
         # it would hide the files next to it
-        if archive.exists():
-            if not force:
-                raise OutputError(
-                    f"{folder}: found {ARCHIVE_NAME}, to which matches cannot be "
-                    f"added; {WAY_OUT}"
-                )
-            archive.unlink()
+        if archive.exists() and not options.replaces:
+            found = f"{ARCHIVE_NAME}, to which matches cannot be added"
+            raise CONTENTS.refusal(folder, found)
+        remove_file(archive)
         yield MatchWriter(folder=folder, emptied=emptied)
 
 

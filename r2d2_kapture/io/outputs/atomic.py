@@ -113,6 +113,15 @@ def write_json_atomic(path: Path, obj: Any) -> None:
     write_text_atomic(path, text + "\n")
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty where it is missing, broken or another value."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def _flush_to_disk(path: Path) -> None:
     """Wait until the content is on the disk: a rename may get there before it."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.outputs.atomic import output_error
 from r2d2_kapture.io.outputs.lock import exclusive
 
 
 @contextmanager
-def building_folder(path: Path) -> Iterator[Path]:
+def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
     """Give an empty folder to fill, which becomes ``path`` if the block succeeds.
 
     It is next to ``path`` in ``.<name>.partial``, which is locked, and removed at the
     end. A folder at ``path`` is replaced: its former content is removed after the new
     one is in place, and put back by the next run if a kill came in between.
+
+    Args:
+        path: of the folder.
+        ours: glob patterns of what is replaced at the top of the folder; the rest stays.
 
     Raises:
         OutputError: another run is building the same folder, or the file system
@@ -30,7 +33,7 @@ def building_folder(path: Path) -> Iterator[Path]:
     with exclusive(workplace):
         try:
             try:
-                _put_back(old, path)
+                _put_back(old, path, ours)
                 shutil.rmtree(new, ignore_errors=True)
                 new.mkdir()
             except OSError as error:
@@ -43,27 +46,22 @@ def building_folder(path: Path) -> Iterator[Path]:
             except OSError as error:
                 raise output_error(path, error) from error
         finally:
-            _put_back(old, path)
+            _put_back(old, path, ours)
             shutil.rmtree(workplace, ignore_errors=True)
 
 
-def _put_back(old: Path, path: Path) -> None:
-    if old.exists() and not path.exists():
-        os.replace(old, path)
+def owned(folder: Path, patterns: Iterable[str]) -> set[Path]:
+    """Files and folders in a folder that match any of glob patterns."""
+    return {path for pattern in patterns for path in folder.glob(pattern)}
 
 
-def refuse_foreign_folder(path: Path, marker: str) -> None:
-    """Refuse to replace a folder that holds anything but lacks our file.
-
-    Args:
-        path: of the folder.
-        marker: name of a file that each folder of ours holds.
-
-    Raises:
-        OutputError: not a folder, or one with content of something else.
-    """
-    if path.is_dir() and ((path / marker).is_file() or not any(path.iterdir())):
+def _put_back(old: Path, path: Path, ours: Iterable[str]) -> None:
+    """Put a folder back, or what is not ours into the one that replaces it."""
+    if not old.exists():
         return
-    if path.exists():
-        found = "a folder of other content" if path.is_dir() else "a file"
-        raise OutputError(f"{path}: found {found}; choose another --output")
+    if not path.exists():
+        os.replace(old, path)
+        return
+    for other in set(old.iterdir()) - owned(old, ours):
+        if not (path / other.name).exists():
+            os.replace(other, path / other.name)

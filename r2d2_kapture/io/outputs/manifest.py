@@ -1,10 +1,11 @@
-"""The manifest of a feature type: the weights and settings that made it."""
+"""The manifest of an output: the weights, settings and inputs that made it."""
 
 from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,21 @@ FILE_NAME = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What decides the numbers of a feature type.
+    """What decides the numbers of an output.
 
     Attributes:
         model: name, architecture and SHA-256 of the weights.
         settings: resolved settings that change the output.
         versions: of the packages that computed it; for the record, not compared.
+        inputs: path of each input (empty if it may come from anywhere) and digest of
+            its content, by name. What was made of other content of the same path is
+            outdated; content of another path is a difference.
     """
 
     model: dict[str, Any]
     settings: dict[str, Any]
     versions: dict[str, str]
+    inputs: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as plain JSON values."""
@@ -36,6 +41,7 @@ class Manifest:
             "model": self.model,
             "settings": self.settings,
             "versions": self.versions,
+            **({"inputs": self.inputs} if self.inputs else {}),
         }
 
     def to_text(self) -> str:
@@ -44,16 +50,30 @@ class Manifest:
 
     def differences(self, other: Manifest) -> list[str]:
         """What ``other`` was made with that differs, as ``name: theirs, not ours``."""
-        ours = {**self.settings, "weights SHA-256": str(self.model.get("sha256"))[:12]}
-        theirs = {
-            **other.settings,
-            "weights SHA-256": str(other.model.get("sha256"))[:12],
+        ours, theirs = (
+            {**made.settings, "weights SHA-256": str(made.model.get("sha256"))[:12]}
+            for made in (self, other)
+        )
+        for name, (path, digest) in self.inputs.items():
+            their_path, their_digest = other.inputs.get(name, ("", ""))
+            if their_digest != digest:
+                ours[name], theirs[name] = path, their_path
+        return differences(theirs, ours)
+
+    def has_inputs_of(self, other: Manifest) -> bool:
+        """Whether ``other`` was made of the same content."""
+        return {name: digest for name, (_, digest) in self.inputs.items()} == {
+            name: digest for name, (_, digest) in other.inputs.items()
         }
-        return [
-            f"{key}: {_shown(theirs.get(key))}, not {_shown(ours.get(key))}"
-            for key in sorted(ours.keys() | theirs.keys())
-            if ours.get(key) != theirs.get(key)
-        ]
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Settings that differ, as ``name: theirs, not ours``, in order of names."""
+    return [
+        f"{key}: {_shown(theirs.get(key))}, not {_shown(ours.get(key))}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
 
 
 def _shown(value: Any) -> str:
@@ -93,11 +113,13 @@ def parse_manifest(text: str, source: str) -> Manifest:
         content = json.loads(text)
         model, settings = dict(content["model"]), dict(content["settings"])
         versions = {str(k): str(v) for k, v in dict(content["versions"]).items()}
+        found = dict(content.get("inputs", {})).items()
+        inputs = {str(name): (str(path), str(digest)) for name, (path, digest) in found}
     except (ValueError, TypeError, KeyError) as error:
         raise FeatureFormatError(
             f"{source}: not a manifest of r2d2_kapture; remove it, or redo with --force"
         ) from error
-    return Manifest(model=model, settings=settings, versions=versions)
+    return Manifest(model=model, settings=settings, versions=versions, inputs=inputs)
 
 
 def read_manifest(path: Path) -> Manifest | None:

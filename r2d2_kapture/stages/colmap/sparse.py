@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ import pycolmap
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
-from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
+from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, rebuilding
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.map import (
     Workspace,
     draw_model,
@@ -30,6 +29,7 @@ from r2d2_kapture.stages.map import (
 from r2d2_kapture.types import Failure
 
 MARK = "r2d2_kapture.json"
+CONTENTS = Contents(what="sparse models", files=("[0-9]*", MARK), flag="--sparse")
 
 
 def work_folder(database: Path) -> Path:
@@ -80,11 +80,10 @@ def write_sparse_models(
     check_database(database)
     if config.method == "auto":
         config = dataclasses.replace(config, method="incremental")
-    settings = dataclasses.asdict(config)
-    inputs = {"settings": settings, "database": database_sha256(database)}
-    refuse_foreign_folder(output, MARK)
-    earlier = _read(output / MARK)
-    if earlier.get("inputs") == inputs and not options.force:
+    manifest = _manifest(dataclasses.asdict(config), database_sha256(database))
+    earlier = read_json(output / MARK)
+    is_done = is_made_with(output, CONTENTS, manifest, options, older=_older(earlier))
+    if is_done and earlier and not options.force:
         failed = tuple(Failure(**failure) for failure in earlier["failed"])
         drawn = [
             text
@@ -94,19 +93,8 @@ def write_sparse_models(
         return SparseModels(
             numbers=earlier["numbers"], failed=failed, warnings=tuple(drawn)
         )
-    theirs = earlier["inputs"]["settings"] if earlier else settings
-    differences = [
-        f"{name}: {theirs.get(name)}, not {value}"
-        for name, value in settings.items()
-        if theirs.get(name) != value
-    ]
-    if differences and not options.force:
-        raise OutputError(
-            f"{output}: found models made with {'; '.join(differences)}; choose "
-            "another --sparse, or --force to replace them"
-        )
     with (
-        building_folder(output) as folder,
+        rebuilding(output, CONTENTS, manifest) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
     ):
         copy = Path(scratch) / "database.db"
@@ -136,8 +124,8 @@ def write_sparse_models(
             warnings=tuple(warnings),
             made=len(models),
         )
-        kept = {"inputs": inputs, "images": str(images.resolve())}
-        write_json_atomic(folder / MARK, kept | dataclasses.asdict(made))
+        kept = {"images": str(images.resolve()), **dataclasses.asdict(made)}
+        write_json_atomic(folder / MARK, kept)
     return made
 
 
@@ -149,10 +137,16 @@ def _is_same(camera: pycolmap.Camera, other: pycolmap.Camera) -> bool:
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        content["inputs"]["settings"], content["numbers"], content["failed"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
-    return dict(content)
+def _manifest(settings: dict[str, Any], database: str) -> Manifest:
+    return Manifest(
+        model={},
+        settings={**settings, STAGE: "sparse models"},
+        versions=package_versions() | {"pycolmap": pycolmap.__version__},
+        inputs={"database": ("", database)},
+    )
+
+
+def _older(mark: dict[str, Any]) -> Manifest | None:
+    """The manifest of models of version 0.1, which was part of their mark."""
+    inputs = mark.get("inputs")
+    return None if inputs is None else _manifest(inputs["settings"], inputs["database"])

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ import pycolmap
 
 from r2d2_kapture.config.map import MapConfig, MapMethod
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import OutputError, ReconstructionError
+from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
 from r2d2_kapture.io.colmap.map_dataset import write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
@@ -25,8 +23,15 @@ from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
-from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.outputs.atomic import read_json
+from r2d2_kapture.io.outputs.ledger import (
+    STAGE,
+    Contents,
+    is_made_with,
+    rebuilding,
+    write_report,
+)
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.map.checks import left_out
 from r2d2_kapture.stages.map.drawing import METRES, OWN_UNITS, draw_model
 from r2d2_kapture.stages.map.reconstruct import (
@@ -44,6 +49,10 @@ from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 from r2d2_kapture.types import Failure, Report, counted, some_names
 
 REPORT_NAME = "report.json"
+CONTENTS = Contents(
+    what="maps",
+    files=("sparse", "kapture", "models", "map.p*", REPORT_NAME, "report.html"),
+)
 DETAILS = (
     "method",
     "images",
@@ -109,14 +118,14 @@ def run(
     poses = read_camera_poses(dataset)
     unlike = unlike_sensors(dataset)
     failed = (*dataset.left_out, *unlike.values())
-    inputs = _Inputs.of(config, dataset, database, keypoints_type, unlike)
-    refuse_foreign_folder(output, REPORT_NAME)
-    earlier = _read_report(output)
-    reusable = earlier and not options.force
-    if reusable and inputs.is_done(earlier, output, replace=options.replace):
+    manifest = _manifest(config, dataset, database, keypoints_type, unlike)
+    earlier = read_json(output / REPORT_NAME)
+    older = _older_manifest(earlier)
+    is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
+    if is_done and earlier and not options.force:
         return _report_of_earlier(earlier, output, started)
     with (
-        building_folder(output) as folder,
+        rebuilding(output, CONTENTS, manifest) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
     ):
         copy = Path(scratch) / "database.db"
@@ -189,10 +198,8 @@ def run(
                 "keypoint_origin": keypoints.origin,
             },
         )
-        saved = report.to_json() | {"not_registered": _without_pose(models[0], content)}
-        saved |= {"inputs": dataclasses.asdict(inputs)}
-        write_json_atomic(folder / REPORT_NAME, saved)
-    return report
+        more = {"not_registered": _without_pose(models[0], content)}
+        return write_report(folder / REPORT_NAME, report, more)
 
 
 def _choose_method(
@@ -282,7 +289,7 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
         done=0,
         skipped=1,
         # a finished map of some images is not a map of all
-        failed=tuple(Failure(**failure) for failure in earlier["failed"]),
+        failed=tuple(Failure(**failure) for failure in earlier.get("failed", ())),
         warnings=(*earlier.get("warnings", ()), *drawn),
         seconds=time.monotonic() - started,
         outputs=(output,),
@@ -290,88 +297,47 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Inputs:
-    """The manifest of a map.
-
-    Attributes:
-        database: its path.
-        digests: of the database, and of the dataset's sensors, records, poses and
-            left-out images.
-        settings: of the stage.
-    """
-
-    database: str
-    digests: dict[str, str]
-    settings: dict[str, Any]
-
-    @staticmethod
-    def of(
-        config: MapConfig,
-        dataset: Dataset,
-        database: Path,
-        keypoints_type: str | None,
-        left_out: Collection[str],
-    ) -> _Inputs:
-        digest = hashlib.sha256()
-        for name in ("sensors", "rigs", "records_camera", "trajectories"):
-            path = dataset.root / "sensors" / f"{name}.txt"
-            digest.update(path.read_bytes() if path.is_file() else b"-")
-        for name in sorted(left_out):
-            digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
-        return _Inputs(
-            database=str(database.resolve()),
-            digests={
-                "database": database_sha256(database),
-                "dataset": digest.hexdigest(),
-            },
-            settings=dataclasses.asdict(config) | {"keypoints_type": keypoints_type},
-        )
-
-    def is_done(self, report: dict[str, Any], output: Path, *, replace: bool) -> bool:
-        """Whether a finished map, given its report, was made from the same inputs.
-
-        Raises:
-            OutputError: it was made with other settings or from another database, and
-                must not be replaced.
-        """
-        earlier = report["inputs"]
-        theirs = earlier["settings"]
-        differences = [
-            f"{name}: {theirs.get(name)}, not {value}"
-            for name, value in self.settings.items()
-            if theirs.get(name) != value
-        ]
-        same: bool = earlier["digests"] == self.digests
-        if not same and earlier["database"] != self.database:
-            differences.append(f"database: {earlier['database']}, not {self.database}")
-        if differences and not replace:
-            raise OutputError(
-                f"{output}: found a map made with {'; '.join(differences)}; choose "
-                "another --output, or --force to replace it"
-            )
-        return same and not differences
+def _manifest(
+    config: MapConfig,
+    dataset: Dataset,
+    database: Path,
+    keypoints_type: str | None,
+    left_out: Collection[str],
+) -> Manifest:
+    """The settings of a map, its database, and the dataset without images left out."""
+    digest = hashlib.sha256()
+    for name in ("sensors", "rigs", "records_camera", "trajectories"):
+        path = dataset.root / "sensors" / f"{name}.txt"
+        digest.update(path.read_bytes() if path.is_file() else b"-")
+    for name in sorted(left_out):
+        digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
+    return Manifest(
+        model={},
+        settings={
+            **dataclasses.asdict(config),
+            "keypoints_type": keypoints_type,
+            STAGE: "map",
+        },
+        versions=package_versions() | {"pycolmap": pycolmap.__version__},
+        inputs={
+            "database": (str(database.resolve()), database_sha256(database)),
+            "dataset": ("", digest.hexdigest()),
+        },
+    )
 
 
-def _read_report(output: Path) -> dict[str, Any]:
-    """The report of an existing map; empty if there is none.
-
-    Raises:
-        OutputError: it is the report of another stage.
-    """
-    path = output / REPORT_NAME
-    if not path.exists():
-        return {}
+def _older_manifest(report: Mapping[str, Any]) -> Manifest | None:
+    """The manifest of a map whose report holds it, as before version 0.2."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
         inputs = report["inputs"]
-        is_map = report["stage"] == "map" and {"settings", "digests"} <= inputs.keys()
-        report.setdefault("warnings", [])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        is_map = False
-    if not is_map:
-        raise OutputError(
-            f"{path}: not the report of a map; choose another --output, or delete "
-            f"{output}"
+        return Manifest(
+            model={},
+            settings={**inputs["settings"], STAGE: report["stage"]},
+            versions={},
+            inputs={
+                "database": (inputs["database"], inputs["digests"]["database"]),
+                "dataset": ("", inputs["digests"]["dataset"]),
+            },
         )
-    return dict(report)
+    except (TypeError, KeyError):
+        return None

@@ -33,7 +33,7 @@ from r2d2_kapture.io.kapture.match_store import (
 )
 from r2d2_kapture.io.kapture.overlaps import hidden_features
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import (
@@ -123,9 +123,7 @@ def run(
         lambda features: features.nbytes,
         int(config.cache_gb * 1e9),
     )
-    with open_match_writer(
-        output, keypoints_type, manifest, force=options.replaces
-    ) as writer:
+    with open_match_writer(output, keypoints_type, manifest, options) as writer:
         writer.follow(feature_states(tables, images))
         todo = [
             pair for pair in wanted if options.force or not writer.is_complete(*pair)
@@ -158,11 +156,7 @@ def run(
                 "device": str(device),
             },
         )
-        report_path = writer.folder / REPORT_NAME
-        # a run without new work keeps the report
-        if report.done or report.failed or not report_path.exists():
-            write_json_atomic(report_path, report.to_json())
-    return report
+        return write_report(writer.folder / REPORT_NAME, report)
 
 
 def empty_warning(

@@ -5,7 +5,6 @@ Nothing here imports torch: each model is prepared in a process of its own.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.config.megadepth import MegadepthConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.errors import DatasetError, ImageError, OutputError
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
@@ -24,8 +24,9 @@ from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.images.decoding import image_size, read_rgb
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.kapture.dataset import check_relative_name
-from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
-from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.outputs.atomic import read_json, remove_file, write_json_atomic
+from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, rebuilding
+from r2d2_kapture.io.outputs.manifest import Manifest, differences, package_versions
 from r2d2_kapture.stages.megadepth.depth import read_depth
 from r2d2_kapture.stages.megadepth.layout import SceneModel, check_inputs
 from r2d2_kapture.stages.megadepth.overlaps import PointsSeen, compare_images
@@ -37,6 +38,11 @@ DoubleArray = npt.NDArray[np.float64]
 RECORD_NAME = "undistorted.json"
 SPARSE = "sparse"
 IMAGES = "images"
+UNDISTORTED = Contents(
+    what="undistorted images",
+    files=(IMAGES, SPARSE, "stereo", "run-colmap-*.sh", RECORD_NAME),
+)
+SCENES = Contents(what="scenes", files=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +59,13 @@ def summary_of(model: SceneModel, config: MegadepthConfig) -> SceneSummary | Non
     Raises:
         OutputError: it was made with other settings.
     """
-    undistorted = _read_record(model.undistorted / RECORD_NAME)
-    info = _read_record(_summary_path(model))
-    _refuse_other_settings(model.undistorted, undistorted, _undistortion(config))
-    if not (undistorted and info and model.scene_info.is_file()):
+    info = read_json(_summary_path(model))
+    is_undistorted = _is_undistorted(model, config, force=False)
+    if not (is_undistorted and info and model.scene_info.is_file()):
         return None
-    _refuse_other_settings(model.scene_info, info, _settings(config))
+    ours = _settings(config)
+    theirs = {name: info.get(name) for name in ours}
+    SCENES.refuse(model.scene_info, differences(theirs, ours))
     return SceneSummary(usable=info["usable"], left_out=len(info["left_out"]))
 
 
@@ -79,8 +86,8 @@ def prepare(
     """
     check_inputs(model)
     for path in (model.scene_info, _summary_path(model)):
-        _remove(path)  # a run that stops here must not look finished
-    if force or _read_record(model.undistorted / RECORD_NAME) is None:
+        remove_file(path)  # a run that stops here must not look finished
+    if not _is_undistorted(model, config, force=force) or force:
         undistort(model, config, threads)
     info, left_out = make_scene_info(model, config)
     record = {**_settings(config), "usable": len(info), "left_out": left_out}
@@ -99,7 +106,6 @@ def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
             can be undistorted.
         OutputError: files cannot be written.
     """
-    refuse_foreign_folder(model.undistorted, RECORD_NAME)
     names = _image_names(read_sparse_map(model.reconstruction), model.reconstruction)
     cameras = _cameras(model.reconstruction)
     left_out = {
@@ -110,7 +116,8 @@ def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
     usable = [name for name in names if name not in left_out]
     _require_some(model, usable, left_out)
     options = pycolmap.UndistortCameraOptions(max_image_size=config.max_image_size)
-    with building_folder(model.undistorted) as folder:
+    manifest = _undistortion(config.max_image_size)
+    with rebuilding(model.undistorted, UNDISTORTED, manifest) as folder:
         try:
             with quiet_pycolmap():
                 pycolmap.undistort_images(
@@ -133,8 +140,7 @@ def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
                 f"images, the first missing one is '{lost[0]}'; free disk space and "
                 "run again"
             )
-        record = {**_undistortion(config), "left_out": left_out}
-        write_json_atomic(folder / RECORD_NAME, record)
+        write_json_atomic(folder / RECORD_NAME, {"left_out": left_out})
 
 
 def make_scene_info(
@@ -153,7 +159,7 @@ def make_scene_info(
     sparse_map = read_sparse_map(sparse)
     names = _image_names(sparse_map, sparse)
     cameras = _cameras(sparse)
-    record = _read_record(model.undistorted / RECORD_NAME) or {}
+    record = read_json(model.undistorted / RECORD_NAME)
     left_out: dict[str, str] = dict(record.get("left_out", {}))
     seen: dict[str, PointsSeen] = {}
     for name in names:
@@ -302,36 +308,30 @@ def _summary_path(model: SceneModel) -> Path:
     return model.scene_info.with_suffix(".json")
 
 
-def _undistortion(config: MegadepthConfig) -> dict[str, Any]:
-    return {"max_image_size": config.max_image_size}
+def _undistortion(max_image_size: int | None) -> Manifest:
+    return Manifest(
+        model={},
+        settings={"max_image_size": max_image_size},
+        versions=package_versions() | {"pycolmap": pycolmap.__version__},
+    )
+
+
+def _is_undistorted(model: SceneModel, config: MegadepthConfig, *, force: bool) -> bool:
+    """Whether a model is undistorted with these settings; refuse others."""
+    record = read_json(model.undistorted / RECORD_NAME)
+    # as version 0.1 wrote it
+    older = _undistortion(record["max_image_size"]) if len(record) > 1 else None
+    return is_made_with(
+        model.undistorted,
+        UNDISTORTED,
+        _undistortion(config.max_image_size),
+        RunOptions(force=force),
+        older=older,
+    )
 
 
 def _settings(config: MegadepthConfig) -> dict[str, Any]:
-    return {**_undistortion(config), "depth_tolerance": config.depth_tolerance}
-
-
-def _refuse_other_settings(
-    path: Path, record: Mapping[str, Any] | None, settings: Mapping[str, Any]
-) -> None:
-    for name, value in settings.items():
-        if record is not None and record.get(name) != value:
-            raise OutputError(
-                f"{path}: found it made with {name} {record.get(name)}, expected "
-                f"{value}; choose another --output, or --force to redo it"
-            )
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise output_error(path, error) from error
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """None if it is missing or broken."""
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) else None
+    return {
+        "max_image_size": config.max_image_size,
+        "depth_tolerance": config.depth_tolerance,
+    }

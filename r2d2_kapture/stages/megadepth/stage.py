@@ -10,7 +10,7 @@ from pathlib import Path
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import R2D2KaptureError
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.megadepth.layout import (
@@ -88,8 +88,7 @@ def run(
                 "reasons": f"{output / SCENE_INFO_FOLDER}/*.json",
             },
         )
-        write_json_atomic(output / REPORT_NAME, report.to_json())
-    return report
+        return write_report(output / REPORT_NAME, report)
 
 
 def _prepare_all(

@@ -102,7 +102,7 @@ def describe_images(
     with (
         threadpool_limits(1),
         open_global_feature_writer(
-            output, described.type_name, dsize, manifest, force=options.replaces
+            output, described.type_name, dsize, manifest, options
         ) as writer,
     ):
         path = writer.folder / VOCABULARY_NAME

@@ -190,9 +190,7 @@ def verify_pairs(
         settings=dict(settings),
         versions=package_versions() | {"pycolmap": pycolmap.__version__},
     )
-    with open_match_writer(
-        output, keypoints_type, manifest, force=options.replaces
-    ) as writer:
+    with open_match_writer(output, keypoints_type, manifest, options) as writer:
         if options.force or writer.emptied:
             (folder / LOG_NAME).unlink(missing_ok=True)
         task = _Task(

@@ -19,7 +19,6 @@ from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
     FeatureFormatError,
-    OutputError,
     ReconstructionError,
 )
 from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
@@ -54,7 +53,8 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from r2d2_kapture.io.outputs.atomic import remove_file, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import remove_file
+from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.verify.pairs import (
@@ -70,6 +70,9 @@ UNPAIRED_REASON = (
     "they will not be in a map; list pairs of them, or remove them from the dataset"
 )
 STATE_NAME = "database.json"
+CONTENTS = Contents(
+    what="database", files=(), flag="--database (of a pipeline another --output)"
+)
 
 
 def run(
@@ -193,11 +196,7 @@ def run(
                 *_nothing_verified(found),
             ),
         )
-        report_path = folder / REPORT_NAME
-        # a run without new work keeps the report
-        if report.done or report.failed or not report_path.exists():
-            write_json_atomic(report_path, report.to_json())
-    return report
+        return write_report(folder / REPORT_NAME, report)
 
 
 def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
@@ -215,11 +214,10 @@ def _claim(state: DatabaseState, force: bool) -> None:
     if not state.database.exists() or state.is_ours():
         return
     if not force:
-        raise OutputError(
-            f"{state.database}: found a database that this stage did not write, or "
-            "that has been changed since; choose another --database (of a pipeline "
-            "another --output), or --force to replace it"
+        found = (
+            "a database that this stage did not write, or that has been changed since"
         )
+        raise CONTENTS.refusal(state.database, found)
     state.adopt()
 
 

@@ -11,6 +11,7 @@ import kapture.io.features as kf
 import numpy as np
 import pytest
 
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.io.kapture.match_store import (
     MatchWriter,
@@ -24,6 +25,7 @@ from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import PairMatches
 
 TYPE = "r2d2"
+FORCE = RunOptions(force=True)
 MANIFEST = Manifest(model={"name": "nn"}, settings={"ratio": 1.0}, versions={"a": "1"})
 OTHER = Manifest(model={"name": "nn"}, settings={"ratio": 0.9}, versions={"a": "1"})
 MATCHES = PairMatches(
@@ -34,7 +36,7 @@ NONE = PairMatches(indices=np.zeros((0, 2), np.int64), scores=np.zeros(0, np.flo
 
 
 def write(root: Path, *pairs: tuple[str, str], manifest: Manifest = MANIFEST) -> None:
-    with open_match_writer(root, TYPE, manifest, force=False) as writer:
+    with open_match_writer(root, TYPE, manifest) as writer:
         for pair in pairs:
             writer.write(*pair, MATCHES)
 
@@ -105,7 +107,7 @@ def test_we_read_kaptures_matches(tmp_path: Path) -> None:
 
 
 def test_no_matches_are_a_result(tmp_path: Path) -> None:
-    with open_match_writer(tmp_path, TYPE, MANIFEST, force=False) as writer:
+    with open_match_writer(tmp_path, TYPE, MANIFEST) as writer:
         assert not writer.is_complete("a", "b")
         writer.write("a", "b", NONE)
         assert writer.is_complete("b", "a")
@@ -122,7 +124,7 @@ def test_the_first_folder_that_has_a_pair_gives_it(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     write(one, ("a", "b"))
     write(two, ("a", "b"), ("c", "d"))
-    with open_match_writer(two, TYPE, MANIFEST, force=False) as writer:
+    with open_match_writer(two, TYPE, MANIFEST) as writer:
         writer.write("a", "b", NONE)
     table = open_matches([one, two, one], TYPE)
     assert table.pairs == [("a", "b"), ("c", "d")]
@@ -162,12 +164,12 @@ def test_broken_files_are_refused(tmp_path: Path, data: bytes, message: str) -> 
 def test_a_broken_size_is_not_complete(tmp_path: Path) -> None:
     write(tmp_path, ("a", "b"))
     file_of(tmp_path).write_bytes(b"\0" * 23)
-    with open_match_writer(tmp_path, TYPE, MANIFEST, force=False) as writer:
+    with open_match_writer(tmp_path, TYPE, MANIFEST) as writer:
         assert not writer.is_complete("a", "b")
 
 
 def test_unsafe_names(tmp_path: Path) -> None:
-    with open_match_writer(tmp_path, TYPE, MANIFEST, force=False) as writer:
+    with open_match_writer(tmp_path, TYPE, MANIFEST) as writer:
         for pair in (("../a", "b"), ("a", "/b"), ("a", "x/../../b")):
             with pytest.raises(DatasetError, match="leaves the dataset's folder"):
                 writer.write(*pair, MATCHES)
@@ -194,7 +196,7 @@ def test_the_same_settings_resume(tmp_path: Path) -> None:
     again = Manifest(
         model=MANIFEST.model, settings=MANIFEST.settings, versions={"a": "2"}
     )
-    with open_match_writer(tmp_path, TYPE, again, force=False) as writer:
+    with open_match_writer(tmp_path, TYPE, again) as writer:
         assert writer.is_complete("a", "b")
 
 
@@ -219,7 +221,7 @@ def test_what_a_run_killed_at_once_left_is_no_obstacle(tmp_path: Path) -> None:
 def test_matches_of_another_tool_are_refused(tmp_path: Path) -> None:
     path = kf.get_matches_fullpath(("a.jpg", "b.jpg"), TYPE, str(tmp_path))
     kf.image_matches_to_file(path, np.zeros((1, 3)))
-    with pytest.raises(OutputError, match="written by another tool"):
+    with pytest.raises(OutputError, match="made by another tool"):
         write(tmp_path, ("a", "b"))
     assert Path(path).is_file()
 
@@ -229,7 +231,7 @@ def test_force_removes_what_was_made_otherwise(tmp_path: Path, packed: bool) -> 
     write(tmp_path, ("a", "b"), ("sub/c", "d"))
     if packed:
         pack(tmp_path)
-    with open_match_writer(tmp_path, TYPE, OTHER, force=True) as writer:
+    with open_match_writer(tmp_path, TYPE, OTHER, FORCE) as writer:
         assert not writer.is_complete("sub/c", "d")
         writer.write("a", "b", MATCHES)
     assert open_matches([tmp_path], TYPE).pairs == [("a", "b")]
@@ -238,7 +240,7 @@ def test_force_removes_what_was_made_otherwise(tmp_path: Path, packed: bool) -> 
 
 def test_force_keeps_what_was_made_the_same_way(tmp_path: Path) -> None:
     write(tmp_path, ("a", "b"))
-    with open_match_writer(tmp_path, TYPE, MANIFEST, force=True) as writer:
+    with open_match_writer(tmp_path, TYPE, MANIFEST, FORCE) as writer:
         assert writer.is_complete("a", "b")
 
 
@@ -247,7 +249,7 @@ def test_force_gets_over_a_broken_manifest(tmp_path: Path) -> None:
     (matches_folder(tmp_path, TYPE) / "manifest.json").write_text("{")
     with pytest.raises(FeatureFormatError, match="not a manifest"):
         write(tmp_path)
-    with open_match_writer(tmp_path, TYPE, MANIFEST, force=True) as writer:
+    with open_match_writer(tmp_path, TYPE, MANIFEST, FORCE) as writer:
         assert not writer.is_complete("a", "b")
 
 

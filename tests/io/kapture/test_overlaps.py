@@ -39,7 +39,7 @@ def test_other_matches_of_one_pair_are_reported(tmp_path: Path) -> None:
         matches = PairMatches(
             indices=np.array([[row, row]]), scores=np.ones(1, np.float32)
         )
-        with open_match_writer(tmp_path / root, "t", MANIFEST, force=False) as writer:
+        with open_match_writer(tmp_path / root, "t", MANIFEST) as writer:
             writer.write("b", "a", matches)
             writer.write("c", root, matches)
     one, copy, two = (tmp_path / root for root in ("one", "copy", "two"))

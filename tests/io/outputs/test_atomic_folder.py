@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.io.outputs.atomic_folder import building_folder, refuse_foreign_folder
+from r2d2_kapture.io.outputs.atomic_folder import building_folder
+
+OURS = ("deep", "f[hi]le")
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -20,27 +22,41 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def build(path: Path, text: str) -> None:
-    with building_folder(path) as folder:
+    with building_folder(path, OURS) as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text(text, encoding="utf-8")
 
 
 def test_folder_appears_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "above" / "map é"
-    with building_folder(path) as folder:
+    with building_folder(path, OURS) as folder:
         (folder / "file").write_text("a", encoding="utf-8")
         assert not path.exists()
     assert content(path) == {"file": "a"}
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_what_is_ours_is_replaced_as_a_whole_and_the_rest_stays(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "map"
-    path.mkdir()
-    (path / "old").write_text("old", encoding="utf-8")
+    (path / "deep" / "notes").mkdir(parents=True)
+    for name in ("deep/old", "deep/notes/a", "file", "notes.txt"):
+        (path / name).write_text("old", encoding="utf-8")
     build(path, "new")
-    assert content(path) == {"deep/file": "new"}
+    assert content(path) == {"deep/file": "new", "notes.txt": "old"}
     assert os.listdir(tmp_path) == ["map"]
+
+
+def test_kill_after_the_two_moves_loses_nothing(tmp_path: Path) -> None:
+    path, left = tmp_path / "map", tmp_path / ".map.partial" / "old"
+    build(path, "new")
+    build(left, "old")
+    (left / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError):
+        with building_folder(path, OURS):
+            raise ValueError
+    assert content(path) == {"deep/file": "new", "notes.txt": "mine"}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -50,7 +66,7 @@ def test_failure_leaves_what_was_there(
     path = tmp_path / "map"
     build(path, "old")
     with pytest.raises(error):
-        with building_folder(path) as folder:
+        with building_folder(path, OURS) as folder:
             (folder / "file").write_text("new", encoding="utf-8")
             raise error
     assert content(path) == {"deep/file": "old"}
@@ -61,7 +77,7 @@ def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
     left = tmp_path / ".map.partial" / "new" / "deep"
     left.mkdir(parents=True)
     (left / "file").write_text("half", encoding="utf-8")
-    with building_folder(tmp_path / "map") as folder:
+    with building_folder(tmp_path / "map", OURS) as folder:
         assert os.listdir(folder) == []
 
 
@@ -69,14 +85,14 @@ def test_kill_between_the_two_moves_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "map"
     build(tmp_path / ".map.partial" / "old", "old")
     with pytest.raises(ValueError):
-        with building_folder(path):
+        with building_folder(path, OURS):
             assert content(path) == {"deep/file": "old"}
             raise ValueError
     assert content(path) == {"deep/file": "old"}
 
 
 def test_one_builder_at_a_time(tmp_path: Path) -> None:
-    with building_folder(tmp_path / "map"):
+    with building_folder(tmp_path / "map", OURS):
         with pytest.raises(OutputError, match="another run"):
             build(tmp_path / "map", "b")
         build(tmp_path / "other", "b")
@@ -86,15 +102,3 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot write"):
         build(tmp_path / "file" / "map", "a")
-
-
-def test_foreign_folders_are_distinguished_from_ours(tmp_path: Path) -> None:
-    refuse_foreign_folder(tmp_path / "absent", "mark")
-    refuse_foreign_folder(tmp_path, "mark")
-    (tmp_path / "photo.jpg").write_text("", encoding="utf-8")
-    with pytest.raises(OutputError, match="other content"):
-        refuse_foreign_folder(tmp_path, "mark")
-    with pytest.raises(OutputError, match="found a file"):
-        refuse_foreign_folder(tmp_path / "photo.jpg", "mark")
-    (tmp_path / "mark").write_text("", encoding="utf-8")
-    refuse_foreign_folder(tmp_path, "mark")

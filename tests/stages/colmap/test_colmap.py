@@ -102,7 +102,7 @@ def test_sparse_model(photos: Path, checkpoint: Checkpoint, scene: Scene) -> Non
     report = run(photos, checkpoint, sparse=sparse)
     assert report.details["registered_images"] == 6
     assert report.details["points"] == 120
-    assert sorted(os.listdir(sparse)) == ["0", "r2d2_kapture.json"]
+    assert sorted(os.listdir(sparse)) == ["0", "manifest.json", "r2d2_kapture.json"]
     model = pycolmap.Reconstruction(str(sparse / "0"))
     assert (sparse / "0" / "map.ply").exists()
     for place in (sparse, sparse / "0", photos.parent / "a b.db"):
@@ -135,7 +135,9 @@ def test_foreign_sparse_folders_are_kept(photos: Path, checkpoint: Checkpoint) -
     (sparse / "0").mkdir(parents=True)
     (sparse / "0" / "cameras.bin").write_bytes(b"precious")
     for options in (QUIET, FORCED):
-        with pytest.raises(OutputError, match="other content"):
+        with pytest.raises(
+            OutputError, match="found '0/cameras.bin' without a manifest"
+        ):
             run(photos, checkpoint, sparse=sparse, options=options)
     assert (sparse / "0" / "cameras.bin").read_bytes() == b"precious"
 

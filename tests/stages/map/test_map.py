@@ -131,6 +131,7 @@ def test_known_poses_stay_and_the_points_are_found(root: Path, scene: Scene) -> 
     assert distances.min(axis=1).max() < 1e-3
     assert sorted(os.listdir(root / "map")) == [
         "kapture",
+        "manifest.json",
         "map.ply",
         "map.png",
         "report.json",

@@ -253,8 +253,9 @@ def test_a_folder_of_somebody_else_is_not_replaced(scene: WrittenScene) -> None:
     other = scene.model.undistorted / "images" / "mine.jpg"
     other.parent.mkdir(parents=True)
     other.write_bytes(b"mine")
-    with pytest.raises(OutputError, match="folder of other content"):
-        undistort(scene.model, CONFIG, threads=1)
+    for force in (False, True):
+        with pytest.raises(OutputError, match="found 'images/mine.jpg' without a mani"):
+            prepare(scene.model, CONFIG, force=force, threads=1)
     assert other.read_bytes() == b"mine"
 
 
