@@ -22,7 +22,6 @@ from r2d2_kapture.stages.megadepth.scene import (
     make_scene_info,
     prepare,
     summary_of,
-    undistort,
 )
 from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, read_scene_info
 from r2d2_kapture.synthetic.rendering import render
