@@ -22,7 +22,7 @@ def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
 
     Args:
         path: of the folder.
-        ours: glob patterns of what is replaced; the rest at the top of the folder stays.
+        ours: glob patterns of what is replaced; all else at its top stays.
 
     Raises:
         OutputError: another run is building the same folder, or the file system
