@@ -3,4 +3,4 @@
 import os
 
 # before torch is imported; networks as small as these are slower in several threads
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"

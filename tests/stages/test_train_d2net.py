@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +42,8 @@ from r2d2_kapture.stages.train.posed import open_depth_views
 from r2d2_kapture.training.data import PairDataset
 from r2d2_kapture.training.loading import MemoryCache
 from r2d2_kapture.types import Report
-from tests.scenes.depth import write_depth_dataset
 from tests.scenes.images import textured_image
-from tests.scenes.networks import torch_threads
+from tests.scenes.training import changed, rows, write_arc
 
 ARCHITECTURE = Architecture(name="d2net", width=8, descriptor_dim=128)
 CROPS = PairConfig(
@@ -75,22 +72,16 @@ def few_pairs_to_validate_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_validation, "POSED_PAIRS", 8)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with torch_threads(1):
-        yield
-
-
 @pytest.fixture(scope="session")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_depth_dataset(tmp_path_factory.mktemp("scene"))
+    return write_arc(tmp_path_factory.mktemp("scene"))
 
 
 @pytest.fixture(scope="session")
 def other_views(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of the same scene, from other places."""
     root = tmp_path_factory.mktemp("other")
-    return write_depth_dataset(root, images=4, half_width=0.9)
+    return write_arc(root, images=4, half_width=0.9)
 
 
 @pytest.fixture(scope="session")
@@ -123,11 +114,6 @@ def weights(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def changed(config: TrainConfig, part: str = "pace", **settings: object) -> TrainConfig:
-    whole = getattr(config, part)
-    return dataclasses.replace(config, **{part: dataclasses.replace(whole, **settings)})
-
-
 def run(
     config: TrainConfig,
     inputs: SourceConfig,
@@ -143,11 +129,6 @@ def run(
         validation=validation,
         options=RunOptions(workers=0),
     )
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from r2d2_kapture.stages.megadepth import stage as megadepth
 from r2d2_kapture.stages.train import stage as train
 from r2d2_kapture.stages.train import validation as train_validation
 from tests.scenes.megadepth import write_scene
+from tests.scenes.training import rows
 
 PAIRS = PairConfig(crop_size=64, min_side=100, max_side=150, min_overlap=0.1)
 NETWORKS = {
@@ -86,10 +86,9 @@ def test_scenes_of_the_lists_are_trained_and_validated_on(
     assert report.done == 2
     (name,) = report.details["data"]["sources"]
     assert "0001" in name
-    with (tmp_path / "run" / "validation.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["step"] for row in rows] == list("012")
-    for row in rows:
+    log = rows(tmp_path / "run" / "validation.csv")
+    assert [row["step"] for row in log] == list("012")
+    for row in log:
         assert float(row["score"]) == pytest.approx(-float(row["posed_loss"]), abs=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from r2d2_kapture.synthetic.rendering import (
     render_depth,
 )
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
-from r2d2_kapture.training.lookups import DepthMap, inverse_of_depth
-from r2d2_kapture.training.pairs import Points, RGBArray, crop_pair, pixel_grid
+from r2d2_kapture.training.lookups import inverse_of_depth
+from r2d2_kapture.training.pairs import Points, RGBArray, pixel_grid
 from r2d2_kapture.training.posed_pairs import (
     PinholeModel,
     PosedPairSource,
@@ -27,26 +28,17 @@ from r2d2_kapture.training.posed_pairs import (
     depth_flow,
     neighbouring_pairs,
 )
+from tests.scenes.rendered import correlations, depth_of, picture_of, square
 
 CAMERA = PinholeCamera(image_size=(160, 120), focal_length=140.0)
 MODEL = PinholeModel(size=CAMERA.image_size, intrinsics=CAMERA.intrinsics)
 CONFIG = PairConfig(crop_size=48, min_side=64, max_side=160, night=0)
 
 
-def texture(seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    coarse = rng.uniform(0.1, 0.9, (16, 16, 3))
-    return np.kron(coarse, np.ones((8, 8, 1))).astype(np.float32)
-
-
 def wall(x: float, y: float, side: float, seed: int) -> Rectangle:
     """A square that faces the cameras, which look along +y; z is up."""
-    return Rectangle(
-        origin=np.array([x - side / 2, y, 1 + side / 2]),
-        edge_u=np.array([side, 0.0, 0.0]),
-        edge_v=np.array([0.0, 0.0, -side]),
-        texture=texture(seed),
-    )
+    corner = (x - side / 2, y, 1 + side / 2)
+    return square(corner, (side, 0, 0), (0, 0, -side), seed)
 
 
 SCENE = Scene(rectangles=(wall(0, 4, 9, 0), wall(0.2, 2.4, 0.8, 1)))
@@ -57,18 +49,7 @@ POSES = [
 
 
 def posed(index: int) -> PosedPicture:
-    depth = render_depth(SCENE, POSES[index], CAMERA)
-    return PosedPicture(
-        name=f"view {index}",
-        path=Path(str(index)),
-        camera=MODEL,
-        cam_from_world=POSES[index],
-        read_inverse_depth=lambda: inverse_of_depth(depth),
-    )
-
-
-def depth_of(picture: PosedPicture) -> DepthMap:
-    return DepthMap(picture.read_inverse_depth(), picture.camera.size)
+    return picture_of(str(index), POSES[index], CAMERA, SCENE)
 
 
 def all_pixels() -> Points:
@@ -174,33 +155,19 @@ def source_of(pictures: list[PosedPicture], pairs, read=read_view) -> PosedPairS
     return PosedPairSource("room", pictures, pairs, CONFIG, load, 0.03)
 
 
-def agreement(source: PosedPairSource, index: int, seed: int) -> float | None:
-    """Correlation of the grey values of the crops where the flow says."""
-    rng = np.random.default_rng(seed)
-    raw = source.pair(index, rng, 0.5)
-    pair = None if raw is None else crop_pair(raw, 48, rng, min_overlap=0.3)
-    if pair is None:
-        return None
-    known = np.isfinite(pair.aflow[..., 0])
-    x, y = np.rint(pair.aflow[known]).astype(int).T
-    first = pair.image1[known].mean(axis=-1)
-    return float(np.corrcoef(first, pair.image2[y, x].mean(axis=-1))[0, 1])
-
-
 def test_crops_of_a_pair_show_the_same_thing() -> None:
     source = source_of([posed(i) for i in range(3)], [(0, 1), (0, 2), (1, 2)])
     assert len(source) == 3 and source.name == "room"
-    found = [agreement(source, index, seed) for index in range(3) for seed in range(5)]
-    drawn = [value for value in found if value is not None]
-    assert len(drawn) > 9
-    assert np.median(drawn) > 0.9 and min(drawn) > 0.6
+    found = correlations(source, itertools.product(range(3), range(5)), difficulty=0.5)
+    assert len(found) > 9
+    assert np.median(found) > 0.9 and min(found) > 0.6
 
 
 def test_either_picture_may_come_first() -> None:
     source = source_of([posed(0), posed(1)], [(0, 1)])
     drawn = [source.pair(0, np.random.default_rng(s), 0) for s in range(20)]
     names = {raw.name for raw in drawn if raw is not None}
-    assert names == {"view 0 - view 1", "view 1 - view 0"}
+    assert names == {"0 - 1", "1 - 0"}
 
 
 def test_views_of_different_things_are_left_out() -> None:
@@ -236,7 +203,7 @@ def test_unreadable_photographs_and_depths_are_left_out_and_counted() -> None:
     source = source_of([posed(0), posed(1), blind], [(0, 1), (0, 2)], read)
     for index in (0, 1):
         assert source.pair(index, np.random.default_rng(0), 0) is None
-    assert source.gone == ("view 1", "blind")
+    assert source.gone == ("1", "blind")
 
 
 def test_shrunk_photographs_keep_their_flow() -> None:
@@ -244,16 +211,9 @@ def test_shrunk_photographs_keep_their_flow() -> None:
     load = PictureLoader(read_view, 60, MemoryCache(0.1))
     pictures = [posed(0), posed(1)]
     source = PosedPairSource("room", pictures, [(0, 1)], config, load, 0.03)
-    rng = np.random.default_rng(1)
-    raw = source.pair(0, rng, 0.0)
-    assert raw is not None and load(Path("0")).size == (80, 60)
-    pair = crop_pair(raw, 32, rng)
-    assert pair is not None
-    known = np.isfinite(pair.aflow[..., 0])
-    x, y = np.rint(pair.aflow[known]).astype(int).T
-    first = pair.image1[known].mean(axis=-1)
-    second = pair.image2[y, x].mean(axis=-1)
-    assert np.corrcoef(first, second)[0, 1] > 0.8
+    assert load(Path("0")).size == (80, 60)
+    (found,) = correlations(source, [(0, 1)], crop_size=32)
+    assert found > 0.8
 
 
 def test_no_pair_is_an_error() -> None:

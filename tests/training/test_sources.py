@@ -13,7 +13,6 @@ from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.stages.train.photographs import open_named_sources, picture_loader
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
-from r2d2_kapture.training.pairs import crop_pair
 from r2d2_kapture.training.sources import (
     PicturePair,
     PicturePairSource,
@@ -21,6 +20,7 @@ from r2d2_kapture.training.sources import (
     read_flow,
     style_pairs,
 )
+from tests.scenes.rendered import correlations
 
 CONFIG = PairConfig(
     crop_size=48, min_side=64, max_side=128, night=0, folder_weights="x=1"
@@ -72,19 +72,6 @@ def load() -> PictureLoader:
     return PictureLoader(read_rgb, CONFIG.max_side, MemoryCache(0.1))
 
 
-def correlation(source, index: int, seed: int, difficulty: float = 0.0) -> float:
-    """Of the grey values of the crops where the flow says they are the same."""
-    rng = np.random.default_rng(seed)
-    raw = source.pair(index, rng, difficulty)
-    assert raw is not None
-    pair = crop_pair(raw, 48, rng)
-    assert pair is not None
-    known = np.isfinite(pair.aflow[..., 0])
-    x, y = np.rint(pair.aflow[known]).astype(int).T
-    first = pair.image1[known].mean(axis=-1)
-    return float(np.corrcoef(first, pair.image2[y, x].mean(axis=-1))[0, 1])
-
-
 def test_all_sources_open_and_give_pairs(root: Path) -> None:
     opened = open_named_sources(root, "WASF", CONFIG, picture_loader(CONFIG))
     assert opened.skipped == ()
@@ -97,15 +84,16 @@ def test_all_sources_open_and_give_pairs(root: Path) -> None:
         "aachen/optical_flow",
     ]
     for item in opened.sources:
-        values = [abs(correlation(item.source, 0, seed)) for seed in range(4)]
-        assert np.median(values) > 0.8
+        found = correlations(item.source, [(0, seed) for seed in range(4)])
+        assert len(found) == 4 and np.median(np.abs(found)) > 0.8
 
 
 def test_stylised_pictures_are_aligned_with_their_original(root: Path) -> None:
     (item,) = open_named_sources(root, "S", CONFIG, load()).sources
     # the style of this test is a negative
-    values = [correlation(item.source, 0, seed, 1.0) for seed in range(6)]
-    assert np.median(values) < -0.8
+    draws = [(0, seed) for seed in range(6)]
+    found = correlations(item.source, draws, difficulty=1.0)
+    assert len(found) == 6 and np.median(found) < -0.8
 
 
 def test_either_style_may_come_first(root: Path) -> None:
@@ -128,19 +116,14 @@ def test_a_stylised_picture_of_another_size_is_the_same_view(root: Path) -> None
         name="p", path1=root / "aachen/images_upright/db/1.jpg", path2=path
     )
     source = PicturePairSource("S", [pair], config, load())
-    rng = np.random.default_rng(0)
-    raw = source.pair(0, rng, 0.0)
-    crops = crop_pair(raw, 32, rng)
-    known = np.isfinite(crops.aflow[..., 0])
-    x, y = np.rint(crops.aflow[known]).astype(int).T
-    first, second = crops.image1[known].mean(-1), crops.image2[y, x].mean(-1)
-    assert np.corrcoef(first, second)[0, 1] < -0.8
+    (found,) = correlations(source, [(0, 0)], crop_size=32)
+    assert found < -0.8
 
 
 def test_flow_is_followed(root: Path) -> None:
     (item,) = open_named_sources(root, "F", CONFIG, load()).sources
-    values = [correlation(item.source, 0, seed) for seed in range(6)]
-    assert np.median(values) > 0.8
+    found = correlations(item.source, [(0, seed) for seed in range(6)])
+    assert len(found) == 6 and np.median(found) > 0.8
 
 
 def test_stylised_pictures_without_original_are_left_out(root: Path) -> None:

@@ -28,13 +28,12 @@ from r2d2_kapture.synthetic.rendering import render
 from tests.scenes.megadepth import (
     FOCAL,
     NAMES,
-    ROOM,
     WrittenScene,
-    sees,
     undistorted_camera,
     write_depth,
     write_scene,
 )
+from tests.scenes.rendered import ROOM, sees
 from tests.stages.megadepth_copies import (
     content,
     left_out,
@@ -129,7 +128,13 @@ def test_overlap_is_the_share_of_common_points(tmp_path: Path) -> None:
 
 def visible_to_all(scene: WrittenScene) -> np.ndarray:
     return np.flatnonzero(
-        np.all([sees(pose, scene.points) for pose in scene.poses.values()], axis=0)
+        np.all(
+            [
+                sees(pose, scene.points, undistorted_camera())
+                for pose in scene.poses.values()
+            ],
+            axis=0,
+        )
     )
 
 
@@ -150,7 +155,10 @@ def test_points_that_the_depth_map_contradicts_do_not_count(
     x, y, z = (there @ undistorted_camera().intrinsics.T).T
     x, y = np.rint(x / z), np.rint(y / z)
     kept = (x >= 100) & (x < 190) & (y >= 60)
-    assert info.point_counts[row] == (sees(pose, scene.points) & kept).sum()
+    assert (
+        info.point_counts[row]
+        == (sees(pose, scene.points, undistorted_camera()) & kept).sum()
+    )
     others = [i for i in range(len(info)) if i != row]
     np.testing.assert_array_equal(info.point_counts[others], exact.point_counts[others])
 

@@ -28,17 +28,17 @@ from r2d2_kapture.stages.train.megadepth import (
 from r2d2_kapture.stages.train.photographs import OpenedSources
 from r2d2_kapture.synthetic.rendering import PinholeCamera, rectangle_from_pixel
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
-from r2d2_kapture.training.pairs import crop_pair, pixel_grid
+from r2d2_kapture.training.pairs import pixel_grid
 from r2d2_kapture.training.views import apply_homography
 from tests.scenes.megadepth import (
     FOCAL,
     NAMES,
-    ROOM,
     WrittenScene,
     undistorted_camera,
     write_depth,
     write_scene,
 )
+from tests.scenes.rendered import ROOM, correlations
 from tests.stages.megadepth.test_scene_info import published
 
 CONFIG = PairConfig(crop_size=64, min_side=96, max_side=180, night=0, noise=2)
@@ -126,18 +126,9 @@ def test_correspondences_agree_with_the_geometry_of_the_room(
 
 def test_crops_show_the_same_thing(prepared: WrittenScene) -> None:
     (item,) = opened(prepared.model.output).sources
-    correlations = []
-    for seed in range(8):
-        rng = np.random.default_rng(seed)
-        raw = item.source.pair(seed % len(item.source), rng, 0.0)
-        pair = raw and crop_pair(raw, 64, rng, min_overlap=0.3)
-        if not pair:
-            continue
-        known = np.isfinite(pair.aflow[..., 0])
-        x, y = np.rint(pair.aflow[known]).astype(int).T
-        grey = pair.image1[known].mean(axis=-1), pair.image2[y, x].mean(axis=-1)
-        correlations.append(np.corrcoef(*grey)[0, 1])
-    assert len(correlations) >= 4 and np.median(correlations) > 0.9
+    draws = [(seed % len(item.source), seed) for seed in range(8)]
+    found = correlations(item.source, draws, crop_size=64)
+    assert len(found) >= 4 and np.median(found) > 0.9
 
 
 def test_vanished_images_and_depth_maps_are_reported(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import multiprocessing
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +40,8 @@ from r2d2_kapture.synthetic.textures import (
     poster,
 )
 from r2d2_kapture.types import Report
-from tests.scenes.networks import random_network, torch_threads
+from tests.scenes.networks import random_network
+from tests.scenes.training import changed, rows
 from tests.training.teachers import CornerTeacher
 
 TINY = TrainConfig(
@@ -54,12 +53,6 @@ TINY = TrainConfig(
     loss=LossConfig(patch_size=8, border=8),
     pace=PaceConfig(steps=4, validate_every=0, log_every=1, gpu=-1),
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    with torch_threads(1):
-        yield
 
 
 def write_pictures(folder: Path, size: tuple[int, int]) -> Path:
@@ -77,11 +70,6 @@ def write_pictures(folder: Path, size: tuple[int, int]) -> Path:
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures"), (150, 120))
-
-
-def changed(config: TrainConfig, part: str = "pace", **settings: object) -> TrainConfig:
-    whole = getattr(config, part)
-    return dataclasses.replace(config, **{part: dataclasses.replace(whole, **settings)})
 
 
 def run(
@@ -112,11 +100,6 @@ def run(
 def contents(output: Path) -> dict[str, bytes]:
     """What the files of a run hold, but for its lock."""
     return {p.name: p.read_bytes() for p in output.iterdir() if p.suffix}
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_run_leaves_weights_logs_settings_and_a_report(
