@@ -62,7 +62,7 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
         type=str | None,
         metavar="SUFFIX",
         help="read features from files next to the images instead of extracting them: "
-        "d2-net reads 1.ppm.d2-net, a NumPy archive or a MATLAB file",
+        "d2-net reads 1.ppm.d2-net, a NumPy archive",
     )
     parser.group("inputs").add_argument(
         "--features-h5",

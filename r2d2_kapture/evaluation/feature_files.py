@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError, ImageError
-from r2d2_kapture.io.features import mat, npz
 from r2d2_kapture.io.features.fields import WAY_OUT, features_from_fields
 from r2d2_kapture.io.features.hdf5 import read_h5
+from r2d2_kapture.io.features.npz import read_arrays
 from r2d2_kapture.io.features.reading import unit_descriptors
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.types import LocalFeatures
@@ -24,9 +23,9 @@ def feature_path(image: Path, suffix: str) -> Path:
 
 
 def read_feature_file(path: Path, image: Path) -> LocalFeatures:
-    """Read a NumPy archive (.r2d2, .d2-net) or a MATLAB file of one image's features.
+    """Read a NumPy archive (.r2d2, .d2-net) of one image's features.
 
-    The content decides the type, not the name. Files of D2-Net hold no image size; it
+    Files of D2-Net hold no image size; it
     is then taken from the image. Their benchmark's hold no scores either: the rows are
     then best first. Descriptors are scaled to unit norm.
 
@@ -43,7 +42,6 @@ def read_feature_file(path: Path, image: Path) -> LocalFeatures:
         raise FeatureFormatError(
             f"{path}: found no such file, expected the features of {image.name}"
         )
-    read_arrays = npz.read_arrays if zipfile.is_zipfile(path) else mat.read_arrays
     arrays = read_arrays(path)
     if "imsize" not in arrays:
         arrays["imsize"] = np.array(image_size(image))

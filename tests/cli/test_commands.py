@@ -27,11 +27,11 @@ from r2d2_kapture.cli.verify import main as verify
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.features.colmap_text import read_colmap_text
 from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
-from r2d2_kapture.io.features.mat import read_mat
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.commands import listen_to_ctrl_c, one_error_line, work_in
+from tests.scenes.features import read_mat
 from tests.scenes.kapture_files import write_dataset, write_noise_dataset
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]

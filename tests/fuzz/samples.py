@@ -32,7 +32,7 @@ from r2d2_kapture.io.colmap.model import read_database
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.features.colmap_text import read_colmap_text, write_colmap_text
 from r2d2_kapture.io.features.hdf5 import h5_names, h5_settings, read_h5, write_h5
-from r2d2_kapture.io.features.mat import read_mat, read_mat_settings, write_mat
+from r2d2_kapture.io.features.mat import read_mat_settings, write_mat
 from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
 from r2d2_kapture.io.images.decoding import image_size, read_rgb
 from r2d2_kapture.io.images.search import find_images
@@ -180,11 +180,6 @@ def _d2net_npz(folder: Path) -> None:
     Image.new("RGB", (64, 48)).save(folder / "f.png")
 
 
-def _read_mat(folder: Path) -> None:
-    read_mat_settings(folder / "f.mat")
-    read_mat(folder / "f.mat")
-
-
 def _ground_truth(folder: Path) -> None:
     images = [
         {
@@ -316,7 +311,10 @@ SAMPLES = {
     "npz of D2-Net": Sample(
         _d2net_npz, lambda p: read_feature_file(p / "f.d2-net", p / "f.png")
     ),
-    "mat": Sample(lambda p: write_mat(p / "f.mat", features(), "{}"), _read_mat),
+    "mat": Sample(
+        lambda p: write_mat(p / "f.mat", features(), "{}"),
+        lambda p: read_mat_settings(p / "f.mat"),
+    ),
     "COLMAP text": Sample(
         lambda p: write_colmap_text(p / "f.txt", features()),
         lambda p: read_colmap_text(p / "f.txt"),

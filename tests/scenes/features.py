@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+from scipy.io import loadmat
 
+from r2d2_kapture.io.features.fields import features_from_fields
 from r2d2_kapture.types import LocalFeatures
 
 
@@ -47,3 +51,10 @@ def random_features(count: int, dim: int = 128, seed: int = 0) -> LocalFeatures:
         descriptors=descriptors.astype(np.float32),
         image_size=(2048, 1536),
     )
+
+
+def read_mat(path: Path) -> LocalFeatures:
+    """Features of a MATLAB file, as SciPy reads it."""
+    fields = loadmat(path, appendmat=False)
+    vectors = {name: fields[name].ravel() for name in ("scores", "imsize")}
+    return features_from_fields(path, fields | vectors)

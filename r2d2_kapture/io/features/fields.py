@@ -29,7 +29,7 @@ def fields_from_features(features: LocalFeatures, settings: str) -> dict[str, An
     }
 
 
-def require_fields(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def _require_fields(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Refuse a file that lacks a field.
 
     Raises:
@@ -102,7 +102,7 @@ def features_from_fields(
     Raises:
         FeatureFormatError: a field is missing, or shapes disagree.
     """
-    require_fields(path, arrays)
+    _require_fields(path, arrays)
     try:
         keypoints = arrays["keypoints"].astype(np.float32)
         return features_from_rows(

@@ -9,28 +9,26 @@ The fields of the ``.r2d2`` format, scalars and vectors as MATLAB columns:
     scores       (N, 1) single    higher is better; (0, 0) when absent
     imsize       (2, 1) int64     W, H of the stored image in pixels
     settings     char             JSON of how the features were made
+
+They are written only; of existing files, the settings at the end of ours are read.
 """
 
 from __future__ import annotations
 
-import zlib
+import struct
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from scipy.io import savemat
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.features.fields import (
-    WAY_OUT,
-    features_from_fields,
-    fields_from_features,
-    require_fields,
-)
-from r2d2_kapture.io.features.mat5 import plain_arrays
+from r2d2_kapture.io.features.fields import WAY_OUT, fields_from_features
 from r2d2_kapture.io.outputs.atomic import atomic_path
 from r2d2_kapture.types import LocalFeatures
+
+MAGIC = b"MATLAB"
+SETTINGS = struct.pack("=II8s", 1, 8, b"settings")
+"""Name of the last array, as an element: type of 8 bit numbers, length, content.
+Source: MathWorks, MAT-File Format, "Level 5 MAT-Files"."""
 
 
 def write_mat(path: Path, features: LocalFeatures, settings: str = "") -> None:
@@ -46,42 +44,30 @@ def write_mat(path: Path, features: LocalFeatures, settings: str = "") -> None:
         )
 
 
-def read_mat(path: Path) -> LocalFeatures:
-    """Read the features of one image, best score first.
-
-    Raises:
-        FeatureFormatError: absent, truncated, of another format, or lacking a field.
-    """
-    return features_from_fields(path, read_arrays(path))
-
-
 def read_mat_settings(path: Path) -> str | None:
-    """Read the settings of a file: None where it is absent, "" where it holds none.
+    """Read the settings of a file of ours: None where it is absent, "" of others.
 
     Raises:
         FeatureFormatError: truncated or of another format.
     """
     if not path.exists():
         return None
-    arrays = read_arrays(path)
-    # MATLAB files have no end mark: one cut between fields still reads
-    require_fields(path, arrays)
-    settings = arrays.get("settings", np.array([]))
-    return str(settings.item()) if settings.size == 1 else ""
-
-
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays and texts of a file, ours or anyone's, by name.
-
-    Raises:
-        FeatureFormatError: absent, truncated or of another format.
-    """
     try:
-        arrays = plain_arrays(path.read_bytes())
-    except (OSError, ValueError, zlib.error) as error:
+        data = path.read_bytes()
+        if not data.startswith(MAGIC):
+            raise ValueError("found no header")
+        _, found, element = data.rpartition(SETTINGS)
+        return _text(element) if found else ""
+    except (OSError, ValueError, struct.error) as error:
         raise FeatureFormatError(
             f"{path}: cannot read as a MATLAB 5 file: {error}; {WAY_OUT}"
         ) from error
-    # MATLAB keeps vectors as matrices of one row or column
-    vectors = {n: arrays[n].ravel() for n in ("scores", "imsize") if n in arrays}
-    return arrays | vectors
+
+
+def _text(element: bytes) -> str:
+    """The text of an element, whose first four bytes lie in its tag if short."""
+    kind, size = struct.unpack_from("=II", element)
+    start, size = (4, kind >> 16) if kind >> 16 else (8, size)
+    if len(element) < start + size:
+        raise ValueError("found truncated settings")
+    return element[start : start + size].decode("utf-8")

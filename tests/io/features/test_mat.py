@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.features.mat import read_mat, read_mat_settings, write_mat
-from tests.scenes.features import random_features
+from r2d2_kapture.io.features.mat import read_mat_settings, write_mat
+from tests.scenes.features import random_features, read_mat
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
@@ -42,22 +40,6 @@ def test_vectors_are_columns(tmp_path: Path) -> None:
     assert fields["imsize"].tolist() == [[2048], [1536]]
 
 
-def test_worst_first_comes_back_best_first(tmp_path: Path) -> None:
-    fields = {
-        "keypoints": np.arange(9, dtype=np.float32).reshape(3, 3),
-        "descriptors": np.eye(3, dtype=np.float32),
-        "scores": np.array([0.1, 0.2, 0.9], np.float32),
-        "imsize": np.array([64, 48]),
-    }
-    savemat(tmp_path / "a.mat", fields)  # vectors as rows
-    back = read_mat(tmp_path / "a.mat")
-    np.testing.assert_array_equal(back.keypoints, [[6, 7], [3, 4], [0, 1]])
-    np.testing.assert_array_equal(back.scales, [8, 5, 2])
-    np.testing.assert_array_equal(back.descriptors, np.eye(3)[::-1])
-    assert back.image_size == (64, 48)
-    assert read_mat_settings(tmp_path / "a.mat") == ""
-
-
 @pytest.mark.parametrize("settings", ["", '{"weights": "é日本"}'])
 def test_settings_round_trip(tmp_path: Path, settings: str) -> None:
     write_mat(tmp_path / "a.mat", random_features(3), settings)
@@ -68,76 +50,44 @@ def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
     assert read_mat_settings(tmp_path / "a.mat") is None
 
 
-def test_file_cut_anywhere_is_reported(tmp_path: Path) -> None:
+def test_a_file_cut_in_its_settings_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.mat"
-    write_mat(path, random_features(3, dim=8))
+    write_mat(path, random_features(3, dim=8), '{"weights": "é日本"}')
     data = path.read_bytes()
-    settings_start = data.index(b"settings")
-    for length in range(0, settings_start - 60, 9):
+    name_end = data.rindex(b"settings") + len("settings")
+    for length in range(name_end + 1, data.rindex(b"}")):
         path.write_bytes(data[:length])
-        for read in (read_mat, read_mat_settings):
-            with pytest.raises(FeatureFormatError, match=r"a\.mat"):
-                read(path)
-
-
-def test_absent_field_is_named(tmp_path: Path) -> None:
-    savemat(tmp_path / "a.mat", {"keypoints": np.ones((2, 3))})
-    with pytest.raises(FeatureFormatError, match="no descriptors, imsize, expected"):
-        read_mat(tmp_path / "a.mat")
-
-
-def test_disagreeing_counts_are_reported(tmp_path: Path) -> None:
-    fields = {
-        "keypoints": np.ones((3, 3)),
-        "descriptors": np.ones((2, 8)),
-        "scores": np.ones(3),
-        "imsize": [4, 4],
-    }
-    savemat(tmp_path / "a.mat", fields)
-    with pytest.raises(FeatureFormatError, match=r"a\.mat: descriptors"):
-        read_mat(tmp_path / "a.mat")
+        with pytest.raises(FeatureFormatError, match=r"a\.mat"):
+            read_mat_settings(path)
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_damage_never_ends_the_process(tmp_path: Path, compress: bool) -> None:
-    """SciPy's reader does: it believes the types and sizes that a file names."""
+def test_files_of_others_have_no_settings(tmp_path: Path, compress: bool) -> None:
+    """Nor do ours that are cut before them: neither is overwritten without --force."""
     path = tmp_path / "a.mat"
-    features = random_features(3, dim=4)
-    fields = {
-        "keypoints": features.keypoints_with_scale,
-        "descriptors": features.descriptors,
-        "scores": features.scores,
-        "imsize": [64, 48],
-        "settings": "{}",
-    }
-    savemat(path, fields, do_compression=compress)
-    code = """
-import sys
-from pathlib import Path
-import numpy as np
-from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.features.mat import read_mat, read_mat_settings
-path, rng, refused = Path(sys.argv[1]), np.random.default_rng(0), 0
-data = path.read_bytes()
-np.seterr(all="ignore")
-for _ in range(500):
-    damaged = bytearray(data)
-    for position in rng.integers(116, len(data), size=3):
-        damaged[position] = rng.choice([0, 1, 8, 20, 127, 255, rng.integers(256)])
-    path.write_bytes(damaged)
-    for read in (read_mat, read_mat_settings):
+    savemat(path, {"keypoints": np.ones((2, 3))}, do_compression=compress)
+    assert read_mat_settings(path) == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text"])
+def test_other_formats_are_reported(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mat").write_bytes(content)
+    with pytest.raises(FeatureFormatError, match="a.mat: cannot read as a MATLAB 5"):
+        read_mat_settings(tmp_path / "a.mat")
+
+
+def test_damage_is_an_error_that_names_the_file_or_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "a.mat"
+    write_mat(path, random_features(3, dim=4), '{"k": "é"}')
+    data, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(500):
+        damaged = bytearray(data)
+        for position in rng.integers(len(data) - 40, len(data), size=3):
+            damaged[position] = rng.choice([0, 1, 8, 20, 127, 255, rng.integers(256)])
+        path.write_bytes(damaged)
         try:
-            read(path)
+            read_mat_settings(path)
         except FeatureFormatError as error:
-            assert str(error).startswith(str(path)), error
+            assert str(error).startswith(str(path))
             refused += 1
-print(refused)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)],
-        cwd=Path(__file__).resolve().parents[3],
-        capture_output=True,
-        text=True,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert int(done.stdout) > 100
+    assert refused > 50
