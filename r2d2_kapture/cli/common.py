@@ -1,14 +1,16 @@
 """Shared parts of all commands: flags from settings, one-line errors, exit codes.
 
-A command is a module of cli/ with ``main``, a line of setup.cfg and a script of bin/:
+A command is a module of cli/ with ``main``, a line of setup.cfg and a script of bin/.
+Where it calls one stage with what is typed, ``main`` is a StageCommand. Otherwise:
 
 - At its top it imports config/, errors, types and other modules of cli/ only; its stage
   and whatever else loads torch, scipy or kapture is imported inside the function that
   runs, after the flags are parsed and every setting is checked.
 - ``make_parser`` makes the parser. A flag belongs to a group:
-``parser.group("inputs")`` (whose files and folders must exist), "outputs", "features",
-"run" or another title, and its metavar states its value; ``add_settings`` does so for a
-dataclass. - A group with a topic is shown by ``--help TOPIC`` and ``--help all`` only.
+  ``parser.group("inputs")`` (whose files and folders must exist), "outputs",
+  "features", "run" or another title, and its metavar states its value.
+  ``add_parameters`` adds those of a stage's signature, and ``add_settings`` those of a
+  dataclass. A group with a topic is shown by ``--help TOPIC`` and ``--help all`` only.
 - ``main`` calls ``run_command``, and ``finish`` prints the report.
 """
 
@@ -23,7 +25,6 @@ from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
 from typing import TypeVar, get_type_hints
 
-from docstring_parser import parse as parse_docstring
 from jsonargparse import ActionYesNo, Namespace
 
 from r2d2_kapture.cli.defects import describe_defect
@@ -35,6 +36,7 @@ from r2d2_kapture.cli.matcher_flags import (
 )
 from r2d2_kapture.cli.parser import EXIT_BAD_INPUT, CommandParser, value_name
 from r2d2_kapture.cli.repeated_flags import take_flag
+from r2d2_kapture.cli.signatures import docstring_texts
 from r2d2_kapture.config.match import (
     MATCHER_SETTINGS,
     MutualNearestConfig,
@@ -90,7 +92,7 @@ def add_settings(
     """
     container = parser.group(group, topic)
     types = get_type_hints(settings)
-    helps = setting_helps(settings)
+    helps = docstring_texts(settings.__doc__)
     for field in dataclasses.fields(settings):
         if field.name in taken:
             continue
@@ -114,15 +116,6 @@ def add_settings(
                 default=field.default,
                 help=text,
             )
-
-
-def setting_helps(settings: type) -> dict[str, str]:
-    """Help texts of fields from the docstring of a settings dataclass."""
-    parsed = parse_docstring(settings.__doc__ or "")
-    return {
-        item.arg_name: " ".join((item.description or "").replace("``", "").split())
-        for item in parsed.params
-    }
 
 
 def _add_matchers(

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.cli.common import (
+    add_settings,
     finish,
     make_parser,
     resolve_presets,
     run_command,
     show,
 )
-from r2d2_kapture.cli.parser import value_name
-from r2d2_kapture.config.evaluate import (
-    DEFAULT_THRESHOLDS,
-    EvaluateConfig,
-    GroupBy,
-    TextFormat,
-)
-from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.cli.parser import INPUTS
+from r2d2_kapture.cli.signatures import docstring_texts, read_signature
+from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values, run_options
+from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS, EvaluateConfig
 from r2d2_kapture.errors import ConfigError
 
 
@@ -30,22 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    description, parameters = read_signature(
+        "r2d2_kapture.stages.evaluate", taken=["replace"]
+    )
     parser = make_parser(
         "kapture_r2d2_evaluate",
-        "Compare estimated camera poses with the true poses of a kapture dataset: "
-        "position and rotation errors, median, mean and the share of images within "
-        "thresholds, as a table, JSON, CSV and pictures.",
+        description,
         "kapture_r2d2_evaluate --ground-truth query --estimated ours=localized "
         "published=poses.txt --output evaluation --by folder",
     )
-    parser.group("inputs").add_argument(
-        "--ground-truth",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="folder of a kapture dataset with the true poses",
-    )
-    parser.group("inputs").add_argument(
+    parser.group(INPUTS).add_argument(
         "--estimated",
         type=str,
         metavar="PATH",
@@ -54,13 +45,7 @@ def _command(arguments: list[str]) -> int:
         help="kapture datasets, or text files of lines 'name qw qx qy qz tx ty tz'; "
         "NAME=PATH gives its name in the table, by default the last part of the path",
     )
-    parser.group("outputs").add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="folder of results.json, results.txt, per_image.csv, errors.png, plan.png",
-    )
+    add_parameters(parser, parameters)
     parser.group("evaluation").add_argument(
         "--thresholds",
         type=str,
@@ -69,42 +54,14 @@ def _command(arguments: list[str]) -> int:
         default=[f"{metres:g},{degrees:g}" for metres, degrees in DEFAULT_THRESHOLDS],
         help="pairs METRES,DEGREES: the share of all images within both",
     )
-    parser.group("evaluation").add_argument(
-        "--by",
-        type=GroupBy,
-        metavar=value_name(GroupBy),
-        default="none",
-        help="figures of groups of images too: folder groups by the first sub-folder "
-        "in which image names differ; lists by --lists",
-    )
-    parser.group("inputs").add_argument(
+    add_settings(parser, EvaluateConfig, ["thresholds", "lists"], group="evaluation")
+    parser.group(INPUTS).add_argument(
         "--lists",
         type=Path,
         metavar="FILE",
         nargs="+",
         default=[],
-        help="text files with one image name per line; each is a group, named like "
-        "the file",
-    )
-    parser.group("evaluation").add_argument(
-        "--align",
-        action="store_true",
-        help="align the estimate with the true poses by a robustly estimated "
-        "similarity transform; for maps made without known poses",
-    )
-    parser.group("inputs").add_argument(
-        "--map",
-        type=Path | None,
-        metavar="DIR",
-        help="map that the images are localized in, drawn in plan.png; with --align it "
-        "is aligned like the first estimate",
-    )
-    parser.group("evaluation").add_argument(
-        "--text-format",
-        type=TextFormat,
-        metavar=value_name(TextFormat),
-        default="auto",
-        help="how text files name images; auto takes the form that matches most names",
+        help=docstring_texts(EvaluateConfig.__doc__)["lists"],
     )
     parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first that cannot be aligned"
@@ -125,11 +82,9 @@ def _command(arguments: list[str]) -> int:
 
     report = evaluate.run(
         config,
-        ground_truth=namespace.ground_truth,
         estimated=estimated,
-        output=namespace.output,
-        map_path=namespace.map,
-        options=RunOptions(force=namespace.force, strict=namespace.strict),
+        **parameter_values(namespace, parameters),
+        options=run_options(namespace),
     )
     if report.outputs:
         show((namespace.output / evaluate.TABLE_NAME).read_text(encoding="utf-8"))

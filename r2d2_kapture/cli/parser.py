@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 EXIT_BAD_INPUT = 2
 INPUTS = "inputs"
+OUTPUTS = "outputs"
 D2NET = ("d2net", ".pth")
 """Parts of arguments, or endings of them, that select D2-Net instead of R2D2."""
 R2D2 = "r2d2"
@@ -49,10 +50,13 @@ WORDS = {
     "DEG": "a number of degrees",
     "DIR": "a folder",
     "FILE": "a file",
+    "PATH": "a file or folder",
     "NAME": "a name",
     "MODEL": "a model",
     "PATTERN": "a pattern",
 }
+FILES = re.compile(r"(?:file|list)s?|database")
+FOLDERS = re.compile(r"(?:folder|dataset)s?")
 COMMAND_NAME = re.compile(r"kapture_r2d2_[a-z_]+")
 GENERAL = {
     "help": "show this help and exit",
@@ -89,7 +93,7 @@ class CommandParser(ArgumentParser):
         self._titled: dict[str, ArgumentGroup] = {}
         self._topic_of: dict[str, str] = {}
         self._optionals.title = "general"
-        for title in (INPUTS, "outputs", "features"):
+        for title in (INPUTS, OUTPUTS, "features"):
             self.group(title)
 
     def group(self, title: str, topic: str | None = None) -> ArgumentGroup:
@@ -261,13 +265,22 @@ def value_name(kind: Any, text: str = "") -> str:
     if kind is bool:
         return "{true,false}"
     if kind is Path:
-        return "FILE" if "file" in text else "DIR"
+        return _path_name(re.findall(r"[a-z]+", text.partition(";")[0]))
     if kind in (int, float):
         for unit, name in (("in pixels", "PX"), ("in degrees", "DEG")):
             if unit in text:
                 return name
         return "N" if kind is int else "X"
     return "TEXT"
+
+
+def _path_name(words: Sequence[str]) -> str:
+    """FILE, or PATH where a folder may replace it, if the words name a file first."""
+    kinds = [word for word in words if FILES.fullmatch(word) or FOLDERS.fullmatch(word)]
+    if not kinds or FOLDERS.fullmatch(kinds[0]):
+        return "DIR"
+    either = "or" in words and any(map(FOLDERS.fullmatch, kinds))
+    return "PATH" if either else "FILE"
 
 
 def _named(action: Action) -> str:

@@ -15,7 +15,6 @@ from r2d2_kapture.cli.common import (
     finish,
     make_parser,
     run_command,
-    setting_helps,
     settings_from,
     show,
 )
@@ -30,7 +29,8 @@ from r2d2_kapture.cli.extraction_flags import (
     resolve_extraction_preset,
 )
 from r2d2_kapture.cli.parser import CommandParser, value_name
-from r2d2_kapture.cli.stage_flags import add_stage_flags, stage_options
+from r2d2_kapture.cli.signatures import docstring_texts
+from r2d2_kapture.cli.stage_flags import add_stage_flags, run_options
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.localize import LocalizeConfig
@@ -135,7 +135,7 @@ def run_pipeline(
     Raises:
         R2D2KaptureError: flags contradict each other, or a stage cannot continue.
     """
-    config, options = pipeline_config(flags), stage_options(flags)
+    config, options = pipeline_config(flags), run_options(flags)
     datasets = [*queries.values(), *(() if mapping is None else (mapping,))]
     checkpoint = choose_checkpoint(flags, datasets)
     if checkpoint is None and flags.preset is not None:
@@ -239,7 +239,7 @@ def _add_run(parser: CommandParser) -> None:
             metavar="NAME",
             help="of existing features; by default the only one",
         )
-    types, helps = get_type_hints(FolderConfig), setting_helps(FolderConfig)
+    types, helps = get_type_hints(FolderConfig), docstring_texts(FolderConfig.__doc__)
     defaults = vars(FolderConfig())
     for name in names_of(FolderConfig):
         flag = name.replace("_", "-")

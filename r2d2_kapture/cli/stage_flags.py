@@ -1,57 +1,125 @@
-"""Flags shared by the commands of single stages."""
+"""Flags from the signature of a stage, and those of how it runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import add_settings
-from r2d2_kapture.cli.parser import INPUTS, CommandParser
+from r2d2_kapture.cli.parser import INPUTS, OUTPUTS, CommandParser, value_name
+from r2d2_kapture.cli.signatures import Parameter
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 
 REDO = "redo finished work, and replace what was made with other settings"
+THREADS = "threads that work in parallel; results do not depend on it"
 
 
-def add_stage_flags(parser: CommandParser, item: str, force: str = REDO) -> None:
+def add_parameters(
+    parser: CommandParser,
+    parameters: Collection[Parameter],
+    groups: Mapping[str, Collection[str]] | None = None,
+    metavars: Mapping[str, str] | None = None,
+    in_files: bool = False,
+) -> None:
+    """Add a flag for each parameter of a stage, with help from its docstring.
+
+    Args:
+        parser: to add to.
+        parameters: of the stage.
+        groups: names of parameters by the title of their group; others are outputs if
+            they are named so, switches of the run, or inputs.
+        metavars: by name, where the type and the text do not show them.
+        in_files: whether required ones may be in a file of settings, see require_given.
+    """
+    titles = {name: title for title, names in (groups or {}).items() for name in names}
+    for parameter in parameters:
+        group = parser.group(titles.get(parameter.name) or _group(parameter))
+        flag = f"--{parameter.dest.replace('_', '-')}"
+        if parameter.kind is bool:
+            group.add_argument(flag, action="store_true", help=parameter.text)
+            continue
+        unset = parameter.required and in_files
+        several = {"nargs": "+" if parameter.required else "*"}
+        group.add_argument(
+            flag,
+            type=parameter.kind | None if unset else parameter.kind,
+            metavar=(metavars or {}).get(parameter.name) or _metavar(parameter),
+            default=parameter.default,
+            required=parameter.required and not in_files,
+            help=parameter.text,
+            **(several if parameter.several else {}),
+        )
+
+
+def _group(parameter: Parameter) -> str:
+    if "output" in parameter.name:
+        return OUTPUTS
+    return "run" if parameter.kind is bool else INPUTS
+
+
+def _metavar(parameter: Parameter) -> str:
+    name = value_name(parameter.kind, parameter.text)
+    return "NAME" if name == "TEXT" else name
+
+
+def require_given(namespace: Namespace, parameters: Collection[Parameter]) -> None:
+    """Refuse a missing value, which the parser could not require.
+
+    Raises:
+        ConfigError: with what is expected.
+    """
+    for parameter in parameters:
+        if parameter.required and not namespace[parameter.dest]:
+            expected = parameter.text.partition(";")[0].rstrip(".")
+            raise ConfigError(
+                f"--{parameter.dest.replace('_', '-')}: missing, expected {expected}"
+            )
+
+
+def parameter_values(
+    namespace: Namespace, parameters: Collection[Parameter]
+) -> dict[str, Any]:
+    """Values of parameters from the flags of ``add_parameters``."""
+    return {
+        parameter.name: namespace[parameter.dest]
+        for parameter in parameters
+        if parameter.dest in namespace
+    }
+
+
+def add_stage_flags(
+    parser: CommandParser,
+    item: str,
+    force: str = REDO,
+    workers: str = THREADS,
+    count: int | None = None,
+) -> None:
     """Add the options of a run, which do not affect results.
 
     Args:
         parser: of the command.
         item: the items that the stage processes, such as ``pair``.
-        force: help of ``--force``.
+        force, workers: helps of these flags.
+        count: of workers; by default one for each core.
     """
-    parser.group("run").add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        default=os.cpu_count() or 1,
-        help="threads that work in parallel; results do not depend on it",
-    )
+    add_workers_flag(parser, workers, count or os.cpu_count() or 1)
     parser.group("run").add_argument(
         "--strict", action="store_true", help=f"stop at the first {item} that fails"
     )
     add_run_flags(parser, force)
 
 
-def add_origin_flags(parser: CommandParser, *names: str) -> None:
-    """Add --camera-origin or --keypoint-origin, as kapture_r2d2_verify has them."""
-    fields = {field.name for field in dataclasses.fields(VerifyConfig)}
-    add_settings(parser, VerifyConfig, taken=fields.difference(names), group=INPUTS)
-
-
-def add_type_flags(parser: CommandParser, *kinds: str) -> None:
-    """Add --keypoints-type or the like: which features, where there are several."""
-    for kind in kinds:
-        parser.group(INPUTS).add_argument(
-            f"--{kind}-type",
-            type=str | None,
-            metavar="NAME",
-            help="by default the only existing one",
-        )
+def add_workers_flag(parser: CommandParser, text: str, count: int) -> None:
+    """Add the number of workers."""
+    parser.group("run").add_argument(
+        "--workers", type=int, metavar="N", default=count, help=text
+    )
 
 
 def add_run_flags(parser: CommandParser, force: str = REDO) -> None:
@@ -62,21 +130,28 @@ def add_run_flags(parser: CommandParser, force: str = REDO) -> None:
     )
 
 
-def stage_options(namespace: Namespace) -> RunOptions:
-    """Options of the run from the flags.
+def run_options(namespace: Namespace, least: int = 1) -> RunOptions:
+    """Options of the run from those of these flags that the command has.
+
+    Args:
+        namespace: the flags.
+        least: smallest number of workers.
 
     Raises:
-        ConfigError: fewer than one worker.
+        ConfigError: fewer workers.
     """
-    if namespace.workers < 1:
-        raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
-    return dataclasses.replace(
-        run_options(namespace), workers=namespace.workers, strict=namespace.strict
-    )
-
-
-def run_options(namespace: Namespace) -> RunOptions:
-    """Options of the run from the flags of ``add_run_flags``."""
+    workers = namespace.get("workers", RunOptions.workers)
+    if workers < least:
+        raise ConfigError(f"--workers: found {workers}, expected {least} or more")
     return RunOptions(
-        force=namespace.force, progress=False if namespace.quiet else None
+        workers=workers,
+        force=namespace.force,
+        strict=namespace.get("strict", False),
+        progress=False if namespace.get("quiet") else None,
     )
+
+
+def add_origin_flags(parser: CommandParser, *names: str) -> None:
+    """Add --camera-origin or --keypoint-origin, as kapture_r2d2_verify has them."""
+    fields = {field.name for field in dataclasses.fields(VerifyConfig)}
+    add_settings(parser, VerifyConfig, taken=fields.difference(names), group=INPUTS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -18,13 +17,19 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.parser import CommandParser
+from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.source_flags import add_source_flags, source_config
+from r2d2_kapture.cli.stage_flags import (
+    add_parameters,
+    add_workers_flag,
+    parameter_values,
+    require_given,
+    run_options,
+)
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.distillation import DistillationConfig
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.megadepth import MegadepthPairs
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import (
     NetworkConfig,
     OptimizationConfig,
@@ -62,45 +67,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    description, parameters = read_signature(
+        "r2d2_kapture.stages.train", taken=["start_from"]
+    )
     parser = make_parser(
         "kapture_r2d2_train",
-        "Train R2D2 or Fast-R2D2, on a folder of photographs or on the sources of the "
-        "published recipe, or D2-Net, on pairs with depth and poses. Ctrl-C saves and "
-        "stops; the same command again resumes. On several GPUs: torchrun "
-        "--nproc-per-node 8 -m r2d2_kapture.cli.train, with the same flags.",
+        description,
         "kapture_r2d2_train --config r2d2 --images photos --output run",
     )
-    _add_flags(parser)
-    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    config = _train_config(namespace)
-    inputs, output = source_config(namespace), _output(namespace)
-    start_from = _checkpoints(namespace.start_from)
-    validation = settings_from(namespace, ValidationConfig)
-    options = _run_options(namespace)
-    from r2d2_kapture.stages import train
-    from r2d2_kapture.training.distributed import this_process
-
-    report = train.run(
-        config,
-        inputs=inputs,
-        output=output,
-        start_from=start_from,
-        teacher=namespace.teacher,
-        validation=validation,
-        license_name=namespace.license,
-        options=options,
-        announce=functools.partial(print, flush=True),
-    )
-    return finish(report) if this_process().is_main else EXIT_OK
-
-
-def _add_flags(parser: CommandParser) -> None:
-    parser.group("outputs").add_argument(
-        "--output",
-        type=Path | None,
-        metavar="DIR",
-        help="folder of the run: weights, state, logs; an existing run resumes",
-    )
+    groups = {"network": ["teacher"], "outputs": ["license"]}
     parser.group("network").add_argument(
         "--start-from",
         type=str | None,
@@ -108,36 +83,40 @@ def _add_flags(parser: CommandParser) -> None:
         help="checkpoint to start from, instead of random weights, or several of one "
         "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
-    parser.group("network").add_argument(
-        "--teacher",
-        type=Path | None,
-        metavar="FILE",
-        help="weights of ALIKED, aliked-n16.pth or aliked-n32.pth, for distillation "
-        "instead of AP; needs pip install 'r2d2-kapture[kornia]'",
-    )
-    parser.group("outputs").add_argument(
-        "--license",
-        type=str,
-        metavar="NAME",
-        default="unspecified",
-        help="licence of the weights, written into them",
-    )
+    add_parameters(parser, parameters, groups, in_files=True)
     add_source_flags(parser)
     for title, settings in SETTINGS.items():
         add_settings(parser, settings, group=title, topic=FAMILY_OF.get(settings))
-    parser.group("run").add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        default=2,
-        help="processes that generate pairs, for each training process; 0 generates "
-        "them between the steps",
+    add_workers_flag(
+        parser,
+        "processes that generate pairs, for each training process; 0 generates them "
+        "between the steps",
+        2,
     )
     parser.group("run").add_argument(
         "--force",
         action="store_true",
         help="start over; state and logs of the existing run are deleted",
     )
+    namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
+    config, inputs = _train_config(namespace), source_config(namespace)
+    require_given(namespace, parameters)
+    start_from = _checkpoints(namespace.start_from)
+    validation = settings_from(namespace, ValidationConfig)
+    options = run_options(namespace, least=0)
+    from r2d2_kapture.stages import train
+    from r2d2_kapture.training.distributed import this_process
+
+    report = train.run(
+        config,
+        inputs=inputs,
+        start_from=start_from,
+        validation=validation,
+        **parameter_values(namespace, parameters),
+        options=options,
+        announce=functools.partial(print, flush=True),
+    )
+    return finish(report) if this_process().is_main else EXIT_OK
 
 
 def _train_config(namespace: Namespace) -> TrainConfig:
@@ -151,12 +130,6 @@ def _train_config(namespace: Namespace) -> TrainConfig:
         distillation=settings_from(namespace, DistillationConfig),
         d2net=settings_from(namespace, D2NetTrainingConfig),
     )
-
-
-def _run_options(namespace: Namespace) -> RunOptions:
-    if namespace.workers < 0:
-        raise ConfigError(f"--workers: found {namespace.workers}, expected 0 or more")
-    return RunOptions(workers=namespace.workers, force=namespace.force)
 
 
 def _checkpoints(text: str | None) -> tuple[str, ...]:
@@ -173,14 +146,6 @@ def _checkpoints(text: str | None) -> tuple[str, ...]:
             "checkpoint or several, A,B"
         )
     return parts
-
-
-def _output(namespace: Namespace) -> Path:
-    """Refuse a missing flag that a config file may set, so that the parser cannot
-    require it."""
-    if namespace.output is None:
-        raise ConfigError("--output: missing, expected a folder for the run")
-    return Path(namespace.output)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from argparse import SUPPRESS
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import get_type_hints
 
 from r2d2_kapture.cli.common import (
@@ -16,20 +15,23 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.parser import CommandParser, value_name
+from r2d2_kapture.cli.parser import CommandParser
+from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.source_flags import add_source_flags, source_config
+from r2d2_kapture.cli.stage_flags import (
+    add_parameters,
+    add_run_flags,
+    parameter_values,
+    require_given,
+    run_options,
+)
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
-from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.megadepth import MegadepthPairs
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceConfig
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.errors import ConfigError
 
 PRESETS = "train"
-SHOWN = ("seed", "batch_size", "preprocessing")
-"""Settings of training that have their own flags here."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,78 +40,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    description, parameters = read_signature("r2d2_kapture.stages.train.view")
     parser = make_parser(
         "kapture_r2d2_train_view",
-        "Draw the pairs of crops of a training run with their true correspondences, "
-        "and with --model the maps of the network: reliability and repeatability of "
-        "R2D2, soft detections of D2-Net.",
+        description,
         "kapture_r2d2_train_view --config r2d2 --images photos --output pairs --step 0",
     )
-    parser.group("outputs").add_argument(
-        "--output", type=Path | None, metavar="DIR", help="folder of the pictures"
-    )
-    parser.group("pictures").add_argument(
-        "--step",
-        type=int,
-        metavar="N",
-        default=0,
-        help="step of the run; it determines the difficulty",
-    )
-    parser.group("pictures").add_argument(
-        "--seed", type=int, metavar="N", default=0, help="of the run"
-    )
-    parser.group("pictures").add_argument(
-        "--batch-size", type=int, metavar="N", default=8, help="number of pairs drawn"
-    )
+    pictures = [item.name for item in parameters if item.name != "output"]
+    add_parameters(parser, parameters, {"pictures": pictures}, in_files=True)
     parser.group("pictures").add_argument(
         "--model",
         type=str | None,
         metavar="MODEL",
         help="checkpoint whose maps are drawn; none by default",
     )
-    parser.group("pictures").add_argument(
-        "--preprocessing",
-        type=Preprocessing | None,
-        metavar=value_name(Preprocessing),
-        help="of the images, as the weights of a D2-Net expect it: caffe or torch; by "
-        "default what the checkpoint states, else caffe",
-    )
-    parser.group("run").add_argument(
-        "--force", action="store_true", help="redraw existing pictures"
-    )
-    parser.group("run").add_argument(
-        "--quiet", action="store_true", help="show no progress"
-    )
+    add_run_flags(parser, force="redraw existing pictures")
     add_source_flags(parser)
     add_settings(parser, PairConfig, group="pairs of photographs")
     add_settings(parser, MegadepthPairs, group="pairs of MegaDepth")
-    _accept_other_settings(parser)
+    _accept_other_settings(parser, [item.name for item in parameters])
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    if namespace.output is None:
-        raise ConfigError("--output: none given, expected a folder for the pictures")
+    require_given(namespace, parameters)
     config, inputs = settings_from(namespace, PairConfig), source_config(namespace)
     selection = settings_from(namespace, MegadepthPairs)
     from r2d2_kapture.models.checkpoints import load_checkpoint
-    from r2d2_kapture.stages.train import view as train_view
+    from r2d2_kapture.stages.train import view
 
-    report = train_view.run(
+    report = view.run(
         config,
         inputs=inputs,
         selection=selection,
-        output=namespace.output,
-        step=namespace.step,
-        count=namespace.batch_size,
-        seed=namespace.seed,
         checkpoint=load_checkpoint(namespace.model) if namespace.model else None,
-        preprocessing=namespace.preprocessing,
-        options=RunOptions(
-            force=namespace.force, progress=False if namespace.quiet else None
-        ),
+        **parameter_values(namespace, parameters),
+        options=run_options(namespace),
     )
     return finish(report)
 
 
-def _accept_other_settings(parser: CommandParser) -> None:
+def _accept_other_settings(parser: CommandParser, taken: Collection[str]) -> None:
     """Accept presets and settings files of training; hide settings without effect."""
     others: tuple[type, ...] = (
         NetworkConfig,
@@ -121,7 +89,7 @@ def _accept_other_settings(parser: CommandParser) -> None:
     for settings in others:
         types = get_type_hints(settings)
         for field in dataclasses.fields(settings):
-            if field.name not in SHOWN:
+            if field.name not in taken:
                 parser.add_argument(
                     "--" + field.name.replace("_", "-"),
                     type=types[field.name],

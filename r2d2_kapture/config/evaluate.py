@@ -28,14 +28,14 @@ class EvaluateConfig(Checked):
     Attributes:
         thresholds: pairs of a position error in the dataset's unit (metres) and a
             rotation error in degrees; an image is within a pair if it is within both.
-        by: figures of groups of images in addition to all: ``folder`` groups by the
-            first sub-folder in which image names differ, ``lists`` by text files.
-        lists: text files with one image name per line, each a group named like the
+        by: figures of groups of images too: ``folder`` groups by the first sub-folder
+            in which image names differ; ``lists`` by --lists.
+        lists: text files with one image name per line; each is a group, named like the
             file.
-        align: align the estimate with the true poses first, for maps without a common
-            frame.
-        text_format: how estimates in text files name images; ``auto`` takes the form
-            that matches most names.
+        align: align the estimate with the true poses by a robustly estimated similarity
+            transform; for maps made without known poses.
+        text_format: how text files name images; ``auto`` takes the form that matches
+            most names.
 
     Raises:
         ConfigError: a setting is out of range, or contradicts another.

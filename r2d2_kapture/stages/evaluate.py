@@ -99,22 +99,24 @@ def run(
     replace: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Evaluate one or several estimates of the same images.
+    """Compare estimated camera poses with the true poses of a kapture dataset.
 
-    Missing images are part of the result, not failures: they count in recall, and the
-    report states their number. An estimate fails if it cannot be aligned.
+    Position and rotation errors, median, mean and the share of images within
+    thresholds, as a table, JSON, CSV and pictures. Missing images are part of the
+    result, not failures: they count in recall, and the report states their number. An
+    estimate fails if it cannot be aligned.
 
     Args:
         config: settings.
-        ground_truth: kapture dataset of the images with true poses; images without one
-            are counted and left out.
+        ground_truth: folder of a kapture dataset with the true poses; images without
+            one are counted and left out.
         estimated: by name: kapture datasets, or text files, see
             io/kapture/pose_files.py.
         output: folder of results.json, results.txt, per_image.csv, errors.png, plan.png
-            and evaluate_report.json. Existing equal results are kept.
+            and evaluate_report.json; existing equal results are kept.
         image_names: images to evaluate; None takes all.
-        map_path: of the map that the images are localized in, drawn in plan.png; with
-            ``config.align`` it is aligned like the first estimate.
+        map_path: map that the images are localized in, drawn in plan.png; with --align
+            it is aligned like the first estimate.
         replace: replace results of other poses, which otherwise requires
             ``options.force``.
         options: how to run.

@@ -103,24 +103,26 @@ SOURCES = {
 def run(
     *,
     data_root: Path,
-    letters: str = "WASF",
-    urls: Mapping[str, str] | None = None,
-    checksums: Mapping[str, str] | None = None,
+    sources: str = "WASF",
+    url: Mapping[str, str] | None = None,
+    sha256: Mapping[str, str] | None = None,
     keep_archives: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Fetch, check and unpack sources.
+    """Fetch, check and unpack the named sources of training data.
 
-    Unpacked and recorded sources are skipped. An archive in ``<data root>/archives``
-    replaces a download. A source that cannot be fetched is a failure; its one-line
-    reason states what to do.
+    W web images, A Aachen, S style transfer, F optical flow; reports what must be
+    downloaded by hand. An archive in ``<data root>/archives`` replaces a download. An
+    interrupted download resumes when the command is run again; fetched sources are
+    skipped.
 
     Args:
-        data_root: folder of the sources.
-        letters: of the sources.
-        urls: letter -> address that replaces the default.
-        checksums: letter -> SHA-256 that replaces the default.
-        keep_archives: keep downloaded archives after unpacking.
+        data_root: folder for the sources.
+        sources: letters of the sources.
+        url: addresses that replace the built-in ones: '{S: https://...}'.
+        sha256: checksums of the archives: '{S: 0123...}'; without one, that of the
+            first download is recorded and later ones are compared with it.
+        keep_archives: keep archives after unpacking.
         options: force (fetch again), strict and progress are used.
 
     Raises:
@@ -128,14 +130,14 @@ def run(
         OutputError: the data root is in use or cannot be written.
     """
     started = time.monotonic()
-    urls, checksums = urls or {}, checksums or {}
-    for letter in (*letters, *urls, *checksums):
+    urls, checksums = url or {}, sha256 or {}
+    for letter in (*sources, *urls, *checksums):
         require(
             letter in SOURCES, f"found source {letter!r}, expected one of {[*SOURCES]}"
         )
     done, skipped, failed, notes = 0, 0, [], {}
     with exclusive(data_root):
-        for letter in dict.fromkeys(letters):
+        for letter in dict.fromkeys(sources):
             fetch = _Fetch(
                 source=SOURCES[letter],
                 root=data_root,

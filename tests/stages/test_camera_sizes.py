@@ -100,9 +100,7 @@ def test_queries_alone_and_in_rigs_fail_by_name(tmp_path: Path, name: str) -> No
 def test_export_gives_them_no_features(tmp_path: Path) -> None:
     root = resized(Scene().write_kapture(tmp_path / "mapping"), WALKER)
     output = tmp_path / "a.db"
-    report = export.run(
-        kapture_root=root, to="colmap-db", output=output, progress=False
-    )
+    report = export.run(kapture_root=root, to="colmap-db", output=output)
     assert failed_names(report) == [WALKER]
     assert (report.done, report.details["pairs"]) == (11, 55)
     counts = keypoint_counts(output)

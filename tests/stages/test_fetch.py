@@ -46,13 +46,13 @@ def run(root: Path, letters: str, server: FileServer | None = None, **settings):
         {} if server is None else {"A": server.url("a.zip"), "S": server.url("s.zip")}
     )
     settings.setdefault("options", QUIET)
-    return fetch.run(data_root=root, letters=letters, urls=urls, **settings)
+    return fetch.run(data_root=root, sources=letters, url=urls, **settings)
 
 
 def test_sources_are_fetched_checked_and_unpacked(server, tmp_path) -> None:
     root = tmp_path / "data"
     digest = hashlib.sha256(AACHEN).hexdigest()
-    report = run(root, "AS", server, checksums={"A": digest})
+    report = run(root, "AS", server, sha256={"A": digest})
     assert (report.done, report.skipped, report.failed) == (2, 0, ())
     assert (root / "aachen/images_upright/db/1.jpg").read_bytes() == b"one"
     assert (root / "aachen/style_transfer/1.jpg.st_2.jpg").stat().st_size == 300_000
@@ -140,7 +140,7 @@ def test_an_archive_by_hand_of_another_checksum_is_refused(tmp_path) -> None:
     archive = tmp_path / "archives/aachen_style_transfer.zip"
     archive.parent.mkdir()
     archive.write_bytes(STYLES)
-    report = run(tmp_path, "S", checksums={"S": "ab" * 32})
+    report = run(tmp_path, "S", sha256={"S": "ab" * 32})
     assert "expected abab" in report.failed[0].reason
     assert archive.is_file()
 

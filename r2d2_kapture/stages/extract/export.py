@@ -9,6 +9,7 @@ from pathlib import Path
 
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.extract import ExportFormat
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
 from r2d2_kapture.io.colmap.check import check_unused
@@ -39,46 +40,61 @@ from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
+DEFAULT_OUTPUTS: dict[ExportFormat, str] = {
+    "colmap-db": "colmap.db",
+    "h5": "features.h5",
+    "colmap-text": "colmap_text",
+}
+
 
 def run(
     *,
     kapture_root: Path,
     to: ExportFormat,
-    output: Path,
+    output: Path | None = None,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     camera_origin: CameraOrigin = "auto",
     keypoint_origin: CameraOrigin = "auto",
     camera_mode: CameraMode = "auto",
-    force: bool = False,
-    progress: bool | None = None,
+    options: RunOptions = RunOptions(),
 ) -> Report:
-    """Export one feature type.
+    """Export the features of a kapture dataset for other tools.
+
+    To a COLMAP 4 database, to hloc's HDF5 layout, or to COLMAP's text files. Images
+    whose size differs from that of their camera or keypoints get no keypoints and no
+    matches in a database, and fail.
 
     Args:
-        kapture_root: the dataset.
-        to: ``colmap-db``: a COLMAP 4 database with cameras, rigs, frames, images,
-            keypoints and matches; ``h5``: hloc's feature file; ``colmap-text``: a
-            folder of text files for COLMAP's feature importer.
-        output: the file, or the folder for colmap-text.
-        keypoints_type, descriptors_type: names; None takes the only existing one.
-        camera_origin: pixel origin of the dataset's principal points.
-        keypoint_origin: pixel origin of third-party keypoints.
-        camera_mode: which images of unknown cameras share one in a database, see
-            io.kapture.camera_mode.
-        force: overwrite an output that exists.
-        progress: show a bar; None shows it on a terminal, else a line every ten
-            seconds.
-
-    Images whose size differs from that of their camera or keypoints get no keypoints
-    and no matches in a database, and fail.
+        kapture_root: folder of a kapture dataset.
+        to: ``colmap-db``: cameras, rigs, frames, images, keypoints in COLMAP's pixel
+            origin, matches; ``h5``: features file of hloc; ``colmap-text``: one file
+            per image.
+        output: file, or folder for colmap-text; by default colmap.db, features.h5 or
+            colmap_text in the dataset.
+        keypoints_type, descriptors_type: by default the only existing one.
+        camera_origin: pixel origin of principal points: the ``center`` of the first
+            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
+            in files, else infers it from principal points at (W / 2, H / 2) and from
+            names of COLMAP's import.
+        keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
+            first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
+            origin stated in files, else that of the cameras.
+        camera_mode: for colmap-db, which images of unknown cameras (UNKNOWN_CAMERA)
+            share one: ``auto`` those of the same sensor of the dataset; ``single`` all
+            of the same size; ``per-folder`` those of the same folder and size;
+            ``per-image`` none; known cameras, and those of rigs, are never merged.
+        options: force (overwrite an existing output) and progress are used.
 
     Raises:
         DatasetError, FeatureFormatError, OutputError: nothing is written, except text
             files of the images before the failure.
     """
     started = time.monotonic()
-    if not force and (output.is_file() or (output.is_dir() and any(output.iterdir()))):
+    output = output or kapture_root / DEFAULT_OUTPUTS[to]
+    if not options.force and (
+        output.is_file() or (output.is_dir() and any(output.iterdir()))
+    ):
         raise OutputError(
             f"{output}: exists; choose another output, or --force to overwrite it"
         )
@@ -119,7 +135,7 @@ def run(
             read_matches=matches.read,
             pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],
             camera_origin=cameras.origin,
-            overwrite=force,
+            overwrite=options.force,
         )
         details |= dataclasses.asdict(summary)
     else:
@@ -127,7 +143,7 @@ def run(
             open_local_features([kapture_root], keypoints.type_name, descriptors_type),
             keypoints=keypoints,
         )
-        bar = Progress("export", "photograph", len(names), shown=progress)
+        bar = Progress("export", "photograph", len(names), shown=options.progress)
         items = _items(dataset, features, bar.over(names), failed)
         if to == "h5":
             details["scores"] = "0: kapture stores no scores; rows keep their order"

@@ -179,25 +179,30 @@ def run(
     map_path: Path,
     query: DatasetOrPath,
     pairs: Path,
-    features: Sequence[Path],
+    features: Sequence[Path] = (),
     matches: Sequence[Path],
     output: Path,
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Localize the images of a query dataset in a map; run again to resume.
+    """Estimate the camera poses of query images in a map, from matches with its images.
+
+    Run it again to resume.
 
     Args:
         config: how poses are estimated and written.
-        map_path: the map, see io.colmap.sparse_map.read_sparse_map.
-        query: kapture dataset of the queries; read only. Its poses are not used.
-        pairs: list of pairs of queries with map images.
-        features: folders with the keypoints of the queries, and of the map images if
-            available, see io.kapture.feature_table.
-        matches: folders of matches, see io.kapture.match_store.
-        output: folder for a kapture dataset of the poses, ``poses.txt``, a JSON file
+        map_path: output of kapture_r2d2_map, another COLMAP model, or a kapture dataset
+            with points3d and observations.
+        query: kapture dataset of the queries; its poses are not used.
+        pairs: list of pairs of query and map image by kapture_r2d2_pairs, 'name, name,
+            score' (kapture) or 'name name' (hloc).
+        features: kapture datasets or folders of local features by kapture_r2d2_extract,
+            of the queries, and of the map images if available; by default the query
+            dataset.
+        matches: output of kapture_r2d2_match, or kapture datasets with matches.
+        output: folder for a kapture dataset of the poses, ``poses.txt``, one JSON file
             per query in ``queries``, and ``report.json``.
-        keypoints_type: of features and matches; None takes the only existing one.
+        keypoints_type: of features and matches; by default the only existing one.
         options: how to run; ``workers`` frames are localized in parallel, without rigs.
             Poses do not depend on it.
 
@@ -212,6 +217,7 @@ def run(
         ReconstructionError: the map has no points.
     """
     started = time.monotonic()
+    features = features or [query]
     dataset = open_dataset(query)
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin

@@ -80,23 +80,23 @@ def run(
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Reconstruct a map from a verified database; the folder appears when complete.
+    """Reconstruct a map from a COLMAP 4 database with verified matches.
 
-    Images whose file and camera differ in size are left out, and fail. ``output`` gets
-    ``sparse`` (a binary COLMAP model), ``kapture`` (sensors, rigs, trajectories,
-    records, points3d, observations and the keypoints that they index), ``map.png`` and
-    ``map.ply`` (coloured points and cameras), ``models`` (further models not connected
-    to the map, if poses were unknown) and ``report.json``.
+    Triangulates points with fixed poses of the dataset, or estimates poses and points
+    by incremental or global mapping. Writes ``sparse`` (a binary COLMAP model),
+    ``kapture`` (a dataset with points3d, observations and the keypoints that they
+    index), ``map.png`` and ``map.ply`` (coloured points and cameras), ``models``
+    (further models not connected to the map, if poses were unknown) and
+    ``report.json``. Images whose file and camera differ in size are left out, and fail.
 
     Args:
         config: settings of mapping.
         mapping: kapture dataset of the images, with or without poses.
-        database: COLMAP 4 database of images of that dataset, with two-view geometries;
-            read only.
-        output: the folder to create.
+        database: COLMAP database by kapture_r2d2_verify; read only.
+        output: folder of the map; it appears when complete.
         features: folders of the keypoints that the database was made from; by default
-            those of the dataset, else the database's own x and y.
-        keypoints_type: of these; None takes the only existing one.
+            those in --mapping, else x and y of the database.
+        keypoints_type: of these; by default the only existing one.
         options: how to run.
 
     Raises:

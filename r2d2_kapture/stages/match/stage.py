@@ -90,16 +90,20 @@ def run(
     descriptors_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Match the images of a list of pairs, resuming an earlier run.
+    """Match local features of image pairs into kapture matches with scores.
 
-    Pairs of images whose features have changed since are matched again.
+    They are matched by mutual nearest neighbours or another --matcher. Run it again to
+    resume; pairs of images whose features have changed since are matched again.
 
     Args:
         config: settings of matching.
-        features: kapture datasets or folders of features, see open_feature_table.
-        pairs: list of pairs in kapture's format.
+        features: kapture datasets, or folders of local features by kapture_r2d2_extract
+            such as local_features/r2d2_500; for each image, the first that has its
+            features is used.
+        pairs: list of pairs by kapture_r2d2_pairs, 'name, name, score' (kapture) or
+            'name name' (hloc, COLMAP).
         output: folder for ``reconstruction/matches/<keypoints type>``.
-        keypoints_type, descriptors_type: names; None takes the only existing one.
+        keypoints_type, descriptors_type: by default the only existing one.
         options: how to run; ``workers`` pairs are matched in parallel, each on one
             core. Matches do not depend on it.
 

@@ -22,6 +22,7 @@ from r2d2_kapture.stages.megadepth.layout import (
     find_root,
 )
 from r2d2_kapture.stages.megadepth.scene import prepare, summary_of
+from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
 from r2d2_kapture.stages.megadepth.workers import run_apart
 from r2d2_kapture.types import Failure, Report
 
@@ -34,20 +35,27 @@ def run(
     depth_root: Path,
     sfm_root: Path,
     output: Path,
-    scenes: Sequence[str] | None = None,
+    scenes: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Prepare scenes; each SfM model with depth maps has a process of its own.
+    """Prepare MegaDepth for training: undistort its models, compute overlaps of images.
 
-    Finished models are skipped. The outputs do not depend on the number of workers.
+    Download both parts by hand from www.cs.cornell.edu/projects/megadepth and unpack
+    them: MegaDepth v1 (depth maps) and MegaDepth v1 SfM models. Scenes are prepared in
+    parallel; an interrupted run resumes when the command is run again. Train on the
+    output: kapture_r2d2_train --megadepth OUTPUT --train-scenes FILE.
 
     Args:
         config: settings.
-        depth_root: MegaDepth_v1, or the folder that it was unpacked into.
-        sfm_root: MegaDepth_v1_SfM, or the folder that it was unpacked into.
-        output: folder for ``Undistorted_SfM`` and ``scene_info``, see
-            stages/megadepth/layout.py.
-        scenes: names; None takes all scenes with depth maps.
+        depth_root: depth maps: .../phoenix/S6/zl548/MegaDepth_v1, or the folder that it
+            was unpacked into.
+        sfm_root: SfM models: .../MegaDepth_v1_SfM, or the folder that it was unpacked
+            into.
+        output: folder for Undistorted_SfM/<scene>, scene_info/<scene>.<model>.npz, and
+            scene_info/<scene>.<model>.json, which lists images left out with the
+            reasons.
+        scenes: text file of the scenes to prepare, one name per line, # for comments;
+            by default all scenes with depth maps.
         options: how to run; workers are processes.
 
     Returns:
@@ -61,7 +69,8 @@ def run(
     started = time.monotonic()
     depth_root = find_root(depth_root, DEPTH_FOLDER, "--depth-root", "depth maps")
     sfm_root = find_root(sfm_root, SFM_FOLDER, "--sfm-root", "SfM models")
-    models, missing = find_models(depth_root, sfm_root, output, scenes)
+    names = None if scenes is None else read_scene_list(scenes)
+    models, missing = find_models(depth_root, sfm_root, output, names)
     with exclusive(output):
         todo = [
             model

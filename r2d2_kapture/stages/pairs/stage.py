@@ -50,28 +50,34 @@ def run(
     global_features_output: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Choose pairs of images and write their list.
+    """Choose image pairs to match, and write their list.
 
-    Without queries, mapping images are paired with each other; with queries, each query
-    with mapping images. No image is paired with itself, and a query with another query
-    only if that one is a mapping image too; their pair is listed once, for both. Images
-    without a pair (with queries, queries without a pair) are named in the report. The
-    list is ordered by the first image's name, then by descending score. It is written
-    by each run, since inputs may have changed; global features are kept.
+    All, neighbours in time or space, images that observe the same points of a map, or
+    similar images by existing global features or ones aggregated from local features.
+    Without --query, mapping images are paired with each other; with it, queries with
+    mapping images. A query is paired with another one only if that is a mapping image
+    too. Images without a pair are named in the report. The list is ordered by the first
+    image's name, then by descending score, and written by each run, since inputs may
+    have changed; global features are kept.
 
     Args:
         config: the method and its settings.
-        mapping: kapture dataset.
-        query: kapture dataset.
-        output: the list; ``<stem>.report.json`` next to it has settings and counts.
-        features: folders of local or global features in addition to the datasets' own.
-        map_path: for covisibility: COLMAP model or kapture dataset with observations.
-        merge: lists of pairs to add; of duplicates, the first is kept.
+        mapping: kapture dataset of the map's images.
+        query: kapture dataset of query images, paired with mapping images only.
+        output: list of pairs, in kapture's format; <stem>.report.json next to it has
+            settings and counts.
+        features: folders of local or global features in addition to those in the
+            datasets, such as global_features/AP-GeM-LM18.
+        map_path: for covisibility: a COLMAP model, a kapture dataset with points3d and
+            observations, or an output of kapture_r2d2_map.
+        merge: lists of pairs to add; of duplicates the first is kept; --method merge
+            keeps all pairs unless --top-k limits them per image.
         only: images that may be paired, such as those with features; None takes all.
-        keypoints_type, descriptors_type, global_features_type: names; None takes the
-            only existing one.
-        global_features_output: kapture folder for the global features that ``local``
-            computes; None is ``<stem>_features`` next to the list.
+        keypoints_type, descriptors_type, global_features_type: by default the only
+            existing one.
+        global_features_output: kapture folder for the global features that --method
+            local computes, to share between lists; by default <output>_features next to
+            the list.
         options: how to run.
 
     Raises:

@@ -5,6 +5,7 @@ from r2d2_kapture.stages.report.stage import (
     report_map,
     report_pipeline,
     report_results,
+    run,
     with_page,
 )
 
@@ -13,5 +14,6 @@ __all__ = [
     "report_map",
     "report_pipeline",
     "report_results",
+    "run",
     "with_page",
 ]

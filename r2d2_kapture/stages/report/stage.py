@@ -31,6 +31,52 @@ RUN_NUMBERS = ("seconds", "done", "skipped", "outputs")
 """Fields of a pipeline's report that change with each run, unlike its outputs."""
 
 
+def run(
+    *,
+    pipeline: Path | None = None,
+    map: Path | None = None,
+    images: Path | None = None,
+    hpatches: Path | None = None,
+    pair_poses: Path | None = None,
+    training: Sequence[Path] = (),
+    output: Path | None = None,
+    title: str | None = None,
+) -> Report:
+    """Write one HTML file that shows a map in 3D, or results.
+
+    It shows how the map was made, and the queries localized in it; or results of
+    benchmarks and training. The file is self-contained and opens in a browser by double
+    click, without network.
+
+    Args:
+        pipeline: output folder of kapture_r2d2_pipeline.
+        map: a map alone: of kapture_r2d2_map, of kapture_r2d2_colmap --sparse, or any
+            COLMAP model, binary or text.
+        images: folder of the images of --map; without it the page shows no photographs.
+        hpatches: output folder of kapture_r2d2_hpatches.
+        pair_poses: output folder of kapture_r2d2_pair_poses.
+        training: output folders of kapture_r2d2_train, one curve each.
+        output: the HTML file; by default report.html in the first given folder.
+        title: of the page; by default the folder's name.
+
+    Raises:
+        DatasetError: nothing to show in a folder, or something broken.
+        OutputError: the file cannot be written.
+    """
+    if pipeline is not None:
+        return report_pipeline(pipeline, output=output, title=title)
+    if map is not None:
+        return report_map(map, images=images, output=output, title=title)
+    first = hpatches or pair_poses or training[0]
+    return report_results(
+        output or first / PAGE_NAME,
+        hpatches=hpatches,
+        pair_poses=pair_poses,
+        training=training,
+        title=title,
+    )
+
+
 def report_pipeline(
     work: Path, *, output: Path | None = None, title: str | None = None
 ) -> Report:

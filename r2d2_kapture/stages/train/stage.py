@@ -72,21 +72,27 @@ def run(
     start_from: tuple[str, ...] = (),
     teacher: Path | None = None,
     validation: ValidationConfig = ValidationConfig(),
-    license_name: str = "unspecified",
+    license: str = "unspecified",
     options: RunOptions = RunOptions(),
     announce: Announce = no_announcement,
 ) -> Report:
-    """Train a network on pairs of images, resuming the run at ``output``.
+    """Train R2D2, Fast-R2D2 or D2-Net on pairs of images.
+
+    R2D2 and Fast-R2D2 on a folder of photographs or on the sources of the published
+    recipe, D2-Net on pairs with depth and poses. Ctrl-C saves and stops; the same
+    command again resumes. On several GPUs: torchrun --nproc-per-node 8 -m
+    r2d2_kapture.cli.train, with the same flags.
 
     Args:
         config: settings of training.
         inputs: folders of images.
-        output: folder of the run: state, weights, logs, settings, report.
+        output: folder of the run: weights, state, logs; an existing run resumes.
         start_from: checkpoints whose mean are the initial weights; random weights
             without any.
-        teacher: weights of ALIKED for distillation.
+        teacher: file of ALIKED's weights, aliked-n16.pth or aliked-n32.pth, for
+            distillation instead of AP; needs pip install 'r2d2-kapture[kornia]'.
         validation: data that selects the best weights, besides held-out photographs.
-        license_name: of the weights, written into them.
+        license: licence of the weights, written into them.
         options: its workers are processes that make pairs; ``force`` starts again.
         announce: called with lines for the terminal, one per minute.
 
@@ -116,7 +122,7 @@ def run(
             output=output,
             start_from=start_from,
             teacher=taught_by,
-            license_name=license_name,
+            license_name=license,
             process=process,
             runtime=runtime,
         )

@@ -35,28 +35,30 @@ def run(
     selection: MegadepthPairs = MegadepthPairs(),
     output: Path,
     step: int = 0,
-    count: int = 8,
+    batch_size: int = 8,
     seed: int = 0,
     checkpoint: Checkpoint | None = None,
     preprocessing: Preprocessing | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Draw the pairs of one step of a run, ``pair_<number of the pair>.png`` each.
+    """Draw the pairs of crops of a training run with their true correspondences.
 
-    They are those of a run with the same seed, settings and images at that step if
-    ``count`` is its number of pairs per step. Existing pictures are kept, unless
-    ``force`` is set.
+    With --model also the maps of the network: reliability and repeatability of R2D2,
+    soft detections of D2-Net. The pairs are those of a run with the same seed, settings
+    and images at that step if --batch-size is its number of pairs per step. Each is
+    drawn into pair_NUMBER.png; existing pictures are kept.
 
     Args:
         config: of the pairs.
         inputs: folders of images.
         selection: of pairs of MegaDepth.
         output: folder of the pictures.
-        step: of the run, which determines the difficulty.
-        count: number of pairs.
+        step: step of the run; it determines the difficulty.
+        batch_size: number of pairs drawn.
         seed: of the run.
         checkpoint: of a network whose maps are drawn.
-        preprocessing: of D2-Net; by default that of its weights, else caffe.
+        preprocessing: of the images, as the weights of a D2-Net expect it: caffe or
+            torch; by default what the checkpoint states, else caffe.
         options: force and progress are used.
 
     Raises:
@@ -66,13 +68,13 @@ def run(
     """
     started = time.monotonic()
     require(step >= 0, f"--step: found {step}, expected 0 or more")
-    require(count >= 1, f"--batch-size: found {count}, expected 1 or more")
+    require(batch_size >= 1, f"--batch-size: found {batch_size}, expected 1 or more")
     require(seed >= 0, f"--seed: found {seed}, expected 0 or more")
     opened = open_sources(inputs, config, selection)
     dataset = PairDataset(
-        opened.sources, config, seed=seed, steps=step + 1, pairs_per_step=count
+        opened.sources, config, seed=seed, steps=step + 1, pairs_per_step=batch_size
     )
-    numbers = range(step * count, (step + 1) * count)
+    numbers = range(step * batch_size, (step + 1) * batch_size)
     paths = {number: output / f"pair_{number:06d}.png" for number in numbers}
     missing = [n for n, path in paths.items() if options.force or not path.exists()]
     bar = Progress("train_view", "pair", len(missing), shown=options.progress)
@@ -103,7 +105,7 @@ def run(
         stage="train_view",
         unit="pair",
         done=len(missing),
-        skipped=count - len(missing),
+        skipped=batch_size - len(missing),
         failed=(),
         seconds=time.monotonic() - started,
         outputs=tuple(paths.values()),

@@ -81,29 +81,33 @@ def run(
     mapping: DatasetOrPath,
     features: Sequence[Path],
     matches: Sequence[Path],
-    pairs: Path | None,
+    pairs: Path | None = None,
     database: Path,
     output: Path,
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Verify matches and write a COLMAP 4 database; run again to resume.
+    """Keep matches that agree with a two-view geometry, in a COLMAP 4 database.
 
-    The database appears when it is complete. It contains every image of the dataset,
-    all matches and all two-view geometries.
+    The geometry is estimated or known. The database has cameras, rigs, frames, every
+    image of the dataset, keypoints, all matches and all two-view geometries. Run it
+    again to resume.
 
     Args:
         config: settings of verification.
-        mapping: kapture dataset of the images; with poses for ``known_poses``.
-        features: folders of keypoints, see io.kapture.feature_table.
-        matches: folders of matches, see io.kapture.match_store.
-        pairs: list of pairs to verify; None takes all that have matches.
-        database: the file to write. One written by this stage is replaced if its inputs
-            have changed; any other only with ``options.force``.
-        output: kapture folder for the verified matches, with their scores, and a log of
-            the geometries. Matches of earlier pairs that are no longer in the database
-            are removed.
-        keypoints_type: of features and matches; None takes the only existing one.
+        mapping: kapture dataset of the images: cameras, rigs, records, and poses for
+            --geometry known_poses.
+        features: kapture datasets, or folders of keypoints by kapture_r2d2_extract such
+            as local_features/r2d2_500.
+        matches: kapture datasets, or outputs of kapture_r2d2_match.
+        pairs: list of pairs by kapture_r2d2_pairs, 'name, name, score' (kapture) or
+            'name name' (hloc, COLMAP); by default all pairs with matches.
+        database: COLMAP database to write; it appears when it is complete. One by this
+            command is replaced if its inputs have changed, any other with --force.
+        output: folder for the verified matches, reconstruction/matches/<keypoints
+            type>, with their scores and a log of the geometries; matches of earlier
+            pairs that are no longer in the database are removed.
+        keypoints_type: of features and matches; by default the only existing one.
         options: how to run.
 
     Raises:

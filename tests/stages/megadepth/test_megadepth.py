@@ -107,7 +107,8 @@ def test_broken_scenes_are_reported_and_the_others_continue(
 def test_only_the_scenes_asked_for(scene: WrittenScene) -> None:
     root = scene.model.output.parent
     copied(scene, "0001")
-    report = run(root, scenes=("0001", "0777"))
+    (root / "scenes.txt").write_text("0001\n0777\n")
+    report = run(root, scenes=root / "scenes.txt")
     assert (report.done, [item.name for item in report.failed]) == (1, ["0777"])
     assert not scene.model.scene_info.exists()
 

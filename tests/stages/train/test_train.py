@@ -91,7 +91,7 @@ def run(
         start_from=start_from,
         teacher=teacher,
         validation=validation,
-        license_name="CC0",
+        license="CC0",
         options=RunOptions(workers=workers, force=force),
         announce=(lines if lines is not None else []).append,
     )

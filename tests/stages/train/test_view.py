@@ -52,7 +52,7 @@ def draw(photos: Path, output: Path, **settings):
 
 
 def test_the_pairs_of_a_step_are_drawn(photos: Path, tmp_path: Path) -> None:
-    report = draw(photos, tmp_path / "out", step=3, count=2)
+    report = draw(photos, tmp_path / "out", step=3, batch_size=2)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["pair_000006.png", "pair_000007.png"]
     assert (report.done, report.skipped, report.failed) == (2, 0, ())
@@ -64,15 +64,15 @@ def test_the_pairs_of_a_step_are_drawn(photos: Path, tmp_path: Path) -> None:
 
 def test_pictures_that_are_there_are_kept_unless_forced(photos, tmp_path) -> None:
     output = tmp_path / "out"
-    draw(photos, output, count=2)
+    draw(photos, output, batch_size=2)
     path = output / "pair_000001.png"
     whole = path.read_bytes()
     path.write_bytes(b"mine")
     (output / "pair_000000.png").unlink()
-    report = draw(photos, output, count=2)
+    report = draw(photos, output, batch_size=2)
     assert (report.done, report.skipped) == (1, 1)
     assert path.read_bytes() == b"mine"
-    draw(photos, output, count=2, force=True)
+    draw(photos, output, batch_size=2, force=True)
     assert path.read_bytes() == whole
 
 
@@ -83,7 +83,7 @@ def test_they_are_the_pairs_of_the_run(photos, tmp_path, monkeypatch) -> None:
         drawn.append((images[0].tobytes(), settings["title"]))
 
     monkeypatch.setattr(train_view, "draw_training_pair", record)
-    draw(photos, tmp_path / "out", step=2, count=3, seed=5)
+    draw(photos, tmp_path / "out", step=2, batch_size=3, seed=5)
     opened = open_sources(SourceConfig(images=photos), CONFIG)
     run = PairDataset(opened.sources, CONFIG, seed=5, steps=9, pairs_per_step=3)
     pairs = [run.training_pair(number) for number in (6, 7, 8)]
@@ -92,9 +92,9 @@ def test_they_are_the_pairs_of_the_run(photos, tmp_path, monkeypatch) -> None:
 
 
 def test_maps_of_a_network_are_drawn_below(photos, tmp_path, checkpoint_path) -> None:
-    draw(photos, tmp_path / "plain", count=1)
+    draw(photos, tmp_path / "plain", batch_size=1)
     checkpoint = load_checkpoint(checkpoint_path)
-    draw(photos, tmp_path / "maps", count=1, checkpoint=checkpoint)
+    draw(photos, tmp_path / "maps", batch_size=1, checkpoint=checkpoint)
     plain, maps = (
         Image.open(tmp_path / name / "pair_000000.png") for name in ("plain", "maps")
     )
@@ -152,7 +152,7 @@ def test_soft_detections_of_d2net_are_drawn(training, normalize, tmp_path) -> No
     "settings, flag",
     [
         ({"step": -1}, "--step"),
-        ({"count": 0}, "--batch-size"),
+        ({"batch_size": 0}, "--batch-size"),
         ({"seed": -1}, "--seed"),
     ],
 )
