@@ -22,7 +22,8 @@ from docstring_parser import parse as parse_docstring
 import r2d2_kapture
 
 BUILT_IN: Mapping[str, Any] = {
-    kind.__name__: kind for kind in (Path, bool, float, int, str)
+    **{kind.__name__: kind for kind in (Path, bool, float, int, str)},
+    "DatasetOrPath": Path,
 }
 SEQUENCES = ("Sequence", "Collection", "tuple")
 LIGHT = ("r2d2_kapture.config.", "r2d2_kapture.coordinates")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from r2d2_kapture.cli.common import (
     add_settings,
@@ -66,7 +67,9 @@ class StageCommand:
             add_stage_flags(parser, self.item, self.force, self.workers, self.count)
         namespace = parser.parse_args(resolve_presets(arguments))
         values = parameter_values(namespace, parameters)
-        config = [settings_from(namespace, kind) for kind in self.settings.values()]
+        config: list[Any] = [
+            settings_from(namespace, kind) for kind in self.settings.values()
+        ]
         options = run_options(namespace)
         run = importlib.import_module(self.stage).run
         return finish(run(*config, **values, options=options))

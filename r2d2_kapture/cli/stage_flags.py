@@ -45,7 +45,7 @@ def add_parameters(
             group.add_argument(flag, action="store_true", help=parameter.text)
             continue
         unset = parameter.required and in_files
-        several = {"nargs": "+" if parameter.required else "*"}
+        nargs = "+" if parameter.required else "*"
         group.add_argument(
             flag,
             type=parameter.kind | None if unset else parameter.kind,
@@ -53,7 +53,7 @@ def add_parameters(
             default=parameter.default,
             required=parameter.required and not in_files,
             help=parameter.text,
-            **(several if parameter.several else {}),
+            nargs=nargs if parameter.several else None,
         )
 
 

@@ -217,8 +217,8 @@ def run(
         ReconstructionError: the map has no points.
     """
     started = time.monotonic()
-    features = features or [query]
     dataset = open_dataset(query)
+    features = features or [dataset.root]
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
     frames = query_frames(dataset, origin, config)
