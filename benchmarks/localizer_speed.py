@@ -24,7 +24,7 @@ import r2d2_kapture as rk
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
-from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 
 
@@ -72,7 +72,7 @@ def queries(root: Path) -> dict[str, tuple[Path, pycolmap.Camera | None]]:
     dataset = open_dataset(root)
     origin = find_camera_origin(dataset, "auto").origin
     found: dict[str, tuple[Path, pycolmap.Camera | None]] = {}
-    for name, (_, sensor_id) in image_records(dataset).items():
+    for _, sensor_id, name in image_records(dataset.data).values():
         sensor = dataset.data.cameras[sensor_id]
         known = sensor.camera_type.name != UNKNOWN_CAMERA
         camera = colmap_camera(sensor, 1, origin) if known else None

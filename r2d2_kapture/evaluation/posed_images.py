@@ -31,7 +31,8 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
     judge_cameras,
 )
-from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 
 Array = npt.NDArray[np.float64]
 
@@ -156,16 +157,15 @@ def read_posed_dataset(
         sensor_id: colmap_camera(sensor, number, origin)
         for number, (sensor_id, sensor) in enumerate(sensors.items(), start=1)
     }
-    records = image_records(dataset)
+    records = image_records(dataset.data)
     return [
         PosedImage(
             name=name,
             path=dataset.image_path(name),
-            camera=cameras[records[name][1]],
+            camera=cameras[records[name].sensor_id],
             cam_from_world=pose,
         )
         for name, pose in read_camera_poses(dataset).cam_from_world.items()
-        if records[name][1] in cameras
     ]
 
 

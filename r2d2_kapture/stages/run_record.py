@@ -24,7 +24,8 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.manifest import package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
 
@@ -68,7 +69,7 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     return {
         "path": str(dataset.root.resolve()),
         "images": len(dataset.image_names),
-        "cameras": len({camera for _, camera in image_records(dataset).values()}),
+        "cameras": len({one.sensor_id for one in image_records(dataset.data).values()}),
         "images_with_pose": len(read_camera_poses(dataset).cam_from_world),
     }
 

@@ -16,7 +16,8 @@ from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
-from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from tests.scenes.pipeline import PipelineScene
 
 
@@ -127,11 +128,11 @@ def test_queries_are_localized_one_at_a_time(
         top_k=top_k,
     )
     dataset = open_dataset(scene.query)
-    records = image_records(dataset)
+    records = image_records(dataset.data)
     truth = read_camera_poses(dataset).cam_from_world
     assert truth
     for name, true in truth.items():
-        sensor: kapture.Camera = dataset.data.sensors[records[name][1]]
+        sensor: kapture.Camera = dataset.data.sensors[records[name].sensor_id]
         camera = colmap_camera(sensor, 1, "center")
         found = localizer(dataset.image_path(name), camera=camera)
         assert found.reason is None and found.cam_from_world is not None

@@ -15,7 +15,7 @@ import pytest
 from r2d2_kapture.cli.map import main
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.io.kapture.tables import image_records
 from tests.stages.map_runs import remove_poses, run
 
 CONFIG = MapConfig(refine_intrinsics=False)
@@ -104,7 +104,7 @@ def test_an_image_left_out_for_its_own_wrong_pose_is_reported(
 ) -> None:
     root = Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
     dataset = open_dataset(root / "mapping")
-    name, (timestamp, camera) = min(image_records(dataset).items())
+    timestamp, camera, name = next(iter(image_records(dataset.data).values()))
     with open(root / "mapping/sensors/trajectories.txt", "a", encoding="utf-8") as file:
         file.write(f"{timestamp}, {camera}, 1, 0, 0, 0, 900, 900, 900\n")
     (failure,) = run(root, CONFIG).failed

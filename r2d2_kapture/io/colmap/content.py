@@ -62,7 +62,7 @@ class Content:
 def check_content(connection: sqlite3.Connection, path: Path) -> Content:
     """Refuse rows that COLMAP cannot hold, or that refer to rows that are not there.
 
-    Rigs and frames are left to colmap_frames.py.
+    Rigs and frames are left to frames.py.
 
     Args:
         connection: to the database.

@@ -2,9 +2,9 @@
 
 What goes in, in ids that depend on names only:
 
-cameras      one per camera sensor, in order of sensor id; see colmap_cameras.py.
+cameras      one per camera sensor, in order of sensor id; see cameras.py.
 rigs         one per kapture rig and per camera outside rigs, with the id of its first
-             camera; see colmap_rigs.py.
+             camera; see rigs.py.
 frames       the images that a rig took at one timestamp, with the id of the first.
              Trivial rigs and frames thus get the ids that
              ``Reconstruction.add_camera_with_trivial_rig`` and
@@ -35,20 +35,18 @@ import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin, colmap_from_kapture
-from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
+from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.io.colmap.cameras import (
     camera_sensors,
     colmap_camera,
     resolve_camera_origin,
 )
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
-from r2d2_kapture.io.colmap.rigs import (
-    colmap_frames,
-    colmap_rigs,
-    image_records,
-    rig_cameras,
-)
+from r2d2_kapture.io.colmap.rigs import colmap_frames, colmap_rigs
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
+from r2d2_kapture.io.kapture.pairs import sorted_pairs
+from r2d2_kapture.io.kapture.rigs import rig_cameras
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.atomic import atomic_path
 from r2d2_kapture.types import FloatArray, PairMatches
 
@@ -172,7 +170,7 @@ def _fill_database(
 ) -> DatabaseSummary:
     origin = resolve_camera_origin(dataset, camera_origin)
     sensors = camera_sensors(dataset)
-    records = image_records(dataset, sensors)
+    records = list(image_records(dataset).values())
     camera_ids = {sensor_id: i for i, sensor_id in enumerate(sensors, start=1)}
     image_ids = {record.name: i for i, record in enumerate(records, start=1)}
 
@@ -202,7 +200,7 @@ def _fill_database(
     }
     match_counts = [
         _write_pair(database, pair, image_ids, counts, matches, read_geometry)
-        for pair in unique_pairs(pairs, image_ids)
+        for pair in sorted_pairs(pairs, image_ids)
         if (matches := read_matches(*pair)) is not None
     ]
     return DatabaseSummary(
@@ -241,7 +239,7 @@ def colmap_keypoints(name: str, keypoints: FloatArray) -> FloatArray:
     Args:
         name: of the image.
         keypoints: (N, 2) or more columns, from the centre origin, see
-            feature_reading.py.
+            features/reading.py.
 
     Raises:
         FeatureFormatError: another shape.
@@ -276,36 +274,6 @@ def write_keypoints(
         rows = np.column_stack([rows, keypoints[:, 2:]]).astype(np.float32)
     database.write_keypoints(image_id, rows)
     return len(keypoints)
-
-
-def unique_pairs(
-    pairs: Iterable[tuple[str, str]], known: Iterable[str]
-) -> list[tuple[str, str]]:
-    """The pairs in order of names, the names of each in ascending order.
-
-    Args:
-        pairs: image names; (a, b) and (b, a) are one pair.
-        known: images that there are.
-
-    Raises:
-        DatasetError: a pair of an unknown image, or of an image with itself.
-    """
-    names = frozenset(known)
-    unique = set()
-    for first, second in pairs:
-        for name in (first, second):
-            if name not in names:
-                raise DatasetError(
-                    f"pair '{first}', '{second}': found no image '{name}' in the "
-                    "dataset; correct the list of pairs"
-                )
-        if first == second:
-            raise DatasetError(
-                f"pair '{first}', '{second}': an image cannot pair with itself; "
-                "correct the list of pairs"
-            )
-        unique.add((min(first, second), max(first, second)))
-    return sorted(unique)
 
 
 def _write_pair(

@@ -13,8 +13,9 @@ import numpy as np
 import pycolmap
 
 from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
-from r2d2_kapture.io.colmap.rigs import camera_sensor, image_records
+from r2d2_kapture.io.colmap.rigs import camera_sensor
 from r2d2_kapture.io.colmap.update import write_trivial_rig
+from r2d2_kapture.io.kapture.tables import image_records
 
 CAMERA_SENSOR = 0
 """COLMAP's number of the sensors that are cameras."""
@@ -38,7 +39,7 @@ def follow_cameras(
     with closing(pycolmap.Database.open(str(path))) as database:
         stored = {image.name: image for image in database.read_all_images()}
         of_sensor: dict[str, list[pycolmap.Image]] = defaultdict(list)
-        for record in image_records(dataset, sensors):
+        for record in image_records(dataset).values():
             if record.name in stored and record.name in names:
                 of_sensor[record.sensor_id].append(stored[record.name])
         users: dict[int, set[str]] = defaultdict(set)

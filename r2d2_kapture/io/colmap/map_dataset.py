@@ -22,14 +22,10 @@ from r2d2_kapture.io.colmap.cameras import (
     colmap_camera,
     kapture_camera,
 )
-from r2d2_kapture.io.colmap.rigs import (
-    ImageRecord,
-    RigCameras,
-    image_records,
-    rig_cameras,
-)
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
+from r2d2_kapture.io.kapture.rigs import RigCameras, rig_cameras
+from r2d2_kapture.io.kapture.tables import CameraRecord, image_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +69,7 @@ def write_map_dataset(
     """
     images = {image.name: image for image in model.images.values() if image.has_pose}
     sensors = camera_sensors(dataset)
-    records = [r for r in image_records(dataset, sensors) if r.name in images]
+    records = [r for r in image_records(dataset).values() if r.name in images]
     cameras = {r.sensor_id: images[r.name].camera for r in records}
     rigs = rig_cameras(dataset, sensors)
     changed = _changed_rigs(model, rigs, cameras)
@@ -102,7 +98,7 @@ def write_map_dataset(
         keypoints.read(name).astype("<f4").tofile(path)
 
 
-def _records(records: list[ImageRecord]) -> kapture.RecordsCamera:
+def _records(records: list[CameraRecord]) -> kapture.RecordsCamera:
     made = kapture.RecordsCamera()
     for record in records:
         made[record.timestamp, record.sensor_id] = record.name
@@ -165,7 +161,7 @@ def _kapture_rigs(rigs: RigCameras) -> kapture.Rigs:
 
 def _trajectories(
     dataset: kapture.Kapture,
-    records: list[ImageRecord],
+    records: list[CameraRecord],
     images: Mapping[str, pycolmap.Image],
     rigs: RigCameras,
     known_poses: Mapping[str, pycolmap.Rigid3d],

@@ -17,7 +17,8 @@ import pycolmap
 
 from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
 from r2d2_kapture.io.colmap.content import PAIR_BASE
-from r2d2_kapture.io.colmap.rigs import camera_sensor, image_records
+from r2d2_kapture.io.colmap.rigs import camera_sensor
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.types import FloatArray
 
 Pair = tuple[str, str]
@@ -37,9 +38,9 @@ def add_images(database: pycolmap.Database, dataset: kapture.Kapture) -> dict[st
     with_rigs = database.num_rigs() > 0 or database.num_images() == 0
     ids = {image.name: image.image_id for image in database.read_all_images()}
     sensors = camera_sensors(dataset)
-    records = image_records(dataset, sensors)
+    records = image_records(dataset)
     cameras: dict[str, tuple[int, int]] = {}
-    for record in records:
+    for record in records.values():
         if record.name in ids:
             continue
         if record.sensor_id not in cameras:
@@ -54,7 +55,7 @@ def add_images(database: pycolmap.Database, dataset: kapture.Kapture) -> dict[st
             frame = pycolmap.Frame(rig_id=rig_id)
             frame.add_data_id(pycolmap.data_t(camera_sensor(camera_id), image_id))
             database.write_frame(frame)
-    return {record.name: ids[record.name] for record in records}
+    return {name: ids[name] for name in records}
 
 
 def write_trivial_rig(database: pycolmap.Database, camera_id: int) -> int:

@@ -70,7 +70,7 @@ def features_from_rows(
     """Features of rows that were read, best score first.
 
     Args:
-        keypoints: (N, C), see feature_reading.py.
+        keypoints: (N, C), see features/reading.py.
         descriptors: (N, D) of any dtype.
         scores: (N,); None: the rows are in their order already.
         image_size: (W, H) in pixels.

@@ -15,7 +15,7 @@ import kapture
 
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, camera_sensors
-from r2d2_kapture.io.colmap.rigs import ImageRecord, image_records
+from r2d2_kapture.io.kapture.tables import CameraRecord, image_records
 
 
 def with_camera_mode(data: kapture.Kapture, mode: CameraMode) -> kapture.Kapture:
@@ -137,8 +137,7 @@ def _free_sensors(data: kapture.Kapture) -> list[str]:
     ]
 
 
-def _free_records(data: kapture.Kapture) -> list[ImageRecord]:
+def _free_records(data: kapture.Kapture) -> list[CameraRecord]:
     """Their images, in order of name."""
     free = frozenset(_free_sensors(data))
-    records = image_records(data, camera_sensors(data))
-    return [record for record in records if record.sensor_id in free]
+    return [one for one in image_records(data).values() if one.sensor_id in free]

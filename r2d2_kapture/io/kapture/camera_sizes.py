@@ -15,6 +15,7 @@ from pathlib import Path
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.images.decoding import image_orientation, image_size
 from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.types import Failure, some_names
 
 READERS = 8
@@ -112,16 +113,15 @@ def dataset_images(
     """
     wanted = frozenset(dataset.image_names if names is None else names)
     found = {}
-    for cameras in (dataset.data.records_camera or {}).values():
-        for sensor_id, name in cameras.items():
-            if name in wanted:
-                width, height = dataset.data.sensors[sensor_id].camera_params[:2]
-                found[name] = CameraImage(
-                    path=dataset.image_path(name),
-                    size=(int(width), int(height)),
-                    camera=f"camera '{sensor_id}' of sensors.txt",
-                )
-    return dict(sorted(found.items()))
+    for _, sensor_id, name in image_records(dataset.data).values():
+        if name in wanted:
+            width, height = dataset.data.sensors[sensor_id].camera_params[:2]
+            found[name] = CameraImage(
+                path=dataset.image_path(name),
+                size=(int(width), int(height)),
+                camera=f"camera '{sensor_id}' of sensors.txt",
+            )
+    return found
 
 
 def unlike_sensors(

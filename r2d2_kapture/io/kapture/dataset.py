@@ -348,7 +348,8 @@ def _camera_records(path: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]
             reason = str(_unholdable(name, broken, path))
             left_out.append(Failure(name=shown(name), reason=reason))
         else:
-            records.append((timestamp, row[1], check_relative_name(name, path)))
+            name = check_relative_name(name, path)
+            records.append(CameraRecord(timestamp, row[1], name))
     if left_out and not records:
         raise DatasetError(left_out[0].reason)
     return records, tuple(left_out)

@@ -26,7 +26,7 @@ class LocalFeatureTables:
     Both are taken from one root: rows of two extractions would not belong together.
 
     Attributes:
-        keypoints: (N, C) rows, see feature_reading.py; (0, 0) is the centre of the
+        keypoints: (N, C) rows, see features/reading.py; (0, 0) is the centre of the
             top-left pixel.
         descriptors: (N, D) rows.
     """

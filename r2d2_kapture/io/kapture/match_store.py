@@ -20,6 +20,7 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.kapture.feature_table import index_archive
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME, following
+from r2d2_kapture.io.kapture.pairs import sorted_pair
 from r2d2_kapture.io.outputs.atomic import output_error, remove_file
 from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
 from r2d2_kapture.io.outputs.manifest import Manifest
@@ -33,11 +34,6 @@ CONTENTS = Contents(
     what="matches",
     files=(f"**/*{SUFFIX}", ARCHIVE_NAME, STATES_NAME, "*_report.json", "*.jsonl"),
 )
-
-
-def sorted_pair(image1: str, image2: str) -> tuple[str, str]:
-    """The names of a pair in the order in which kapture keeps it."""
-    return (image1, image2) if image1 <= image2 else (image2, image1)
 
 
 def match_name(pair: tuple[str, str]) -> str:

@@ -42,10 +42,10 @@ class ImagePair:
         """The names as they are ordered here."""
         return self.image1, self.image2
 
-    @property
-    def key(self) -> frozenset[str]:
-        """The same for (a, b) and (b, a)."""
-        return frozenset(self.names)
+
+def sorted_pair(image1: str, image2: str) -> tuple[str, str]:
+    """The names of a pair in order, which is the same for (a, b) and (b, a)."""
+    return (image1, image2) if image1 <= image2 else (image2, image1)
 
 
 def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
@@ -114,11 +114,41 @@ def pairs_to_bytes(path: Path, pairs: Iterable[ImagePair]) -> bytes:
     return (HEADER + "".join(lines)).encode("utf-8", "backslashreplace")
 
 
+def sorted_pairs(
+    pairs: Iterable[tuple[str, str]], known: Iterable[str]
+) -> list[tuple[str, str]]:
+    """The pairs in order of names, the names of each in ascending order.
+
+    Args:
+        pairs: image names; (a, b) and (b, a) are one pair.
+        known: images that there are.
+
+    Raises:
+        DatasetError: a pair of an unknown image, or of an image with itself.
+    """
+    names = frozenset(known)
+    unique = set()
+    for first, second in pairs:
+        for name in (first, second):
+            if name not in names:
+                raise DatasetError(
+                    f"pair '{first}', '{second}': found no image '{name}' in the "
+                    "dataset; correct the list of pairs"
+                )
+        if first == second:
+            raise DatasetError(
+                f"pair '{first}', '{second}': an image cannot pair with itself; "
+                "correct the list of pairs"
+            )
+        unique.add(sorted_pair(first, second))
+    return sorted(unique)
+
+
 def unique_pairs(pairs: Iterable[ImagePair]) -> list[ImagePair]:
     """Each unordered pair once, as it came first."""
-    unique: dict[frozenset[str], ImagePair] = {}
+    unique: dict[tuple[str, str], ImagePair] = {}
     for pair in pairs:
-        unique.setdefault(pair.key, pair)
+        unique.setdefault(sorted_pair(*pair.names), pair)
     return list(unique.values())
 
 

@@ -28,12 +28,9 @@ import pycolmap
 from r2d2_kapture.config.evaluate import PoseFormat, TextFormat
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.trajectories import (
-    RigsAbove,
-    image_records,
-    resolve_camera_poses,
-    rigs_above,
-)
+from r2d2_kapture.io.kapture.rigs import RigsAbove, rigs_above
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import resolve_camera_poses
 from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
@@ -80,7 +77,7 @@ def write_submission(
             format would name alike, or a name that cannot be in a line.
         OutputError: the file system refused.
     """
-    records = image_records(dataset)
+    records = image_records(dataset.data)
     missing = cam_from_world.keys() - records.keys()
     if missing:
         raise DatasetError(
@@ -253,11 +250,11 @@ def _device_poses(
     dataset: Dataset, cam_from_world: Mapping[str, pycolmap.Rigid3d]
 ) -> dict[str, pycolmap.Rigid3d]:
     """The poses of outermost rigs, and of cameras outside rigs, by eth_ms names."""
-    above = rigs_above(dataset)
-    records = image_records(dataset)
+    above = rigs_above(dataset.data)
+    records = image_records(dataset.data)
     poses: dict[str, pycolmap.Rigid3d] = {}
     for name in sorted(cam_from_world, key=records.__getitem__):
-        timestamp, camera = records[name]
+        timestamp, camera, _ = records[name]
         device, cam_from_device = _outermost(camera, above)
         poses.setdefault(
             f"{timestamp}/{device}", cam_from_device.inverse() * cam_from_world[name]
@@ -274,9 +271,9 @@ def _outermost(camera: str, above: RigsAbove) -> tuple[str, pycolmap.Rigid3d]:
 
 def _device_names(dataset: Dataset) -> set[str]:
     """What eth_ms may call the images: by camera, or by any rig above it."""
-    above = rigs_above(dataset)
+    above = rigs_above(dataset.data)
     return {
         f"{timestamp}/{device}"
-        for timestamp, camera in image_records(dataset).values()
+        for timestamp, camera, _ in image_records(dataset.data).values()
         for device in (camera, *above.get(camera, {}))
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import kapture
 from kapture.core.Sensors import CAMERA_TYPE_PARAMS_COUNT_FROM_NAME
@@ -11,13 +12,32 @@ from kapture.core.Sensors import CAMERA_TYPE_PARAMS_COUNT_FROM_NAME
 from r2d2_kapture.errors import DatasetError
 
 Rows = Sequence[Sequence[str]]
-CameraRecord = tuple[int, str, str]
-"""Timestamp, sensor id and image name."""
-
 KEY_FIELDS = {"sensors": 1, "rigs": 2, "trajectories": 2, "records_depth": 2}
 """The first fields of a table that only one of its rows may have."""
 TIMED = ("trajectories", "records_depth")
 """Tables that begin with a timestamp."""
+
+
+class CameraRecord(NamedTuple):
+    """One image: which camera took it when, and its name."""
+
+    timestamp: int
+    sensor_id: str
+    name: str
+
+
+def image_records(data: kapture.Kapture) -> dict[str, CameraRecord]:
+    """The record of each image, in order of names.
+
+    Raises:
+        DatasetError: an unknown camera, or an image that is recorded twice.
+    """
+    rows = kapture.flatten(data.records_camera or {})
+    records = check_records("records_camera.txt", map(CameraRecord._make, rows))
+    check_record_sensors(
+        "records_camera.txt", records, data.sensors or {}, data.rigs or {}
+    )
+    return {record.name: record for record in sorted(records, key=lambda one: one.name)}
 
 
 def check_table(path: Path, rows: Rows) -> None:
@@ -105,7 +125,7 @@ def check_records(
 
 
 def check_record_sensors(
-    path: Path,
+    path: Path | str,
     records: Iterable[CameraRecord],
     sensors: Mapping[str, kapture.Sensor],
     rig_ids: Iterable[str],

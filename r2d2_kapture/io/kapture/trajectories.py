@@ -15,14 +15,14 @@ import pycolmap
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, read_lines
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d, rigid3d_from_kapture
+from r2d2_kapture.io.kapture.rigs import RIGS_NAME, compose, rigs_above
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.atomic import output_error, write_text_atomic
 
 POSE_FIELDS = "qw, qx, qy, qz, tx, ty, tz"
 
 FindPose = Callable[[int, str], pycolmap.Rigid3d | None]
 """Gives the device_from_world of a timestamp and a device id, if it is known."""
-RigsAbove = dict[str, dict[str, pycolmap.Rigid3d | None]]
-"""For each device the rigs that hold it, nearest first, with device_from_rig."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,15 @@ def read_camera_poses(dataset: Dataset) -> CameraPoses:
         DatasetError: numbers that are not finite, a rig inside itself, or poses of
             which none is of a sensor or rig of the dataset.
     """
+    return resolve_camera_poses(dataset, recorded_poses(dataset))
+
+
+def recorded_poses(dataset: Dataset) -> FindPose:
+    """The poses of trajectories.txt.
+
+    Raises:
+        DatasetError: see ``read_camera_poses``.
+    """
     source = dataset.root / "sensors" / "trajectories.txt"
     trajectories = dataset.data.trajectories or {}
     _refuse_unknown_devices(dataset, source)
@@ -58,7 +67,30 @@ def read_camera_poses(dataset: Dataset) -> CameraPoses:
         owner = f"{source}: '{device_id}' at {timestamp}"
         return None if pose is None else rigid3d_from_kapture(pose, owner)
 
-    return resolve_camera_poses(dataset, find)
+    return find
+
+
+def through_rigs(dataset: Dataset, find: FindPose) -> FindPose:
+    """Poses of cameras and rigs, also those that follow from a rig above.
+
+    Args:
+        dataset: its rigs are used.
+        find: gives the known poses of cameras and rigs.
+
+    Raises:
+        DatasetError: see ``read_camera_poses``.
+    """
+    above = rigs_above(dataset.data, dataset.root / "sensors" / RIGS_NAME)
+
+    def find_through(timestamp: int, device_id: str) -> pycolmap.Rigid3d | None:
+        of_rigs = (
+            compose(device_from_rig, find(timestamp, rig_id))
+            for rig_id, device_from_rig in above.get(device_id, {}).items()
+        )
+        candidates = itertools.chain([find(timestamp, device_id)], of_rigs)
+        return next((pose for pose in candidates if pose is not None), None)
+
+    return find_through
 
 
 def resolve_camera_poses(dataset: Dataset, find: FindPose) -> CameraPoses:
@@ -71,17 +103,16 @@ def resolve_camera_poses(dataset: Dataset, find: FindPose) -> CameraPoses:
     Raises:
         DatasetError: see ``read_camera_poses``.
     """
-    above = rigs_above(dataset)
-    records = image_records(dataset)
-    poses = {
-        name: pose
-        for name, (timestamp, camera) in sorted(records.items())
-        if (pose := _camera_pose(timestamp, camera, find, above)) is not None
-    }
-    return CameraPoses(
-        cam_from_world=poses,
-        without_pose=tuple(sorted(records.keys() - poses.keys())),
-    )
+    pose_of = through_rigs(dataset, find)
+    poses = {}
+    without = []
+    for name, record in image_records(dataset.data).items():
+        pose = pose_of(record.timestamp, record.sensor_id)
+        if pose is None:
+            without.append(name)
+        else:
+            poses[name] = pose
+    return CameraPoses(cam_from_world=poses, without_pose=tuple(without))
 
 
 def _refuse_unknown_devices(dataset: Dataset, source: Path) -> None:
@@ -94,68 +125,6 @@ def _refuse_unknown_devices(dataset: Dataset, source: Path) -> None:
             f"{source}: found poses of no sensor of sensors.txt and no rig of "
             f"rigs.txt, such as '{rows[0][:80]}'; correct the ids, or delete the file"
         )
-
-
-def _camera_pose(
-    timestamp: int, camera: str, find: FindPose, above: RigsAbove
-) -> pycolmap.Rigid3d | None:
-    through_rigs = (
-        _compose(cam_from_rig, find(timestamp, rig_id))
-        for rig_id, cam_from_rig in above.get(camera, {}).items()
-    )
-    candidates = itertools.chain([find(timestamp, camera)], through_rigs)
-    return next((pose for pose in candidates if pose is not None), None)
-
-
-def image_records(dataset: Dataset) -> dict[str, tuple[int, str]]:
-    """The timestamp and camera of each image."""
-    return {
-        name: (timestamp, camera)
-        for timestamp, camera, name in kapture.flatten(
-            dataset.data.records_camera or {}
-        )
-    }
-
-
-def rigs_above(dataset: Dataset) -> RigsAbove:
-    """For each device the rigs that hold it, nearest first, and device_from_rig.
-
-    The transform is None where a pose on the way is partial.
-
-    Raises:
-        DatasetError: numbers that are not finite, or a rig inside itself.
-    """
-    source = dataset.root / "sensors" / "rigs.txt"
-    parents: RigsAbove = {}
-    for rig_id, device_id, pose in kapture.flatten(dataset.data.rigs or {}):
-        owner = f"{source}: '{device_id}' in '{rig_id}'"
-        parents.setdefault(device_id, {})[rig_id] = rigid3d_from_kapture(pose, owner)
-    return {device_id: _climb(device_id, parents, source) for device_id in parents}
-
-
-def _climb(
-    device_id: str, parents: RigsAbove, source: Path
-) -> dict[str, pycolmap.Rigid3d | None]:
-    """All rigs above a device, breadth first."""
-    found: dict[str, pycolmap.Rigid3d | None] = dict(parents[device_id])
-    queue = list(found)
-    for rig_id in queue:
-        for outer_id, rig_from_outer in parents.get(rig_id, {}).items():
-            if outer_id == device_id:
-                raise DatasetError(
-                    f"{source}: rig '{device_id}' found inside itself; correct the file"
-                )
-            if outer_id in found:
-                continue
-            found[outer_id] = _compose(found[rig_id], rig_from_outer)
-            queue.append(outer_id)
-    return found
-
-
-def _compose(
-    c_from_b: pycolmap.Rigid3d | None, b_from_a: pycolmap.Rigid3d | None
-) -> pycolmap.Rigid3d | None:
-    return None if c_from_b is None or b_from_a is None else c_from_b * b_from_a
 
 
 def write_camera_poses(
@@ -178,7 +147,7 @@ def write_camera_poses(
         DatasetError: a pose of an image that ``dataset`` does not record.
         OutputError: the file system refused.
     """
-    records = image_records(dataset)
+    records = image_records(dataset.data)
     unknown = cam_from_world.keys() - records.keys()
     if unknown:
         raise DatasetError(
@@ -197,13 +166,10 @@ def write_camera_poses(
         raise output_error(folder, error) from error
     for name, text in texts.items():
         write_text_atomic(folder / name, text)
-    rows = sorted((*records[name], name) for name in cam_from_world)
     table = [
         [timestamp, camera, *kcsv.pose_to_list(kapture_from_rigid3d(pose))]
-        for timestamp, camera, pose in (
-            (timestamp, camera, cam_from_world[name])
-            for timestamp, camera, name in rows
-        )
+        for timestamp, camera, name in sorted(map(records.__getitem__, cam_from_world))
+        if (pose := cam_from_world[name])
     ]
     write_text_atomic(
         trajectories, _table(f"timestamp, device_id, {POSE_FIELDS}", table)

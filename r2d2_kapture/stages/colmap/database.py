@@ -18,10 +18,8 @@ from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.colmap.cameras import camera_sensors
 from r2d2_kapture.io.colmap.check import check_database, copy_database
 from r2d2_kapture.io.colmap.database import building, colmap_keypoints, colmap_matches
-from r2d2_kapture.io.colmap.database import unique_pairs as sorted_pairs
 from r2d2_kapture.io.colmap.follow import follow_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
-from r2d2_kapture.io.colmap.rigs import image_records
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.colmap.update import (
     add_images,
@@ -34,6 +32,8 @@ from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
 from r2d2_kapture.io.kapture.match_store import MatchTable
+from r2d2_kapture.io.kapture.pairs import sorted_pairs
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.stages.verify import ImageSource, Pair, VerifiedPairs, verify_pairs
 from r2d2_kapture.types import FloatArray, some_names
@@ -261,7 +261,7 @@ def _of_other_size(database: pycolmap.Database, dataset: Dataset) -> dict[str, s
     cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
     stored = {image.name: image for image in database.read_all_images()}
     found = {}
-    for record in image_records(dataset.data, sensors):
+    for record in image_records(dataset.data).values():
         if record.name in stored:
             width, height = map(int, sensors[record.sensor_id].camera_params[:2])
             camera = cameras[stored[record.name].camera_id]

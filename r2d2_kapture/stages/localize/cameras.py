@@ -19,8 +19,9 @@ from r2d2_kapture.io.colmap.cameras import (
     colmap_camera,
     photograph_camera,
 )
-from r2d2_kapture.io.colmap.rigs import image_records, rig_cameras
 from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.rigs import rig_cameras
+from r2d2_kapture.io.kapture.tables import image_records
 
 FocalKnowledge = Literal["fixed", "refined", "estimated"]
 
@@ -89,7 +90,7 @@ def query_frames(
     rig_of_camera = {camera: rig for rig, cameras in rigs.items() for camera in cameras}
 
     frames: defaultdict[tuple[str, int] | str, list[QueryImage]] = defaultdict(list)
-    for record in image_records(dataset.data, sensors):
+    for record in image_records(dataset.data).values():
         sensor_id = record.sensor_id
         image = QueryImage(
             name=record.name,

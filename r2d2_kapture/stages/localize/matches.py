@@ -14,8 +14,8 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.colmap.sparse_map import MapImage, SparseMap
 from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
-from r2d2_kapture.io.kapture.match_store import MatchTable, sorted_pair
-from r2d2_kapture.io.kapture.pairs import ImagePair
+from r2d2_kapture.io.kapture.match_store import MatchTable
+from r2d2_kapture.io.kapture.pairs import ImagePair, sorted_pair
 from r2d2_kapture.types import IndexArray, some_names
 
 DoubleArray = npt.NDArray[np.float64]

@@ -12,7 +12,7 @@ from pathlib import Path
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.outputs.manifest import (
     FILE_NAME,
@@ -31,7 +31,10 @@ def localized_manifest(
     """The manifest of an output folder: settings, and the records of the queries."""
     settings = dataclasses.asdict(config)
     del settings["format"]  # does not change poses
-    records = json.dumps(image_records(dataset), sort_keys=True)
+    records = json.dumps(
+        {name: one[:2] for name, one in image_records(dataset.data).items()},
+        sort_keys=True,
+    )
     return Manifest(
         model={},
         settings={

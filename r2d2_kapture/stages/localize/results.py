@@ -19,7 +19,8 @@ from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.kapture.pose_files import write_submission
-from r2d2_kapture.io.kapture.trajectories import image_records, write_camera_poses
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import write_camera_poses
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 
 QUERIES_FOLDER = "queries"
@@ -186,13 +187,13 @@ def with_found_cameras(
     ``ID@TIMESTAMP``.
     """
     data = dataset.data
-    records = image_records(dataset)
-    images_of = Counter(sensor_id for _, sensor_id in records.values())
+    records = image_records(data)
+    images_of = Counter(record.sensor_id for record in records.values())
     sensors = kapture.Sensors()
     for sensor_id, sensor in data.sensors.items():
         sensors[sensor_id] = sensor
     camera_records = kapture.RecordsCamera()
-    for name, (timestamp, sensor_id) in sorted(records.items()):
+    for timestamp, sensor_id, name in records.values():
         result = localized.get(name)
         if result is not None and result.focal_length != "fixed":
             label = sensors[sensor_id].name

@@ -18,7 +18,6 @@ from r2d2_kapture.io.colmap.database import keypoints_or_no_rows
 from r2d2_kapture.io.colmap.image_folder import approximate_sensors
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.colmap.model import DatabaseContent
-from r2d2_kapture.io.colmap.rigs import image_records
 from r2d2_kapture.io.kapture.dataset import Dataset, check_relative_name
 from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
 from r2d2_kapture.io.kapture.feature_table import (
@@ -27,6 +26,7 @@ from r2d2_kapture.io.kapture.feature_table import (
     open_feature_table,
 )
 from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.types import FloatArray
 
 DEFAULT_TYPE = "colmap"
@@ -44,7 +44,7 @@ def cameras_of_sensors(
             for one sensor, or another image size.
     """
     sensors = camera_sensors(dataset.data)
-    records = {record.name: record for record in image_records(dataset.data, sensors)}
+    records = image_records(dataset.data)
     cameras: dict[str, pycolmap.Camera] = {}
     for image in content.images:
         if image.name not in records:

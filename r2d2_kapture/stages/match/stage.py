@@ -29,10 +29,9 @@ from r2d2_kapture.io.kapture.match_store import (
     MatchWriter,
     matches_folder,
     open_match_writer,
-    sorted_pair,
 )
 from r2d2_kapture.io.kapture.overlaps import hidden_features
-from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
+from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, sorted_pair
 from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress

@@ -22,11 +22,9 @@ from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_tab
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.overlaps import hidden_features
 from r2d2_kapture.io.kapture.pairs import ImagePair
-from r2d2_kapture.io.kapture.trajectories import (
-    image_records,
-    read_camera_poses,
-    rigs_above,
-)
+from r2d2_kapture.io.kapture.rigs import rigs_above
+from r2d2_kapture.io.kapture.tables import CameraRecord, image_records
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.matching.pair_selection import (
     Scores,
     Selection,
@@ -113,9 +111,9 @@ def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
     """
     names = inputs.mapping_names
     index = {name: i for i, name in enumerate(names)}
-    records = image_records(inputs.mapping)
+    records = image_records(inputs.mapping.data)
     sequences: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for name, (timestamp, camera) in records.items():
+    for timestamp, camera, name in records.values():
         sequences[camera].append((timestamp, index[name]))
     if all(len(sequence) == 1 for sequence in sequences.values()):
         sequences = {"": sum(sequences.values(), [])}
@@ -130,7 +128,7 @@ def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
     ]
     parts += [
         sequential(np.array(taken), overlap=len(taken))
-        for taken in taken_together(inputs.mapping, records, index)
+        for taken in taken_together(inputs.mapping, records.values(), index)
     ]
     selection = concatenate(parts)
     return Selected(
@@ -139,12 +137,12 @@ def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
 
 
 def taken_together(
-    dataset: Dataset, records: Mapping[str, tuple[int, str]], index: Mapping[str, int]
+    dataset: Dataset, records: Iterable[CameraRecord], index: Mapping[str, int]
 ) -> list[list[int]]:
     """Indices of the images that the cameras of one rig took at one time."""
-    above = rigs_above(dataset)
+    above = rigs_above(dataset.data)
     taken: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for name, (timestamp, camera) in sorted(records.items()):
+    for timestamp, camera, name in records:
         if camera in above:
             outermost = list(above[camera])[-1]
             taken[timestamp, outermost].append(index[name])

@@ -16,7 +16,8 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics, map_statistics
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
-from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.stages.localize import QueryResult, read_localized
 from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
 
@@ -180,8 +181,8 @@ def _query_set(work: Path, name: str, dataset: Dataset | None) -> QuerySet:
         images={} if dataset is None else {n: dataset.image_path(n) for n in names},
         results=_results(localized, names),
         cameras={
-            image: found.data.sensors[sensor]
-            for image, (_, sensor) in image_records(found).items()
+            image: found.data.sensors[record.sensor_id]
+            for image, record in image_records(found.data).items()
         },
         truth={} if dataset is None else read_camera_poses(dataset).cam_from_world,
     )

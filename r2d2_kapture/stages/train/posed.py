@@ -27,7 +27,12 @@ from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.kapture.dataset import Dataset, check_relative_name, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
-from r2d2_kapture.io.kapture.trajectories import image_records, read_camera_poses
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.kapture.trajectories import (
+    read_camera_poses,
+    recorded_poses,
+    through_rigs,
+)
 from r2d2_kapture.stages.train.photographs import OpenedSources
 from r2d2_kapture.training.data import WeightedSource
 from r2d2_kapture.training.loading import PictureLoader
@@ -148,9 +153,11 @@ def open_depth_views(
     cameras = find_camera_origin(dataset, camera_origin)
     pictures: list[PosedPicture] = []
     skipped: list[Failure] = []
-    for name, (_, sensor_id) in sorted(image_records(dataset).items()):
+    for name, record in image_records(dataset.data).items():
         model = ColmapModel(
-            camera=colmap_camera(dataset.data.sensors[sensor_id], 1, cameras.origin)
+            camera=colmap_camera(
+                dataset.data.sensors[record.sensor_id], 1, cameras.origin
+            )
         )
         path = dataset.image_path(name)
         reason = (
@@ -272,20 +279,15 @@ def _matrix(cam_from_world: npt.NDArray[np.float64]) -> DoubleArray:
 def _depth_files(dataset: Dataset) -> dict[str, DepthFile]:
     """The depth map of each image."""
     data = dataset.data
-    poses = (
-        kapture.rigs_remove(data.trajectories, data.rigs)
-        if data.trajectories and data.rigs
-        else data.trajectories or {}
-    )
+    pose_of = through_rigs(dataset, recorded_poses(dataset))
     source = dataset.root / "sensors" / "records_depth.txt"
     found: dict[str, DepthFile] = {}
-    for name, (timestamp, camera_id) in image_records(dataset).items():
+    for timestamp, camera_id, name in image_records(data).values():
         at_time = (data.records_depth or {}).get(timestamp, {})
         for depth_id, depth_name in sorted(at_time.items()):
             check_relative_name(depth_name, source)
-            at = poses.get(timestamp, {})
             if _same_camera(data, camera_id, depth_id) and _same_pose(
-                at.get(camera_id), at.get(depth_id)
+                pose_of(timestamp, camera_id), pose_of(timestamp, depth_id)
             ):
                 width, height = data.sensors[depth_id].camera_params[:2]
                 path = get_depth_map_fullpath(str(dataset.root), depth_name)
@@ -301,16 +303,11 @@ def _same_camera(data: kapture.Kapture, camera_id: str, depth_id: str) -> bool:
     )
 
 
-def _same_pose(
-    camera: kapture.PoseTransform | None, depth: kapture.PoseTransform | None
-) -> bool:
+def _same_pose(camera: pycolmap.Rigid3d | None, depth: pycolmap.Rigid3d | None) -> bool:
     """Whether poses agree; a sensor without a pose shares the camera's."""
     if camera is None or depth is None:
         return True
-    return bool(
-        np.allclose(camera.t_raw, depth.t_raw, atol=1e-6)
-        and np.allclose(camera.r_raw, depth.r_raw, atol=1e-6)
-    )
+    return np.allclose(camera.matrix(), depth.matrix(), atol=1e-6)
 
 
 def _cameras_and_folder(
@@ -332,8 +329,8 @@ def _cameras_and_folder(
     dataset = open_dataset(root)
     found = find_camera_origin(dataset, camera_origin)
     cameras = {
-        name: colmap_camera(dataset.data.sensors[sensor_id], 1, found.origin)
-        for name, (_, sensor_id) in image_records(dataset).items()
+        name: colmap_camera(dataset.data.sensors[record.sensor_id], 1, found.origin)
+        for name, record in image_records(dataset.data).items()
     }
     return cameras, images or dataset.image_path(""), found.warnings
 

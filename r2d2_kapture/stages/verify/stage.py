@@ -25,10 +25,8 @@ from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
 from r2d2_kapture.io.colmap.check import check_unused
 from r2d2_kapture.io.colmap.database import (
     keypoints_or_no_rows,
-    unique_pairs,
     write_database,
 )
-from r2d2_kapture.io.colmap.rigs import image_records
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
@@ -46,12 +44,13 @@ from r2d2_kapture.io.kapture.match_store import (
     open_matches,
 )
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
-from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.pairs import read_pairs, sorted_pairs
 from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
     origins_text,
     place_keypoints,
 )
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import remove_file
 from r2d2_kapture.io.outputs.ledger import Contents, write_report
@@ -302,7 +301,7 @@ def _wanted_pairs(
             f"{source or dataset.root}: found no pair of images to verify; list pairs "
             "with kapture_r2d2_pairs and match them with kapture_r2d2_match"
         )
-    return unique_pairs(listed, names)
+    return sorted_pairs(listed, names)
 
 
 def _unreadable(
@@ -334,7 +333,7 @@ def _cameras(
     }
     return {
         record.name: cameras[record.sensor_id]
-        for record in image_records(dataset, sensors)
+        for record in image_records(dataset).values()
     }
 
 

@@ -28,7 +28,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
     place_keypoints,
 )
-from r2d2_kapture.io.kapture.trajectories import image_records
+from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.stages.two_view import Cameras, match
 from r2d2_kapture.stages.view.images import known_cameras, matched_pair
@@ -186,8 +186,8 @@ def _cameras(
     dataset: Dataset, origin: FoundOrigin, pair: tuple[str, str]
 ) -> Cameras | None:
     """The cameras of two images of a dataset; None if one is unknown."""
-    records = image_records(dataset)
-    sensors = [dataset.data.cameras[records[name][1]] for name in pair]
+    records = image_records(dataset.data)
+    sensors = [dataset.data.cameras[records[name].sensor_id] for name in pair]
     if any(sensor.camera_type.name == UNKNOWN_CAMERA for sensor in sensors):
         return None
     first, second = (colmap_camera(sensor, 1, origin.origin) for sensor in sensors)
