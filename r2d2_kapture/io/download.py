@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import re
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.progress import BYTES, Progress
 
 CHUNK = 1 << 20
@@ -71,12 +71,6 @@ def download(
         part.replace(path)
         _notes_path(part).unlink(missing_ok=True)
     return Download(sha256=found, bytes=size)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(url: str, part: Path, progress: bool | None) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MultipleLocator
 
-from r2d2_kapture.pictures.figures import new_figure, save
+from r2d2_kapture.pictures.figures import new_figure
 
 PANEL_INCHES = 4.5
 LEGEND_ROW_INCHES = 0.24
@@ -34,22 +33,6 @@ class AccuracyCurves:
     label: str
     published: bool
     curves: Mapping[str, Mapping[float, float]]
-
-
-def plot_accuracy(
-    methods: Sequence[AccuracyCurves], panels: Sequence[str], path: Path
-) -> None:
-    """Write the figure of accuracy_figure.
-
-    Args:
-        methods, panels: of the figure.
-        path: of the picture; its suffix (.png, .jpg, .pdf, .svg) selects the format.
-
-    Raises:
-        ConfigError: another suffix.
-        OutputError: ``path`` cannot be written.
-    """
-    save(accuracy_figure(methods, panels), path)
 
 
 def accuracy_figure(

@@ -13,8 +13,9 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, R2D2KaptureError
 from r2d2_kapture.io.archives import unpack
-from r2d2_kapture.io.download import download, sha256_of
+from r2d2_kapture.io.download import download
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.training.sources import FLOW_LIST, SOURCE_FOLDERS
 from r2d2_kapture.types import Failure, Report

@@ -57,14 +57,7 @@ class DistillationObjective:
     def __call__(
         self, network: nn.Module, batch: Batch, generator: torch.Generator
     ) -> Mapping[str, Tensor]:
-        """The loss and its terms.
-
-        Args:
-            network: a DenseNetwork or a replica of one.
-            batch: (B, 3, H, W) images 1 and 2, normalised; (B, 2, H, W) position in
-                image 2 of each pixel of image 1, or NaN.
-            generator: of the CPU.
-        """
+        """The loss and its terms, of what R2D2Objective takes."""
         image1, image2, aflow = batch
         if self._distillation.keep_statistics:
             network.eval()

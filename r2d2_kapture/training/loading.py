@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import get_worker_info
 
+from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.training.pairs import RGBArray
 from r2d2_kapture.training.views import Picture
 
@@ -105,6 +106,45 @@ class Absences:
     def names(self) -> tuple[str, ...]:
         """Of the items noted, in order."""
         return tuple(name for name, gone in zip(self._names, self._gone) if gone)
+
+
+class FileSource:
+    """What the sources of pairs have in common that read files.
+
+    Args:
+        name: of the source, as reported.
+        count: of pairs.
+        files: names of what may become unusable.
+        config: of the pairs.
+        load: decodes pictures.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        files: Sequence[str],
+        config: PairConfig,
+        load: PictureLoader,
+    ) -> None:
+        self._name = name
+        self._count = count
+        self._absences = Absences(files)
+        self._config = config
+        self._load = load
+
+    @property
+    def name(self) -> str:
+        """Name of the source, as reported."""
+        return self._name
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def gone(self) -> tuple[str, ...]:
+        """What was met unusable in training, in any worker."""
+        return self._absences.names
 
 
 def _shrunk(pixels: RGBArray, max_side: int) -> RGBArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.training.loading import Absences, PictureLoader, ReadSize
+from r2d2_kapture.training.loading import FileSource, PictureLoader, ReadSize
 from r2d2_kapture.training.pairs import RawPair
 from r2d2_kapture.training.transforms import random_pair, strength_at
 from r2d2_kapture.training.views import Picture
@@ -45,7 +45,7 @@ def usable_photographs(
     return usable, tuple(skipped)
 
 
-class PhotographSource:
+class PhotographSource(FileSource):
     """Synthetic pairs, one photograph each.
 
     A photograph that has disappeared or become unreadable since the start is replaced
@@ -69,24 +69,8 @@ class PhotographSource:
                 f"{name}: found no photograph to train on, expected readable images "
                 f"of at least {config.crop_size} pixels a side"
             )
-        self._name = name
+        super().__init__(name, len(paths), list(map(str, paths)), config, load)
         self._paths = tuple(paths)
-        self._config = config
-        self._load = load
-        self._absences = Absences([str(path) for path in paths])
-
-    @property
-    def name(self) -> str:
-        """Name of the source, as reported."""
-        return self._name
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    @property
-    def gone(self) -> tuple[str, ...]:
-        """Photographs that were met unusable in training, in any worker."""
-        return self._absences.names
 
     def pair(self, index: int, rng: np.random.Generator, difficulty: float) -> RawPair:
         """Make a pair of photograph ``index``, or of the next one that is there.

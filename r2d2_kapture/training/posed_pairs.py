@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.training.loading import Absences, PictureLoader
+from r2d2_kapture.training.loading import FileSource, PictureLoader
 from r2d2_kapture.training.lookups import DepthMap, FloatArray
 from r2d2_kapture.training.pairs import Flow, Points, RawPair, inside, pixel_grid
 from r2d2_kapture.training.transforms import random_pair, strength_at
@@ -145,7 +145,7 @@ def neighbouring_pairs(poses: Sequence[DoubleArray]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-class PosedPairSource:
+class PosedPairSource(FileSource):
     """Pairs of photographs of one place.
 
     A pair whose photographs have become unreadable, or that turn out to show different
@@ -177,26 +177,11 @@ class PosedPairSource:
                 f"{name}: found no two of {len(pictures)} posed images that may show "
                 "the same place, expected at least one pair"
             )
-        self._name = name
+        names = [picture.name for picture in pictures]
+        super().__init__(name, len(pairs), names, config, load)
         self._pictures = tuple(pictures)
         self._pairs = tuple(pairs)
-        self._config = config
-        self._load = load
         self._tolerance = tolerance
-        self._absences = Absences([picture.name for picture in pictures])
-
-    @property
-    def name(self) -> str:
-        """Name of the source, as reported."""
-        return self._name
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    @property
-    def gone(self) -> tuple[str, ...]:
-        """Photographs that were met unusable in training, in any worker."""
-        return self._absences.names
 
     def pair(
         self, index: int, rng: np.random.Generator, difficulty: float

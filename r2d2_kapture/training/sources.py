@@ -28,7 +28,7 @@ import numpy as np
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.training.loading import Absences, PictureLoader
+from r2d2_kapture.training.loading import FileSource, PictureLoader
 from r2d2_kapture.training.lookups import DenseFlow, FloatArray
 from r2d2_kapture.training.pairs import Flow, Points, RawPair
 from r2d2_kapture.training.transforms import random_pair, strength_at
@@ -69,7 +69,7 @@ class PicturePair:
     flow_path: Path | None = None
 
 
-class PicturePairSource:
+class PicturePairSource(FileSource):
     """Pairs of pictures with known flow: style transfer (S), optical flow (F).
 
     A pair whose files have become unreadable is left to the next draw, and counted.
@@ -95,24 +95,9 @@ class PicturePairSource:
             raise DatasetError(
                 f"{name}: found no pair of pictures, expected one or more"
             )
-        self._name = name
+        names = [pair.name for pair in pairs]
+        super().__init__(name, len(pairs), names, config, load)
         self._pairs = tuple(pairs)
-        self._config = config
-        self._load = load
-        self._absences = Absences([pair.name for pair in pairs])
-
-    @property
-    def name(self) -> str:
-        """Name of the source, as reported."""
-        return self._name
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    @property
-    def gone(self) -> tuple[str, ...]:
-        """Pairs that were met unusable in training, in any worker."""
-        return self._absences.names
 
     def pair(
         self, index: int, rng: np.random.Generator, difficulty: float

@@ -25,13 +25,12 @@ from r2d2_kapture.cli.pair_poses import main as pair_poses
 from r2d2_kapture.cli.train import main as train
 from r2d2_kapture.cli.verify import main as verify
 from r2d2_kapture.cli.view import main as view
-from r2d2_kapture.io.features.colmap_text import read_colmap_text
 from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from tests.commands import listen_to_ctrl_c, one_error_line, work_in
-from tests.scenes.features import read_mat
+from tests.scenes.features import read_colmap_text, read_mat
 from tests.scenes.kapture_files import write_dataset, write_noise_dataset
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]

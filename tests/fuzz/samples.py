@@ -30,7 +30,6 @@ from r2d2_kapture.io.colmap.geometry_log import (
 )
 from r2d2_kapture.io.colmap.model import read_database
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
-from r2d2_kapture.io.features.colmap_text import read_colmap_text, write_colmap_text
 from r2d2_kapture.io.features.hdf5 import h5_names, h5_settings, read_h5, write_h5
 from r2d2_kapture.io.features.mat import read_mat_settings, write_mat
 from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
@@ -314,10 +313,6 @@ SAMPLES = {
     "mat": Sample(
         lambda p: write_mat(p / "f.mat", features(), "{}"),
         lambda p: read_mat_settings(p / "f.mat"),
-    ),
-    "COLMAP text": Sample(
-        lambda p: write_colmap_text(p / "f.txt", features()),
-        lambda p: read_colmap_text(p / "f.txt"),
     ),
     "pairs": Sample(_lists, lambda p: read_pairs(p / "pairs.txt")),
     "list of images": Sample(_image_list, lambda p: find_images([str(p / "list.txt")])),

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import ConfigError, OutputError
-from r2d2_kapture.pictures.homography import (
-    AccuracyCurves,
-    plot_accuracy,
-)
+from r2d2_kapture.pictures.figures import save
+from r2d2_kapture.pictures.homography import AccuracyCurves, accuracy_figure
 from tests.pictures.colours import read, share_of
 
 PANELS = ("overall", "illumination", "viewpoint")
@@ -26,7 +24,7 @@ def test_three_panels(tmp_path: Path) -> None:
         ),
     ]
     path = tmp_path / "new" / "mma.png"
-    plot_accuracy(methods, PANELS, path)
+    save(accuracy_figure(methods, PANELS), path)
     picture = read(path)
     height, width, _ = picture.shape
     assert width > 2.5 * height
@@ -40,8 +38,8 @@ def test_three_panels(tmp_path: Path) -> None:
 
 def test_two_methods_of_one_label_are_two_lines(tmp_path: Path) -> None:
     method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
-    plot_accuracy([method, method], PANELS, tmp_path / "two.png")
-    plot_accuracy([method], PANELS, tmp_path / "one.png")
+    save(accuracy_figure([method, method], PANELS), tmp_path / "two.png")
+    save(accuracy_figure([method], PANELS), tmp_path / "one.png")
     # the second, orange, lies over the first, and both are in the legend
     assert share_of(read(tmp_path / "two.png"), 0) > 0
     assert share_of(read(tmp_path / "one.png"), 0) == 0
@@ -49,7 +47,7 @@ def test_two_methods_of_one_label_are_two_lines(tmp_path: Path) -> None:
 
 def test_vector_formats(tmp_path: Path) -> None:
     method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
-    plot_accuracy([method], PANELS, tmp_path / "mma.pdf")
+    save(accuracy_figure([method], PANELS), tmp_path / "mma.pdf")
     assert (tmp_path / "mma.pdf").read_bytes().startswith(b"%PDF")
 
 
@@ -57,7 +55,7 @@ def test_a_picture_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
     with pytest.raises(OutputError, match="cannot write"):
-        plot_accuracy([method], PANELS, tmp_path / "file" / "p.png")
+        save(accuracy_figure([method], PANELS), tmp_path / "file" / "p.png")
 
 
 @pytest.mark.parametrize("name", ["mma.bmp", "mma.tif", "mma", "mma.png.txt", ".png"])
@@ -66,7 +64,7 @@ def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(
         ConfigError, match=r"expected one of \.png, \.jpg, \.pdf, \.svg"
     ):
-        plot_accuracy([method], PANELS, tmp_path / name)
+        save(accuracy_figure([method], PANELS), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -75,5 +73,5 @@ def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
 )
 def test_endings_may_be_capital(tmp_path: Path, name: str, magic: bytes) -> None:
     method = AccuracyCurves(label="m", published=False, curves={"overall": CURVE})
-    plot_accuracy([method], PANELS, tmp_path / name)
+    save(accuracy_figure([method], PANELS), tmp_path / name)
     assert (tmp_path / name).read_bytes().startswith(magic)

@@ -58,3 +58,18 @@ def read_mat(path: Path) -> LocalFeatures:
     fields = loadmat(path, appendmat=False)
     vectors = {name: fields[name].ravel() for name in ("scores", "imsize")}
     return features_from_fields(path, fields | vectors)
+
+
+def read_colmap_text(path: Path) -> tuple[npt.NDArray[np.float64], ...]:
+    """Features in COLMAP's text format, in the conventions of the package.
+
+    Returns:
+        (N, 2) keypoints from the centre of the first pixel, (N,) patch sides in pixels,
+        (N, 128) descriptors of unit norm.
+    """
+    header, *lines = path.read_text("utf-8").splitlines()
+    assert header == f"{len(lines)} 128"
+    rows = np.array([line.split() for line in lines], np.float64).reshape(-1, 132)
+    descriptors = rows[:, 4:] / 127.5 - 1
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return rows[:, :2] - 0.5, 12 * rows[:, 2], descriptors

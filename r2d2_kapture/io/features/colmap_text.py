@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.coordinates import colmap_from_kapture, kapture_from_colmap
+from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.reading import PATCH_SIGMAS
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
@@ -34,7 +34,6 @@ HALF_RANGE = 127.5
 """Levels of a byte on either side of a descriptor value of zero."""
 
 ROW_FORMAT = "%.4f %.4f %.4f %.6g" + " %d" * DESCRIPTOR_DIM + "\n"
-VALUES_PER_ROW = 4 + DESCRIPTOR_DIM
 
 
 def write_colmap_text(
@@ -77,43 +76,3 @@ def write_colmap_text(
     )
     lines = [ROW_FORMAT % tuple(row) for row in rows.tolist()]
     write_text_atomic(path, f"{count} {DESCRIPTOR_DIM}\n" + "".join(lines))
-
-
-def read_colmap_text(path: Path) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Read the features of one image in the conventions of this package.
-
-    Returns:
-        keypoints (N, 2) float32 in pixels, (0, 0) at the centre of the first pixel;
-        scales (N,) float32, patch side in pixels;
-        descriptors (N, 128) float32, brought back to unit L2 norm.
-
-    Raises:
-        FeatureFormatError: absent, truncated or of another format.
-    """
-    try:
-        header, _, body = path.read_text(encoding="utf-8").partition("\n")
-        values = np.array(body.split(), dtype=np.float64)
-        count, dim = (int(word) for word in header.split())
-    except (OSError, ValueError) as error:
-        raise FeatureFormatError(
-            f"{path}: cannot read as COLMAP text features: {error}; export it again"
-        ) from error
-    if dim != DESCRIPTOR_DIM or values.size != count * VALUES_PER_ROW:
-        raise FeatureFormatError(
-            f"{path}: found '{header}' and {values.size} values, expected "
-            f"'N {DESCRIPTOR_DIM}' and N rows of {VALUES_PER_ROW}; export it again"
-        )
-    rows = values.reshape(count, VALUES_PER_ROW)
-    descriptors = rows[:, 4:] / HALF_RANGE - 1
-    norms = np.linalg.norm(descriptors, axis=1, keepdims=True)
-    if not (np.isfinite(values).all() and norms.all()):
-        raise FeatureFormatError(
-            f"{path}: found values that are not finite, or descriptors of no length, "
-            "expected features; export it again"
-        )
-    descriptors /= norms
-    return (
-        kapture_from_colmap(rows[:, :2]).astype(np.float32),
-        (rows[:, 2] * PATCH_SIGMAS).astype(np.float32),
-        descriptors.astype(np.float32),
-    )

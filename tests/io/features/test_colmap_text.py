@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.features.colmap_text import read_colmap_text, write_colmap_text
+from r2d2_kapture.io.features.colmap_text import write_colmap_text
 from r2d2_kapture.types import LocalFeatures
-from tests.scenes.features import random_features
+from tests.scenes.features import random_features, read_colmap_text
 
 
 def test_written_values_by_hand(tmp_path: Path) -> None:
@@ -65,32 +65,3 @@ def test_other_dimension_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FeatureFormatError, match="512.*only 128"):
         write_colmap_text(tmp_path / "a.txt", random_features(3, dim=512))
     assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize("part", [0.0, 0.3, 0.97])
-def test_truncated_file_is_reported(tmp_path: Path, part: float) -> None:
-    path = tmp_path / "a.txt"
-    write_colmap_text(path, random_features(5))
-    data = path.read_bytes()
-    path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(FeatureFormatError, match=r"a\.txt"):
-        read_colmap_text(path)
-
-
-@pytest.mark.parametrize("text", ["2 64\n", "x 128\n", "1 128\n1 2 3 x\n", "-1 128\n"])
-def test_other_content_is_reported(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(FeatureFormatError, match=r"a\.txt"):
-        read_colmap_text(tmp_path / "a.txt")
-
-
-def test_absent_file_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(FeatureFormatError, match=r"a\.txt"):
-        read_colmap_text(tmp_path / "a.txt")
-
-
-@pytest.mark.parametrize("row", ["nan " * 132, "1 1 12 0" + " 127.5" * 128])
-def test_rows_that_are_no_features_are_refused(tmp_path: Path, row: str) -> None:
-    (tmp_path / "f.txt").write_text(f"1 128\n{row}\n")
-    with pytest.raises(FeatureFormatError, match="f.txt: found values that are not"):
-        read_colmap_text(tmp_path / "f.txt")
