@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
-    description, parameters = read_signature(
-        "r2d2_kapture.stages.evaluate", taken=["replace"]
-    )
+    description, parameters = read_signature("r2d2_kapture.stages.evaluate")
     parser = make_parser(
         "kapture_r2d2_evaluate",
         description,
@@ -45,7 +43,7 @@ def _command(arguments: list[str]) -> int:
         help="kapture datasets, or text files of lines 'name qw qx qy qz tx ty tz'; "
         "NAME=PATH gives its name in the table, by default the last part of the path",
     )
-    add_parameters(parser, parameters)
+    add_parameters(parser, parameters, taken=["replace"])
     parser.group("evaluation").add_argument(
         "--thresholds",
         type=str,

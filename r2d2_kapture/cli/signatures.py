@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import importlib
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -65,13 +65,11 @@ class Signature(NamedTuple):
     parameters: tuple[Parameter, ...]
 
 
-def read_signature(
-    module: str, function: str = "run", taken: Collection[str] = ()
-) -> Signature:
+def read_signature(module: str, function: str = "run") -> Signature:
     """The signature of a function, by the module that defines or shows it.
 
     Parameters of other types than those of Python and of config/ are left out, as are
-    dataclasses, and those that are taken: given otherwise.
+    dataclasses.
     """
     path = Path(r2d2_kapture.__file__).parents[1].joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -84,8 +82,8 @@ def read_signature(
     }
     for node in body:
         if isinstance(node, ast.FunctionDef) and node.name == function:
-            return _signature(node, origins, taken)
-    return read_signature(*origins[function], taken)
+            return _signature(node, origins)
+    return read_signature(*origins[function])
 
 
 def docstring_texts(docstring: str | None) -> dict[str, str]:
@@ -101,16 +99,13 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").replace("``", "").split())
 
 
-def _signature(
-    function: ast.FunctionDef, origins: Origins, taken: Collection[str]
-) -> Signature:
+def _signature(function: ast.FunctionDef, origins: Origins) -> Signature:
     docstring = ast.get_docstring(function)
     parsed, texts = parse_docstring(docstring or ""), docstring_texts(docstring)
     arguments = function.args
     found = [
         _parameter(argument, default, texts.get(argument.arg, ""), origins)
         for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults)
-        if argument.arg not in taken
     ]
     return Signature(
         description=" ".join(

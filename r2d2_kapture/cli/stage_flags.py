@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -25,6 +26,7 @@ def add_parameters(
     parameters: Collection[Parameter],
     groups: Mapping[str, Collection[str]] | None = None,
     metavars: Mapping[str, str] | None = None,
+    taken: Collection[str] = (),
     in_files: bool = False,
 ) -> None:
     """Add a flag for each parameter of a stage, with help from its docstring.
@@ -35,17 +37,21 @@ def add_parameters(
         groups: names of parameters by the title of their group; others are outputs if
             they are named so, switches of the run, or inputs.
         metavars: by name, where the type and the text do not show them.
+        taken: names of parameters to omit; the command gives them otherwise.
         in_files: whether required ones may be in a file of settings, see require_given.
     """
     titles = {name: title for title, names in (groups or {}).items() for name in names}
     for parameter in parameters:
+        if parameter.name in taken:
+            continue
         group = parser.group(titles.get(parameter.name) or _group(parameter))
         flag = f"--{parameter.dest.replace('_', '-')}"
         if parameter.kind is bool:
             group.add_argument(flag, action="store_true", help=parameter.text)
             continue
         unset = parameter.required and in_files
-        nargs = "+" if parameter.required else "*"
+        # a script's list of files may be empty
+        nargs = "*" if parameter.kind is Path and not parameter.required else "+"
         group.add_argument(
             flag,
             type=parameter.kind | None if unset else parameter.kind,

@@ -67,9 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
-    description, parameters = read_signature(
-        "r2d2_kapture.stages.train", taken=["start_from"]
-    )
+    description, parameters = read_signature("r2d2_kapture.stages.train")
     parser = make_parser(
         "kapture_r2d2_train",
         description,
@@ -83,7 +81,7 @@ def _command(arguments: list[str]) -> int:
         help="checkpoint to start from, instead of random weights, or several of one "
         "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
-    add_parameters(parser, parameters, groups, in_files=True)
+    add_parameters(parser, parameters, groups, taken=["start_from"], in_files=True)
     add_source_flags(parser)
     for title, settings in SETTINGS.items():
         add_settings(parser, settings, group=title, topic=FAMILY_OF.get(settings))
@@ -101,7 +99,7 @@ def _command(arguments: list[str]) -> int:
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     config, inputs = _train_config(namespace), source_config(namespace)
     require_given(namespace, parameters)
-    start_from = _checkpoints(namespace.start_from)
+    namespace.start_from = _checkpoints(namespace.start_from)
     validation = settings_from(namespace, ValidationConfig)
     options = run_options(namespace, least=0)
     from r2d2_kapture.stages import train
@@ -110,7 +108,6 @@ def _command(arguments: list[str]) -> int:
     report = train.run(
         config,
         inputs=inputs,
-        start_from=start_from,
         validation=validation,
         **parameter_values(namespace, parameters),
         options=options,

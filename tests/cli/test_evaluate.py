@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -138,12 +136,3 @@ def test_other_results_are_not_overwritten(folder, capsys):
     assert run("--estimated", "part") == 2
     assert "--force" in one_error_line(capsys)
     assert run("--estimated", "part", "--force") == 0
-
-
-def test_the_script_of_a_checkout(folder):
-    script = CHECKOUT / "bin" / "kapture_r2d2_evaluate"
-    result = subprocess.run(
-        [sys.executable, str(script), "--help"], capture_output=True, text=True
-    )
-    assert result.returncode == 0
-    assert "--ground-truth" in result.stdout and "example: " in result.stdout

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -86,19 +84,6 @@ def test_settings_from_a_file(command: list[str], tmp_path: Path) -> None:
     assert main([*command, "--config", str(tmp_path / "strict.yaml")]) == 0
     manifest = tmp_path / "out/reconstruction/matches/r2d2/manifest.json"
     assert json.loads(manifest.read_text())["settings"]["ratio"] == 0.7
-
-
-def test_the_script_of_a_checkout_explains_itself() -> None:
-    result = subprocess.run(
-        [sys.executable, ROOT / "bin" / "kapture_r2d2_match", "--help"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    for flag in ("--features", "--pairs", "--output", "--ratio", "--cache-gb"):
-        assert flag in result.stdout
-    assert "example: kapture_r2d2_match" in result.stdout
 
 
 def test_another_matcher_and_settings_of_two(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,17 +108,3 @@ def test_an_image_that_fails_is_exit_code_1(
     out = capsys.readouterr().out
     assert work_in(out, "pairs") == "1 pair, 1 failed"
     assert "failed: d.jpg: 'd.jpg': found no global_features" in out
-
-
-def test_the_script_of_a_checkout_explains_itself() -> None:
-    result = subprocess.run(
-        [sys.executable, ROOT / "bin" / "kapture_r2d2_pairs", "--help"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
-    for flag in ("--mapping", "--query", "--method", "--top-k", "--merge", "--slice"):
-        assert flag in result.stdout
-    assert "covisibility" in result.stdout
-    assert "example: kapture_r2d2_pairs" in result.stdout

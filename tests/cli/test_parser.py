@@ -17,6 +17,13 @@ COMMANDS = sorted(
     script.name.removeprefix("kapture_r2d2_")
     for script in (Path(__file__).parents[2] / "bin").iterdir()
 )
+SHOWN = {
+    "evaluate": "--ground-truth",
+    "match": "--features --pairs --output --ratio --cache-gb",
+    "pairs": "--mapping --query --method --top-k --merge --slice covisibility",
+    "train_view": "--strong-tilt",
+}
+"""Some of what a help must say."""
 METAVAR = re.compile(r"[A-Z][A-Z0-9_=,-]*|\{[^}|\[ ]+\}")
 
 
@@ -61,6 +68,8 @@ def test_every_help_is_for_people(
         assert word not in text, word
     assert text.startswith(f"usage: kapture_r2d2_{name} ")
     assert f"\n\nexample: kapture_r2d2_{name} " in text
+    assert set(SHOWN.get(name, "").split()) <= set(re.split(r"[\s,{}]+", text))
+    assert ("--learning-rate" in text) == (name == "train")
     assert max(map(len, text.splitlines())) < 95
     flags = re.findall(r"^  (--[^ ]+) (\S.*?)(?:  |$)", text, re.MULTILINE)
     assert flags

@@ -67,7 +67,7 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     )
     (package / "made.py").write_text(SOURCE)
     monkeypatch.setattr("r2d2_kapture.__file__", str(package / "__init__.py"))
-    description, found = read_signature("r2d2_kapture.shown", taken=["tar"])
+    description, found = read_signature("r2d2_kapture.shown")
     assert description == "Make. All of it."
     return found
 
@@ -79,9 +79,12 @@ def test_what_can_be_typed_becomes_flags(parameters) -> None:
         ("map", ""),
         ("mode", ""),
         ("count", "of both."),
+        ("tar", "of both."),
     ]
     parser = make_parser("made", "", "")
-    add_parameters(parser, parameters, {"outputs": ["mode"]}, in_files=True)
+    add_parameters(
+        parser, parameters, {"outputs": ["mode"]}, taken=["tar"], in_files=True
+    )
     typed = parser.parse_args(["--lists", ".", "/", "--mode", "single"])
     values = parameter_values(typed, parameters)
     with pytest.raises(ConfigError, match="^--images: missing, expected folder of ima"):

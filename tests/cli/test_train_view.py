@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -91,16 +89,3 @@ def test_bad_input_is_one_line(photos, tmp_path, capsys, arguments, named) -> No
     error = capsys.readouterr().err
     assert error.startswith("error: ") and named in error
     assert error.count("\n") == 1
-
-
-def test_the_script_of_the_checkout_explains_itself() -> None:
-    script = CHECKOUT / "bin" / "kapture_r2d2_train_view"
-    result = subprocess.run(
-        [sys.executable, str(script), "--help"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0
-    assert "--strong-tilt" in result.stdout and "example:" in result.stdout
-    assert "--learning-rate" not in result.stdout
