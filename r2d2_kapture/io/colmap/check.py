@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from r2d2_kapture.errors import DatasetError, OutputError
-from r2d2_kapture.io.colmap.content import check_content, half_written
+from r2d2_kapture.io.colmap.content import BrokenContent, check_content, half_written
 from r2d2_kapture.io.colmap.frames import add_frames, check_frames
 
 SQLITE_HEADER = b"SQLite format 3\0"
@@ -53,8 +53,8 @@ def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
         _check_size(connection, path)
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
-            raise half_written(path, state)
-        frameless = check_frames(connection, path, check_content(connection, path))
+            raise half_written(state)
+        frameless = check_frames(connection, check_content(connection))
     if not frameless:
         return ()
     return (
@@ -195,20 +195,23 @@ def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     (page_size,) = connection.execute("PRAGMA page_size").fetchone()
     size = path.stat().st_size
     if size < pages * page_size:
-        raise half_written(path, f"found {size} bytes of {pages * page_size}")
+        raise half_written(f"found {size} bytes of {pages * page_size}")
 
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Say in our words what SQLite finds wrong with a database."""
+    """Name the database, and say in our words what SQLite finds wrong with it."""
     try:
         yield
+    except BrokenContent as error:
+        raise DatasetError(f"{path}: {error}") from error
     except sqlite3.Error as error:
         if "locked" in str(error):
             raise _in_use(path) from error
-        raise half_written(path, str(error)) from error
+        raise DatasetError(f"{path}: {half_written(str(error))}") from error
     except UnicodeDecodeError as error:  # of SQLite's message, which quotes the file
-        raise half_written(path, "text that is not UTF-8") from error
+        reason = half_written("text that is not UTF-8")
+        raise DatasetError(f"{path}: {reason}") from error
 
 
 def _in_use(path: Path) -> DatasetError:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,58 +58,60 @@ class Content:
     keypoint_counts: Mapping[int, int | None]
 
 
-def check_content(connection: sqlite3.Connection, path: Path) -> Content:
+def check_content(connection: sqlite3.Connection) -> Content:
     """Refuse rows that COLMAP cannot hold, or that refer to rows that are not there.
 
     Rigs and frames are left to frames.py.
 
     Args:
         connection: to the database.
-        path: of the database, for the message.
 
     Returns:
         The rows that rigs and frames refer to.
 
     Raises:
-        DatasetError: naming the row, what was found and what is expected.
+        BrokenContent: naming the row, what was found and what is expected.
     """
-    _check_columns(connection, path)
-    camera_ids = _check_cameras(connection, path)
-    names, camera_of = _check_images(connection, path, camera_ids)
+    _check_columns(connection)
+    camera_ids = _check_cameras(connection)
+    names, camera_of = _check_images(connection, camera_ids)
     content = Content(
         camera_ids=camera_ids,
         names=names,
         camera_of=camera_of,
-        keypoint_counts=_check_keypoints(connection, path, names),
+        keypoint_counts=_check_keypoints(connection, names),
     )
     for table in ("matches", "two_view_geometries"):
-        _check_matches(connection, path, table, content)
-    _check_geometries(connection, path)
-    _check_pose_priors(connection, path)
+        _check_matches(connection, table, content)
+    _check_geometries(connection)
+    _check_pose_priors(connection)
     return content
 
 
-def half_written(path: Path, found: str) -> DatasetError:
+class BrokenContent(DatasetError):
+    """What is wrong with a row; ``sqlite_errors`` adds the path of the database."""
+
+
+def half_written(found: str) -> BrokenContent:
     """The error on a truncated database."""
-    return DatasetError(
-        f"{path}: the database is broken or was left half-written "
-        f"({' '.join(found.split())}); create it again, or restore a copy"
+    return BrokenContent(
+        f"the database is broken or was left half-written ({' '.join(found.split())}); "
+        "create it again, or restore a copy"
     )
 
 
-def wrong_row(path: Path, found: str) -> DatasetError:
+def wrong_row(found: str) -> BrokenContent:
     """The error on a row that COLMAP cannot store."""
-    return DatasetError(f"{path}: {found}; {WAY_OUT}")
+    return BrokenContent(f"{found}; {WAY_OUT}")
 
 
-def _check_columns(connection: sqlite3.Connection, path: Path) -> None:
+def _check_columns(connection: sqlite3.Connection) -> None:
     for table, expected in COLUMNS.items():
         missing = set(expected.split()) - _columns(connection, table)
         if missing:
             raise wrong_row(
-                path,
                 f"table {table}: found no column {', '.join(sorted(missing))}, "
-                "expected those of COLMAP 4",
+                "expected those of COLMAP 4"
             )
 
 
@@ -118,7 +119,7 @@ def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
     return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
-def _check_cameras(connection: sqlite3.Connection, path: Path) -> frozenset[int]:
+def _check_cameras(connection: sqlite3.Connection) -> frozenset[int]:
     models = {
         int(model): model for model in pycolmap.CameraModelId.__members__.values()
     }
@@ -129,12 +130,11 @@ def _check_cameras(connection: sqlite3.Connection, path: Path) -> frozenset[int]
         what = f"camera {camera_id}"
         if model not in models or model < 0:
             raise wrong_row(
-                path,
-                f"{what}: found camera model {model!r}, which COLMAP does not have",
+                f"{what}: found camera model {model!r}, which COLMAP does not have"
             )
         if not all(isinstance(n, int) and n > 0 for n in (width, height)):
             raise wrong_row(
-                path, f"{what}: found a size of {width} x {height}, expected pixels"
+                f"{what}: found a size of {width} x {height}, expected pixels"
             )
         expected = pycolmap.Camera.create_from_model_id(
             camera_id, models[model], 1.0, width, height
@@ -147,23 +147,21 @@ def _check_cameras(connection: sqlite3.Connection, path: Path) -> frozenset[int]
                 else f"{len(values)} parameters"
             )
             raise wrong_row(
-                path,
                 f"{what}: found {found}, expected {len(expected.params)} numbers of "
-                f"{expected.model_name} ({expected.params_info})",
+                f"{expected.model_name} ({expected.params_info})"
             )
         focal_lengths = values[list(expected.focal_length_idxs())]
         if not np.isfinite(values).all() or (focal_lengths <= 0).any():
             raise wrong_row(
-                path,
                 f"{what}: found parameters {values.tolist()}, expected finite numbers "
-                "and focal lengths above 0",
+                "and focal lengths above 0"
             )
         camera_ids.add(camera_id)
     return frozenset(camera_ids)
 
 
 def _check_images(
-    connection: sqlite3.Connection, path: Path, camera_ids: frozenset[int]
+    connection: sqlite3.Connection, camera_ids: frozenset[int]
 ) -> tuple[dict[int, str], dict[int, int]]:
     """Names and camera ids by image id."""
     names: dict[int, str] = {}
@@ -173,31 +171,28 @@ def _check_images(
     for image_id, name, camera_id in rows:
         if not isinstance(name, str) or not name:
             raise wrong_row(
-                path, f"image {image_id}: found the name {name!r:.60}, expected text"
+                f"image {image_id}: found the name {name!r:.60}, expected text"
             )
         if not (isinstance(image_id, int) and 0 <= image_id < PAIR_BASE):
             raise wrong_row(
-                path,
                 f"image '{name}': found image_id {image_id}, expected 0 to "
-                f"{PAIR_BASE - 1}",
+                f"{PAIR_BASE - 1}"
             )
         if first.setdefault(name, image_id) != image_id:
             raise wrong_row(
-                path,
                 f"image '{name}': found ids {first[name]} and {image_id}, "
-                "expected each name once",
+                "expected each name once"
             )
         if camera_id not in camera_ids:
             raise wrong_row(
-                path,
-                f"image '{name}': found camera_id {camera_id}, which is not in cameras",
+                f"image '{name}': found camera_id {camera_id}, which is not in cameras"
             )
         names[image_id], camera_of[image_id] = name, camera_id
     return names, camera_of
 
 
 def _check_keypoints(
-    connection: sqlite3.Connection, path: Path, names: Mapping[int, str]
+    connection: sqlite3.Connection, names: Mapping[int, str]
 ) -> dict[int, int | None]:
     """Numbers of keypoints by image id."""
     counts: dict[int, int | None] = dict.fromkeys(names)
@@ -207,19 +202,19 @@ def _check_keypoints(
             continue
         what = f"keypoints of '{names[image_id]}'"
         if count and columns not in KEYPOINT_COLUMNS:
-            raise DatasetError(
-                f"{path}: {what}: found {columns} columns, expected 2, 4 or 6; COLMAP "
+            raise BrokenContent(
+                f"{what}: found {columns} columns, expected 2, 4 or 6; COLMAP "
                 "cannot read them: create the database again"
             )
-        values = blob_matrix(path, what, count, columns, data, np.float32)
+        values = blob_matrix(what, count, columns, data, np.float32)
         if not np.isfinite(values).all():
-            raise wrong_row(path, f"{what}: found NaN or infinity, expected pixels")
+            raise wrong_row(f"{what}: found NaN or infinity, expected pixels")
         counts[image_id] = count
     return counts
 
 
 def _check_matches(
-    connection: sqlite3.Connection, path: Path, table: str, content: Content
+    connection: sqlite3.Connection, table: str, content: Content
 ) -> None:
     rows = connection.execute(f"SELECT pair_id, rows, cols, data FROM {table}")
     for pair_id, count, columns, data in rows:
@@ -228,30 +223,28 @@ def _check_matches(
         ids = divmod(pair_id, PAIR_BASE) if isinstance(pair_id, int) else (-1, -1)
         what = f"{table}: a row of pair {ids}"
         if ids[0] >= ids[1] >= 0:
-            raise wrong_row(
-                path, f"{what}: found no two ids, expected the smaller first"
-            )
+            raise wrong_row(f"{what}: found no two ids, expected the smaller first")
         if columns != 2:
-            raise wrong_row(path, f"{what}: found {columns} columns, expected 2")
-        indices = blob_matrix(path, what, count, columns, data, np.uint32)
+            raise wrong_row(f"{what}: found {columns} columns, expected 2")
+        indices = blob_matrix(what, count, columns, data, np.uint32)
         for image_id, index in zip(ids, indices.max(axis=0).tolist()):
-            _check_index(path, content, image_id, index)
+            _check_index(content, image_id, index)
 
 
-def _check_index(path: Path, content: Content, image_id: int, index: int) -> None:
+def _check_index(content: Content, image_id: int, index: int) -> None:
     if image_id not in content.names:
-        raise half_written(path, f"found matches of image {image_id}, not in images")
+        raise half_written(f"found matches of image {image_id}, not in images")
     name, count = content.names[image_id], content.keypoint_counts[image_id]
     if count is None:
-        raise half_written(path, f"found matches of '{name}', but no keypoints")
+        raise half_written(f"found matches of '{name}', but no keypoints")
     if index >= count:
-        raise DatasetError(
-            f"{path}: found a match of keypoint {index} of '{name}', which has "
+        raise BrokenContent(
+            f"found a match of keypoint {index} of '{name}', which has "
             f"{count}; match and verify its pairs again"
         )
 
 
-def _check_geometries(connection: sqlite3.Connection, path: Path) -> None:
+def _check_geometries(connection: sqlite3.Connection) -> None:
     kinds = {
         int(kind.value)
         for kind in pycolmap.TwoViewGeometryConfiguration.__members__.values()
@@ -264,9 +257,9 @@ def _check_geometries(connection: sqlite3.Connection, path: Path) -> None:
         what = f"two_view_geometries: pair {divmod(pair_id, PAIR_BASE)}"
         if config not in kinds:
             raise wrong_row(
-                path, f"{what}: found config {config!r}, which COLMAP does not have"
+                f"{what}: found config {config!r}, which COLMAP does not have"
             )
-        _check_blobs(path, what, GEOMETRY_VALUES, blobs)
+        named_numbers(what, GEOMETRY_VALUES, blobs)
     there = _columns(connection, "two_view_geometries")
     for name in there & {"camera1", "camera2"}:
         rows = connection.execute(
@@ -276,7 +269,7 @@ def _check_geometries(connection: sqlite3.Connection, path: Path) -> None:
         for pair_id, blob in rows:
             if not _is_camera(blob):
                 what = f"two_view_geometries: pair {divmod(pair_id, PAIR_BASE)}"
-                raise wrong_row(path, f"{what}: found no camera in {name}")
+                raise wrong_row(f"{what}: found no camera in {name}")
 
 
 def _is_camera(blob: object) -> bool:
@@ -287,23 +280,30 @@ def _is_camera(blob: object) -> bool:
     return len(blob) == CAMERA_HEADER.size + 8 * int(count)
 
 
-def _check_pose_priors(connection: sqlite3.Connection, path: Path) -> None:
+def _check_pose_priors(connection: sqlite3.Connection) -> None:
     there = _columns(connection, "pose_priors")
     counts = {name: count for name, count in PRIOR_VALUES.items() if name in there}
     if counts:
         rows = connection.execute(f"SELECT {', '.join(counts)} FROM pose_priors")
         for number, blobs in enumerate(rows, start=1):
-            _check_blobs(path, f"pose_priors: row {number}", counts, blobs)
+            named_numbers(f"pose_priors: row {number}", counts, blobs)
 
 
-def _check_blobs(
-    path: Path, what: str, counts: Mapping[str, int], blobs: Sequence[object]
-) -> None:
-    """Refuse blobs of float64 that are neither empty nor whole."""
+def named_numbers(
+    what: str, counts: Mapping[str, int], blobs: Iterable[object]
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The float64 numbers of blobs, each as many as expected or none.
+
+    Raises:
+        BrokenContent: naming the blob.
+    """
+    found = {}
     for (name, count), blob in zip(counts.items(), blobs):
         values = float64_values(blob)
         if values is None or len(values) not in (0, count):
-            raise wrong_row(path, f"{what}: found no {count} numbers in {name}")
+            raise wrong_row(f"{what}: found no {count} numbers in {name}")
+        found[name] = values
+    return found
 
 
 def float64_values(blob: object) -> np.ndarray[Any, Any] | None:
@@ -320,20 +320,19 @@ def _numbers(blob: object, dtype: type) -> np.ndarray[Any, Any] | None:
 
 
 def blob_matrix(
-    path: Path, what: str, count: object, columns: object, blob: object, dtype: type
+    what: str, count: object, columns: object, blob: object, dtype: type
 ) -> np.ndarray[Any, Any]:
     """The rows of a blob that is as long as its numbers of rows and columns say."""
     if not (isinstance(count, int) and isinstance(columns, int)) or count < 0:
-        raise wrong_row(path, f"{what}: found {count} rows of {columns} columns")
+        raise wrong_row(f"{what}: found {count} rows of {columns} columns")
     values = _numbers(blob, dtype)
     if values is None or columns < 0 or len(values) != count * columns:
         size = len(blob) if isinstance(blob, bytes) else 0
         expected = count * columns * np.dtype(dtype).itemsize
         words = "is too short: " if size < expected else ""
         raise half_written(
-            path,
             f"{what} {words}found {size} bytes, expected {expected} for {count} x "
-            f"{columns} {np.dtype(dtype).name}",
+            f"{columns} {np.dtype(dtype).name}"
         )
     matrix: np.ndarray[Any, Any] = values.reshape(count, columns)
     return matrix

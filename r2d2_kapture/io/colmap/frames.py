@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import pycolmap
@@ -21,28 +20,25 @@ SENSORS = (CAMERA, int(pycolmap.SensorType.IMU.value))
 RIG_POSE_VALUES = 7
 
 
-def check_frames(
-    connection: sqlite3.Connection, path: Path, content: Content
-) -> tuple[str, ...]:
+def check_frames(connection: sqlite3.Connection, content: Content) -> tuple[str, ...]:
     """Refuse rigs and frames of what is not there, or that contradict each other.
 
     Args:
         connection: to the database.
-        path: of the database, for the message.
         content: its cameras and images.
 
     Returns:
         Images that lack a frame which ``add_frames`` makes, by name.
 
     Raises:
-        DatasetError: naming the row, what was found and what is expected.
+        BrokenContent: naming the row, what was found and what is expected.
     """
-    rigs = _check_rigs(connection, path, content)
+    rigs = _check_rigs(connection, content)
     frames: dict[int, int] = {}
     for frame_id, rig_id in connection.execute("SELECT frame_id, rig_id FROM frames"):
         if rig_id not in rigs:
             raise wrong_row(
-                path, f"frame {frame_id}: found rig_id {rig_id}, which is not in rigs"
+                f"frame {frame_id}: found rig_id {rig_id}, which is not in rigs"
             )
         frames[frame_id] = rig_id
     frame_of: dict[int, int] = {}
@@ -53,40 +49,36 @@ def check_frames(
     ):
         what = f"frame {frame_id}"
         if frame_id not in frames:
-            raise wrong_row(path, f"frame_data: found {what}, which is not in frames")
+            raise wrong_row(f"frame_data: found {what}, which is not in frames")
         if image_id not in content.names:
-            raise half_written(path, f"found {what} of image {image_id}, not in images")
+            raise half_written(f"found {what} of image {image_id}, not in images")
         name = content.names[image_id]
         if sensor_id != content.camera_of[image_id]:
             raise wrong_row(
-                path,
                 f"{what}: found '{name}' of camera {sensor_id}, which images says is "
-                f"of camera {content.camera_of[image_id]}",
+                f"of camera {content.camera_of[image_id]}"
             )
         if sensor_id not in rigs[frames[frame_id]]:
             raise wrong_row(
-                path,
                 f"{what}: found '{name}' of camera {sensor_id}, which is not in its "
-                f"rig {frames[frame_id]}",
+                f"rig {frames[frame_id]}"
             )
         if frame_of.setdefault(image_id, frame_id) != frame_id:
             raise wrong_row(
-                path,
                 f"image '{name}': found it in frames {frame_of[image_id]} and "
-                f"{frame_id}, expected one",
+                f"{frame_id}, expected one"
             )
         other = taken.setdefault((frame_id, sensor_id), name)
         if other != name:
             raise wrong_row(
-                path,
                 f"{what}: found '{other}' and '{name}' of camera {sensor_id}, expected "
-                "one image of a camera",
+                "one image of a camera"
             )
-    return _frameless(path, content, rigs, frame_of)
+    return _frameless(content, rigs, frame_of)
 
 
 def _check_rigs(
-    connection: sqlite3.Connection, path: Path, content: Content
+    connection: sqlite3.Connection, content: Content
 ) -> dict[int, set[int]]:
     """The cameras of each rig, checked."""
     rigs: dict[int, set[int]] = {}
@@ -104,22 +96,20 @@ def _check_rigs(
     for rig_id, sensor_id, kind, pose in sensors:
         what = f"rig {rig_id}"
         if rig_id not in rigs:
-            raise wrong_row(path, f"rig_sensors: found {what}, which is not in rigs")
+            raise wrong_row(f"rig_sensors: found {what}, which is not in rigs")
         if kind not in SENSORS:
             raise wrong_row(
-                path,
-                f"{what}: found sensor {sensor_id} of type {kind}, expected a camera",
+                f"{what}: found sensor {sensor_id} of type {kind}, expected a camera"
             )
         if kind == CAMERA and sensor_id not in content.camera_ids:
             raise wrong_row(
-                path, f"{what}: found camera {sensor_id}, which is not in cameras"
+                f"{what}: found camera {sensor_id}, which is not in cameras"
             )
         first = rig_of.setdefault((kind, sensor_id), rig_id)
         if first != rig_id or (kind == CAMERA and sensor_id in rigs[rig_id]):
             raise wrong_row(
-                path,
                 f"{what}: found camera {sensor_id} again, first in rig {first}, "
-                "expected each camera in one rig",
+                "expected each camera in one rig"
             )
         values = float64_values(pose)
         if pose is not None and (
@@ -128,9 +118,8 @@ def _check_rigs(
             or not np.isfinite(values).all()
         ):
             raise wrong_row(
-                path,
                 f"{what}: found a sensor_from_rig of camera {sensor_id} that is no "
-                "quaternion and translation of 7 finite numbers",
+                "quaternion and translation of 7 finite numbers"
             )
         if kind == CAMERA:
             rigs[rig_id].add(sensor_id)
@@ -138,10 +127,7 @@ def _check_rigs(
 
 
 def _frameless(
-    path: Path,
-    content: Content,
-    rigs: Mapping[int, set[int]],
-    frame_of: Mapping[int, int],
+    content: Content, rigs: Mapping[int, set[int]], frame_of: Mapping[int, int]
 ) -> tuple[str, ...]:
     """Images without frame, none of which others of their rig may have come with."""
     if not rigs:  # COLMAP makes trivial ones as it loads a database
@@ -158,10 +144,9 @@ def _frameless(
         rig_id = shared.get(content.camera_of[image_id])
         if rig_id is not None:
             raise wrong_row(
-                path,
                 f"image '{name}': found no frame, expected one of rig {rig_id}, to "
                 f"which its camera {content.camera_of[image_id]} belongs with "
-                f"{len(rigs[rig_id]) - 1} more",
+                f"{len(rigs[rig_id]) - 1} more"
             )
     return tuple(sorted(content.names[image_id] for image_id in without))
 

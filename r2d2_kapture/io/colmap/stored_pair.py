@@ -24,7 +24,7 @@ from r2d2_kapture.io.colmap.content import (
     GEOMETRY_VALUES,
     PAIR_BASE,
     blob_matrix,
-    float64_values,
+    named_numbers,
     wrong_row,
 )
 from r2d2_kapture.io.names import nearest_name
@@ -73,7 +73,7 @@ def _read(
         if name not in ids:
             raise DatasetError(f"{path}: {nearest_name(name, ids)}")
     first, second = (ids[name] for name in pair)
-    keypoints = tuple(_keypoints(connection, path, name, ids[name]) for name in pair)
+    keypoints = tuple(_keypoints(connection, name, ids[name]) for name in pair)
     pair_id = PAIR_BASE * min(first, second) + max(first, second)
     matches = _row(connection, "matches", pair_id)
     geometry = _row(connection, "two_view_geometries", pair_id)
@@ -82,8 +82,8 @@ def _read(
             f"{path}: found no matches of '{pair[0]}' and '{pair[1]}'; "
             + _partners(connection, pair[0], ids)
         )
-    found = None if geometry is None else _geometry(path, pair, geometry)
-    rows = _indices(path, pair, matches)
+    found = None if geometry is None else _geometry(pair, geometry)
+    rows = _indices(pair, matches)
     if found is not None and not len(rows):
         rows = found.inlier_matches.astype(np.int64)
     if first > second:
@@ -92,7 +92,7 @@ def _read(
             found.invert()
     for side, name in enumerate(pair):
         if len(rows) and rows[:, side].max() >= len(keypoints[side]):
-            raise wrong_row(path, f"matches of keypoints that '{name}' does not have")
+            raise wrong_row(f"matches of keypoints that '{name}' does not have")
     return StoredPair(
         keypoints=(keypoints[0], keypoints[1]), matches=rows, geometry=found
     )
@@ -105,46 +105,39 @@ def _row(connection: sqlite3.Connection, table: str, pair_id: int) -> Row | None
     return found
 
 
-def _keypoints(
-    connection: sqlite3.Connection, path: Path, name: str, image_id: int
-) -> FloatArray:
+def _keypoints(connection: sqlite3.Connection, name: str, image_id: int) -> FloatArray:
     row = connection.execute(
         "SELECT * FROM keypoints WHERE image_id = ?", (image_id,)
     ).fetchone()
     if row is None:
         return np.zeros((0, 2), np.float32)
-    rows = _matrix(path, f"keypoints of '{name}'", row, np.float32)
+    rows = _matrix(f"keypoints of '{name}'", row, np.float32)
     return kapture_from_colmap(rows[:, :2]).astype(np.float32)
 
 
-def _indices(path: Path, pair: tuple[str, str], row: Row | None) -> IndexArray:
+def _indices(pair: tuple[str, str], row: Row | None) -> IndexArray:
     if row is None or not row["rows"]:
         return np.zeros((0, 2), np.int64)
     what = f"matches of '{pair[0]}' and '{pair[1]}'"
-    return _matrix(path, what, row, np.uint32)[:, :2].astype(np.int64)
+    return _matrix(what, row, np.uint32)[:, :2].astype(np.int64)
 
 
-def _matrix(path: Path, what: str, row: Row, dtype: type) -> np.ndarray[Any, Any]:
-    matrix = blob_matrix(path, what, row["rows"], row["cols"], row["data"], dtype)
+def _matrix(what: str, row: Row, dtype: type) -> np.ndarray[Any, Any]:
+    matrix = blob_matrix(what, row["rows"], row["cols"], row["data"], dtype)
     if matrix.shape[1] < 2:
-        raise wrong_row(path, f"{what}: found {matrix.shape[1]} columns")
+        raise wrong_row(f"{what}: found {matrix.shape[1]} columns")
     return matrix
 
 
-def _geometry(
-    path: Path, pair: tuple[str, str], row: Row
-) -> pycolmap.TwoViewGeometry | None:
+def _geometry(pair: tuple[str, str], row: Row) -> pycolmap.TwoViewGeometry | None:
     """The geometry of a row; None where nothing was estimated."""
     what = f"geometry of '{pair[0]}' and '{pair[1]}'"
     configurations = pycolmap.TwoViewGeometryConfiguration.__members__.values()
     if row["config"] not in map(int, configurations):
-        raise wrong_row(path, f"{what}: found configuration {row['config']!r}")
-    values = {}
-    for name, count in GEOMETRY_VALUES.items():
-        found = float64_values(row[name]) if name in row.keys() else np.zeros(0)
-        if found is None or len(found) not in (0, count):
-            raise wrong_row(path, f"{what}: found no {count} numbers in {name}")
-        values[name] = found
+        raise wrong_row(f"{what}: found configuration {row['config']!r}")
+    there = row.keys()
+    blobs = (row[name] if name in there else None for name in GEOMETRY_VALUES)
+    values = named_numbers(what, GEOMETRY_VALUES, blobs)
     geometry = pycolmap.TwoViewGeometry()
     geometry.config = row["config"]
     for name in ("E", "F", "H"):
@@ -154,7 +147,7 @@ def _geometry(
         w, *xyz = values["qvec"].tolist()
         rotation = pycolmap.Rotation3d([*xyz, w])
         geometry.cam2_from_cam1 = pycolmap.Rigid3d(rotation, values["tvec"])
-    geometry.inlier_matches = _indices(path, pair, row).astype(np.uint32)
+    geometry.inlier_matches = _indices(pair, row).astype(np.uint32)
     undefined = int(pycolmap.TwoViewGeometryConfiguration.UNDEFINED)
     return None if geometry.config == undefined else geometry
 
