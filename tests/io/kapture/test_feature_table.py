@@ -186,13 +186,17 @@ def test_no_features_at_all(tmp_path: Path) -> None:
         open_feature_table([tmp_path / "nowhere"], "keypoints")
 
 
-def test_an_image_without_features(tmp_path: Path) -> None:
+def test_images_without_features_or_with_other_counts(tmp_path: Path) -> None:
     write_features(tmp_path, IMAGES)
     table = open_feature_table([tmp_path], "keypoints")
     assert "none.jpg" not in table and 3 not in table
     for call in (table.read, table.count):
         with pytest.raises(FeatureFormatError, match="'none.jpg': found no keypoints"):
             call("none.jpg")
+    (tmp_path / KEYPOINTS / "a b.jpg.kpt").write_bytes(bytes(12 * 2))
+    tables = open_local_features([tmp_path])
+    with pytest.raises(FeatureFormatError, match="2 keypoints and 3 descriptors"):
+        tables.read_descriptors("a b.jpg")
 
 
 @pytest.mark.parametrize("tar", [False, True])
@@ -207,14 +211,6 @@ def test_broken_sizes(tmp_path: Path, tar: bool) -> None:
             FeatureFormatError, match="found 13 bytes for 'a', expected"
         ):
             call("a")
-
-
-def test_counts_that_disagree(tmp_path: Path) -> None:
-    write_features(tmp_path, IMAGES)
-    (tmp_path / KEYPOINTS / "a b.jpg.kpt").write_bytes(bytes(12 * 2))
-    tables = open_local_features([tmp_path])
-    with pytest.raises(FeatureFormatError, match="2 keypoints and 3 descriptors"):
-        tables.read_descriptors("a b.jpg")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

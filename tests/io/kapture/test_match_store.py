@@ -106,18 +106,19 @@ def test_we_read_kaptures_matches(tmp_path: Path) -> None:
     assert same(read(tmp_path, "a.jpg", "b.jpg"), MATCHES)
 
 
-def test_no_matches_are_a_result(tmp_path: Path) -> None:
+def test_what_is_not_there(tmp_path: Path) -> None:
     with open_match_writer(tmp_path, TYPE, MANIFEST) as writer:
         assert not writer.is_complete("a", "b")
         writer.write("a", "b", NONE)
         assert writer.is_complete("b", "a")
     assert len(read(tmp_path, "a", "b")) == 0
     assert open_matches([tmp_path], TYPE).pairs == [("a", "b")]
-
-
-def test_a_pair_without_matches_is_none(tmp_path: Path) -> None:
     write(tmp_path, ("a", "b"))
     assert open_matches([tmp_path], TYPE).read("a", "c") is None
+    write(tmp_path, ("a", "b"))
+    assert find_matches([tmp_path], "other").pairs == []
+    with pytest.raises(DatasetError, match="no matches of keypoints type 'other'"):
+        open_matches([tmp_path], "other")
 
 
 def test_the_first_folder_that_has_a_pair_gives_it(tmp_path: Path) -> None:
@@ -131,13 +132,6 @@ def test_the_first_folder_that_has_a_pair_gives_it(tmp_path: Path) -> None:
     found = [table.read("a", "b"), table.read("c", "d")]
     assert [len(item) for item in found if item is not None] == [3, 3]
     assert len(open_matches([two, one], TYPE).read("a", "b") or ()) == 0
-
-
-def test_matches_that_are_not_there(tmp_path: Path) -> None:
-    write(tmp_path, ("a", "b"))
-    assert find_matches([tmp_path], "other").pairs == []
-    with pytest.raises(DatasetError, match="no matches of keypoints type 'other'"):
-        open_matches([tmp_path], "other")
 
 
 def file_of(root: Path) -> Path:
@@ -168,7 +162,7 @@ def test_a_broken_size_is_not_complete(tmp_path: Path) -> None:
         assert not writer.is_complete("a", "b")
 
 
-def test_unsafe_names(tmp_path: Path) -> None:
+def test_pairs_named_without_care_reach_no_file(tmp_path: Path) -> None:
     with open_match_writer(tmp_path, TYPE, MANIFEST) as writer:
         for pair in (("../a", "b"), ("a", "/b"), ("a", "x/../../b")):
             with pytest.raises(DatasetError, match="leaves the dataset's folder"):

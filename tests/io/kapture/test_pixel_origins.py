@@ -140,34 +140,29 @@ def test_origin_of_third_party_keypoints(
     np.testing.assert_array_equal(placed.read_stored("0.jpg"), stored)
 
 
-@pytest.mark.parametrize("given", ["center", "corner"])
-def test_keypoints_count_from_where_the_user_says(tmp_path: Path, given: Any) -> None:
-    write_dataset(tmp_path, CORNER)
-    write_keypoints(tmp_path, 6)
-    dataset = open_dataset(tmp_path)
+def placed(root: Path, given: Any = "auto") -> tuple[str, tuple[str, ...]]:
+    """From where the keypoints of a dataset count, and what is said of it."""
+    dataset = open_dataset(root)
     cameras = find_camera_origin(dataset, "auto")
-    table = open_feature_table([tmp_path], "keypoints")
-    placed, warnings = place_keypoints(table, given, dataset, cameras)
-    assert (origins_text(placed), warnings) == (given, ())
+    table = open_feature_table([root], "keypoints")
+    found, warnings = place_keypoints(table, given, dataset, cameras)
+    return origins_text(found), warnings
 
 
-@pytest.mark.parametrize("name", ["manifest.json", ORIGIN_NAME])
-def test_keypoints_that_say_where_they_count_from(tmp_path: Path, name: str) -> None:
+def test_the_user_or_a_file_says_where_keypoints_count_from(tmp_path: Path) -> None:
     write_dataset(tmp_path, CORNER)
-    folder = write_keypoints(tmp_path, 2)
-    (folder / name).write_text('{"pixel_origin": "center"}')
-    dataset = open_dataset(tmp_path)
-    cameras = find_camera_origin(dataset, "auto")
-    table = open_feature_table([tmp_path], "keypoints")
-    placed, warnings = place_keypoints(table, "auto", dataset, cameras)
-    assert (origins_text(placed), warnings) == ("center", ())
+    folder = write_keypoints(tmp_path, 6)
+    for given in ("center", "corner"):
+        assert placed(tmp_path, given) == (given, ())
+    write_keypoints(tmp_path, 2)
+    for name in ("manifest.json", ORIGIN_NAME):
+        (folder / name).write_text('{"pixel_origin": "center"}')
+        assert placed(tmp_path) == ("center", ())
+        (folder / name).unlink()
 
 
 def test_columns_that_are_not_read_are_reported(tmp_path: Path) -> None:
     write_dataset(tmp_path, CENTER)
     write_keypoints(tmp_path, 5)
-    dataset = open_dataset(tmp_path)
-    cameras = find_camera_origin(dataset, "auto")
-    table = open_feature_table([tmp_path], "keypoints")
-    _, warnings = place_keypoints(table, "center", dataset, cameras)
+    _, warnings = placed(tmp_path, "center")
     assert warnings[0].startswith("keypoints 'sift' have 5 columns")
