@@ -90,25 +90,7 @@ def test_dataset_of_a_folder(photos: Path, tmp_path: Path) -> None:
             read_rgb(dataset.image_path(name)), read_rgb(photos / name)
         )
     assert dataset.data.trajectories is None
-
-
-def test_focal_length_comes_from_exif_and_the_middle_counts_from_pixel_centres(
-    photos: Path, tmp_path: Path
-) -> None:
-    write_image_folder_dataset(photos, tmp_path / "dataset")
-    data = open_dataset(tmp_path / "dataset").data
-    sensor = data.sensors[next(iter(data.records_camera[0]))]  # of a.jpg
-    assert sensor.camera_type.name == "SIMPLE_RADIAL"
-    width, height, focal, cx, cy, distortion = sensor.camera_params
-    assert (width, height, cx, cy, distortion) == (*SIZE, 31.5, 23.5, 0)
-    assert focal == pytest.approx(FOCAL, rel=1e-3)
-
-
-def test_images_without_exif_are_unknown_and_all_are_approximate(
-    photos: Path, tmp_path: Path
-) -> None:
-    write_image_folder_dataset(photos, tmp_path / "dataset")
-    data = open_dataset(tmp_path / "dataset").data
+    data = dataset.data
     unknown = {
         name
         for timestamp in data.records_camera
@@ -117,10 +99,12 @@ def test_images_without_exif_are_unknown_and_all_are_approximate(
     }
     assert unknown == {"plain.png", "été/plain.png"}
     assert approximate_sensors(tmp_path / "dataset") == set(data.sensors)
-
-
-def test_other_datasets_are_not_approximate(tmp_path: Path) -> None:
-    assert not approximate_sensors(write_noise_dataset(tmp_path / "dataset"))
+    sensor = data.sensors[next(iter(data.records_camera[0]))]  # of a.jpg
+    assert sensor.camera_type.name == "SIMPLE_RADIAL"
+    width, height, focal, cx, cy, distortion = sensor.camera_params
+    assert (width, height, cx, cy, distortion) == (*SIZE, 31.5, 23.5, 0)
+    assert focal == pytest.approx(FOCAL, rel=1e-3)
+    assert not approximate_sensors(write_noise_dataset(tmp_path / "noise"))
 
 
 def test_which_images_share_a_camera(photos: Path) -> None:
@@ -140,10 +124,6 @@ def test_which_images_share_a_camera(photos: Path) -> None:
     }
     assert sorted(map(len, cameras(photos, "single").values())) == [1, 7]
     assert len(cameras(photos, "per-image")) == 8
-
-
-def test_shared_camera_takes_the_median_of_what_is_known(photos: Path) -> None:
-    cameras(photos, "single")
     data = open_dataset(photos.parent / "single").data
     sensor = data.sensors["camera_00001"]
     assert sensor.camera_params[2] == pytest.approx(FOCAL, rel=1e-3)

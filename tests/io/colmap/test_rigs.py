@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import kapture
 import numpy as np
@@ -11,6 +12,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from tests.scenes.colmap import known_pose_model, triangulate, verify
 from tests.scenes.world import Scene, pose
 
@@ -36,14 +38,8 @@ def test_dataset_without_rigs_fits_trivial_rigs_of_pycolmap(
             image = pycolmap.Image(
                 name=stored.name, camera_id=stored.camera_id, image_id=stored.image_id
             )
-            true = scene.poses[stored.name]
-            w, x, y, z = true.r_raw
-            model.add_image_with_trivial_frame(
-                image,
-                pycolmap.Rigid3d(
-                    pycolmap.Rotation3d(np.array([x, y, z, w])), np.array(true.t_raw)
-                ),
-            )
+            true = rigid3d_from_kapture(scene.poses[stored.name])
+            model.add_image_with_trivial_frame(image, true)
     model = triangulate(path, model, tmp_path / "model")
     assert model.num_points3D() == 120
 
@@ -89,42 +85,36 @@ def test_rig_sensors_that_the_dataset_lacks_are_left_out(
     assert scene.write(tmp_path / "a.db").rigs == 2
 
 
+NOWHERE = kapture.PoseTransform(r=None, t=None)
+STILL = pose(0, [0, 0, 0])
+
+
 @pytest.mark.parametrize(
-    "rig_id, device_id, device_pose, message",
+    "mounted, message",
     [
-        ("second", "left", pose(0, [0, 0, 0]), "'left': found in rigs"),
-        ("rig", "rig", pose(0, [0, 0, 0]), "inside itself"),
-        ("rig", "walker", kapture.PoseTransform(r=None, t=None), "incomplete"),
+        ({("second", "left"): STILL}, "'left': found in rigs"),
+        ({("rig", "rig"): STILL}, "inside itself"),
+        ({("rig", "walker"): NOWHERE}, "incomplete"),
+        ({("pair", "left"): STILL, ("rig", "pair"): STILL}, "'left' twice"),
     ],
 )
 def test_rigs_that_colmap_cannot_hold_are_refused(
-    tmp_path: Path,
-    scene: Scene,
-    rig_id: str,
-    device_id: str,
-    device_pose: kapture.PoseTransform,
-    message: str,
+    tmp_path: Path, scene: Scene, mounted: dict[tuple[str, str], Any], message: str
 ) -> None:
-    scene.dataset.rigs[rig_id, device_id] = device_pose
+    for place, device_pose in mounted.items():
+        scene.dataset.rigs[place] = device_pose
     with pytest.raises(DatasetError, match=message):
         scene.write(tmp_path / "a.db")
     assert os.listdir(tmp_path) == []
 
 
-def test_camera_twice_in_one_rig_is_refused(tmp_path: Path, scene: Scene) -> None:
-    scene.dataset.rigs["pair", "left"] = pose(0, [0, 0, 0])
-    scene.dataset.rigs["rig", "pair"] = pose(0, [0, 0, 0])
-    with pytest.raises(DatasetError, match="'left' twice"):
-        scene.write(tmp_path / "a.db")
-
-
-def test_image_recorded_twice_is_refused(tmp_path: Path, scene: Scene) -> None:
+def test_image_recorded_twice_or_of_an_unknown_camera_is_refused(
+    tmp_path: Path, scene: Scene
+) -> None:
     scene.dataset.records_camera[77, "walker"] = scene.names[0]
     with pytest.raises(DatasetError, match="expected one record"):
         scene.write(tmp_path / "a.db")
-
-
-def test_image_of_an_unknown_camera_is_refused(tmp_path: Path, scene: Scene) -> None:
+    del scene.dataset.records_camera[77]
     scene.dataset.records_camera[77, "nobody"] = "n.jpg"
     with pytest.raises(DatasetError, match="'nobody'"):
         scene.write(tmp_path / "a.db")

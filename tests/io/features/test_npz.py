@@ -6,6 +6,7 @@ import os
 import pickle
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,67 +76,61 @@ def test_equal_scores_keep_their_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(back.keypoints, keypoints[[2, 0, 1, 3], :2])
 
 
-@pytest.mark.parametrize("settings", ["", '{"weights": "é日本"}'])
-def test_settings_round_trip(tmp_path: Path, settings: str) -> None:
-    write_npz(tmp_path / "a.r2d2", random_features(3), settings)
-    assert read_npz_settings(tmp_path / "a.r2d2") == settings
+def test_settings_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "a.r2d2"
+    assert read_npz_settings(path) is None
+    for settings in ("", '{"weights": "é日本"}'):
+        write_npz(path, random_features(3), settings)
+        assert read_npz_settings(path) == settings
 
 
-def test_settings_of_no_file_are_none(tmp_path: Path) -> None:
-    assert read_npz_settings(tmp_path / "a.r2d2") is None
-
-
-@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.99])
-def test_truncated_file_is_reported(tmp_path: Path, part: float) -> None:
+def test_damage_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.r2d2"
     write_npz(path, random_features(30))
     data = path.read_bytes()
-    path.write_bytes(data[: int(part * len(data))])
-    for read in (read_npz, read_npz_settings):
-        with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
-            read(path)
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 0xFF
+    parts = [data[: int(part * len(data))] for part in (0.0, 0.01, 0.5, 0.99)]
+    for content in (*parts, flipped):
+        path.write_bytes(content)
+        for read in (read_npz, read_npz_settings):
+            with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
+                read(path)
 
 
-def test_flipped_byte_is_reported(tmp_path: Path) -> None:
-    path = tmp_path / "a.r2d2"
-    write_npz(path, random_features(30))
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0xFF
-    path.write_bytes(data)
-    with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
-        read_npz_settings(path)
-
-
-def test_absent_field_is_named(tmp_path: Path) -> None:
-    with (tmp_path / "a.r2d2").open("wb") as file:
-        np.savez(file, keypoints=np.ones((2, 3)), imsize=(4, 4))
-    with pytest.raises(FeatureFormatError, match="no descriptors, expected"):
-        read_npz(tmp_path / "a.r2d2")
+SIZE = "image size: found"
 
 
 @pytest.mark.parametrize(
-    "field, value",
+    "field, value, words",
     [
-        ("keypoints", np.ones((3, 1), np.float32)),
-        ("scores", np.ones(2, np.float32)),
-        ("scores", np.ones((3, 1), np.float32)),
-        ("descriptors", np.ones((2, 8), np.float32)),
-        ("imsize", np.ones(3)),
-        ("keypoints", np.full((3, 3), "x")),
+        ("descriptors", None, "no descriptors, expected"),
+        ("keypoints", np.ones((3, 1), np.float32), ""),
+        ("scores", np.ones(2, np.float32), ""),
+        ("scores", np.ones((3, 1), np.float32), ""),
+        ("descriptors", np.ones((2, 8), np.float32), ""),
+        ("imsize", np.ones(3), ""),
+        ("keypoints", np.full((3, 3), "x"), ""),
+        ("imsize", (np.nan, 48), SIZE),
+        ("imsize", (64, np.inf), SIZE),
+        ("imsize", (0, 48), SIZE),
+        ("imsize", (-1, -1), SIZE),
+        ("imsize", (64, 48, 3), SIZE),
     ],
 )
-def test_wrong_shapes_are_reported(
-    tmp_path: Path, field: str, value: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+def test_fields_that_do_not_fit_are_named(
+    tmp_path: Path, field: str, value: Any, words: str
 ) -> None:
     arrays = {
         "keypoints": np.ones((3, 3), np.float32),
         "scores": np.ones(3, np.float32),
         "descriptors": np.ones((3, 8), np.float32),
         "imsize": np.array([4, 4]),
+        field: value,
     }
     with (tmp_path / "a.r2d2").open("wb") as file:
-        np.savez(file, **(arrays | {field: value}))
-    with pytest.raises(FeatureFormatError, match=r"a\.r2d2"):
+        np.savez(file, **{n: array for n, array in arrays.items() if array is not None})
+    with pytest.raises(FeatureFormatError, match=rf"a\.r2d2: .*{words}"):
         read_npz(tmp_path / "a.r2d2")
 
 
@@ -155,11 +150,15 @@ def test_pickle_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not Path("ran").exists()
 
 
-def test_single_array_is_reported(tmp_path: Path) -> None:
+def test_single_arrays_and_foreign_files_are_reported(tmp_path: Path) -> None:
     with (tmp_path / "a.r2d2").open("wb") as file:
         np.save(file, np.ones(3))
     with pytest.raises(FeatureFormatError, match="single array"):
         read_npz(tmp_path / "a.r2d2")
+    (tmp_path / "a.r2d2").write_bytes(b"text")
+    with pytest.raises(FeatureFormatError, match="the tool that wrote it") as error:
+        read_npz(tmp_path / "a.r2d2")
+    assert "delete" not in str(error.value) and "extract" not in str(error.value)
 
 
 def header(text: str) -> bytes:
@@ -192,25 +191,3 @@ def test_members_that_are_no_arrays_are_reported(tmp_path: Path, member: bytes) 
         with pytest.raises(FeatureFormatError, match=r"a\.r2d2: [^\n]*again") as error:
             read(path)
         assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "imsize", [(np.nan, 48), (64, np.inf), (0, 48), (-1, -1), (64, 48, 3)]
-)
-def test_image_sizes_are_pixels(tmp_path: Path, imsize: tuple[float, ...]) -> None:
-    arrays = {
-        "keypoints": np.ones((3, 3), np.float32),
-        "scores": np.ones(3, np.float32),
-        "descriptors": np.ones((3, 8), np.float32),
-    }
-    with (tmp_path / "a.r2d2").open("wb") as file:
-        np.savez(file, imsize=imsize, **arrays)
-    with pytest.raises(FeatureFormatError, match=r"a\.r2d2: image size: found"):
-        read_npz(tmp_path / "a.r2d2")
-
-
-def test_the_way_out_is_one_for_foreign_files(tmp_path: Path) -> None:
-    (tmp_path / "a.r2d2").write_bytes(b"text")
-    with pytest.raises(FeatureFormatError, match="the tool that wrote it") as error:
-        read_npz(tmp_path / "a.r2d2")
-    assert "delete" not in str(error.value) and "extract" not in str(error.value)

@@ -121,28 +121,26 @@ def test_16_bit_grey_is_scaled_not_clipped(tmp_path, suffix):
     np.testing.assert_array_equal(read_rgb(path)[:, :, 2], expected)
 
 
-def test_big_endian_16_bit_tiff(tmp_path):
+def test_grey_of_other_byte_orders_and_ranges(tmp_path):
     grey = np.array([[0, 257, 65535]], dtype=np.uint16)
     image = Image.frombytes("I;16B", (3, 1), grey.astype(">u2").tobytes())
     image.save(tmp_path / "a.tif")
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif")[0, :, 0], [0, 1, 255])
-
-
-def test_pgm_of_1000_grey_values(tmp_path):
     (tmp_path / "a.pgm").write_bytes(b"P2 3 1 1000 0 500 1000")
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.pgm")[0, :, 0], [0, 128, 255])
 
 
-@pytest.mark.parametrize("value", [-1, 65536])
-def test_grey_beyond_16_bits_is_refused(tmp_path, value):
-    path = saved(tmp_path / "a.tif", np.full((2, 2), value, dtype=np.int32))
-    with pytest.raises(ImageError, match=f"from {value} to {value}, expected 0 to"):
-        read_rgb(path)
-
-
-def test_floating_point_grey_is_refused(tmp_path):
-    path = saved(tmp_path / "a.tif", np.full((2, 2), 0.5, dtype=np.float32))
-    with pytest.raises(ImageError, match="floating point"):
+@pytest.mark.parametrize(
+    ("grey", "words"),
+    [
+        (np.int32(-1), "from -1 to -1, expected 0 to"),
+        (np.int32(65536), "from 65536 to 65536, expected 0 to"),
+        (np.float32(0.5), "floating point"),
+    ],
+)
+def test_grey_beyond_16_bits_or_of_floating_point_is_refused(tmp_path, grey, words):
+    path = saved(tmp_path / "a.tif", np.full((2, 2), grey))
+    with pytest.raises(ImageError, match=words):
         read_rgb(path)
 
 

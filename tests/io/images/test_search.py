@@ -278,7 +278,7 @@ def test_exclude(tmp_path, pattern, kept):
     assert warnings[0].startswith(f"{4 - len(kept)} left out by --exclude {pattern}: '")
 
 
-def test_exclude_takes_any_unicode_form_of_an_accent(tmp_path):
+def test_exclude_takes_any_unicode_form_of_an_accent(tmp_path) -> None:
     composed, decomposed = (normalize(form, "été") for form in ("NFC", "NFD"))
     made(tmp_path, "a.jpg", f"{composed}/b.jpg", f"{decomposed}/c.jpg")
     for pattern in (composed, decomposed):
