@@ -28,10 +28,10 @@ def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> 
     return root
 
 
-def verify_scene(root: Path, config: VerifyConfig) -> None:
+def verify_scene(root: Path, config: VerifyConfig) -> Report:
     """Make ``root/map.db`` of ``root/mapping``."""
     mapping = root / "mapping"
-    verify.run(
+    return verify.run(
         config,
         mapping=mapping,
         features=[mapping],

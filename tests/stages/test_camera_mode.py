@@ -12,9 +12,8 @@ import pytest
 
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages.verify import stage as verify
 from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
-from tests.stages.map_runs import QUIET, load_map, run
+from tests.stages.map_runs import load_map, run, verify_scene
 
 
 def unknown_scene(*, shared: bool) -> Scene:
@@ -35,18 +34,8 @@ def unknown_scene(*, shared: bool) -> Scene:
 
 def prepare(root: Path, scene: Scene, mode: Any) -> tuple[str, ...]:
     """Verify the scene; the warnings."""
-    mapping = scene.write_kapture(root / "mapping")
-    report = verify.run(
-        VerifyConfig(camera_mode=mode),
-        mapping=mapping,
-        features=[mapping],
-        matches=[mapping],
-        pairs=None,
-        database=root / "map.db",
-        output=root / "verified",
-        options=QUIET,
-    )
-    return report.warnings
+    scene.write_kapture(root / "mapping")
+    return verify_scene(root, VerifyConfig(camera_mode=mode)).warnings
 
 
 def cameras_in(database: Path) -> int:
@@ -69,18 +58,17 @@ def test_one_camera_for_all_images(tmp_path: Path) -> None:
     assert run(tmp_path).skipped == 1
 
 
-def test_a_camera_for_each_image(tmp_path: Path) -> None:
+def test_a_camera_for_each_image_may_be_asked_for_and_is_else_pointed_at(
+    tmp_path: Path,
+) -> None:
     assert prepare(tmp_path, unknown_scene(shared=True), "per-image") == ()
     assert cameras_in(tmp_path / "map.db") == 6
     report = run(tmp_path)
     assert report.details["registered_images"] == 6
     assert len(set(focal_lengths(tmp_path))) == 6
-
-
-def test_a_hint_where_each_image_has_a_camera(tmp_path: Path) -> None:
-    (hint,) = prepare(tmp_path, unknown_scene(shared=False), "auto")
+    (hint,) = prepare(tmp_path / "auto", unknown_scene(shared=False), "auto")
     assert hint.startswith("6 images without known intrinsics have separate cameras")
-    assert cameras_in(tmp_path / "map.db") == 6
+    assert cameras_in(tmp_path / "auto" / "map.db") == 6
 
 
 def test_export_joins_cameras(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,25 +41,8 @@ def break_pairs_outside_the_map(scene: LocalizationScene, name: str) -> None:
     scene.write_pairs([*pairs, (name, "other map/a.jpg"), (name, "b.jpg")])
 
 
-def break_keypoints(scene: LocalizationScene, name: str) -> None:
-    scene.keypoint_file(name).write_bytes(b"")
-    for image in scene.mapped:
-        scene.replace_matches(name, image, np.zeros((0, 2)))
-
-
-def break_size(scene: LocalizationScene, query: str) -> None:
-    path = scene.keypoint_file(query)
-    rows = np.fromfile(path, np.float32).reshape(-1, 3)
-    write_array(path, rows * 2)
-
-
 def break_feature_file(scene: LocalizationScene, name: str) -> None:
     scene.keypoint_file(name).unlink()
-
-
-def break_matching(scene: LocalizationScene, name: str) -> None:
-    for image in scene.mapped:
-        scene.match_file(name, image).unlink()
 
 
 def break_matches(scene: LocalizationScene, name: str) -> None:
@@ -66,16 +50,29 @@ def break_matches(scene: LocalizationScene, name: str) -> None:
         scene.replace_matches(name, image, np.zeros((0, 2)))
 
 
-def break_query_index(scene: LocalizationScene, name: str) -> None:
-    scene.replace_matches(name, scene.mapped[0], np.array([[130, 0]]))
-
-
-def break_map_index(scene: LocalizationScene, name: str) -> None:
-    scene.replace_matches(name, scene.mapped[0], np.array([[0, 130]]))
-
-
 def break_match_file(scene: LocalizationScene, name: str) -> None:
     scene.match_file(name, scene.mapped[0]).write_bytes(b"odd")
+
+
+def break_keypoints(scene: LocalizationScene, name: str) -> None:
+    scene.keypoint_file(name).write_bytes(b"")
+    break_matches(scene, name)
+
+
+def break_size(scene: LocalizationScene, name: str) -> None:
+    path = scene.keypoint_file(name)
+    write_array(path, np.fromfile(path, np.float32) * 2)
+
+
+def break_matching(scene: LocalizationScene, name: str) -> None:
+    for image in scene.mapped:
+        scene.match_file(name, image).unlink()
+
+
+def break_indices(*row: int) -> Callable[[LocalizationScene, str], None]:
+    return lambda scene, name: scene.replace_matches(
+        name, scene.mapped[0], np.array([row])
+    )
 
 
 def break_truth(scene: LocalizationScene, name: str) -> None:
@@ -139,8 +136,8 @@ def test_a_focal_length_that_no_camera_has_is_reported(
         (break_feature_file, "found no keypoints of type 'r2d2'"),
         (break_matching, "none of its 9 pairs is matched; run kapture_r2d2_match"),
         (break_matches, "no matches with 9 map images"),
-        (break_query_index, "expected below"),
-        (break_map_index, "expected below"),
+        (break_indices(130, 0), "expected below"),
+        (break_indices(0, 130), "expected below"),
         (break_match_file, "expected rows of 3 float64"),
         (break_truth, "expected at least 15 (--min-inliers)"),
     ],
@@ -191,19 +188,21 @@ def test_pairs_that_no_pose_is_found_from_are_reported(
     ]
 
 
-def test_pairs_without_any_query_are_refused(exact: LocalizationScene) -> None:
+def test_other_pairs_and_maps_are_refused(exact: LocalizationScene) -> None:
+    observations = exact.map_path / "reconstruction/observations.txt"
+    text = observations.read_text(encoding="utf-8")
+    observations.write_text(text.replace("r2d2", "sift"), encoding="utf-8")
+    with pytest.raises(DatasetError, match="of type sift, expected 'r2d2'"):
+        exact.run()
+    for name in ("points3d.txt", "observations.txt"):
+        observations.with_name(name).write_text("# kapture format: 1.1\n")
+    with pytest.raises(ReconstructionError, match="found 0 points"):
+        exact.run()
+    exact.write_map()
     exact.write_pairs([("x.jpg", "y.jpg")])
     with pytest.raises(DatasetError, match="found no pair with an image of"):
         exact.run()
     assert not (exact.root / "output").exists()
-
-
-def test_a_map_without_points_is_refused(exact: LocalizationScene) -> None:
-    for name in ("points3d.txt", "observations.txt"):
-        path = exact.map_path / "reconstruction" / name
-        path.write_text("# kapture format: 1.1\n")
-    with pytest.raises(ReconstructionError, match="found 0 points"):
-        exact.run()
 
 
 def test_a_map_of_other_keypoints_is_reported(exact: LocalizationScene) -> None:
@@ -244,15 +243,6 @@ def test_as_many_keypoints_elsewhere_than_in_the_map_are_refused(
             continue
         with pytest.raises(DatasetError, match="of 1 map images differ"):
             exact.run()
-
-
-def test_a_map_of_another_keypoints_type_is_refused(exact: LocalizationScene) -> None:
-    observations = exact.map_path / "reconstruction/observations.txt"
-    text = observations.read_text(encoding="utf-8")
-    observations.write_text(text.replace("r2d2", "sift"), encoding="utf-8")
-    with pytest.raises(DatasetError, match="of type sift, expected 'r2d2'"):
-        exact.run()
-    assert not (exact.root / "output").exists()
 
 
 def test_strict_stops_at_the_first_failure(exact: LocalizationScene) -> None:

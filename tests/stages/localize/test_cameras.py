@@ -28,16 +28,14 @@ def frames_of(root: Path, scene: Scene, **settings: str) -> list[tuple[str, ...]
     return [tuple(image.name for image in frame.images) for frame in frames]
 
 
-def test_images_of_a_rig_at_one_time_are_a_frame(tmp_path: Path) -> None:
-    scene = Scene()
-    frames = frames_of(tmp_path, scene)
+def test_images_of_a_rig_at_one_time_are_a_frame_unless_left_aside(
+    tmp_path: Path,
+) -> None:
+    frames = frames_of(tmp_path, Scene())
     expected = [
         (f"seq é/left/{time} b.jpg", f"seq é/right/{time} b.jpg") for time in range(4)
     ]
     assert frames == expected + [(f"seq é/walker/{time} b.jpg",) for time in range(4)]
-
-
-def test_rigs_may_be_left_aside(tmp_path: Path) -> None:
     frames = frames_of(tmp_path, Scene(), rigs="off")
     assert frames == [(name,) for name in sorted(Scene().names)]
 

@@ -17,13 +17,10 @@ def make(limit: int) -> LoadingCache[str, bytes]:
     return LoadingCache(lambda key: key.encode() * 10, len, limit)
 
 
-def test_a_value_is_loaded_once() -> None:
+def test_values_are_loaded_once_and_the_least_recently_used_is_dropped() -> None:
     cache = make(100)
     assert [cache("a"), cache("b"), cache("a")] == [b"a" * 10, b"b" * 10, b"a" * 10]
     assert cache.loads == 2
-
-
-def test_the_least_recently_used_is_dropped_first() -> None:
     cache = make(20)
     for key in ("a", "b", "a", "c"):
         cache(key)
@@ -32,9 +29,6 @@ def test_the_least_recently_used_is_dropped_first() -> None:
     assert cache.loads == 3
     cache("b")
     assert cache.loads == 4
-
-
-def test_what_exceeds_the_limit_is_given_but_not_kept() -> None:
     cache = make(9)
     assert cache("a") == cache("a") == b"a" * 10
     assert cache.loads == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -97,6 +98,7 @@ def test_every_pair_is_matched(features: Path, tmp_path: Path) -> None:
     report = run(features, tmp_path / "out")
     assert (report.done, report.skipped, report.failed) == (15, 0, ())
     assert report.outputs == (matches_folder(tmp_path / "out", "r2d2"),)
+    assert report.details["images_read"] == len(IMAGES)  # each once
     total = 0
     for image1, image2 in EVERY_PAIR:
         matches = read(tmp_path / "out", image1, image2)
@@ -121,16 +123,10 @@ def test_the_order_of_names_does_not_matter(features: Path, tmp_path: Path) -> N
 def test_workers_and_cache_change_nothing(
     features: Path, tmp_path: Path, workers: int, cache_gb: float
 ) -> None:
-    config = MatchConfig(
-        gpu=-1, matcher=MutualNearestConfig(ratio=0.98), cache_gb=cache_gb
-    )
-    run(
-        features,
-        tmp_path / "one",
-        config=MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.98)),
-        workers=1,
-    )
-    run(features, tmp_path / "two", config=config, workers=workers)
+    config = MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.98))
+    run(features, tmp_path / "one", config=config, workers=1)
+    cached = dataclasses.replace(config, cache_gb=cache_gb)
+    run(features, tmp_path / "two", config=cached, workers=workers)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
@@ -172,7 +168,9 @@ def test_images_come_from_several_folders(tmp_path: Path) -> None:
 
 def test_a_list_of_no_pairs_is_named(features: Path, tmp_path: Path) -> None:
     report = run(features, tmp_path / "out", pairs=[])
+    assert (report.done, report.skipped, report.failed) == (0, 0, ())
     assert report.warnings == (f"{tmp_path / 'out_pairs.txt'}: found no pair to match",)
+    assert (report.outputs[0] / "match_report.json").is_file()
 
 
 def test_an_image_without_keypoints_gives_no_rows(tmp_path: Path) -> None:
@@ -401,14 +399,6 @@ def write_manifests(root: Path, top_k: int) -> None:
         path.write_text(json.dumps({**content, "versions": {}}), "utf-8")
 
 
-def test_features_made_again_are_noticed(features: Path, tmp_path: Path) -> None:
-    write_manifests(features, 100)
-    run(features, tmp_path / "out")
-    write_manifests(features, 200)
-    with pytest.raises(OutputError, match="descriptors SHA-256"):
-        run(features, tmp_path / "out")
-
-
 @pytest.mark.parametrize("tar", [False, True])
 def test_images_changed_in_place_are_matched_again(tmp_path: Path, tar: bool) -> None:
     root = write_features(tmp_path / "features", IMAGES, tar=tar)
@@ -447,11 +437,16 @@ def test_killed_while_changed_images_are_noticed(
     assert digests(tmp_path / "out") == digests(tmp_path / "expected")
 
 
-def test_features_with_a_manifest_may_be_copied(features: Path, tmp_path: Path) -> None:
+def test_features_made_again_are_noticed_and_copies_are_not(
+    features: Path, tmp_path: Path
+) -> None:
     write_manifests(features, 100)
     run(features, tmp_path / "out")
     write_features(features, IMAGES)
     assert run(features, tmp_path / "out").skipped == 15
+    write_manifests(features, 200)
+    with pytest.raises(OutputError, match="descriptors SHA-256"):
+        run(features, tmp_path / "out")
 
 
 def test_features_made_in_two_ways_are_not_mixed(tmp_path: Path) -> None:
@@ -468,12 +463,6 @@ def test_two_types_need_a_choice(features: Path, tmp_path: Path) -> None:
     write_features(features, {"a b.jpg": unit_rows(3)}, name="other")
     with pytest.raises(DatasetError, match="other, r2d2; choose one"):
         run(features, tmp_path / "out")
-
-
-def test_no_pairs(features: Path, tmp_path: Path) -> None:
-    report = run(features, tmp_path / "out", [])
-    assert (report.done, report.skipped, report.failed) == (0, 0, ())
-    assert (report.outputs[0] / "match_report.json").is_file()
 
 
 def test_a_list_that_is_not_there(features: Path, tmp_path: Path) -> None:
@@ -506,25 +495,6 @@ def test_a_gpu_that_is_not_there(features: Path, tmp_path: Path) -> None:
 def test_settings_out_of_range(settings: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigError, match=flag):
         make_settings(MatchConfig, settings)
-
-
-def test_every_image_is_read_once_where_the_cache_holds_them(
-    features: Path, tmp_path: Path
-) -> None:
-    assert run(features, tmp_path / "out").details["images_read"] == len(IMAGES)
-
-
-def test_float64_descriptors_of_other_tools(tmp_path: Path) -> None:
-    root = write_features(tmp_path / "features", IMAGES)
-    write_rows(
-        root / "reconstruction/descriptors/r2d2",
-        "descriptors",
-        {name: rows.astype(np.float64) for name, rows in IMAGES.items()},
-        fields="r2d2, float64, 16, r2d2, L2",
-    )
-    run(root, tmp_path / "out", EVERY_PAIR[:1])
-    expected = mutual(*(IMAGES[name] for name in EVERY_PAIR[0]))
-    assert read(tmp_path / "out", *EVERY_PAIR[0]).indices.tolist() == expected
 
 
 def test_the_authors_features(shared: Path, tmp_path: Path) -> None:

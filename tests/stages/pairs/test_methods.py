@@ -46,39 +46,29 @@ def ordered(found: list[ImagePair]) -> bool:
 # exhaustive
 
 
-def test_exhaustive(mapping: Path, tmp_path: Path) -> None:
+def test_exhaustive(mapping: Path, query: Path, tmp_path: Path) -> None:
     report = run(mapping, tmp_path / "pairs.txt")
     assert (report.done, report.skipped, report.failed) == (10, 0, ())
-    found = names_in(tmp_path / "pairs.txt")
-    assert found == list(itertools.combinations(sorted(NAMES), 2))
-
-
-def test_exhaustive_with_queries(mapping: Path, query: Path, tmp_path: Path) -> None:
-    run(mapping, tmp_path / "pairs.txt", query=query)
-    assert names_in(tmp_path / "pairs.txt") == list(
-        itertools.product(sorted(QUERIES), sorted(NAMES))
-    )
-
-
-def test_queries_that_are_the_mapping_images(mapping: Path, tmp_path: Path) -> None:
-    run(mapping, tmp_path / "one.txt", query=mapping)
-    run(mapping, tmp_path / "two.txt")
-    assert names_in(tmp_path / "one.txt") == names_in(tmp_path / "two.txt")
-
-
-def test_one_image_has_no_pairs(tmp_path: Path) -> None:
-    mapping = write_dataset(tmp_path / "mapping", ["a.jpg"])
-    assert run(mapping, tmp_path / "pairs.txt").done == 0
-    assert names_in(tmp_path / "pairs.txt") == []
+    every = list(itertools.combinations(sorted(NAMES), 2))
+    assert names_in(tmp_path / "pairs.txt") == every
+    run(mapping, tmp_path / "same.txt", query=mapping)
+    assert names_in(tmp_path / "same.txt") == every
+    run(mapping, tmp_path / "queries.txt", query=query)
+    across = list(itertools.product(sorted(QUERIES), sorted(NAMES)))
+    assert names_in(tmp_path / "queries.txt") == across
+    alone = write_dataset(tmp_path / "alone", ["a.jpg"])
+    assert run(alone, tmp_path / "none.txt").done == 0
+    assert names_in(tmp_path / "none.txt") == []
 
 
 # sequential
+LEFT_AND_RIGHT = "l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4"
 
 
 def test_sequences_of_each_camera_in_order_of_time(tmp_path: Path) -> None:
     write_files(
         tmp_path,
-        sensors="l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4",
+        sensors=LEFT_AND_RIGHT,
         records_camera="30, l, a\n10, l, c\n20, l, b\n10, r, e\n20, r, d",
     )
     report = run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
@@ -94,7 +84,7 @@ def test_sequences_of_each_camera_in_order_of_time(tmp_path: Path) -> None:
 def test_images_that_a_rig_takes_together(tmp_path: Path) -> None:
     write_files(
         tmp_path,
-        sensors="l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4",
+        sensors=LEFT_AND_RIGHT,
         records_camera="1, l, l1\n2, l, l2\n1, r, r1\n2, r, r2",
         rigs="rig, l, 1, 0, 0, 0, 0, 0, 0\nrig, r, 1, 0, 0, 0, 1, 0, 0",
     )
@@ -195,18 +185,12 @@ def test_images_that_see_points_in_common(mapping: Path, tmp_path: Path) -> None
     a, b, c, d, e = sorted(NAMES)
     tracks = [[a, b], [a, b, c], [a, b, c], [c, d], ["not in mapping.jpg", a]]
     map_path = write_map(tmp_path / "map", tracks)
-    report = run(mapping, tmp_path / "p.txt", method="covisibility", map_path=map_path)
+    settings = {"method": "covisibility", "map_path": map_path}
+    report = run(mapping, tmp_path / "p.txt", **settings)
     found = {pair.names: pair.score for pair in read_pairs(tmp_path / "p.txt")}
     assert found == {(a, b): 3, (a, c): 2, (b, c): 2, (c, d): 1}
     assert [failure.name for failure in report.failed] == [e]
-    run(
-        mapping,
-        tmp_path / "best.txt",
-        method="covisibility",
-        map_path=map_path,
-        min_score=2.0,
-        top_k=1,
-    )
+    run(mapping, tmp_path / "best.txt", min_score=2.0, top_k=1, **settings)
     assert names_in(tmp_path / "best.txt") == [(a, b), (a, c)]
 
 
@@ -249,14 +233,8 @@ def test_queries_and_their_most_similar_mapping_images(
         tmp_path / "apart",
         {"q/0.jpg": 7 * around(88), "q/1 2.jpg": 0.2 * around(12)},
     )
-    run(
-        mapping,
-        tmp_path / "p.txt",
-        query=query,
-        method="global",
-        top_k=2,
-        features=[apart],
-    )
+    settings = {"query": query, "method": "global", "top_k": 2, "features": [apart]}
+    run(mapping, tmp_path / "p.txt", **settings)
     found = read_pairs(tmp_path / "p.txt")
     assert [pair.names for pair in found] == [
         ("q/0.jpg", "Z.jpg"),
@@ -269,14 +247,7 @@ def test_queries_and_their_most_similar_mapping_images(
     described = apart / "reconstruction/global_features/apgem/global_features.txt"
     described.write_text(described.read_text("utf-8").replace("L2", "Hamming"), "utf-8")
     with pytest.raises(FeatureFormatError, match="by 'Hamming', expected L2 or cosine"):
-        run(
-            mapping,
-            tmp_path / "p.txt",
-            query=query,
-            method="global",
-            top_k=2,
-            features=[apart],
-        )
+        run(mapping, tmp_path / "p.txt", **settings)
 
 
 def test_mapping_images_and_their_most_similar(mapping: Path, tmp_path: Path) -> None:
@@ -291,6 +262,9 @@ def test_mapping_images_and_their_most_similar(mapping: Path, tmp_path: Path) ->
     }
     assert ordered(found)
     assert all(pair.image1 < pair.image2 for pair in found)
+    run(mapping, tmp_path / "few.txt", method="global", min_score=0.8)
+    scores = [pair.score for pair in read_pairs(tmp_path / "few.txt")]
+    assert len(scores) == 2 and min(scores) >= 0.8
 
 
 def test_no_image_with_itself_where_queries_are_mapping_images(
@@ -301,13 +275,6 @@ def test_no_image_with_itself_where_queries_are_mapping_images(
     found = names_in(tmp_path / "p.txt")
     assert all(a != b for a, b in found)
     assert {name for pair in found for name in pair} == set(NAMES)
-
-
-def test_least_score(mapping: Path, tmp_path: Path) -> None:
-    write_global_features(mapping, global_rows(dict(zip(NAMES, [0, 20, 50, 90, 170]))))
-    run(mapping, tmp_path / "p.txt", method="global", min_score=0.8)
-    scores = [pair.score for pair in read_pairs(tmp_path / "p.txt")]
-    assert len(scores) == 2 and min(scores) >= 0.8
 
 
 def test_images_without_global_features_are_named(
