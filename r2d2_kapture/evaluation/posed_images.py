@@ -22,7 +22,7 @@ from r2d2_kapture.coordinates import (
     principal_point_shift,
 )
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
+from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage
 from r2d2_kapture.io.kapture.dataset import check_relative_name, open_dataset
@@ -31,7 +31,6 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
     judge_cameras,
 )
-from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 
 Array = npt.NDArray[np.float64]
@@ -152,17 +151,12 @@ def read_posed_dataset(
     """
     dataset = open_dataset(root)
     origin = find_camera_origin(dataset, camera_origin).origin
-    sensors = camera_sensors(dataset.data)
-    cameras = {
-        sensor_id: colmap_camera(sensor, number, origin)
-        for number, (sensor_id, sensor) in enumerate(sensors.items(), start=1)
-    }
-    records = image_records(dataset.data)
+    cameras = image_cameras(dataset.data, origin)
     return [
         PosedImage(
             name=name,
             path=dataset.image_path(name),
-            camera=cameras[records[name].sensor_id],
+            camera=cameras[name],
             cam_from_world=pose,
         )
         for name, pose in read_camera_poses(dataset).cam_from_world.items()

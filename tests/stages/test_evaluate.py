@@ -206,6 +206,7 @@ def test_the_map_is_drawn_in_the_frame_of_the_truth(tmp_path, monkeypatch):
         points=np.array([own[name].tgt_origin_in_src() for name in names]),
         point_ids=np.arange(8),
         images={name: map_image(own[name]) for name in names},
+        cameras={},
     )
     monkeypatch.setattr(
         "r2d2_kapture.stages.evaluate.read_sparse_map", {"m": model}.get

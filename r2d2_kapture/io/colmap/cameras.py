@@ -22,6 +22,7 @@ from r2d2_kapture.coordinates import (
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.exif import read_exif
 from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.tables import image_records
 
 UNKNOWN_CAMERA = "UNKNOWN_CAMERA"
 GUESSED_MODEL = "SIMPLE_RADIAL"
@@ -36,6 +37,28 @@ def camera_sensors(dataset: kapture.Kapture) -> dict[str, kapture.Camera]:
         sensor_id: sensor
         for sensor_id, sensor in sorted(dataset.cameras.items())
         if sensor.sensor_type == "camera"
+    }
+
+
+def image_cameras(
+    dataset: kapture.Kapture, origin: PixelOrigin
+) -> dict[str, pycolmap.Camera]:
+    """The camera of each image, in COLMAP's pixel origin; ids count from 1.
+
+    Args:
+        dataset: its sensors and records are used.
+        origin: where principal points are counted from.
+
+    Raises:
+        DatasetError: see ``colmap_camera``, and records that contradict themselves.
+    """
+    cameras = {
+        sensor_id: colmap_camera(sensor, number, origin)
+        for number, (sensor_id, sensor) in enumerate(camera_sensors(dataset).items(), 1)
+    }
+    return {
+        name: cameras[record.sensor_id]
+        for name, record in image_records(dataset).items()
     }
 
 

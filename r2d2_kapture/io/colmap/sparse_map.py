@@ -7,6 +7,7 @@ described in colmap.github.io/format.html and kapture's kapture_format.adoc.
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import DatasetError, ReconstructionError
 from r2d2_kapture.io.colmap.binary import check_binary_model
+from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.kapture.dataset import open_dataset, read_lines
+from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.types import IndexArray
 
@@ -74,11 +78,17 @@ class SparseMap:
         points: (P, 3) in the units of the world.
         point_ids: (P,) ascending: COLMAP's ids, or rows of kapture's points3d.txt.
         images: by name, in order of names; images without pose are left out.
+        cameras: of each of these images, in COLMAP's pixel origin.
+        image_folder: that names are relative to; a COLMAP model does not record it.
+        warnings: on what of the cameras is not certain.
     """
 
     points: DoubleArray
     point_ids: IndexArray
     images: Mapping[str, MapImage]
+    cameras: Mapping[str, pycolmap.Camera]
+    image_folder: Path | None = None
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def extent(self) -> float:
@@ -94,7 +104,11 @@ class SparseMap:
         return np.bincount(seen, minlength=len(self.points)).astype(np.int64)
 
 
-def read_sparse_map(path: Path, keypoints_type: str | None = None) -> SparseMap:
+def read_sparse_map(
+    path: Path,
+    keypoints_type: str | None = None,
+    camera_origin: CameraOrigin = "auto",
+) -> SparseMap:
     """Read a map of points that images observe.
 
     Args:
@@ -102,12 +116,14 @@ def read_sparse_map(path: Path, keypoints_type: str | None = None) -> SparseMap:
             folder with one of them in ``sparse``, ``0`` or ``kapture``, in this order.
         keypoints_type: whose observations are read from a kapture dataset; None takes
             the only ones there are.
+        camera_origin: that principal points of a kapture dataset are counted from, see
+            pixel_origins.find_camera_origin.
 
     Raises:
         DatasetError: none of these, or its files are broken.
         ReconstructionError: there are no points, or no observations of them.
     """
-    sparse_map = _read(path, keypoints_type)
+    sparse_map = _read(path, keypoints_type, camera_origin)
     if len(sparse_map.points) == 0 or sparse_map.track_lengths.sum() == 0:
         found = f"{len(sparse_map.points)} points, {len(sparse_map.images)} images"
         raise ReconstructionError(
@@ -170,13 +186,15 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
         )
 
 
-def _read(path: Path, keypoints_type: str | None) -> SparseMap:
+def _read(
+    path: Path, keypoints_type: str | None, camera_origin: CameraOrigin
+) -> SparseMap:
     model = _colmap_model(path)
     if model is not None:
         return _map_of_colmap(_read_model(model))
     for folder in (path, path / "kapture"):
         if (folder / "sensors" / "sensors.txt").is_file():
-            return _read_kapture(folder, keypoints_type)
+            return _read_kapture(folder, keypoints_type, camera_origin)
     raise DatasetError(
         f"{path}: found neither a COLMAP model (cameras, images and points3D, .bin or "
         ".txt) nor a kapture dataset, expected the output of kapture_r2d2_map"
@@ -215,14 +233,17 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
 def _map_of_colmap(model: pycolmap.Reconstruction) -> SparseMap:
     point_ids = np.array(sorted(model.points3D), np.uint64).astype(np.int64)
     points = [model.points3D[int(i)].xyz for i in point_ids]
-    images = {
-        image.name: _map_image_of_colmap(image, point_ids)
-        for image in map(model.image, model.reg_image_ids())
-    }
+    images = {image.name: image for image in map(model.image, model.reg_image_ids())}
+    # copies, which do not keep the model in memory
+    cameras = {i: copy.deepcopy(camera) for i, camera in model.cameras.items()}
     return SparseMap(
         points=np.array(points, np.float64).reshape(-1, 3),
         point_ids=point_ids,
-        images=dict(sorted(images.items())),
+        images={
+            name: _map_image_of_colmap(image, point_ids)
+            for name, image in sorted(images.items())
+        },
+        cameras={name: cameras[image.camera_id] for name, image in images.items()},
     )
 
 
@@ -256,8 +277,13 @@ def _check_names_of_text_model(path: Path) -> None:
             )
 
 
-def _read_kapture(root: Path, keypoints_type: str | None) -> SparseMap:
-    poses = read_camera_poses(open_dataset(root)).cam_from_world
+def _read_kapture(
+    root: Path, keypoints_type: str | None, camera_origin: CameraOrigin
+) -> SparseMap:
+    dataset = open_dataset(root)
+    poses = read_camera_poses(dataset).cam_from_world
+    found = find_camera_origin(dataset, camera_origin)
+    cameras = image_cameras(dataset.data, found.origin)
     points = _read_points(root / kcsv.CSV_FILENAMES[kapture.Points3d])
     seen = _read_observations(
         root / kcsv.CSV_FILENAMES[kapture.Observations], keypoints_type, len(points)
@@ -272,7 +298,14 @@ def _read_kapture(root: Path, keypoints_type: str | None) -> SparseMap:
             point_rows=np.array([observed[i] for i in keypoints], np.int64),
             keypoint_count=None,
         )
-    return SparseMap(points=points, point_ids=np.arange(len(points)), images=images)
+    return SparseMap(
+        points=points,
+        point_ids=np.arange(len(points)),
+        images=images,
+        cameras={name: cameras[name] for name in images},
+        image_folder=dataset.image_path(""),
+        warnings=found.warnings,
+    )
 
 
 def _read_points(path: Path) -> DoubleArray:

@@ -16,7 +16,7 @@ from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.io.colmap.cameras import (
     UNKNOWN_CAMERA,
     camera_sensors,
-    colmap_camera,
+    image_cameras,
     photograph_camera,
 )
 from r2d2_kapture.io.kapture.dataset import Dataset
@@ -77,10 +77,7 @@ def query_frames(
             recorded twice.
     """
     sensors = camera_sensors(dataset.data)
-    cameras = {
-        sensor_id: colmap_camera(sensor, number, origin)
-        for number, (sensor_id, sensor) in enumerate(sensors.items(), start=1)
-    }
+    of_image = image_cameras(dataset.data, origin)
     unknown = {
         sensor_id
         for sensor_id, sensor in sensors.items()
@@ -96,7 +93,7 @@ def query_frames(
             name=record.name,
             path=dataset.image_path(record.name),
             sensor_id=sensor_id,
-            camera=cameras[sensor_id],
+            camera=of_image[record.name],
             focal_length=_knowledge(sensor_id in unknown, config),
             refine_distortion=sensor_id in unknown,
             cam_from_rig=pycolmap.Rigid3d(),

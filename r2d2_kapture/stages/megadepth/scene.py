@@ -106,12 +106,12 @@ def undistort(model: SceneModel, config: MegadepthConfig, threads: int) -> None:
             can be undistorted.
         OutputError: files cannot be written.
     """
-    names = _image_names(read_sparse_map(model.reconstruction), model.reconstruction)
-    cameras = _cameras(model.reconstruction)
+    sparse_map = read_sparse_map(model.reconstruction)
+    names = _image_names(sparse_map, model.reconstruction)
     left_out = {
         name: reason
         for name in names
-        if (reason := _why_not_undistorted(model, name, cameras[name]))
+        if (reason := _why_not_undistorted(model, name, sparse_map.cameras[name]))
     }
     usable = [name for name in names if name not in left_out]
     _require_some(model, usable, left_out)
@@ -158,7 +158,7 @@ def make_scene_info(
     sparse = model.undistorted / SPARSE
     sparse_map = read_sparse_map(sparse)
     names = _image_names(sparse_map, sparse)
-    cameras = _cameras(sparse)
+    cameras = sparse_map.cameras
     record = read_json(model.undistorted / RECORD_NAME)
     left_out: dict[str, str] = dict(record.get("left_out", {}))
     seen: dict[str, PointsSeen] = {}
@@ -166,7 +166,7 @@ def make_scene_info(
         if name in left_out:
             continue
         try:
-            seen[name] = _points_seen(model, name, cameras[name], sparse_map, config)
+            seen[name] = _points_seen(model, name, sparse_map, config)
         except (DatasetError, ImageError) as error:
             left_out[name] = str(error)
     _require_some(model, seen, left_out)
@@ -189,7 +189,6 @@ def make_scene_info(
 def _points_seen(
     model: SceneModel,
     name: str,
-    camera: pycolmap.Camera,
     sparse_map: SparseMap,
     config: MegadepthConfig,
 ) -> PointsSeen:
@@ -198,6 +197,7 @@ def _points_seen(
     Raises:
         ImageError, DatasetError: the image or its depth map cannot be used.
     """
+    camera = sparse_map.cameras[name]
     path, depth_path = model.undistorted / IMAGES / name, model.depth_path(name)
     _require_size(path, image_size(path), camera)
     depth = read_depth(depth_path, (camera.width, camera.height))
@@ -274,14 +274,6 @@ def _image_names(sparse_map: SparseMap, source: Path) -> list[str]:
         DatasetError: a name leads out of the folder of images.
     """
     return [check_relative_name(name, source) for name in sparse_map.images]
-
-
-def _cameras(folder: Path) -> dict[str, pycolmap.Camera]:
-    """The camera of each image of a model that read_sparse_map has read."""
-    with quiet_pycolmap():
-        model = pycolmap.Reconstruction(str(folder))
-    images = map(model.image, model.reg_image_ids())
-    return {image.name: model.cameras[image.camera_id] for image in images}
 
 
 def _intrinsics(camera: pycolmap.Camera) -> DoubleArray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,7 @@ from r2d2_kapture.coordinates import (
     kapture_from_colmap,
 )
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.io.colmap.cameras import colmap_camera
-from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
@@ -150,15 +149,11 @@ def open_depth_views(
     dataset = open_dataset(root)
     poses = read_camera_poses(dataset).cam_from_world
     depth_files = _depth_files(dataset)
-    cameras = find_camera_origin(dataset, camera_origin)
+    origin = find_camera_origin(dataset, camera_origin)
     pictures: list[PosedPicture] = []
     skipped: list[Failure] = []
-    for name, record in image_records(dataset.data).items():
-        model = ColmapModel(
-            camera=colmap_camera(
-                dataset.data.sensors[record.sensor_id], 1, cameras.origin
-            )
-        )
+    for name, camera in image_cameras(dataset.data, origin.origin).items():
+        model = ColmapModel(camera=camera)
         path = dataset.image_path(name)
         reason = (
             "no pose"
@@ -188,7 +183,7 @@ def open_depth_views(
     return OpenedSources(
         sources=(WeightedSource(source=source, weight=1.0),),
         skipped=(*skipped, *_unpaired(pictures, pairs, NO_NEIGHBOUR)),
-        warnings=cameras.warnings,
+        warnings=origin.warnings,
     )
 
 
@@ -212,13 +207,18 @@ def open_model_views(
     Raises:
         DatasetError, ReconstructionError: not a model, or no two images share points.
     """
-    sparse_map = read_sparse_map(path)
-    cameras, folder, uncertain = _cameras_and_folder(path, images, camera_origin)
+    sparse_map = read_sparse_map(path, camera_origin=camera_origin)
+    folder = images or sparse_map.image_folder
+    if folder is None:
+        raise DatasetError(
+            f"{path}: a COLMAP model does not record the folder of its images; give it "
+            "with --sfm-images"
+        )
     pictures: list[PosedPicture] = []
     skipped: list[Failure] = []
     kept: list[str] = []
     for name, image in sparse_map.images.items():
-        model = ColmapModel(camera=cameras[name])
+        model = ColmapModel(camera=sparse_map.cameras[name])
         reason = _unfit(folder / name, model.size, config.crop_size)
         if reason:
             skipped.append(Failure(name=name, reason=reason))
@@ -241,7 +241,7 @@ def open_model_views(
     return OpenedSources(
         sources=(WeightedSource(source=source, weight=1.0),),
         skipped=(*skipped, *_unpaired(pictures, pairs, FEW_SHARED)),
-        warnings=uncertain,
+        warnings=sparse_map.warnings,
     )
 
 
@@ -308,35 +308,6 @@ def _same_pose(camera: pycolmap.Rigid3d | None, depth: pycolmap.Rigid3d | None) 
     if camera is None or depth is None:
         return True
     return np.allclose(camera.matrix(), depth.matrix(), atol=1e-6)
-
-
-def _cameras_and_folder(
-    path: Path, images: Path | None, camera_origin: CameraOrigin
-) -> tuple[Mapping[str, pycolmap.Camera], Path, tuple[str, ...]]:
-    """Cameras of the images of a model, their folder, and notes."""
-    for folder in (path, path / "sparse"):
-        if (folder / "cameras.bin").is_file() or (folder / "cameras.txt").is_file():
-            if images is None:
-                raise DatasetError(
-                    f"{folder}: a COLMAP model does not record the folder of its "
-                    "images; give it with --sfm-images"
-                )
-            with quiet_pycolmap():
-                model = pycolmap.Reconstruction(str(folder))
-            cameras = {i.name: model.cameras[i.camera_id] for i in _images(model)}
-            return cameras, images, ()
-    root = path if (path / "sensors").is_dir() else path / "kapture"
-    dataset = open_dataset(root)
-    found = find_camera_origin(dataset, camera_origin)
-    cameras = {
-        name: colmap_camera(dataset.data.sensors[record.sensor_id], 1, found.origin)
-        for name, record in image_records(dataset.data).items()
-    }
-    return cameras, images or dataset.image_path(""), found.warnings
-
-
-def _images(model: pycolmap.Reconstruction) -> Iterable[pycolmap.Image]:
-    return map(model.image, model.reg_image_ids())
 
 
 def _covisible_pairs(sparse_map: SparseMap, names: list[str]) -> list[tuple[int, int]]:

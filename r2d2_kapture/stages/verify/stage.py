@@ -14,14 +14,13 @@ import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
     FeatureFormatError,
     ReconstructionError,
 )
-from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
+from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.check import check_unused
 from r2d2_kapture.io.colmap.database import (
     keypoints_or_no_rows,
@@ -50,7 +49,6 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     origins_text,
     place_keypoints,
 )
-from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import remove_file
 from r2d2_kapture.io.outputs.ledger import Contents, write_report
@@ -134,7 +132,7 @@ def run(
     work = _plan(dataset, keypoints, table, pairs, options.strict)
     refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
     images = ImageSource(
-        cameras=_cameras(dataset.data, origin),
+        cameras=image_cameras(dataset.data, origin),
         read_keypoints=keypoints_or_no_rows(keypoints, work.without_keypoints),
         poses=_poses(config, dataset, work.pairs),
     )
@@ -320,21 +318,6 @@ def _unreadable(
                     raise
                 failed[name] = Failure(name=name, reason=str(error))
     return failed
-
-
-def _cameras(
-    dataset: kapture.Kapture, origin: PixelOrigin
-) -> dict[str, pycolmap.Camera]:
-    """The camera of each image, in COLMAP's pixel origin."""
-    sensors = camera_sensors(dataset)
-    cameras = {
-        sensor_id: colmap_camera(sensor, number, origin)
-        for number, (sensor_id, sensor) in enumerate(sensors.items(), start=1)
-    }
-    return {
-        record.name: cameras[record.sensor_id]
-        for record in image_records(dataset).values()
-    }
 
 
 def _poses(

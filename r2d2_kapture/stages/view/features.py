@@ -14,7 +14,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.feature_files import read_h5_features
-from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
+from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.features.hdf5 import h5_names, read_h5_matches
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
@@ -28,7 +28,6 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
     place_keypoints,
 )
-from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.stages.two_view import Cameras, match
 from r2d2_kapture.stages.view.images import known_cameras, matched_pair
@@ -186,12 +185,10 @@ def _cameras(
     dataset: Dataset, origin: FoundOrigin, pair: tuple[str, str]
 ) -> Cameras | None:
     """The cameras of two images of a dataset; None if one is unknown."""
-    records = image_records(dataset.data)
-    sensors = [dataset.data.cameras[records[name].sensor_id] for name in pair]
-    if any(sensor.camera_type.name == UNKNOWN_CAMERA for sensor in sensors):
-        return None
-    first, second = (colmap_camera(sensor, 1, origin.origin) for sensor in sensors)
-    return first, second
+    cameras = image_cameras(dataset.data, origin.origin)
+    first, second = (cameras[name] for name in pair)
+    known = first.has_prior_focal_length and second.has_prior_focal_length
+    return (first, second) if known else None
 
 
 def _no_matches(inputs: StoredPairInputs, pairs: Sequence[tuple[str, str]]) -> str:

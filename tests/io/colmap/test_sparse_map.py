@@ -110,6 +110,9 @@ def test_a_binary_model_is_read_as_pycolmap_has_it(
     assert UNREGISTERED not in found.images
     assert found.point_ids.tolist() == sorted(model.points3D)
     assert {image.keypoint_count for image in found.images.values()} == {50}
+    for image in map(model.image, model.reg_image_ids()):
+        camera = found.cameras[image.name]
+        assert camera.todict() == model.camera(image.camera_id).todict()
 
 
 def test_a_text_model_holds_the_same(
@@ -126,6 +129,11 @@ def test_a_kapture_dataset_holds_the_same(
     assert_same_as_model(found, model)
     assert found.point_ids.tolist() == list(range(38))
     assert {image.keypoint_count for image in found.images.values()} == {None}
+    assert found.image_folder == tmp_path / "sensors/records_data"
+    assert found.cameras.keys() == found.images.keys()
+    for origin, middle in (("corner", [512, 384]), ("center", [512.5, 384.5])):
+        cameras = read_sparse_map(tmp_path, camera_origin=origin).cameras.values()
+        assert {tuple(c.params) for c in cameras} == {(1280, *middle)}
 
 
 def test_the_output_of_mapping_is_read_from_its_model(

@@ -28,6 +28,7 @@ def make_map(images: dict[str, dict[int, int]]) -> SparseMap:
         points=np.zeros((10, 3)),
         point_ids=np.arange(10),
         images={name: map_image(seen) for name, seen in images.items()},
+        cameras={},
     )
 
 
