@@ -98,7 +98,7 @@ def patch_extraction(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
         )
         manifest = Manifest(model={"name": "exact"}, settings={}, versions={})
         names = open_dataset(kapture_root).image_names
-        with open_feature_writer(kind, manifest, force=False) as writer:
+        with open_feature_writer(kind, manifest) as writer:
             todo = [name for name in names if not writer.is_complete(name)]
             for name in todo:
                 writer.write(name, features(name))

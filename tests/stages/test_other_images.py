@@ -91,7 +91,7 @@ def extract(dataset: Path, output: Path) -> Path:
         tar=False,
     )
     manifest = Manifest(model={"sha256": "x"}, settings={}, versions={})
-    with open_feature_writer(kind, manifest, force=False) as writer:
+    with open_feature_writer(kind, manifest) as writer:
         for name, path in outstanding(
             open_dataset(dataset).image_paths, writer
         ).images.items():
@@ -199,7 +199,7 @@ def test_descriptors_stopped_in_the_middle_follow_too(
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("r2d2_kapture.io.kapture.global_features.write_claimed", stop)
+        patch.setattr("r2d2_kapture.io.kapture.global_features.write_item", stop)
         with pytest.raises(KeyboardInterrupt):
             walk.pair()
     walk.all()

@@ -22,10 +22,16 @@ from r2d2_kapture.io.colmap.cameras import (
     colmap_camera,
     kapture_camera,
 )
-from r2d2_kapture.io.kapture.pixel_origins import write_origin
+from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, write_origin
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.io.kapture.rigs import RigCameras, rig_cameras
 from r2d2_kapture.io.kapture.tables import CameraRecord, image_records
+
+MAP_DATASET_FILES = (
+    *("sensors.txt", "rigs.txt", "records_camera.txt", "trajectories.txt"),
+    *("points3d.txt", "observations.txt", "keypoints.txt", "*.kpt", ORIGIN_NAME),
+)
+"""Names of the files of the dataset of a map."""
 
 
 @dataclass(frozen=True, kw_only=True)

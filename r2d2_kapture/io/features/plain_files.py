@@ -17,10 +17,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -33,10 +32,10 @@ from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
 from r2d2_kapture.io.outputs.atomic import remove_file, write_json_atomic
 from r2d2_kapture.io.outputs.image_records import (
     ImageRecord,
-    RecordWriter,
     open_records,
     record_from_json,
 )
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import (
     FILE_NAME,
@@ -45,36 +44,13 @@ from r2d2_kapture.io.outputs.manifest import (
     parse_manifest,
     read_manifest,
 )
+from r2d2_kapture.io.outputs.recorded_features import FeatureStore, FeatureWriter
 from r2d2_kapture.types import R2D2_FILES, FileStyle, LocalFeatures
 
 H5_NAME = "features.h5"
 IMAGE_KEY = "image"
 """Of the record of the image in the settings of a file."""
-WAY_OUT = "choose another output, or --force to redo"
-
-
-class FeatureFiles(Protocol):
-    """Stores features by image name, and knows which are complete."""
-
-    def is_complete(self, name: str) -> bool:
-        """Whether the features of an image are there, made with our settings."""
-
-    def record(self, name: str) -> ImageRecord | None:
-        """What file complete features were made of, if that is known."""
-
-    def written_ns(self, name: str) -> int:
-        """When complete features were written, in nanoseconds."""
-
-    def renew(self, name: str, record: ImageRecord) -> None:
-        """Note where the file that features were made of is now."""
-
-    def drop(self, name: str) -> None:
-        """Remove features of a file that is gone, or never count them again."""
-
-    def write(
-        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
-    ) -> None:
-        """Store the features of an image; complete or absent, never in between."""
+FEATURES = Contents(what="features", files=(), flag="--output-dir")
 
 
 @contextmanager
@@ -86,7 +62,7 @@ def open_feature_files(
     *,
     style: FileStyle = R2D2_FILES,
     force: bool,
-) -> Iterator[FeatureFiles]:
+) -> Iterator[FeatureStore]:
     """Choose how features are stored.
 
     Args:
@@ -112,12 +88,13 @@ def open_feature_files(
         )
     elif file_format == "colmap-text":
         with exclusive(output_dir), open_records(output_dir) as records:
-            yield _ColmapTexts(targets, output_dir, manifest, records, force)
+            texts = _ColmapTexts(targets, output_dir, manifest, force)
+            yield FeatureWriter(rows=texts, records=(records,))
     else:
         with exclusive(output_dir), open_records(output_dir) as records:
-            files = _H5File(output_dir / H5_NAME, manifest, records, force)
-            yield files
-            files.assemble()
+            parts = _H5Parts(output_dir / H5_NAME, manifest, force)
+            yield FeatureWriter(rows=parts, records=(records,))
+            parts.assemble()
 
 
 def _with_suffix(targets: dict[str, Path], suffix: str) -> dict[str, Path]:
@@ -219,10 +196,8 @@ def _made_with(
         if path.is_file():
             with path.open("rb") as file:
                 if file.read(len(other_format.magic)) == other_format.magic:
-                    raise OutputError(
-                        f"{path}: found {other_format.title}, expected "
-                        f"{file_format.title}; {WAY_OUT}"
-                    ) from None
+                    found = f"{other_format.title}, expected {file_format.title}"
+                    raise FEATURES.refusal(path, found) from None
         return None
     if text is not None:
         _refuse_other_settings(path, text, manifest)
@@ -231,12 +206,8 @@ def _made_with(
 
 def _refuse_other_settings(path: Path, text: str, manifest: Manifest) -> None:
     if not text:
-        raise OutputError(f"{path}: found features of another tool; {WAY_OUT}")
-    differences = manifest.differences(parse_manifest(text, str(path)))
-    if differences:
-        raise OutputError(
-            f"{path}: found features made with {'; '.join(differences)}; {WAY_OUT}"
-        )
+        raise FEATURES.refusal(path, "features of another tool")
+    FEATURES.refuse(path, manifest.differences(parse_manifest(text, str(path))))
 
 
 class _ColmapTexts:
@@ -247,142 +218,83 @@ class _ColmapTexts:
         targets: dict[str, Path],
         output_dir: Path,
         manifest: Manifest,
-        records: RecordWriter,
         force: bool,
     ) -> None:
-        self._records = records
-        self._paths = {
-            name: target.with_name(target.name + ".txt")
-            for name, target in targets.items()
-        }
+        self._paths = _with_suffix(targets, ".txt")
         if force:
             # before the manifest, which vouches for existing files
             for path in self._paths.values():
-                path.unlink(missing_ok=True)
-        existing = read_manifest(output_dir / FILE_NAME)
+                remove_file(path)
         left = next(output_dir.rglob("*.txt"), None)
-        if left is not None and existing is None:
-            raise OutputError(f"{left}: found features of another tool; {WAY_OUT}")
-        if left is not None and existing is not None:
-            _refuse_other_settings(output_dir, existing.to_text(), manifest)
+        if left is not None:
+            existing = read_manifest(output_dir / FILE_NAME)
+            made_with = "" if existing is None else existing.to_text()
+            _refuse_other_settings(left, made_with, manifest)
         write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
 
     def is_complete(self, name: str) -> bool:
-        return not self._records.is_unfinished(name) and self._paths[name].is_file()
-
-    def record(self, name: str) -> ImageRecord | None:
-        return self._records.records.get(name)
+        return self._paths[name].is_file()
 
     def written_ns(self, name: str) -> int:
         return self._paths[name].stat().st_mtime_ns
 
-    def renew(self, name: str, record: ImageRecord) -> None:
-        self._records.finish(name, record)
-
-    def drop(self, name: str) -> None:
-        self._records.begin(name)
+    def remove(self, name: str) -> None:
         remove_file(self._paths[name])
 
-    def write(
-        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
-    ) -> None:
-        if record is not None:
-            self._records.begin(name)
+    def write(self, name: str, features: LocalFeatures) -> None:
         write_colmap_text(self._paths[name], features)
-        if record is not None:
-            self._records.finish(name, record)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """Features that wait to be moved into an HDF5 file."""
-
-    path: Path
-    record: ImageRecord | None
-
-
-class _H5File:
+class _H5Parts:
     """One file for all, assembled at the end from parts that survive a kill.
 
     An HDF5 file that is written to when its process dies is lost, so each image first
     becomes a small file in a folder next to it.
     """
 
-    def __init__(
-        self, path: Path, manifest: Manifest, records: RecordWriter, force: bool
-    ) -> None:
+    def __init__(self, path: Path, manifest: Manifest, force: bool) -> None:
         self._path = path
-        self._manifest = manifest
-        self._records = records
-        self._parts = path.with_name(f".{path.name}.parts")
+        self._made_with = manifest.to_text()
+        self._folder = path.with_name(f".{path.name}.parts")
         self._finished: set[str] = set()
         if force:
-            shutil.rmtree(self._parts, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
         elif path.exists():
             _refuse_other_settings(path, h5_settings(path), manifest)
             self._finished = set(h5_names(path))
-        self._staged: dict[str, _Part] = {}
+        self._parts: set[str] = set()
 
     def _part(self, name: str) -> Path:
-        settings = self._manifest.to_text()
-        digest = hashlib.sha256(os.fsencode(settings + name)).hexdigest()
-        return self._parts / f"{digest[:32]}.r2d2"
+        digest = hashlib.sha256(os.fsencode(self._made_with + name)).hexdigest()
+        return self._folder / f"{digest[:32]}.r2d2"
 
     def is_complete(self, name: str) -> bool:
-        part = self._part(name)
-        try:
-            settings = read_npz_settings(part)
-        except FeatureFormatError:
-            settings = None
-        if settings is not None:
-            self._staged[name] = _Part(path=part, record=_record_in(settings))
-        elif name in self._finished:
-            return not self._records.is_unfinished(name)
-        return settings is not None
-
-    def record(self, name: str) -> ImageRecord | None:
-        if name in self._staged:
-            return self._staged[name].record
-        return self._records.records.get(name)
+        with suppress(FeatureFormatError):
+            if read_npz_settings(self._part(name)) is not None:
+                self._parts.add(name)
+        return name in self._parts | self._finished
 
     def written_ns(self, name: str) -> int:
-        path = self._staged[name].path if name in self._staged else self._path
+        path = self._part(name) if name in self._parts else self._path
         return path.stat().st_mtime_ns
 
-    def renew(self, name: str, record: ImageRecord) -> None:
-        if name in self._staged:
-            self._staged[name] = _Part(path=self._staged[name].path, record=record)
-        else:
-            self._records.finish(name, record)
+    def remove(self, name: str) -> None:
+        remove_file(self._part(name))
+        self._parts.discard(name)
+        self._finished.discard(name)
 
-    def drop(self, name: str) -> None:
-        if name in self._staged:
-            remove_file(self._staged.pop(name).path)
-        if name in self._finished:
-            self._records.begin(name)
-            self._finished.remove(name)
-
-    def write(
-        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
-    ) -> None:
-        part = self._part(name)
-        write_npz(part, features, _settings_of(self._manifest, record))
-        self._staged[name] = _Part(path=part, record=record)
+    def write(self, name: str, features: LocalFeatures) -> None:
+        write_npz(self._part(name), features, self._made_with)
+        self._parts.add(name)
 
     def assemble(self) -> None:
         """Move all parts into the HDF5 file, with what it held already."""
-        if not self._staged and self._path.exists():
-            return
-        made_of = {n: p.record for n, p in self._staged.items() if p.record is not None}
-        for name in made_of:
-            self._records.begin(name)
-        write_h5(self._path, self._items(), self._manifest.to_text())
-        for name, record in made_of.items():
-            self._records.finish(name, record)
-        shutil.rmtree(self._parts, ignore_errors=True)
+        if self._parts or not self._path.exists():
+            write_h5(self._path, self._items(), self._made_with)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _items(self) -> Iterator[tuple[str, LocalFeatures]]:
-        for name in sorted(self._finished - self._staged.keys()):
+        for name in sorted(self._finished - self._parts):
             yield name, read_h5(self._path, name)
-        for name, part in sorted(self._staged.items()):
-            yield name, read_npz(part.path)
+        for name in sorted(self._parts):
+            yield name, read_npz(self._part(name))

@@ -8,40 +8,31 @@ hold type and width. An image is complete when both files exist and agree on the
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import kapture
 import kapture.io.csv as kcsv
 import numpy as np
 
-from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
-from r2d2_kapture.io.kapture.dataset import (
-    PARTIAL_FOLDER,
-    check_relative_name,
-    is_described,
-)
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture.dataset import check_relative_name, is_described
+from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.names import broken_by, shown
-from r2d2_kapture.io.outputs.atomic import (
-    atomic_path,
-    output_error,
-    remove_file,
-    write_json_atomic,
-)
+from r2d2_kapture.io.outputs.atomic import atomic_path, remove_file
 from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
-from r2d2_kapture.io.outputs.image_records import (
-    ImageRecord,
-    RecordWriter,
-    open_records,
+from r2d2_kapture.io.outputs.image_records import RECORDS_NAME, open_records
+from r2d2_kapture.io.outputs.ledger import (
+    Contents,
+    is_made_with,
+    open_ledger,
+    write_item,
 )
-from r2d2_kapture.io.outputs.lock import LOCK_NAME, exclusive
-from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST_NAME
-from r2d2_kapture.io.outputs.manifest import Manifest, read_manifest
+from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.outputs.recorded_features import FeatureWriter, RowStore
 from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
@@ -93,151 +84,52 @@ class FeatureType:
         return {kind: self.folder(kind) for kind in SUFFIXES}
 
 
-class RowStore(Protocol):
-    """Holds the rows of keypoints and descriptors of images."""
-
-    def is_complete(self, image: str) -> bool:
-        """Whether keypoints and descriptors of an image are there and agree."""
-
-    def written_ns(self, image: str) -> int:
-        """When those that are there were written, in nanoseconds."""
-
-    def remove(self, image: str) -> None:
-        """Remove the rows of an image where single images can be removed."""
-
-    def write(self, image: str, features: LocalFeatures) -> None:
-        """Store the features of an image; complete or absent, never in between."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureWriter:
-    """Writes the features of images, and knows which are there, and of what.
-
-    Attributes:
-        rows: where they are written.
-        keypoints, descriptors: their records.
-    """
-
-    rows: RowStore
-    keypoints: RecordWriter
-    descriptors: RecordWriter
-
-    @property
-    def _both(self) -> tuple[RecordWriter, RecordWriter]:
-        return self.keypoints, self.descriptors
-
-    def is_complete(self, image: str) -> bool:
-        """Whether keypoints and descriptors of an image are there, of one file."""
-        if any(records.is_unfinished(image) for records in self._both):
-            return False
-        keypoints, descriptors = (item.records.get(image) for item in self._both)
-        of_one = (keypoints and keypoints.sha256) == (
-            descriptors and descriptors.sha256
-        )
-        return of_one and self.rows.is_complete(image)
-
-    def record(self, image: str) -> ImageRecord | None:
-        """What file complete features were made of, if that is known."""
-        return self.keypoints.records.get(image)
-
-    def written_ns(self, image: str) -> int:
-        """When complete features were written, in nanoseconds."""
-        return self.rows.written_ns(image)
-
-    def renew(self, image: str, record: ImageRecord) -> None:
-        """Note where the file that features were made of is now."""
-        for records in self._both:
-            records.finish(image, record)
-
-    def drop(self, image: str) -> None:
-        """Remove features of a file that is gone, or never count them again."""
-        for records in self._both:
-            records.begin(image)
-        self.rows.remove(image)
-
-    def write(
-        self, image: str, features: LocalFeatures, record: ImageRecord | None = None
-    ) -> None:
-        """Store the features of an image; complete or absent, never in between.
-
-        Args:
-            image: its name.
-            features: of the image.
-            record: of the file that they were made of; None where there is none.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-        if record is None:
-            self.rows.write(image, features)
-            return
-        for records in self._both:
-            records.begin(image)
-        self.rows.write(image, features)
-        self.renew(image, record)
+def _contents(kind: str) -> Contents:
+    return Contents(
+        what=kind,
+        files=(
+            *(f"**/*{SUFFIXES[kind]}", f"{kind}.txt", f"{kind}.tar"),
+            *(RECORDS_NAME, "extract_report.json", ORIGIN_NAME),
+        ),
+        flag=f"--{kind}-type or --output",
+        by_name=True,
+    )
 
 
 @contextmanager
 def open_feature_writer(
-    feature_type: FeatureType,
-    manifest: Manifest,
-    *,
-    force: bool,
-    replace: bool = False,
+    feature_type: FeatureType, manifest: Manifest, options: RunOptions = RunOptions()
 ) -> Iterator[FeatureWriter]:
-    """Claim a feature type for one set of weights and settings, and write to it.
+    """Open a feature type for one set of weights and settings, and write to it.
 
     Args:
         feature_type: where to write.
         manifest: what the features are made with.
-        force: remove existing features and start again.
-        replace: do so only where it was made otherwise.
+        options: ``force`` removes existing features; see open_ledger.
 
     Raises:
         OutputError: the type holds features made otherwise, another run is writing it,
             or the folder cannot be written.
     """
+    folders = feature_type.folders
     with ExitStack() as stack:
-        for folder in feature_type.folders.values():
-            stack.enter_context(exclusive(folder))
-        if force or (replace and _is_of_others(feature_type, manifest)):
-            for folder in feature_type.folders.values():
-                _clear(folder)
-        for kind, folder in feature_type.folders.items():
-            _claim(folder, kind, feature_type, manifest)
+        for kind, folder in folders.items():
+            made = _manifest_of(kind, feature_type, manifest)
+            contents, anew = _contents(kind), options.force
+            found = _other_layout(folder, kind, feature_type.tar)
+            if is_made_with(folder, contents, made, options) and found is not None:
+                if not options.replaces:
+                    raise contents.refusal(folder, found)
+                anew = True
+            stack.enter_context(open_ledger(folder, contents, made, options, anew=anew))
         _write_configs(feature_type)
-        keypoints, descriptors = (
-            stack.enter_context(open_records(folder))
-            for folder in feature_type.folders.values()
-        )
+        records = tuple(stack.enter_context(open_records(f)) for f in folders.values())
         rows = stack.enter_context(
             _open_tar_rows(feature_type)
             if feature_type.tar
-            else _open_folder_rows(feature_type)
+            else nullcontext(_FolderRows(feature_type))
         )
-        yield FeatureWriter(rows=rows, keypoints=keypoints, descriptors=descriptors)
-
-
-def _is_of_others(feature_type: FeatureType, manifest: Manifest) -> bool:
-    """Whether a feature type holds what a claim would refuse."""
-    try:
-        for kind, folder in feature_type.folders.items():
-            _check(
-                folder, kind, feature_type, _manifest_of(kind, feature_type, manifest)
-            )
-    except (OutputError, FeatureFormatError):
-        return True
-    return False
-
-
-def _claim(
-    folder: Path, kind: str, feature_type: FeatureType, manifest: Manifest
-) -> None:
-    """Compare with the manifest that is there, or leave ours."""
-    manifest = _manifest_of(kind, feature_type, manifest)
-    _check(folder, kind, feature_type, manifest)
-    if not (folder / MANIFEST_NAME).is_file():
-        write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+        yield FeatureWriter(rows=rows, records=records)
 
 
 def _manifest_of(kind: str, feature_type: FeatureType, manifest: Manifest) -> Manifest:
@@ -248,33 +140,15 @@ def _manifest_of(kind: str, feature_type: FeatureType, manifest: Manifest) -> Ma
     return dataclasses.replace(manifest, settings=settings)
 
 
-def _check(
-    folder: Path, kind: str, feature_type: FeatureType, manifest: Manifest
-) -> None:
-    """Refuse a folder of features that were made otherwise."""
-    way_out = f"choose another --{kind}-type or --output, or --force to redo them"
-    archive = folder / f"{kind}.tar"
-    existing = read_manifest(folder / MANIFEST_NAME)
-    if existing is None:
-        if (folder / f"{kind}.txt").exists() or archive.exists():
-            raise OutputError(
-                f"{folder}: found features without {MANIFEST_NAME}, written by another "
-                f"tool; {way_out}"
-            )
-        return
-    differences = manifest.differences(existing)
-    if differences:
-        raise OutputError(
-            f"{folder}: found features made with {'; '.join(differences)}; {way_out}"
-        )
-    if archive.exists() and not feature_type.tar:
-        raise OutputError(f"{folder}: found an archive; add --tar, or {way_out}")
+def _other_layout(folder: Path, kind: str, tar: bool) -> str | None:
+    """What is there instead of an archive, or of a folder of files; None if nothing."""
+    archive = (folder / f"{kind}.tar").exists()
+    if archive and not tar:
+        return "an archive, which --tar adds to"
     # without rows it is what a run that was stopped before its first archive left
-    rows = folder.rglob(f"*{SUFFIXES[kind]}")
-    if feature_type.tar and not archive.exists() and any(rows):
-        raise OutputError(
-            f"{folder}: found a folder of files; leave --tar out, or {way_out}"
-        )
+    if tar and not archive and any(folder.rglob(f"*{SUFFIXES[kind]}")):
+        return "a folder of files, expected an archive because of --tar"
+    return None
 
 
 def _write_configs(feature_type: FeatureType) -> None:
@@ -301,14 +175,6 @@ def _write_configs(feature_type: FeatureType) -> None:
             kcsv.descriptors_to_file(str(path), descriptors)
 
 
-def _remove_partial(feature_type: FeatureType) -> None:
-    for folder in feature_type.folders.values():
-        partial = folder / PARTIAL_FOLDER
-        if partial.is_symlink():
-            partial.unlink()
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def _rows(features: LocalFeatures) -> dict[str, bytes]:
     return {
         "keypoints": features.keypoints_with_scale.astype("<f4").tobytes(),
@@ -319,13 +185,6 @@ def _rows(features: LocalFeatures) -> dict[str, bytes]:
 def _agree(keypoint_bytes: int, descriptor_bytes: int, descriptor_dim: int) -> bool:
     count, rest = divmod(keypoint_bytes, KEYPOINT_BYTES)
     return rest == 0 and descriptor_bytes == count * descriptor_dim * 4
-
-
-@contextmanager
-def _open_folder_rows(feature_type: FeatureType) -> Iterator[RowStore]:
-    _remove_partial(feature_type)
-    yield _FolderRows(feature_type)
-    _remove_partial(feature_type)
 
 
 class _FolderRows:
@@ -354,24 +213,7 @@ class _FolderRows:
 
     def write(self, image: str, features: LocalFeatures) -> None:
         for kind, data in _rows(features).items():
-            path = self._path(kind, image)
-            folder = self._type.folder(kind)
-            partial = folder / PARTIAL_FOLDER / "rows.tmp"
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if not path.parent.resolve().is_relative_to(folder.resolve()):
-                    raise OutputError(
-                        f"{path.parent}: a link that leaves {folder}; remove it"
-                    )
-                partial.parent.mkdir(exist_ok=True)
-                partial.unlink(missing_ok=True)
-                with open(partial, "xb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, path)
-            except OSError as error:
-                raise output_error(path, error) from error
+            write_item(self._type.folder(kind), self._path(kind, image), data)
 
 
 @contextmanager
@@ -412,26 +254,3 @@ class _TarRows:
         for kind, data in _rows(features).items():
             name = check_relative_name(image, self._type.folder(kind)) + SUFFIXES[kind]
             self._archives[kind].append(name, data)
-
-
-def _clear(folder: Path) -> None:
-    """Remove everything of a feature type but its lock.
-
-    Raises:
-        OutputError: the folder is a link to elsewhere, or cannot be emptied.
-    """
-    if folder.is_symlink():
-        raise OutputError(
-            f"{folder}: a link to {folder.resolve()}, which --force would empty; "
-            "remove the link, or choose another feature type"
-        )
-    try:
-        for path in folder.iterdir():
-            if path.name == LOCK_NAME:
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    except OSError as error:
-        raise output_error(folder, error) from error

@@ -29,6 +29,7 @@ SUFFIX = SUFFIXES["global_features"]
 CONTENTS = Contents(
     what="global features",
     files=(f"**/*{SUFFIX}", STATES_NAME, "global_features.t*", "*.safetensors"),
+    by_name=True,
 )
 
 

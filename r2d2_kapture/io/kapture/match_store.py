@@ -33,6 +33,7 @@ ROW_BYTES = 3 * np.dtype(np.float64).itemsize
 CONTENTS = Contents(
     what="matches",
     files=(f"**/*{SUFFIX}", ARCHIVE_NAME, STATES_NAME, "*_report.json", "*.jsonl"),
+    by_name=True,
 )
 
 

@@ -82,11 +82,16 @@ def remove_file(path: Path) -> None:
 
 
 def write_bytes_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file at once.
+    """Write a whole file at once; one that has this content stays as it is.
 
     Raises:
         OutputError: the file system refused.
     """
+    try:
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+    except OSError:
+        pass
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
 

@@ -22,7 +22,7 @@ def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
 
     Args:
         path: of the folder.
-        ours: glob patterns of what is replaced; all else at its top stays.
+        ours: glob patterns of the files that are replaced; all others stay.
 
     Raises:
         OutputError: another run is building the same folder, or the file system
@@ -51,8 +51,9 @@ def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
 
 
 def owned(folder: Path, patterns: Iterable[str]) -> set[Path]:
-    """Files and folders in a folder that match any of glob patterns."""
-    return {path for pattern in patterns for path in folder.glob(pattern)}
+    """Files in a folder that match any of glob patterns, links included."""
+    found = {path for pattern in patterns for path in folder.glob(pattern)}
+    return {path for path in found if path.is_symlink() or not path.is_dir()}
 
 
 def _put_back(old: Path, path: Path, ours: Iterable[str]) -> None:
@@ -62,6 +63,8 @@ def _put_back(old: Path, path: Path, ours: Iterable[str]) -> None:
     if not path.exists():
         os.replace(old, path)
         return
-    for other in set(old.iterdir()) - owned(old, ours):
-        if not (path / other.name).exists():
-            os.replace(other, path / other.name)
+    for other in owned(old, ["**/*"]) - owned(old, ours):
+        place = path / other.relative_to(old)
+        if not os.path.lexists(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(other, place)

@@ -7,7 +7,6 @@ import filecmp
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.images.decoding import image_size
@@ -19,26 +18,8 @@ from r2d2_kapture.io.outputs.image_records import (
     record_image,
     stamp_of,
 )
+from r2d2_kapture.io.outputs.recorded_features import FeatureStore
 from r2d2_kapture.types import some_names
-
-
-class FeatureStore(Protocol):
-    """Stored features by image name, with what they were made of."""
-
-    def is_complete(self, name: str) -> bool:
-        """Whether the features of an image are there."""
-
-    def record(self, name: str) -> ImageRecord | None:
-        """What file features that are there were made of, if that is known."""
-
-    def written_ns(self, name: str) -> int:
-        """When features that are there were written, in nanoseconds."""
-
-    def renew(self, name: str, record: ImageRecord) -> None:
-        """Note where the file that features were made of is now."""
-
-    def drop(self, name: str) -> None:
-        """Remove features of a file that is gone, or never count them again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,13 +40,16 @@ class Contents:
 
     Attributes:
         what: noun in the plural, for messages.
-        files: glob patterns of its files and folders, besides the manifest.
+        files: glob patterns of its files, besides the manifest.
         flag: of the command, which chooses another place.
+        by_name: whether files of these names are ours to replace where no manifest
+            says whose they are.
     """
 
     what: str
     files: tuple[str, ...]
     flag: str = "--output"
+    by_name: bool = False
 
     def refusal(self, place: Path, found: str, *, forcible: bool = True) -> OutputError:
         """The error of an output that is in the way: what was found, and the way out.
@@ -108,9 +111,9 @@ def open_ledger(
         if remove:
             _remove_ours(folder, contents)
             write_json_atomic(folder / FILE_NAME, manifest.to_json())
+        _remove_partial(folder)
         yield remove
-        # what this run or a killed one left
-        shutil.rmtree(folder / PARTIAL_FOLDER, ignore_errors=True)
+        _remove_partial(folder)
 
 
 @contextmanager
@@ -174,14 +177,11 @@ def _refuse_others(
     if of_another:
         found = f"a {FILE_NAME} of something else than {contents.what}"
         raise contents.refusal(folder, found, forcible=False)
-    # a folder of a usual name, such as sparse, may be anyone's
-    ours = {path for path in owned(folder, contents.files) if not path.is_dir()}
-    for path in sorted(folder.rglob("*")):
+    ours = owned(folder, contents.files) if contents.by_name else set()
+    for path in sorted(owned(folder, ["**/*"]) - ours):
         inside = path.relative_to(folder).parts
         # the lock, and what runs killed at their start left
-        if path.is_dir() or inside[0].startswith(".") or inside == (FILE_NAME,):
-            continue
-        if path not in ours:
+        if not inside[0].startswith(".") and inside != (FILE_NAME,):
             found = (
                 f"'{'/'.join(inside)}' without a {FILE_NAME} of {contents.what}, "
                 "expected an earlier output or an empty folder"
@@ -200,12 +200,17 @@ def _remove_ours(folder: Path, contents: Contents) -> None:
         raise contents.refusal(folder, found, forcible=False)
     try:
         for path in (*ours, folder / FILE_NAME):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
+
+
+def _remove_partial(folder: Path) -> None:
+    """Remove what this run or a killed one left, not what a link leads to."""
+    partial = folder / PARTIAL_FOLDER
+    if partial.is_symlink():
+        partial.unlink()
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_item(folder: Path, path: Path, data: bytes) -> None:

@@ -29,7 +29,11 @@ from r2d2_kapture.stages.map import (
 from r2d2_kapture.types import Failure
 
 MARK = "r2d2_kapture.json"
-CONTENTS = Contents(what="sparse models", files=("[0-9]*", MARK), flag="--sparse")
+CONTENTS = Contents(
+    what="sparse models",
+    files=("[0-9]*/*.bin", "[0-9]*/map.p*", MARK),
+    flag="--sparse",
+)
 
 
 def work_folder(database: Path) -> Path:

@@ -12,8 +12,8 @@ from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.features.plain_files import open_feature_files
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.image_changes import outstanding
+from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.extract.image_names import common_folder, name_images
 from r2d2_kapture.stages.extract.stage import (
@@ -98,7 +98,7 @@ def run(
         details=report_details(tally, engine, todo),
     )
     if output_dir is not None:
-        write_json_atomic(output_dir / REPORT_NAME, report.to_json())
+        write_report(output_dir / REPORT_NAME, report)
     return report
 
 

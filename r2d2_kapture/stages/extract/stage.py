@@ -26,9 +26,9 @@ from r2d2_kapture.io.kapture.camera_sizes import compare_sizes, dataset_images
 from r2d2_kapture.io.kapture.dataset import DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
+from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -128,9 +128,7 @@ def run(
         tar=tar,
     )
     manifest = make_manifest(checkpoint, engine)
-    with open_feature_writer(
-        feature_type, manifest, force=options.force, replace=options.replace
-    ) as writer:
+    with open_feature_writer(feature_type, manifest, options) as writer:
         todo = outstanding(paths, writer, mask_folder)
         skipped = len(paths) - len(todo.images)
         tally = extract_images(
@@ -158,11 +156,7 @@ def run(
             outputs=tuple(feature_type.folders.values()),
             details=report_details(tally, engine, todo),
         )
-        report_path = feature_type.folder("keypoints") / REPORT_NAME
-        # a run without new work keeps the report
-        if report.done or report.failed or not report_path.exists():
-            write_json_atomic(report_path, report.to_json())
-    return report
+        return write_report(feature_type.folder("keypoints") / REPORT_NAME, report)
 
 
 def extract_images(

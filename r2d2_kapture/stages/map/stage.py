@@ -16,7 +16,7 @@ from r2d2_kapture.config.map import MapConfig, MapMethod
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
-from r2d2_kapture.io.colmap.map_dataset import write_map_dataset
+from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.kapture.camera_mode import regrouped
@@ -51,7 +51,12 @@ from r2d2_kapture.types import Failure, Report, counted, some_names
 REPORT_NAME = "report.json"
 CONTENTS = Contents(
     what="maps",
-    files=("sparse", "kapture", "models", "map.p*", REPORT_NAME, "report.html"),
+    files=(
+        *("**/*.bin", "**/map.ply", "**/map.png"),
+        *(f"kapture/**/{name}" for name in MAP_DATASET_FILES),
+        REPORT_NAME,
+        "report.html",
+    ),
 )
 DETAILS = (
     "method",

@@ -40,7 +40,13 @@ SPARSE = "sparse"
 IMAGES = "images"
 UNDISTORTED = Contents(
     what="undistorted images",
-    files=(IMAGES, SPARSE, "stereo", "run-colmap-*.sh", RECORD_NAME),
+    files=(
+        *(f"{IMAGES}/**/*.{kind}" for kind in ("[jJ]*[gG]", "[pP]*[gG]")),
+        f"{SPARSE}/*.bin",
+        "stereo/*.cfg",
+        "run-colmap-*.sh",
+        RECORD_NAME,
+    ),
 )
 SCENES = Contents(what="scenes", files=())
 

@@ -12,6 +12,7 @@ import kapture.io.csv as kcsv
 import numpy as np
 import pytest
 
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.kapture.local_features import open_local_features
@@ -26,6 +27,9 @@ def manifest(**settings: object) -> Manifest:
     return Manifest(
         model={"sha256": "abc"}, settings={"top_k": 5, **settings}, versions={}
     )
+
+
+FORCE = RunOptions(force=True)
 
 
 def features(count: int, seed: int = 0) -> LocalFeatures:
@@ -54,9 +58,7 @@ def feature_type(root: Path, *, tar: bool = False, name: str = "r2d2") -> Featur
 @pytest.mark.parametrize("tar", [False, True])
 def test_kapture_reads_back_what_was_written(kapture_root: Path, tar: bool) -> None:
     written = {"a.png": features(7), "sub/é à.png": features(0)}
-    with open_feature_writer(
-        feature_type(kapture_root, tar=tar), manifest(), force=False
-    ) as writer:
+    with open_feature_writer(feature_type(kapture_root, tar=tar), manifest()) as writer:
         for name, item in written.items():
             assert not writer.is_complete(name)
             writer.write(name, item)
@@ -76,7 +78,7 @@ def test_kapture_reads_back_what_was_written(kapture_root: Path, tar: bool) -> N
 def test_types_lie_side_by_side(kapture_root: Path) -> None:
     for name, tar in (("one", False), ("two", True)):
         with open_feature_writer(
-            feature_type(kapture_root, tar=tar, name=name), manifest(), force=False
+            feature_type(kapture_root, tar=tar, name=name), manifest()
         ) as writer:
             writer.write("a.png", features(3))
     tables = open_local_features([kapture_root], "two")
@@ -88,16 +90,16 @@ def test_types_lie_side_by_side(kapture_root: Path) -> None:
 @pytest.mark.parametrize("tar", [False, True])
 def test_other_settings_are_refused_until_forced(kapture_root: Path, tar: bool) -> None:
     kind = feature_type(kapture_root, tar=tar)
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         writer.write("a.png", features(3))
     with (
         pytest.raises(OutputError, match="top_k: 5, not 9.*--force"),
-        open_feature_writer(kind, manifest(top_k=9), force=False),
+        open_feature_writer(kind, manifest(top_k=9)),
     ):
         pass
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         assert writer.is_complete("a.png")
-    with open_feature_writer(kind, manifest(top_k=9), force=True) as writer:
+    with open_feature_writer(kind, manifest(top_k=9), FORCE) as writer:
         assert not writer.is_complete("a.png")
 
 
@@ -108,7 +110,7 @@ def test_features_of_another_tool_are_left_alone(kapture_root: Path) -> None:
     (folder / "a.png.kpt").write_bytes(bytes(12))
     with (
         pytest.raises(OutputError, match="another tool"),
-        open_feature_writer(feature_type(kapture_root), manifest(), force=False),
+        open_feature_writer(feature_type(kapture_root), manifest()),
     ):
         pass
     assert (folder / "a.png.kpt").read_bytes() == bytes(12)
@@ -119,14 +121,12 @@ def test_folder_and_archive_are_not_mixed(
     kapture_root: Path, first: bool, second: bool
 ) -> None:
     with open_feature_writer(
-        feature_type(kapture_root, tar=first), manifest(), force=False
+        feature_type(kapture_root, tar=first), manifest()
     ) as writer:
         writer.write("a.png", features(3))
     with (
         pytest.raises(OutputError, match="--tar"),
-        open_feature_writer(
-            feature_type(kapture_root, tar=second), manifest(), force=False
-        ),
+        open_feature_writer(feature_type(kapture_root, tar=second), manifest()),
     ):
         pass
 
@@ -137,14 +137,14 @@ def test_a_damaged_file_is_not_complete(
     kapture_root: Path, suffix: str, damage: str
 ) -> None:
     kind = feature_type(kapture_root)
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         writer.write("sub/é à.png", features(4))
     [path] = kapture_root.glob(f"reconstruction/**/*{suffix}")
     if damage == "cut":
         os.truncate(path, path.stat().st_size - 4)
     else:
         path.unlink()
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         assert not writer.is_complete("sub/é à.png")
 
 
@@ -153,10 +153,10 @@ def test_a_run_stopped_before_its_archives_resumes(
     kapture_root: Path, missing: str
 ) -> None:
     kind = feature_type(kapture_root, tar=True)
-    with open_feature_writer(kind, manifest(), force=False):
+    with open_feature_writer(kind, manifest()):
         pass
     (kind.folder(missing) / f"{missing}.tar").unlink()
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         assert not writer.is_complete("a.png")
         writer.write("a.png", features(3))
         assert writer.is_complete("a.png")
@@ -165,14 +165,14 @@ def test_a_run_stopped_before_its_archives_resumes(
 def test_an_archive_cut_anywhere_resumes(kapture_root: Path) -> None:
     kind = feature_type(kapture_root, tar=True)
     names = ["a.png", "b c.png", "sub/é à.png"]
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         for i, name in enumerate(names):
             writer.write(name, features(3 + i, seed=i))
     archive = kind.folder("descriptors") / "descriptors.tar"
     whole = archive.read_bytes()
     for length in range(0, len(whole), 300):
         archive.write_bytes(whole[:length])
-        with open_feature_writer(kind, manifest(), force=False) as writer:
+        with open_feature_writer(kind, manifest()) as writer:
             missing = [name for name in names if not writer.is_complete(name)]
             for name in missing:
                 i = names.index(name)
@@ -204,7 +204,7 @@ def test_a_file_that_is_no_archive_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def hold(root: Path, ready: multiprocessing.synchronize.Event, done) -> None:
-    with open_feature_writer(feature_type(root), manifest(), force=False):
+    with open_feature_writer(feature_type(root), manifest()):
         ready.set()
         done.wait(30)
 
@@ -218,13 +218,13 @@ def test_a_second_run_on_the_same_type_is_refused(kapture_root: Path) -> None:
         assert ready.wait(60)
         with (
             pytest.raises(OutputError, match="another run"),
-            open_feature_writer(feature_type(kapture_root), manifest(), force=False),
+            open_feature_writer(feature_type(kapture_root), manifest()),
         ):
             pass
     finally:
         done.set()
         other.join()
-    with open_feature_writer(feature_type(kapture_root), manifest(), force=False):
+    with open_feature_writer(feature_type(kapture_root), manifest()):
         pass
 
 
@@ -238,17 +238,22 @@ def test_links_that_lead_out_are_not_followed(
     folder = kind.folder("keypoints")
     folder.parent.mkdir(parents=True)
     folder.symlink_to(victim)
+    (victim / "a.png.kpt").write_text("secret")
+    (victim / "rows.tmp").rename(tmp_path / "rows.tmp")
     with (
         pytest.raises(OutputError, match="a link to"),
-        open_feature_writer(kind, manifest(), force=True),
+        open_feature_writer(kind, manifest(), FORCE),
     ):
         pass
-    assert (victim / "rows.tmp").read_text() == "secret"
+    assert (victim / "a.png.kpt").read_text() == "secret"
+    (victim / "a.png.kpt").unlink()
+    (tmp_path / "rows.tmp").rename(victim / "rows.tmp")
     folder.unlink()
-    folder.mkdir()
+    with open_feature_writer(kind, manifest()):
+        pass
     (folder / "sub").symlink_to(victim)
     (folder / ".partial").symlink_to(victim)
-    with open_feature_writer(kind, manifest(), force=False) as writer:
+    with open_feature_writer(kind, manifest()) as writer:
         with pytest.raises(OutputError, match="a link that leaves"):
             writer.write("sub/x.png", features(3))
         writer.write("a.png", features(3))
@@ -263,11 +268,11 @@ def test_descriptors_belong_to_one_type_of_keypoints(kapture_root: Path) -> None
         if refused:
             with (
                 pytest.raises(OutputError, match="keypoints_type: one, not two"),
-                open_feature_writer(kind, manifest(), force=False),
+                open_feature_writer(kind, manifest()),
             ):
                 pass
         else:
-            with open_feature_writer(kind, manifest(), force=False) as writer:
+            with open_feature_writer(kind, manifest()) as writer:
                 writer.write("a.png", features(2))
 
 

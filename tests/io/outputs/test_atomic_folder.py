@@ -10,7 +10,7 @@ import pytest
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.outputs.atomic_folder import building_folder
 
-OURS = ("deep", "f[hi]le")
+OURS = ("deep/*", "f[hi]le")
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -44,7 +44,11 @@ def test_what_is_ours_is_replaced_as_a_whole_and_the_rest_stays(
     for name in ("deep/old", "deep/notes/a", "file", "notes.txt"):
         (path / name).write_text("old", encoding="utf-8")
     build(path, "new")
-    assert content(path) == {"deep/file": "new", "notes.txt": "old"}
+    assert content(path) == {
+        "deep/file": "new",
+        "deep/notes/a": "old",
+        "notes.txt": "old",
+    }
     assert os.listdir(tmp_path) == ["map"]
 
 

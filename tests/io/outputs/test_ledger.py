@@ -21,7 +21,9 @@ from r2d2_kapture.io.outputs.ledger import (
 from r2d2_kapture.io.outputs.manifest import Manifest, read_manifest
 from r2d2_kapture.types import Failure, Report
 
-ROWS = Contents(what="rows", files=("**/*.row", "extra"), flag="--place")
+ROWS = Contents(
+    what="rows", files=("**/*.row", "extra/*"), flag="--place", by_name=True
+)
 MADE = Manifest(model={}, settings={"top_k": 5, "stage": "rows"}, versions={"a": "1"})
 OTHER = dataclasses.replace(MADE, settings={"top_k": 9, "stage": "rows"})
 RUN, FORCE, REPLACE = RunOptions(), RunOptions(force=True), RunOptions(replace=True)
@@ -74,6 +76,14 @@ def test_force_redoes_ours_and_leaves_what_is_not(
         assert emptied
     assert files(tmp_path).keys() == {"notes.txt", "c.row.txt", "manifest.json"}
     assert read_manifest(tmp_path / "manifest.json") == OTHER
+
+
+def test_files_of_usual_names_are_nobodys_without_a_manifest(tmp_path: Path) -> None:
+    (tmp_path / "a.row").write_text("", encoding="utf-8")
+    rows = dataclasses.replace(ROWS, by_name=False)
+    for options in (RUN, FORCE):
+        with pytest.raises(OutputError, match="found 'a.row' without a manifest.json"):
+            is_made_with(tmp_path, rows, MADE, options)
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "deep/photo.jpg", "more.row.txt"])
@@ -153,7 +163,7 @@ def test_outputs_of_other_inputs(tmp_path: Path) -> None:
     folder = tmp_path / "map"
     assert not is_made_with(folder, ROWS, made_of("a", "1"), RUN)
     with rebuilding(folder, ROWS, made_of("a", "1")) as new:
-        (new / "extra").write_text("1", encoding="utf-8")
+        (new / "extra").mkdir()
     assert read_manifest(folder / "manifest.json") == made_of("a", "1")
     assert is_made_with(folder, ROWS, made_of("b", "1"), RUN)
     assert not is_made_with(folder, ROWS, made_of("a", "2"), RUN)
@@ -163,7 +173,7 @@ def test_outputs_of_other_inputs(tmp_path: Path) -> None:
 
 
 def test_outputs_whose_manifest_is_elsewhere(tmp_path: Path) -> None:
-    (tmp_path / "extra").write_text("", encoding="utf-8")
+    (tmp_path / "a.row").write_text("", encoding="utf-8")
     assert is_made_with(tmp_path, ROWS, MADE, RUN, older=MADE)
     with pytest.raises(OutputError, match="top_k: 9, not 5"):
         is_made_with(tmp_path, ROWS, MADE, RUN, older=OTHER)

@@ -215,7 +215,7 @@ def test_a_full_disk_stops_the_run_with_one_line(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("r2d2_kapture.io.kapture.feature_store.os.replace", full)
+        patch.setattr("r2d2_kapture.io.outputs.ledger.os.replace", full)
         with pytest.raises(OutputError, match="No space left.*free space"):
             run(kapture_root, checkpoint_path)
     assert run(kapture_root, checkpoint_path).done == 5
