@@ -97,7 +97,7 @@ def write_dataset(folder: Path, keypoints: int, pair_count: int) -> None:
         tar=False,
     )
     manifest = Manifest(model={"name": NAME}, settings={}, versions={})
-    with open_feature_writer(feature_type, manifest, force=True) as writer:
+    with open_feature_writer(feature_type, manifest, RunOptions(force=True)) as writer:
         for name in names:
             seen = rng.choice(len(points), keypoints, replace=False)
             descriptors = near(points[seen], VIEW_NOISE, rng).astype(np.float32)
