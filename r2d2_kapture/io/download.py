@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from r2d2_kapture.errors import ConfigError, DatasetError
-from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import output_error, read_json, write_json_atomic
 from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.progress import BYTES, Progress
 
@@ -75,7 +74,9 @@ def download(
 
 def _fetch(url: str, part: Path, progress: bool | None) -> None:
     start = _bytes_to_keep(url, part)
-    with _asking(url), _open(url, start, _notes(part).get("version")) as response:
+    with _asking(url), _open(
+        url, start, read_json(_notes_path(part)).get("version")
+    ) as response:
         if response.status == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             complete = response.headers.get("Content-Range") == f"bytes */{start}"
             if complete:
@@ -113,7 +114,7 @@ def _copy(
 
 def _bytes_to_keep(url: str, part: Path) -> int:
     """What an earlier try of the same address left."""
-    if not part.is_file() or _notes(part).get("url") != url:
+    if not part.is_file() or read_json(_notes_path(part)).get("url") != url:
         return 0
     return part.stat().st_size
 
@@ -150,16 +151,8 @@ def _resumed_at(response: http.client.HTTPResponse, start: int) -> int:
 
 
 def _notes_path(part: Path) -> Path:
+    """File of the address and version that the bytes of a part are of."""
     return part.with_name(part.name + ".json")
-
-
-def _notes(part: Path) -> dict[str, str | None]:
-    """Address and version that the bytes of a part are of."""
-    try:
-        notes = json.loads(_notes_path(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return notes if isinstance(notes, dict) else {}
 
 
 @contextmanager

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, R2D2KaptureError
 from r2d2_kapture.io.archives import unpack
 from r2d2_kapture.io.download import download
-from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import output_error, read_json, write_json_atomic
 from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.training.sources import FLOW_LIST, SOURCE_FOLDERS
@@ -255,7 +253,7 @@ class _Fetch:
         """The expected checksum and its source."""
         if self.sha256 is not None:
             return self.sha256.lower(), "as published or given"
-        recorded = _read_record(self.record).get("sha256")
+        recorded = read_json(self.record).get("sha256")
         return recorded, f"as recorded in {self.record}"
 
     def _by_hand_line(self) -> str:
@@ -280,11 +278,3 @@ class _Fetch:
             self.archive.unlink()
         except OSError as error:
             raise output_error(self.archive, error) from error
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}

@@ -8,7 +8,6 @@ without (UNKNOWN_CAMERA) are marked as approximate, so that mapping refines them
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.dataset import check_table_name, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import output_error, read_json, write_json_atomic
 from r2d2_kapture.types import Failure, some_names
 
 STATE_NAME = "image_folder.json"
@@ -172,8 +171,7 @@ def _refuse_others(
     """Refuse to replace images by those of another folder; copies may move."""
     earlier = {(shot.name, shot.stamp[0]) for shot in known}
     if earlier and earlier.isdisjoint((shot.name, shot.stamp[0]) for shot in shots):
-        state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
-        folder = str(state.get("images"))
+        folder = str(read_json(root / STATE_NAME).get("images"))
         if folder != str(images.resolve()):
             raise OutputError(
                 f"{root}: made of the images of {shown(folder)}, none of which are in "
@@ -201,17 +199,13 @@ def given_cameras(root: Path) -> tuple[pycolmap.Camera, ...]:
 
 def _sources(root: Path) -> dict[str, str]:
     """Where each camera comes from; empty for other datasets."""
-    try:
-        state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
-        return {str(sensor_id): str(s) for sensor_id, s in state["cameras"].items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
+    cameras = read_json(root / STATE_NAME).get("cameras")
+    return dict(cameras) if isinstance(cameras, dict) else {}
 
 
 def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
     """What an earlier run found, by name and stamp: COLMAP decodes a whole image."""
     try:
-        state = json.loads((root / STATE_NAME).read_text(encoding="utf-8"))
         shots = [
             _Shot(
                 name=str(item["name"]),
@@ -221,9 +215,9 @@ def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
                 model=item["model"],
                 orientation=int(item["orientation"]),
             )
-            for item in state["files"]
+            for item in read_json(root / STATE_NAME).get("files", ())
         ]
-    except (OSError, ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, KeyError, IndexError):
         return {}
     return {(shot.name, *shot.stamp): shot for shot in shots}
 

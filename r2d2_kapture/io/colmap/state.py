@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from r2d2_kapture.io.colmap.check import database_sha256
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,13 +24,13 @@ class DatabaseState:
 
     def is_ours(self) -> bool:
         """Whether the database is as one that we noted, before or after it moved."""
-        state = self._read()
+        state = read_json(self.path)
         known = {state.get("database"), state.get("before")}
         return self.database.is_file() and database_sha256(self.database) in known
 
     def is_current(self, inputs: str) -> bool:
         """Whether the database was made of these inputs."""
-        state = self._read()
+        state = read_json(self.path)
         return (
             state.get("inputs") == inputs
             and self.database.is_file()
@@ -41,7 +40,7 @@ class DatabaseState:
     @property
     def added(self) -> frozenset[str]:
         """Images that stages added to the database, cameras and all."""
-        names = self._read().get("added")
+        names = read_json(self.path).get("added")
         return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
 
     def adopt(self) -> None:
@@ -78,10 +77,3 @@ class DatabaseState:
             "added": sorted({*added, *(self.added if there else ())}),
         }
         write_json_atomic(self.path, state)
-
-    def _read(self) -> dict[str, object]:
-        try:
-            state = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture.match_store import MatchTable, open_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.localize import QueryResult
 from r2d2_kapture.types import FloatArray
 
@@ -168,17 +168,10 @@ def open_query_views(
             keypoints=keypoints,
             matches=open_matches([matches], keypoints.type_name),
             paired=paired,
-            origin=_read(localized / "report.json").get("camera_origin", "center"),
-            max_error=_read(localized / "manifest.json")
+            origin=read_json(localized / "report.json").get("camera_origin", "center"),
+            max_error=read_json(localized / "manifest.json")
             .get("settings", {})
             .get("max_error", MAX_ERROR),
         )
     except R2D2KaptureError:
         return None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.report.blocks import (
     bullets,
     chart,
@@ -149,10 +149,7 @@ def thinned(steps: Sequence[float], values: Sequence[float]) -> tuple[Array, Arr
 
 
 def _summary(label: str, run: Path) -> Markup:
-    try:
-        report = dict(json.loads((run / "train_report.json").read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        report = {}  # of an unfinished run
+    report = read_json(run / "train_report.json")  # empty of an unfinished run
     figures = {
         title: text
         for title, text in (
