@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.extract import AUTO
+from r2d2_kapture.config.match import MutualNearestConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.colmap.image_folder import given_cameras
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint
@@ -21,11 +21,9 @@ from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_tab
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs, write_pairs
 from r2d2_kapture.io.names import equal_in_another_form
-from r2d2_kapture.io.outputs.atomic import is_temporary, output_error, write_json_atomic
-from r2d2_kapture.io.outputs.lock import LOCK_NAME, exclusive
-from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST_NAME
-from r2d2_kapture.io.outputs.manifest import Manifest, package_versions, read_manifest
-from r2d2_kapture.matching.matcher import build_matcher, matcher_record
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.ledger import Contents, open_ledger
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
@@ -41,6 +39,12 @@ from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"
 STATE_NAME = "database.json"
+CONTENTS = Contents(
+    what="work",
+    # the state describes the database, which stays
+    files=("datasets", "features", "pairs", "matches", "verified", REPORT_NAME),
+    flag="--database",
+)
 UNPAIRED_REASON = (
     "they get no matches and are in no sparse model; list pairs of them with --pairs, "
     "or choose another --pairing.method"
@@ -90,8 +94,8 @@ def run(
     started = time.monotonic()
     work = Layout(output=work_folder(database))
     engine = build_extractor(extractor, checkpoint.network, config.extract)
-    with exclusive(work.output):
-        _claim(work.output, _manifest(config, checkpoint, engine), options.force)
+    manifest = _manifest(config, checkpoint, engine)
+    with open_ledger(work.output, CONTENTS, manifest, options):
         photographs = Photographs(
             config=config.folder,
             output=work.datasets,
@@ -198,7 +202,7 @@ def _manifest(
     sections: dict[str, dict[str, Any]] = {
         "": dataclasses.asdict(config.folder),
         "extract.": extractor.settings,
-        "match.": matcher_record(build_matcher(config.match.matcher)),
+        "match.": _matcher_settings(config.match.matcher),
         "pairing.": dataclasses.asdict(config.pairing),
         "verify.": dataclasses.asdict(config.verify),
     }
@@ -212,34 +216,12 @@ def _manifest(
     return Manifest(model=model, settings=settings, versions=package_versions())
 
 
-def _claim(folder: Path, manifest: Manifest, force: bool) -> None:
-    """Compare settings with the manifest of a work folder, or write one.
-
-    Raises:
-        OutputError: the folder is not ours, or belongs to other settings and ``force``
-            is not set.
-    """
-    others = [path for path in folder.iterdir() if path.name != LOCK_NAME]
-    existing = read_manifest(folder / MANIFEST_NAME)
-    if existing is None and not all(map(is_temporary, others)):
-        raise OutputError(
-            f"{folder}: found a folder with other content, expected none or that of an "
-            "earlier run; rename it, or choose another --database"
-        )
-    differences = [] if existing is None else manifest.differences(existing)
-    if differences and not force:
-        raise OutputError(
-            f"{folder}: found work done with {'; '.join(differences)}; choose another "
-            "--database, or --force to redo it"
-        )
-    try:
-        for path in others if differences else ():
-            if path.name == STATE_NAME:  # it describes the database, not the work
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except OSError as error:
-        raise output_error(folder, error) from error
-    write_json_atomic(folder / MANIFEST_NAME, manifest.to_json())
+def _matcher_settings(settings: Any) -> dict[str, Any]:
+    """Its settings, and its name where not the default; weights are matching's."""
+    default = isinstance(settings, MutualNearestConfig)
+    named = {} if default else {"matcher": settings.matcher}
+    values = dataclasses.asdict(settings).items()
+    return named | {k: str(v) if isinstance(v, Path) else v for k, v in values}
 
 
 def _keypoints_so_far(work: Layout, type_name: str) -> FeatureTable | None:
