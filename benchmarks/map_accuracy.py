@@ -85,7 +85,7 @@ def measure(scene: Path, output: Path, checkpoint: Checkpoint, cameras: str) -> 
         return (
             f"{scene.name}: {figures}, {'cameras from EXIF' if known else 'no truth'}"
         )
-    images = read_ground_truth(scene / "gt.json")
+    images = read_ground_truth(scene / "gt.json").images
     write_dataset(mapping, scene, images, poses=False, known=known)
     write_dataset(truth, scene, images, poses=True, known=True)
     figures = run_pipeline(mapping, output, checkpoint, mode)

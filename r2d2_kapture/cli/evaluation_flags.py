@@ -48,15 +48,33 @@ SWEEP_KEYS = (
 """Settings that determine features, and can be compared."""
 
 WORKERS = 2
+KEYPOINTS_TYPE = "keypoints_type"
+STORED = ("features_suffix", "features_h5", KEYPOINTS_TYPE)
+"""Flags that select existing features; a command may lack some."""
 
 
-def add_evaluation_flags(parser: CommandParser, item: str) -> None:
+def add_evaluation_flags(parser: CommandParser, item: str, of_dataset: bool) -> None:
     """Add the choice of features, the flags of their extraction and of the run.
 
     Args:
         parser: of the command.
         item: the evaluated items, such as ``pair``.
+        of_dataset: whether images may be those of a kapture dataset.
     """
+    if of_dataset:
+        parser.group("inputs").add_argument(
+            f"--{KEYPOINTS_TYPE.replace('_', '-')}",
+            type=str | None,
+            metavar="NAME",
+            help="evaluate these features of the kapture dataset instead of extracting "
+            "features",
+        )
+        parser.group("inputs").add_argument(
+            "--descriptors-type",
+            type=str | None,
+            metavar="NAME",
+            help="type of their descriptors",
+        )
     parser.group("inputs").add_argument(
         "--features-suffix",
         type=str | None,
@@ -110,39 +128,100 @@ def add_evaluation_flags(parser: CommandParser, item: str) -> None:
     parser.set_defaults({"workers": WORKERS})
 
 
-def reads_files(namespace: Namespace) -> bool:
-    """Whether features are read instead of extracted.
-
-    Raises:
-        ConfigError: flags contradict each other.
-    """
-    suffix, h5 = namespace.features_suffix, namespace.features_h5
-    if suffix is not None and h5 is not None:
-        raise ConfigError("--features-suffix and --features-h5: expected one of them")
-    if suffix is None and h5 is None:
-        in_kapture = namespace.get("keypoints_type") is not None
-        if namespace.keypoint_origin != "auto" and not in_kapture:
-            raise ConfigError(
-                f"--keypoint-origin {namespace.keypoint_origin}: describes existing "
-                "features, but none are given; extracted ones count from the center"
-            )
-        return False
-    refuse_extraction(
-        namespace, "--features-h5" if suffix is None else "--features-suffix"
-    )
-    return True
-
-
-def refuse_extraction(namespace: Namespace, chosen: str) -> None:
-    """Refuse flags of extraction if features exist already.
+def feature_sources(
+    parser: CommandParser, arguments: Sequence[str], namespace: Namespace, root: Path
+) -> list[tuple[FeatureSource, Namespace | None]]:
+    """Existing features, or extractions: one for each combination of the sweeps.
 
     Args:
+        parser: of the command.
+        arguments: as typed.
         namespace: the flags.
-        chosen: the flag that selects the features.
+        root: folder that names of images are relative to.
+
+    Returns:
+        Sources, each with the flags of its extraction; None for existing features.
 
     Raises:
-        ConfigError: flags of extraction are given too.
+        ConfigError: flags contradict each other, or a sweep or a setting is wrong.
+        CheckpointError: a model cannot be loaded.
+        FeatureFormatError, DatasetError: existing features cannot be read.
     """
+    given = [name for name in STORED if namespace.get(name) is not None]
+    if given:
+        return [(_stored_source(namespace, given, root), None)]
+    if namespace.keypoint_origin != "auto":
+        raise ConfigError(
+            f"--keypoint-origin {namespace.keypoint_origin}: describes existing "
+            "features, but none are given; extracted ones count from the center"
+        )
+    variants = expand_sweeps(namespace.sweep, SWEEP_KEYS)
+    flags = [_parse_variant(parser, arguments, variant) for variant in variants]
+    configs = [extract_config(item) for item in flags]
+    checkpoints = [chosen_checkpoint(item) for item in flags]
+    names = _tell_apart({f.model: c.name for f, c in zip(flags, checkpoints)})
+    return [
+        (_extracted(item, variant, config, checkpoint, names), item)
+        for item, variant, config, checkpoint in zip(
+            flags, variants, configs, checkpoints
+        )
+    ]
+
+
+def _stored_source(
+    namespace: Namespace, given: Sequence[str], root: Path
+) -> FeatureSource:
+    """Features read from files or a dataset, of images named relative to root."""
+    flags = [f"--{name.replace('_', '-')}" for name in given]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(flags)}: expected one of them")
+    _refuse_extraction(namespace, flags[0])
+    if given == [KEYPOINTS_TYPE]:
+        return _source_in_kapture(namespace, root)
+    from r2d2_kapture.stages.benchmark.stored_features import (
+        features_beside_images,
+        features_in_h5,
+    )
+
+    origin: PixelOrigin = (
+        "corner" if namespace.keypoint_origin == "corner" else "center"
+    )
+    if namespace.features_suffix is not None:
+        return features_beside_images(
+            namespace.features_suffix, namespace.label, origin
+        )
+    return features_in_h5(namespace.features_h5, root, namespace.label, origin)
+
+
+def _source_in_kapture(namespace: Namespace, root: Path) -> FeatureSource:
+    if namespace.kapture_root is None:
+        raise ConfigError(
+            "--keypoints-type: expected with --kapture-root, and no other features"
+        )
+    from r2d2_kapture.io.kapture.dataset import open_dataset
+    from r2d2_kapture.io.kapture.local_features import open_local_features
+    from r2d2_kapture.io.kapture.pixel_origins import (
+        find_camera_origin,
+        place_keypoints,
+    )
+    from r2d2_kapture.stages.benchmark.stored_features import features_in_kapture
+
+    tables = open_local_features(
+        [namespace.kapture_root], namespace.keypoints_type, namespace.descriptors_type
+    )
+    dataset = open_dataset(namespace.kapture_root)
+    keypoints, notes = place_keypoints(
+        tables.keypoints,
+        namespace.keypoint_origin,
+        dataset,
+        find_camera_origin(dataset, namespace.camera_origin),
+    )
+    tables = dataclasses.replace(tables, keypoints=keypoints)
+    return features_in_kapture(tables, root, namespace.label, notes)
+
+
+def _refuse_extraction(namespace: Namespace, chosen: str) -> None:
+    """Refuse flags of extraction, since the chosen flag selects existing features."""
     flags = {
         "--sweep": namespace.sweep != [],
         "--model": namespace.model != DEFAULT_MODEL,
@@ -158,59 +237,15 @@ def refuse_extraction(namespace: Namespace, chosen: str) -> None:
         )
 
 
-def stored_source(namespace: Namespace, root: Path) -> FeatureSource:
-    """Features read from files, of images named relative to root."""
-    from r2d2_kapture.stages.benchmark.feature_sources import (
-        features_beside_images,
-        features_in_h5,
-    )
-
-    origin: PixelOrigin = (
-        "corner" if namespace.keypoint_origin == "corner" else "center"
-    )
-    if namespace.features_suffix is not None:
-        return features_beside_images(
-            namespace.features_suffix, namespace.label, origin
-        )
-    return features_in_h5(namespace.features_h5, root, namespace.label, origin)
-
-
-def extracted_sources(
-    parser: CommandParser, arguments: Sequence[str], namespace: Namespace
-) -> list[tuple[ExtractedFeatures, Namespace]]:
-    """Sources of features to extract: one, or one for each combination of the sweeps.
-
-    Raises:
-        ConfigError: a sweep or a setting is wrong.
-        CheckpointError: a model cannot be loaded.
-    """
-    variants = expand_sweeps(namespace.sweep, SWEEP_KEYS)
-    flags = [_parse_variant(parser, arguments, variant) for variant in variants]
-    configs = [extract_config(item) for item in flags]
-    checkpoints = [chosen_checkpoint(item) for item in flags]
-    names = _tell_apart({f.model: c.name for f, c in zip(flags, checkpoints)})
-    return [
-        (_extracted(item, variant, config, checkpoint, names), item)
-        for item, variant, config, checkpoint in zip(
-            flags, variants, configs, checkpoints
-        )
-    ]
-
-
 def save_all_settings(
-    sources: Sequence[tuple[ExtractedFeatures, Namespace]], output: Path
+    sources: Sequence[tuple[FeatureSource, Namespace | None]], output: Path
 ) -> None:
     """Write the settings of each extraction next to its results."""
     from r2d2_kapture.stages.benchmark.results_folder import file_stem
 
     for source, flags in sources:
-        save_settings(flags, output / file_stem(source.label))
-
-
-def with_results(outputs: Sequence[Path], results: Sequence[Path]) -> list[Path]:
-    """Results of this run and of others, without duplicates."""
-    ours = {path.resolve() for path in outputs}
-    return [*outputs, *(path for path in results if path.resolve() not in ours)]
+        if flags is not None:
+            save_settings(flags, output / file_stem(source.label))
 
 
 def _parse_variant(

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.curves import share_within
 from r2d2_kapture.evaluation.homography_accuracy import corner_error
+from r2d2_kapture.evaluation.matched_points import MatchedPoints
 from r2d2_kapture.evaluation.matching_score import matching_score
 from r2d2_kapture.evaluation.projection import transfer_errors
 from r2d2_kapture.evaluation.repeatability import repeatability
@@ -28,7 +28,6 @@ from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.types import LocalFeatures
 
 Array = npt.NDArray[np.float64]
-IndexArray = npt.NDArray[np.int64]
 
 THRESHOLDS = tuple(float(pixels) for pixels in range(1, 11))
 """Pixels, of the accuracy, the repeatability and the matching score."""
@@ -63,65 +62,8 @@ class PairResult:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MatchedPair(PairResult):
-    """A result with the matches it comes from.
-
-    Attributes:
-        points1, points2: (K, 2) float32 pixels of the two images.
-        errors: (K,) float64, distance in image 2 to where the match should be.
-    """
-
-    points1: npt.NDArray[np.float32]
-    points2: npt.NDArray[np.float32]
-    errors: Array
-
-
-def matching_errors(
-    features1: LocalFeatures,
-    features2: LocalFeatures,
-    matches: IndexArray,
-    H_2_from_1: Array,
-) -> Array:
-    """Distance in image 2 between the projected keypoint 1 and keypoint 2 of a match.
-
-    Args:
-        features1: N features of image 1, (0, 0) at the centre of the top-left pixel.
-        features2: M features of image 2, same origin.
-        matches: (K, 2) int64, rows of features1 and of features2.
-        H_2_from_1: (3, 3) maps pixels of image 1 to image 2, used as given.
-
-    Returns:
-        (K,) float64 in pixels; infinite where the point projects to infinity.
-    """
-    return transfer_errors(
-        features1.keypoints[matches[:, 0]].astype(np.float64),
-        features2.keypoints[matches[:, 1]].astype(np.float64),
-        H_2_from_1,
-    )
-
-
-def mma(errors: Array, thresholds: Sequence[float]) -> Array:
-    """Share of the matches whose error is at most each threshold.
-
-    Args:
-        errors: (K,) in pixels.
-        thresholds: T thresholds in pixels.
-
-    Returns:
-        (T,) float64 in 0 to 1; zeros where there are no matches, as in D2-Net.
-    """
-    return share_within(errors, thresholds)
-
-
-def mean_matching_accuracy(per_pair: Sequence[Array]) -> Array:
-    """Mean of the (T,) accuracies over pairs, each pair with the same weight.
-
-    Raises:
-        DatasetError: there are no pairs.
-    """
-    if not per_pair:
-        raise DatasetError("mean matching accuracy: found no image pair")
-    return np.asarray(np.mean(np.stack(per_pair), axis=0), dtype=np.float64)
+class MatchedPair(PairResult, MatchedPoints):
+    """A result with the matches it comes from."""
 
 
 def evaluate_sequence(
@@ -177,16 +119,16 @@ def _evaluate_pair(
     H_2_from_1 = sequence.homographies[image - 2]
     names = str(sequence.images[0]), str(sequence.images[image - 1])
     matches = match_features(matcher, features1, features2, images=names).indices
-    errors = matching_errors(features1, features2, matches, H_2_from_1)
     points1 = features1.keypoints[matches[:, 0]]
     points2 = features2.keypoints[matches[:, 1]]
+    errors = transfer_errors(points1, points2, H_2_from_1)
     return MatchedPair(
         sequence=sequence.name,
         kind=sequence.kind,
         image=image,
         features=(len(features1), len(features2)),
         matches=len(matches),
-        mma=mma(errors, thresholds),
+        mma=share_within(errors, thresholds),
         repeatability=repeatability(features1, features2, H_2_from_1, thresholds),
         matching_score=matching_score(
             features1, features2, matches, H_2_from_1, thresholds

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.evaluation.matched_points import ransac_options
 from r2d2_kapture.evaluation.projection import project, transfer_errors
 
 Array = npt.NDArray[np.float64]
@@ -27,8 +28,8 @@ def corner_error(
 
     SuperPoint (DeTone et al., CVPRW 2018, section 7.2): the homography is estimated
     from the matches, and the centres of the four corner pixels of image 1 are mapped
-    to image 2. The estimator is pycolmap.estimate_homography_matrix, a LO-RANSAC with
-    one thread, 1000 to 100000 trials and a confidence of 0.9999.
+    to image 2. The estimator is pycolmap.estimate_homography_matrix with
+    ransac_options.
 
     Args:
         points1: (K, 2) matched pixels of image 1, (0, 0) at the centre of the top-left
@@ -45,14 +46,7 @@ def corner_error(
     estimate = pycolmap.estimate_homography_matrix(
         points1.astype(np.float64),
         points2.astype(np.float64),
-        pycolmap.RANSACOptions(
-            max_error=max_error,
-            random_seed=seed,
-            num_threads=1,
-            min_num_trials=1000,
-            max_num_trials=100_000,
-            confidence=0.9999,
-        ),
+        ransac_options(max_error, seed),
     )
     if estimate is None:
         return float("inf")

@@ -10,6 +10,7 @@ import pycolmap
 
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.evaluation.curves import share_within
+from r2d2_kapture.evaluation.matched_points import MatchedPoints, ransac_options
 from r2d2_kapture.evaluation.posed_images import PosedImage
 from r2d2_kapture.matching.matcher import Matcher, match_features
 from r2d2_kapture.matching.mutual_nn import MutualNearest
@@ -64,20 +65,6 @@ class PairPoseResult:
             "rotation_error": self.rotation_error,
             "translation_error": self.translation_error,
         }
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MatchedPoints:
-    """Matches between two images of known pose.
-
-    Attributes:
-        points1, points2: (K, 2) float32 pixels, centre origin.
-        errors: (K,) float64 pixels, see epipolar_errors.
-    """
-
-    points1: Points
-    points2: Points
-    errors: Array
 
 
 def match_pair(
@@ -185,11 +172,10 @@ def relative_pose_errors(
     """Angles between the estimated and the true relative pose.
 
     The estimator is pycolmap.estimate_essential_matrix on the matches and the true
-    cameras, a LO-RANSAC with one thread, 1000 to 100000 trials and a confidence of
-    0.9999. The errors are those of SuperGlue (Sarlin et al., CVPR 2020, section 5.2):
-    the angle of the rotation between both, and the angle between the directions of
-    translation, where opposite directions are one, since an essential matrix has no
-    sign.
+    cameras, with ransac_options. The errors are those of SuperGlue (Sarlin et al., CVPR
+    2020, section 5.2): the angle of the rotation between both, and the angle between
+    the directions of translation, where opposite directions are one, since an essential
+    matrix has no sign.
 
     Args:
         image1, image2: with cameras at different places.
@@ -206,14 +192,7 @@ def relative_pose_errors(
         colmap_from_kapture(points2.astype(np.float64)),
         image1.camera,
         image2.camera,
-        pycolmap.RANSACOptions(
-            max_error=ransac_error,
-            random_seed=seed,
-            num_threads=1,
-            min_num_trials=1000,
-            max_num_trials=100_000,
-            confidence=0.9999,
-        ),
+        ransac_options(ransac_error, seed),
     )
     if estimate is None:
         return float("inf"), float("inf")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import math
@@ -25,13 +24,18 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage
-from r2d2_kapture.io.kapture.dataset import check_relative_name, open_dataset
+from r2d2_kapture.io.kapture.dataset import (
+    DatasetOrPath,
+    check_relative_name,
+    open_dataset,
+)
 from r2d2_kapture.io.kapture.pixel_origins import (
     FoundOrigin,
     find_camera_origin,
     judge_cameras,
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.types import some_names
 
 Array = npt.NDArray[np.float64]
 
@@ -78,9 +82,22 @@ class PosedImage:
         return np.asarray(self.cam_from_world.inverse().translation, dtype=np.float64)
 
 
-def read_ground_truth(
-    path: Path, camera_origin: CameraOrigin = "auto"
-) -> list[PosedImage]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedImages:
+    """Images with known cameras and poses.
+
+    Attributes:
+        images: in order.
+        root: folder that their names are relative to.
+        warnings: what is uncertain, not read, or left out.
+    """
+
+    images: tuple[PosedImage, ...]
+    root: Path
+    warnings: tuple[str, ...] = ()
+
+
+def read_ground_truth(path: Path, camera_origin: CameraOrigin = "auto") -> PosedImages:
     """Read a JSON file of ``images``, each with name, K, dist, R and t.
 
     x_cam = R x_world + t with OpenCV axes; dist holds OpenCV's k1 k2 p1 p2 [k3], or
@@ -89,8 +106,7 @@ def read_ground_truth(
 
     Args:
         path: of the file.
-        camera_origin: where principal points are counted from, see
-            ground_truth_origin.
+        camera_origin: where principal points are counted from.
 
     Raises:
         DatasetError: unreadable, an image comes twice, or a field is missing, of a
@@ -99,32 +115,20 @@ def read_ground_truth(
     """
     entries = _read_entries(path)
     sizes = _sizes(path, entries)
-    origin = _find_origin(path, entries, sizes, camera_origin).origin
-    return [
-        PosedImage(
-            name=entry.name,
-            path=path.parent / entry.name,
-            camera=_opencv_camera(entry, size, origin),
-            cam_from_world=entry.cam_from_world,
-            with_size=entry.size is not None,
-        )
-        for entry, size in zip(entries, sizes)
-    ]
-
-
-def ground_truth_origin(path: Path, camera_origin: CameraOrigin) -> FoundOrigin:
-    """Where the principal points of a JSON file count from, and how that is known.
-
-    Its warnings say too which fields of the file are not read.
-
-    Raises:
-        DatasetError, ImageError: as read_ground_truth.
-    """
-    entries = _read_entries(path)
-    found = _find_origin(path, entries, _sizes(path, entries), camera_origin)
+    found = _find_origin(path, entries, sizes, camera_origin)
     unread = {name: e.name for e in reversed(entries) for name in e.unread}
-    return dataclasses.replace(
-        found,
+    return PosedImages(
+        images=tuple(
+            PosedImage(
+                name=entry.name,
+                path=path.parent / entry.name,
+                camera=_opencv_camera(entry, size, found.origin),
+                cam_from_world=entry.cam_from_world,
+                with_size=entry.size is not None,
+            )
+            for entry, size in zip(entries, sizes)
+        ),
+        root=path.parent,
         warnings=(
             *found.warnings,
             *(
@@ -137,12 +141,12 @@ def ground_truth_origin(path: Path, camera_origin: CameraOrigin) -> FoundOrigin:
 
 
 def read_posed_dataset(
-    root: Path, camera_origin: CameraOrigin = "auto"
-) -> list[PosedImage]:
+    root: DatasetOrPath, camera_origin: CameraOrigin = "auto"
+) -> PosedImages:
     """Read the images of a kapture dataset that have poses, through rigs too.
 
     Args:
-        root: of the dataset.
+        root: of the dataset, or the open dataset.
         camera_origin: where principal points are counted from, see
             pixel_origins.find_camera_origin.
 
@@ -150,9 +154,9 @@ def read_posed_dataset(
         DatasetError: the dataset cannot be read.
     """
     dataset = open_dataset(root)
-    origin = find_camera_origin(dataset, camera_origin).origin
-    cameras = image_cameras(dataset.data, origin)
-    return [
+    found = find_camera_origin(dataset, camera_origin)
+    cameras = image_cameras(dataset.data, found.origin)
+    images = tuple(
         PosedImage(
             name=name,
             path=dataset.image_path(name),
@@ -160,7 +164,18 @@ def read_posed_dataset(
             cam_from_world=pose,
         )
         for name, pose in read_camera_poses(dataset).cam_from_world.items()
-    ]
+    )
+    posed = {image.name for image in images}
+    without = [name for name in sorted(dataset.image_names) if name not in posed]
+    left_out = (
+        f"{len(without)} images of {dataset.root} have no pose and are left out: "
+        f"{some_names(without)}"
+    )
+    return PosedImages(
+        images=images,
+        root=dataset.root / "sensors" / "records_data",
+        warnings=(*found.warnings, *([left_out] if without else [])),
+    )
 
 
 def camera_images(images: Sequence[PosedImage]) -> dict[str, CameraImage]:

@@ -68,7 +68,11 @@ def _in_raster(points: Array, image_size: tuple[int, int]) -> BoolArray:
     return np.asarray(inside.all(axis=1))
 
 
-def transfer_errors(points1: Array, points2: Array, H_2_from_1: Array) -> Array:
+def transfer_errors(
+    points1: npt.NDArray[np.floating],
+    points2: npt.NDArray[np.floating],
+    H_2_from_1: Array,
+) -> Array:
     """Distance in image 2 between each projected point 1 and its match, point 2.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.evaluation.curves import area_under_curve, share_within
-from r2d2_kapture.evaluation.homography import PairResult, mean_matching_accuracy
+from r2d2_kapture.evaluation.homography import PairResult
 from r2d2_kapture.evaluation.homography_accuracy import CORNER_THRESHOLDS
 from r2d2_kapture.evaluation.published_caches import (
     PublishedGroup,
@@ -130,7 +130,7 @@ def summarize(pairs: Sequence[PairResult], thresholds: Sequence[float]) -> Group
     """
     corner_errors = np.array([pair.corner_error for pair in pairs])
     curves = {
-        MMA: _curve(thresholds, mean_matching_accuracy([p.mma for p in pairs])),
+        MMA: _curve(thresholds, np.mean([p.mma for p in pairs], axis=0)),
         "repeatability": _curve(
             thresholds, np.mean([p.repeatability for p in pairs], axis=0)
         ),

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import DEFAULT_MODEL, ExtractConfig
 from r2d2_kapture.config.hpatches import HomographyConfig
@@ -31,7 +30,6 @@ from r2d2_kapture.config.settings import (
     refuse_unknown,
 )
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.evaluation.posed_images import read_ground_truth, read_posed_dataset
 from r2d2_kapture.front.arguments import (
     PathLike,
     Run,
@@ -42,6 +40,7 @@ from r2d2_kapture.front.arguments import (
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages import evaluate as evaluate_stage
 from r2d2_kapture.stages import extract as extract_stage
 from r2d2_kapture.stages import localize as localize_stage
@@ -50,13 +49,7 @@ from r2d2_kapture.stages import match as match_stage
 from r2d2_kapture.stages import pairs as pairs_stage
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages import verify as verify_stage
-from r2d2_kapture.stages.benchmark import (
-    ExtractedFeatures,
-    hpatches,
-    hpatches_tables,
-    pair_poses,
-    pair_poses_tables,
-)
+from r2d2_kapture.stages.benchmark import ExtractedFeatures, hpatches, pair_poses
 from r2d2_kapture.stages.extract import export as export_stage
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import searched_folders
@@ -232,19 +225,14 @@ def evaluate_sequences(
 
     Tables and the plot of accuracy are written next to the results.
     """
-    inputs, settings = sort_arguments(hpatches.run, arguments)
-    report = hpatches.run(
-        make_settings(HomographyConfig, take_settings(HomographyConfig, settings)),
-        root=Path(root),
-        output=Path(output),
+    inputs, settings = sort_arguments(benchmark.run, arguments)
+    config = make_settings(HomographyConfig, take_settings(HomographyConfig, settings))
+    return benchmark.run(
+        hpatches.open_benchmark(config, root=Path(root)),
         sources=[_source(model, preset, label, settings)],
+        output=Path(output),
         **inputs,
     )
-    if report.outputs:
-        runs = hpatches_tables.read_results(report.outputs)
-        hpatches_tables.write_tables(Path(output), runs)
-        hpatches_tables.plot(runs, Path(output) / hpatches_tables.PLOT_NAME)
-    return report
 
 
 def evaluate_pairs(
@@ -270,29 +258,18 @@ def evaluate_pairs(
         label: name of the features in tables.
         arguments: see the module.
     """
-    require(
-        (gt is None) != (kapture_root is None),
-        "gt, kapture_root: expected exactly one of them",
-    )
-    if gt is not None:
-        images, root = read_ground_truth(Path(gt)), Path(gt).parent
-    else:
-        images = read_posed_dataset(Path(str(kapture_root)))
-        root = Path(str(kapture_root)) / "sensors" / "records_data"
-    inputs, settings = sort_arguments(pair_poses.run, arguments)
+    inputs, settings = sort_arguments(benchmark.run, arguments)
     config = make_settings(PairPosesConfig, take_settings(PairPosesConfig, settings))
-    report = pair_poses.run(
-        config,
-        image_root=root,
-        chosen=pair_poses.choose_pairs(images, config, None),
+    return benchmark.run(
+        pair_poses.open_benchmark(
+            config,
+            gt=None if gt is None else Path(gt),
+            kapture_root=None if kapture_root is None else Path(kapture_root),
+        ),
         sources=[_source(model, preset, label, settings)],
         output=Path(output),
         **inputs,
     )
-    if report.outputs:
-        runs = pair_poses_tables.read_results(report.outputs)
-        pair_poses_tables.write_tables(Path(output), runs)
-    return report
 
 
 def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:

@@ -45,7 +45,7 @@ def write_ground_truth(dataset: Path, path: Path) -> Path:
             "R": image.cam_from_world.rotation.matrix().tolist(),
             "t": image.cam_from_world.translation.tolist(),
         }
-        for image in read_posed_dataset(dataset)
+        for image in read_posed_dataset(dataset).images
     ]
     for image in images:
         image["K"][0][2], image["K"][1][2] = 47.5, 35.5  # type: ignore[index]

@@ -7,17 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from r2d2_kapture.errors import DatasetError, FeatureFormatError
-from r2d2_kapture.evaluation.homography import (
-    THRESHOLDS,
-    evaluate_sequence,
-    matching_errors,
-    mean_matching_accuracy,
-    mma,
-)
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.evaluation.homography import evaluate_sequence
 from r2d2_kapture.evaluation.sequences import HomographySequence
-from r2d2_kapture.matching.matcher import match_features
-from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.types import LocalFeatures
 from tests.scenes.features import features_at
 from tests.scenes.two_views import H_2_FROM_1, displaced_pair
@@ -28,25 +20,6 @@ Displaced = tuple[LocalFeatures, LocalFeatures, np.ndarray]
 @pytest.fixture
 def displaced() -> Displaced:
     return displaced_pair(np.random.default_rng(0))
-
-
-def test_errors_are_the_known_displacements(displaced: Displaced) -> None:
-    first, second, displacements = displaced
-    matches = match_features(MutualNearest(), first, second).indices
-    errors = matching_errors(first, second, matches, H_2_FROM_1)
-    np.testing.assert_allclose(errors, displacements, atol=1e-4)
-    np.testing.assert_allclose(mma(errors, THRESHOLDS), np.arange(1, 11) / 10)
-
-
-def test_no_matches_give_zero() -> None:
-    np.testing.assert_array_equal(mma(np.empty(0), [1, 3]), [0, 0])
-
-
-def test_mean_over_pairs_weighs_pairs_equally() -> None:
-    mean = mean_matching_accuracy([np.array([0.0, 1.0]), np.array([0.5, 1.0])])
-    np.testing.assert_allclose(mean, [0.25, 1.0])
-    with pytest.raises(DatasetError, match="no image pair"):
-        mean_matching_accuracy([])
 
 
 def test_evaluate_sequence(displaced: Displaced) -> None:

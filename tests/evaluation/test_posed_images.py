@@ -13,7 +13,6 @@ from PIL import Image
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.posed_images import (
     camera_images,
-    ground_truth_origin,
     pairs_with_baseline,
     read_ground_truth,
     read_posed_dataset,
@@ -40,7 +39,7 @@ def write_gt(folder: Path, *changes: dict[str, Any]) -> Path:
 
 
 def test_camera_and_pose(tmp_path: Path) -> None:
-    (image,) = read_ground_truth(write_gt(tmp_path, {}))
+    (image,) = read_ground_truth(write_gt(tmp_path, {})).images
     assert (image.name, image.path) == ("images/a.png", tmp_path / "images" / "a.png")
     assert (image.camera.width, image.camera.height) == (64, 48)
     # x_cam = R x_world + t
@@ -63,9 +62,10 @@ def test_principal_points_are_put_in_the_origin_of_colmap(
 ) -> None:
     cy = 24.0 if cx == 32.0 else 23.5
     K = [[50.0, 0, cx], [0, 55.0, cy], [0, 0, 1]]
-    (image,) = read_ground_truth(write_gt(tmp_path, {"K": K}), origin)
-    found = ground_truth_origin(write_gt(tmp_path, {"K": K}), origin)
-    assert len(found.warnings) == (found.basis == "nothing")
+    found = read_ground_truth(write_gt(tmp_path, {"K": K}), origin)
+    (image,) = found.images
+    # nothing says where the principal point of an image cropped counts from
+    assert len(found.warnings) == (cx == 30.0 and origin == "auto")
     assert image.camera.principal_point_x == expected
 
 
@@ -84,7 +84,7 @@ def test_principal_points_are_put_in_the_origin_of_colmap(
 def test_distortion(
     tmp_path: Path, dist: list[float], model: str, params: list[float]
 ) -> None:
-    (image,) = read_ground_truth(write_gt(tmp_path, {"dist": dist}))
+    (image,) = read_ground_truth(write_gt(tmp_path, {"dist": dist})).images
     assert image.camera.model_name == model
     assert image.camera.params.tolist() == [50, 55, 32, 24, *params]
 
@@ -108,9 +108,9 @@ def test_a_broken_entry_is_named(tmp_path: Path, change: dict[str, Any]) -> None
 
 def test_fields_that_are_not_read_are_reported(tmp_path: Path) -> None:
     known = {"size": [64, 48], "dist": None}
-    assert ground_truth_origin(write_gt(tmp_path, known), "auto").warnings == ()
+    assert read_ground_truth(write_gt(tmp_path, known)).warnings == ()
     path = write_gt(tmp_path, {}, {"name": "b.png", "distortion": [0.1] * 4, **known})
-    (warning,) = ground_truth_origin(path, "center").warnings
+    (warning,) = read_ground_truth(path, "center").warnings
     assert warning == (
         f"{path}: image 'b.png': field 'distortion' is not read; expected K, R, dist, "
         "name, size, t"
@@ -136,7 +136,7 @@ def test_images_of_a_kapture_dataset(tmp_path: Path) -> None:
     dataset = write_room_dataset(
         tmp_path, mapping_images=3, query_images=1, image_size=(64, 48)
     )
-    images = read_posed_dataset(dataset.mapping)
+    images = read_posed_dataset(dataset.mapping).images
     assert [image.name for image in images] == [
         f"mapping/{number:04d}.jpg" for number in range(3)
     ]
@@ -161,7 +161,7 @@ def test_cameras_at_one_place_are_no_pair() -> None:
     ("scene", "count"), [("lund_door", 12), ("imc_reichstag", 10), ("tum_fr2_desk", 20)]
 )
 def test_real_ground_truth_is_read(shared: Path, scene: str, count: int) -> None:
-    images = read_ground_truth(shared / "data" / "multiview" / scene / "gt.json")
+    images = read_ground_truth(shared / "data" / "multiview" / scene / "gt.json").images
     assert len(images) == count
     assert len(pairs_with_baseline(images)) == count * (count - 1) / 2
 
@@ -217,12 +217,12 @@ def test_a_missing_name_is_reported(tmp_path: Path) -> None:
 
 def test_dist_may_be_null_or_absent(tmp_path: Path) -> None:
     path = write_gt(tmp_path, {"dist": None})
-    (image,) = read_ground_truth(path)
+    (image,) = read_ground_truth(path).images
     assert image.camera.model_name == "PINHOLE"
     content = json.loads(path.read_text())
     del content["images"][0]["dist"]
     path.write_text(json.dumps(content))
-    (image,) = read_ground_truth(path)
+    (image,) = read_ground_truth(path).images
     assert image.camera.model_name == "PINHOLE"
 
 
@@ -255,7 +255,7 @@ def middle(cx: float, cy: float) -> list[list[float]]:
 def test_a_principal_point_may_give_another_size_away(
     tmp_path: Path, changes: dict[str, Any], size: tuple[int, int]
 ) -> None:
-    images = read_ground_truth(write_gt(tmp_path, changes))
+    images = read_ground_truth(write_gt(tmp_path, changes)).images
     (found,) = camera_images(images).values()
     np.testing.assert_allclose(found.size, size, atol=1)
 

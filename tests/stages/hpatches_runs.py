@@ -15,6 +15,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages.benchmark import hpatches
 from r2d2_kapture.stages.benchmark.feature_sources import (
     ExtractedFeatures,
@@ -35,9 +36,8 @@ def run(
     options: RunOptions = QUIET,
     config: HomographyConfig = CONFIG,
 ) -> Report:
-    return hpatches.run(
-        config, root=root, output=output, sources=sources, options=options
-    )
+    sequences = hpatches.open_benchmark(config, root=root)
+    return benchmark.run(sequences, sources=sources, output=output, options=options)
 
 
 def extract(source: ExtractedFeatures, image: Path) -> LocalFeatures:

@@ -15,7 +15,7 @@ from r2d2_kapture.evaluation.posed_images import read_posed_dataset
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import pipeline
-from r2d2_kapture.stages.benchmark import pair_poses
+from r2d2_kapture.stages.benchmark.chosen_pairs import choose_pairs
 from r2d2_kapture.stages.extract import export
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
@@ -145,16 +145,16 @@ def test_pairs_of_known_pose_leave_them_out(tmp_path: Path) -> None:
     scene = PipelineScene(tmp_path)
     name = open_dataset(scene.mapping).image_names[0]
     resized(scene.mapping, name)
-    images = read_posed_dataset(scene.mapping)
-    chosen = pair_poses.choose_pairs(images, PairPosesConfig())
+    images = read_posed_dataset(scene.mapping).images
+    chosen = choose_pairs(images, PairPosesConfig())
     assert [failure.name for failure in chosen.failed] == [name]
     assert name not in {image.name for pair in chosen.pairs for image in pair}
     wanted = [(name, images[3].name), (images[2].name, images[3].name)]
-    chosen = pair_poses.choose_pairs(images, PairPosesConfig(), wanted)
+    chosen = choose_pairs(images, PairPosesConfig(), wanted)
     assert [tuple(i.name for i in pair) for pair in chosen.pairs] == wanted[1:]
     all_resized(scene.mapping)
     with pytest.raises(DatasetError, match="known cameras: none of 12 image files"):
-        pair_poses.choose_pairs(images, PairPosesConfig())
+        choose_pairs(images, PairPosesConfig())
 
 
 def test_the_pipeline_refuses_before_any_work(tmp_path: Path) -> None:

@@ -16,10 +16,8 @@ from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.stages.benchmark import hpatches
-from r2d2_kapture.stages.benchmark.feature_sources import (
-    ExtractedFeatures,
-    features_beside_images,
-)
+from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
+from r2d2_kapture.stages.benchmark.stored_features import features_beside_images
 from tests.stages.hpatches_runs import (
     FEW,
     QUIET,
@@ -264,5 +262,7 @@ def test_foreign_files_are_not_overwritten(
 ) -> None:
     (tmp_path / "out" / "tiny_one").mkdir(parents=True)
     (tmp_path / "out" / "tiny_one" / "thesis.txt").touch()
-    with pytest.raises(OutputError, match="not results"):
+    with pytest.raises(
+        OutputError, match="'thesis.txt' without a manifest.json of results"
+    ):
         run(root, tmp_path / "out", source)

@@ -35,7 +35,7 @@ from r2d2_kapture.io.outputs.image_records import (
     stamp_image,
 )
 from r2d2_kapture.io.outputs.manifest import Manifest
-from r2d2_kapture.stages.benchmark.feature_sources import features_in_kapture
+from r2d2_kapture.stages.benchmark.stored_features import features_in_kapture
 from r2d2_kapture.stages.extract import export
 from r2d2_kapture.stages.localize import stage as localize
 from r2d2_kapture.stages.map.sources import map_keypoints

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.pair_results import PairPoseRun
-from r2d2_kapture.evaluation.summary import MMA, OVERALL, RunSummary
+from r2d2_kapture.evaluation.summary import MMA, RunSummary
 from r2d2_kapture.stages.benchmark import (
-    HPATCHES_LEGEND,
-    HPATCHES_TABLES,
-    PAIR_POSES_COLUMNS,
-    PAIR_POSES_LEGEND,
-    PAIR_POSES_SUFFIX,
+    HPATCHES,
+    PAIR_POSES,
     WORST_RECORD,
-    read_homography_results,
-    read_pair_pose_results,
+    Presentation,
+    shown_groups,
 )
 from r2d2_kapture.stages.report.blocks import (
     Cell,
@@ -56,10 +54,8 @@ def homography_sections(folder: Path) -> list[Section]:
         DatasetError: there are no results.
         FeatureFormatError: a result is broken.
     """
-    runs = read_homography_results(_results(folder, "*.npz", "kapture_r2d2_hpatches"))
-    groups = list(dict.fromkeys(group for run in runs for group in run.groups))
-    if len(groups) == 2:  # all pairs are of one kind: overall would repeat it
-        groups.remove(OVERALL)
+    runs = HPATCHES.read_all(_results(folder, HPATCHES))
+    groups = shown_groups(runs)
     sections = [
         Section(
             "hpatches",
@@ -84,13 +80,12 @@ def pair_pose_sections(folder: Path) -> list[Section]:
         DatasetError: there are no results.
         FeatureFormatError: a result is broken.
     """
-    paths = _results(folder, f"*{PAIR_POSES_SUFFIX}", "kapture_r2d2_pair_poses")
-    runs = read_pair_pose_results(paths)
-    stems = [path.name.removesuffix(PAIR_POSES_SUFFIX) for path in paths]
+    paths = _results(folder, PAIR_POSES)
+    runs = PAIR_POSES.read_all(paths)
+    stems = [path.name.removesuffix(PAIR_POSES.suffix) for path in paths]
     errors = {
         run.label: np.array([pair.pose_error for pair in run.pairs]) for run in runs
     }
-    rows = [[run.label, *_cells(run.values, PAIR_POSES_COLUMNS)] for run in runs]
     html = join(
         [
             chart(
@@ -104,8 +99,7 @@ def pair_pose_sections(folder: Path) -> list[Section]:
                 380,
                 760,
             ),
-            table(["features of", *PAIR_POSES_COLUMNS.values()], rows),
-            paragraph(PAIR_POSES_LEGEND, "note"),
+            *_means(PAIR_POSES, runs),
         ]
     )
     sections = [Section("pair-poses", "Relative poses of image pairs", html)]
@@ -116,13 +110,22 @@ def pair_pose_sections(folder: Path) -> list[Section]:
     return sections + _worst("pair-poses", folders)
 
 
-def _results(folder: Path, pattern: str, command: str) -> list[Path]:
-    paths = sorted(folder.glob(pattern))
+def _results(folder: Path, benchmark: Presentation[Any]) -> list[Path]:
+    paths = sorted(folder.glob(f"*{benchmark.suffix}"))
     if not paths:
         raise DatasetError(
-            f"{folder}: found no {pattern}, expected the --output of {command}"
+            f"{folder}: found no *{benchmark.suffix}, expected the --output of "
+            f"kapture_r2d2_{benchmark.name}"
         )
     return paths
+
+
+def _means(benchmark: Presentation[Any], runs: Sequence[Any]) -> Iterator[Markup]:
+    """The tables that the command prints."""
+    for columns in benchmark.columns:
+        rows = [[*r.names, *_cells(r.values, columns)] for r in benchmark.means(runs)]
+        yield table([*benchmark.titles, *columns.values()], rows)
+    yield paragraph(benchmark.legend, "note")
 
 
 def _accuracy(runs: Sequence[RunSummary], groups: Sequence[str]) -> Iterator[Markup]:
@@ -143,15 +146,7 @@ def _accuracy(runs: Sequence[RunSummary], groups: Sequence[str]) -> Iterator[Mar
         )
         for group in groups
     )
-    for columns in HPATCHES_TABLES:
-        rows: list[Sequence[Cell]] = [
-            [group, run.label, *_cells(run.groups[group].values, columns)]
-            for group in groups
-            for run in runs
-            if group in run.groups
-        ]
-        yield table(["pairs of", "features of", *columns.values()], rows)
-    yield paragraph(HPATCHES_LEGEND, "note")
+    yield from _means(HPATCHES, runs)
 
 
 def _curve(values: Mapping[float, float]) -> tuple[list[float], list[float]]:

@@ -16,11 +16,8 @@ import torch
 from r2d2_kapture.config.extract import AUTO, EngineConfig
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.core.engine import resolve_runtime
-from r2d2_kapture.evaluation.homography import (
-    matching_errors,
-    mean_matching_accuracy,
-    mma,
-)
+from r2d2_kapture.evaluation.curves import share_within
+from r2d2_kapture.evaluation.projection import transfer_errors
 from r2d2_kapture.evaluation.sequences import HomographySequence
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
@@ -123,7 +120,7 @@ class Validator:
                 share = (scores >= threshold).sum() / max(len(scores), 1)
                 confident.append(float(share))
         shares = {"confident": float(np.mean(confident))} if confident else {}
-        return mean_matching_accuracy(accuracies), shares
+        return np.mean(accuracies, axis=0), shares
 
     @torch.no_grad()
     def _on_posed(self, network: FeatureNetwork, dataset: PairDataset) -> Terms:
@@ -155,7 +152,7 @@ class Validator:
             ):
                 second = extract(read_rgb(path))
                 accuracies.append(_accuracy(first, second, homography))
-        return mean_matching_accuracy(accuracies)
+        return np.asarray(np.mean(accuracies, axis=0))
 
 
 def posed_pairs(
@@ -211,7 +208,9 @@ def _accuracy(
     features1: LocalFeatures, features2: LocalFeatures, H_2_from_1: Array
 ) -> Array:
     matches = match_features(MutualNearest(), features1, features2).indices
-    return mma(matching_errors(features1, features2, matches, H_2_from_1), THRESHOLDS)
+    points1 = features1.keypoints[matches[:, 0]]
+    points2 = features2.keypoints[matches[:, 1]]
+    return share_within(transfer_errors(points1, points2, H_2_from_1), THRESHOLDS)
 
 
 def _named(group: str, accuracies: Array) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -17,13 +18,16 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.results import load_results
-from r2d2_kapture.evaluation.sequences import read_sequence
 from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
-from r2d2_kapture.stages.benchmark import feature_sources, hpatches, hpatches_tables
-from r2d2_kapture.stages.benchmark.feature_sources import (
-    ExtractedFeatures,
+from r2d2_kapture.stages.benchmark import (
+    HPATCHES,
+    feature_sources,
+    hpatches,
+)
+from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
+from r2d2_kapture.stages.benchmark.stored_features import (
     features_beside_images,
     features_in_h5,
 )
@@ -108,7 +112,8 @@ def test_the_bar_counts_sequences_that_fail(
 def test_features_of_a_broken_sequence_are_let_go(
     root: Path, source: ExtractedFeatures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sequences = [read_sequence(root / name) for name in ("other", "sub/i_lamp")]
+    shutil.rmtree(root / "v_à b")
+    sequences = hpatches.open_benchmark(HomographyConfig(), root=root).items
     alive: list[int] = []
     extracted: list[weakref.ref[LocalFeatures]] = []
 
@@ -131,7 +136,7 @@ def test_features_of_a_broken_sequence_are_let_go(
     monkeypatch.setattr(feature_sources, "extract_images", without_the_first)
     fed = []
     failed = source.feed(sequences, lambda s, load: fed.append(s.name), QUIET)
-    assert (fed, [item.name for item in failed]) == (["i_lamp"], ["other"])
+    assert (fed, [item.name for item in failed]) == (["sub/i_lamp"], ["other"])
     # two of the first sequence, then those of the second until it is complete
     assert alive == [1, 2, 1, 2, 0]
 
@@ -313,9 +318,11 @@ def test_tables_hold_every_run_and_sequence(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
     report = run(root, tmp_path / "out", source)
-    runs = hpatches_tables.read_results(report.outputs)
-    markdown, csv, as_json = hpatches_tables.write_tables(tmp_path / "tables", runs)
-    table = hpatches_tables.summary_table(runs)
+    runs = HPATCHES.read_all(report.outputs)
+    markdown, csv, as_json = (
+        tmp_path / "out" / f"hpatches.{suffix}" for suffix in ("md", "csv", "json")
+    )
+    table = HPATCHES.table(runs)
     assert table in markdown.read_text(encoding="utf-8")
     accuracy, geometry = (part.splitlines() for part in table.split("\n\n"))
     for lines, title in ((accuracy, "MMA@3"), (geometry, "rep@3")):
@@ -333,4 +340,4 @@ def test_tables_hold_every_run_and_sequence(
     mean = np.mean([pair.mma[2] for pair in load_results(report.outputs[0]).pairs])
     assert content["groups"]["overall"]["MMA@3"] == pytest.approx(mean)
     with pytest.raises(ConfigError, match="no results"):
-        hpatches_tables.read_results([])
+        HPATCHES.read_all([])

@@ -24,15 +24,18 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.pair_results import load_run
-from r2d2_kapture.evaluation.posed_images import PosedImage
+from r2d2_kapture.evaluation.posed_images import PosedImage, PosedImages
 from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages.benchmark import feature_sources, pair_poses, pair_poses_tables
+from r2d2_kapture.stages import benchmark
+from r2d2_kapture.stages.benchmark import PAIR_POSES, feature_sources
+from r2d2_kapture.stages.benchmark.chosen_pairs import choose_pairs
 from r2d2_kapture.stages.benchmark.feature_sources import (
     ExtractedFeatures,
     FeatureSource,
-    features_beside_images,
 )
+from r2d2_kapture.stages.benchmark.pair_poses import posed_pairs
+from r2d2_kapture.stages.benchmark.stored_features import features_beside_images
 from r2d2_kapture.types import Report
 from tests.scenes.features import features_at
 from tests.scenes.images import textured_image
@@ -99,14 +102,9 @@ def run(
     config: PairPosesConfig = CONFIG,
     source: FeatureSource = SOURCE,
 ) -> Report:
-    return pair_poses.run(
-        config,
-        image_root=images[0].path.parents[1],
-        chosen=pair_poses.choose_pairs(images, config),
-        sources=[source],
-        output=output,
-        options=options,
-    )
+    posed = PosedImages(images=tuple(images), root=images[0].path.parents[1])
+    pairs = posed_pairs(config, posed)
+    return benchmark.run(pairs, sources=[source], output=output, options=options)
 
 
 def test_exact_features_have_no_error(images: list[PosedImage], tmp_path: Path) -> None:
@@ -246,10 +244,10 @@ def test_pairs_that_are_left_out_are_counted(
     images: list[PosedImage], tmp_path: Path
 ) -> None:
     twin = dataclasses.replace(images[0], name="twin.png")
-    everything = pair_poses.choose_pairs([*images, twin], PairPosesConfig(max_pairs=4))
+    everything = choose_pairs([*images, twin], PairPosesConfig(max_pairs=4))
     assert (everything.at_one_place, everything.not_drawn) == (1, 5)
     listed = [(twin.name, images[0].name), (images[0].name, images[1].name)]
-    chosen = pair_poses.choose_pairs([*images, twin], CONFIG, listed)
+    chosen = choose_pairs([*images, twin], CONFIG, listed)
     assert (len(chosen.pairs), chosen.at_one_place, chosen.not_drawn) == (1, 1, 0)
     assert everything.warnings == ()
     (warning,) = chosen.warnings
@@ -297,32 +295,35 @@ def test_pairs_are_chosen_by_name_or_at_random(images: list[PosedImage]) -> None
     wanted = [(c, a), (a, b)]
     # a list is not cut
     for config in (CONFIG, PairPosesConfig(max_pairs=1)):
-        chosen = pair_poses.choose_pairs(images, config, wanted)
+        chosen = choose_pairs(images, config, wanted)
         assert [(one.name, other.name) for one, other in chosen.pairs] == wanted
         assert chosen.not_drawn == 0
     few = [
-        pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=3, seed=seed)).pairs
+        choose_pairs(images, PairPosesConfig(max_pairs=3, seed=seed)).pairs
         for seed in (0, 0, 1, 2, 3)
     ]
     assert all(len(pairs) == 3 for pairs in few)
     assert few[0] == few[1]
     assert any(pairs != few[0] for pairs in few[2:])
-    everything = pair_poses.choose_pairs(images, PairPosesConfig(max_pairs=0))
+    everything = choose_pairs(images, PairPosesConfig(max_pairs=0))
     assert len(everything.pairs) == 6
 
 
 def test_wanted_pairs_must_have_poses_and_a_baseline(images: list[PosedImage]) -> None:
     with pytest.raises(DatasetError, match="'nowhere.png' is not among"):
-        pair_poses.choose_pairs(images, CONFIG, [("nowhere.png", images[0].name)])
+        choose_pairs(images, CONFIG, [("nowhere.png", images[0].name)])
     twins = [posed_image("a"), posed_image("b")]
     with pytest.raises(DatasetError, match="no pair of cameras"):
-        pair_poses.choose_pairs(twins, CONFIG)
+        choose_pairs(twins, CONFIG)
 
 
 def test_tables(images: list[PosedImage], tmp_path: Path) -> None:
-    runs = pair_poses_tables.read_results(run(images, tmp_path / "out").outputs)
-    markdown, as_json, csv = pair_poses_tables.write_tables(tmp_path / "tables", runs)
-    assert pair_poses_tables.summary_table(runs) in markdown.read_text("utf-8")
+    out = tmp_path / "out"
+    runs = PAIR_POSES.read_all(run(images, out).outputs)
+    markdown, csv, as_json = (
+        out / f"pair_poses.{suffix}" for suffix in ("md", "csv", "json")
+    )
+    assert PAIR_POSES.table(runs) in markdown.read_text("utf-8")
     assert len(csv.read_text("utf-8").splitlines()) == 1 + 6
     (content,) = json.loads(as_json.read_text("utf-8"))
     assert content["means"]["pairs"] == 6
