@@ -49,7 +49,7 @@ def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
     check_file(path)
     with sqlite_errors(path), closing(_connect(path)) as connection:
         _check_version(connection, path)
-        _check_in_use(connection, path, to_replace)
+        _check_in_use(connection, to_replace)
         _check_size(connection, path)
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
@@ -75,7 +75,7 @@ def check_unused(path: Path) -> None:
         return
     try:
         with closing(_connect(path)) as connection:
-            _check_in_use(connection, path, to_replace=True)
+            _check_in_use(connection, to_replace=True)
     except sqlite3.Error as error:
         if "locked" in str(error):
             raise _in_use(path) from error
@@ -173,7 +173,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _check_in_use(connection: sqlite3.Connection, path: Path, to_replace: bool) -> None:
+def _check_in_use(connection: sqlite3.Connection, to_replace: bool) -> None:
     try:
         if to_replace:  # in write-ahead mode every open connection holds a lock
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")

@@ -41,11 +41,7 @@ ROOM_PER_IMAGE = 1 << 14
 
 
 def write_h5(
-    path: Path,
-    items: Iterable[tuple[str, LocalFeatures]],
-    settings: str = "",
-    *,
-    half: bool = False,
+    path: Path, items: Iterable[tuple[str, LocalFeatures]], settings: str = ""
 ) -> None:
     """Write the features of all images; the file appears when it is complete.
 
@@ -53,7 +49,6 @@ def write_h5(
         path: the file to make or replace.
         items: image names and features, taken one at a time.
         settings: JSON of how the features were made.
-        half: store descriptors as float16, half the size; keypoints stay float32.
 
     Raises:
         FeatureFormatError: a name that HDF5 cannot store with the others.
@@ -76,9 +71,7 @@ def write_h5(
             group = file.create_group(name)
             group["keypoints"] = features.keypoints
             group["scores"] = features.scores
-            group["descriptors"] = features.descriptors.T.astype(
-                np.float16 if half else np.float32
-            )
+            group["descriptors"] = features.descriptors.T.astype(np.float32)
             group["image_size"] = np.array(features.image_size, dtype=np.int64)
             group["scales"] = features.scales
         file.flush()

@@ -54,17 +54,6 @@ def test_hloc_finds_what_it_expects(tmp_path: Path) -> None:
         }
 
 
-def test_half_narrows_descriptors_only(tmp_path: Path) -> None:
-    features = random_features(9)
-    write_h5(tmp_path / "a.h5", [("a.jpg", features)], half=True)
-    with h5py.File(tmp_path / "a.h5") as file:
-        assert file["a.jpg/descriptors"].dtype == np.float16
-    back = read_h5(tmp_path / "a.h5", "a.jpg")
-    np.testing.assert_array_equal(back.keypoints, features.keypoints)
-    np.testing.assert_allclose(back.descriptors, features.descriptors, atol=1e-3)
-    assert back.descriptors.dtype == np.float32
-
-
 def test_reads_a_file_of_hloc(tmp_path: Path) -> None:
     features = random_features(5)
     with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
