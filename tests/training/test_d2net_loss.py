@@ -194,18 +194,15 @@ def test_exchanging_the_images_changes_nothing() -> None:
     torch.testing.assert_close(forth.negative_distance, back.negative_distance)
 
 
-def test_descriptors_that_tell_all_cells_apart_have_no_loss() -> None:
+def test_descriptors_apart_have_no_loss_and_those_alike_the_margin() -> None:
+    flow = flow_of_shift(0, 0).float()
     maps = torch.eye(HEIGHT * WIDTH).view(1, -1, HEIGHT, WIDTH).requires_grad_()
-    terms = D2NetLoss(SMALL)(maps, maps, flow_of_shift(0, 0).float())
+    terms = D2NetLoss(SMALL)(maps, maps, flow)
     assert terms.total.item() == 0 and terms.positive_distance.item() == 0
     assert terms.negative_distance.item() == pytest.approx(math.sqrt(2))
-
-
-def test_descriptors_that_are_all_alike_lose_the_margin() -> None:
-    maps = torch.ones(1, 3, HEIGHT, WIDTH)
+    alike = torch.ones(1, 3, HEIGHT, WIDTH)
     config = D2NetTrainingConfig(safe_radius=1, margin=0.7, least_correspondences=4)
-    terms = D2NetLoss(config)(maps, maps, flow_of_shift(0, 0).float())
-    assert terms.total.item() == pytest.approx(0.7)
+    assert D2NetLoss(config)(alike, alike, flow).total.item() == pytest.approx(0.7)
 
 
 def test_the_slopes_are_those_of_the_loss() -> None:
@@ -249,23 +246,19 @@ def test_the_mean_is_over_the_pairs_that_count() -> None:
     assert slope[0].any() and slope[2].any() and not slope[1].any()
 
 
-def unknown_flow() -> Tensor:
-    return flow_of_shift(0, 0) * torch.nan
-
-
-def nearly_unknown_flow() -> Tensor:
-    """Three cells are known, one fewer than needed."""
+def flow_of_cells(columns: int) -> Tensor:
+    """That of images alike, known in the first row of cells, so many of them."""
     flow = flow_of_shift(0, 0)
     flow[:, :, 4:] = torch.nan
-    flow[:, :, :, 12:] = torch.nan
+    flow[:, :, :, 4 * columns :] = torch.nan
     return flow
 
 
 @pytest.mark.parametrize(
     ("scale", "flow"),
     [
-        (1.0, unknown_flow()),
-        (1.0, nearly_unknown_flow()),
+        (1.0, flow_of_cells(0)),
+        (1.0, flow_of_cells(3)),
         (1.0, flow_of_shift(1e6, 0)),
         (0.0, flow_of_shift(0, 0)),
     ],
@@ -280,14 +273,8 @@ def test_a_pair_without_information_is_skipped_and_counted(
     assert terms.total.item() == 0 and terms.negative_distance.item() == 0
     for slope in torch.autograd.grad(terms.total, (maps1, maps2)):
         assert not slope.any()  # NaN is not zero
-
-
-def test_one_correspondence_more_counts() -> None:
-    flow = flow_of_shift(0, 0)
-    flow[:, :, 4:] = torch.nan
-    flow[:, :, :, 16:] = torch.nan
-    terms = D2NetLoss(SMALL)(random_maps(12), random_maps(13), flow)
-    assert (terms.skipped, terms.correspondences) == (0, 4)
+    enough = D2NetLoss(SMALL)(random_maps(12), random_maps(13), flow_of_cells(4))
+    assert (enough.skipped, enough.correspondences) == (0, 4)
 
 
 def test_maps_without_a_wrong_match_are_skipped() -> None:

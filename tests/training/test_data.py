@@ -15,7 +15,7 @@ from r2d2_kapture.core.pyramid import normalize_rgb
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.training.data import PairDataset, WeightedSource, make_loader
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader, ReadImage
-from r2d2_kapture.training.pairs import RawPair
+from r2d2_kapture.training.pairs import PairSource, RawPair
 from r2d2_kapture.training.photographs import PhotographSource
 from r2d2_kapture.training.transforms import random_pair, strength_at
 from r2d2_kapture.training.views import Picture
@@ -58,7 +58,7 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
             assert torch.equal(a.isnan(), b.isnan())
 
 
-def test_items_are_what_the_network_takes() -> None:
+def test_items_and_batches_are_what_the_network_takes() -> None:
     data = dataset()
     image1, image2, aflow = data[3]
     pair = data.training_pair(3)
@@ -68,34 +68,23 @@ def test_items_are_what_the_network_takes() -> None:
     expected = normalize_rgb(torch.from_numpy(pair.image2)[None])[0]
     assert torch.equal(image2, expected)
     np.testing.assert_array_equal(aflow[1].numpy(), pair.aflow[..., 1])
-
-
-def test_batches_fill_the_run() -> None:
-    loader = make_loader(dataset(), 4)
+    loader = make_loader(data, 4)
     found = list(loader)
     assert len(loader) == len(found) == 6
     assert found[0][0].shape == (4, 3, 32, 32)
     assert found[0][2].shape == (4, 2, 32, 32)
+    assert torch.equal(found[0][0][3], image1)
+    crops = [data[number][0].numpy().tobytes() for number in range(24)]
+    assert len(set(crops)) == 24  # no pair comes twice
 
 
-def test_two_runs_agree_and_another_seed_does_not() -> None:
-    first = batches(dataset(seed=1))
+def test_runs_agree_resumed_or_not_and_another_seed_does_not() -> None:
+    data = dataset(seed=1)
+    first = batches(data)
     assert_equal(first, batches(dataset(seed=1)))
-    other = batches(dataset(seed=2))
-    assert not torch.equal(first[0][0], other[0][0])
-
-
-def test_no_pair_comes_twice() -> None:
-    crops = [
-        data[0].numpy().tobytes() for data in map(dataset().__getitem__, range(24))
-    ]
-    assert len(set(crops)) == 24
-
-
-def test_a_resumed_run_continues_as_if_never_stopped() -> None:
-    data = dataset()
-    assert_equal(batches(data)[4:], batches(dataset(), start_step=4))
+    assert_equal(first[4:], batches(dataset(seed=1), start_step=4))
     assert batches(data, start_step=6) == []
+    assert not torch.equal(first[0][0], batches(dataset(seed=2))[0][0])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -128,14 +117,7 @@ def test_the_trainer_sees_which_photographs_its_workers_missed() -> None:
         return noise(path)
 
     source = photographs("W", range(3), read=unreadable)
-    data = PairDataset(
-        [WeightedSource(source=source, weight=1)],
-        CONFIG,
-        seed=0,
-        steps=6,
-        pairs_per_step=4,
-    )
-    batches(data, workers=2)
+    batches(drawn_from(source), workers=2)
     assert source.gone == ("1",)
 
 
@@ -162,19 +144,14 @@ class RecordingSource:
         return random_pair("p", (picture, picture), None, CONFIG, strength, rng)
 
 
-def recorded(source: RecordingSource) -> PairDataset:
-    return PairDataset(
-        [WeightedSource(source=source, weight=1)],
-        CONFIG,
-        seed=0,
-        steps=7,
-        pairs_per_step=4,
-    )
+def drawn_from(source: PairSource) -> PairDataset:
+    sources = [WeightedSource(source=source, weight=1)]
+    return PairDataset(sources, CONFIG, seed=0, steps=7, pairs_per_step=4)
 
 
 def test_the_difficulty_follows_the_step() -> None:
     source = RecordingSource()
-    data = recorded(source)
+    data = drawn_from(source)
     expected = []
     for step in range(7):
         for index in range(4 * step, 4 * step + 4):
@@ -185,15 +162,12 @@ def test_the_difficulty_follows_the_step() -> None:
     assert source.difficulties[0] == 0 and source.difficulties[-1] == 1
 
 
-def test_pairs_without_overlap_are_drawn_again() -> None:
+def test_pairs_without_overlap_are_drawn_again_and_none_at_all_is_an_error() -> None:
     source = RecordingSource()
-    assert len(batches(recorded(source))) == 7
+    assert len(batches(drawn_from(source))) == 7
     assert len(source.difficulties) > 28
-
-
-def test_sources_without_any_overlap_are_an_error() -> None:
     with pytest.raises(DatasetError, match="--min-overlap"):
-        recorded(RecordingSource(usable=False))[0]
+        drawn_from(RecordingSource(usable=False))[0]
 
 
 def test_sources_are_mixed_by_their_weights() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from r2d2_kapture.training.loop import (
 )
 from r2d2_kapture.training.state import RunState, read_state
 from r2d2_kapture.training.stopping import StopRequest
+from tests.scenes.training import rows
 from tests.training.toy import ToyNetwork, ToyObjective, toy_batches
 
 OPTIMIZATION = OptimizationConfig(
@@ -115,8 +115,7 @@ def assert_equal_states(first: RunState, second: RunState) -> None:
 def test_the_loss_falls_and_the_last_state_is_saved(desk: Desk) -> None:
     trainer = new_trainer(300)
     run(trainer, desk)
-    with (desk.folder / "log.csv").open() as file:
-        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    losses = [float(row["loss"]) for row in rows(desk.folder / "log.csv")]
     assert len(losses) == 30
     assert losses[-1] < 0.3 * losses[0]
     assert desk.saved[-1].step == 300
@@ -197,10 +196,9 @@ def test_skipped_steps_are_counted_in_the_log(desk: Desk) -> None:
     trainer = new_trainer(20)
     batches = toy_batches(0, poisoned=range(3, 5))
     train(trainer, batches, desk.supervisor(trainer), StopRequest())
-    with (desk.folder / "log.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["skipped_steps"] for row in rows] == ["2.0", "2.0"]
-    assert all(math.isfinite(float(row["loss"])) for row in rows)
+    log = rows(desk.folder / "log.csv")
+    assert [row["skipped_steps"] for row in log] == ["2.0", "2.0"]
+    assert all(math.isfinite(float(row["loss"])) for row in log)
 
 
 def test_many_in_a_row_stop_the_run_with_a_saved_state(desk: Desk) -> None:
@@ -220,12 +218,11 @@ def test_many_in_a_row_stop_the_run_with_a_saved_state(desk: Desk) -> None:
 
 
 def test_gradients_are_clipped() -> None:
-    free = OptimizationConfig()
     trainers = [
         new_trainer(5, OptimizationConfig(gradient_clip=clip)) for clip in (0, 0.01)
     ]
     norms = [t.step(next(toy_batches())).values["gradient_norm"] for t in trainers]
-    assert free.gradient_clip == 0
+    assert OptimizationConfig().gradient_clip == 0
     assert norms[0] == norms[1] > 0.01
     squared = [
         sum(
@@ -255,9 +252,6 @@ def test_the_average_follows_the_weights_and_is_what_is_exported() -> None:
     assert torch.allclose(averaged, expected, atol=1e-7)
     counter = trainer.result.layers[1].num_batches_tracked
     assert counter == trainer.network.layers[1].num_batches_tracked == 4
-
-
-def test_without_an_average_the_network_is_exported() -> None:
     trainer = new_trainer(5, OptimizationConfig())
     assert trainer.result is trainer.network
 
@@ -281,8 +275,8 @@ def test_the_best_validation_is_kept(desk: Desk) -> None:
     assert desk.best == [0, 2, 7]
     assert (trainer.progress.best_step, trainer.progress.best_score) == (7, 0.4)
     assert all(network is trainer.result for network in desk.validated)
-    with (desk.folder / "validation.csv").open() as file:
-        assert [row["step"] for row in csv.DictReader(file)] == list("02467")
+    validated = rows(desk.folder / "validation.csv")
+    assert [row["step"] for row in validated] == list("02467")
 
 
 def test_a_resumed_run_knows_its_best(desk: Desk) -> None:
@@ -339,35 +333,34 @@ def test_a_validation_that_fails_loses_no_step(desk: Desk, full: bool) -> None:
     assert [state.step for state in desk.saved] == ([] if full else [3])
 
 
-def test_states_are_saved_every_few_steps_and_at_the_end(desk: Desk) -> None:
+def test_states_are_saved_every_few_steps_and_at_the_end_or_the_disk_is_full(
+    desk: Desk,
+) -> None:
     run(new_trainer(11), desk, PaceConfig(validate_every=0, save_every=4))
     assert [state.step for state in desk.saved] == [4, 8, 11]
+    desk.full = True
+    with pytest.raises(OutputError, match="No space left"):
+        run(new_trainer(3), desk)
+
+
+def slow_batches(desk: Desk, seconds: float) -> Iterator[Batch]:
+    for batch in toy_batches():
+        desk.now += seconds
+        yield batch
 
 
 def test_states_are_saved_every_few_minutes(desk: Desk) -> None:
     trainer = new_trainer(9)
-
-    def batches() -> Iterator[Batch]:
-        for batch in toy_batches():
-            desk.now += 61.0
-            yield batch
-
     pace = PaceConfig(validate_every=0, save_minutes=4)
-    train(trainer, batches(), desk.supervisor(trainer, pace), StopRequest())
+    supervisor = desk.supervisor(trainer, pace)
+    train(trainer, slow_batches(desk, 61.0), supervisor, StopRequest())
     assert [state.step for state in desk.saved] == [4, 8, 9]
 
 
 def test_a_line_a_minute(desk: Desk) -> None:
     trainer = new_trainer(9)
-
-    def batches() -> Iterator[Batch]:
-        for batch in toy_batches():
-            desk.now += 15.0
-            yield batch
-
-    clock = lambda: desk.now  # noqa: E731
-    supervisor = desk.supervisor(trainer)
-    train(trainer, batches(), supervisor, StopRequest(), clock)
+    supervisor, batches = desk.supervisor(trainer), slow_batches(desk, 15.0)
+    train(trainer, batches, supervisor, StopRequest(), lambda: desk.now)
     assert [line.split("  ")[0] for line in desk.lines] == ["step 4/9", "step 8/9"]
     assert "data_wait 1  15 s/step" in desk.lines[0]
     assert "loss " in desk.lines[0] and "learning_rate " in desk.lines[0]
@@ -388,32 +381,16 @@ def test_a_full_disk_is_reported_and_the_training_continues(desk: Desk) -> None:
     assert "No space left" in desk.lines[0] and "training continues" in desk.lines[0]
 
 
-def test_a_full_disk_at_the_end_is_an_error(desk: Desk) -> None:
-    desk.full = True
-    with pytest.raises(OutputError, match="No space left"):
-        run(new_trainer(3), desk)
-
-
 def test_a_stop_finishes_the_step_and_saves(desk: Desk) -> None:
-    trainer = new_trainer(9)
-    stop = StopRequest()
-    stop.requested = True
-    with pytest.raises(KeyboardInterrupt):
-        train(trainer, toy_batches(), desk.supervisor(trainer), stop)
-    assert [state.step for state in desk.saved] == [1]
-
-
-def test_a_stop_in_the_last_step_is_an_end(desk: Desk) -> None:
-    trainer = new_trainer(1)
-    stop = StopRequest()
-    stop.requested = True
-    train(trainer, toy_batches(), desk.supervisor(trainer), stop)
-    assert [state.step for state in desk.saved] == [1]
-
-
-def test_the_second_signal_interrupts_at_once() -> None:
     stop = StopRequest()
     stop.handle(2, None)
     assert stop.requested
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt):  # the second signal: at once
         stop.handle(2, None)
+    trainer = new_trainer(9)
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, toy_batches(), desk.supervisor(trainer), stop)
+    assert [state.step for state in desk.saved] == [1]
+    trainer = new_trainer(1)  # in the last step it is an end
+    train(trainer, toy_batches(), desk.supervisor(trainer), stop)
+    assert [state.step for state in desk.saved] == [1, 1]

@@ -15,21 +15,14 @@ from r2d2_kapture.io.images.decoding import image_size, read_rgb
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader, ReadImage
 from r2d2_kapture.training.pairs import RGBArray, crop_pair
 from r2d2_kapture.training.photographs import PhotographSource, usable_photographs
+from tests.scenes.images import write_noise
 
 CONFIG = PairConfig(crop_size=48, min_side=64, max_side=128, night=0)
 
 
-def write_photograph(path: Path, seed: int, size: tuple[int, int] = (120, 90)) -> Path:
-    rng = np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    return [write_photograph(tmp_path / f"{i}.png", i) for i in range(4)]
+    return [write_noise(tmp_path / f"{i}.png", i, (120, 90)) for i in range(4)]
 
 
 def source_of(
@@ -53,9 +46,6 @@ def test_every_photograph_gives_pairs(photographs: list[Path]) -> None:
         pair = crop_pair(raw, 48, rng)
         assert pair is not None and pair.image1.std() > 5
     assert source.gone == ()
-
-
-def test_no_photograph_is_an_error() -> None:
     with pytest.raises(DatasetError, match="W: found no photograph"):
         source_of([])
 
@@ -65,8 +55,8 @@ def test_unreadable_and_tiny_photographs_are_left_out_with_a_reason(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"not a picture")
-    tiny = write_photograph(tmp_path / "tiny.png", 0, (200, 40))
-    exact = write_photograph(tmp_path / "exact.png", 0, (48, 48))
+    tiny = write_noise(tmp_path / "tiny.png", 0, (200, 40))
+    exact = write_noise(tmp_path / "exact.png", 0, (48, 48))
     paths = [photographs[0], broken, tiny, exact, tmp_path / "missing.png"]
     usable, skipped = usable_photographs(paths, image_size, 48)
     assert usable == [photographs[0], exact]
@@ -88,15 +78,14 @@ def test_a_photograph_that_disappears_is_replaced_by_the_next_and_counted(
     assert source.gone == (str(photographs[1]), str(photographs[3]))
 
 
-def test_a_photograph_that_has_shrunk_is_replaced(photographs: list[Path]) -> None:
+def test_photographs_that_shrink_are_replaced_until_none_is_left(
+    photographs: list[Path],
+) -> None:
     source = source_of(photographs)
-    write_photograph(photographs[0], 0, (120, 20))
+    write_noise(photographs[0], 0, (120, 20))
     assert picture_of(source, 0) == str(photographs[1])
     assert source.gone == (str(photographs[0]),)
-
-
-def test_a_folder_that_is_emptied_is_an_error(photographs: list[Path]) -> None:
-    source = source_of(photographs)
+    source = source_of(photographs)  # that keeps none of them
     for path in photographs:
         path.unlink()
     with pytest.raises(DatasetError, match="all 4 photographs .* resume"):
@@ -125,7 +114,7 @@ def test_the_cache_saves_decoding_within_its_limit(photographs: list[Path]) -> N
 
 
 def test_large_photographs_are_shrunk_once(tmp_path: Path) -> None:
-    path = write_photograph(tmp_path / "large.png", 0, (300, 200))
+    path = write_noise(tmp_path / "large.png", 0, (300, 200))
     picture = PictureLoader(read_rgb, 100, MemoryCache(1.0))(path)
     assert picture.size == (150, 100) and picture.stored_size == (300, 200)
     expected = Image.open(path).resize((150, 100), Image.Resampling.BOX)

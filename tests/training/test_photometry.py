@@ -14,17 +14,14 @@ def colors(side: int = 64) -> np.ndarray:
     return rng.uniform(20, 200, (side, side, 3)).astype(np.float32)
 
 
-def test_the_default_only_rounds() -> None:
+def test_the_default_only_rounds_and_clips() -> None:
     image = colors()
     np.testing.assert_array_equal(Photometry()(image), np.rint(image).astype(np.uint8))
-
-
-def test_overshoot_of_the_interpolation_is_clipped() -> None:
     image = np.array([[[-8.0, 300.0, 128.4]]], dtype=np.float32)
     np.testing.assert_array_equal(Photometry()(image), [[[0, 255, 128]]])
 
 
-def test_brightness_contrast_and_saturation() -> None:
+def test_brightness_contrast_saturation_blur_and_compression() -> None:
     image = colors()
     brighter = Photometry(brightness=1.2)(image)
     assert np.abs(brighter - 1.2 * image).max() < 1
@@ -33,6 +30,11 @@ def test_brightness_contrast_and_saturation() -> None:
     assert flatter.mean() == pytest.approx(image.mean(), abs=2)
     grey = Photometry(saturation=0)(image)
     assert np.ptp(grey, axis=-1).max() == 0
+    plain = Photometry()(image).astype(float)
+    for worse in (Photometry(blur=1.0), Photometry(quality=40)):
+        degraded = worse(image).astype(float)
+        assert degraded.mean() == pytest.approx(plain.mean(), abs=2)
+        assert 0.1 * plain.std() < degraded.std() < 0.9 * plain.std()
 
 
 def test_noise_has_the_deviation_asked_for_and_repeats() -> None:
@@ -64,15 +66,6 @@ def test_a_band_of_light_has_a_shadow_beside_it() -> None:
     np.testing.assert_allclose(lit[60], 100 * np.exp(-0.4), atol=1)
     curve = Photometry(light=Light(gamma=2.0, bands=band[:0]))(image)
     np.testing.assert_allclose(curve, 255 * (100 / 255) ** 2, atol=0.6)
-
-
-def test_blur_and_compression_keep_the_mean_and_lose_the_detail() -> None:
-    image = colors()
-    plain = Photometry()(image).astype(float)
-    for worse in (Photometry(blur=1.0), Photometry(quality=40)):
-        degraded = worse(image).astype(float)
-        assert degraded.mean() == pytest.approx(plain.mean(), abs=2)
-        assert 0.1 * plain.std() < degraded.std() < 0.9 * plain.std()
 
 
 def test_light_and_blur_are_drawn_as_often_as_asked() -> None:

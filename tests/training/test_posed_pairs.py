@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,8 +21,7 @@ from r2d2_kapture.synthetic.rendering import (
     render_depth,
 )
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
-from r2d2_kapture.training.lookups import inverse_of_depth
-from r2d2_kapture.training.pairs import Points, RGBArray, pixel_grid
+from r2d2_kapture.training.pairs import Flow, Points, RGBArray, pixel_grid
 from r2d2_kapture.training.posed_pairs import (
     PinholeModel,
     PosedPairSource,
@@ -52,8 +53,19 @@ def posed(index: int) -> PosedPicture:
     return picture_of(str(index), POSES[index], CAMERA, SCENE)
 
 
-def all_pixels() -> Points:
-    return pixel_grid(np.arange(160), np.arange(120))
+PIXELS = pixel_grid(np.arange(160), np.arange(120))
+
+
+def flow_from(first: int, second: int) -> Flow:
+    pictures = posed(first), posed(second)
+    return depth_flow(pictures, (depth_of(pictures[0]), depth_of(pictures[1])), 0.03)
+
+
+def seen_from(index: int) -> Points:
+    """(N, 3) points of the scene at the pixels of a view."""
+    depth = render_depth(SCENE, POSES[index], CAMERA).reshape(-1, 1)
+    camera = np.column_stack([MODEL.rays(PIXELS), np.ones(len(PIXELS))]) * depth
+    return (camera - POSES[index][:3, 3]) @ POSES[index][:3, :3]
 
 
 def projected(world: Points, pose: np.ndarray) -> Points:
@@ -63,27 +75,19 @@ def projected(world: Points, pose: np.ndarray) -> Points:
 
 @pytest.mark.parametrize("first, second", [(0, 1), (1, 0), (0, 2)])
 def test_pixels_go_to_where_their_point_is_projected(first: int, second: int) -> None:
-    pictures = posed(first), posed(second)
-    depths = depth_of(pictures[0]), depth_of(pictures[1])
-    pixels = all_pixels()
-    found = depth_flow(pictures, depths, 0.03)(pixels)
+    found = flow_from(first, second)(PIXELS)
     known = np.isfinite(found[:, 0])
     assert known.mean() > 0.6
-    depth = render_depth(SCENE, POSES[first], CAMERA).reshape(-1, 1)
-    camera = np.column_stack([MODEL.rays(pixels), np.ones(len(pixels))]) * depth
-    world = (camera - POSES[first][:3, 3]) @ POSES[first][:3, :3]
-    expected = projected(world, POSES[second])
+    expected = projected(seen_from(first), POSES[second])
     np.testing.assert_allclose(found[known], expected[known], atol=2e-3)
+    back = flow_from(second, first)(found)
+    known = np.isfinite(back[:, 0])
+    assert known.mean() > 0.6
+    np.testing.assert_allclose(back[known], PIXELS[known], atol=2e-3)
 
 
 def test_what_the_other_camera_cannot_see_is_unknown() -> None:
-    pictures = posed(0), posed(2)
-    depths = depth_of(pictures[0]), depth_of(pictures[1])
-    pixels = all_pixels()
-    found = depth_flow(pictures, depths, 0.03)(pixels)
-    depth = render_depth(SCENE, POSES[0], CAMERA).reshape(-1, 1)
-    camera = np.column_stack([MODEL.rays(pixels), np.ones(len(pixels))]) * depth
-    world = (camera - POSES[0][:3, 3]) @ POSES[0][:3, :3]
+    found, world = flow_from(0, 2)(PIXELS), seen_from(0)
     # the ray from the other camera to the point crosses the near square?
     centre = -POSES[2][:3, :3].T @ POSES[2][:3, 3]
     share = (2.4 - centre[1]) / (world[:, 1] - centre[1])
@@ -102,30 +106,22 @@ def test_what_the_other_camera_cannot_see_is_unknown() -> None:
     assert np.isfinite(found[clear, 0]).mean() > 0.97
 
 
-def test_there_and_back_again() -> None:
-    pictures = posed(0), posed(1)
-    depths = depth_of(pictures[0]), depth_of(pictures[1])
-    pixels = all_pixels()
-    there = depth_flow(pictures, depths, 0.03)(pixels)
-    back = depth_flow(pictures[::-1], depths[::-1], 0.03)(there)
-    known = np.isfinite(back[:, 0])
-    assert known.mean() > 0.6
-    np.testing.assert_allclose(back[known], pixels[known], atol=2e-3)
+def looking(name: str, pose: np.ndarray, read_depth: Callable[[], Any]) -> PosedPicture:
+    return PosedPicture(
+        name=name,
+        path=Path("2"),
+        camera=MODEL,
+        cam_from_world=pose,
+        read_inverse_depth=read_depth,
+    )
 
 
 def test_points_behind_the_other_camera_are_not_seen() -> None:
-    behind = look_at(np.array([0.0, 6.0, 1.0]), np.array([0.0, 9.0, 1.0]))
-    depth = np.full((120, 160), 3.0, dtype=np.float32)
-    other = PosedPicture(
-        name="behind",
-        path=Path("behind"),
-        camera=MODEL,
-        cam_from_world=behind,
-        read_inverse_depth=lambda: inverse_of_depth(depth),
-    )
+    pose = look_at(np.array([0.0, 6.0, 1.0]), np.array([0.0, 9.0, 1.0]))
+    other = looking("behind", pose, lambda: np.full((120, 160), 1 / 3, np.float32))
     pictures = posed(0), other
     flow = depth_flow(pictures, (depth_of(pictures[0]), depth_of(other)), 10.0)
-    assert np.isnan(flow(all_pixels())).all()
+    assert np.isnan(flow(PIXELS)).all()
 
 
 def test_neighbours_are_near_and_look_alike() -> None:
@@ -172,13 +168,7 @@ def test_either_picture_may_come_first() -> None:
 
 def test_views_of_different_things_are_left_out() -> None:
     away = look_at(np.array([0.0, -9.0, 1.0]), np.array([0.0, -12.0, 1.0]))
-    other = PosedPicture(
-        name="away",
-        path=Path("2"),
-        camera=MODEL,
-        cam_from_world=away,
-        read_inverse_depth=lambda: np.full((120, 160), 0.3, dtype=np.float32),
-    )
+    other = looking("away", away, lambda: np.full((120, 160), 0.3, np.float32))
     source = source_of([posed(0), other], [(0, 1)])
     assert source.pair(0, np.random.default_rng(0), 0) is None
     assert source.gone == ()
@@ -193,13 +183,7 @@ def test_unreadable_photographs_and_depths_are_left_out_and_counted() -> None:
     def no_depth() -> np.ndarray:
         raise DatasetError("gone")
 
-    blind = PosedPicture(
-        name="blind",
-        path=Path("2"),
-        camera=MODEL,
-        cam_from_world=POSES[2],
-        read_inverse_depth=no_depth,
-    )
+    blind = looking("blind", POSES[2], no_depth)
     source = source_of([posed(0), posed(1), blind], [(0, 1), (0, 2)], read)
     for index in (0, 1):
         assert source.pair(index, np.random.default_rng(0), 0) is None

@@ -15,11 +15,8 @@ def rates(config: OptimizationConfig, total: int) -> list[float]:
     return [learning_rate(step, total, config) for step in range(total)]
 
 
-def test_the_published_rate_is_constant() -> None:
+def test_a_warm_up_rises_to_a_rate_that_is_constant_as_published() -> None:
     assert set(rates(OptimizationConfig(), 50)) == {1e-4}
-
-
-def test_warm_up_rises_by_equal_steps_to_the_full_rate() -> None:
     config = OptimizationConfig(learning_rate=0.8, warmup_steps=4)
     assert rates(config, 6) == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
 
@@ -34,9 +31,6 @@ def test_a_cosine_falls_from_the_full_rate_to_its_end() -> None:
     assert all(a > b for a, b in zip(found, found[1:]))
     assert learning_rate(110, 110, config) == pytest.approx(0.1)
     assert learning_rate(500, 110, config) == pytest.approx(0.1)  # a run made shorter
-
-
-def test_a_warm_up_longer_than_the_run_divides_nothing_by_zero() -> None:
     config = OptimizationConfig(
         learning_rate=1.0, warmup_steps=10, schedule="cosine", final_learning_rate=0.5
     )
@@ -54,9 +48,6 @@ def test_help_is_full_below_kappa_and_gone_above_the_end() -> None:
     # no jump at either end
     assert share(0.5 + 1e-9) == pytest.approx(1.0)
     assert share(0.7 - 1e-9) == pytest.approx(0.0, abs=1e-7)
-
-
-def test_help_that_ends_at_kappa_is_a_step() -> None:
     assert help_share(0.4, kappa=0.5, until=0.5) == 1.0
     assert help_share(0.5, kappa=0.5, until=0.5) == 0.0
 

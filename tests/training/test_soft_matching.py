@@ -29,13 +29,10 @@ def no_pairs(count: int) -> Tensor:
     return torch.zeros(count, count, dtype=torch.bool)
 
 
-def test_descriptors_without_differences_choose_at_random() -> None:
+def test_the_match_loss_of_known_descriptors() -> None:
     same = torch.full((4, 4), 0.7, dtype=torch.float64)
     loss = match_loss(same, unit_rows(4, 8), no_pairs(4), **ALIKE)
     assert loss.item() == pytest.approx(math.log(4))
-
-
-def test_orthogonal_descriptors_make_the_true_match_alone_right() -> None:
     axes = torch.eye(5, dtype=torch.float64)
     sharp = {"temperature": 0.01, "teacher_temperature": 0.01}
     right = match_loss(axes, axes, no_pairs(5), **sharp)

@@ -45,25 +45,25 @@ def jacobian_in_the_middle(view) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-@pytest.mark.parametrize("rotation", [0.0, 0.3, -2.0])
-def test_scale_and_rotation_in_the_middle(rotation: float) -> None:
+def test_scale_rotation_and_tilt_in_the_middle() -> None:
     picture = smooth_picture((60, 50))
-    view = tilted_view(picture, 0.7, rotation=rotation, tilt=0, tilt_axis=1, focal=60.0)
-    cos, sin = 0.7 * np.cos(rotation), 0.7 * np.sin(rotation)
-    np.testing.assert_allclose(
-        jacobian_in_the_middle(view), [[cos, -sin], [sin, cos]], atol=1e-6
-    )
-
-
-@pytest.mark.parametrize("tilt", [0.2, 0.8, 1.1])
-def test_a_tilt_foreshortens_by_its_cosine_across_its_axis(tilt: float) -> None:
-    picture = smooth_picture((60, 50))
-    view = tilted_view(picture, 0.7, rotation=0, tilt=tilt, tilt_axis=0.6, focal=60.0)
-    jacobian = jacobian_in_the_middle(view)
+    for rotation in (0.0, 0.3, -2.0):
+        view = tilted_view(
+            picture, 0.7, rotation=rotation, tilt=0, tilt_axis=1, focal=60.0
+        )
+        cos, sin = 0.7 * np.cos(rotation), 0.7 * np.sin(rotation)
+        expected = [[cos, -sin], [sin, cos]]
+        np.testing.assert_allclose(jacobian_in_the_middle(view), expected, atol=1e-6)
+    # a tilt foreshortens by its cosine across its axis
     axis = np.array([np.cos(0.6), np.sin(0.6)])
-    np.testing.assert_allclose(jacobian @ axis, 0.7 * axis, atol=1e-6)
-    sizes = np.linalg.svd(jacobian, compute_uv=False)
-    np.testing.assert_allclose(sizes, [0.7, 0.7 * np.cos(tilt)], atol=1e-6)
+    for tilt in (0.2, 0.8, 1.1):
+        view = tilted_view(
+            picture, 0.7, rotation=0, tilt=tilt, tilt_axis=0.6, focal=60.0
+        )
+        jacobian = jacobian_in_the_middle(view)
+        np.testing.assert_allclose(jacobian @ axis, 0.7 * axis, atol=1e-6)
+        sizes = np.linalg.svd(jacobian, compute_uv=False)
+        np.testing.assert_allclose(sizes, [0.7, 0.7 * np.cos(tilt)], atol=1e-6)
 
 
 def test_the_view_holds_the_whole_picture_and_no_more() -> None:
@@ -79,7 +79,7 @@ def test_the_view_holds_the_whole_picture_and_no_more() -> None:
     assert (corners.max(axis=0) >= np.subtract(view.size, 1)).all()
 
 
-def test_difficulty_goes_from_mild_to_strong() -> None:
+def test_difficulty_holds_rises_and_goes_from_mild_to_strong() -> None:
     config = PairConfig(
         mild_scale=1.5, strong_scale=2.4, mild_rotation=9, strong_rotation=21
     )
@@ -89,6 +89,11 @@ def test_difficulty_goes_from_mild_to_strong() -> None:
     degrees = [np.degrees(item.rotation) for item in (mild, middle, strong)]
     np.testing.assert_allclose(degrees, [9, 15, 21])
     assert mild.tilt < middle.tilt < strong.tilt
+    config = PairConfig(hold_steps=100, ramp_steps=200)
+    steps = [0, 100, 200, 300, 1000]
+    assert [config.difficulty(step) for step in steps] == [0, 0, 0.5, 1, 1]
+    at_once = PairConfig(hold_steps=3, ramp_steps=0)
+    assert [at_once.difficulty(step) for step in (2, 3)] == [0, 1]
 
 
 def test_scales_stay_within_their_bounds_and_reach_them() -> None:
@@ -102,9 +107,6 @@ def test_scales_stay_within_their_bounds_and_reach_them() -> None:
     changes = np.log(drawn[:, 1] / drawn[:, 0]) / np.log(1.8)
     assert -1 <= changes.min() < -0.95 and 0.95 < changes.max() <= 1
     assert abs(changes.mean()) < 0.05
-
-
-def test_small_pictures_are_enlarged_no_further_than_allowed() -> None:
     config = PairConfig(min_side=256, max_upscale=1.1)
     rng = np.random.default_rng(0)
     drawn = [random_scales(((210, 200), (210, 200)), config, 2, rng) for _ in range(9)]
@@ -197,11 +199,3 @@ def test_only_the_second_view_is_warped() -> None:
 def test_settings_out_of_range_are_refused(settings, named) -> None:
     with pytest.raises(ConfigError, match=named):
         PairConfig(**settings)
-
-
-def test_the_difficulty_holds_then_rises() -> None:
-    config = PairConfig(hold_steps=100, ramp_steps=200)
-    steps = [0, 100, 200, 300, 1000]
-    assert [config.difficulty(step) for step in steps] == [0, 0, 0.5, 1, 1]
-    at_once = PairConfig(hold_steps=3, ramp_steps=0)
-    assert [at_once.difficulty(step) for step in (2, 3)] == [0, 1]

@@ -44,12 +44,16 @@ def displacement(found: RGBArray, x: np.ndarray, y: np.ndarray, period: float):
     return np.linalg.lstsq(design, difference, rcond=None)[0]
 
 
-def test_a_view_of_the_same_size_shows_the_pixels_themselves() -> None:
+def test_a_view_of_the_same_size_shows_the_pixels_and_their_mirror_image() -> None:
     picture = noise_picture()
     view = scaled_view(picture, 1.0)
     assert view.size == picture.size
     crop = view.crop((31, 17), 64)
     np.testing.assert_array_equal(crop, picture.pixels[17:81, 31:95])
+    view = WarpedView(picture=picture, picture_from_view=np.eye(3), size=(300, 300))
+    crop = view.crop((-10, 0), 64)
+    np.testing.assert_array_equal(crop[:, 10:], picture.pixels[:64, :54])
+    np.testing.assert_array_equal(crop[:, 9::-1], picture.pixels[:64, 1:11])
 
 
 @pytest.mark.parametrize("factor", [1.2, 0.95, 0.6, 0.37, 0.21, 0.1])
@@ -100,14 +104,6 @@ def test_detail_coarse_enough_for_the_view_stays() -> None:
     picture = wave_picture((1200, 1200), 6 / factor)
     crop = scaled_view(picture, factor).crop((50, 50), SIDE).astype(float)
     assert crop.std(axis=(0, 1)).min() > 0.75 * 100 / np.sqrt(2)
-
-
-def test_beyond_the_border_lies_the_mirror_image() -> None:
-    picture = noise_picture()
-    view = WarpedView(picture=picture, picture_from_view=np.eye(3), size=(300, 300))
-    crop = view.crop((-10, 0), 64)
-    np.testing.assert_array_equal(crop[:, 10:], picture.pixels[:64, :54])
-    np.testing.assert_array_equal(crop[:, 9::-1], picture.pixels[:64, 1:11])
 
 
 def test_a_crop_far_from_the_picture_is_drawn_without_harm() -> None:

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.stages.train.photographs import find_photographs, photograph_sources
 from r2d2_kapture.training.data import WeightedSource
+from tests.scenes.images import write_noise
 
 CONFIG = PairConfig(crop_size=48, min_side=64, max_side=128)
-
-
-def write_photograph(path: Path, seed: int, size: tuple[int, int] = (120, 90)) -> Path:
-    rng = np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-    return path
 
 
 def sources_of(folder: Path, config: PairConfig) -> tuple[WeightedSource, ...]:
@@ -38,7 +29,7 @@ def test_folders_are_weighted(tmp_path: Path) -> None:
         "é/f.png",
     ]
     for seed, name in enumerate(names):
-        write_photograph(tmp_path / name, seed)
+        write_noise(tmp_path / name, seed, (120, 90))
     config = PairConfig(
         crop_size=48, min_side=64, folder_weights="drone=0.5, drone/deep=0.25"
     )
@@ -52,8 +43,8 @@ def test_folders_are_weighted(tmp_path: Path) -> None:
 
 
 def test_a_weight_of_zero_leaves_a_folder_out(tmp_path: Path) -> None:
-    write_photograph(tmp_path / "a.png", 0)
-    write_photograph(tmp_path / "b/c.png", 0)
+    write_noise(tmp_path / "a.png", 0, (120, 90))
+    write_noise(tmp_path / "b/c.png", 0, (120, 90))
     config = PairConfig(crop_size=48, min_side=64, folder_weights="b=0")
     (item,) = sources_of(tmp_path, config)
     assert len(item.source) == 1 and item.source.name == str(tmp_path)
@@ -61,7 +52,7 @@ def test_a_weight_of_zero_leaves_a_folder_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", ["b=0.5", "a=0"])
 def test_weights_that_select_nothing_are_refused(tmp_path: Path, weights: str) -> None:
-    write_photograph(tmp_path / "a/a.png", 0)
+    write_noise(tmp_path / "a/a.png", 0, (120, 90))
     config = PairConfig(crop_size=48, min_side=64, folder_weights=weights)
     with pytest.raises(ConfigError, match="--folder-weights"):
         sources_of(tmp_path, config)
@@ -72,23 +63,20 @@ def test_folders_without_use_are_errors(tmp_path: Path) -> None:
         find_photographs(tmp_path / "missing", CONFIG)
     with pytest.raises(DatasetError, match="found no image"):
         find_photographs(tmp_path, CONFIG)
-    write_photograph(tmp_path / "tiny.png", 0, (30, 30))
+    write_noise(tmp_path / "tiny.png", 0, (30, 30))
     with pytest.raises(DatasetError, match="30 x 30"):
         find_photographs(tmp_path, CONFIG)
 
 
-def test_skipped_photographs_are_reported(tmp_path: Path) -> None:
-    write_photograph(tmp_path / "good.png", 0)
+def test_what_is_left_out_of_a_folder_is_reported(tmp_path: Path) -> None:
+    write_noise(tmp_path / "good.png", 0, (120, 90))
     (tmp_path / "bad.jpg").write_bytes(b"")
     paths, skipped = find_photographs(tmp_path, CONFIG)
     assert [item.name for item in skipped] == [str(tmp_path / "bad.jpg")]
     assert paths == (tmp_path / "good.png",)
-
-
-def test_what_is_left_out_of_a_folder_is_reported(tmp_path: Path) -> None:
-    write_photograph(tmp_path / "good.png", 0)
-    write_photograph(tmp_path / "masks" / "good.png", 0)
+    write_noise(tmp_path / "masks" / "good.png", 0, (120, 90))
     (tmp_path / "raw.nef").touch()
+    (tmp_path / "bad.jpg").unlink()
     paths, skipped = find_photographs(tmp_path, CONFIG, ["masks"])
     assert paths == (tmp_path / "good.png",)
     assert [item.to_text() for item in skipped] == [
