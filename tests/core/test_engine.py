@@ -273,17 +273,11 @@ def test_what_is_reported_of_this_processor_holds() -> None:
             engine(noise(1, 40, 48))
 
 
-def test_fp16_is_refused_on_a_cpu() -> None:
-    with pytest.raises(ConfigError, match="--precision fp16"):
-        resolve_runtime(EngineConfig(gpu=-1, precision="fp16"))
-
-
-def test_a_gpu_that_is_not_there_is_named() -> None:
+def test_without_a_gpu_the_cpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="--gpu 99: found"):
         resolve_runtime(EngineConfig(gpu=99))
-
-
-def test_without_a_gpu_the_cpu_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--precision fp16"):
+        resolve_runtime(EngineConfig(gpu=-1, precision="fp16"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_runtime(EngineConfig()).device.type == "cpu"
     with pytest.raises(ConfigError, match="--gpu 0: found 0 CUDA devices"):

@@ -85,37 +85,39 @@ def test_default_levels(height: int, width: int, sizes: list[tuple[int, int]]) -
     assert searched(height, width) == sizes
 
 
-def test_limits_of_scale_and_size() -> None:
-    assert searched(1000, 4000, max_size=9999, min_size=0, min_scale=0.5) == [
-        (1000, 4000),
-        (841, 3364),
-        (707, 2828),
-        (595, 2378),
-        (500, 2000),
-    ]
-    assert searched(1000, 1500, scale_f=2, max_scale=0.5, min_size=300) == [
-        (500, 750),
-        (250, 375),
-    ]
+HALF_OF_ANY_SIZE = {"max_size": 9999, "min_size": 0, "min_scale": 0.5}
 
 
 @pytest.mark.parametrize(
-    "limits, size",
+    "size, limits, sizes",
     [
-        ({"min_size": 1020, "max_size": 1024}, (256, 1024)),
-        ({"min_scale": 0.9, "max_scale": 0.95, "max_size": 9999}, (950, 3800)),
-        ({"min_scale": 0.6, "max_scale": 0.7}, (256, 1024)),
+        (
+            (1000, 4000),
+            HALF_OF_ANY_SIZE,
+            [(1000, 4000), (841, 3364), (707, 2828), (595, 2378), (500, 2000)],
+        ),
+        (
+            (1000, 1500),
+            {"scale_f": 2, "max_scale": 0.5, "min_size": 300},
+            [(500, 750), (250, 375)],
+        ),
+        # a narrow range falls back to the largest allowed scale
+        ((1000, 4000), {"min_size": 1020, "max_size": 1024}, [(256, 1024)]),
+        (
+            (1000, 4000),
+            {"min_scale": 0.9, "max_scale": 0.95, "max_size": 9999},
+            [(950, 3800)],
+        ),
+        ((1000, 4000), {"min_scale": 0.6, "max_scale": 0.7}, [(256, 1024)]),
+        # a small image is not searched above it
+        ((100, 120), {"max_scale": 0.5}, [(50, 60)]),
+        ((1, 1), {"max_scale": 0.01}, [(1, 1)]),
     ],
 )
-def test_a_narrow_range_falls_back_to_the_largest_allowed_scale(
-    limits: dict[str, Any], size: tuple[int, int]
+def test_limits_of_scale_and_size(
+    size: tuple[int, int], limits: dict[str, Any], sizes: list[tuple[int, int]]
 ) -> None:
-    assert searched(1000, 4000, **limits) == [size]
-
-
-def test_a_small_image_is_not_searched_above_the_largest_scale() -> None:
-    assert searched(100, 120, max_scale=0.5) == [(50, 60)]
-    assert searched(1, 1, max_scale=0.01) == [(1, 1)]
+    assert searched(*size, **limits) == sizes
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (37, 41), (2000, 3000)])

@@ -59,7 +59,8 @@ def test_local_maxima_equal_a_loop(size: tuple[int, int], levels: int) -> None:
     assert list(zip(rows.tolist(), columns.tolist())) == expected
 
 
-def test_every_pixel_of_a_plateau_is_a_maximum() -> None:
+def test_maxima_at_plateaus_borders_and_corners() -> None:
+    """As published: the maximum is one that no neighbour exceeds."""
     """As published: the maximum is one that no neighbour exceeds."""
     level = torch.zeros(5, 6)
     level[2, 2:4] = 0.5
@@ -69,9 +70,6 @@ def test_every_pixel_of_a_plateau_is_a_maximum() -> None:
         for c in range(6)
         if (r, c) in ((2, 2), (2, 3)) or r in (0, 4) or c in (0, 5)
     ]
-
-
-def test_borders_and_corners_can_be_maxima() -> None:
     level = torch.zeros(5, 6) + torch.arange(6) * 0.01 + torch.arange(5)[:, None] * 0.02
     assert maxima(level) == [(4, 5)]
     assert maxima(level.flip(0, 1)) == [(0, 0)]
@@ -256,9 +254,6 @@ def test_candidates_are_taken_and_joined_in_order() -> None:
     joined = concatenate([candidates(1), candidates(), candidates(3, 2)])
     assert_equal(joined, candidates(1, 3, 2))
     assert len(joined) == 3
-
-
-def test_no_candidates_join_with_any() -> None:
     none = no_candidates(3, torch.device("cpu"))
     assert len(none) == 0
     assert_equal(concatenate([none, candidates(4)]), candidates(4))

@@ -25,7 +25,6 @@ from r2d2_kapture.config.match import (
 )
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
-from r2d2_kapture.matching import mutual_nn
 from r2d2_kapture.matching.matcher import (
     MATCHERS,
     MatchInput,
@@ -34,19 +33,10 @@ from r2d2_kapture.matching.matcher import (
     matcher_class,
 )
 from r2d2_kapture.types import LocalFeatures, PairMatches
-from tests.scenes.features import unit_rows
+from tests.matching.test_mutual_nn import use_blocks
+from tests.scenes.features import features_at, unit_rows
 
 SIZE = (640, 480)
-
-
-def features_at(xy: np.ndarray, descriptors: np.ndarray) -> LocalFeatures:
-    return LocalFeatures(
-        keypoints=np.asarray(xy, np.float32),
-        scales=np.full(len(xy), 32, np.float32),
-        scores=np.linspace(1, 0, len(xy), dtype=np.float32),
-        descriptors=np.asarray(descriptors, np.float32),
-        image_size=SIZE,
-    )
 
 
 def moved_plane(
@@ -105,13 +95,13 @@ def test_adalam_drops_what_its_surroundings_do_not_support() -> None:
     np.testing.assert_array_equal(match(settings, *pair).indices, kept.indices)
 
 
-@pytest.mark.parametrize("name", sorted(MATCHERS))
+NONE = features_at(np.zeros((0, 2)), np.zeros((0, 128)))
+
+
+@pytest.mark.parametrize("name", sorted(set(MATCHERS) - {"lightglue"}))
 def test_no_features_no_matches(name: str) -> None:
-    if name == "lightglue":
-        pytest.skip("needs weights; see test_lightglue_without_features")
-    none = features_at(np.zeros((0, 2)), np.zeros((0, 128)))
     some, _ = moved_plane(20, 2)
-    for pair in ((none, some), (some, none), (none, none)):
+    for pair in ((NONE, some), (some, NONE), (NONE, NONE)):
         assert len(match(available(name), *pair)) == 0
 
 
@@ -131,8 +121,7 @@ def test_dual_softmax_against_its_definition(
     rows: int, columns: int, small: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if small:
-        monkeypatch.setattr(mutual_nn, "BLOCK_VALUES", {"cpu": 1})
-        monkeypatch.setattr(mutual_nn, "MIN_BLOCK_ROWS", 7)
+        use_blocks(monkeypatch, 7)
     first, second = unit_rows(rows, seed=1), unit_rows(columns, seed=2)
     settings = DualSoftmaxConfig(temperature=0.07, min_probability=0.02)
     found = build_matcher(settings)(
@@ -316,9 +305,8 @@ def test_lightglue_is_kornias_own(lightglue_file: Path) -> None:
 
 def test_lightglue_without_features(lightglue_file: Path) -> None:
     settings = LightGlueConfig(weights=lightglue_file)
-    none = features_at(np.zeros((0, 2)), np.zeros((0, 128)))
     some, _ = moved_plane(20, 2)
-    assert len(match(settings, none, some)) == len(match(settings, some, none)) == 0
+    assert len(match(settings, NONE, some)) == len(match(settings, some, NONE)) == 0
 
 
 def test_lightglue_refuses_what_it_cannot_match(

@@ -29,31 +29,31 @@ def definition(first: Array, second: Array) -> tuple[npt.NDArray[np.int64], Arra
     return np.stack([rows, forward[rows]], 1), similarity[rows, forward[rows]]
 
 
+def use_blocks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """Of so few rows that a small matrix has many, of unequal size."""
+    monkeypatch.setattr(mutual_nn, "BLOCK_VALUES", {"cpu": 1})
+    monkeypatch.setattr(mutual_nn, "MIN_BLOCK_ROWS", rows)
+
+
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of few rows, so that a small matrix has many, of unequal size."""
-    monkeypatch.setattr(mutual_nn, "BLOCK_VALUES", {"cpu": 1})
-    monkeypatch.setattr(mutual_nn, "MIN_BLOCK_ROWS", 7)
+    use_blocks(monkeypatch, 7)
 
 
 SIZES = [(1, 1), (1, 50), (50, 1), (31, 32), (33, 65), (200, 150), (64, 1000)]
 
 
 @pytest.mark.parametrize("rows, columns", SIZES)
-def test_matches_are_those_of_two_arg_maxes(rows: int, columns: int) -> None:
+def test_matches_are_those_of_two_arg_maxes_in_blocks_or_not(
+    rows: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = unit_rows(rows, seed=1), unit_rows(columns, seed=2)
     matches = match(first, second)
     indices, scores = definition(first, second)
     np.testing.assert_array_equal(matches.indices, indices)
     np.testing.assert_allclose(matches.scores, scores, rtol=1e-6)
     assert matches.scores.dtype == np.float32
-
-
-@pytest.mark.parametrize("rows, columns", SIZES)
-@pytest.mark.usefixtures("small_blocks")
-def test_blocks_change_nothing(rows: int, columns: int) -> None:
-    first, second = unit_rows(rows, seed=1), unit_rows(columns, seed=2)
-    indices, _ = definition(first, second)
+    use_blocks(monkeypatch, 7)
     np.testing.assert_array_equal(match(first, second).indices, indices)
 
 
@@ -74,8 +74,7 @@ def test_of_equal_similarities_the_lower_index_counts() -> None:
 def test_a_tie_across_blocks_goes_to_the_earlier(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(mutual_nn, "BLOCK_VALUES", {"cpu": 1})
-    monkeypatch.setattr(mutual_nn, "MIN_BLOCK_ROWS", 1)
+    use_blocks(monkeypatch, 1)
     axis = np.eye(4, dtype=np.float32)
     first = np.stack([axis[1], axis[0], axis[0]])
     second = np.stack([axis[2], axis[0], axis[0]])
@@ -91,14 +90,11 @@ def test_a_better_row_of_a_later_block_takes_the_column() -> None:
     assert match(first, second).indices.tolist() == [[100, 0]]
 
 
-def test_matches_are_sorted_and_each_index_occurs_once() -> None:
+def test_matches_are_sorted_and_the_same_in_the_other_order() -> None:
     indices = match(unit_rows(300, seed=5), unit_rows(300, seed=6)).indices
     assert len(indices) > 50
     assert (np.diff(indices[:, 0]) > 0).all()
     assert len(set(indices[:, 1].tolist())) == len(indices)
-
-
-def test_the_other_order_gives_the_same_matches() -> None:
     first, second = unit_rows(120, seed=7), unit_rows(90, seed=8)
     np.testing.assert_array_equal(
         match(second, first).swapped().indices, match(first, second).indices
@@ -113,7 +109,7 @@ def test_no_descriptors_no_matches(rows: int, columns: int, ratio: float) -> Non
     assert matches.scores.shape == (0,)
 
 
-def test_a_row_of_zeros_matches_nothing() -> None:
+def test_a_row_of_zeros_matches_nothing_but_negative_similarities_do() -> None:
     first = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     second = torch.tensor([[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
     found = match_mutual_nearest(first, second)
@@ -122,11 +118,8 @@ def test_a_row_of_zeros_matches_nothing() -> None:
     # orthogonal rows do match: their similarity is 0 as well
     found = match_mutual_nearest(first[1:], torch.tensor([[0.0, 1.0]]))
     np.testing.assert_array_equal(found.indices, [[0, 0]])
-
-
-def test_negative_similarities_match_too() -> None:
-    first = np.array([[1.0, 0.0]], np.float32)
-    assert match(first, -first).scores.tolist() == [-1.0]
+    row = np.array([[1.0, 0.0]], np.float32)
+    assert match(row, -row).scores.tolist() == [-1.0]
 
 
 def test_min_similarity_keeps_what_reaches_it() -> None:
@@ -147,32 +140,24 @@ def distance(degrees: float) -> float:
     return 2 * float(np.sin(np.radians(degrees / 2)))
 
 
-def test_ratio_is_of_distances_to_nearest_and_second() -> None:
-    first = np.array([at_angle(0)], np.float32)
-    second = np.array([at_angle(10), at_angle(20)], np.float32)
+def vectors_at(*degrees: float) -> Array:
+    return np.array([at_angle(angle) for angle in degrees], np.float32)
+
+
+def test_ratio_is_of_distances_to_nearest_and_second_in_both_directions() -> None:
+    one, two = vectors_at(0), vectors_at(10, 20)
     limit = distance(10) / distance(20)
-    assert len(match(first, second, ratio=limit + 1e-4)) == 1
-    assert len(match(first, second, ratio=limit - 1e-4)) == 0
-
-
-def test_ratio_is_demanded_in_both_directions() -> None:
-    one = np.array([at_angle(0)], np.float32)
-    two = np.array([at_angle(10), at_angle(11)], np.float32)
-    assert len(match(one, two, ratio=0.9)) == 0
-    assert len(match(two, one, ratio=0.9)) == 0
-    assert len(match(two, one, ratio=0.95)) == 1
-
-
-def test_ratio_passes_where_there_is_no_second() -> None:
-    one = np.array([at_angle(0)], np.float32)
+    assert len(match(one, two, ratio=limit + 1e-4)) == 1
+    assert len(match(one, two, ratio=limit - 1e-4)) == 0
+    close = vectors_at(10, 11)
+    assert len(match(one, close, ratio=0.9)) == 0
+    assert len(match(close, one, ratio=0.9)) == 0
+    assert len(match(close, one, ratio=0.95)) == 1
+    # where there is no second it passes, and refuses exact doubles
     assert len(match(one, one, ratio=0.1)) == 1
-
-
-def test_ratio_refuses_exact_doubles() -> None:
-    first = np.array([at_angle(0)], np.float32)
-    second = np.array([at_angle(5), at_angle(5)], np.float32)
-    assert len(match(first, second)) == 1
-    assert len(match(first, second, ratio=0.99)) == 0
+    double = vectors_at(5, 5)
+    assert len(match(one, double)) == 1
+    assert len(match(one, double, ratio=0.99)) == 0
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -45,15 +45,12 @@ def block_values(
 def test_exhaustive_has_each_pair_once() -> None:
     assert indices(exhaustive(4)) == list(itertools.combinations(range(4), 2))
     assert len(exhaustive(1)) == len(exhaustive(0)) == 0
-
-
-def test_every_with_every() -> None:
     found = indices(every_with_every(2, 3))
     assert found == list(itertools.product(range(2), range(3)))
     assert len(every_with_every(0, 3)) == 0
 
 
-def test_sequential_scores_one_over_steps() -> None:
+def test_sequences_of_growing_steps_that_may_close() -> None:
     found = sequential(np.array([5, 3, 9, 1]), overlap=2)
     assert dict(zip(indices(found), found.scores.tolist())) == {
         (5, 3): 1,
@@ -62,15 +59,9 @@ def test_sequential_scores_one_over_steps() -> None:
         (5, 9): 0.5,
         (3, 1): 0.5,
     }
-
-
-def test_quadratic_overlap_adds_powers_of_two() -> None:
     found = sequential(np.arange(40), overlap=5, quadratic=True)
     steps = {j - i for i, j in indices(found)}
     assert steps == {1, 2, 3, 4, 5, 8, 16}
-
-
-def test_loop_joins_the_ends() -> None:
     found = indices(sequential(np.arange(5), overlap=1, loop=True))
     assert found == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 0)]
 
@@ -88,6 +79,14 @@ def test_best_partners_by_falling_score_then_lower_index() -> None:
     found = best_partners([scores], top_k=2)
     assert indices(found) == [(0, 1), (0, 2), (1, 0), (1, 1)]
     assert found.scores.tolist() == [0.9, 0.9, 0.3, 0.3]
+    scores = np.array([[-np.inf, 0.5], [-np.inf, -np.inf]])
+    assert indices(best_partners([scores], top_k=2)) == [(0, 1)]
+    scores = np.array([[0.1, -0.4, 0.7]])
+    assert indices(best_partners([scores])) == [(0, 2), (0, 0), (0, 1)]
+    assert indices(best_partners([scores], min_score=0.1)) == [(0, 2), (0, 0)]
+    assert len(best_partners([scores], min_score=0.8)) == 0
+    assert len(best_partners([], top_k=3)) == 0
+    assert len(best_partners([np.zeros((2, 0))], top_k=3)) == 0
 
 
 def test_best_partners_over_blocks() -> None:
@@ -98,23 +97,6 @@ def test_best_partners_over_blocks() -> None:
         (i, int(j)) for i, row in enumerate(scores) for j in np.argsort(-row)[:3]
     ]
     assert indices(found) == expected
-
-
-def test_no_pair_is_worth_minus_infinity() -> None:
-    scores = np.array([[-np.inf, 0.5], [-np.inf, -np.inf]])
-    assert indices(best_partners([scores], top_k=2)) == [(0, 1)]
-
-
-def test_all_partners_and_least_score() -> None:
-    scores = np.array([[0.1, -0.4, 0.7]])
-    assert indices(best_partners([scores])) == [(0, 2), (0, 0), (0, 1)]
-    assert indices(best_partners([scores], min_score=0.1)) == [(0, 2), (0, 0)]
-    assert len(best_partners([scores], min_score=0.8)) == 0
-
-
-def test_no_rows_and_no_columns() -> None:
-    assert len(best_partners([], top_k=3)) == 0
-    assert len(best_partners([np.zeros((2, 0))], top_k=3)) == 0
 
 
 def test_no_image_is_its_own_partner() -> None:

@@ -17,15 +17,12 @@ from tests.scenes.features import unit_rows
 CENTRES = np.array([[0, 0], [10, 0]], np.float32)
 
 
-def test_residuals_of_each_word_in_its_place() -> None:
+def test_residuals_of_each_word_in_its_place_by_their_square_roots() -> None:
     descriptors = np.array([[0, 4], [0, 5], [10, -1]], np.float32)
     # word 0: (0, 9) -> (0, 3) -> (0, 1); word 1: (0, -1); the whole by sqrt 2
     np.testing.assert_allclose(
         vlad(descriptors, CENTRES), np.array([0, 1, 0, -1]) / np.sqrt(2), atol=1e-6
     )
-
-
-def test_square_roots_within_a_word() -> None:
     descriptors = np.array([[4, 1]], np.float32)
     np.testing.assert_allclose(
         vlad(descriptors, CENTRES), np.array([2, 1, 0, 0]) / np.sqrt(5), atol=1e-6
@@ -57,6 +54,9 @@ def test_centres_are_those_of_the_clusters() -> None:
     nearest = np.linalg.norm(found[:, None] - means, axis=2)
     assert sorted(nearest.argmin(axis=1).tolist()) == [0, 1, 2, 3]
     assert nearest.min(axis=1).max() < 0.01
+    found = learn_centres(unit_rows(5, seed=7), 5, seed=0)
+    assert found.shape == (5, 16)
+    assert np.isfinite(found).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -66,12 +66,6 @@ def test_same_seed_same_centres_whatever_the_threads(threads: int) -> None:
         found = learn_centres(rows, 16, seed=5)
     np.testing.assert_array_equal(found, learn_centres(rows, 16, seed=5))
     assert not np.array_equal(found, learn_centres(rows, 16, seed=6))
-
-
-def test_as_many_descriptors_as_centres_are_enough() -> None:
-    found = learn_centres(unit_rows(5, seed=7), 5, seed=0)
-    assert found.shape == (5, 16)
-    assert np.isfinite(found).all()
 
 
 def test_whitened_components_have_unit_variance_and_no_correlation() -> None:

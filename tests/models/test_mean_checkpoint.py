@@ -12,6 +12,7 @@ from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.mean_checkpoint import load_mean_checkpoint
 from r2d2_kapture.models.registry import Architecture, build_network
+from tests.scenes.networks import assert_same_weights
 
 
 def save(
@@ -54,12 +55,13 @@ def test_weights_and_statistics_are_averaged(tmp_path: Path) -> None:
             assert torch.equal(tensor, states[0][name])
 
 
-def test_one_checkpoint_is_as_it_is(tmp_path: Path) -> None:
+def test_one_checkpoint_is_as_it_is_and_a_missing_one_reported(tmp_path: Path) -> None:
     path = save(tmp_path / "one.safetensors", 1)
     one, mean = load_checkpoint(path), load_mean_checkpoint((path,))
     assert mean.sha256 == one.sha256
-    for name, tensor in mean.network.state_dict().items():
-        assert torch.equal(tensor, one.network.state_dict()[name])
+    assert_same_weights(mean.network, one.network)
+    with pytest.raises(CheckpointError, match="^--start-from /no.pt: found no such"):
+        load_mean_checkpoint(("/no.pt",), "--start-from")
 
 
 @pytest.mark.parametrize(
@@ -90,8 +92,3 @@ def test_a_known_preprocessing_holds_for_the_mean(tmp_path: Path) -> None:
     other = save(tmp_path / "2.safetensors", 2, name="d2net")
     for models in ((known, other), (other, known)):
         assert load_mean_checkpoint(models).network.preprocessing == "torch"
-
-
-def test_the_flag_that_named_a_missing_file_is_reported() -> None:
-    with pytest.raises(CheckpointError, match="^--start-from /no.pt: found no such"):
-        load_mean_checkpoint(("/no.pt",), "--start-from")

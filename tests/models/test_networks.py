@@ -42,11 +42,6 @@ def test_random_maps_vary(name: str) -> None:
         assert float(confidence.std()) > 0.01
 
 
-def test_strides() -> None:
-    assert random_network("r2d2").pixel_stride == 1
-    assert random_network("fast_r2d2").pixel_stride == 2
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width, dim", [(1, 8), (4, 128), (6, 128)])
 def test_width_and_dimension_reach_the_layers(name: str, width: int, dim: int) -> None:
@@ -62,12 +57,14 @@ def test_width_and_dimension_reach_the_layers(name: str, width: int, dim: int) -
     assert network(noise(8, 8)).descriptors.shape == (2, dim, 8, 8)
 
 
-def test_published_network_has_its_published_number_of_weights() -> None:
+def test_strides_and_numbers_of_weights_are_the_published_ones() -> None:
     """Revaud et al., NeurIPS 2019: 0.5 million, and 1.0 for the big one."""
     for width, millions in ((4, 0.5), (6, 1.0)):
         network = build_network(Architecture(name="r2d2", width=width))
         count = sum(parameter.numel() for parameter in network.parameters())
         assert count / 1e6 == pytest.approx(millions, abs=0.06)
+    assert random_network("r2d2").pixel_stride == 1
+    assert random_network("fast_r2d2").pixel_stride == 2
 
 
 @pytest.mark.parametrize("name", NAMES)

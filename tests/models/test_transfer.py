@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,6 +12,7 @@ from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.models.r2d2 import R2D2, FastR2D2
 from r2d2_kapture.models.transfer import transfer_weights
+from tests.scenes.networks import assert_same_weights
 
 
 def seeded(network: DenseNetwork) -> DenseNetwork:
@@ -42,16 +45,14 @@ def test_there_and_back_gives_the_same_weights() -> None:
     between, back = FastR2D2(width=1).double(), R2D2(width=1).double()
     transfer_weights(source, between)
     transfer_weights(between, back)
-    for name, tensor in source.state_dict().items():
-        torch.testing.assert_close(back.state_dict()[name], tensor, rtol=0, atol=0)
+    assert_same_weights(back, source)
 
 
 @pytest.mark.parametrize(
     "target", [R2D2(width=2), R2D2(width=1, descriptor_dim=64)], ids=["width", "dim"]
 )
 def test_other_sizes_are_refused_and_leave_the_target(target: DenseNetwork) -> None:
-    before = {k: v.clone() for k, v in target.state_dict().items()}
+    before = copy.deepcopy(target)
     with pytest.raises(CheckpointError, match="layers of the two networks differ"):
         transfer_weights(FastR2D2(width=1), target)
-    for name, tensor in target.state_dict().items():
-        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
+    assert_same_weights(target, before)

@@ -11,6 +11,7 @@ from PIL import Image
 
 def read(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
+        assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB")).astype(int)
 
 

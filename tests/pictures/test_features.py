@@ -16,6 +16,7 @@ from r2d2_kapture.pictures.features import (
     heat_range,
 )
 from r2d2_kapture.types import LocalFeatures
+from tests.pictures.colours import read
 
 
 @pytest.fixture
@@ -34,18 +35,12 @@ def features(count, seed=0, size=(80, 60)):
     )
 
 
-def read(path):
-    with Image.open(path) as picture:
-        assert picture.format == "PNG"
-        return np.asarray(picture.convert("RGB")).astype(int)
-
-
 def colorful_share(picture):
     """Share of the pixels that are not grey."""
     return ((picture.max(axis=2) - picture.min(axis=2)) > 60).mean()
 
 
-def test_keypoints_are_drawn(image, tmp_path):
+def test_keypoints_are_drawn_and_an_image_without_any(image, tmp_path) -> None:
     path = tmp_path / "new folder" / "keypoints.png"
     draw_keypoints(image, features(50), path, title="a/b.jpg")
     picture = read(path)
@@ -55,9 +50,6 @@ def test_keypoints_are_drawn(image, tmp_path):
     draw_keypoints(image, features(0), empty)
     assert colorful_share(picture) > colorful_share(read(empty)) + 0.02
     assert [path.name for path in path.parent.iterdir()] == ["keypoints.png"]
-
-
-def test_no_keypoints_is_a_picture_of_the_image(image, tmp_path):
     draw_keypoints(image, features(0), tmp_path / "none.png")
     picture = read(tmp_path / "none.png")
     assert picture.shape == (970, 1280, 3)

@@ -20,7 +20,7 @@ def draw(inliers: list[bool] | None, count: int = 10) -> Figure:
     return draw_matches(grey, grey[:40, :50], points, points, given, title="a_$b$")
 
 
-def test_inliers_are_green_and_outliers_red() -> None:
+def test_inliers_are_green_outliers_red_and_all_is_counted() -> None:
     green, red = drawn(draw([True] * 10)), drawn(draw([False] * 10))
     assert share_of(green, 1) > 0.005 and share_of(green, 0) == 0
     assert share_of(red, 0, 25) > 0.002 and share_of(red, 1, 25) == 0
@@ -28,12 +28,11 @@ def test_inliers_are_green_and_outliers_red() -> None:
     assert draw([True] * 4 + [False] * 6).axes[0].get_title() == (
         "a_$b$: 4 of 10 matches are inliers"
     )
-
-
-def test_matches_without_a_verdict_are_green_and_counted() -> None:
     figure = draw(None)
     assert share_of(drawn(figure), 1) > 0.005
     assert figure.axes[0].get_title() == "a_$b$: 10 matches"
+    picture = drawn(draw([], 0))
+    assert share_of(picture, 0) == share_of(picture, 1) == 0
 
 
 def test_of_many_matches_some_have_lines_and_the_title_says_so() -> None:
@@ -43,11 +42,6 @@ def test_of_many_matches_some_have_lines_and_the_title_says_so() -> None:
     assert axes.get_title().endswith(
         "3000 of 5000 matches are inliers, 300 lines drawn"
     )
-
-
-def test_no_matches_are_a_picture_too() -> None:
-    picture = drawn(draw([], 0))
-    assert share_of(picture, 0) == share_of(picture, 1) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
+from r2d2_kapture.errors import CheckpointError
+from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.models.registry import Architecture, build_network
@@ -112,3 +115,20 @@ def save_d2net(path: Path, network: D2Net, **extra: object) -> Path:
     }
     torch.save({"model": tensors, **extra}, path)
     return path
+
+
+def load_error(path: str | Path) -> str:
+    """The message of the refusal of a checkpoint, which must be one line."""
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(path)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def assert_same_weights(found: nn.Module, expected: nn.Module) -> None:
+    """Equal to the bit."""
+    tensors = found.state_dict()
+    assert tensors.keys() == expected.state_dict().keys()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(tensors[name], value), name

@@ -10,6 +10,7 @@ import torch
 
 from r2d2_kapture.errors import CheckpointError, ConfigError
 from r2d2_kapture.training.state import RunState, check_settings, read_state
+from tests.scenes.pickles import Call
 
 STATE = RunState(
     settings={"architecture": "r2d2", "seed": 3, "width": 4},
@@ -50,19 +51,9 @@ def test_a_truncated_state_is_one_line(path: Path, share: float) -> None:
     assert "\n" not in str(e.value)
 
 
-class Harmful:
-    """Unpickled freely, it would make a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.folder),)
-
-
 def test_a_state_runs_no_code(tmp_path: Path) -> None:
     path, folder = tmp_path / "state.pt", tmp_path / "made"
-    torch.save({"format": Harmful(folder)}, path)
+    torch.save({"format": Call(os.mkdir, str(folder))}, path)
     with pytest.raises(CheckpointError):
         read_state(path)
     assert not folder.exists()

@@ -14,6 +14,7 @@ import pytest
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
 from tests.scenes.features import random_features
+from tests.scenes.pickles import Call
 
 
 @pytest.mark.parametrize("count", [0, 1, 50])
@@ -134,16 +135,13 @@ def test_fields_that_do_not_fit_are_named(
         read_npz(tmp_path / "a.r2d2")
 
 
-class _Program:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch, (Path("ran"),)  # type: ignore[return-value]
-
-
 def test_pickle_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("a.r2d2").write_bytes(pickle.dumps(_Program()))
+    Path("a.r2d2").write_bytes(pickle.dumps(Call(Path.touch, Path("ran"))))
     with Path("b.r2d2").open("wb") as file:
-        np.savez(file, keypoints=np.array([_Program()], dtype=object))
+        np.savez(
+            file, keypoints=np.array([Call(Path.touch, Path("ran"))], dtype=object)
+        )
     for name in ("a.r2d2", "b.r2d2"):
         with pytest.raises(FeatureFormatError):
             read_npz(Path(name))

@@ -17,6 +17,7 @@ from r2d2_kapture.stages.megadepth.scene_info import (
     read_scene_list,
     write_scene_info,
 )
+from tests.scenes.pickles import Call
 
 
 def scene_info(**changes) -> SceneInfo:
@@ -121,19 +122,11 @@ def test_arrays_in_the_order_of_fortran_are_read(tmp_path: Path) -> None:
     assert_same(read_scene_info(tmp_path / "a.npz"), without_the_second(scene_info()))
 
 
-class Call:
-    """Pickles as a call that makes a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self._folder),)
-
-
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     arrays = published(scene_info())
-    arrays["image_paths"] = objects("a.jpg", Call(tmp_path / "run"), "b.jpg")
+    arrays["image_paths"] = objects(
+        "a.jpg", Call(os.mkdir, str(tmp_path / "run")), "b.jpg"
+    )
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DatasetError, match="refused the name"):
         read_scene_info(tmp_path / "a.npz")
