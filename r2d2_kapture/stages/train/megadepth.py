@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,25 +35,13 @@ ROTATION_TOLERANCE = 1e-3
 DRAW_SEED = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class DepthH5:
-    """Reads a depth map of MegaDepth on demand.
+def read_inverse_depth(path: Path, size: tuple[int, int]) -> FloatArray:
+    """(H, W) inverse depth of an image of (W, H) pixels, NaN where unknown.
 
-    Attributes:
-        path: of the file.
-        size: (W, H) of its image in pixels.
+    Raises:
+        DatasetError: missing, truncated, or of another size.
     """
-
-    path: Path
-    size: tuple[int, int]
-
-    def __call__(self) -> FloatArray:
-        """(H, W) inverse depth, NaN where unknown.
-
-        Raises:
-            DatasetError: missing, truncated, or of another size.
-        """
-        return inverse_of_depth(read_depth(self.path, self.size))
+    return inverse_of_depth(read_depth(path, size))
 
 
 def open_megadepth(
@@ -205,7 +193,7 @@ def _picture(root: Path, info: SceneInfo, row: int, crop_size: int) -> PosedPict
     size = image_size(root / name)
     if min(size) < crop_size:
         raise DatasetError(
-            f"found {size} pixels, expected at least {crop_size} per " "side"
+            f"found {size} pixels, expected at least {crop_size} per side"
         )
     _check_geometry(info.intrinsics[row], info.poses[row])
     depth_path = root / info.depth_paths[row]
@@ -216,7 +204,7 @@ def _picture(root: Path, info: SceneInfo, row: int, crop_size: int) -> PosedPict
         path=root / name,
         camera=PinholeModel(size=size, intrinsics=info.intrinsics[row]),
         cam_from_world=info.poses[row],
-        read_inverse_depth=DepthH5(path=depth_path, size=size),
+        read_inverse_depth=partial(read_inverse_depth, depth_path, size),
     )
 
 

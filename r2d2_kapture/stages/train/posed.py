@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import kapture
@@ -76,54 +77,43 @@ class ColmapModel:
         return np.asarray(kapture_from_colmap(corner_origin), dtype=np.float64)
 
 
-@dataclass(frozen=True, kw_only=True)
-class DepthFile:
-    """Reads a depth map of kapture: float32 in units of the world, 0 where unknown.
+def read_depth_map(path: Path, size: tuple[int, int]) -> FloatArray:
+    """Read a depth map of kapture: float32 in units of the world, 0 where unknown.
 
-    Attributes:
+    Args:
         path: of the file.
         size: (W, H) in pixels.
+
+    Returns:
+        (H, W) inverse depth, NaN where unknown.
+
+    Raises:
+        DatasetError: missing, or of another size.
     """
-
-    path: Path
-    size: tuple[int, int]
-
-    def __call__(self) -> FloatArray:
-        """(H, W) inverse depth, NaN where unknown.
-
-        Raises:
-            DatasetError: missing, or of another size.
-        """
-        try:
-            depth = np.fromfile(self.path, dtype=np.float32)
-        except OSError as error:
-            raise DatasetError(f"{self.path}: {error.strerror}") from error
-        width, height = self.size
-        if depth.size != width * height:
-            raise DatasetError(
-                f"{self.path}: found {depth.size} depths, expected {width} x {height}"
-            )
-        return inverse_of_depth(depth.reshape(height, width))
+    try:
+        depth = np.fromfile(path, dtype=np.float32)
+    except OSError as error:
+        raise DatasetError(f"{path}: {error.strerror}") from error
+    width, height = size
+    if depth.size != width * height:
+        raise DatasetError(
+            f"{path}: found {depth.size} depths, expected {width} x {height}"
+        )
+    return inverse_of_depth(depth.reshape(height, width))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class MeshDepth:
-    """Renders the depth of an image from the points that it observes.
+def draw_mesh_depth(camera: ColmapModel, points: DoubleArray) -> FloatArray:
+    """Draw the depth of an image from the (N, 3) points that it observes.
 
-    Attributes:
-        camera: of the image.
-        points: (N, 3) in camera coordinates.
+    The points are in camera coordinates.
+
+    Returns:
+        (h, w) inverse depth on a coarser raster, NaN where unknown.
     """
-
-    camera: ColmapModel
-    points: DoubleArray
-
-    def __call__(self) -> FloatArray:
-        """(h, w) inverse depth on a coarser raster, NaN where unknown."""
-        in_front = self.points[self.points[:, 2] > 0]
-        pixels = self.camera.pixels(in_front[:, :2] / in_front[:, 2:])
-        seen = inside(pixels, self.camera.size)
-        return mesh_inverse_depth(pixels[seen], 1 / in_front[seen, 2], self.camera.size)
+    in_front = points[points[:, 2] > 0]
+    pixels = camera.pixels(in_front[:, :2] / in_front[:, 2:])
+    seen = inside(pixels, camera.size)
+    return mesh_inverse_depth(pixels[seen], 1 / in_front[seen, 2], camera.size)
 
 
 def open_depth_views(
@@ -233,7 +223,7 @@ def open_model_views(
                 path=folder / name,
                 camera=model,
                 cam_from_world=pose,
-                read_inverse_depth=MeshDepth(camera=model, points=points),
+                read_inverse_depth=partial(draw_mesh_depth, model, points),
             )
         )
     pairs = _covisible_pairs(sparse_map, kept)
@@ -276,12 +266,12 @@ def _matrix(cam_from_world: npt.NDArray[np.float64]) -> DoubleArray:
     return np.vstack([cam_from_world, [0, 0, 0, 1]])
 
 
-def _depth_files(dataset: Dataset) -> dict[str, DepthFile]:
-    """The depth map of each image."""
+def _depth_files(dataset: Dataset) -> dict[str, Callable[[], FloatArray]]:
+    """Reads the depth map of each image."""
     data = dataset.data
     pose_of = through_rigs(dataset, recorded_poses(dataset))
     source = dataset.root / "sensors" / "records_depth.txt"
-    found: dict[str, DepthFile] = {}
+    found: dict[str, Callable[[], FloatArray]] = {}
     for timestamp, camera_id, name in image_records(data).values():
         at_time = (data.records_depth or {}).get(timestamp, {})
         for depth_id, depth_name in sorted(at_time.items()):
@@ -289,9 +279,9 @@ def _depth_files(dataset: Dataset) -> dict[str, DepthFile]:
             if _same_camera(data, camera_id, depth_id) and _same_pose(
                 pose_of(timestamp, camera_id), pose_of(timestamp, depth_id)
             ):
-                width, height = data.sensors[depth_id].camera_params[:2]
+                width, height = map(int, data.sensors[depth_id].camera_params[:2])
                 path = get_depth_map_fullpath(str(dataset.root), depth_name)
-                found[name] = DepthFile(path=Path(path), size=(int(width), int(height)))
+                found[name] = partial(read_depth_map, Path(path), (width, height))
     return found
 
 

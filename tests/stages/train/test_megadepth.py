@@ -20,8 +20,8 @@ from r2d2_kapture.stages.megadepth.scene_info import (
     write_scene_info,
 )
 from r2d2_kapture.stages.train.megadepth import (
-    DepthH5,
     open_megadepth,
+    read_inverse_depth,
     scene_info_paths,
     select_pairs,
 )
@@ -299,15 +299,15 @@ def test_pairs_within_bounds(bounds, expected) -> None:
 
 def test_a_depth_map_has_nan_where_nothing_is_known(tmp_path: Path) -> None:
     write_depth(tmp_path / "a.h5", np.array([[2.0, 0.0, -1.0], [np.nan, 4.0, 8.0]]))
-    found = DepthH5(path=tmp_path / "a.h5", size=(3, 2))()
+    found = read_inverse_depth(tmp_path / "a.h5", (3, 2))
     expected = [[0.5, np.nan, np.nan], [np.nan, 0.25, 0.125]]
     np.testing.assert_array_equal(found, expected)
     with pytest.raises(
         DatasetError, match=r"\(2, 3\), expected \(2, 4\) like its image"
     ):
-        DepthH5(path=tmp_path / "a.h5", size=(4, 2))()
+        read_inverse_depth(tmp_path / "a.h5", (4, 2))
     with pytest.raises(DatasetError, match="gone.h5: not a readable depth map"):
-        DepthH5(path=tmp_path / "gone.h5", size=(4, 2))()
+        read_inverse_depth(tmp_path / "gone.h5", (4, 2))
 
 
 @pytest.mark.parametrize(

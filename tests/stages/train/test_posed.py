@@ -21,10 +21,10 @@ from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.stages.train.posed import (
     ColmapModel,
-    DepthFile,
-    MeshDepth,
+    draw_mesh_depth,
     open_depth_views,
     open_model_views,
+    read_depth_map,
 )
 from r2d2_kapture.synthetic.rendering import PinholeCamera, render_depth
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
@@ -127,11 +127,11 @@ def test_depth_files_hold_metres_and_0_where_unknown(room, tmp_path) -> None:
     name, pose = next(iter(POSES.items()))
     path = Path(get_depth_map_fullpath(str(root), f"{name}.depth"))
     expected = inverse_of_depth(render_depth(ROOM, pose, CAMERA))
-    np.testing.assert_array_equal(DepthFile(path=path, size=SIZE)(), expected)
+    np.testing.assert_array_equal(read_depth_map(path, SIZE), expected)
     with pytest.raises(DatasetError, match="43200 depths, expected 10 x 10"):
-        DepthFile(path=path, size=(10, 10))()
+        read_depth_map(path, (10, 10))
     with pytest.raises(DatasetError, match="missing"):
-        DepthFile(path=tmp_path / "missing", size=SIZE)()
+        read_depth_map(tmp_path / "missing", SIZE)
 
 
 def test_images_without_pose_depth_or_pixels_are_left_out(room, tmp_path) -> None:
@@ -242,8 +242,8 @@ def test_the_mesh_of_a_model_gives_nearly_the_exact_flow(points: np.ndarray) -> 
     for picture in exact:
         pose = picture.cam_from_world
         seen = points[seen_by(picture.name, points)] @ pose[:3, :3].T + pose[:3, 3]
-        draw = MeshDepth(camera=ColmapModel(camera=COLMAP_CAMERA), points=seen)
-        meshed.append(DepthMap(draw(), SIZE))
+        drawn = draw_mesh_depth(ColmapModel(camera=COLMAP_CAMERA), seen)
+        meshed.append(DepthMap(drawn, SIZE))
     flow = depth_flow((exact[0], exact[1]), (meshed[0], meshed[1]), 0.05)
     pixels = pixel_grid(np.arange(0, 240, 3), np.arange(0, 180, 3))
     found, truth = flow(pixels), expected(pixels)
