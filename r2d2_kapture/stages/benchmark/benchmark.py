@@ -1,16 +1,15 @@
 """What a benchmark is: items, what is measured on each, and how results are kept.
 
-A new benchmark is one file: a Benchmark, a function that opens it, and a Presentation
-of its results.
+A new benchmark is one file: ``open_benchmark``, which gives a Benchmark and whose
+keyword arguments are flags of its command, and a Presentation of its results.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from r2d2_kapture.evaluation.matched_points import MatchedPoints
 from r2d2_kapture.io.outputs.manifest import Manifest
@@ -47,90 +46,49 @@ class Item(Generic[Subject]):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Benchmark(ABC, Generic[Subject, Result]):
+class Benchmark(Generic[Subject, Result]):
     """Items, what is measured on each, and how results are kept.
 
     Attributes:
         presentation: of its results, which has its name.
         unit: of the report, in the singular.
-        item_suffix: of the file of results of an item.
-        shares_images: whether several items have an image, so that features are kept.
         items: in order.
         root: folder that names of images are relative to.
         matcher: on the CPU.
-        worst_pairs: number of pairs that are drawn.
+        protocol: settings of what is measured, for the manifest.
+        details: numbers of the report, after so many pairs.
         failed: what is left out of the items, with the reason.
         warnings: on the items, for the report.
+        keeps_features: whether they are stored, since items share images.
+        measure: gives the results of the pairs of an item, and what failed, without
+            which the item is stored; may raise FeatureFormatError or ImageError.
+        item_suffix: of the file of results of an item.
+        load_item: reads such a file, if it is of the inputs with a digest.
+        save_item: writes one.
+        save_run: writes the results of all items, with the label and the manifest.
+        worst_pairs: number of pairs that are drawn.
+        rank: sorts results, the worst first.
+        shown: names of the two images of a result, as text, and their files.
+        matched: its matches; may raise FeatureFormatError or ImageError. Features that
+            are not kept cannot be loaded.
     """
 
-    presentation: ClassVar[Presentation[Any]]
-    unit: ClassVar[str]
-    item_suffix: ClassVar[str]
-    shares_images: ClassVar[bool]
+    presentation: Presentation[Any]
+    unit: str
     items: tuple[Item[Subject], ...]
     root: Path
     matcher: Matcher
+    protocol: dict[str, Any]
+    details: Callable[[int], dict[str, Any]]
+    failed: tuple[Failure, ...]
+    warnings: tuple[str, ...]
+    keeps_features: bool
+    measure: Callable[[Subject, LoadFeatures], tuple[list[Result], list[Failure]]]
+    item_suffix: str
+    load_item: Callable[[Path, str], list[Result] | None]
+    save_item: Callable[[Path, Sequence[Result], str], None]
+    save_run: Callable[[Path, str, Manifest, Sequence[Result]], None]
     worst_pairs: int
-    failed: tuple[Failure, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    @property
-    @abstractmethod
-    def protocol(self) -> dict[str, Any]:
-        """Settings of what is measured, for the manifest."""
-
-    @abstractmethod
-    def details(self, found: int) -> dict[str, Any]:
-        """Numbers of the report, after so many pairs."""
-
-    @abstractmethod
-    def measure(
-        self, subject: Subject, load: LoadFeatures
-    ) -> tuple[list[Result], list[Failure]]:
-        """Results of the pairs of an item, and what failed; the item is stored if
-        nothing did."""
-
-    @abstractmethod
-    def load_item(self, path: Path, fingerprint: str) -> list[Result] | None:
-        """Stored results of an item; None where absent, broken or of other inputs."""
-
-    @abstractmethod
-    def save_item(self, path: Path, pairs: Sequence[Result], fingerprint: str) -> None:
-        """Store the results of an item.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-
-    @abstractmethod
-    def save_run(
-        self, path: Path, label: str, manifest: Manifest, found: Sequence[Result]
-    ) -> None:
-        """Write the results of all items; at least one.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-
-    @abstractmethod
-    def rank(self, result: Result) -> tuple[float, str, int | str]:
-        """Sorts results, the worst first."""
-
-    @abstractmethod
-    def shown(self, subject: Subject, result: Result) -> tuple[str, tuple[Path, Path]]:
-        """The two images of a result: their names as text, and their files."""
-
-    @abstractmethod
-    def matched(
-        self, subject: Subject, result: Result, load: LoadFeatures
-    ) -> MatchedPoints:
-        """The matches of a result.
-
-        Args:
-            subject: of its item.
-            result: of the pair.
-            load: features that are kept, see shares_images.
-
-        Raises:
-            FeatureFormatError, ImageError: the features cannot be read.
-        """
+    rank: Callable[[Result], tuple[float, str, int | str]]
+    shown: Callable[[Subject, Result], tuple[str, tuple[Path, Path]]]
+    matched: Callable[[Subject, Result, LoadFeatures], MatchedPoints]

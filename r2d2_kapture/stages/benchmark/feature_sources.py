@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,21 +16,17 @@ from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.features.plain_files import open_feature_files
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.benchmark.benchmark import Item, LoadFeatures, Subject
-from r2d2_kapture.stages.benchmark.results_folder import fingerprint_of
 from r2d2_kapture.stages.extract import extract_images, make_manifest
 from r2d2_kapture.types import Failure, LocalFeatures
 
 Evaluate = Callable[[Item[Subject], LoadFeatures], None]
 """Called with an item and a function that loads its features; may raise to end the
 run."""
-
-IMAGES_NAME = "images.json"
-"""Records which images the features were extracted from."""
 
 
 class FeatureSource(Protocol):
@@ -140,7 +135,6 @@ class ExtractedFeatures:
         paths = {image.relative_to(root).as_posix(): image for image in images}
         suffix = self._engine.file_style.suffix
         stored = {name: feature_path(folder / name, suffix) for name in paths}
-        _forget_changed(paths, stored, folder / IMAGES_NAME)
         with open_feature_files(
             "npz",
             {name: folder / name for name in paths},
@@ -149,7 +143,7 @@ class ExtractedFeatures:
             style=self._engine.file_style,
             force=False,  # a run with --force starts with an empty folder
         ) as files:
-            todo = {n: path for n, path in paths.items() if not files.is_complete(n)}
+            todo = outstanding(paths, files).images
             tally = extract_images(
                 self._engine,
                 todo,
@@ -166,21 +160,6 @@ class ExtractedFeatures:
             return read_npz(stored[name])
 
         return load
-
-
-def _forget_changed(
-    images: Mapping[str, Path], stored: Mapping[str, Path], record: Path
-) -> None:
-    """Remove features whose image has changed since a run with this record."""
-    try:
-        known = dict(json.loads(record.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    states = {name: fingerprint_of([path], b"") for name, path in images.items()}
-    for name, state in states.items():
-        if known.get(name) != state:
-            stored[name].unlink(missing_ok=True)
-    write_json_atomic(record, known | states)
 
 
 def require_some(source: FeatureSource, images: Collection[Path]) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from matplotlib.figure import Figure
 
 from r2d2_kapture.config.hpatches import HomographyConfig
-from r2d2_kapture.errors import DatasetError, FeatureFormatError, ImageError
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.homography import (
     THRESHOLDS,
     MatchedPair,
     evaluate_sequence,
 )
-from r2d2_kapture.evaluation.matched_points import MatchedPoints
 from r2d2_kapture.evaluation.results import (
     HomographyResults,
     load_sequence,
@@ -143,81 +141,9 @@ PRESENTATION = Presentation(
 """Numbers of the printed tables and their titles; CSV and JSON hold all."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sequences(Benchmark[HomographySequence, MatchedPair]):
-    """Homography sequences; an item is a sequence.
-
-    Attributes:
-        config: what is measured.
-        count: number of sequences, incomplete ones included.
-        left_out: names of sequences that are left out.
-    """
-
-    presentation = PRESENTATION
-    unit = "sequence"
-    item_suffix = ".npz"
-    shares_images = False
-    config: HomographyConfig
-    count: int
-    left_out: list[str]
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        return {
-            "thresholds": list(THRESHOLDS),
-            "homography_ransac_error": self.config.ransac_error,
-            "seed": self.config.seed,
-        }
-
-    def details(self, found: int) -> dict[str, Any]:
-        return {"sequences": self.count, "left_out": self.left_out, "pairs": found}
-
-    def measure(
-        self, subject: HomographySequence, load: LoadFeatures
-    ) -> tuple[list[MatchedPair], list[Failure]]:
-        try:
-            pairs = evaluate_sequence(
-                subject,
-                load,
-                THRESHOLDS,
-                matcher=self.matcher,
-                ransac_error=self.config.ransac_error,
-                seed=self.config.seed,
-            )
-        except (FeatureFormatError, ImageError) as error:
-            return [], [Failure(name=subject.name, reason=str(error))]
-        return pairs, []
-
-    load_item = staticmethod(load_sequence)
-    save_item = staticmethod(save_sequence)
-
-    def save_run(
-        self, path: Path, label: str, manifest: Manifest, found: Sequence[MatchedPair]
-    ) -> None:
-        results = HomographyResults(
-            label=label,
-            manifest=manifest.to_text(),
-            thresholds=THRESHOLDS,
-            pairs=tuple(found),
-        )
-        save_results(path, results)
-
-    def rank(self, result: MatchedPair) -> tuple[float, str, int]:
-        return result.mma[COLUMN], result.sequence, result.image
-
-    def shown(
-        self, subject: HomographySequence, result: MatchedPair
-    ) -> tuple[str, tuple[Path, Path]]:
-        images = subject.images[0], subject.images[result.image - 1]
-        return f"{result.sequence}, 1 and {result.image}", images
-
-    def matched(
-        self, subject: HomographySequence, result: MatchedPair, load: LoadFeatures
-    ) -> MatchedPoints:
-        return result
-
-
-def open_benchmark(config: HomographyConfig, *, root: Path) -> Sequences:
+def open_benchmark(
+    config: HomographyConfig, *, root: Path
+) -> Benchmark[HomographySequence, MatchedPair]:
     """Evaluate local features on homography sequences in the layout of HPatches.
 
     The protocol is that of D2-Net and R2D2: matching accuracy, repeatability, matching
@@ -239,25 +165,76 @@ def open_benchmark(config: HomographyConfig, *, root: Path) -> Sequences:
             sequences.append(read_sequence(folder, name))
         except DatasetError as error:
             failed.append(Failure(name=name, reason=str(error)))
-    return Sequences(
-        items=tuple(
-            Item(
-                name=sequence.name,
-                images=sequence.images,
-                truth=b"".join(matrix.tobytes() for matrix in sequence.homographies),
-                subject=sequence,
-            )
-            for sequence in sequences
-        ),
+    matcher = build_matcher(config.matcher)
+
+    def measure(
+        sequence: HomographySequence, load: LoadFeatures
+    ) -> tuple[list[MatchedPair], list[Failure]]:
+        pairs = evaluate_sequence(
+            sequence,
+            load,
+            THRESHOLDS,
+            matcher=matcher,
+            ransac_error=config.ransac_error,
+            seed=config.seed,
+        )
+        return pairs, []
+
+    return Benchmark(
+        presentation=PRESENTATION,
+        unit="sequence",
+        items=tuple(map(_item, sequences)),
         root=root,
-        matcher=build_matcher(config.matcher),
-        worst_pairs=config.worst_pairs,
+        matcher=matcher,
+        protocol={
+            "thresholds": list(THRESHOLDS),
+            "homography_ransac_error": config.ransac_error,
+            "seed": config.seed,
+        },
+        details=lambda pairs: {
+            "sequences": len(folders),
+            "left_out": sorted(everything.keys() - folders.keys()),
+            "pairs": pairs,
+        },
         failed=tuple(failed),
         warnings=_shorter(sequences),
-        config=config,
-        count=len(folders),
-        left_out=sorted(everything.keys() - folders.keys()),
+        keeps_features=False,
+        measure=measure,
+        item_suffix=".npz",
+        load_item=load_sequence,
+        save_item=save_sequence,
+        save_run=_save_run,
+        worst_pairs=config.worst_pairs,
+        rank=lambda pair: (pair.mma[COLUMN], pair.sequence, pair.image),
+        shown=_shown,
+        matched=lambda sequence, pair, load: pair,
     )
+
+
+def _item(sequence: HomographySequence) -> Item[HomographySequence]:
+    return Item(
+        name=sequence.name,
+        images=sequence.images,
+        truth=b"".join(matrix.tobytes() for matrix in sequence.homographies),
+        subject=sequence,
+    )
+
+
+def _save_run(
+    path: Path, label: str, manifest: Manifest, pairs: Sequence[MatchedPair]
+) -> None:
+    text = manifest.to_text()
+    results = HomographyResults(
+        label=label, manifest=text, thresholds=THRESHOLDS, pairs=tuple(pairs)
+    )
+    save_results(path, results)
+
+
+def _shown(
+    sequence: HomographySequence, pair: MatchedPair
+) -> tuple[str, tuple[Path, Path]]:
+    images = sequence.images[0], sequence.images[pair.image - 1]
+    return f"{pair.sequence}, 1 and {pair.image}", images
 
 
 def _shorter(sequences: Sequence[HomographySequence]) -> tuple[str, ...]:

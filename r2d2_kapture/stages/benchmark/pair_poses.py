@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +41,12 @@ from r2d2_kapture.pictures.homography import (
     accuracy_figure,
 )
 from r2d2_kapture.stages.benchmark.benchmark import Benchmark, Item, LoadFeatures
-from r2d2_kapture.stages.benchmark.chosen_pairs import ChosenPairs, Pair, choose_pairs
+from r2d2_kapture.stages.benchmark.chosen_pairs import Pair, choose_pairs
 from r2d2_kapture.stages.benchmark.presentation import Presentation
 from r2d2_kapture.types import Failure
+
+Block = Mapping[str, Pair]
+"""All pairs of a first image, by the name of the second."""
 
 
 def _means(runs: Sequence[PairPoseRun]) -> list[Row]:
@@ -109,103 +111,6 @@ PRESENTATION = Presentation(
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PosedPairs(Benchmark[Sequence[Pair], PairPoseResult]):
-    """Pairs of posed images; an item is all pairs of a first image.
-
-    Attributes:
-        config: what is measured.
-        chosen: the pairs.
-    """
-
-    presentation = PRESENTATION
-    unit = "pair"
-    item_suffix = ".json"
-    shares_images = True
-    config: PairPosesConfig
-    chosen: ChosenPairs
-
-    load_item = staticmethod(load_block)
-    save_item = staticmethod(save_block)
-
-    @property
-    def protocol(self) -> dict[str, Any]:
-        return {
-            "essential_matrix_ransac_error": self.config.ransac_error,
-            "seed": self.config.seed,
-        }
-
-    def details(self, found: int) -> dict[str, Any]:
-        return {
-            "pairs": len(self.chosen.pairs),
-            "at_one_place": self.chosen.at_one_place,
-            "not_drawn": self.chosen.not_drawn,
-        }
-
-    def measure(
-        self, subject: Sequence[Pair], load: LoadFeatures
-    ) -> tuple[list[PairPoseResult], list[Failure]]:
-        first = subject[0][0]
-        try:
-            features1 = load(first.path)
-        except (FeatureFormatError, ImageError) as error:
-            return [], [Failure(name=first.name, reason=str(error))]
-        results, failed = [], []
-        for _, second in subject:
-            culprit = second.name
-            try:
-                features2 = load(second.path)
-                culprit = f"{first.name}, {second.name}"
-                result = evaluate_pair_pose(
-                    first,
-                    second,
-                    features1,
-                    features2,
-                    matcher=self.matcher,
-                    ransac_error=self.config.ransac_error,
-                    seed=self.config.seed,
-                )
-            except (FeatureFormatError, ImageError) as error:
-                failed.append(Failure(name=culprit, reason=str(error)))
-                continue
-            results.append(result)
-        return results, failed
-
-    def save_run(
-        self,
-        path: Path,
-        label: str,
-        manifest: Manifest,
-        found: Sequence[PairPoseResult],
-    ) -> None:
-        # a list of pairs may alternate between first images
-        by_names = {(pair.image1, pair.image2): pair for pair in found}
-        names = dict.fromkeys((one.name, two.name) for one, two in self.chosen.pairs)
-        pairs = [by_names[pair] for pair in names if pair in by_names]
-        run = PairPoseRun(label=label, manifest=manifest.to_json(), pairs=tuple(pairs))
-        save_run(path, run)
-
-    def rank(self, result: PairPoseResult) -> tuple[float, str, str]:
-        return result.epipolar[-1], result.image1, result.image2
-
-    def shown(
-        self, subject: Sequence[Pair], result: PairPoseResult
-    ) -> tuple[str, tuple[Path, Path]]:
-        first, second = _pair_of(subject, result)
-        return f"{first.name} and {second.name}", (first.path, second.path)
-
-    def matched(
-        self, subject: Sequence[Pair], result: PairPoseResult, load: LoadFeatures
-    ) -> MatchedPoints:
-        first, second = _pair_of(subject, result)
-        features = load(first.path), load(second.path)
-        return match_pair(first, second, *features, self.matcher)
-
-
-def _pair_of(subject: Sequence[Pair], result: PairPoseResult) -> Pair:
-    return next(pair for pair in subject if pair[1].name == result.image2)
-
-
 def open_benchmark(
     config: PairPosesConfig,
     *,
@@ -213,7 +118,7 @@ def open_benchmark(
     kapture_root: Path | None = None,
     camera_origin: CameraOrigin = "auto",
     pairs_file: Path | None = None,
-) -> PosedPairs:
+) -> Benchmark[Block, PairPoseResult]:
     """Evaluate local features on pairs of images with known cameras and poses.
 
     Measured are the distance of matches to the true epipolar line, and relative poses
@@ -252,26 +157,95 @@ def posed_pairs(
     config: PairPosesConfig,
     images: PosedImages,
     wanted: Sequence[tuple[str, str]] | None = None,
-) -> PosedPairs:
+) -> Benchmark[Block, PairPoseResult]:
     """The benchmark on images that have been read, see choose_pairs."""
     chosen = choose_pairs(images.images, config, wanted)
     blocks: dict[str, dict[str, Pair]] = {}
     for first, second in chosen.pairs:
         blocks.setdefault(first.name, {})[second.name] = first, second
-    return PosedPairs(
-        items=tuple(_item(list(block.values())) for block in blocks.values()),
+    matcher = build_matcher(config.matcher)
+
+    def measure(
+        block: Block, load: LoadFeatures
+    ) -> tuple[list[PairPoseResult], list[Failure]]:
+        results, failed = [], []
+        first = next(iter(block.values()))[0]
+        features1 = load(first.path)
+        for _, second in block.values():
+            culprit = second.name
+            try:
+                features2 = load(second.path)
+                culprit = f"{first.name}, {second.name}"
+                result = evaluate_pair_pose(
+                    first,
+                    second,
+                    features1,
+                    features2,
+                    matcher=matcher,
+                    ransac_error=config.ransac_error,
+                    seed=config.seed,
+                )
+            except (FeatureFormatError, ImageError) as error:
+                failed.append(Failure(name=culprit, reason=str(error)))
+                continue
+            results.append(result)
+        return results, failed
+
+    def save_all(
+        path: Path, label: str, manifest: Manifest, pairs: Sequence[PairPoseResult]
+    ) -> None:
+        # a list of pairs may alternate between first images
+        by_names = {(pair.image1, pair.image2): pair for pair in pairs}
+        names = dict.fromkeys((one.name, two.name) for one, two in chosen.pairs)
+        ordered = tuple(by_names[pair] for pair in names if pair in by_names)
+        run = PairPoseRun(label=label, manifest=manifest.to_json(), pairs=ordered)
+        save_run(path, run)
+
+    def matched(
+        block: Block, result: PairPoseResult, load: LoadFeatures
+    ) -> MatchedPoints:
+        first, second = block[result.image2]
+        features = load(first.path), load(second.path)
+        return match_pair(first, second, *features, matcher)
+
+    return Benchmark(
+        presentation=PRESENTATION,
+        unit="pair",
+        items=tuple(map(_item, blocks.values())),
         root=images.root,
-        matcher=build_matcher(config.matcher),
-        worst_pairs=config.worst_pairs,
+        matcher=matcher,
+        protocol={
+            "essential_matrix_ransac_error": config.ransac_error,
+            "seed": config.seed,
+        },
+        details=lambda pairs: {
+            "pairs": len(chosen.pairs),
+            "at_one_place": chosen.at_one_place,
+            "not_drawn": chosen.not_drawn,
+        },
         failed=chosen.failed,
         warnings=(*images.warnings, *chosen.warnings),
-        config=config,
-        chosen=chosen,
+        keeps_features=True,
+        measure=measure,
+        item_suffix=".json",
+        load_item=load_block,
+        save_item=save_block,
+        save_run=save_all,
+        worst_pairs=config.worst_pairs,
+        rank=lambda pair: (pair.epipolar[-1], pair.image1, pair.image2),
+        shown=_shown,
+        matched=matched,
     )
 
 
-def _item(block: Sequence[Pair]) -> Item[Sequence[Pair]]:
-    images = [block[0][0], *(second for _, second in block)]
+def _shown(block: Block, result: PairPoseResult) -> tuple[str, tuple[Path, Path]]:
+    first, second = block[result.image2]
+    return f"{first.name} and {second.name}", (first.path, second.path)
+
+
+def _item(block: Block) -> Item[Block]:
+    (first, *_), *_ = block.values()
+    images = [first, *(second for _, second in block.values())]
     truth = [
         f"{i.name} {i.camera.model_name} {i.camera.params.tolist()} "
         f"{i.cam_from_world.matrix().tolist()}"

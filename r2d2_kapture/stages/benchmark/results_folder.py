@@ -27,13 +27,15 @@ FEATURES = "features"
 CONTENTS = Contents(
     what="results",
     files=(
-        f"{RESULTS}/**/*",
+        f"{RESULTS}/**/*.npz",
+        f"{RESULTS}/**/*.json",
         f"{FEATURES}/**/*",
         RECORD_NAME,
         "worst_*.png",
         "extract_config.yaml",
     ),
     flag="--output or --label",
+    by_name=True,
 )
 """What is made in the folder of a set of features."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Generic
 
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
@@ -219,7 +219,7 @@ class _SourceRun(Generic[Subject, Result]):
         benchmark, options = self._benchmark, self._options
         items = [item for item in self._items if item.name not in self._results]
         load: LoadFeatures = _not_kept
-        if benchmark.shares_images:
+        if benchmark.keeps_features:
             images = dict.fromkeys(p for item in self._items for p in item.images)
             load = self._source.prepare(
                 list(images), benchmark.root, self._folder / FEATURES, options
@@ -242,7 +242,7 @@ class _SourceRun(Generic[Subject, Result]):
                 next(turns)(self._measure, item, load, bar)
 
             with suppress(_Stop):
-                if benchmark.shares_images:
+                if benchmark.keeps_features:
                     for item in items:
                         measure(item, load)
                 elif items:
@@ -252,7 +252,10 @@ class _SourceRun(Generic[Subject, Result]):
         return load
 
     def _measure(self, item: Item[Subject], load: LoadFeatures, bar: Progress) -> None:
-        results, failed = self._benchmark.measure(item.subject, load)
+        try:
+            results, failed = self._benchmark.measure(item.subject, load)
+        except (FeatureFormatError, ImageError) as error:
+            results, failed = [], [Failure(name=item.name, reason=str(error))]
         if not failed:
             fingerprint = self._fingerprints[item.name]
             self._benchmark.save_item(self._item_path(item), results, fingerprint)
