@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ def prepare(root: Path, scene: Scene, config: VerifyConfig = VerifyConfig()) -> 
     return root
 
 
-def verify_scene(root: Path, config: VerifyConfig) -> Report:
+def verify_scene(
+    root: Path, config: VerifyConfig, features: Sequence[Path] = ()
+) -> Report:
     """Make ``root/map.db`` of ``root/mapping``."""
     mapping = root / "mapping"
     return verify.run(
         config,
         mapping=mapping,
-        features=[mapping],
+        features=features or [mapping],
         matches=[mapping],
         pairs=None,
         database=root / "map.db",

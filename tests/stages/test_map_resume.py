@@ -153,7 +153,8 @@ def test_interruption_leaves_what_was_there(
         patched.setattr(map, "write_map_dataset", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(root)
-    assert sorted(os.listdir(root)) == ["map.db", "mapping", "verified"]
+    before = ["map.db", "map.db.pixel_origin.json", "mapping", "verified"]
+    assert sorted(os.listdir(root)) == before
     run(root)
 
 

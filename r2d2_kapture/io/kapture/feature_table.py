@@ -173,6 +173,14 @@ class FeatureTable:
         folders = tuple(folder for folder in self.folders if folder.root == root)
         return dataclasses.replace(self, folders=folders) if folders else None
 
+    def counted_from(self, origins: Iterable[PixelOrigin]) -> FeatureTable:
+        """The same keypoints, with the origin of each folder."""
+        folders = tuple(
+            dataclasses.replace(folder, origin=origin)
+            for folder, origin in zip(self.folders, origins, strict=True)
+        )
+        return dataclasses.replace(self, folders=folders)
+
     def locate(self, image: str) -> tuple[FeatureFolder, Path, int, int] | None:
         """Folder, file, offset and bytes of an image's rows; None where it has none."""
         for folder in self.folders:

@@ -19,7 +19,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,6 +95,58 @@ def read_origin(folder: Path) -> PixelOrigin | None:
         f'{path}: expected {{"pixel_origin": "center"}} or "corner"; correct the file, '
         "or delete it"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatabaseOrigins:
+    """Where cameras and keypoints were taken to count from as a database was made.
+
+    Attributes:
+        cameras: of the principal points of the dataset.
+        keypoints: of each folder of keypoints, by its resolved path.
+    """
+
+    cameras: PixelOrigin
+    keypoints: Mapping[str, PixelOrigin]
+
+    @staticmethod
+    def of(cameras: PixelOrigin, table: FeatureTable) -> DatabaseOrigins:
+        """Those of a dataset and of keypoints that ``place_keypoints`` has placed."""
+        keypoints = {str(one.path.resolve()): one.origin for one in table.folders}
+        return DatabaseOrigins(cameras=cameras, keypoints=keypoints)
+
+    def place(self, table: FeatureTable) -> FeatureTable | None:
+        """Keypoints that count from where they did; None if they lie elsewhere."""
+        paths = [str(folder.path.resolve()) for folder in table.folders]
+        if not self.keypoints.keys() >= set(paths):
+            return None
+        return table.counted_from([self.keypoints[path] for path in paths])
+
+    def write(self, database: Path) -> None:
+        """Note them beside the database, unless they are noted there.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        if read_database_origins(database) != self:
+            write_json_atomic(_beside(database), dataclasses.asdict(self))
+
+
+def read_database_origins(database: Path) -> DatabaseOrigins | None:
+    """The note beside a database; None for one of another tool."""
+    try:
+        values = json.loads(_beside(database).read_text(encoding="utf-8"))
+        found = DatabaseOrigins(
+            cameras=values["cameras"], keypoints=values["keypoints"]
+        )
+        origins = {found.cameras, *found.keypoints.values()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return found if origins <= {"center", "corner"} else None
+
+
+def _beside(database: Path) -> Path:
+    return database.with_name(f"{database.name}.{ORIGIN_NAME}")
 
 
 def find_camera_origin(dataset: Dataset, camera_origin: CameraOrigin) -> FoundOrigin:
@@ -181,17 +233,11 @@ def place_keypoints(
         _keypoint_origin(folder, keypoint_origin, dataset, cameras)
         for folder in table.folders
     ]
-    folders = tuple(
-        dataclasses.replace(folder, origin=one.origin)
-        for folder, one in zip(table.folders, found)
-    )
     warnings = [text for one in found for text in one.warnings]
     warnings += columns_warnings(table.type_name, table.dsize)
     warnings += hidden_features(table)
-    return (
-        dataclasses.replace(table, folders=folders),
-        tuple(dict.fromkeys(warnings)),
-    )
+    placed = table.counted_from([one.origin for one in found])
+    return placed, tuple(dict.fromkeys(warnings))
 
 
 def origins_text(table: FeatureTable) -> str:

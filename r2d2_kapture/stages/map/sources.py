@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ from r2d2_kapture.io.kapture.feature_table import (
     find_feature_folders,
     open_feature_table,
 )
-from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
+from r2d2_kapture.io.kapture.pixel_origins import DatabaseOrigins, find_camera_origin
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.types import FloatArray
 
@@ -74,7 +73,7 @@ def cameras_of_sensors(
 def origin_of_cameras(
     dataset: Dataset, cameras: Mapping[str, pycolmap.Camera]
 ) -> PixelOrigin:
-    """The pixel origin of principal points, inferred from a database."""
+    """The pixel origin of principal points, inferred from another tool's database."""
     origins: tuple[PixelOrigin, ...] = ("center", "corner")
     for sensor_id, camera in cameras.items():
         sensor = dataset.data.sensors[sensor_id]
@@ -110,6 +109,7 @@ def map_keypoints(
     dataset: Dataset,
     features: Sequence[Path],
     keypoints_type: str | None,
+    told: DatabaseOrigins | None = None,
 ) -> MapKeypoints:
     """Find the keypoints of a database in features, or use the database's own.
 
@@ -119,6 +119,7 @@ def map_keypoints(
         dataset: searched where no features are given.
         features: folders of keypoints; may be empty.
         keypoints_type: of the keypoints; None takes the only existing one.
+        told: where they count from, by verification.
 
     Raises:
         ConfigError: ``keypoints_type`` is not a valid folder name.
@@ -141,26 +142,27 @@ def map_keypoints(
             type_name=keypoints_type or DEFAULT_TYPE, dsize=2, read=stored.__getitem__
         )
     found = open_feature_table(roots, "keypoints", keypoints_type)
-    table = _counted_as_stored(found, stored)
+    table = (told and told.place(found)) or _counted_as_stored(found, stored)
     refuse_other_images(table, dataset)
     read = keypoints_or_no_rows(table)
     for name, xy in stored.items():
         if len(xy):  # verification leaves out images that it cannot read
             _check_same(name, read(name), xy, table, database)
+    origins = {folder.origin for folder in table.folders}
+    as_stored = len(origins) == 1
+    rows = table.read_stored if as_stored else table.read
     return MapKeypoints(
         type_name=table.type_name,
         dsize=table.dsize,
-        read=lambda name: (
-            table.read_stored(name) if name in table else np.zeros((0, table.dsize))
-        ),
-        origin=table.folders[0].origin,
+        read=lambda name: rows(name) if name in table else np.zeros((0, table.dsize)),
+        origin=min(origins) if as_stored else "center",
     )
 
 
 def _counted_as_stored(
     table: FeatureTable, stored: Mapping[str, FloatArray]
 ) -> FeatureTable:
-    """The table with the pixel origin that matches the keypoints of a database."""
+    """The table with the origin that matches the keypoints of another's database."""
     for name, xy in stored.items():
         located = table.locate(name) if len(xy) else None
         if located is not None:
@@ -169,13 +171,7 @@ def _counted_as_stored(
                 kapture_from_colmap(rows), xy, rtol=0, atol=TOLERANCE
             )
             origin: PixelOrigin = "corner" if corner else "center"
-            return dataclasses.replace(
-                table,
-                folders=tuple(
-                    dataclasses.replace(folder, origin=origin)
-                    for folder in table.folders
-                ),
-            )
+            return table.counted_from([origin] * len(table.folders))
     return table
 
 

@@ -22,6 +22,7 @@ from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
+from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.ledger import (
@@ -143,7 +144,8 @@ def run(
         data = regrouped(dataset.data, groups)
         dataset = dataclasses.replace(dataset, data=data)
         cameras = cameras_of_sensors(content, dataset, database)
-        origin = origin_of_cameras(dataset, cameras)
+        told = read_database_origins(database)
+        origin = told.cameras if told else origin_of_cameras(dataset, cameras)
         workspace = Workspace(
             database=copy,
             images=dataset.image_path("."),
@@ -156,6 +158,7 @@ def run(
             dataset,
             features,
             keypoints_type,
+            told,
         )
         method = _choose_method(config, content, poses, dataset.root)
         config = dataclasses.replace(config, method=method)

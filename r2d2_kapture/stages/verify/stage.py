@@ -45,6 +45,7 @@ from r2d2_kapture.io.kapture.match_store import (
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs, sorted_pairs
 from r2d2_kapture.io.kapture.pixel_origins import (
+    DatabaseOrigins,
     find_camera_origin,
     origins_text,
     place_keypoints,
@@ -155,6 +156,7 @@ def run(
             options=options,
         )
         _remove_others(folder, found)
+        DatabaseOrigins.of(origin, keypoints).write(database)
         inputs = _inputs_digest(dataset, images, found)
         if not state.is_current(inputs):
             _claim(state, options.replaces)  # again: verification may have taken hours

@@ -21,7 +21,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.image_folder import STATE_NAME
 from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.pixel_origins import read_origin
+from r2d2_kapture.io.kapture.pixel_origins import read_origin, write_origin
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from tests.scenes.world import (
@@ -179,12 +179,19 @@ def test_corner_origin_is_kept(tmp_path: Path) -> None:
     assert model_of(tmp_path).cameras[1].principal_point_x == 320
 
 
+NOTE = "map.db.pixel_origin.json"
+
+
 @pytest.mark.parametrize("told", ["auto", "center"])
-def test_the_origin_of_keypoints_is_read_off_the_database(
-    tmp_path: Path, told: Any
+@pytest.mark.parametrize("handed", [True, False])
+def test_the_origin_of_keypoints_is_that_of_the_database(
+    tmp_path: Path, told: Any, handed: bool
 ) -> None:
+    """As verification hands it, or read off another tool's database."""
     mapping = write_from_colmap(tmp_path / "mapping", Scene(times=2))
     verify_scene(tmp_path, VerifyConfig(keypoint_origin=told))
+    if not handed:
+        (tmp_path / NOTE).unlink()
     report = run(tmp_path)
     origin = {"auto": "corner", "center": "center"}[told]
     assert report.details["keypoint_origin"] == origin
@@ -198,11 +205,38 @@ def test_the_origin_of_keypoints_is_read_off_the_database(
         assert copy.read_bytes() == path.read_bytes()
 
 
-def test_origin_is_read_off_the_database(tmp_path: Path) -> None:
+def test_keypoints_of_two_origins_are_mapped(tmp_path: Path) -> None:
+    scene = Scene(times=2)
+    mapping, other = write_from_colmap(tmp_path / "mapping", scene), tmp_path / "other"
+    folder = Path("reconstruction") / "keypoints" / TYPE
+    (other / folder).mkdir(parents=True)
+    shutil.copy(mapping / folder / "keypoints.txt", other / folder)
+    write_origin(other / folder, "center")
+    for path in sorted((mapping / folder).rglob("*.kpt"))[:3]:
+        moved = other / path.relative_to(mapping)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        (np.fromfile(path, np.float32) - np.float32(0.5)).tofile(moved)
+        path.unlink()
+    verify_scene(tmp_path, VerifyConfig(), features=[mapping, other])
+    report = run(tmp_path, features=[mapping, other])
+    assert report.failed == ()
+    made = tmp_path / "map/kapture" / folder
+    assert read_origin(made) == report.details["keypoint_origin"] == "center"
+    for name in scene.names:
+        rows = np.fromfile(made / f"{name}.kpt", np.float32).reshape(-1, 2)
+        np.testing.assert_allclose(rows, scene.keypoints(name)[:, :2], atol=1e-4)
+
+
+@pytest.mark.parametrize("handed", [True, False])
+def test_the_origin_of_cameras_is_that_of_the_database(
+    tmp_path: Path, handed: bool
+) -> None:
     scene = Scene(times=2)
     for sensor_id in scene.dataset.sensors:
         scene.dataset.sensors[sensor_id] = pinhole([310.0, 230.0])
     prepare(tmp_path, scene, VerifyConfig(camera_origin="corner"))
+    if not handed:
+        (tmp_path / NOTE).unlink()
     assert run(tmp_path).details["camera_origin"] == "corner"
 
 
