@@ -4,7 +4,6 @@ dataset."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pycolmap
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError, OutputError, ReconstructionError
+from r2d2_kapture.errors import DatasetError, ReconstructionError
 from r2d2_kapture.evaluation.pose_tables import error_csv, text_table
 from r2d2_kapture.evaluation.poses import (
     PoseEvaluation,
@@ -31,10 +30,14 @@ from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.lists import names_in, read_list_lines
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import (
-    output_error,
+    read_json,
+    remove_file,
     write_json_atomic,
     write_text_atomic,
 )
+from r2d2_kapture.io.outputs.ledger import Contents, write_report
+from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.manifest import differences
 from r2d2_kapture.pictures.poses import PlanMap, draw_cumulative_errors, draw_plan
 from r2d2_kapture.types import Failure, Report, some_names
 
@@ -45,6 +48,7 @@ CURVES_NAME = "errors.png"
 PLAN_NAME = "plan.png"
 REPORT_NAME = "evaluate_report.json"
 OUTPUT_NAMES = (RESULTS_NAME, TABLE_NAME, CSV_NAME, CURVES_NAME, PLAN_NAME)
+CONTENTS = Contents(what="results", files=OUTPUT_NAMES)
 
 Poses = Mapping[str, pycolmap.Rigid3d]
 Conditions = Mapping[str, Sequence[str]]
@@ -96,7 +100,6 @@ def run(
     output: Path,
     image_names: Sequence[str] | None = None,
     map_path: Path | None = None,
-    replace: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Compare estimated camera poses with the true poses of a kapture dataset.
@@ -117,9 +120,7 @@ def run(
         image_names: images to evaluate; None takes all.
         map_path: map that the images are localized in, drawn in plan.png; with --align
             it is aligned like the first estimate.
-        replace: replace results of other poses, which otherwise requires
-            ``options.force``.
-        options: how to run.
+        options: how to run; ``force`` or ``replace`` replaces results of other poses.
 
     Returns:
         A report whose ``details`` hold, besides counts, the figures of each estimate
@@ -163,29 +164,30 @@ def run(
         "settings": _settings(config),
         "estimates": {name: one.to_json() for name, one in evaluations.items()},
     }
-    fresh = bool(evaluations) and _must_write(output, results, options.force, replace)
-    if fresh:
-        mapped = None if map_path is None else _plan_map(map_path, evaluations)
-        _write(output, results, evaluations, conditions, true, mapped)
-    report = Report(
-        stage="evaluate",
-        unit="estimate",
-        summary=_summary(evaluations),
-        done=len(evaluations) if fresh else 0,
-        skipped=0 if fresh else len(evaluations),
-        failed=tuple(failed),
-        seconds=time.monotonic() - started,
-        outputs=tuple(output / name for name in OUTPUT_NAMES) if evaluations else (),
-        details={
-            "images": len(true),
-            "without_true_pose": len(without_pose),
-            "estimates": {name: one.figures() for name, one in evaluations.items()},
-        },
-        warnings=tuple(warnings),
-    )
-    if fresh or failed:
-        write_json_atomic(output / REPORT_NAME, report.to_json())
-    return report
+    with exclusive(output):
+        fresh = bool(evaluations) and _must_write(output, results, options)
+        if fresh:
+            mapped = None if map_path is None else _plan_map(map_path, evaluations)
+            _write(output, results, evaluations, conditions, true, mapped)
+        report = Report(
+            stage="evaluate",
+            unit="estimate",
+            summary=_summary(evaluations),
+            done=len(evaluations) if fresh else 0,
+            skipped=0 if fresh else len(evaluations),
+            failed=tuple(failed),
+            seconds=time.monotonic() - started,
+            outputs=(
+                tuple(output / name for name in OUTPUT_NAMES) if evaluations else ()
+            ),
+            details={
+                "images": len(true),
+                "without_true_pose": len(without_pose),
+                "estimates": {name: one.figures() for name, one in evaluations.items()},
+            },
+            warnings=tuple(warnings),
+        )
+        return write_report(output / REPORT_NAME, report)
 
 
 def _summary(evaluated: Mapping[str, Evaluated]) -> str:
@@ -311,25 +313,20 @@ def _settings(config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def _must_write(
-    output: Path, results: dict[str, Any], force: bool, replace: bool
-) -> bool:
+def _must_write(output: Path, results: dict[str, Any], options: RunOptions) -> bool:
     """Whether results are missing; refuse to replace those of other inputs."""
     path = output / RESULTS_NAME
-    if force or not path.exists():
+    if options.force or not path.exists():
         return True
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if found != results and replace:
-        return True
-    if found != results:
-        raise OutputError(
-            f"{path}: holds the results of other poses or settings; choose another "
-            "output, or --force to replace them"
+    found = read_json(path)
+    if found == results:
+        return not all((output / name).exists() for name in OUTPUT_NAMES)
+    if not options.replaces:
+        CONTENTS.refuse(
+            path, differences(found.get("settings", {}), results["settings"])
         )
-    return not all((output / name).exists() for name in OUTPUT_NAMES)
+        raise CONTENTS.refusal(path, "results of other poses")
+    return True
 
 
 def _write(
@@ -342,10 +339,7 @@ def _write(
 ) -> None:
     """Write all outputs, results.json last: where it is, they are complete."""
     evaluations = {name: one.evaluation for name, one in evaluated.items()}
-    try:
-        (output / RESULTS_NAME).unlink(missing_ok=True)
-    except OSError as error:  # such as when the output is a file
-        raise output_error(output, error) from error
+    remove_file(output / RESULTS_NAME)
     write_text_atomic(output / TABLE_NAME, text_table(evaluations))
     write_text_atomic(output / CSV_NAME, error_csv(evaluations, conditions))
     errors = {

@@ -12,8 +12,9 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, R2D2KaptureError
 from r2d2_kapture.io.archives import unpack
 from r2d2_kapture.io.download import download
-from r2d2_kapture.io.outputs.atomic import output_error, read_json, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import read_json, remove_file, write_json_atomic
 from r2d2_kapture.io.outputs.image_records import sha256_of
+from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.training.sources import FLOW_LIST, SOURCE_FOLDERS
 from r2d2_kapture.types import Failure, Report
@@ -163,8 +164,7 @@ def run(
             outputs=(data_root,),
             details=notes,
         )
-        write_json_atomic(data_root / REPORT_NAME, report.to_json())
-    return report
+        return write_report(data_root / REPORT_NAME, report)
 
 
 def table() -> Sequence[str]:
@@ -274,7 +274,4 @@ class _Fetch:
             )
 
     def _delete_archive(self) -> None:
-        try:
-            self.archive.unlink()
-        except OSError as error:
-            raise output_error(self.archive, error) from error
+        remove_file(self.archive)

@@ -111,8 +111,7 @@ class Steps:
                 estimated={name: self.layout.localized(name)},
                 output=self.layout.evaluated(name),
                 map_path=self.layout.map,
-                replace=True,
-                options=self.options,
+                options=dataclasses.replace(self.options, replace=True),
             )
 
     def _match(

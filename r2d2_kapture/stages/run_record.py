@@ -26,6 +26,7 @@ from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.manifest import package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
 
@@ -144,9 +145,9 @@ def with_earlier_work(
 def read_stages(path: Path) -> list[dict[str, Any]]:
     """The reports of stages in that of a pipeline; empty if it cannot be read."""
     try:
-        stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+        stages = read_json(path)["stages"]
         return [stage for stage in stages if {"stage", "outputs"} <= stage.keys()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (TypeError, KeyError, AttributeError):
         return []
 
 

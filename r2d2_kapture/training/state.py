@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from r2d2_kapture.errors import CheckpointError, ConfigError
+from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.published import UNPICKLING_ERRORS
 
 FORMAT = "r2d2_kapture training state 1"
@@ -70,24 +69,3 @@ def read_state(path: Path) -> RunState | None:
             f"({type(error).__name__}), expected one that this version wrote; remove "
             "it to start anew, or choose another --output"
         ) from error
-
-
-def check_settings(path: Path, state: RunState, settings: Mapping[str, Any]) -> None:
-    """Refuse to continue a run with other settings than it was begun with.
-
-    A setting that only one version of the package knows is no difference.
-
-    Raises:
-        ConfigError: names what differs.
-    """
-    saved = state.settings
-    differing = [
-        f"{name}: {saved[name]!r}, not {settings[name]!r}"
-        for name in sorted(saved.keys() & settings.keys())
-        if saved[name] != settings[name]
-    ]
-    if differing:
-        raise ConfigError(
-            f"{path}: the run was begun with {'; '.join(differing)}; "
-            "resume with those, or choose another --output"
-        )

@@ -27,6 +27,7 @@ NAMES = [
     "query/night/d.jpg",
 ]
 FILES = {
+    ".lock",
     "results.json",
     "results.txt",
     "per_image.csv",
@@ -243,7 +244,8 @@ def test_what_cannot_be_aligned_fails_and_others_do_not(truth, localized, tmp_pa
     report = evaluate.run(config, output=tmp_path / "s", options=strict, **inputs)
     assert (report.done, len(report.failed), report.outputs) == (0, 1, ())
     assert {path.name for path in (tmp_path / "s").iterdir()} == {
-        "evaluate_report.json"
+        ".lock",
+        "evaluate_report.json",
     }
 
 
@@ -351,7 +353,7 @@ def test_each_run_draws_and_writes_the_same_bytes(truth, localized, tmp_path):
     for output in (first, second):
         evaluate_one(truth, localized, output, config)
     first_files, second_files = contents(first), contents(second)
-    for name in FILES - {"evaluate_report.json"}:  # which tells the time
+    for name in FILES - {".lock", "evaluate_report.json"}:  # which tells the time
         assert first_files[name] == second_files[name]
 
 
@@ -370,7 +372,9 @@ def test_results_of_other_poses_are_replaced_by_force_only(truth, localized, tmp
     evaluate_one(truth, localized, output)
     before = contents(output)
     write_dataset(localized, NAMES, offset_poses(4))
-    with pytest.raises(OutputError, match="holds the results of other poses"):
+    with pytest.raises(
+        OutputError, match="found results of other poses; choose.*--force"
+    ):
         evaluate_one(truth, localized, output)
     assert contents(output) == before
     report, figures = evaluate_one(
@@ -404,7 +408,7 @@ def test_an_interrupted_run_is_finished_by_the_next(
     report, _ = evaluate_one(truth, localized, output)
     assert report.done == 1
     evaluate_one(truth, localized, whole)
-    for name in FILES - {"evaluate_report.json"}:
+    for name in FILES - {".lock", "evaluate_report.json"}:
         assert contents(output)[name] == contents(whole)[name]
 
 

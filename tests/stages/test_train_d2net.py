@@ -26,7 +26,7 @@ from r2d2_kapture.config.train import (
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.core.pyramid import normalize_rgb, subtract_caffe_mean
-from r2d2_kapture.errors import ConfigError, DatasetError
+from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.matching.matcher import match_features
 from r2d2_kapture.matching.mutual_nn import MutualNearest
@@ -219,7 +219,7 @@ def test_a_resumed_run_has_the_weights_of_the_unbroken_one(
     # frozen layers are no business of the optimiser
     state = torch.load(tmp_path / "broken" / "state.pt", weights_only=True)
     assert len(state["optimizer"]["param_groups"][0]["params"]) == 6
-    with pytest.raises(ConfigError, match="safe_radius: 4, not 3"):
+    with pytest.raises(OutputError, match="safe_radius: 4, not 3"):
         run(changed(TINY, "d2net", safe_radius=3), inputs, runs[1], weights)
 
 

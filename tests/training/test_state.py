@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from r2d2_kapture.errors import CheckpointError, ConfigError
-from r2d2_kapture.training.state import RunState, check_settings, read_state
+from r2d2_kapture.errors import CheckpointError
+from r2d2_kapture.training.state import RunState, read_state
 from tests.scenes.pickles import Call
 
 STATE = RunState(
@@ -68,18 +68,3 @@ def test_what_is_no_state_is_refused(tmp_path: Path, content: object) -> None:
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="remove it to start anew"):
         read_state(path)
-
-
-def test_the_same_settings_continue() -> None:
-    check_settings(Path("state.pt"), STATE, dict(STATE.settings))
-
-
-def test_other_settings_are_named(path: Path) -> None:
-    asked = {"architecture": "fast_r2d2", "seed": 4, "width": 4, "new": 1}
-    with pytest.raises(ConfigError) as caught:
-        check_settings(path, STATE, asked)
-    text = str(caught.value)
-    assert "architecture: 'r2d2', not 'fast_r2d2'" in text
-    assert "seed: 3, not 4" in text
-    assert "new" not in text  # a later version's
-    assert "width" not in text and "\n" not in text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ import pycolmap
 
 from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
 from r2d2_kapture.config.photographs import FolderConfig
-from r2d2_kapture.errors import ConfigError, DatasetError, ImageError, OutputError
+from r2d2_kapture.errors import ConfigError, DatasetError, ImageError
 from r2d2_kapture.io.colmap.cameras import (
     GUESSED_MODEL,
     UNKNOWN_CAMERA,
@@ -33,11 +34,18 @@ from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.dataset import check_table_name, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.atomic import output_error, read_json, write_json_atomic
+from r2d2_kapture.io.outputs.atomic import (
+    output_error,
+    read_json,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.types import Failure, some_names
 
 STATE_NAME = "image_folder.json"
 GIVEN = "given"
+DATASETS = Contents(what="dataset", files=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,10 +133,8 @@ def write_image_folder_dataset(
             "for images; choose a path outside"
         )
     if (root / "sensors").exists() and not (root / STATE_NAME).exists():
-        raise OutputError(
-            f"{root}: found a dataset that was not made from a folder of images; "
-            "choose another place"
-        )
+        words = "a dataset that was not made from a folder of images"
+        raise DATASETS.refusal(root, words, forcible=False)
     found = find_images([str(images)], exclude, masks)
     known = _known_shots(root)
     shots, failed = _read_shots(images, found.paths, known, query)
@@ -150,7 +156,11 @@ def write_image_folder_dataset(
         link = root / "sensors" / "records_data" / (query or "")
         link.parent.mkdir(parents=True, exist_ok=True)
         _link(link, images)
-        kcsv.kapture_to_dir(str(root), dataset)
+        with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch:
+            kcsv.kapture_to_dir(scratch, dataset)
+            for table in Path(scratch).rglob("*.txt"):
+                place = root / table.relative_to(scratch)
+                write_bytes_atomic(place, table.read_bytes())
         write_origin(root / "sensors", "center")
     except OSError as error:
         raise output_error(root, error) from error
@@ -173,10 +183,8 @@ def _refuse_others(
     if earlier and earlier.isdisjoint((shot.name, shot.stamp[0]) for shot in shots):
         folder = str(read_json(root / STATE_NAME).get("images"))
         if folder != str(images.resolve()):
-            raise OutputError(
-                f"{root}: made of the images of {shown(folder)}, none of which are in "
-                f"{images}; choose another output, or --force to replace them"
-            )
+            found = f"the images of {shown(folder)}, none of which are in {images}"
+            raise DATASETS.refusal(root, found)
 
 
 def approximate_sensors(root: Path) -> frozenset[str]:

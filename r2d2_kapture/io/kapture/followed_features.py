@@ -5,22 +5,18 @@ Results of an image whose features are written anew have to be made anew too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 STATES_NAME = "features.json"
 
 
 def read_states(folder: Path) -> dict[str, str] | None:
     """The state of each image's features when results were made; None if not noted."""
-    try:
-        return dict(json.loads((folder / STATES_NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+    return read_json(folder / STATES_NAME) or None
 
 
 @contextmanager

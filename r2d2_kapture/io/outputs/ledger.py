@@ -106,6 +106,8 @@ def open_ledger(
             is writing it, or it cannot be written.
         FeatureFormatError: its manifest cannot be read.
     """
+    # first, since even a lock does not belong into a folder of others
+    is_made_with(folder, contents, manifest, options)
     with exclusive(folder):
         remove = not is_made_with(folder, contents, manifest, options) or anew
         if remove:

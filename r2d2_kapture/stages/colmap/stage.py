@@ -21,8 +21,7 @@ from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_tab
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs, write_pairs
 from r2d2_kapture.io.names import equal_in_another_form
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
-from r2d2_kapture.io.outputs.ledger import Contents, open_ledger
+from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract, match, pairs
@@ -39,12 +38,7 @@ from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"
 STATE_NAME = "database.json"
-CONTENTS = Contents(
-    what="work",
-    # the state describes the database, which stays
-    files=("datasets", "features", "pairs", "matches", "verified", REPORT_NAME),
-    flag="--database",
-)
+CONTENTS = Contents(what="work", files=(), flag="--database")
 UNPAIRED_REASON = (
     "they get no matches and are in no sparse model; list pairs of them with --pairs, "
     "or choose another --pairing.method"
@@ -96,6 +90,8 @@ def run(
     engine = build_extractor(extractor, checkpoint.network, config.extract)
     manifest = _manifest(config, checkpoint, engine)
     with open_ledger(work.output, CONTENTS, manifest, options):
+        # all that is in the work folder is of it
+        inside = dataclasses.replace(options, replace=True)
         photographs = Photographs(
             config=config.folder,
             output=work.datasets,
@@ -120,10 +116,10 @@ def run(
             output=work.features,
             extractor=extractor,
             masks=masks,
-            options=options,
+            options=inside,
         )
         keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
-        source = _write_pairs(config, work, inputs, keypoints, pairs_list, options)
+        source = _write_pairs(config, work, inputs, keypoints, pairs_list, inside)
         listed = [pair.names for pair in read_pairs(work.pairs(MAPPING))]
         unpaired = find_unpaired(keypoints.image_names, listed)
         matched = match.run(
@@ -131,7 +127,7 @@ def run(
             features=[work.features],
             pairs=work.pairs(MAPPING),
             output=work.matches,
-            options=options,
+            options=inside,
         )
         verified = update.run(
             config.verify,
@@ -139,7 +135,7 @@ def run(
             matches=open_matches([work.matches], keypoints.type_name),
             pairs=listed,
             output=work.verified,
-            options=options,
+            options=inside,
         )
         models = SparseModels(numbers={})
         if sparse is not None:
@@ -184,8 +180,7 @@ def run(
                 **models.numbers,
             },
         )
-        write_json_atomic(work.output / REPORT_NAME, report.to_json())
-    return report
+        return write_report(work.output / REPORT_NAME, report)
 
 
 def _summary(images: int, pairs: int, map_numbers: Mapping[str, Any]) -> str:

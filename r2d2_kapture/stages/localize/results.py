@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.kapture.pose_files import write_submission
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import write_camera_poses
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 QUERIES_FOLDER = "queries"
 POSES_NAME = "poses.txt"
@@ -127,7 +126,7 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
     A file that cannot be read or has another format counts as missing.
     """
     try:
-        content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
+        content = read_json(result_path(output, image))
         status = content.pop("status")
         content["tried"] = tuple(Support(**tried) for tried in content["tried"])
         for name in ("rig", "cam_from_world", "camera", "doubts"):
@@ -135,7 +134,7 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
         if content["covariance"] is not None:
             content["covariance"] = tuple(map(tuple, content["covariance"]))
         result = QueryResult(**content)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError):
         return None
     whole = len(result.cam_from_world or ()) == 7 and len(result.camera) > 3
     return result if status == "localized" and whole else None
@@ -143,11 +142,8 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
 
 def read_reason(output: Path, image: str) -> str | None:
     """Why a query has no pose; None if it has one, or has no outcome."""
-    try:
-        content = json.loads(result_path(output, image).read_text(encoding="utf-8"))
-        return None if content["reason"] is None else str(content["reason"])
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
+    reason = read_json(result_path(output, image)).get("reason")
+    return None if reason is None else str(reason)
 
 
 def write_localized(

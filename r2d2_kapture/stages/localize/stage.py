@@ -39,8 +39,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     origins_text,
     place_keypoints,
 )
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
-from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.localize.cameras import (
@@ -65,10 +64,10 @@ from r2d2_kapture.stages.localize.matches import (
     retrieve,
 )
 from r2d2_kapture.stages.localize.output import (
-    STAGE,
-    claim,
+    CONTENTS,
+    REPORT_NAME,
     localized_manifest,
-    refuse_foreign_folder,
+    refuse_inputs,
 )
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
@@ -79,8 +78,6 @@ from r2d2_kapture.stages.localize.results import (
     write_result,
 )
 from r2d2_kapture.types import Failure, Report
-
-REPORT_NAME = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,10 +240,9 @@ def run(
     )
     refuse_stale_matches(localizer.matches, keypoints, localizer.retrieval.images)
     refuse_moved_keypoints(localizer.sparse_map, keypoints, localizer.retrieval.images)
-    refuse_foreign_folder(output, [dataset.root, map_path, *features, *matches])
+    refuse_inputs(output, [dataset.root, map_path, *features, *matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
-    with exclusive(output), quiet_pycolmap():
-        claim(output, manifest, force=options.replaces)
+    with open_ledger(output, CONTENTS, manifest, options), quiet_pycolmap():
         outcomes = list(localize_frames(localizer, frames, options))
         # queries that a strict run does not reach keep their poses
         outcomes += map(localizer.recall, frames[len(outcomes) :])
@@ -257,11 +253,7 @@ def run(
         report = dataclasses.replace(
             report, warnings=(*counted_from.warnings, *warnings, *report.warnings)
         )
-        # a run without new work keeps the report
-        report_path = output / REPORT_NAME
-        if report.done or report.failed or not report_path.exists():
-            write_json_atomic(report_path, report.to_json())
-    return report
+        return write_report(output / REPORT_NAME, report)
 
 
 def localize_frames(
@@ -304,7 +296,7 @@ def _report(
     localized = [r for r in (*fresh, *kept) if r.localized]
     doubtful = sum(result.verdict == "doubtful" for result in localized)
     return Report(
-        stage=STAGE,
+        stage="localize",
         unit="query",
         summary=f"{doubtful} doubtful" if doubtful else "",
         done=sum(result.localized for result in fresh),

@@ -15,7 +15,7 @@ from typing import Any
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.pairs import (
     ImagePair,
@@ -24,14 +24,19 @@ from r2d2_kapture.io.kapture.pairs import (
     unique_pairs,
 )
 from r2d2_kapture.io.outputs.atomic import (
+    read_json,
     remove_file,
     write_bytes_atomic,
     write_json_atomic,
 )
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
+from r2d2_kapture.io.outputs.ledger import Contents
+from r2d2_kapture.io.outputs.manifest import differences
 from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, PairInputs
 from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
 from r2d2_kapture.types import Failure, Report
+
+LISTS = Contents(what="pairs", files=())
 
 
 def run(
@@ -98,10 +103,10 @@ def run(
         "merged_lists": len(merge),
     }
     if output.is_dir():
-        raise OutputError(
-            f"{output}: found a folder, expected a file for the list; choose another "
-            f"--output, such as {output / 'pairs.txt'}"
+        found = (
+            f"a folder, expected a file for the list, such as {output / 'pairs.txt'}"
         )
+        raise LISTS.refusal(output, found, forcible=False)
     if output.exists() and not options.replaces:
         refuse_others(output, report_path, settings)
     datasets = [open_with_images(root) for root in (mapping, query) if root]
@@ -164,7 +169,7 @@ def run(
         remove_file(output)
         write_json_atomic(report_path, described)
         write_bytes_atomic(output, data)
-    elif report.failed or read_report(report_path).get("unpaired") != list(unpaired):
+    elif report.failed or read_json(report_path).get("unpaired") != list(unpaired):
         write_json_atomic(report_path, described)
     return report
 
@@ -289,32 +294,13 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
     Raises:
         OutputError: naming what differs.
     """
-    way_out = "choose another --output, or --force to replace it"
-    report = read_report(report_path)
-    made_with, digest = report.get("settings", {}), report.get("sha256")
-    if digest != sha256(output.read_bytes()):
-        raise OutputError(
-            f"{output}: found a list that was edited or made by another tool; "
-            f"{way_out}"
-        )
-    differences = [
-        f"{key}: {made_with.get(key)}, not {value}"
-        for key, value in settings.items()
-        if made_with.get(key) != value
-    ]
-    if differences:
-        raise OutputError(
-            f"{output}: found pairs made with {'; '.join(differences)}; {way_out}"
-        )
-
-
-def read_report(path: Path) -> dict[str, Any]:
-    """The report of an earlier run; empty if it is broken."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return {**report, "settings": dict(report["settings"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
+    report = read_json(report_path)
+    if report.get("sha256") != sha256(output.read_bytes()):
+        found = "a list that was edited or made by another tool"
+        raise LISTS.refusal(output, found)
+    # as JSON has them
+    ours = json.loads(json.dumps(settings))
+    LISTS.refuse(output, differences(report.get("settings", {}), ours))
 
 
 def sha256(data: bytes) -> str:

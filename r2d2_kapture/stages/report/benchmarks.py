@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from markupsafe import Markup
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.pair_results import PairPoseRun
 from r2d2_kapture.evaluation.summary import MMA, RunSummary
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.benchmark import (
     HPATCHES,
     PAIR_POSES,
@@ -225,14 +225,8 @@ def _worst(page: str, folders: Sequence[tuple[str, Path]]) -> list[Section]:
 
 def _pictures(folder: Path) -> Iterator[Picture]:
     """The pictures of the record that exist; the record has title and state of each."""
-    try:
-        record = json.loads((folder / WORST_RECORD).read_text(encoding="utf-8"))
-        titles = {
-            str(name): str(text).rpartition(", ")[0] for name, text in record.items()
-        }
-    except (OSError, ValueError, AttributeError):
-        return
-    for name, title in titles.items():
+    for name, text in read_json(folder / WORST_RECORD).items():
+        title = str(text).rpartition(", ")[0]
         data = thumbnail(folder / Path(name).name, PICTURE_SIDE)
         if data is not None:
             yield Picture(jpeg=data, caption=title)

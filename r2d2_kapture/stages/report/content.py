@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.report.blocks import join
 from r2d2_kapture.stages.report.localization import localization_section
 from r2d2_kapture.stages.report.map_statistics import map_section
@@ -51,8 +51,8 @@ def _summary_of_map(folder: Path) -> dict[str, Any]:
     folder = folder.resolve()
     of_colmap = [path for place in COLMAP_REPORTS for path in folder.glob(place)]
     for path in (folder / "report.json", *sorted(of_colmap)):
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
+        with suppress(TypeError, KeyError):
             made = {Path(output).name for output in content["outputs"]}
             ours = not made.isdisjoint((folder.name, folder.parent.name))
             if content["stage"] == "map" or (content["stage"] == "colmap" and ours):

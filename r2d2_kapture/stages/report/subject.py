@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +17,7 @@ from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.localize import QueryResult, read_localized
 from r2d2_kapture.stages.report.query_views import QueryViews, open_query_views
 
@@ -148,12 +148,9 @@ def pipeline_subject(work: Path) -> Subject:
 
 
 def _read_pipeline_report(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["stage"] == "pipeline":
-            return dict(content)
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
+    content = read_json(path)
+    if content.get("stage") == "pipeline":
+        return content
     raise DatasetError(
         f"{path}: found no report of a pipeline, expected the --output of "
         "kapture_r2d2_pipeline; let the pipeline finish first, or report on a map "

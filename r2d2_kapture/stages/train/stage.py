@@ -19,12 +19,10 @@ from r2d2_kapture.config.train import PaceConfig, TrainConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import CheckpointError, ConfigError, R2D2KaptureError
-from r2d2_kapture.io.outputs.atomic import (
-    write_bytes_atomic,
-    write_json_atomic,
-    write_text_atomic,
-)
+from r2d2_kapture.io.outputs.atomic import write_bytes_atomic, write_text_atomic
+from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.manifest import differences
 from r2d2_kapture.models.checkpoints import (
     Checkpoint,
     load_checkpoint,
@@ -41,7 +39,7 @@ from r2d2_kapture.training.data import PairDataset, make_loader
 from r2d2_kapture.training.distributed import Process, joined, this_process
 from r2d2_kapture.training.logs import RunLog
 from r2d2_kapture.training.loop import Batch, Supervisor, Tasks, Trainer, train
-from r2d2_kapture.training.state import check_settings, read_state
+from r2d2_kapture.training.state import read_state
 from r2d2_kapture.training.stopping import (
     StopRequest,
     leave_signals_to_parent,
@@ -56,6 +54,7 @@ BEST_NAME = "best.safetensors"
 SETTINGS_NAME = "train_config.yaml"
 REPORT_NAME = "train_report.json"
 NAMED_FAILURES = 5
+RUNS = Contents(what="run", files=())
 
 Announce = Callable[[str], None]
 
@@ -98,9 +97,10 @@ def run(
 
     Raises:
         KeyboardInterrupt: stopped by SIGINT or SIGTERM; the state is saved.
-        ConfigError: settings differ from those of the run at ``output``, or the loss is
-            not finite.
-        CheckpointError, DatasetError, ImageError, OutputError: see their messages.
+        ConfigError: the loss is not finite.
+        OutputError: settings differ from those of the run at ``output``, or files
+            cannot be written.
+        CheckpointError, DatasetError, ImageError: see their messages.
     """
     started = time.monotonic()
     process = this_process()
@@ -149,9 +149,7 @@ def run(
         details=job.details(trainer),
         warnings=data.warnings,
     )
-    if process.is_main and report.done:
-        write_json_atomic(output / REPORT_NAME, report.to_json())
-    return report
+    return write_report(output / REPORT_NAME, report) if process.is_main else report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +199,13 @@ class _Job:
         path = self.output / STATE_NAME
         state = read_state(path) if resume else None
         if state is not None:
-            check_settings(path, state, settings)
+            # what only one version of the package knows is no difference
+            common = state.settings.keys() & settings.keys()
+            theirs, ours = (
+                {name: made[name] for name in common}
+                for made in (state.settings, settings)
+            )
+            RUNS.refuse(path, differences(theirs, ours))
         trainer = Trainer(
             network.to(  # type: ignore[call-overload]
                 self.runtime.device, memory_format=torch.channels_last

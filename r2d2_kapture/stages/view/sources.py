@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.names import nearest_name
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.colmap import MARK, work_folder
 
 REPORT_NAME = "pipeline_report.json"
@@ -62,11 +63,11 @@ def _of_colmap(place: Path) -> Path | None:
 def _recorded(path: Path, *keys: str) -> Path | None:
     """A path in a JSON file; None where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value: Any = read_json(path)
         for key in keys:
             value = value[key]
         return Path(value)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return None
 
 
