@@ -27,6 +27,7 @@ from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import PosedImage, read_ground_truth
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, kapture_camera
@@ -94,7 +95,7 @@ def measure(scene: Path, output: Path, checkpoint: Checkpoint, cameras: str) -> 
         ground_truth=truth,
         estimated={"map": output / "work" / "map" / "kapture"},
         output=output / "evaluation",
-        replace=True,
+        options=RunOptions(replace=True),
     )
     estimate = report.details["estimates"]["map"]
     extent = float(pdist(np.array([image.center for image in images])).max())
