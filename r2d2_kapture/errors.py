@@ -1,4 +1,32 @@
-"""The exceptions that a user of the package may meet."""
+"""The exceptions that a user of the package may meet, and those of broken files."""
+
+import lzma
+import pickle
+import struct
+import tokenize
+import zipfile
+import zlib
+
+UNREADABLE = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    lzma.LZMAError,
+    pickle.UnpicklingError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy, torch and Python raise on a file that is truncated, is something else or
+promises too much: they have no root in common."""
 
 
 class R2D2KaptureError(Exception):

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.array_pickle import MALFORMED, ObjectArray, read_object_array
+from r2d2_kapture.errors import UNREADABLE, FeatureFormatError
+from r2d2_kapture.io.array_pickle import ObjectArray, read_object_array
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -63,7 +63,7 @@ def read_published_cache(path: Path) -> dict[Group, PublishedGroup]:
         if len({frozenset(group.accuracy) for group in groups.values()}) > 1:
             raise ValueError("found other thresholds in one kind than in the other")
         return groups
-    except MALFORMED as error:
+    except UNREADABLE as error:
         raise FeatureFormatError(
             f"{path}: found an array of objects, but no HPatches results: {error}"
         ) from error

@@ -10,7 +10,6 @@ from __future__ import annotations
 import pickle
 import pickletools
 import re
-import struct
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,21 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.io.features.npz import BROKEN_HEADER
+from r2d2_kapture.errors import UNREADABLE, FeatureFormatError
 
 AnyArray = npt.NDArray[Any]
 
 PLAIN_DTYPE = re.compile(r"[?biufSUO]\d*")
-MALFORMED = (
-    *BROKEN_HEADER,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    pickle.UnpicklingError,
-    struct.error,
-)
-"""What reading a pickle of something else may end in."""
 
 
 @dataclass
@@ -66,7 +55,7 @@ def read_object_array(path: Path) -> list[Any]:
     """
     try:
         return parse_object_array(path.read_bytes())
-    except (OSError, *MALFORMED) as error:
+    except UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise FeatureFormatError(
             f"{path}: not a NumPy array of objects that can be read safely: {reason}"
@@ -77,7 +66,7 @@ def parse_object_array(data: bytes) -> list[Any]:
     """The elements of the content of a .npy file, as ``read_object_array`` has them.
 
     Raises:
-        MALFORMED: not such a file, or an unsafe one.
+        UNREADABLE: not such a file, or an unsafe one.
     """
     if not data.startswith(np.lib.format.MAGIC_PREFIX):
         raise ValueError("found no NumPy array")

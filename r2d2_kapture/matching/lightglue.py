@@ -9,7 +9,6 @@ orientations (SIFT, DoG-HardNet) are refused, since kapture keypoints may have n
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,12 @@ from torch import Tensor
 
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.config.match import LightGlueConfig
-from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
+from r2d2_kapture.errors import (
+    UNREADABLE,
+    CheckpointError,
+    ConfigError,
+    FeatureFormatError,
+)
 from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.types import PairMatches
 
@@ -115,7 +119,7 @@ def load_lightglue(path: Path, min_confidence: float) -> Any:
     kornia = import_extra("kornia.feature", "kornia", "--matcher lightglue")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
             f"{path}: cannot be read as weights of LightGlue: {error}"
         ) from error

@@ -9,12 +9,9 @@ VGG16      a state dict with ``features.<i>.*``, as torchvision and the conversi
 from __future__ import annotations
 
 import collections
-import pickle
 import re
-import struct
 import types
 import warnings
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,25 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from r2d2_kapture.errors import CheckpointError
+from r2d2_kapture.errors import UNREADABLE, CheckpointError
 from r2d2_kapture.models.registry import Architecture, parse_published_name
 
-UNPICKLING_ERRORS = (
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+UNPICKLING_ERRORS = (*UNREADABLE, AssertionError, ImportError)
 """What torch's unpickler raises on damaged bytes, which may spell any operation."""
 
 D2NET_PREFIX = "dense_feature_extraction.model."

@@ -18,8 +18,6 @@ elsewhere may hold something else and must be converted first: nothing is guesse
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,7 +25,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.errors import UNREADABLE, DatasetError, ImageError
 from r2d2_kapture.training.loading import FileSource, PictureLoader
 from r2d2_kapture.training.lookups import DenseFlow, FloatArray
 from r2d2_kapture.training.pairs import Flow, Points, RawPair
@@ -151,17 +149,10 @@ def read_flow(path: Path, size: tuple[int, int]) -> FloatArray:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             aflow = arrays["aflow"]
-    except (
-        OSError,
-        KeyError,
-        ValueError,
-        EOFError,
-        TypeError,  # a .npy file gives a bare array, which cannot be closed
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
         raise DatasetError(
-            f"{path}: not a flow file ({error}), expected .npz with an array 'aflow'; "
+            f"{path}: not a flow file ({reason}), expected .npz with an array 'aflow'; "
             "convert flow of other encodings"
         ) from error
     if aflow.shape != expected or aflow.dtype != np.float32:

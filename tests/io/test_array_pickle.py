@@ -121,6 +121,7 @@ def test_objects_are_not_read_from_bytes(tmp_path: Path) -> None:
         read_object_array(as_npy(tmp_path / "a.npy", array))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_damage_is_an_error_of_ours_or_harmless(tmp_path: Path) -> None:
     array = object_array({1: 0.5}, [np.arange(5), "text"], np.float64(2.5))
     payload = pickle.dumps(array, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,11 @@ def broken_flow(path: Path, kind: str) -> None:
     elif kind == "bare array":
         with path.open("wb") as file:
             np.save(file, np.zeros((120, 160, 2), np.float32))
+    elif kind == "broken header":
+        with zipfile.ZipFile(path) as archive:
+            content = archive.read("aflow.npy")
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("aflow.npy", content.replace(b"(120,", b"((((,"))
     elif kind == "objects":
         np.savez(path, aflow=np.full((120, 160, 2), None))
     else:
@@ -184,6 +190,7 @@ KINDS = [
     "other name",
     "other size",
     "bare array",
+    "broken header",
     "objects",
     "int16",
 ]

@@ -13,16 +13,13 @@ The format of the published extractor (naver/r2d2, extract.py), which adds no
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.errors import UNREADABLE, FeatureFormatError
 from r2d2_kapture.io.features.fields import (
     WAY_OUT,
     features_from_fields,
@@ -30,27 +27,6 @@ from r2d2_kapture.io.features.fields import (
 )
 from r2d2_kapture.io.outputs.atomic import atomic_path
 from r2d2_kapture.types import LocalFeatures
-
-BROKEN_HEADER = (
-    ValueError,
-    TypeError,
-    LookupError,
-    SyntaxError,
-    RecursionError,
-    MemoryError,
-    tokenize.TokenError,
-)
-"""What NumPy raises on the header of an array that is broken or promises too much."""
-
-UNREADABLE = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    *BROKEN_HEADER,
-)
-"""What NumPy and zipfile raise on a file that is truncated or is something else."""
 
 
 def write_npz(path: Path, features: LocalFeatures, settings: str = "") -> None:

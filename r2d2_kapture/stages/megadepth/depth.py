@@ -12,19 +12,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import UNREADABLE, DatasetError
 from r2d2_kapture.types import FloatArray
 
 DATASET = "depth"
-UNREADABLE = (
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    RuntimeError,
-    AttributeError,
-)
-"""Exceptions of h5py on broken files."""
 
 
 def read_depth(path: Path, size: tuple[int, int]) -> FloatArray:

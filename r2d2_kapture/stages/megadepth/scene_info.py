@@ -20,7 +20,6 @@ None where an image is missing. They are read too, without running a pickle.
 
 from __future__ import annotations
 
-import lzma
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.coordinates import colmap_from_kapture, kapture_from_colmap
-from r2d2_kapture.errors import DatasetError, R2D2KaptureError
-from r2d2_kapture.io.array_pickle import MALFORMED, ObjectArray, parse_object_array
-from r2d2_kapture.io.features.npz import UNREADABLE
+from r2d2_kapture.errors import UNREADABLE, DatasetError, R2D2KaptureError
+from r2d2_kapture.io.array_pickle import ObjectArray, parse_object_array
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.io.names import broken_by, shown
@@ -151,7 +149,7 @@ def read_scene_info(path: Path) -> SceneInfo:
             f"{path}: not found, expected a scene info; create it with "
             "kapture_r2d2_megadepth"
         ) from error
-    except (*UNREADABLE, *MALFORMED, lzma.LZMAError, R2D2KaptureError) as error:
+    except (*UNREADABLE, R2D2KaptureError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
             f"{path}: not a scene info of MegaDepth: {reason}; create it again with "
