@@ -97,7 +97,9 @@ def test_a_run_draws_and_writes_figures(truth, localized, tmp_path):
     assert json.loads((output / "evaluate_report.json").read_text())["done"] == 1
 
 
-def test_a_text_file_in_any_format_gives_the_same_figures(truth, localized, tmp_path):
+def test_a_text_file_in_any_format_gives_the_same_figures(
+    truth, localized, tmp_path
+) -> None:
     dataset = open_dataset(truth)
     _, expected = evaluate_one(truth, localized, tmp_path / "out")
     for pose_format in ("gangnam", "robotcar", "aachen", "extended_cmu", "eth_ms"):
@@ -106,15 +108,9 @@ def test_a_text_file_in_any_format_gives_the_same_figures(truth, localized, tmp_
         _, figures = evaluate_one(truth, path, tmp_path / pose_format)
         assert figures["median_position"] == pytest.approx(expected["median_position"])
         assert (figures["missing"], figures["unknown_images"]) == (1, 0)
-
-
-def test_a_given_format_is_not_guessed(truth, tmp_path):
-    write_submission(
-        tmp_path / "p.txt", open_dataset(truth), offset_poses(), "robotcar"
-    )
     config = EvaluateConfig(text_format="gangnam")
     with pytest.raises(DatasetError, match="none of the images with a true pose"):
-        evaluate_one(truth, tmp_path / "p.txt", tmp_path / "out", config)
+        evaluate_one(truth, tmp_path / "robotcar.txt", tmp_path / "p", config)
 
 
 def test_several_estimates_in_one_table(truth, localized, tmp_path):
@@ -143,7 +139,7 @@ def test_conditions_by_folder(truth, localized, tmp_path):
     assert conditions["night"]["missing"] == 1
 
 
-def test_conditions_by_lists(truth, localized, tmp_path):
+def test_conditions_by_lists(truth, localized, tmp_path) -> None:
     wet, dry = tmp_path / "wet.txt", tmp_path / "dry.txt"
     camera = "SIMPLE_RADIAL 1600 1200 1200 800 600 0.1"
     wet.write_text(f"{NAMES[0]} {camera}\n\n{NAMES[3]}\n", encoding="utf-8")
@@ -157,27 +153,11 @@ def test_conditions_by_lists(truth, localized, tmp_path):
     wet.write_text(f"{NAMES[0]}\nother.jpg\n", encoding="utf-8")
     with pytest.raises(DatasetError, match="wet.txt, line 2: 'other.jpg' is not an"):
         evaluate_one(truth, localized, tmp_path / "new", config)
-
-
-def test_a_list_of_no_image_is_named(truth, localized, tmp_path):
     empty = tmp_path / "empty.txt"
     empty.write_text("# later\n\n")
     config = EvaluateConfig(by="lists", lists=(empty,))
     with pytest.raises(DatasetError, match="empty.txt: found no image"):
         evaluate_one(truth, localized, tmp_path / "out", config)
-
-
-def test_images_of_a_list_without_true_pose_are_reported(localized, tmp_path):
-    true = random_poses(NAMES)
-    partial = write_dataset(tmp_path / "partial", NAMES, {NAMES[0]: true[NAMES[0]]})
-    listed = tmp_path / "wet.txt"
-    listed.write_text("\n".join(NAMES[:2] + NAMES[:1]), encoding="utf-8")
-    config = EvaluateConfig(by="lists", lists=(listed,))
-    report, _ = evaluate_one(partial, localized, tmp_path / "out", config)
-    assert report.warnings[1] == (
-        "list 'wet': 1 of its 2 images have no true pose and are not evaluated: "
-        f"'{NAMES[1]}'"
-    )
 
 
 def test_a_map_in_its_own_frame(tmp_path):
@@ -249,23 +229,21 @@ def test_what_cannot_be_aligned_fails_and_others_do_not(truth, localized, tmp_pa
     }
 
 
-@pytest.mark.parametrize("kind", ["kapture", "text"])
 @pytest.mark.parametrize("align", [False, True])
-def test_nothing_localized_is_a_result_not_a_failure(truth, tmp_path, kind, align):
-    if kind == "kapture":
-        empty = write_dataset(tmp_path / "empty", NAMES, {})
-    else:
-        empty = tmp_path / "empty.txt"
-        empty.write_text("")
-    config = EvaluateConfig(align=align)
-    report, figures = evaluate_one(truth, empty, tmp_path / "out", config)
-    assert report.failed == ()
-    assert (figures["missing"], figures["median_position"]) == (4, None)
-    assert set(figures["recall"].values()) == {0.0}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+def test_nothing_localized_is_a_result_not_a_failure(truth, tmp_path, align):
+    nothing = tmp_path / "empty.txt"
+    nothing.write_text("")
+    for empty in (nothing, write_dataset(tmp_path / "empty", NAMES, {})):
+        output = tmp_path / f"of {empty.name}"
+        config = EvaluateConfig(align=align)
+        report, figures = evaluate_one(truth, empty, output, config)
+        assert report.failed == ()
+        assert (figures["missing"], figures["median_position"]) == (4, None)
+        assert set(figures["recall"].values()) == {0.0}
+        assert {path.name for path in output.iterdir()} == FILES
 
 
-def test_images_without_true_pose_are_counted_and_left_out(tmp_path, localized):
+def test_images_without_true_pose_are_counted_and_left_out(tmp_path, localized) -> None:
     true = random_poses(NAMES)
     partial = write_dataset(tmp_path / "partial", NAMES, {NAMES[0]: true[NAMES[0]]})
     trajectories = partial / "sensors/trajectories.txt"
@@ -280,6 +258,14 @@ def test_images_without_true_pose_are_counted_and_left_out(tmp_path, localized):
     )
     assert (figures["images"], figures["localized"]) == (1, 1)
     assert figures["unknown_images"] == 0  # the ground truth records the others
+    listed = tmp_path / "wet.txt"
+    listed.write_text("\n".join(NAMES[:2] + NAMES[:1]), encoding="utf-8")
+    config = EvaluateConfig(by="lists", lists=(listed,))
+    report, _ = evaluate_one(partial, localized, tmp_path / "listed", config)
+    assert report.warnings[1] == (
+        "list 'wet': 1 of its 2 images have no true pose and are not evaluated: "
+        f"'{NAMES[1]}'"
+    )
 
 
 def test_partial_estimates_are_missing(truth, tmp_path):
@@ -314,37 +300,30 @@ def test_poses_of_unknown_images_are_counted_and_left_out(truth, tmp_path):
         assert (figures["localized"], figures["unknown_images"]) == (3, 2)
 
 
-@pytest.mark.parametrize("kind", ["kapture", "text"])
-def test_estimates_of_other_images_are_refused(truth, tmp_path, kind):
+def test_what_cannot_be_compared_is_refused(truth, localized, tmp_path):
     poses = random_poses(["z/1.jpg"])
-    path = write_dataset(tmp_path / "other", list(poses), poses)
-    if kind == "text":
-        path = tmp_path / "other.txt"
-        write_pose_file(path, poses)
-    with pytest.raises(DatasetError, match="none of the images.*such as 'z/1.jpg'"):
-        evaluate_one(truth, path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_ground_truth_without_poses_is_refused(localized, tmp_path):
-    for number, poses in enumerate([None, {}]):
-        root = write_dataset(tmp_path / f"truth {number}", NAMES, poses)
-        with pytest.raises(DatasetError, match="found no true pose of 4 images"):
-            evaluate_one(root, localized, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("name", ["nothing here", "nothing.txt"])
-def test_an_estimate_that_is_not_there(truth, tmp_path, name):
-    with pytest.raises(DatasetError, match=f"{name}: found nothing there"):
-        evaluate_one(truth, tmp_path / name, tmp_path / "out")
-
-
-def test_no_estimate_is_refused(truth, tmp_path):
+    other = write_dataset(tmp_path / "other", list(poses), poses)
+    text = tmp_path / "other.txt"
+    write_pose_file(text, poses)
+    unknown = "none of the images.*such as 'z/1.jpg'"
+    unposed = [
+        write_dataset(tmp_path / f"truth {number}", NAMES, poses)
+        for number, poses in enumerate([None, {}])
+    ]
+    for true, estimated, words in (
+        (truth, other, unknown),
+        (truth, text, unknown),
+        (unposed[0], localized, "found no true pose of 4 images"),
+        (unposed[1], localized, "found no true pose of 4 images"),
+        (truth, tmp_path / "nothing here", "nothing here: found nothing there"),
+        (truth, tmp_path / "nothing.txt", "nothing.txt: found nothing there"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            evaluate_one(true, estimated, tmp_path / "out")
+    inputs = {"ground_truth": truth, "output": tmp_path / "out"}
     with pytest.raises(ConfigError, match="estimated: found none"):
-        evaluate.run(
-            EvaluateConfig(), ground_truth=truth, estimated={}, output=tmp_path / "out"
-        )
+        evaluate.run(EvaluateConfig(), estimated={}, **inputs)
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_run_draws_and_writes_the_same_bytes(truth, localized, tmp_path):
@@ -425,7 +404,7 @@ def test_an_interrupted_run_is_finished_by_the_next(
         ({"text_format": "csv"}, "--text-format: found 'csv'"),
     ],
 )
-def test_settings_that_cannot_be(settings, reason):
+def test_settings_that_cannot_be(settings, reason) -> None:
     with pytest.raises(ConfigError, match=reason):
         EvaluateConfig(**settings)
 

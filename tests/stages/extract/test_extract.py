@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +52,7 @@ def digest(root: Path) -> dict[str, str]:
     }
 
 
-def test_every_image_gets_features_that_fit_it(
+def test_every_image_gets_features_that_fit_it_and_a_manifest(
     kapture_root: Path, checkpoint_path: Path
 ) -> None:
     report = run(kapture_root, checkpoint_path)
@@ -68,12 +70,6 @@ def test_every_image_gets_features_that_fit_it(
         )
         assert (found.keypoints >= -0.5).all()
         assert (found.keypoints <= np.array([63.5, 47.5])).all()
-
-
-def test_the_manifest_and_report_tell_what_was_done(
-    kapture_root: Path, checkpoint_path: Path
-) -> None:
-    report = run(kapture_root, checkpoint_path)
     folder = kapture_root / "reconstruction" / "keypoints" / "tiny"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (
@@ -208,9 +204,6 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(
 def test_a_full_disk_stops_the_run_with_one_line(
     kapture_root: Path, checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import errno
-    import os
-
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -45,6 +45,12 @@ def scene(published: WrittenScene, tmp_path: Path) -> WrittenScene:
     return unprepared_copy(published, tmp_path)
 
 
+@pytest.fixture
+def root(scene: WrittenScene) -> Path:
+    """Of its downloads."""
+    return scene.model.output.parent
+
+
 def run(root: Path, config: MegadepthConfig = CONFIG, **changes) -> Report:
     force = changes.pop("force", False)
     workers = changes.pop("workers", 1)
@@ -53,8 +59,9 @@ def run(root: Path, config: MegadepthConfig = CONFIG, **changes) -> Report:
     return megadepth.run(config, options=options, **(settings | changes))
 
 
-def test_a_run_reports_resumes_and_redoes_nothing(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
+def test_a_run_reports_resumes_and_redoes_nothing(
+    scene: WrittenScene, root: Path
+) -> None:
     report = run(root)
     assert (report.done, report.skipped, report.failed) == (1, 0, ())
     assert report.details["images"] == 4 and report.details["images_left_out"] == 0
@@ -70,8 +77,7 @@ def test_a_run_reports_resumes_and_redoes_nothing(scene: WrittenScene) -> None:
     assert times == {path: path.stat().st_mtime_ns for path in times}
 
 
-def test_any_number_of_workers_gives_the_same(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
+def test_any_number_of_workers_gives_the_same(scene: WrittenScene, root: Path) -> None:
     copied(scene, "0001")
     one = run(root, workers=1, output=root / "one")
     five = run(root, workers=5, output=root / "five")
@@ -81,9 +87,8 @@ def test_any_number_of_workers_gives_the_same(scene: WrittenScene) -> None:
 
 
 def test_broken_scenes_are_reported_and_the_others_continue(
-    scene: WrittenScene,
+    scene: WrittenScene, root: Path
 ) -> None:
-    root = scene.model.output.parent
     truncated, empty = copied(scene, "0001"), copied(scene, "0002")
     points = truncated.reconstruction / "points3D.bin"
     points.write_bytes(points.read_bytes()[:100])
@@ -104,8 +109,7 @@ def test_broken_scenes_are_reported_and_the_others_continue(
     assert all("\n" not in reason for reason in reasons.values())
 
 
-def test_only_the_scenes_asked_for(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
+def test_only_the_scenes_asked_for(scene: WrittenScene, root: Path) -> None:
     copied(scene, "0001")
     (root / "scenes.txt").write_text("0001\n0777\n")
     report = run(root, scenes=root / "scenes.txt")
@@ -158,8 +162,9 @@ def test_the_same_names_are_taken_from_folders_and_lists(
             read_scene_list(listed)
 
 
-def test_missing_roots_say_what_to_download(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
+def test_roots_may_be_the_inner_folders_and_say_what_to_download(root: Path) -> None:
+    for given in (root, root / SFM_FOLDER):
+        assert find_root(given, SFM_FOLDER, "--sfm-root", "models") == root / SFM_FOLDER
     (root / "nothing").mkdir()
     for flag, name, what in (
         ("depth_root", "--depth-root", "MegaDepth_v1"),
@@ -171,14 +176,14 @@ def test_missing_roots_say_what_to_download(scene: WrittenScene) -> None:
                 run(root, **{flag: root / folder})
 
 
-def test_the_inner_folders_may_be_given(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
-    for given in (root, root / SFM_FOLDER):
-        assert find_root(given, SFM_FOLDER, "--sfm-root", "models") == root / SFM_FOLDER
+def test_an_output_in_use_is_refused(root: Path) -> None:
+    with exclusive(root / "out"), pytest.raises(OutputError, match="another run"):
+        run(root)
 
 
-def test_other_settings_are_refused_unless_forced(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
+def test_other_settings_are_refused_unless_forced(
+    scene: WrittenScene, root: Path
+) -> None:
     prepared(scene.model)
     before = content(root / "out")
     for changed in (
@@ -192,12 +197,6 @@ def test_other_settings_are_refused_unless_forced(scene: WrittenScene) -> None:
     assert content(root / "out") == before
     assert run(root, MegadepthConfig(depth_tolerance=0.2), force=True).done == 1
     assert content(root / "out") != before
-
-
-def test_an_output_in_use_is_refused(scene: WrittenScene) -> None:
-    root = scene.model.output.parent
-    with exclusive(root / "out"), pytest.raises(OutputError, match="another run"):
-        run(root)
 
 
 @pytest.mark.parametrize(

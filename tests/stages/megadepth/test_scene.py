@@ -228,16 +228,18 @@ def test_a_header_that_promises_too_much_takes_no_memory(scene: WrittenScene) ->
     assert "not a readable depth map" in reasons[NAMES[2]]
 
 
-@pytest.mark.parametrize("content", ["group", "text", "nothing"])
-def test_other_hdf5_is_no_depth_map(scene: WrittenScene, content: str) -> None:
-    with h5py.File(scene.model.depth_path(NAMES[1]), "w") as file:
-        if content == "group":
-            file.create_group("depth")
-        else:
-            file["depth"] = "text" if content == "text" else h5py.Empty("f")
+def test_other_hdf5_is_no_depth_map(scene: WrittenScene) -> None:
+    for name, held in zip(NAMES[1:], (None, "text", h5py.Empty("f"))):
+        with h5py.File(scene.model.depth_path(name), "w") as file:
+            if held is None:
+                file.create_group("depth")
+            else:
+                file["depth"] = held
     prepared(scene.model)
-    (reason,) = left_out(scene.model).values()
-    assert str(scene.model.depth_path(NAMES[1])) in reason
+    reasons = left_out(scene.model)
+    assert list(reasons) == sorted(NAMES[1:])
+    for name, reason in reasons.items():
+        assert str(scene.model.depth_path(name)) in reason
 
 
 def test_a_scene_without_a_usable_image_fails(scene: WrittenScene) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -74,12 +75,11 @@ def without_the_second(info: SceneInfo) -> SceneInfo:
     )
 
 
-def test_what_is_written_comes_back(tmp_path: Path) -> None:
+def test_what_is_written_comes_back_needs_no_pickle_and_counts_from_the_corner(
+    tmp_path: Path,
+) -> None:
     write_scene_info(tmp_path / "sub" / "0022.0.npz", scene_info())
     assert_same(read_scene_info(tmp_path / "sub" / "0022.0.npz"), scene_info())
-
-
-def test_an_empty_scene_comes_back(tmp_path: Path) -> None:
     empty = SceneInfo(
         image_paths=(),
         depth_paths=(),
@@ -91,16 +91,10 @@ def test_an_empty_scene_comes_back(tmp_path: Path) -> None:
     )
     write_scene_info(tmp_path / "a.npz", empty)
     assert_same(read_scene_info(tmp_path / "a.npz"), empty)
-
-
-def test_a_file_needs_no_pickle_and_counts_from_the_corner(tmp_path: Path) -> None:
     write_scene_info(tmp_path / "a.npz", scene_info())
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert arrays["image_paths"].tolist()[1] == ""
         assert arrays["intrinsics"][0, :2, 2].tolist() == [320.0, 240.0]
-
-
-def test_the_same_info_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         write_scene_info(tmp_path / name, scene_info())
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
@@ -110,9 +104,6 @@ def test_a_published_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "0022.0.npz"
     np.savez(path, **published(scene_info()))
     assert_same(read_scene_info(path), without_the_second(scene_info()))
-
-
-def test_arrays_in_the_order_of_fortran_are_read(tmp_path: Path) -> None:
     arrays = published(scene_info())
     for name in ("intrinsics", "poses"):
         values = arrays[name]
@@ -154,13 +145,17 @@ def test_other_content_is_named(tmp_path: Path, changes, reason: str) -> None:
         read_scene_info(path)
 
 
-@pytest.mark.parametrize("kept", [0, 10, 900, -30])
-def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
+def test_missing_truncated_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    write_scene_info(path, scene_info())
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DatasetError, match=r"a\.npz: not a scene info"):
+    with pytest.raises(DatasetError, match="not found.*kapture_r2d2_megadepth"):
         read_scene_info(path)
+    write_scene_info(path, scene_info())
+    data, bare = path.read_bytes(), io.BytesIO()
+    np.save(bare, np.zeros(3))
+    for content in (b"", data[:10], data[:900], data[:-30], bare.getvalue()):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"a\.npz: not a scene info"):
+            read_scene_info(path)
 
 
 @pytest.mark.parametrize("member", ["image_paths", "overlap_matrix"])
@@ -207,24 +202,16 @@ def test_damage_of_any_compression_is_an_error_of_ours(tmp_path: Path) -> None:
         assert refused > 20
 
 
-def test_a_missing_file_says_what_makes_it(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="not found.*kapture_r2d2_megadepth"):
-        read_scene_info(tmp_path / "a.npz")
-
-
-def test_a_bare_array_is_refused(tmp_path: Path) -> None:
-    with open(tmp_path / "a.npz", "wb") as file:
-        np.save(file, np.zeros(3))
-    with pytest.raises(DatasetError, match="not a scene info"):
-        read_scene_info(tmp_path / "a.npz")
-
-
-def test_a_list_of_scenes(tmp_path: Path) -> None:
+def test_lists_of_scenes(tmp_path: Path) -> None:
     path = tmp_path / "train.txt"
     path.write_text("﻿# train\n0022\n\n  0000  # the first\n0022\n", encoding="utf-8")
     assert read_scene_list(path) == ("0022", "0000")
     path.write_text("São Paulo # 1\n\tà [x]*.1\n", encoding="utf-8")
     assert read_scene_list(path) == ("São Paulo", "à [x]*.1")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
+    for name in ("a.txt", "gone.txt"):
+        with pytest.raises(DatasetError, match=f"{name}: .*expected one scene name"):
+            read_scene_list(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -244,10 +231,3 @@ def test_bad_lists_are_named(tmp_path: Path, text: str, reason: str) -> None:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DatasetError, match=rf"train\.txt: {reason}"):
         read_scene_list(path)
-
-
-def test_a_list_that_is_not_text(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00")
-    for name in ("a.txt", "gone.txt"):
-        with pytest.raises(DatasetError, match=f"{name}: .*expected one scene name"):
-            read_scene_list(tmp_path / name)
