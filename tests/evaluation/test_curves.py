@@ -8,23 +8,14 @@ import pytest
 from r2d2_kapture.evaluation.curves import area_under_curve, share_within
 
 
-def test_an_error_equal_to_the_threshold_is_within() -> None:
+def test_shares_and_areas_of_known_errors() -> None:
     errors = np.array([1.0, 2.0, np.inf])
     np.testing.assert_allclose(share_within(errors, [0.5, 1, 2]), [0, 1 / 3, 2 / 3])
-
-
-def test_no_errors_give_zero() -> None:
     np.testing.assert_array_equal(share_within(np.empty(0), [1, 3]), [0, 0])
     np.testing.assert_array_equal(area_under_curve(np.empty(0), [1, 3]), [0, 0])
-
-
-def test_area_of_known_steps() -> None:
     # the share is 0 to 1, 1/2 to 3, then 1: its area to 4 is 0 + 1 + 1
     areas = area_under_curve(np.array([3.0, 1.0]), [1, 2, 4])
     np.testing.assert_allclose(areas, [0, 0.25, 0.5])
-
-
-def test_no_error_fills_the_area_and_failures_none_of_it() -> None:
     np.testing.assert_allclose(area_under_curve(np.zeros(3), [5, 10]), [1, 1])
     np.testing.assert_allclose(area_under_curve(np.full(3, np.inf), [5, 10]), [0, 0])
 

@@ -21,6 +21,7 @@ from r2d2_kapture.evaluation.feature_files import (
 from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.types import LocalFeatures
+from tests.scenes.features import features_at, unit_rows
 
 
 @pytest.fixture
@@ -32,16 +33,9 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def features() -> LocalFeatures:
-    rng = np.random.default_rng(0)
-    descriptors = rng.standard_normal((7, 8)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-    return LocalFeatures(
-        keypoints=rng.uniform(0, 30, (7, 2)).astype(np.float32),
-        scales=np.full(7, 32, np.float32),
-        scores=np.linspace(1, 0.5, 7, dtype=np.float32),
-        descriptors=descriptors,
-        image_size=(40, 30),
-    )
+    keypoints = np.random.default_rng(0).uniform(0, 30, (7, 2))
+    made = features_at(keypoints, unit_rows(7, 8), (40, 30))
+    return dataclasses.replace(made, scores=np.linspace(1, 0.5, 7, dtype=np.float32))
 
 
 def assert_same(first: LocalFeatures, second: LocalFeatures) -> None:
@@ -103,7 +97,7 @@ def test_an_hdf5_file_without_sizes_and_scores(
         read_h5_features(path, "1.ppm")
 
 
-def test_worst_first_files_come_back_best_first(
+def test_worst_first_files_come_back_best_first_and_none_are_a_result(
     image: Path, features: LocalFeatures
 ) -> None:
     path = feature_path(image, "r2d2")
@@ -113,6 +107,9 @@ def test_worst_first_files_come_back_best_first(
     }
     write_npz(path, dataclasses.replace(features, **reverse))
     assert_same(read_feature_file(path, image), features)
+    fields = {name: array[:0] for name, array in _fields(features).items()}
+    path.write_bytes(_archive(fields | {"imsize": [40, 30]}))
+    assert len(read_feature_file(path, image)) == 0
 
 
 def test_descriptors_are_scaled_to_unit_norm(
@@ -146,21 +143,15 @@ def test_half_precision_descriptors_of_hloc(
     np.testing.assert_allclose(read, features.descriptors, atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "content", [None, b"", b"PK\x03\x04 broken", b"text", b"MATLAB 5.0 MAT-file"]
-)
-def test_unreadable_files_are_named(image: Path, content: bytes | None) -> None:
+def test_unreadable_files_are_named(image: Path, features: LocalFeatures) -> None:
     path = feature_path(image, "d2-net")
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(FeatureFormatError, match="1.ppm.d2-net"):
-        read_feature_file(path, image)
-
-
-def test_a_missing_field_is_named(image: Path, features: LocalFeatures) -> None:
-    path = feature_path(image, "d2-net")
-    with path.open("wb") as file:
-        np.savez(file, keypoints=features.keypoints_with_scale)
+    broken = b"PK\x03\x04 broken", b"text", b"MATLAB 5.0 MAT-file"
+    for content in (None, b"", *broken):
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(FeatureFormatError, match="1.ppm.d2-net"):
+            read_feature_file(path, image)
+    path.write_bytes(_archive({"keypoints": features.keypoints_with_scale}))
     with pytest.raises(FeatureFormatError, match="no descriptors, expected"):
         read_feature_file(path, image)
 
@@ -180,7 +171,6 @@ def _fields(features: LocalFeatures) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize(
     ("field", "place", "message"),
     [
@@ -192,18 +182,14 @@ def _fields(features: LocalFeatures) -> dict[str, Any]:
     ],
 )
 def test_numbers_that_are_not_finite_are_refused(
-    image: Path,
-    features: LocalFeatures,
-    value: float,
-    field: str,
-    place: Any,
-    message: str,
+    image: Path, features: LocalFeatures, field: str, place: Any, message: str
 ) -> None:
     path, fields = feature_path(image, "d2-net"), _fields(features)
-    fields[field][place] = value
-    path.write_bytes(_archive(fields))
-    with pytest.raises(FeatureFormatError, match=f"1.ppm.d2-net: {message}"):
-        read_feature_file(path, image)
+    for value in (np.nan, np.inf):
+        fields[field][place] = value
+        path.write_bytes(_archive(fields))
+        with pytest.raises(FeatureFormatError, match=f"1.ppm.d2-net: {message}"):
+            read_feature_file(path, image)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +214,6 @@ def test_numbers_of_hdf5_that_are_not_finite_are_refused(
         file[f"v_wall/1.ppm/{field}"] = values
     with pytest.raises(FeatureFormatError, match=f"'v_wall/1.ppm': {message}"):
         read_h5_features(path, "v_wall/1.ppm")
-
-
-def test_no_features_are_a_result(image: Path, features: LocalFeatures) -> None:
-    path = feature_path(image, "r2d2")
-    fields = {name: array[:0] for name, array in _fields(features).items()}
-    path.write_bytes(_archive(fields | {"imsize": [40, 30]}))
-    assert len(read_feature_file(path, image)) == 0
 
 
 def test_texts_in_hdf5_are_no_features(tmp_path: Path, features: LocalFeatures) -> None:

@@ -44,10 +44,6 @@ def test_evaluate_sequence(displaced: Displaced) -> None:
     for metric in (empty.mma, empty.repeatability, empty.matching_score):
         np.testing.assert_array_equal(metric, np.zeros(10))
     assert empty.corner_error == np.inf
-
-
-def test_evaluate_sequence_with_other_thresholds(displaced: Displaced) -> None:
-    first, second, _ = displaced
     sequence = HomographySequence(
         name="i_lamp", images=(Path("1"), Path("2")), homographies=(H_2_FROM_1,)
     )

@@ -25,7 +25,9 @@ def model() -> pycolmap.Reconstruction:
     return pycolmap.synthesize_dataset(options)
 
 
-def test_counts_of_an_exact_map(model: pycolmap.Reconstruction) -> None:
+def test_counts_and_common_points_of_an_exact_map(
+    model: pycolmap.Reconstruction,
+) -> None:
     found = map_statistics(model)
     assert [image.name for image in found.images] == sorted(
         image.name for image in model.images.values()
@@ -40,10 +42,6 @@ def test_counts_of_an_exact_map(model: pycolmap.Reconstruction) -> None:
     true = model.camera(camera.camera_id)
     assert camera.images == FRAMES and camera.size == (true.width, true.height)
     assert camera.params == tuple(true.params)
-
-
-def test_points_that_two_images_see(model: pycolmap.Reconstruction) -> None:
-    found = map_statistics(model)
     expected = np.zeros((FRAMES, FRAMES), int)
     row_of = {one.name: row for row, one in enumerate(found.images)}
     for point in model.points3D.values():

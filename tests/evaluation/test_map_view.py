@@ -90,7 +90,7 @@ def test_axes_are_a_rotation_with_the_longest_direction_across():
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_few_places_have_axes(count):
+def test_few_places_have_axes(count) -> None:
     up = WORLD.apply([0, 0, 1])
     axes = view_axes(up, np.ones((count, 3)))
     np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-12)

@@ -34,7 +34,7 @@ def two_views(model: tuple[str, list[float]]) -> tuple[PosedImage, PosedImage]:
 
 
 @pytest.mark.parametrize("model", [PINHOLE, DISTORTED])
-def test_exact_matches_lie_on_their_epipolar_lines(
+def test_exact_matches_lie_on_their_epipolar_lines_and_give_the_true_pose(
     model: tuple[str, list[float]],
 ) -> None:
     first, second = two_views(model)
@@ -44,6 +44,11 @@ def test_exact_matches_lie_on_their_epipolar_lines(
     )
     assert errors.shape == (100,)
     assert errors.max() < 1e-3
+    rotation, translation = relative_pose_errors(
+        first, second, seen_by(first, points), seen_by(second, points), **RANSAC
+    )
+    assert rotation < 0.01
+    assert translation < 0.1
 
 
 def test_the_error_is_the_distance_across_the_line() -> None:
@@ -56,6 +61,10 @@ def test_the_error_is_the_distance_across_the_line() -> None:
     np.testing.assert_allclose(errors, 3, atol=1e-3)
     swapped = epipolar_errors(second, first, moved, seen1)
     np.testing.assert_allclose(swapped, errors)
+    # straight ahead: the epipole is the principal point of both
+    first, second = posed_image("a"), posed_image("b", translation=(0, 0, -1))
+    middle = np.float32([[319.5, 239.5]])
+    assert epipolar_errors(first, second, middle, middle).tolist() == [math.inf]
 
 
 def test_the_error_is_the_mean_over_both_images() -> None:
@@ -67,24 +76,6 @@ def test_the_error_is_the_mean_over_both_images() -> None:
     moved = seen_by(second, points) + np.float32([[0, 2]])
     errors = epipolar_errors(first, second, seen_by(first, points), moved)
     np.testing.assert_allclose(errors, (2 + 4) / 2, atol=1e-3)
-
-
-def test_the_epipole_has_no_line() -> None:
-    # straight ahead: the epipole is the principal point of both
-    first, second = posed_image("a"), posed_image("b", translation=(0, 0, -1))
-    middle = np.float32([[319.5, 239.5]])
-    assert epipolar_errors(first, second, middle, middle).tolist() == [math.inf]
-
-
-@pytest.mark.parametrize("model", [PINHOLE, DISTORTED])
-def test_exact_matches_give_the_true_pose(model: tuple[str, list[float]]) -> None:
-    first, second = two_views(model)
-    points = space_points(100)
-    rotation, translation = relative_pose_errors(
-        first, second, seen_by(first, points), seen_by(second, points), **RANSAC
-    )
-    assert rotation < 0.01
-    assert translation < 0.1
 
 
 def test_errors_are_the_angles_to_the_truth() -> None:
@@ -117,13 +108,20 @@ def test_opposite_directions_are_one() -> None:
     assert translation < 0.1
 
 
-def test_too_few_matches_have_no_pose() -> None:
+def test_pairs_without_enough_matches_have_no_pose() -> None:
     first, second = two_views(PINHOLE)
     few = seen_by(first, space_points(3))
     assert relative_pose_errors(first, second, few, few, **RANSAC) == (
         math.inf,
         math.inf,
     )
+    none = features_at(np.empty((0, 2)))
+    result = evaluate_pair_pose(first, second, none, none, **RANSAC)
+    assert (result.matches, result.epipolar) == (0, (0, 0, 0))
+    assert result.pose_error == math.inf
+    short, long = features_at([[1, 1]]), features_at([[1, 1]], np.ones((1, 128)))
+    with pytest.raises(FeatureFormatError, match="'a' and 'b': found 1 and 128"):
+        evaluate_pair_pose(first, second, short, long, **RANSAC)
 
 
 def test_a_pair_with_wrong_matches() -> None:
@@ -140,21 +138,6 @@ def test_a_pair_with_wrong_matches() -> None:
     assert result.pose_error == max(result.rotation_error, result.translation_error)
     assert result.pose_error < 1
     assert result.values["epipolar@1"] == result.epipolar[0]
-
-
-def test_a_pair_without_features() -> None:
-    first, second = two_views(PINHOLE)
-    none = features_at(np.empty((0, 2)))
-    result = evaluate_pair_pose(first, second, none, none, **RANSAC)
-    assert (result.matches, result.epipolar) == (0, (0, 0, 0))
-    assert result.pose_error == math.inf
-
-
-def test_images_whose_descriptors_differ_are_named() -> None:
-    first, second = two_views(PINHOLE)
-    short, long = features_at([[1, 1]]), features_at([[1, 1]], np.ones((1, 128)))
-    with pytest.raises(FeatureFormatError, match="'a' and 'b': found 1 and 128"):
-        evaluate_pair_pose(first, second, short, long, **RANSAC)
 
 
 def noisy_errors(**options: float) -> tuple[float, float]:

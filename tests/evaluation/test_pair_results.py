@@ -40,14 +40,11 @@ PAIRS = (
 )
 
 
-def test_a_run_comes_back(tmp_path: Path) -> None:
+def test_a_run_comes_back_with_means_over_pairs(tmp_path: Path) -> None:
     run = PairPoseRun(label="m", manifest={"settings": {"seed": 1}}, pairs=PAIRS)
     save_run(tmp_path / "r.json", run)
     assert load_run(tmp_path / "r.json") == run
     assert "Infinity" not in (tmp_path / "r.json").read_text()
-
-
-def test_means_over_pairs() -> None:
     values = PairPoseRun(label="m", manifest={}, pairs=PAIRS).values
     assert (values["pairs"], values["features"], values["matches"]) == (2, 30, 2)
     assert values["epipolar@1"] == pytest.approx(0.125)

@@ -70,15 +70,14 @@ def test_errors_are_the_distance_and_the_angle(degrees, offset):
     assert error.localized
 
 
-def test_the_distance_is_between_centres_not_translations():
+def test_the_distance_is_between_centres_and_the_sign_of_a_quaternion_no_rotation() -> (
+    None
+):
     true = {"a": rigid3d(Rotation.identity(), [100.0, 0.0, 0.0])}
     turned = {"a": rigid3d(Rotation.from_rotvec([0, 0, 1.0]), [100.0, 0.0, 0.0])}
     (error,) = pose_errors(true, turned)
     assert error.position == pytest.approx(0, abs=1e-12)
     assert error.rotation == pytest.approx(np.degrees(1.0))
-
-
-def test_the_sign_of_a_quaternion_is_no_rotation():
     pose = random_poses(["a"])["a"]
     flipped = pycolmap.Rigid3d(
         pycolmap.Rotation3d(-pose.rotation.quat), pose.translation
@@ -87,7 +86,7 @@ def test_the_sign_of_a_quaternion_is_no_rotation():
     assert error.rotation == pytest.approx(0, abs=1e-9)
 
 
-def test_missing_images_are_infinitely_far_and_others_are_left_out():
+def test_missing_images_are_infinitely_far_and_others_are_left_out() -> None:
     true = random_poses(["b", "a"])
     errors = pose_errors(true, {"a": true["a"], "z": true["b"]})
     assert [error.name for error in errors] == ["a", "b"]
@@ -123,7 +122,7 @@ def four_images():
     return true, estimated
 
 
-def test_medians_means_and_counts():
+def test_medians_means_counts_and_recall() -> None:
     total = evaluate_poses(*four_images()).total
     assert (total.images, total.localized, total.missing) == (4, 3, 1)
     assert total.median_position == pytest.approx(2)
@@ -132,32 +131,25 @@ def test_medians_means_and_counts():
     assert total.mean_rotation == pytest.approx(8)
     assert total.median_position_of_all == pytest.approx(2.5)  # of 1, 2, 3, inf
     assert total.median_rotation_of_all == pytest.approx(11.5)  # of 1, 3, 20, inf
-
-
-def test_recall_needs_both_errors_and_counts_missing_images():
     thresholds = ((0.5, 90.0), (1.5, 2.0), (5.0, 2.0), (5.0, 10.0), (5.0, 30.0))
     evaluation = evaluate_poses(*four_images(), thresholds=thresholds)
     assert evaluation.total.recall == (0.0, 0.25, 0.25, 0.5, 0.75)
-
-
-def test_an_error_on_the_threshold_is_within():
+    evaluation = evaluate_poses(*four_images())
+    assert evaluation.thresholds == ((0.25, 2), (0.5, 5), (5, 10))
     true = {"a": rigid3d(Rotation.identity(), [0, 0, 0])}
     estimated = {"a": rigid3d(Rotation.identity(), [0.25, 0, 0])}
     evaluation = evaluate_poses(true, estimated, thresholds=((0.25, 2.0),))
     assert evaluation.total.recall == (1.0,)
 
 
-def test_the_thresholds_are_those_of_the_benchmark_by_default():
-    evaluation = evaluate_poses(*four_images())
-    assert evaluation.thresholds == ((0.25, 2), (0.5, 5), (5, 10))
-
-
-def test_half_missing_leaves_no_median_of_all():
+def test_half_missing_leaves_no_median_of_all_and_no_truth_is_refused() -> None:
     true = random_poses("abcd")
     total = evaluate_poses(true, {n: true[n] for n in "ab"}).total
     assert total.median_position == pytest.approx(0, abs=1e-12)
     assert total.median_position_of_all is None
     assert total.median_rotation_of_all is None
+    with pytest.raises(DatasetError, match="found no true pose"):
+        evaluate_poses({}, random_poses("a"))
 
 
 @pytest.mark.parametrize("align", [False, True])
@@ -170,12 +162,7 @@ def test_nothing_localized_is_a_result(align):
     json.dumps(evaluation.to_json(), allow_nan=False)
 
 
-def test_no_truth_is_refused():
-    with pytest.raises(DatasetError, match="found no true pose"):
-        evaluate_poses({}, random_poses("a"))
-
-
-def test_json_holds_the_figures_and_no_infinity():
+def test_json_holds_the_figures_and_no_infinity() -> None:
     true, estimated = four_images()
     evaluation = evaluate_poses(
         true, estimated, conditions={"far": ["c", "d"]}, thresholds=((5.0, 10.0),)
@@ -265,7 +252,7 @@ def test_alignment_recovers_a_similarity(kind):
 
 
 @pytest.mark.parametrize("kind", ["space", "plane", "line"])
-def test_alignment_of_noisy_poses(kind):
+def test_alignment_of_noisy_poses_withstands_gross_errors(kind) -> None:
     true = cameras(kind)
     alignment = align_poses(true, in_own_frame(noisy(true, 0.005, 0.5)))
     assert_similarity(alignment.truth_from_estimate, 0.01)
@@ -273,11 +260,6 @@ def test_alignment_of_noisy_poses(kind):
     assert alignment.position_median == pytest.approx(1.54 * 0.005, rel=0.5)
     assert alignment.rotation_median == pytest.approx(1.54 * 0.5, rel=0.5)
     assert alignment.position_median <= alignment.position_rms * 1.2
-
-
-@pytest.mark.parametrize("kind", ["space", "plane", "line"])
-def test_alignment_withstands_gross_errors(kind):
-    true = cameras(kind)
     estimated = noisy(true, 0.005, 0.5)
     wild = random_poses(NAMES[::3] + NAMES[1::9], seed=8)
     for name, pose in wild.items():
@@ -323,23 +305,19 @@ def test_alignment_is_the_same_each_time():
     assert align_poses(dict(reversed(true.items())), shuffled).to_json() == first
 
 
-def test_one_image_cannot_be_aligned():
-    true = random_poses("ab")
+def test_one_image_or_one_place_cannot_be_aligned():
+    true = random_poses(NAMES[:5])
     with pytest.raises(ReconstructionError, match="found 1 images with a true and an"):
-        evaluate_poses(true, {"a": true["a"]}, align=True)
-
-
-@pytest.mark.parametrize("count", [2, 5])
-def test_cameras_at_one_place_cannot_be_aligned(count):
-    poses = random_poses(NAMES[:count])
-    still = {
-        name: pycolmap.Rigid3d(pose.rotation, np.zeros(3))
-        for name, pose in poses.items()
-    }
-    with pytest.raises(ReconstructionError, match="at one place"):
-        align_poses(poses, still)
-    with pytest.raises(ReconstructionError, match="at one place"):
-        align_poses(still, poses)
+        evaluate_poses(true, {NAMES[0]: true[NAMES[0]]}, align=True)
+    for count in (2, 5):
+        poses = {name: true[name] for name in NAMES[:count]}
+        still = {
+            name: pycolmap.Rigid3d(pose.rotation, np.zeros(3))
+            for name, pose in poses.items()
+        }
+        for pair in ((poses, still), (still, poses)):
+            with pytest.raises(ReconstructionError, match="at one place"):
+                align_poses(*pair)
 
 
 def test_a_synthetic_reconstruction_in_another_frame():
@@ -358,7 +336,7 @@ def test_a_synthetic_reconstruction_in_another_frame():
 # tables
 
 
-def test_the_table_reads_without_the_code():
+def test_the_table_reads_without_the_code_and_reports_alignment() -> None:
     true, estimated = four_images()
     evaluation = evaluate_poses(true, estimated, conditions={"night": ["c", "d"]})
     lines = text_table({"ours": evaluation, "nothing": evaluate_poses(true, {})})
@@ -369,9 +347,6 @@ def test_the_table_reads_without_the_code():
     assert "night" in night and "inf" in night
     assert nothing.split()[:5] == ["nothing", "all", "4", "0", "-"]
     assert "missing images infinitely far" in note
-
-
-def test_the_table_reports_alignment():
     true = cameras("space")
     table = text_table({"map": evaluate_poses(true, in_own_frame(true), align=True)})
     assert "map: aligned by a scale of 0.37 over 30 images" in table

@@ -26,13 +26,16 @@ def test_the_scale_and_sign_of_a_homography_do_not_matter() -> None:
     np.testing.assert_allclose(project(points, -3 * H_2_FROM_1), expected)
 
 
-def test_a_point_at_infinity_is_infinitely_wrong() -> None:
+def test_points_at_infinity_are_infinitely_wrong_and_not_shared() -> None:
     points = np.array([[1.0, 0], [2, 0]])
     homography = np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, -1]])
     assert np.isinf(project(points, homography)[0]).all()
     np.testing.assert_array_equal(
         transfer_errors(points, points, homography), [np.inf, 0]
     )
+    homography = np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, -1]])
+    features = features_at([[1, 0], [2, 0]])
+    assert shared_region(features, features, homography).in_1.tolist() == [False, True]
 
 
 def test_the_shared_region_reaches_to_the_outer_borders_of_pixels() -> None:
@@ -44,12 +47,6 @@ def test_the_shared_region_reaches_to_the_outer_borders_of_pixels() -> None:
     region = shared_region(first, second, translation(-10, 0))
     assert region.in_1.tolist() == [False, True, True, False]
     assert region.in_2.tolist() == [True, False, True]
-
-
-def test_points_at_infinity_are_not_shared() -> None:
-    homography = np.array([[1.0, 0, 0], [0, 1, 0], [1, 0, -1]])
-    features = features_at([[1, 0], [2, 0]])
-    assert shared_region(features, features, homography).in_1.tolist() == [False, True]
 
 
 def test_no_points() -> None:

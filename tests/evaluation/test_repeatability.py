@@ -29,9 +29,6 @@ def test_two_detections_of_one_corner_are_one_correspondence() -> None:
     first, second = np.array([[5.0, 5]]), np.array([[5.0, 5], [5, 5.1]])
     np.testing.assert_allclose(closest_pairs(first, second, 3), [0])
     assert len(closest_pairs(second, second, 3)) == 2
-
-
-def test_points_without_neighbours() -> None:
     far = np.array([[500.0, 500]])
     assert closest_pairs(far, np.zeros((3, 2)), 3).size == 0
 
@@ -41,6 +38,9 @@ def test_the_smaller_number_of_detections_is_the_whole() -> None:
     second = features_at([[10.5, 10], [20, 12]])
     values = repeatability(first, second, np.eye(3), [0.4, 1, 3])
     np.testing.assert_allclose(values, [0, 1 / 2, 2 / 2])
+    some, none = features_at([[1, 1]]), features_at(np.empty((0, 2)))
+    np.testing.assert_array_equal(repeatability(some, none, np.eye(3), [3]), [0])
+    np.testing.assert_array_equal(repeatability(none, none, np.eye(3), [3]), [0])
 
 
 def test_only_the_shared_region_counts() -> None:
@@ -60,9 +60,3 @@ def test_the_mean_of_both_directions() -> None:
     np.testing.assert_allclose(values, [0, 0.5, 1])
     swapped = repeatability(second, first, np.linalg.inv(double), [0.9, 1.5, 2.5])
     np.testing.assert_allclose(swapped, values)
-
-
-def test_no_keypoints_repeat_nothing() -> None:
-    some, none = features_at([[1, 1]]), features_at(np.empty((0, 2)))
-    np.testing.assert_array_equal(repeatability(some, none, np.eye(3), [3]), [0])
-    np.testing.assert_array_equal(repeatability(none, none, np.eye(3), [3]), [0])

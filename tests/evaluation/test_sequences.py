@@ -71,26 +71,33 @@ def test_missing_files_are_named(
         sequences.read_sequence(folder)
 
 
+def test_a_broken_homography_is_named(tmp_path: Path) -> None:
+    folder = write_sequence(tmp_path / "v_wall")
+    unfinished = ("", "1 0 0 0 1 0", "1 0 0 0 1 0 0 0 x", "nan " * 9, "1 " * 9)
+    for text in unfinished:
+        (folder / "H_1_3").write_text(text)
+        with pytest.raises(DatasetError, match="H_1_3"):
+            sequences.read_sequence(folder)
+    (folder / "H_1_3").write_text("1 0 nan 0 1 0 0 0 inf")
+    expected = "H_1_3: found .* nan .* inf, expected finite"
+    with pytest.raises(DatasetError, match=expected):
+        sequences.read_sequence(folder)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "1 0 0 0 1 0", "1 0 0 0 1 0 0 0 x", "nan " * 9, "1 " * 9]
+    "extra, words",
+    [
+        ("2.ppm", "2.png and 2.ppm"),
+        ("H_1_02", "found both H_1_02 and "),
+        ("02.png", "found both 02.png and "),
+        ("02.ppm", "found both 02.ppm and "),
+    ],
 )
-def test_a_broken_homography_is_named(tmp_path: Path, text: str) -> None:
+def test_one_number_twice_is_refused(tmp_path: Path, extra: str, words: str) -> None:
     folder = write_sequence(tmp_path / "v_wall")
-    (folder / "H_1_3").write_text(text)
-    with pytest.raises(DatasetError, match="H_1_3"):
+    (folder / extra).write_text("1 0 0 0 1 0 0 0 1")
+    with pytest.raises(DatasetError, match=words):
         sequences.read_sequence(folder)
-
-
-def test_one_image_number_twice_is_refused(tmp_path: Path) -> None:
-    folder = write_sequence(tmp_path / "v_wall")
-    (folder / "2.ppm").touch()
-    with pytest.raises(DatasetError, match="2.png and 2.ppm"):
-        sequences.read_sequence(folder)
-
-
-def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="v_none"):
-        sequences.read_sequence(tmp_path / "v_none")
 
 
 def test_sequences_are_found_at_any_depth_and_sorted(tmp_path: Path) -> None:
@@ -106,9 +113,13 @@ def test_sequences_are_found_at_any_depth_and_sorted(tmp_path: Path) -> None:
     ]
 
 
-def test_a_root_may_be_a_sequence_itself(tmp_path: Path) -> None:
+def test_a_root_may_be_a_sequence_itself_broken_or_not(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path / "v_wall")
     assert sequences.find_sequences(folder) == {"v_wall": folder}
+    folder = write_sequence(tmp_path / "roots" / "v_wall", homographies=())
+    assert sequences.find_sequences(folder) == {"v_wall": folder}
+    with pytest.raises(DatasetError, match="v_wall: missing H_1_2"):
+        sequences.read_sequences(folder.parent)
 
 
 def test_the_large_sequences_are_left_out_by_default(tmp_path: Path) -> None:
@@ -125,14 +136,10 @@ def test_no_sequence_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     write_sequence(tmp_path / "v_talent")
     with pytest.raises(DatasetError, match="left out 1"):
         sequences.find_sequences(tmp_path)
-
-
-def test_a_named_folder_without_homographies_is_not_passed_over(
-    tmp_path: Path,
-) -> None:
-    write_sequence(tmp_path / "v_wall", homographies=())
-    with pytest.raises(DatasetError, match="v_wall: missing H_1_2"):
-        sequences.read_sequences(tmp_path)
+    with pytest.raises(DatasetError, match="nothere: no such folder"):
+        sequences.find_sequences(tmp_path / "nothere")
+    with pytest.raises(DatasetError, match="v_none"):
+        sequences.read_sequence(tmp_path / "v_none")
 
 
 @pytest.mark.parametrize("counts", [(1, 0), (3, 1), (0, 0)])
@@ -169,14 +176,6 @@ def test_many_missing_files_are_counted_not_listed(tmp_path: Path, number: str) 
     assert f"image 11 and {missing - 8} more" in str(error.value)
 
 
-@pytest.mark.parametrize("extra", ["H_1_02", "02.png", "02.ppm"])
-def test_one_number_written_in_two_ways_is_refused(tmp_path: Path, extra: str) -> None:
-    folder = write_sequence(tmp_path / "v_wall")
-    (folder / extra).write_text("1 0 0 0 1 0 0 0 1")
-    with pytest.raises(DatasetError, match=f"found both {extra} and "):
-        sequences.read_sequence(folder)
-
-
 def test_numbers_before_the_first_are_ignored(tmp_path: Path) -> None:
     folder = write_sequence(tmp_path / "v_wall")
     for name in ("0.png", "H_1_0", "H_1_1"):
@@ -188,22 +187,3 @@ def test_numbers_before_the_first_are_ignored(tmp_path: Path) -> None:
 def test_a_root_of_any_name_holds_sequences(tmp_path: Path, root: str) -> None:
     write_sequence(tmp_path / root / "v_wall")
     assert list(sequences.find_sequences(tmp_path / root)) == ["v_wall"]
-
-
-def test_a_root_that_is_a_broken_sequence_is_one(tmp_path: Path) -> None:
-    folder = write_sequence(tmp_path / "v_wall", homographies=())
-    assert sequences.find_sequences(folder) == {"v_wall": folder}
-
-
-def test_a_root_that_is_not_there_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="nothere: no such folder"):
-        sequences.find_sequences(tmp_path / "nothere")
-
-
-def test_a_homography_with_nan_is_reported(tmp_path: Path) -> None:
-    folder = write_sequence(tmp_path / "v_wall")
-    (folder / "H_1_3").write_text("1 0 nan 0 1 0 0 0 inf")
-    with pytest.raises(
-        DatasetError, match="H_1_3: found .* nan .* inf, expected finite"
-    ):
-        sequences.read_sequence(folder)

@@ -51,9 +51,6 @@ def test_means_over_pairs() -> None:
     assert values["homography@1"] == pytest.approx(1 / 3)
     assert values["homography@3"] == pytest.approx(2 / 3)
     assert values["AUC@5"] == pytest.approx((1 + 3 / 5 + 1 / 5) / 3)
-
-
-def test_image_1_of_a_sequence_counts_once() -> None:
     # images of 100, 20, 30 features and of 100, 20
     assert summarize(PAIRS[:3], THRESHOLDS).features == pytest.approx(270 / 5)
 
