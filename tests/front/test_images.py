@@ -41,19 +41,14 @@ def test_path_picture_and_array_give_the_same_features(
     assert expected.image_size == (64, 48)
 
 
-def test_a_grey_array_is_three_equal_channels(
-    extractor: rk.ImageExtractor, pixels: Any
+def test_grey_arrays_and_sideways_jpegs_keep_their_pixels(
+    extractor: rk.ImageExtractor, pixels: Any, tmp_path: Path
 ) -> None:
     grey = pixels[:, :, 0]
     three = np.repeat(grey[:, :, None], 3, axis=2)
     np.testing.assert_array_equal(
         extractor(grey).descriptors, extractor(three).descriptors
     )
-
-
-def test_a_sideways_jpeg_keeps_its_stored_pixels(
-    extractor: rk.ImageExtractor, pixels: Any, tmp_path: Path
-) -> None:
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
@@ -78,10 +73,17 @@ def test_what_is_no_image_is_refused(
         extractor(image)
 
 
-def test_settings_win_over_the_preset(checkpoint_path: Path) -> None:
+def test_settings_win_over_the_preset_and_numbers_of_numpy_are_taken(
+    checkpoint_path: Path,
+) -> None:
     extractor = rk.load_extractor(checkpoint_path, preset="fast", top_k=7)
     assert extractor.settings["top_k"] == 7
     assert extractor.settings["max_size"] == 768
+    extractor = rk.load_extractor(
+        checkpoint_path, top_k=np.int64(7), reliability_thr=np.float32(0.5)
+    )
+    kinds = {type(extractor.settings[name]) for name in ("top_k", "reliability_thr")}
+    assert kinds == {int, float}
 
 
 @pytest.mark.parametrize(
@@ -102,14 +104,6 @@ def test_settings_that_cannot_be(
 ) -> None:
     with pytest.raises(ConfigError, match=hint):
         rk.load_extractor(checkpoint_path, **settings)
-
-
-def test_numbers_of_numpy_are_taken_as_pythons(checkpoint_path: Path) -> None:
-    extractor = rk.load_extractor(
-        checkpoint_path, top_k=np.int64(7), reliability_thr=np.float32(0.5)
-    )
-    kinds = {type(extractor.settings[name]) for name in ("top_k", "reliability_thr")}
-    assert kinds == {int, float}
 
 
 def test_a_model_that_is_not_there() -> None:

@@ -9,24 +9,19 @@ from matplotlib.figure import Figure
 
 import r2d2_kapture as rk
 from r2d2_kapture.errors import ConfigError, FeatureFormatError, ImageError
+from tests.scenes.features import features_at
 
 COUNT, WRONG, DIM = 60, 15, 32
+Pair = tuple[rk.LocalFeatures, rk.LocalFeatures]
 H = np.array([[0.9, 0.1, 12.0], [-0.05, 1.1, 4.0], [1e-4, 0, 1]])
 
 
 def features(keypoints: np.ndarray, descriptors: np.ndarray) -> rk.LocalFeatures:
-    count = len(keypoints)
-    return rk.LocalFeatures(
-        keypoints=keypoints.astype(np.float32),
-        scales=np.full(count, 32, np.float32),
-        scores=np.ones(count, np.float32),
-        descriptors=descriptors.astype(np.float32),
-        image_size=(320, 240),
-    )
+    return rk.LocalFeatures(**vars(features_at(keypoints, descriptors, (320, 240))))
 
 
 @pytest.fixture(scope="module")
-def pair() -> tuple[rk.LocalFeatures, rk.LocalFeatures]:
+def pair() -> Pair:
     """Points of a plane; the last WRONG of the second image are elsewhere."""
     rng = np.random.default_rng(0)
     points = rng.uniform(10, 230, (COUNT, 2))
@@ -39,9 +34,7 @@ def pair() -> tuple[rk.LocalFeatures, rk.LocalFeatures]:
     return features(points, descriptors), features(mapped[order], descriptors[order])
 
 
-def test_matches_and_the_plane_they_agree_with(
-    pair: tuple[rk.LocalFeatures, rk.LocalFeatures],
-) -> None:
+def test_matches_and_the_plane_they_agree_with(pair: Pair) -> None:
     a, b = pair
     matches = rk.match(a, b)
     assert len(matches) == COUNT
@@ -53,6 +46,8 @@ def test_matches_and_the_plane_they_agree_with(
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     found = np.linalg.inv(shift) @ verified.geometry.H @ shift
     np.testing.assert_allclose(found / found[2, 2], H, rtol=0, atol=1e-3)
+    verified = rk.verify(a, b, rk.match(a, b), min_inliers=COUNT + 1)
+    assert len(verified) == 0 and verified.kind == "degenerate"
 
 
 def test_known_cameras_give_the_relative_pose() -> None:
@@ -75,16 +70,8 @@ def test_known_cameras_give_the_relative_pose() -> None:
     )
 
 
-def test_too_few_matches_keep_none(
-    pair: tuple[rk.LocalFeatures, rk.LocalFeatures],
-) -> None:
-    a, b = pair
-    verified = rk.verify(a, b, rk.match(a, b), min_inliers=COUNT + 1)
-    assert len(verified) == 0 and verified.kind == "degenerate"
-
-
 def test_what_does_not_fit_together_is_refused(
-    pair: tuple[rk.LocalFeatures, rk.LocalFeatures],
+    pair: Pair,
 ) -> None:
     a, b = pair
     other = features(b.keypoints, np.eye(COUNT))
@@ -106,7 +93,7 @@ def test_what_does_not_fit_together_is_refused(
 
 
 def test_a_figure_shows_itself(
-    pair: tuple[rk.LocalFeatures, rk.LocalFeatures],
+    pair: Pair,
 ) -> None:
     a, b = pair
     grey = np.full((240, 320), 128, np.uint8)
@@ -126,13 +113,7 @@ def test_a_figure_shows_itself(
 
 
 def test_a_result_is_shown_by_its_counts() -> None:
-    features = rk.LocalFeatures(
-        keypoints=np.zeros((3, 2), np.float32),
-        scales=np.ones(3, np.float32),
-        scores=np.ones(3, np.float32),
-        descriptors=np.eye(3, 4, dtype=np.float32),
-        image_size=(640, 480),
-    )
+    features = rk.LocalFeatures(**vars(features_at(np.zeros((3, 2)), np.eye(3, 4))))
     matches = rk.match(features, features)
     verified = rk.verify(features, features, matches)
     assert repr(features) == (

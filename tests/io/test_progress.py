@@ -42,10 +42,20 @@ def test_a_line_says_what_is_done_and_what_is_left() -> None:
     assert after(0, 3, progress, clock) == "extract: 400 of 400 photographs, 1:40"
 
 
-def test_what_cannot_be_counted_has_a_time() -> None:
+def test_what_cannot_be_counted_has_a_time_and_earlier_work_none() -> None:
     clock = Clock()
     progress = Progress("map, global", "", None, clock=clock)
     assert after(70, 0, progress, clock) == "map, global: 1:10"
+    progress = Progress("localize", "query", 100, done=90, clock=clock)
+    assert after(10, 5, progress, clock) == (
+        "localize: 95 of 100 queries, 0:10, about 0:10 left"
+    )
+    known = Progress("v.zip", BYTES, 20_000_000, clock=clock)
+    assert after(2, 5_000_000, known, clock) == (
+        "v.zip: 5.0 of 20.0 MB, 0:02, about 0:06 left"
+    )
+    unknown = Progress("v.zip", BYTES, None, clock=clock)
+    assert after(2, 5_000_000, unknown, clock) == "v.zip: 5.0 MB, 0:02"
 
 
 def test_nothing_is_foretold_of_steps_of_different_length() -> None:
@@ -56,24 +66,6 @@ def test_nothing_is_foretold_of_steps_of_different_length() -> None:
     with Progress("map", "photograph", 8, steady=False, stream=stream) as bar:
         bar.update()
     assert "1/8 [00:00]" in stream.getvalue() and "<" not in stream.getvalue()
-
-
-def test_what_an_earlier_run_finished_takes_no_time() -> None:
-    clock = Clock()
-    progress = Progress("localize", "query", 100, done=90, clock=clock)
-    assert after(10, 5, progress, clock) == (
-        "localize: 95 of 100 queries, 0:10, about 0:10 left"
-    )
-
-
-def test_bytes_and_unknown_totals() -> None:
-    clock = Clock()
-    known = Progress("v.zip", BYTES, 20_000_000, clock=clock)
-    assert after(2, 5_000_000, known, clock) == (
-        "v.zip: 5.0 of 20.0 MB, 0:02, about 0:06 left"
-    )
-    unknown = Progress("v.zip", BYTES, None, clock=clock)
-    assert after(2, 5_000_000, unknown, clock) == "v.zip: 5.0 MB, 0:02"
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def overlap(view, camera, other_cam_from_world):
     return seen.mean()
 
 
-def test_both_datasets_read_back(dataset):
+def test_both_datasets_read_back_and_can_be_merged(dataset) -> None:
     assert (dataset.mapping_images, dataset.query_images) == (6, 2)
     for path, count in ((dataset.mapping, 6), (dataset.query, 2)):
         poses, data = read_shots(path)
@@ -75,6 +75,9 @@ def test_both_datasets_read_back(dataset):
         for name in poses:
             with Image.open(path / "sensors/records_data" / name) as image:
                 assert image.size == (160, 120) and image.mode == "RGB"
+    (mapping, m), (query, q) = map(read_shots, (dataset.mapping, dataset.query))
+    assert not set(mapping) & set(query)
+    assert not set(m.trajectories) & set(q.trajectories)
 
 
 def test_poses_are_world_to_camera_and_exact(dataset):
@@ -99,12 +102,6 @@ def test_images_show_the_room_from_their_poses(dataset, room):
         )
         expected = render(room, poses[shot.name], camera, exposure=shot.exposure)
         assert np.abs(stored.astype(int) - expected).mean() < 4
-
-
-def test_mapping_and_query_can_be_merged(dataset):
-    (mapping, m), (query, q) = map(read_shots, (dataset.mapping, dataset.query))
-    assert not set(mapping) & set(query)
-    assert not set(m.trajectories) & set(q.trajectories)
 
 
 def test_every_camera_has_its_own_place_inside_the_room():
