@@ -27,6 +27,8 @@ and the file of a sequence, the matches of its pairs one after the other:
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,24 +39,15 @@ import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.evaluation.homography import MatchedPair, PairResult
+from r2d2_kapture.evaluation.matched_points import MatchedPoints
 from r2d2_kapture.evaluation.sequences import Kind
 from r2d2_kapture.io.features.npz import read_arrays
-from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
 
 FORMAT = "r2d2_kapture homography results 1"
-COLUMNS = (
-    "sequence",
-    "kind",
-    "image",
-    "features",
-    "matches",
-    "mma",
-    "repeatability",
-    "matching_score",
-    "corner_error",
-)
+COLUMNS = tuple(field.name for field in dataclasses.fields(PairResult))
 SHARES = ("mma", "repeatability", "matching_score")
-MATCH_FIELDS = ("points1", "points2", "errors")
+MATCH_FIELDS = tuple(field.name for field in dataclasses.fields(MatchedPoints))
 
 AnyArray = npt.NDArray[Any]
 
@@ -187,10 +180,10 @@ def _rows(arrays: Mapping[str, AnyArray]) -> Iterator[dict[str, Any]]:
 
 
 def _save(path: Path, fields: Mapping[str, AnyArray]) -> None:
-    # a name would get .npz appended
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        arrays: dict[str, Any] = {"format": np.array(FORMAT), **fields}
-        np.savez(file, **arrays)
+    arrays: dict[str, Any] = {"format": np.array(FORMAT), **fields}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_bytes_atomic(path, content.getvalue())
 
 
 def _read(path: Path) -> dict[str, AnyArray]:

@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from r2d2_kapture.coordinates import HALF_PIXEL
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
 
 ByteImage = npt.NDArray[np.uint8]
 
@@ -102,5 +102,6 @@ def save(figure: Figure, path: Path) -> None:
         lines = text.get_text().split("\n")
         # fonts lack glyphs that file names may contain
         text.set_text("\n".join(map(shown, lines)))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary)
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower())
+    write_bytes_atomic(path, content.getvalue())
