@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -84,3 +86,12 @@ def running() -> Iterator[FileServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    """An archive of files."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()

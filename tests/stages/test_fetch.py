@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,17 +15,9 @@ from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import fetch
 from r2d2_kapture.training.sources import SOURCE_FOLDERS
-from tests.http_files import FileServer, running
+from tests.http_files import FileServer, running, zipped
 
 QUIET = RunOptions(progress=False)
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 AACHEN = zipped({"images_upright/db/1.jpg": b"one", "images_upright/query/2.jpg": b"2"})

@@ -1,0 +1,231 @@
+"""Every command that makes outputs, as a user types it on tiny data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from r2d2_kapture.synthetic.dataset import write_room_dataset
+from tests.scenes.images import write_crops
+from tests.scenes.kapture_files import write_noise_dataset
+from tests.scenes.megadepth import write_scene
+from tests.scenes.pipeline import PipelineScene
+from tests.scenes.world import Scene
+
+TINY = "--model {checkpoint} --gpu -1 --precision fp32 --min-size 32 --top-k 20"
+TINY += " --reliability-thr 0 --repeatability-thr 0 --workers 1"
+FEATURES = "--workers 1 --features {inputs}/scene/features"
+MAPPING = "--mapping {inputs}/scene/mapping"
+REDRAWN = "is drawn anew of what is there, whatever was there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A command, and what the contract needs to know of it.
+
+    Attributes:
+        command: its name.
+        flags: of its command line; all outputs lie below ``{output}``.
+        other: flags that change a setting on which the outputs depend.
+        needs: command whose outputs are its inputs, as ``{name}``.
+        foreign: path below the output at which a file of others is in the way.
+        timed: pattern of names of files that hold times.
+        left_out: points of the contract that do not apply, and why.
+        broken: points of the contract that do not hold yet, and how.
+    """
+
+    command: str
+    flags: str
+    other: str = ""
+    needs: str = ""
+    foreign: str
+    timed: str = r".*report\.(json|html)"
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+
+
+STAGES = (
+    Stage(
+        command="extract",
+        flags="--kapture-root {inputs}/noise --output {output}/features " + TINY,
+        other="--top-k 10",
+        foreign="features/reconstruction/keypoints/tiny/a.png.kpt",
+    ),
+    Stage(
+        command="extract_images",
+        flags="--images {inputs}/noise/sensors/records_data "
+        "--output-dir {output}/features " + TINY,
+        other="--top-k 10",
+        foreign="features/a.png.r2d2",
+        broken={"two": "no lock", "foreign": "a broken file of features is replaced"},
+    ),
+    Stage(
+        command="pairs",
+        flags=f"{MAPPING} {FEATURES} --output {{output}}/pairs.txt --method local "
+        "--global-features-output {output}/vlad --vlad-clusters 4 --top-k 8",
+        other="--top-k 3",
+        foreign="pairs.txt",
+    ),
+    Stage(
+        command="match",
+        flags=f"{FEATURES} --pairs {{pipeline}}/work/pairs/mapping.txt "
+        "--output {output}/matches --gpu -1",
+        other="--ratio 0.9",
+        needs="pipeline",
+        foreign="matches/reconstruction/matches/points/mine.matches",
+    ),
+    Stage(
+        command="verify",
+        flags=f"{MAPPING} {FEATURES} --pairs {{pipeline}}/work/pairs/mapping.txt "
+        "--matches {pipeline}/work/matches --database {output}/map.db "
+        "--output {output}/verified",
+        other="--max-error 2",
+        needs="pipeline",
+        foreign="map.db",
+        broken={"force": "database.json remembers what was there before"},
+    ),
+    Stage(
+        command="map",
+        flags="--mapping {inputs}/scene/mapping --database {pipeline}/work/database.db "
+        "--output {output}/map --features {inputs}/scene/features",
+        other="--min-angle 0.5",
+        needs="pipeline",
+        foreign="map/mine.txt",
+    ),
+    Stage(
+        command="localize",
+        flags=f"--map {{pipeline}}/work/map --query {{query}} {FEATURES} "
+        "--pairs {pipeline}/work/pairs/queries.txt "
+        "--matches {pipeline}/work/matches --output {output}/localized",
+        other="--max-error 8",
+        needs="pipeline",
+        foreign="localized/mine.txt",
+    ),
+    Stage(
+        command="evaluate",
+        flags="--ground-truth {query} --output {output}/evaluation "
+        "--estimated {pipeline}/work/localized/queries",
+        other="--thresholds 0.1,1",
+        needs="pipeline",
+        foreign="evaluation/results.json",
+    ),
+    Stage(
+        command="hpatches",
+        flags="--root {inputs}/sequences --output {output}/hpatches " + TINY,
+        other="--top-k 10",
+        foreign="hpatches/tiny/mine.txt",
+        broken={"again": "tables and plot are written again"},
+    ),
+    Stage(
+        command="pair_poses",
+        flags="--kapture-root {inputs}/room/mapping --output {output}/poses " + TINY,
+        other="--top-k 10",
+        foreign="poses/tiny/mine.txt",
+        broken={"force": "the folder of features is removed whole"},
+    ),
+    Stage(
+        command="train",
+        flags="--images {inputs}/textures --output {output}/run --steps 4 "
+        "--architecture fast_r2d2 --width 1 --descriptor-dim 16 --batch-size 1 "
+        "--crop-size 64 --min-side 64 --patch-size 8 --border 8 --validate-every 2 "
+        "--average-decay 0.9 --save-every 2 --log-every 1 --gpu -1 --workers 0",
+        other="--learning-rate 0.01",
+        foreign="run/state.pt",
+        timed=r".*report\.json|log\.csv|validation\.csv|.*\.tfevents\..*",
+        broken={
+            "full": "an OSError without the name of the file",
+            "foreign": "words of the message",
+        },
+    ),
+    Stage(
+        command="megadepth",
+        flags="--depth-root {inputs}/megadepth --sfm-root {inputs}/megadepth "
+        "--output {output}/megadepth --workers 1 --quiet",
+        other="--max-image-size 1000",
+        foreign="megadepth/Undistorted_SfM/0000/images/mine.jpg",
+    ),
+    Stage(
+        command="fetch",
+        flags="--data-root {output}/data --sources S --url {url}",
+        foreign="data/aachen/style_transfer/mine.jpg",
+        left_out={
+            "other": "no setting decides what the published files hold",
+            "foreign": "files put there by hand are taken for the published ones",
+        },
+        broken={
+            "killed": "an archive whose unpacking was killed counts as put there",
+            "full": "an archive whose unpacking failed counts as put there",
+        },
+    ),
+    Stage(
+        command="export",
+        flags="--kapture-root {inputs}/colmap --to colmap-db "
+        "--output {output}/colmap.db",
+        other="--camera-mode per-image",
+        foreign="colmap.db",
+        broken={
+            "again": "a finished database is refused",
+            "other": "a finished database is refused",
+            "killed": "a finished database is refused",
+            "two": "no lock",
+        },
+    ),
+    Stage(
+        command="colmap",
+        flags="--images {inputs}/shifted --database {output}/map.db "
+        "--sparse {output}/sparse --map.refine-intrinsics false --match.gpu -1 "
+        + TINY.replace("20", "200"),
+        other="--verify.max-error 2",
+        foreign="map.db",
+        broken={
+            "force": "numbers of the database go on",
+            "foreign": "words of the message",
+        },
+    ),
+    Stage(
+        command="report",
+        flags="--map {pipeline}/work/map --output {output}/page.html",
+        needs="pipeline",
+        foreign="page.html",
+        left_out={"other": REDRAWN, "force": REDRAWN, "two": REDRAWN},
+        broken={"foreign": "a page by others is replaced"},
+    ),
+    Stage(
+        command="pipeline",
+        flags=f"{MAPPING} --query queries={{query}} {FEATURES} --match.gpu -1 "
+        "--output {output}/work --query_pairs.method exhaustive",
+        other="--match.ratio 0.9",
+        foreign="work/database.db",
+        broken={"again": "its report and page are written again"},
+    ),
+)
+
+
+def write_inputs(folder: Path) -> Path:
+    """Write what the commands read; return the query dataset."""
+    scene = PipelineScene(folder / "scene")
+    write_noise_dataset(folder / "noise")
+    for seed, name in enumerate(("v_wall", "i_lamp")):
+        write_crops(folder / "sequences" / name, seed)
+        write_crops(folder / "textures" / name, seed)
+    write_room_dataset(
+        folder / "room", mapping_images=3, query_images=1, image_size=(96, 72)
+    )
+    write_scene(folder / "megadepth")
+    Scene(times=2).write_kapture(folder / "colmap")
+    write_shifted(folder / "shifted")
+    return scene.query
+
+
+def write_shifted(folder: Path) -> None:
+    """Photographs of one texture by a camera that turns."""
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 255, (160, 200), dtype=np.uint8))
+    texture = noise.filter(ImageFilter.GaussianBlur(1.5))
+    folder.mkdir()
+    for name, x, y in (("a.png", 0, 0), ("b.png", 16, 4), ("c.png", 8, 20)):
+        texture.crop((x, y, x + 160, y + 120)).convert("RGB").save(folder / name)
