@@ -25,6 +25,7 @@ from scipy.spatial.distance import pdist
 from r2d2_kapture.cli.common import EXIT_OK, run_command
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
@@ -111,11 +112,13 @@ def run_pipeline(
 ) -> str:
     """Map a dataset; the figures of the map."""
     pipeline.run(
-        PipelineConfig(verify=VerifyConfig(camera_mode=camera_mode)),
+        PipelineConfig(
+            extract=ExtractConfig(), verify=VerifyConfig(camera_mode=camera_mode)
+        ),
         mapping=mapping,
         queries={},
         output=output / "work",
-        checkpoint=checkpoint,
+        weights=checkpoint,
     )
     text = (output / "work" / "map" / "report.json").read_text(encoding="utf-8")
     report = json.loads(text)

@@ -19,7 +19,7 @@ from pathlib import Path
 from r2d2_kapture.cli.common import run_command
 from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
-from r2d2_kapture.config.extract import DEFAULT_MODEL
+from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL
 
 PRESET = "aachen_day_night_v1_1"
 CONDITIONS = ("day", "night")
@@ -40,7 +40,8 @@ def aachen(arguments: list[str]) -> int:
         inputs=_add_inputs,
     )
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
-    flags.model = flags.model or DEFAULT_MODEL
+    if flags.extractor == AUTO:
+        flags.model = flags.model or DEFAULT_MODEL
     if flags.global_features is not None:
         flags.features.append(flags.global_features)
         flags.query_pairs.method = "global"

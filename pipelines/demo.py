@@ -14,17 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2d2_kapture.cli.common import run_command
-from r2d2_kapture.cli.pipeline import (
-    load_model,
-    parse_pipeline,
-    pipeline_config,
-    pipeline_parser,
-    run_pipeline,
-)
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
+from r2d2_kapture.cli.extraction_flags import extraction
+from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
 
 if TYPE_CHECKING:
-    from r2d2_kapture.models.checkpoints import Checkpoint
+    from r2d2_kapture.core.extraction import Extractor
 
 PRESET = "demo"
 
@@ -45,22 +39,24 @@ def demo(arguments: list[str]) -> int:
     parser.set_defaults(output=Path("demo"))
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
     output: Path = flags.output
-    checkpoint = load_model(flags)
+    chosen = flags["extract"], flags.model, flags.extractor
+    config, weights = extraction(*chosen, section="extract.")
+    from r2d2_kapture.extractors.registry import build_extractor
     from r2d2_kapture.stages.pipeline_layout import Layout
     from r2d2_kapture.stages.report import PAGE_NAME
     from r2d2_kapture.synthetic.dataset import write_room_dataset
 
+    extractor = build_extractor(config, weights)
     print(f"1. rendering a room into {output}/mapping and {output}/query")
     room = write_room_dataset(output)
 
-    print(f"2. from images to poses with {checkpoint.name}")
+    print(f"2. from images to poses with {extractor.label}")
     flags.output = output / "work"
     code = run_pipeline(flags, mapping=room.mapping, queries={"query": room.query})
 
     print("3. drawing")
     layout = Layout(output=flags.output)
-    config = pipeline_config(flags).extract
-    pictures = draw(room.mapping, layout.features, checkpoint, config, output)
+    pictures = draw(room.mapping, layout.features, extractor, output)
     pictures += [layout.map / "map.png", *layout.evaluated("query").glob("*.png")]
     for path in pictures:
         print(f"  look at {path}")
@@ -71,12 +67,10 @@ def demo(arguments: list[str]) -> int:
 def draw(
     root: Path,
     features: Path,
-    checkpoint: Checkpoint,
-    config: ExtractConfig,
+    extractor: Extractor,
     output: Path,
 ) -> list[Path]:
     """Pictures of the features as kapture reads them back, and of the maps."""
-    from r2d2_kapture.extractors.registry import build_extractor
     from r2d2_kapture.io.images.decoding import read_rgb
     from r2d2_kapture.io.kapture.dataset import open_dataset
     from r2d2_kapture.io.kapture.local_features import open_local_features
@@ -86,10 +80,9 @@ def draw(
         draw_overview,
     )
 
-    extractor = build_extractor(AUTO, checkpoint.network, config)
     dataset = open_dataset(root)
     names = dataset.image_names
-    tables = open_local_features([features], checkpoint.name)
+    tables = open_local_features([features], extractor.label)
     images = {name: read_rgb(dataset.image_path(name)) for name in names}
     panels = [
         (name, image, tables.read(name, (image.shape[1], image.shape[0])))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from r2d2_kapture.cli.common import run_command
 from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
+from r2d2_kapture.config.extract import AUTO
 
 PRESET = "virtual_gallery"
 
@@ -40,7 +41,7 @@ def virtual_gallery(arguments: list[str]) -> int:
     )
     flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
     dataset: Path = flags.dataset
-    if flags.model is None:
+    if flags.model is None and flags.extractor == AUTO:
         flags.features.append(dataset / "local_features" / "r2d2_500")
     flags.features.append(dataset / "global_features" / "AP-GeM-LM18")
     return run_pipeline(

@@ -19,6 +19,22 @@ IndexArray = npt.NDArray[np.int64]
 PATCH_DIAMETER = 32.0
 """Side in pixels of the patch that R2D2 describes on a level of scale 1."""
 
+DESCRIPTOR_TYPES = ("float32", "float16", "uint8")
+UNIT_TOLERANCE = 1e-3
+"""How far from 1 a norm may be: descriptors in float16 pass."""
+
+
+def unit_rows(rows: npt.NDArray[Any]) -> FloatArray:
+    """(N, D) float32 rows of unit L2 norm; rows of zeros stay zeros.
+
+    Rows that have it already stay as they are, to the bit.
+    """
+    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    unit = np.abs(norms - 1) < UNIT_TOLERANCE
+    if unit.all():
+        return rows.astype(np.float32, copy=False)
+    return (rows / np.where(unit | (norms == 0), 1, norms)).astype(np.float32)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFeatures:
@@ -30,7 +46,8 @@ class LocalFeatures:
         scales: (N,) float32, side in pixels of the patch described (32 / level scale
             for R2D2, 92 / level scale for D2-Net).
         scores: (N,) float32, higher is better.
-        descriptors: (N, D) float32, unit L2 norm.
+        descriptors: (N, D) float32 or float16, unit L2 norm, or uint8 of any norm;
+            compared by L2.
         image_size: (W, H) of the stored image in pixels.
 
     Raises:
@@ -40,7 +57,7 @@ class LocalFeatures:
     keypoints: FloatArray
     scales: FloatArray
     scores: FloatArray
-    descriptors: FloatArray
+    descriptors: npt.NDArray[Any]
     image_size: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -53,10 +70,11 @@ class LocalFeatures:
         }
         for name, shape in shapes.items():
             array = getattr(self, name)
-            if array.shape != shape or array.dtype != np.float32:
+            types = DESCRIPTOR_TYPES if name == "descriptors" else ("float32",)
+            if array.shape != shape or array.dtype.name not in types:
                 raise FeatureFormatError(
                     f"{name}: found {array.dtype} {array.shape}, "
-                    f"expected float32 {shape}"
+                    f"expected {' or '.join(types)} {shape}"
                 )
         if self.descriptors.ndim != 2:
             raise FeatureFormatError(
@@ -84,6 +102,13 @@ class LocalFeatures:
             scores=self.scores[order],
             descriptors=self.descriptors[order],
         )
+
+    @property
+    def unit_descriptors(self) -> FloatArray:
+        """(N, D) float32 descriptors of unit L2 norm; zeros stay zeros."""
+        if self.descriptors.dtype == np.float32:
+            return self.descriptors
+        return unit_rows(self.descriptors)
 
     @property
     def keypoints_with_scale(self) -> FloatArray:

@@ -48,7 +48,7 @@ FORBIDDEN = {
     "models": {"kapture", "pycolmap", "jsonargparse"},
     "matching": {"kapture", "pycolmap", "jsonargparse"},
     "training": {"kapture", "pycolmap", "jsonargparse"},
-    "extractors": {"kapture", "pycolmap", "jsonargparse"},
+    "extractors": {"kapture", "jsonargparse"},
     "evaluation": {"jsonargparse"},
     "stages": {"jsonargparse"},
     "front": {"jsonargparse"},

@@ -14,6 +14,7 @@ from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
+    R2D2Config,
     SelectionConfig,
 )
 from r2d2_kapture.config.photographs import FolderConfig
@@ -100,13 +101,14 @@ def test_values_at_the_limits_are_accepted(config: Any, values: dict[str, Any]) 
 
 
 def test_defaults_are_those_of_the_published_extractor() -> None:
-    pyramid, selection = ExtractConfig().pyramid, ExtractConfig().selection
-    assert pyramid.scale_f**4 == pytest.approx(2)
-    assert (pyramid.min_size, pyramid.max_size) == (256, 1024)
-    assert (pyramid.min_scale, pyramid.max_scale) == (0, 1)
-    assert (selection.reliability_thr, selection.repeatability_thr) == (0.7, 0.7)
-    assert selection.top_k == 5000
-    d2net = ExtractConfig().d2net
+    r2d2 = ExtractConfig().extractor
+    assert isinstance(r2d2, R2D2Config)
+    assert r2d2.scale_f**4 == pytest.approx(2)
+    assert (r2d2.min_size, r2d2.max_size) == (256, 1024)
+    assert (r2d2.min_scale, r2d2.max_scale) == (0, 1)
+    assert (r2d2.reliability_thr, r2d2.repeatability_thr) == (0.7, 0.7)
+    assert r2d2.top_k == 5000
+    d2net = D2NetConfig()
     assert (d2net.max_edge, d2net.max_sum_edges) == (1600, 2800)
     # that of the weights; tests/extractors/test_registry.py has caffe where none is
     assert d2net.preprocessing is None and not d2net.multiscale and d2net.relu
@@ -114,7 +116,7 @@ def test_defaults_are_those_of_the_published_extractor() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [PyramidConfig, SelectionConfig, D2NetConfig, EngineConfig, ExtractConfig],
+    [R2D2Config, D2NetConfig, EngineConfig, ExtractConfig],
 )
 def test_settings_are_frozen_and_named(config: Any) -> None:
     made = config()

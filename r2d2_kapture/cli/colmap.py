@@ -20,8 +20,7 @@ from r2d2_kapture.cli.extraction_flags import (
     add_extraction_flags,
     add_masks_flag,
     add_run_flags,
-    chosen_checkpoint,
-    extract_config,
+    extraction,
     parse_extraction,
     run_options,
 )
@@ -50,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_colmap",
-        "Put R2D2 keypoints, matches and verified two-view geometries of a folder of "
-        "images into a new or existing COLMAP 4 database, and optionally reconstruct "
-        "sparse models. Run it again to resume.",
+        "Put keypoints, of R2D2 by default, matches and verified two-view geometries "
+        "of a folder of images into a new or existing COLMAP 4 database, and "
+        "optionally reconstruct sparse models. Run it again to resume.",
         "kapture_r2d2_colmap --images photos --database photos.db --sparse sparse",
     )
     _add_inputs(parser)
@@ -73,13 +72,13 @@ def _command(arguments: list[str]) -> int:
         name: settings_from(namespace[name], settings, f"{name}.")
         for name, settings in SECTIONS.items()
     }
+    extract, weights = extraction(namespace, namespace.model, namespace.extractor)
     config = ColmapConfig(
         folder=settings_from(namespace, FolderConfig),
-        extract=extract_config(namespace),
+        extract=extract,
         **sections,
     )
     options = run_options(namespace)
-    checkpoint = chosen_checkpoint(namespace)
     from r2d2_kapture.stages import colmap
     from r2d2_kapture.stages.report import report_map, with_page
 
@@ -87,8 +86,7 @@ def _command(arguments: list[str]) -> int:
         config,
         images=namespace.images,
         database=namespace.database,
-        checkpoint=checkpoint,
-        extractor=namespace.extractor,
+        weights=weights,
         sparse=namespace.sparse,
         pairs_list=namespace.pairs,
         exclude=namespace.exclude,

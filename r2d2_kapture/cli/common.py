@@ -28,22 +28,14 @@ from typing import TypeVar, get_type_hints
 from jsonargparse import ActionYesNo, Namespace
 
 from r2d2_kapture.cli.defects import describe_defect
+from r2d2_kapture.cli.door_flags import chosen_settings
 from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
-from r2d2_kapture.cli.matcher_flags import (
-    add_matcher_name,
-    flags_of_chosen,
-    matcher_from,
-)
 from r2d2_kapture.cli.parser import EXIT_BAD_INPUT, CommandParser, value_name
 from r2d2_kapture.cli.repeated_flags import take_flag
 from r2d2_kapture.cli.signatures import docstring_texts
-from r2d2_kapture.config.match import (
-    MATCHER_SETTINGS,
-    MutualNearestConfig,
-    plugin_settings,
-)
+from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.config.presets import preset_path
-from r2d2_kapture.config.settings import MATCHER, names_of
+from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.types import Report
@@ -96,7 +88,7 @@ def add_settings(
     for field in dataclasses.fields(settings):
         if field.name in taken:
             continue
-        if field.name == MATCHER:
+        if field.name == MATCHERS.kind:
             _add_matchers(parser, section, group, topic)
             continue
         flag = f"--{section}" + f"{prefix}{field.name}".replace("_", "-")
@@ -126,14 +118,20 @@ def _add_matchers(
 
     The help shows settings of other matchers by their name as a topic.
     """
-    add_matcher_name(parser, section, group, topic)
-    for name, kind in {**MATCHER_SETTINGS, **plugin_settings()}.items():
-        prefix = "" if name in MATCHER_SETTINGS else f"{name}-"
+    parser.group(group, topic).add_argument(
+        f"--{section}{MATCHERS.kind}",
+        type=str,
+        metavar="NAME",
+        default=MutualNearestConfig.matcher,
+        help=f"how images are matched: {', '.join(MATCHERS.settings())}",
+    )
+    for name, kind in MATCHERS.settings().items():
         own = (
             (group, topic)
             if kind is MutualNearestConfig
             else (f"{group} by {name}", name)
         )
+        prefix = MATCHERS.prefix(name)
         add_settings(parser, kind, (), section, prefix, *own)
 
 
@@ -142,8 +140,8 @@ def settings_from(
 ) -> Settings:
     """Build a settings dataclass from the flags that add_settings added."""
     values = {name: namespace[name] for name in names_of(settings)}
-    if MATCHER in values:
-        values[MATCHER] = matcher_from(namespace, section)
+    if MATCHERS.kind in values:
+        values[MATCHERS.kind] = chosen_settings(namespace, MATCHERS, section)
     return settings(**values)
 
 
@@ -208,8 +206,13 @@ def finish(report: Report) -> int:
 def dump_settings(namespace: Namespace, classes: Sequence[type]) -> str:
     """The resolved fields of settings dataclasses as YAML that ``--config`` takes."""
     names = [name for settings in classes for name in names_of(settings)]
-    if MATCHER in names:
-        names += flags_of_chosen(namespace)
+    if MATCHERS.kind in names:
+        names += MATCHERS.flags()[namespace[MATCHERS.kind]].values()
+    return dump_values(namespace, names)
+
+
+def dump_values(namespace: Namespace, names: Sequence[str]) -> str:
+    """The values of flags as YAML that ``--config`` takes."""
     return "".join(
         f"{name}: {json.dumps(namespace[name], default=str)}\n" for name in names
     )

@@ -10,42 +10,29 @@ from typing import TYPE_CHECKING
 
 from jsonargparse import Namespace
 
+from r2d2_kapture.cli.door_flags import changed_flags
 from r2d2_kapture.cli.extraction_flags import (
-    EXTRACTION_SETTINGS,
-    FAMILY_SETTINGS,
     add_extraction_flags,
-    changed_settings,
-    chosen_checkpoint,
-    extract_config,
+    check_settings,
+    make_extractor,
     resolve_extraction_preset,
     save_settings,
+    setting_names,
 )
 from r2d2_kapture.cli.parser import CommandParser, value_name
 from r2d2_kapture.cli.repeated_flags import replace_flags
 from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
-from r2d2_kapture.config.extract import (
-    AUTO,
-    DEFAULT_MODEL,
-    ExtractConfig,
-    ExtractorName,
-)
+from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, EXTRACTORS
 from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin
 from r2d2_kapture.errors import ConfigError
 
 if TYPE_CHECKING:
-    from r2d2_kapture.models.checkpoints import Checkpoint
+    from r2d2_kapture.core.extraction import Extractor
     from r2d2_kapture.stages.benchmark.feature_sources import (
         ExtractedFeatures,
         FeatureSource,
     )
-
-SWEEP_KEYS = (
-    "model",
-    "extractor",
-    *(f.name for settings in EXTRACTION_SETTINGS for f in dataclasses.fields(settings)),
-)
-"""Settings that determine features, and can be compared."""
 
 WORKERS = 2
 KEYPOINTS_TYPE = "keypoints_type"
@@ -113,19 +100,17 @@ def add_evaluation_flags(parser: CommandParser, item: str, of_dataset: bool) -> 
         metavar="KEY=A,B",
         help="key=a,b,c: compare values of a setting in one table; several sweeps are "
         "combined, as in --sweep top-k=1000,5000 --sweep subpixel=true,false; keys: "
-        f"{', '.join(key.replace('_', '-') for key in SWEEP_KEYS)}",
+        f"{', '.join(key.replace('_', '-') for key in sweep_keys())}",
     )
     add_extraction_flags(parser)
-    parser.group("features").add_argument(
-        "--extractor",
-        type=ExtractorName,
-        metavar=value_name(ExtractorName),
-        default=AUTO,
-        help="kind of features, r2d2 or d2net; auto is that of the model",
-    )
     add_stage_flags(parser, item)
     # the network uses cores of its own
     parser.set_defaults({"workers": WORKERS})
+
+
+def sweep_keys() -> list[str]:
+    """Settings that determine features, and can be compared."""
+    return ["model", "extractor", *setting_names()]
 
 
 def feature_sources(
@@ -155,16 +140,15 @@ def feature_sources(
             f"--keypoint-origin {namespace.keypoint_origin}: describes existing "
             "features, but none are given; extracted ones count from the center"
         )
-    variants = expand_sweeps(namespace.sweep, SWEEP_KEYS)
+    variants = expand_sweeps(namespace.sweep, sweep_keys())
     flags = [_parse_variant(parser, arguments, variant) for variant in variants]
-    configs = [extract_config(item) for item in flags]
-    checkpoints = [chosen_checkpoint(item) for item in flags]
-    names = _tell_apart({f.model: c.name for f, c in zip(flags, checkpoints)})
+    for item in flags:
+        check_settings(item)
+    extractors = [make_extractor(item) for item in flags]
+    names = _tell_apart({_typed(f): x.label for f, x in zip(flags, extractors)})
     return [
-        (_extracted(item, variant, config, checkpoint, names), item)
-        for item, variant, config, checkpoint in zip(
-            flags, variants, configs, checkpoints
-        )
+        (_extracted(item, variant, extractor, names), item)
+        for item, variant, extractor in zip(flags, variants, extractors)
     ]
 
 
@@ -224,12 +208,12 @@ def _refuse_extraction(namespace: Namespace, chosen: str) -> None:
     """Refuse flags of extraction, since the chosen flag selects existing features."""
     flags = {
         "--sweep": namespace.sweep != [],
-        "--model": namespace.model != DEFAULT_MODEL,
+        "--model": namespace.model is not None,
         "--extractor": namespace.extractor != AUTO,
     }
     given = [flag for flag, is_given in flags.items() if is_given]
-    for family in FAMILY_SETTINGS:
-        given += changed_settings(namespace, family)
+    for name in EXTRACTORS.settings():
+        given += changed_flags(namespace, EXTRACTORS, name)
     if given:
         raise ConfigError(
             f"{', '.join(given)}: describes an extraction, but {chosen} uses existing "
@@ -241,11 +225,12 @@ def save_all_settings(
     sources: Sequence[tuple[FeatureSource, Namespace | None]], output: Path
 ) -> None:
     """Write the settings of each extraction next to its results."""
+    from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
     from r2d2_kapture.stages.benchmark.results_folder import file_stem
 
     for source, flags in sources:
-        if flags is not None:
-            save_settings(flags, output / file_stem(source.label))
+        if flags is not None and isinstance(source, ExtractedFeatures):
+            save_settings(flags, source.extractor, output / file_stem(source.label))
 
 
 def _parse_variant(
@@ -276,22 +261,23 @@ def _tell_apart(names: Mapping[str, str]) -> dict[str, str]:
     return {typed: typed for typed in names}
 
 
+def _typed(flags: Namespace) -> str:
+    """What distinguishes the weights of two extractions, as typed."""
+    return str(
+        flags.model or (DEFAULT_MODEL if flags.extractor == AUTO else flags.extractor)
+    )
+
+
 def _extracted(
     flags: Namespace,
     variant: Variant,
-    config: ExtractConfig,
-    checkpoint: Checkpoint,
+    extractor: Extractor,
     names: Mapping[str, str],
 ) -> ExtractedFeatures:
     from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
 
-    model = names[flags.model]
+    model = names[_typed(flags)]
     if flags.label is not None:
         model = flags.label if len(names) == 1 else f"{flags.label} {model}"
     settings = [f"{k}={v}" for k, v in variant.values.items() if k != "model"]
-    return ExtractedFeatures(
-        label=" ".join([model, *settings]),
-        config=config,
-        checkpoint=checkpoint,
-        extractor=flags.extractor,
-    )
+    return ExtractedFeatures(label=" ".join([model, *settings]), extractor=extractor)

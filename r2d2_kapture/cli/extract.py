@@ -16,8 +16,7 @@ from r2d2_kapture.cli.extraction_flags import (
     add_extraction_flags,
     add_masks_flag,
     add_run_flags,
-    chosen_checkpoint,
-    extract_config,
+    make_extractor,
     parse_extraction,
     run_options,
     save_settings,
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract",
-        "Extract R2D2, Fast-R2D2 or D2-Net features from every image of a "
+        "Extract local features, of R2D2 by default, from every image of a "
         "kapture dataset, into that dataset or another folder. Run it again to "
         "resume.",
         "kapture_r2d2_extract --kapture-root mapping --model r2d2_v2 --top-k 10000",
@@ -77,16 +76,14 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if namespace.kapture_root is None:
         raise ConfigError("--kapture-root: missing, expected a kapture dataset")
-    config, options = extract_config(namespace), run_options(namespace)
-    checkpoint = chosen_checkpoint(namespace)
+    options = run_options(namespace)
+    extractor = make_extractor(namespace)
     from r2d2_kapture.stages import extract
 
     report = extract.run(
-        config,
+        extractor,
         kapture_root=namespace.kapture_root,
-        checkpoint=checkpoint,
         output=namespace.output,
-        extractor=namespace.extractor,
         keypoints_type=namespace.keypoints_type,
         descriptors_type=namespace.descriptors_type,
         tar=namespace.tar,
@@ -94,7 +91,7 @@ def _command(arguments: list[str]) -> int:
         masks=namespace.masks,
         options=options,
     )
-    save_settings(namespace, report.outputs[0])
+    save_settings(namespace, extractor, report.outputs[0])
     return finish(report)
 
 

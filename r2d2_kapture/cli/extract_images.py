@@ -16,8 +16,7 @@ from r2d2_kapture.cli.extraction_flags import (
     add_extraction_flags,
     add_masks_flag,
     add_run_flags,
-    chosen_checkpoint,
-    extract_config,
+    make_extractor,
     parse_extraction,
     run_options,
     save_settings,
@@ -36,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract_images",
-        "Extract R2D2, Fast-R2D2 or D2-Net features from image files into .r2d2 or "
+        "Extract local features, of R2D2 by default, from image files into .r2d2 or "
         ".d2-net (npz), .mat, HDF5 (hloc's layout) or COLMAP text files. Run it again "
         "to resume.",
         "kapture_r2d2_extract_images --model r2d2_v2 --images a.jpg "
@@ -83,17 +82,15 @@ def _command(arguments: list[str]) -> int:
         return EXIT_OK
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
-    config, options = extract_config(namespace), run_options(namespace)
+    options = run_options(namespace)
     found = find_images(namespace.images, namespace.exclude, namespace.masks)
-    checkpoint = chosen_checkpoint(namespace)
+    extractor = make_extractor(namespace)
     from r2d2_kapture.stages.extract import files as extract_files
     from r2d2_kapture.stages.extract.image_names import searched_folders
 
     report = extract_files.run(
-        config,
+        extractor,
         images=found.paths,
-        checkpoint=checkpoint,
-        extractor=namespace.extractor,
         file_format=namespace.format,
         output_dir=namespace.output_dir,
         image_root=namespace.image_root,
@@ -103,7 +100,7 @@ def _command(arguments: list[str]) -> int:
         options=options,
     )
     if namespace.output_dir is not None:
-        save_settings(namespace, namespace.output_dir)
+        save_settings(namespace, extractor, namespace.output_dir)
     return finish(report)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,21 +12,23 @@ from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     add_settings,
-    dump_settings,
+    dump_values,
     resolve_presets,
     settings_from,
     show,
 )
-from r2d2_kapture.cli.parser import CommandParser, value_name
+from r2d2_kapture.cli.door_flags import chosen_settings
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.repeated_flags import take_flag
 from r2d2_kapture.config.extract import (
     AUTO,
     DEFAULT_MODEL,
+    EXTRACTORS,
     D2NetConfig,
     EngineConfig,
     ExtractConfig,
-    ExtractorName,
     PyramidConfig,
+    R2D2Config,
     SelectionConfig,
 )
 from r2d2_kapture.config.presets import read_preset
@@ -35,49 +36,56 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.settings import names_of, refuse_unknown
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
-from r2d2_kapture.models.files import bundled_models, resolve_model
+from r2d2_kapture.models.files import Weights, bundled_models, resolve_model
 
 if TYPE_CHECKING:
-    from r2d2_kapture.models.checkpoints import Checkpoint
+    from r2d2_kapture.core.extraction import Extractor
 
 PRESETS = "extract"
 SETTINGS_NAME = "extract_config.yaml"
-FAMILY_SETTINGS: dict[str, tuple[type, ...]] = {
-    "r2d2": (PyramidConfig, SelectionConfig),
-    "d2net": (D2NetConfig,),
+PARTS: dict[type, tuple[type, ...]] = {R2D2Config: (PyramidConfig, SelectionConfig)}
+"""Settings that are shown in several groups."""
+TITLES: dict[type, str] = {
+    PyramidConfig: "scales searched by R2D2 and Fast-R2D2",
+    SelectionConfig: "keypoints of R2D2 and Fast-R2D2",
+    D2NetConfig: "D2-Net only",
 }
-"""Settings of only one family of networks."""
-
-EXTRACTION_SETTINGS = (*itertools.chain(*FAMILY_SETTINGS.values()), EngineConfig)
-TITLES: dict[str, tuple[type, str | None]] = {
-    "scales searched by R2D2 and Fast-R2D2": (PyramidConfig, "r2d2"),
-    "keypoints of R2D2 and Fast-R2D2": (SelectionConfig, "r2d2"),
-    "D2-Net only": (D2NetConfig, "d2net"),
-    "computation": (EngineConfig, None),
-}
-"""Settings by the title of their flags, and their family of networks."""
+"""Of groups of flags; others go by the name of the extractor."""
 
 
 def add_extraction_flags(parser: CommandParser, taken: Collection[str] = ()) -> None:
-    """Add the model, the settings of extraction and those of the run.
+    """Add the model, the extractor, and the settings of extraction.
 
     Args:
         parser: to add to.
         taken: settings to omit, because the command has its own flag of that name.
     """
-    parser.group("features").add_argument(
-        "--model",
-        type=str,
-        metavar="MODEL",
-        default=DEFAULT_MODEL,
-        help="checkpoint: path of a published .pt (R2D2) or .pth (D2-Net, VGG16) or of "
-        "a .safetensors file, or the name of a bundled model",
-    )
+    add_model_flags(parser, f"by default {DEFAULT_MODEL}, if the extractor needs any")
     parser.group("features").add_argument(
         "--list-models", action="store_true", help="list the bundled models and stop"
     )
     add_preset_flag(parser)
     add_extraction_settings(parser, taken)
+
+
+def add_model_flags(parser: CommandParser, default: str) -> None:
+    """Add --model and --extractor; ``default`` says what happens without a model."""
+    parser.group("features").add_argument(
+        "--model",
+        type=str | None,
+        metavar="MODEL",
+        help="checkpoint: path of a published .pt (R2D2) or .pth (D2-Net, VGG16) or of "
+        "a .safetensors file, or the name of a bundled model; or the weights of "
+        f"--extractor; {default}",
+    )
+    parser.group("features").add_argument(
+        "--extractor",
+        type=str,
+        metavar="NAME",
+        default=AUTO,
+        help=f"kind of features: {', '.join(EXTRACTORS.settings())}; auto is that of "
+        "the model",
+    )
 
 
 def add_extraction_settings(
@@ -86,17 +94,23 @@ def add_extraction_settings(
     section: str = "",
     topic: str | None = None,
 ) -> None:
-    """Add the settings of extraction, grouped by family of networks.
+    """Add the settings of extraction, grouped by extractor.
 
     Args:
         parser: to add to.
         taken: settings to omit, because the command has its own flag of that name.
         section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
-        topic: of the help that shows them, except for those of D2-Net.
+        topic: of the help that shows them, except for those of other extractors than
+            R2D2.
     """
-    for title, (settings, family) in TITLES.items():
-        shown_by = family if family == "d2net" else topic or family
-        add_settings(parser, settings, taken, section, group=title, topic=shown_by)
+    for name, settings in EXTRACTORS.settings().items():
+        shown_by = (topic or name) if settings is R2D2Config else name
+        for part in PARTS.get(settings, (settings,)):
+            title = TITLES.get(part, f"{name} only")
+            prefix = EXTRACTORS.prefix(name)
+            own = () if prefix else taken
+            add_settings(parser, part, own, section, prefix, title, shown_by)
+    add_settings(parser, EngineConfig, taken, section, "", "computation", topic)
 
 
 def add_preset_flag(parser: CommandParser) -> None:
@@ -125,7 +139,7 @@ def resolve_extraction_preset(
         ConfigError: neither a file nor a preset, or settings of something else.
     """
     names, others = take_flag(arguments, "--preset")
-    known = list(itertools.chain(*map(names_of, EXTRACTION_SETTINGS)))
+    known = setting_names()
     values: dict[str, Any] = {}
     for name in names:
         values |= read_preset(name, PRESETS, "--preset")
@@ -149,24 +163,34 @@ def parse_extraction(
     if namespace.list_models:
         show(list_models())
         return None
+    if namespace.extractor != AUTO:
+        EXTRACTORS.settings_of(namespace.extractor)
+    check_settings(namespace)
     return namespace
 
 
-def save_settings(namespace: Namespace, folder: Path) -> None:
+def setting_names(extractor: str | None = None) -> list[str]:
+    """Names of the flags of extraction: of one extractor, or of all."""
+    flags = EXTRACTORS.flags()
+    chosen = flags.values() if extractor is None else [flags[extractor]]
+    return [n for one in chosen for n in one.values()] + names_of(EngineConfig)
+
+
+def dump_extraction(namespace: Namespace, extractor: str) -> str:
+    """The resolved settings of an extractor as YAML that ``--config`` takes."""
+    return dump_values(namespace, setting_names(extractor))
+
+
+def save_settings(namespace: Namespace, extractor: Extractor, folder: Path) -> None:
     """Write the resolved settings next to the output, as YAML for --config."""
-    text = dump_settings(namespace, EXTRACTION_SETTINGS)
+    text = dump_extraction(namespace, extractor.name)
+    if namespace.extractor != AUTO:
+        text = f"extractor: {namespace.extractor}\n{text}"
     write_text_atomic(folder / SETTINGS_NAME, text)
 
 
 def add_run_flags(parser: CommandParser) -> None:
-    """Add the kind of features, and what changes how a run behaves."""
-    parser.group("features").add_argument(
-        "--extractor",
-        type=ExtractorName,
-        metavar=value_name(ExtractorName),
-        default=AUTO,
-        help="which kind of features, r2d2 or d2net; auto is that of the model",
-    )
+    """Add what changes how a run behaves."""
     parser.group("run").add_argument(
         "--workers",
         type=int,
@@ -213,70 +237,72 @@ def add_masks_flag(parser: CommandParser) -> None:
     )
 
 
-def extract_config(namespace: Namespace, taken: Collection[str] = ()) -> ExtractConfig:
-    """Settings of extraction from the flags.
+def extraction(
+    namespace: Namespace,
+    model: str | None,
+    extractor: str = AUTO,
+    *,
+    taken: Collection[str] = (),
+    section: str = "",
+) -> tuple[ExtractConfig, Weights | None]:
+    """Settings and weights of the requested extraction.
 
     Args:
-        namespace: the flags.
+        namespace: the flags of the settings.
+        model: weights, see load_weights.
+        extractor: its name; by default the one for the model.
         taken: as for add_extraction_flags.
+        section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        CheckpointError: the weights cannot be loaded.
+        ConfigError: a setting is out of its range, or a setting of another extractor
+            is not at default.
     """
     values = _without(namespace, taken)
-    return ExtractConfig(
-        pyramid=settings_from(values, PyramidConfig),
-        selection=settings_from(values, SelectionConfig),
-        d2net=settings_from(values, D2NetConfig),
-        engine=settings_from(values, EngineConfig),
+    if extractor != AUTO:
+        chosen_settings(values, EXTRACTORS, section, extractor)
+    if model is not None:
+        resolve_model(model)
+    from r2d2_kapture.extractors.registry import load_weights
+
+    name, weights = load_weights(extractor, model)
+    described = f"a model of {name}" if extractor == AUTO else f"--extractor {name}"
+    settings = chosen_settings(values, EXTRACTORS, section, name, described)
+    return (
+        ExtractConfig(**vars(settings_from(values, EngineConfig)), extractor=settings),
+        weights,
     )
+
+
+def make_extractor(namespace: Namespace, taken: Collection[str] = ()) -> Extractor:
+    """The requested extractor; see ``extraction``."""
+    chosen = extraction(namespace, namespace.model, namespace.extractor, taken=taken)
+    from r2d2_kapture.extractors.registry import build_extractor
+
+    return build_extractor(*chosen)
+
+
+def check_settings(namespace: Namespace) -> None:
+    """Check the settings of all extractors and of the computation, before any loads.
+
+    Raises:
+        ConfigError: one is out of its range.
+    """
+    names = list(EXTRACTORS.settings())
+    for name in names:
+        chosen_settings(namespace, EXTRACTORS, chosen=name, others=names)
+    settings_from(namespace, EngineConfig)
 
 
 def _without(namespace: Namespace, taken: Collection[str]) -> Namespace:
     """The flags, with all that are not settings of extraction at default."""
     values = namespace.clone()
-    for settings in EXTRACTION_SETTINGS:
+    for name, settings in EXTRACTORS.settings().items():
         for field in dataclasses.fields(settings):
-            if field.name in taken:
+            if EXTRACTORS.prefix(name) + field.name in taken:
                 values[field.name] = field.default
     return values
-
-
-def changed_settings(namespace: Namespace, family: str, section: str = "") -> list[str]:
-    """The flags of settings of a family of networks that are not at default."""
-    return [
-        _flag(section, field.name, namespace[field.name])
-        for settings in FAMILY_SETTINGS[family]
-        for field in dataclasses.fields(settings)
-        if namespace[field.name] != field.default
-    ]
-
-
-def refuse_settings_of_others(
-    namespace: Namespace, family: str, section: str = ""
-) -> None:
-    """Refuse settings of another family of networks.
-
-    Args:
-        namespace: the flags.
-        family: of the network.
-        section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
-
-    Raises:
-        ConfigError: such a setting is not at default.
-    """
-    for other in FAMILY_SETTINGS:
-        changed = changed_settings(namespace, other, section)
-        if other != family and changed:
-            raise ConfigError(
-                f"{', '.join(changed)}: found for a model of {family}, expected only "
-                f"for those of {other}; remove it, or choose another --model"
-            )
-
-
-def _flag(section: str, name: str, value: object) -> str:
-    """The flag of a setting; a switch is turned off by ``--no-NAME``."""
-    return f"--{section}{'no-' * (value is False)}{name.replace('_', '-')}"
 
 
 def run_options(namespace: Namespace) -> RunOptions:
@@ -289,26 +315,6 @@ def run_options(namespace: Namespace) -> RunOptions:
         strict=namespace.strict,
         progress=False if namespace.quiet else None,
     )
-
-
-def chosen_checkpoint(namespace: Namespace, taken: Collection[str] = ()) -> Checkpoint:
-    """Load the requested checkpoint.
-
-    Args:
-        namespace: the flags.
-        taken: as for add_extraction_flags.
-
-    Raises:
-        CheckpointError: it cannot be loaded.
-        ConfigError: a setting of another family of networks is not at default.
-    """
-    resolve_model(namespace.model)
-    from r2d2_kapture.models.checkpoints import load_checkpoint
-
-    checkpoint = load_checkpoint(namespace.model)
-    family = checkpoint.network.family
-    refuse_settings_of_others(_without(namespace, taken), family)
-    return checkpoint
 
 
 def list_models() -> str:

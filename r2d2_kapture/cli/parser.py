@@ -27,6 +27,7 @@ from r2d2_kapture.cli.repeated_flags import (
     unknown_flags,
 )
 from r2d2_kapture.config.checks import did_you_mean, nearest
+from r2d2_kapture.config.extract import EXTRACTORS
 from r2d2_kapture.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ class CommandParser(ArgumentParser):
         """Print the help, with the flags of a topic or of all, and stop."""
         name, ending = D2NET
         named = any(name in text or text.endswith(ending) for text in given)
-        shown = {*given, name if named else R2D2}
+        shown = {*given, name} if named else {*given}
+        if shown.isdisjoint(EXTRACTORS.places):
+            shown.add(R2D2)
         hidden = {
             title: topic
             for title, topic in self._topic_of.items()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 
@@ -19,20 +20,21 @@ from r2d2_kapture.cli.common import (
     show,
 )
 from r2d2_kapture.cli.extraction_flags import (
-    EXTRACTION_SETTINGS,
     add_exclude_flag,
     add_extraction_settings,
     add_masks_flag,
+    add_model_flags,
     add_preset_flag,
-    extract_config,
-    refuse_settings_of_others,
+    check_settings,
+    dump_extraction,
+    extraction,
     resolve_extraction_preset,
 )
 from r2d2_kapture.cli.parser import CommandParser, value_name
 from r2d2_kapture.cli.signatures import docstring_texts
 from r2d2_kapture.cli.stage_flags import add_stage_flags, run_options
 from r2d2_kapture.config.evaluate import EvaluateConfig
-from r2d2_kapture.config.extract import DEFAULT_MODEL
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
@@ -43,25 +45,22 @@ from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
-from r2d2_kapture.models.files import resolve_model
+from r2d2_kapture.models.files import Weights
 from r2d2_kapture.types import Report
-
-if TYPE_CHECKING:
-    from r2d2_kapture.models.checkpoints import Checkpoint
 
 COMMAND = "kapture_r2d2_pipeline"
 PRESETS = "pipelines"
 SETTINGS_NAME = "pipeline_config.yaml"
-SECTIONS: dict[str, tuple[type, ...]] = {
-    "photographs": (FolderConfig,),
-    "extract": EXTRACTION_SETTINGS,
-    "mapping_pairs": (PairsConfig,),
-    "query_pairs": (PairsConfig,),
-    "match": (MatchConfig,),
-    "verify": (VerifyConfig,),
-    "map": (MapConfig,),
-    "localize": (LocalizeConfig,),
-    "evaluate": (EvaluateConfig,),
+SECTIONS: dict[str, type] = {
+    "photographs": FolderConfig,
+    "extract": ExtractConfig,
+    "mapping_pairs": PairsConfig,
+    "query_pairs": PairsConfig,
+    "match": MatchConfig,
+    "verify": VerifyConfig,
+    "map": MapConfig,
+    "localize": LocalizeConfig,
+    "evaluate": EvaluateConfig,
 }
 
 
@@ -137,8 +136,8 @@ def run_pipeline(
     """
     config, options = pipeline_config(flags), run_options(flags)
     datasets = [*queries.values(), *(() if mapping is None else (mapping,))]
-    checkpoint = choose_checkpoint(flags, datasets)
-    if checkpoint is None and flags.preset is not None:
+    extract, weights = choose_extraction(flags, datasets)
+    if extract is None and flags.preset is not None:
         raise ConfigError(
             f"--preset {flags.preset}: found existing features, so that "
             "nothing is extracted; give a --model to extract, or omit the preset"
@@ -147,12 +146,12 @@ def run_pipeline(
     from r2d2_kapture.stages.report import report_pipeline, with_page
 
     report = pipeline.run(
-        config,
+        dataclasses.replace(config, extract=extract),
         images=images,
         mapping=mapping,
         queries=queries,
         output=flags.output,
-        checkpoint=checkpoint,
+        weights=weights,
         features=flags.features,
         keypoints_type=flags.keypoints_type,
         descriptors_type=flags.descriptors_type,
@@ -162,7 +161,8 @@ def run_pipeline(
         options=options,
         announce=print_report,
     )
-    write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags))
+    name = "r2d2" if extract is None else extract.extractor.extractor
+    write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags, name))
     return finish(with_page(report, lambda: report_pipeline(flags.output)))
 
 
@@ -217,13 +217,10 @@ def _add_run(parser: CommandParser) -> None:
         help="folders of local or global features in addition to those in the "
         "datasets, such as local_features/r2d2_500 and global_features/AP-GeM-LM18",
     )
-    parser.group("features").add_argument(
-        "--model",
-        type=str | None,
-        metavar="MODEL",
-        help="checkpoint that extracts local features; by default they are taken from "
-        "--features and the datasets, or extracted by a bundled model if there are "
-        "neither",
+    add_model_flags(
+        parser,
+        "by default features are taken from --features and the datasets, or extracted "
+        "by a bundled model if there are neither",
     )
     parser.group("inputs").add_argument(
         "--keypoints-type",
@@ -262,62 +259,50 @@ def _add_run(parser: CommandParser) -> None:
     )
 
 
-def choose_checkpoint(
+def choose_extraction(
     flags: Namespace, datasets: Sequence[Path] = ()
-) -> Checkpoint | None:
-    """The requested model; the bundled one if there are no keypoints; else None.
+) -> tuple[ExtractConfig | None, Weights | None]:
+    """The requested extraction; by the bundled model if there are no keypoints; else
+    none.
 
     Raises:
-        CheckpointError, ConfigError: see load_model.
+        CheckpointError: the weights cannot be loaded.
+        ConfigError: settings of extraction belong to another extractor.
     """
-    if flags.model is None:
+    if flags.model is None and flags.extractor == AUTO:
         from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 
         roots = [*flags.features, *datasets]
         if any(find_feature_folders(root, "keypoints") for root in roots):
-            return None
-    return load_model(flags)
-
-
-def load_model(flags: Namespace) -> Checkpoint:
-    """The requested model, by default the bundled one.
-
-    Raises:
-        CheckpointError: it cannot be loaded.
-        ConfigError: settings of extraction belong to other networks.
-    """
-    name = flags.model or DEFAULT_MODEL
-    resolve_model(name)
-    from r2d2_kapture.models.checkpoints import load_checkpoint
-
-    checkpoint = load_checkpoint(name)
-    refuse_settings_of_others(flags["extract"], checkpoint.network.family, "extract.")
-    return checkpoint
+            return None, None
+    return extraction(
+        flags["extract"], flags.model, flags.extractor, section="extract."
+    )
 
 
 def add_sections(parser: CommandParser) -> None:
     """Add the settings of each stage with its name as prefix, as ``--match.ratio``."""
-    for name, classes in SECTIONS.items():
-        if name == "extract":
+    for name, settings in SECTIONS.items():
+        if settings is ExtractConfig:
             add_extraction_settings(parser, section="extract.", topic="extract")
             continue
-        for settings in classes:
-            title = name.replace("_", " ")
-            add_settings(parser, settings, section=f"{name}.", group=title, topic=name)
+        title = name.replace("_", " ")
+        add_settings(parser, settings, section=f"{name}.", group=title, topic=name)
 
 
 def pipeline_config(namespace: Namespace) -> PipelineConfig:
-    """Settings of all stages from the flags.
+    """Settings of all stages from the flags, but for extraction's, which are checked.
 
     Raises:
         ConfigError: a setting is out of its range.
     """
+    check_settings(namespace["extract"])
     sections: dict[str, Any] = {
-        name: settings_from(namespace[name], classes[0], f"{name}.")
-        for name, classes in SECTIONS.items()
-        if name != "extract"
+        name: settings_from(namespace[name], settings, f"{name}.")
+        for name, settings in SECTIONS.items()
+        if settings is not ExtractConfig
     }
-    return PipelineConfig(extract=extract_config(namespace["extract"]), **sections)
+    return PipelineConfig(**sections)
 
 
 def named_queries(arguments: Sequence[str]) -> dict[str, Path]:
@@ -341,11 +326,19 @@ def named_queries(arguments: Sequence[str]) -> dict[str, Path]:
     return queries
 
 
-def dump_sections(namespace: Namespace) -> str:
-    """The resolved settings as YAML that ``--config`` takes."""
+def dump_sections(namespace: Namespace, extractor: str) -> str:
+    """The resolved settings as YAML that ``--config`` takes, of one extractor."""
     return "".join(
-        f"{name}:\n" + textwrap.indent(dump_settings(namespace[name], classes), "  ")
-        for name, classes in SECTIONS.items()
+        f"{name}:\n"
+        + textwrap.indent(
+            (
+                dump_extraction(namespace[name], extractor)
+                if settings is ExtractConfig
+                else dump_settings(namespace[name], (settings,))
+            ),
+            "  ",
+        )
+        for name, settings in SECTIONS.items()
     )
 
 

@@ -16,17 +16,16 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.door_flags import chosen_settings
 from r2d2_kapture.cli.extraction_flags import (
     add_exclude_flag,
     add_extraction_flags,
     add_masks_flag,
-    chosen_checkpoint,
-    extract_config,
+    make_extractor,
     parse_extraction,
 )
-from r2d2_kapture.cli.matcher_flags import matcher_from
 from r2d2_kapture.cli.parser import CommandParser
-from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.match import MATCHERS, MatchConfig
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
@@ -244,7 +243,7 @@ def _stored(namespace: Namespace, source: str) -> Report:
 def _configs(namespace: Namespace) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:
     return (
         settings_from(namespace, ViewConfig),
-        MatchConfig(matcher=matcher_from(namespace)),
+        MatchConfig(matcher=chosen_settings(namespace, MATCHERS)),
         VerifyConfig(**{name: namespace[name] for name in VERIFY_FLAGS}),
     )
 
@@ -268,31 +267,27 @@ def _is_plain(text: str, path: Path) -> bool:
 
 def _two_images(namespace: Namespace, images: tuple[Path, Path]) -> Report:
     config, matching, verification = _configs(namespace)
-    extraction = extract_config(namespace, OWN_FLAGS)
-    checkpoint = chosen_checkpoint(namespace, OWN_FLAGS)
+    extractor = make_extractor(namespace, OWN_FLAGS)
     from r2d2_kapture.stages import view
 
     return view.run(
         config,
-        extraction,
+        extractor,
         matching,
         verification,
         images=images,
-        checkpoint=checkpoint,
         output_dir=namespace.output_dir,
     )
 
 
 def _keypoints(namespace: Namespace) -> Report:
-    config = extract_config(namespace, OWN_FLAGS)
     found = find_images(namespace.photographs, namespace.exclude, namespace.masks)
-    checkpoint = chosen_checkpoint(namespace, OWN_FLAGS)
+    extractor = make_extractor(namespace, OWN_FLAGS)
     from r2d2_kapture.stages.extract import view
 
     return view.run(
-        config,
+        extractor,
         images=found.paths,
-        checkpoint=checkpoint,
         output_dir=namespace.output_dir,
         max_keypoints=namespace.max_keypoints,
         masks=namespace.masks,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from r2d2_kapture.config.checks import GPU_INDEX, Checked, bounded, require
+from r2d2_kapture.config.plugins import Door
 from r2d2_kapture.coordinates import ResizeMap
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -15,8 +16,7 @@ FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 ExportFormat = Literal["colmap-db", "h5", "colmap-text"]
 DEFAULT_MODEL = "fast_r2d2_v4"
 """The default bundled model."""
-ExtractorName = Literal["auto", "r2d2", "d2net"]
-AUTO: ExtractorName = "auto"
+AUTO = "auto"
 """The extractor of the checkpoint's network."""
 
 
@@ -74,6 +74,13 @@ class SelectionConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
+class R2D2Config(SelectionConfig, PyramidConfig):
+    """Settings of the features of R2D2 and Fast-R2D2."""
+
+    extractor: ClassVar[str] = "r2d2"
+
+
+@dataclass(frozen=True, kw_only=True)
 class D2NetConfig(Checked):
     """Settings of D2-Net's features.
 
@@ -90,6 +97,8 @@ class D2NetConfig(Checked):
         relu: clip negative features to 0, as in training.
         max_keypoints: keypoints kept per image, the best of all scales; 0 keeps all.
     """
+
+    extractor: ClassVar[str] = "d2net"
 
     preprocessing: Preprocessing | None = None
     max_edge: int = bounded(1600, at_least=0, note="0 (no limit) or more")
@@ -126,16 +135,94 @@ class EngineConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtractConfig:
+class SiftConfig(Checked):
+    """Settings of COLMAP's SIFT.
+
+    Attributes:
+        root: RootSIFT: square roots of descriptors normalised by their sum (L1), else
+            descriptors of unit L2 norm.
+        upright: orientation 0 for all keypoints, else up to two for each.
+        max_keypoints: keypoints kept per image, the largest first; 0 keeps all.
+        peak_threshold: least contrast of a keypoint, 0 to 1.
+        edge_threshold: greatest ratio of the curvatures of a keypoint.
+        first_octave: -1 doubles the size of the image first, 0 does not.
+        max_edge: longest side in pixels; larger images are downscaled first; 0 is no
+            limit.
+    """
+
+    extractor: ClassVar[str] = "sift"
+
+    root: bool = True
+    upright: bool = False
+    max_keypoints: int = bounded(8192, at_least=0, note="0 (all) or more")
+    peak_threshold: float = bounded(0.02 / 3, at_least=0, at_most=1)
+    edge_threshold: float = bounded(10.0, above=1)
+    first_octave: int = bounded(-1, at_least=-1, at_most=4)
+    max_edge: int = bounded(3200, at_least=0, note="0 (no limit) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlikedConfig(Checked):
+    """Settings of ALIKED. Needs the extra ``kornia`` and a file of weights.
+
+    Attributes:
+        max_keypoints: keypoints kept per image, the best first; 0 keeps all.
+        threshold: least score of a keypoint; images without any get those above the
+            mean score.
+        nms_radius: radius in pixels in which a keypoint is the only one.
+        max_edge: longest side in pixels; larger images are downscaled first; 0 is no
+            limit.
+    """
+
+    extractor: ClassVar[str] = "aliked"
+
+    max_keypoints: int = bounded(5000, at_least=0, note="0 (all) or more")
+    threshold: float = bounded(0.2, above=0, at_most=1)
+    nms_radius: int = bounded(2, at_least=1)
+    max_edge: int = bounded(1600, at_least=0, note="0 (no limit) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskConfig(Checked):
+    """Settings of DISK. Needs the extra ``kornia`` and a file of weights.
+
+    Attributes:
+        max_keypoints: keypoints kept per image, the best first; 0 keeps all.
+        threshold: score, a logit, above which a maximum is a keypoint.
+        window: side in pixels of the window in which a keypoint is the maximum.
+        max_edge: longest side in pixels; larger images are downscaled first; 0 is no
+            limit.
+    """
+
+    extractor: ClassVar[str] = "disk"
+
+    max_keypoints: int = bounded(5000, at_least=0, note="0 (all) or more")
+    threshold: float = 0.0
+    window: int = bounded(5, at_least=3)
+    max_edge: int = bounded(1600, at_least=0, note="0 (no limit) or more")
+
+
+EXTRACTORS = Door(
+    kind="extractor",
+    group="r2d2_kapture.extractors",
+    own={
+        R2D2Config: "r2d2_kapture.extractors.r2d2:R2D2Extractor",
+        D2NetConfig: "r2d2_kapture.extractors.d2net:D2NetExtractor",
+        SiftConfig: "r2d2_kapture.extractors.sift:SiftExtractor",
+        AlikedConfig: "r2d2_kapture.extractors.aliked:AlikedExtractor",
+        DiskConfig: "r2d2_kapture.extractors.disk:DiskExtractor",
+    },
+    prefixed=("sift", "aliked", "disk"),
+)
+"""The extractors that come with the package, one line each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(EngineConfig):
     """All settings of extraction.
 
     Attributes:
-        pyramid, selection: of R2D2 and Fast-R2D2.
-        d2net: of D2-Net.
-        engine: of every network.
+        extractor: settings of the extractor, whose type selects it.
     """
 
-    pyramid: PyramidConfig = PyramidConfig()
-    selection: SelectionConfig = SelectionConfig()
-    d2net: D2NetConfig = D2NetConfig()
-    engine: EngineConfig = EngineConfig()
+    extractor: Any = R2D2Config()

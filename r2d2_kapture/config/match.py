@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from r2d2_kapture.config.checks import GPU_INDEX, Checked, bounded
-from r2d2_kapture.config.plugins import load_plugin, plugin_names
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.config.plugins import Door
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,51 +84,17 @@ class LightGlueConfig(Checked):
     min_confidence: float = bounded(0.1, at_least=0, at_most=1)
 
 
-MATCHER_SETTINGS: dict[str, type] = {
-    settings.matcher: settings
-    for settings in (
-        MutualNearestConfig,
-        DualSoftmaxConfig,
-        AdaLamConfig,
-        LightGlueConfig,
-    )
-}
-"""Settings of the matchers that come with the package, by name."""
-MATCHER_PLUGINS = "r2d2_kapture.matchers"
-"""Entry points of third-party matchers."""
-
-
-def plugin_settings() -> dict[str, type]:
-    """Settings of usable third-party matchers, by name."""
-    found = {}
-    for name in plugin_names(MATCHER_PLUGINS):
-        with suppress(ConfigError):
-            found[name] = settings_of_matcher(name)
-    return found
-
-
-def settings_of_matcher(name: str) -> type:
-    """The dataclass of a matcher's settings.
-
-    Raises:
-        ConfigError: no such matcher, or an unusable third-party matcher.
-    """
-    if name in MATCHER_SETTINGS:
-        return MATCHER_SETTINGS[name]
-    matcher = load_plugin(MATCHER_PLUGINS, name, MATCHER_SETTINGS, "--matcher")
-    settings: Any = getattr(matcher, "settings_class", None)
-    described = is_dataclass(settings) and getattr(settings, "matcher", None) == name
-    if not described or any(_lacks_default(field) for field in fields(settings)):
-        raise ConfigError(
-            f"--matcher {name}: {matcher} has no settings_class that is a dataclass "
-            f"with matcher = '{name}' and defaults; fix or uninstall the package that "
-            "registers it"
-        )
-    return cast(type, settings)
-
-
-def _lacks_default(field: Field[Any]) -> bool:
-    return field.default is MISSING
+MATCHERS = Door(
+    kind="matcher",
+    group="r2d2_kapture.matchers",
+    own={
+        MutualNearestConfig: "r2d2_kapture.matching.mutual_nn:MutualNearest",
+        DualSoftmaxConfig: "r2d2_kapture.matching.dual_softmax:DualSoftmax",
+        AdaLamConfig: "r2d2_kapture.matching.adalam:AdaLam",
+        LightGlueConfig: "r2d2_kapture.matching.lightglue:LightGlueMatcher",
+    },
+)
+"""The matchers that come with the package, one line each."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ class PipelineConfig:
 
     Attributes:
         photographs: cameras of a folder of photographs, and when to pair all of them.
-        extract: features of all images, unless they exist.
+        extract: features of all images; None uses existing ones.
         mapping_pairs: which mapping images are matched with each other.
         query_pairs: which mapping images a query is matched with.
         match: of both kinds of pairs.
@@ -31,7 +31,7 @@ class PipelineConfig:
     """
 
     photographs: FolderConfig = FolderConfig()
-    extract: ExtractConfig = ExtractConfig()
+    extract: ExtractConfig | None = None
     mapping_pairs: PairsConfig = PairsConfig()
     query_pairs: PairsConfig = PairsConfig()
     match: MatchConfig = MatchConfig()

@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from r2d2_kapture.config.checks import did_you_mean
-from r2d2_kapture.config.extract import (
-    D2NetConfig,
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
-from r2d2_kapture.config.match import MutualNearestConfig, settings_of_matcher
+from r2d2_kapture.config.extract import EXTRACTORS
+from r2d2_kapture.config.match import MATCHERS
+from r2d2_kapture.config.plugins import Door
 from r2d2_kapture.errors import ConfigError
 
 Settings = TypeVar("Settings")
-MATCHER = "matcher"
-"""Field for the settings of a matcher."""
-SECTIONS: Mapping[str, type] = {
-    "pyramid": PyramidConfig,
-    "selection": SelectionConfig,
-    "d2net": D2NetConfig,
-    "engine": EngineConfig,
-}
-"""Sections of ExtractConfig, whose settings have a flat list of names."""
-FAMILY_OF_SECTION = {"pyramid": "r2d2", "selection": "r2d2", "d2net": "d2net"}
+DOORS = {door.kind: door for door in (MATCHERS, EXTRACTORS)}
+"""By the field for the settings of the chosen one."""
 
 
 def names_of(settings: type) -> list[str]:
@@ -36,30 +23,35 @@ def names_of(settings: type) -> list[str]:
     return [field.name for field in dataclasses.fields(settings)]
 
 
+def door_of(settings: type) -> Door | None:
+    """The kind of classes of which a settings dataclass chooses one, if any."""
+    return next((DOORS[name] for name in names_of(settings) if name in DOORS), None)
+
+
 def flat_names(settings: type, values: Mapping[str, Any]) -> list[str]:
-    """Names of the fields, and of the settings of its matcher, if any.
+    """Names of the fields, and of the settings of its matcher or extractor, if any.
 
     Args:
         settings: the dataclass.
-        values: that may select the matcher.
+        values: that may select the matcher or extractor.
 
     Raises:
-        ConfigError: no such matcher.
+        ConfigError: no such matcher or extractor.
     """
-    names = names_of(settings)
-    if MATCHER not in names:
+    door, names = door_of(settings), names_of(settings)
+    if door is None:
         return names
-    return names + names_of(chosen_matcher(values))
+    return names + names_of(_chosen(settings, door, values))
 
 
-def chosen_matcher(values: Mapping[str, Any]) -> type:
-    """The settings of the named, given or default matcher.
+def _chosen(settings: type, door: Door, values: Mapping[str, Any]) -> type:
+    """The settings of the named, given or default one.
 
     Raises:
-        ConfigError: no such matcher.
+        ConfigError: no such name.
     """
-    chosen = values.get(MATCHER, MutualNearestConfig.matcher)
-    return settings_of_matcher(chosen) if isinstance(chosen, str) else type(chosen)
+    chosen = values.get(door.kind, getattr(settings, door.kind))
+    return door.settings_of(chosen) if isinstance(chosen, str) else type(chosen)
 
 
 def make_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
@@ -67,20 +59,42 @@ def make_settings(settings: type[Settings], values: Mapping[str, Any]) -> Settin
 
     Args:
         settings: the dataclass.
-        values: of its fields; the value of ``matcher`` is its settings, or its name
-            with its settings as further values.
+        values: of its fields; the value of ``matcher`` or ``extractor`` is its
+            settings, or its name with its settings as further values.
 
     Raises:
-        ConfigError: an unknown name, or a value of a wrong type or out of range.
+        ConfigError: an unknown name, a setting of another matcher or extractor, or a
+            value of a wrong type or out of range.
     """
-    refuse_unknown(values, flat_names(settings, values))
-    if MATCHER in names_of(settings):
-        values = _with_matcher(values, chosen_matcher(values))
+    door, known = door_of(settings), flat_names(settings, values)
+    if door is not None:
+        kind = _chosen(settings, door, values)
+        _refuse_settings_of_others(door, getattr(kind, door.kind), values, known)
+    refuse_unknown(values, known)
+    if door is not None:
+        values = _with_chosen(values, door, kind)
     try:
         return settings(**_pythons_numbers(settings, values))
     except TypeError as error:
         shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
         raise ConfigError(f"{shown}: a value of a wrong type: {error}") from error
+
+
+def _refuse_settings_of_others(
+    door: Door, chosen: str, values: Collection[str], known: Collection[str]
+) -> None:
+    for name, kind in door.settings().items():
+        given = [n for n in names_of(kind) if n in values and n not in known]
+        if given:
+            raise ConfigError(not_of(door, given, chosen, name))
+
+
+def not_of(door: Door, given: Iterable[str], chosen: str, owner: str) -> str:
+    """The error about settings of another matcher or extractor than the chosen one."""
+    return (
+        f"{', '.join(given)}: found for {chosen}, expected only for {owner}; remove "
+        f"it, or choose that {door.kind}"
+    )
 
 
 def _pythons_numbers(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,44 +117,14 @@ def _number(kind: Any, name: str, value: Any) -> Any:
         raise ConfigError(f"{name}={value!r}: expected {expected}") from error
 
 
-def extract_config(values: Mapping[str, Any], family: str) -> ExtractConfig:
-    """Settings of extraction from a flat list of names.
-
-    Args:
-        values: by the names of the fields of PyramidConfig, SelectionConfig,
-            D2NetConfig and EngineConfig.
-        family: of the network; settings of other families are refused.
-
-    Raises:
-        ConfigError: an unknown name, a setting of another family, or a bad value.
-    """
-    of_section = {section: names_of(kind) for section, kind in SECTIONS.items()}
-    refuse_unknown(values, sum(of_section.values(), []))
-    for section, names in of_section.items():
-        given = [name for name in names if name in values]
-        if given and FAMILY_OF_SECTION.get(section, family) != family:
-            raise ConfigError(
-                f"{', '.join(given)}: found for a model of {family}, expected only for "
-                f"those of {FAMILY_OF_SECTION[section]}; remove it"
-            )
-    return ExtractConfig(
-        **{
-            section: make_settings(
-                kind, {n: values[n] for n in of_section[section] if n in values}
-            )
-            for section, kind in SECTIONS.items()
-        }
-    )
-
-
-def _with_matcher(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """Collect the settings of the matcher into one value."""
+def _with_chosen(values: Mapping[str, Any], door: Door, kind: type) -> dict[str, Any]:
+    """Collect the settings of the chosen one into one value."""
     own = {name: values[name] for name in names_of(kind) if name in values}
     others = {name: value for name, value in values.items() if name not in own}
-    given = others.get(MATCHER)
+    given = others.get(door.kind)
     if given is None or isinstance(given, str):
-        return others | {MATCHER: make_settings(kind, own)}
-    return others | {MATCHER: dataclasses.replace(given, **own)}
+        return others | {door.kind: make_settings(kind, own)}
+    return others | {door.kind: dataclasses.replace(given, **own)}
 
 
 def refuse_unknown(values: Collection[str], known: Collection[str]) -> None:

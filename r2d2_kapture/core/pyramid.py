@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from r2d2_kapture.config.extract import PyramidConfig
-from r2d2_kapture.coordinates import ResizeMap
+from r2d2_kapture.coordinates import ResizeMap, image_from_level
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of R, G and B in ImageNet."""
@@ -130,3 +133,38 @@ def subtract_caffe_mean(pixels: Tensor) -> Tensor:
     mean = torch.tensor([103.939, 116.779, 123.68], device=pixels.device)
     images = pixels.flip(3).permute(0, 3, 1, 2).float()
     return images.contiguous().sub_(mean.view(1, 3, 1, 1))
+
+
+def shrink(
+    image: npt.NDArray[np.uint8], max_edge: int, max_sum_edges: int = 0
+) -> npt.NDArray[np.uint8]:
+    """Shrink an image to limits by Pillow's bilinear filter, as wide as a pixel.
+
+    The filter and its rounding to bytes are those of D2-Net's published extractor,
+    which reached Pillow through SciPy; but it shrank twice where both limits apply.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        max_edge: longest side in pixels; 0 is no limit.
+        max_sum_edges: width + height in pixels; 0 is no limit.
+    """
+    height, width = image.shape[:2]
+    limits = ((max_edge, max(height, width)), (max_sum_edges, height + width))
+    excess = [(most, found) for most, found in limits if 0 < most < found]
+    if not excess:
+        return image
+    most, found = min(excess, key=lambda limit: limit[0] / limit[1])
+    size = max(width * most // found, 1), max(height * most // found, 1)
+    pixels = Image.fromarray(np.ascontiguousarray(image))
+    return np.array(pixels.resize(size, Image.Resampling.BILINEAR))
+
+
+def to_stored(
+    xy: Tensor, network_size: tuple[int, int], image_size: tuple[int, int]
+) -> Tensor:
+    """Positions in the image that the network was given as those in the stored one."""
+    sides = [
+        image_from_level(side, seen, stored, "corrected") if seen != stored else side
+        for side, seen, stored in zip(xy.unbind(1), network_size, image_size)
+    ]
+    return torch.stack(sides, dim=1)

@@ -12,9 +12,8 @@ from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.io.features.fields import WAY_OUT, features_from_fields
 from r2d2_kapture.io.features.hdf5 import read_h5
 from r2d2_kapture.io.features.npz import read_arrays
-from r2d2_kapture.io.features.reading import unit_descriptors
 from r2d2_kapture.io.images.decoding import image_size
-from r2d2_kapture.types import LocalFeatures
+from r2d2_kapture.types import LocalFeatures, unit_rows
 
 
 def feature_path(image: Path, suffix: str) -> Path:
@@ -78,9 +77,7 @@ def read_h5_features(
 
 
 def _with_unit_descriptors(features: LocalFeatures) -> LocalFeatures:
-    return dataclasses.replace(
-        features, descriptors=unit_descriptors(features.descriptors)
-    )
+    return dataclasses.replace(features, descriptors=unit_rows(features.descriptors))
 
 
 def _require_finite(source: str, features: LocalFeatures) -> None:

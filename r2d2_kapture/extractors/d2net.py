@@ -14,25 +14,30 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
-from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig, Preprocessing
+from r2d2_kapture.config.extract import D2NetConfig, Preprocessing
 from r2d2_kapture.coordinates import image_from_feature_cell, image_from_level
 from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
 from r2d2_kapture.core.engine import Backbone, Runtime, Tile
+from r2d2_kapture.core.extraction import Image, NetworkExtractor
 from r2d2_kapture.core.hard_detection import (
     find_peaks,
     localize,
     strongest_patches,
 )
-from r2d2_kapture.core.pyramid import normalize_rgb, subtract_caffe_mean
+from r2d2_kapture.core.pyramid import (
+    normalize_rgb,
+    shrink,
+    subtract_caffe_mean,
+    to_stored,
+)
 from r2d2_kapture.core.selection import (
     Candidates,
     best_first,
@@ -41,14 +46,12 @@ from r2d2_kapture.core.selection import (
     sample_descriptors,
     unmasked,
 )
+from r2d2_kapture.core.upload import Masks, Upload
 from r2d2_kapture.core.upsampling import upsample_window
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.upload import Masks, Upload, Uploader
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.types import FileStyle, LocalFeatures
-
-ByteImage = npt.NDArray[np.uint8]
 
 SCALES = (0.5, 1.0, 2.0)
 PATCH_SIDE = 92.0
@@ -128,7 +131,7 @@ class Level:
         return 1 if self.below is None else self.below.summed + 1
 
 
-class D2NetExtractor:
+class D2NetExtractor(NetworkExtractor):
     """Turns images into LocalFeatures with one network and one set of settings.
 
     Args:
@@ -140,50 +143,34 @@ class D2NetExtractor:
         ConfigError: the weights were trained with another preprocessing.
     """
 
-    name = "d2net"
+    settings_class = D2NetConfig
     file_style = FileStyle(
         suffix=".d2-net", mat_suffix=".d2-net", scale_unit=PATCH_SIDE
     )
 
     def __init__(self, network: D2Net, config: D2NetConfig, runtime: Runtime) -> None:
+        preprocessing = resolve_preprocessing(network, config.preprocessing)
+        settings = dataclasses.replace(config, preprocessing=preprocessing)
+        super().__init__(settings, runtime)
         activation = [nn.ReLU()] if config.relu else []
         self.backbone = Backbone(nn.Sequential(*network.ops, *activation), runtime)
         self.descriptor_dim = network.descriptor_dim
-        preprocessing = resolve_preprocessing(network, config.preprocessing)
-        self.config = dataclasses.replace(config, preprocessing=preprocessing)
         self._preprocess = PREPROCESSING[preprocessing]
-        self.runtime = runtime
-        self._uploader = Uploader(runtime.device)
 
     @classmethod
-    def from_config(
-        cls, network: D2Net, config: ExtractConfig, runtime: Runtime
-    ) -> D2NetExtractor:
-        """Take the settings of this extractor out of those of all."""
-        return cls(network, config.d2net, runtime)
+    def of_network(
+        cls, network: D2Net, settings: D2NetConfig, runtime: Runtime
+    ) -> Self:
+        return cls(network, settings, runtime)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the features, besides weights and precision."""
-        return dataclasses.asdict(self.config)
-
-    def __call__(
-        self, image: ByteImage, mask: npt.NDArray[np.bool_] | None = None
-    ) -> LocalFeatures:
-        """Extract one image, where its mask allows: (H, W, 3) uint8 and (H, W) bool."""
-        return self.extract_uploaded(self.upload([image], [mask]))[0]
-
-    def extract_batch(self, images: Sequence[ByteImage]) -> list[LocalFeatures]:
-        """Extract images of equal size: (H, W, 3) uint8 RGB each."""
-        return self.extract_uploaded(self.upload(images))
-
-    def upload(self, images: Sequence[ByteImage], masks: Masks = ()) -> Upload:
+    def upload(self, images: Sequence[Image], masks: Masks = ()) -> Upload:
         """Bring images of equal size, (H, W, 3) uint8 RGB each, to the device.
 
         Those beyond the limits are shrunk first.
         """
         height, width = images[0].shape[:2]
-        shrunk = [shrink(image, self.config) for image in images]
+        limits = self.settings.max_edge, self.settings.max_sum_edges
+        shrunk = [shrink(image, *limits) for image in images]
         return self._uploader(shrunk, masks, image_size=(width, height))
 
     @torch.inference_mode()
@@ -192,7 +179,7 @@ class D2NetExtractor:
         images = self._preprocess(upload.wait())
         dim, device = self.descriptor_dim, self.runtime.device
         best = [no_candidates(dim, device) for _ in images]
-        scales = SCALES if self.config.multiscale else (1.0,)
+        scales = SCALES if self.settings.multiscale else (1.0,)
         below: Below | None = None
         for rank, scale in enumerate(scales):
             level = make_level(images, rank, scale, below)
@@ -203,7 +190,7 @@ class D2NetExtractor:
         return [_to_features(item, (width, height), upload.image_size) for item in best]
 
     @torch.inference_mode()
-    def confidence_maps(self, image: ByteImage) -> dict[str, npt.NDArray[np.float32]]:
+    def confidence_maps(self, image: Image) -> dict[str, npt.NDArray[np.float32]]:
         """What single-scale detection sees of an image.
 
         Args:
@@ -254,9 +241,9 @@ class D2NetExtractor:
                 keep = upload.keep[i]
                 if keep is not None:
                     size = level.image_shape[1], level.image_shape[0]
-                    xy = _stored(found.xy, size, upload.image_size)
+                    xy = to_stored(found.xy, size, upload.image_size)
                     found = found.take(unmasked(xy, keep))
-                best[i] = _merge(previous, found, self.config.max_keypoints)
+                best[i] = _merge(previous, found, self.settings.max_keypoints)
             # the map of a tile must be gone before the next is computed
             del features
             if self.runtime.device.type == "cpu":
@@ -296,30 +283,6 @@ def resolve_preprocessing(
             f"give --preprocessing {known}, or other weights"
         )
     return asked or known or "caffe"
-
-
-def shrink(image: ByteImage, config: D2NetConfig) -> ByteImage:
-    """Shrink an image to the limits by Pillow's bilinear filter, as wide as a pixel.
-
-    The filter and its rounding to bytes are those of the published extractor, which
-    reached Pillow through SciPy; but it shrank twice where both limits apply.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        config: with the limits.
-    """
-    height, width = image.shape[:2]
-    limits = (
-        (config.max_edge, max(height, width)),
-        (config.max_sum_edges, height + width),
-    )
-    excess = [(most, found) for most, found in limits if 0 < most < found]
-    if not excess:
-        return image
-    most, found = min(excess, key=lambda limit: limit[0] / limit[1])
-    size = max(width * most // found, 1), max(height * most // found, 1)
-    pixels = Image.fromarray(np.ascontiguousarray(image))
-    return np.array(pixels.resize(size, Image.Resampling.BILINEAR))
 
 
 def make_level(
@@ -400,17 +363,6 @@ def _merge(best: Candidates, found: Candidates, max_keypoints: int) -> Candidate
     return joined.take(best_first(joined.scores, joined.order, max_keypoints))
 
 
-def _stored(
-    xy: Tensor, network_size: tuple[int, int], image_size: tuple[int, int]
-) -> Tensor:
-    """Positions in the image that the network was given as those in the stored one."""
-    sides = [
-        image_from_level(side, seen, stored, "corrected") if seen != stored else side
-        for side, seen, stored in zip(xy.unbind(1), network_size, image_size)
-    ]
-    return torch.stack(sides, dim=1)
-
-
 def _to_features(
     candidates: Candidates, network_size: tuple[int, int], image_size: tuple[int, int]
 ) -> LocalFeatures:
@@ -424,7 +376,7 @@ def _to_features(
     ranked = candidates.take(best_first(candidates.scores, candidates.order, 0))
     enlarged = max(image_size) / max(network_size)
     return LocalFeatures(
-        keypoints=_stored(ranked.xy, network_size, image_size).cpu().numpy(),
+        keypoints=to_stored(ranked.xy, network_size, image_size).cpu().numpy(),
         scales=(PATCH_SIDE * enlarged / ranked.scales).cpu().numpy(),
         scores=ranked.scores.cpu().numpy(),
         descriptors=ranked.descriptors.cpu().numpy(),

@@ -7,23 +7,20 @@ of repeatability above both thresholds; their score is reliability x repeatabili
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from r2d2_kapture.config.extract import (
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import PyramidConfig, R2D2Config, SelectionConfig
+from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.coordinates import image_from_level
 from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
 from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, Tile
+from r2d2_kapture.core.extraction import NetworkExtractor
 from r2d2_kapture.core.pyramid import (
     Level,
     iterate_levels,
@@ -41,7 +38,7 @@ from r2d2_kapture.core.selection import (
     subpixel_offsets,
     unmasked,
 )
-from r2d2_kapture.extractors.upload import Masks, Upload, Uploader
+from r2d2_kapture.core.upload import Upload
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.types import PATCH_DIAMETER, R2D2_FILES, LocalFeatures
 
@@ -49,7 +46,7 @@ MAXIMUM_MARGIN = 2
 """Pixels around a keypoint that its 3x3 maximum, fit and descriptor can read."""
 
 
-class R2D2Extractor:
+class R2D2Extractor(NetworkExtractor):
     """Turns images into LocalFeatures with one network and one set of settings.
 
     Args:
@@ -59,7 +56,7 @@ class R2D2Extractor:
         runtime: device, precision, tile size.
     """
 
-    name = "r2d2"
+    settings_class = R2D2Config
     file_style = R2D2_FILES
 
     def __init__(
@@ -69,59 +66,27 @@ class R2D2Extractor:
         selection: SelectionConfig,
         runtime: Runtime,
     ) -> None:
+        parts = {PyramidConfig: pyramid, SelectionConfig: selection}
+        values = {n: getattr(v, n) for kind, v in parts.items() for n in names_of(kind)}
+        super().__init__(R2D2Config(**values), runtime)
         self.engine = Engine(network, runtime)
-        self.pyramid = pyramid
-        self.selection = selection
-        self.runtime = runtime
-        self._uploader = Uploader(runtime.device)
+        self.descriptor_dim = network.descriptor_dim
 
     @classmethod
-    def from_config(
-        cls, network: DenseNetwork, config: ExtractConfig, runtime: Runtime
-    ) -> R2D2Extractor:
-        """Take the settings of this extractor out of those of all."""
-        return cls(network, config.pyramid, config.selection, runtime)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the features, besides weights and precision."""
-        return {
-            **dataclasses.asdict(self.pyramid),
-            **dataclasses.asdict(self.selection),
-        }
-
-    def __call__(
-        self,
-        image: npt.NDArray[np.uint8],
-        mask: npt.NDArray[np.bool_] | None = None,
-    ) -> LocalFeatures:
-        """Extract one image, where its mask allows: (H, W, 3) uint8 and (H, W) bool."""
-        return self.extract_uploaded(self.upload([image], [mask]))[0]
-
-    def extract_batch(
-        self, images: Sequence[npt.NDArray[np.uint8]]
-    ) -> list[LocalFeatures]:
-        """Extract images of equal size: (H, W, 3) uint8 RGB each."""
-        return self.extract_uploaded(self.upload(images))
-
-    def upload(
-        self, images: Sequence[npt.NDArray[np.uint8]], masks: Masks = ()
-    ) -> Upload:
-        """Bring images of equal size, (H, W, 3) uint8 RGB each, to the device.
-
-        On a GPU the copy runs in parallel with the passes of the previous batch.
-        """
-        return self._uploader(images, masks)
+    def of_network(
+        cls, network: DenseNetwork, settings: R2D2Config, runtime: Runtime
+    ) -> Self:
+        return cls(network, settings, settings, runtime)
 
     @torch.inference_mode()
     def extract_uploaded(self, upload: Upload) -> list[LocalFeatures]:
         """Extract the images of an upload, which share every pass of the network."""
         count, height, width, _ = upload.pixels.shape
-        levels = plan_levels(height, width, self.pyramid)
+        levels = plan_levels(height, width, self.settings)
         pixels = normalize_rgb(upload.wait())
-        dim, device = self.engine.descriptor_dim, self.runtime.device
+        dim, device = self.descriptor_dim, self.runtime.device
         best = [no_candidates(dim, device) for _ in range(count)]
-        pyramid = iterate_levels(pixels, levels, self.pyramid.coordinates)
+        pyramid = iterate_levels(pixels, levels, self.settings.coordinates)
         for rank, (level, level_pixels) in enumerate(pyramid):
             for tile in self._tiles(level, MAXIMUM_MARGIN):
                 window = level_pixels[
@@ -150,10 +115,10 @@ class R2D2Extractor:
             network has no output, as in the last column of an odd width at half size.
         """
         height, width = image.shape[:2]
-        levels = plan_levels(height, width, self.pyramid)
+        levels = plan_levels(height, width, self.settings)
         pixels = normalize_rgb(self.upload([image]).wait())
         level, level_pixels = next(
-            iterate_levels(pixels, levels, self.pyramid.coordinates)
+            iterate_levels(pixels, levels, self.settings.coordinates)
         )
         stitched = torch.zeros(2, level.height, level.width)
         for tile in self._tiles(level, margin=0):
@@ -189,7 +154,7 @@ class R2D2Extractor:
         upload: Upload,
     ) -> Candidates:
         """Add the keypoints of one tile and keep the best, described."""
-        settings = self.selection
+        settings = self.settings
         reliability = maps.reliability[index]
         repeatability = maps.repeatability[index]
         rows, columns = local_maxima(
@@ -235,14 +200,14 @@ class R2D2Extractor:
     def _level_xy(self, repeatability: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Where maxima are, in pixels of their tile: (N, 2)."""
         xy = torch.stack([columns, rows], dim=1).float()
-        if not self.selection.subpixel:
+        if not self.settings.subpixel:
             return xy
         return xy + subpixel_offsets(repeatability, rows, columns)
 
     def _image_xy(self, xy: Tensor, tile: Tile, level: Level, upload: Upload) -> Tensor:
         """Positions in a tile, (N, 2), as pixels of the image."""
         width, height = upload.image_size
-        resize = self.pyramid.coordinates
+        resize = self.settings.coordinates
         x = image_from_level(xy[:, 0] + tile.left, level.width, width, resize)
         y = image_from_level(xy[:, 1] + tile.top, level.height, height, resize)
         return torch.stack([x, y], dim=1)
@@ -250,7 +215,7 @@ class R2D2Extractor:
     def _to_features(
         self, candidates: Candidates, image_size: tuple[int, int]
     ) -> LocalFeatures:
-        index = best_first(candidates.scores, candidates.order, self.selection.top_k)
+        index = best_first(candidates.scores, candidates.order, self.settings.top_k)
         ranked = candidates.take(index)
         return LocalFeatures(
             keypoints=ranked.xy.float().cpu().numpy(),

@@ -1,96 +1,75 @@
-"""The extractors by name: one line each, imported when asked for."""
+"""Extractors from their settings and weights, by name or by the checkpoint at hand."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Sequence
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
-from r2d2_kapture.core.engine import Runtime, resolve_runtime
+from r2d2_kapture.config.extract import (
+    AUTO,
+    DEFAULT_MODEL,
+    EXTRACTORS,
+    ExtractConfig,
+)
+from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.upload import Masks
+from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.files import Weights, read_weights, resolve_model
 from r2d2_kapture.models.network import FeatureNetwork
-from r2d2_kapture.types import FileStyle, LocalFeatures
-
-EXTRACTORS = {
-    "r2d2": "r2d2_kapture.extractors.r2d2:R2D2Extractor",
-    "d2net": "r2d2_kapture.extractors.d2net:D2NetExtractor",
-}
 
 
-class Extractor(Protocol):
-    """Turns images into LocalFeatures.
+def load_weights(
+    extractor: str = AUTO, model: str | Path | None = None
+) -> tuple[str, Weights | None]:
+    """Load the weights of an extractor.
 
-    Attributes:
-        name: a key of EXTRACTORS.
-        file_style: of files of one image's features.
-        runtime: what the network runs on.
+    Args:
+        extractor: its name; by default the one for the checkpoint.
+        model: path of the weights, or the name of a bundled model; None takes the
+            default one, or none where the extractor needs none.
+
+    Returns:
+        Name of the extractor, and its weights.
+
+    Raises:
+        CheckpointError: they cannot be loaded.
+        ConfigError: no such extractor, weights for one without, or none for one with.
     """
-
-    name: str
-    file_style: FileStyle
-    runtime: Runtime
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What decides the features, besides weights and precision."""
-
-    def __call__(
-        self,
-        image: npt.NDArray[np.uint8],
-        mask: npt.NDArray[np.bool_] | None = None,
-    ) -> LocalFeatures:
-        """Extract one image: (H, W, 3) uint8 RGB, pixels as stored.
-
-        A mask, (H, W) bool, says which pixels may hold keypoints: those whose nearest
-        pixel it leaves out are none, before the best are chosen.
-        """
-
-    def extract_batch(
-        self, images: Sequence[npt.NDArray[np.uint8]]
-    ) -> list[LocalFeatures]:
-        """Extract (H, W, 3) uint8 RGB images of equal size."""
-
-    def upload(self, images: Sequence[npt.NDArray[np.uint8]], masks: Masks = ()) -> Any:
-        """Bring (H, W, 3) uint8 RGB images of equal size to the device.
-
-        Masks are those of the images, or none at all.
-        """
-
-    def extract_uploaded(self, upload: Any) -> list[LocalFeatures]:
-        """Extract the images of an upload."""
-
-    def confidence_maps(
-        self, image: npt.NDArray[np.uint8]
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """Maps of an (H, W, 3) uint8 RGB image by name, (h, w) float32, 0 to 1."""
+    needs = "checkpoint" if extractor == AUTO else EXTRACTORS.load(extractor).needs
+    if needs == "checkpoint":
+        checkpoint = load_checkpoint(DEFAULT_MODEL if model is None else model)
+        return checkpoint.network.family if extractor == AUTO else extractor, checkpoint
+    if needs == "none" and model is not None:
+        raise ConfigError(
+            f"--model {model}: found for --extractor {extractor}, which has no "
+            "weights; remove it"
+        )
+    if needs == "file" and model is None:
+        raise ConfigError(
+            f"--extractor {extractor}: found no --model, expected its weights"
+        )
+    return extractor, None if model is None else read_weights(resolve_model(str(model)))
 
 
 def build_extractor(
-    name: str, network: FeatureNetwork, config: ExtractConfig
+    config: ExtractConfig, weights: Weights | FeatureNetwork | None = None
 ) -> Extractor:
-    """Make an extractor by its registered name, or the one of the network.
+    """Make the extractor that settings belong to.
+
+    Args:
+        config: of the extraction.
+        weights: from ``load_weights``, or a network in memory.
 
     Raises:
-        ConfigError: the name is not registered or not for this network, or the device
-            is not there.
+        ConfigError: the weights are of another extractor, the device is not there, or
+            it computes in float32 alone.
     """
-    if name not in (AUTO, *EXTRACTORS):
+    settings: Any = config.extractor
+    found: type[Extractor] = EXTRACTORS.load(settings.extractor)
+    if found.only_float32 and config.precision not in ("auto", "fp32"):
         raise ConfigError(
-            f"--extractor {name}: expected one of {', '.join((*EXTRACTORS, AUTO))}"
+            f"--precision {config.precision}: found for --extractor "
+            f"{settings.extractor}, expected fp32, in which it computes"
         )
-    if name not in (AUTO, network.family):
-        raise ConfigError(
-            f"--extractor {name}: the checkpoint holds {type(network).__name__}, "
-            f"expected --extractor {network.family}, or a --model of {name}"
-        )
-    module, _, class_name = EXTRACTORS[network.family].partition(":")
-    extractor_class = getattr(importlib.import_module(module), class_name)
-    extractor: Extractor = extractor_class.from_config(
-        network, config, resolve_runtime(config.engine)
-    )
-    return extractor
+    return found.open(settings, weights, resolve_runtime(config))

@@ -10,20 +10,50 @@ from typing import Any
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.settings import extract_config, flat_names, names_of
-from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.config.settings import flat_names, make_settings, names_of
+from r2d2_kapture.core.extraction import Extractor
+from r2d2_kapture.extractors.registry import build_extractor, load_weights
+from r2d2_kapture.models.files import Weights
 from r2d2_kapture.types import Report
 
 Run = Callable[..., Report]
 PathLike = str | Path
 
 
-def extraction_settings(
-    preset: PathLike | None, settings: Mapping[str, Any], checkpoint: Checkpoint
-) -> ExtractConfig:
-    """Merge settings of extraction with those of a preset, for the weights in use."""
+def extraction(
+    extractor: str,
+    model: PathLike | None,
+    preset: PathLike | None,
+    settings: Mapping[str, Any],
+) -> tuple[ExtractConfig, Weights | None]:
+    """Settings, those of a preset included, and weights of an extraction.
+
+    Args:
+        extractor: its name; ``auto`` is the one for the model.
+        model: name of a bundled model, path of a checkpoint or of other weights; None
+            is the default model, or none for an extractor without weights.
+        preset: of configs/extract, or a YAML file.
+        settings: override the preset.
+
+    Raises:
+        CheckpointError: the weights cannot be loaded.
+        ConfigError: no such extractor, or a setting that is unknown, out of range, or
+            of another extractor.
+    """
     values = {} if preset is None else read_preset(str(preset), "extract")
-    return extract_config({**values, **settings}, checkpoint.network.family)
+    name, weights = load_weights(extractor, model)
+    values = {**values, **settings, "extractor": name}
+    return make_settings(ExtractConfig, values), weights
+
+
+def make_extractor(
+    extractor: str,
+    model: PathLike | None,
+    preset: PathLike | None,
+    settings: Mapping[str, Any],
+) -> Extractor:
+    """The extractor that settings and weights make; see ``extraction``."""
+    return build_extractor(*extraction(extractor, model, preset, settings))
 
 
 def sort_arguments(

@@ -11,14 +11,13 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL
-from r2d2_kapture.config.presets import read_preset
-from r2d2_kapture.config.settings import extract_config
+from r2d2_kapture.config.extract import AUTO
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ConfigError, ImageError
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
+from r2d2_kapture.front.arguments import make_extractor
 from r2d2_kapture.front.features import LocalFeatures
 from r2d2_kapture.io.images.decoding import RGBArray, read_rgb, rgb_of_picture
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.models.files import Weights
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 
@@ -27,18 +26,21 @@ class ImageExtractor:
     """Extracts the features of single images.
 
     Attributes:
-        checkpoint: the weights.
-        extractor: the network with its settings.
+        extractor: with its weights and settings.
     """
 
-    def __init__(self, checkpoint: Checkpoint, extractor: Extractor) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, extractor: Extractor) -> None:
         self.extractor = extractor
+
+    @property
+    def checkpoint(self) -> Weights | None:
+        """The weights, if any."""
+        return self.extractor.weights
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """Settings that determine the features, besides weights and precision."""
-        return self.extractor.settings
+        return self.extractor.provenance
 
     def __call__(self, image: ImageLike) -> LocalFeatures:
         """Extract the features of an image, in pixels of the file.
@@ -53,12 +55,13 @@ class ImageExtractor:
         return LocalFeatures.of(self.extractor(read_image(image)))
 
     def __repr__(self) -> str:
-        return f"ImageExtractor({self.checkpoint.name!r}, {dict(self.settings)})"
+        return f"ImageExtractor({self.extractor.label!r}, {dict(self.settings)})"
 
 
 def load_extractor(
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | None = None,
     *,
+    extractor: str = AUTO,
     device: str | torch.device | None = None,
     preset: str | Path | None = None,
     **settings: Any,
@@ -66,7 +69,10 @@ def load_extractor(
     """Load weights into an extractor.
 
     Args:
-        model: name of a bundled model (``r2d2_v2``, ...) or path of a checkpoint.
+        model: name of a bundled model (``r2d2_v2``, ...), path of a checkpoint or of
+            other weights; None is the default model, or none for an extractor without
+            weights.
+        extractor: ``sift``, ... or a third-party one; auto is the one for the model.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None is the first CUDA device if there
             is one, else the CPU.
         preset: of configs/extract (``fast``, ``aachen``, ...), or path of a YAML file.
@@ -76,14 +82,11 @@ def load_extractor(
 
     Raises:
         CheckpointError: no such model, or a file that is not a checkpoint.
-        ConfigError: a setting is unknown, out of range, or of another network.
+        ConfigError: a setting is unknown, out of range, or of another extractor.
     """
-    checkpoint = load_checkpoint(model)
-    values = {} if preset is None else read_preset(str(preset), "extract")
     if device is not None:
         settings = settings | {"gpu": gpu_index(device)}
-    config = extract_config(values | settings, checkpoint.network.family)
-    return ImageExtractor(checkpoint, build_extractor(AUTO, checkpoint.network, config))
+    return ImageExtractor(make_extractor(extractor, model, preset, settings))
 
 
 def gpu_index(device: str | torch.device) -> int:

@@ -13,7 +13,7 @@ import pycolmap
 import torch
 
 from r2d2_kapture.config.localize import LocalizeConfig
-from r2d2_kapture.config.match import settings_of_matcher
+from r2d2_kapture.config.match import MATCHERS
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import ConfigError, DatasetError
@@ -110,7 +110,7 @@ class Localizer:
         self.config = make_settings(LocalizeConfig, settings)
         self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
         if isinstance(matcher, str):
-            matcher = build_matcher(settings_of_matcher(matcher)())
+            matcher = build_matcher(MATCHERS.settings_of(matcher)())
         self._matcher = matcher
         read = InputReader(
             tables, torch.device("cpu"), with_keypoints=matcher.needs_keypoints
@@ -156,7 +156,7 @@ class Localizer:
         rows = features.keypoints.astype(np.float64)
         found: dict[str, IndexArray] = {
             name: self._matcher(query, self._inputs[name]).indices
-            for name in self._similar(features.descriptors)
+            for name in self._similar(features.unit_descriptors)
         }
         return QueryMatches(
             retrieved=tuple(found),
@@ -207,13 +207,19 @@ def _describe(
 def _refuse_other_weights(
     tables: LocalFeatureTables, extractor: ImageExtractor
 ) -> None:
+    ours = extractor.extractor
     for folder in tables.descriptors.folders:
-        manifest = read_manifest(folder.path / FILE_NAME)
-        made_with = None if manifest is None else manifest.model.get("sha256")
-        if made_with not in (None, extractor.checkpoint.sha256):
+        found = read_manifest(folder.path / FILE_NAME)
+        if found is None:
+            continue
+        pairs = (
+            (found.model.get("sha256"), ours.weights and ours.weights.sha256),
+            (found.settings.get("extractor"), ours.name),
+        )
+        if any(theirs not in (None, own) for theirs, own in pairs):
             raise ConfigError(
                 f"{folder.path}: found features of other weights than "
-                f"'{extractor.checkpoint.name}'; load the extractor that the map was "
+                f"'{ours.label}'; load the extractor that the map was "
                 "made with"
             )
 

@@ -9,12 +9,13 @@ stage's Report, and raises R2D2KaptureError.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.evaluate import EvaluateConfig
-from r2d2_kapture.config.extract import DEFAULT_MODEL, ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
@@ -24,22 +25,22 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.settings import (
-    extract_config,
     make_settings,
     names_of,
     refuse_unknown,
 )
 from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.front.arguments import (
     PathLike,
     Run,
-    extraction_settings,
+    extraction,
+    make_extractor,
     sort_arguments,
     take_settings,
 )
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages import evaluate as evaluate_stage
 from r2d2_kapture.stages import extract as extract_stage
@@ -60,17 +61,16 @@ from r2d2_kapture.types import Report
 def extract(
     *,
     kapture_root: PathLike,
-    model: PathLike = DEFAULT_MODEL,
+    model: PathLike | None = None,
+    extractor: str = AUTO,
     preset: PathLike | None = None,
     **arguments: Any,
 ) -> Report:
     """Extract every image of a kapture dataset, as kapture_r2d2_extract does."""
-    checkpoint = load_checkpoint(model)
     inputs, settings = sort_arguments(extract_stage.run, arguments)
     return extract_stage.run(
-        extraction_settings(preset, settings, checkpoint),
+        make_extractor(extractor, model, preset, settings),
         kapture_root=Path(kapture_root),
-        checkpoint=checkpoint,
         **inputs,
     )
 
@@ -78,7 +78,8 @@ def extract(
 def extract_images(
     images: PathLike | Sequence[PathLike],
     *,
-    model: PathLike = DEFAULT_MODEL,
+    model: PathLike | None = None,
+    extractor: str = AUTO,
     preset: PathLike | None = None,
     exclude: Sequence[str] = (),
     masks: PathLike | None = None,
@@ -88,7 +89,8 @@ def extract_images(
 
     Args:
         images: files, folders or glob patterns.
-        model: name of a bundled model, or path of a checkpoint.
+        model: name of a bundled model, or path of weights; see load_extractor.
+        extractor: its name; auto is the one for the model.
         preset: of configs/extract.
         exclude: patterns of what to leave out.
         masks: folder of masks; black pixels get no keypoints.
@@ -98,12 +100,10 @@ def extract_images(
     patterns = [str(pattern) for pattern in given]
     mask_folder = None if masks is None else Path(masks)
     found = find_images(patterns, exclude, mask_folder)
-    checkpoint = load_checkpoint(model)
     inputs, settings = sort_arguments(extract_files.run, arguments)
     return extract_files.run(
-        extraction_settings(preset, settings, checkpoint),
+        make_extractor(extractor, model, preset, settings),
         images=found.paths,
-        checkpoint=checkpoint,
         folders=searched_folders(patterns),
         masks=mask_folder,
         notes=found.warnings,
@@ -151,6 +151,7 @@ def evaluate(**arguments: Any) -> Report:
 def run_pipeline(
     *,
     model: PathLike | None = None,
+    extractor: str = AUTO,
     config: PathLike | None = None,
     preset: PathLike | None = None,
     queries: Mapping[str, PathLike] | None = None,
@@ -162,8 +163,9 @@ def run_pipeline(
     warning.
 
     Args:
-        model: extracts local features; None uses existing features, or a bundled model
-            if there are none.
+        model: extracts local features; without one and an extractor, existing features
+            are used, or a bundled model if there are none.
+        extractor: its name; auto is the one for the model.
         config: preset of configs/pipelines, or a YAML file of settings by section.
         preset: of configs/extract; overrides ``config``.
         queries: kapture datasets or folders of photographs to localize, by name.
@@ -173,50 +175,46 @@ def run_pipeline(
     inputs, settings = sort_arguments(pipeline.run, arguments)
     datasets = {name: Path(path) for name, path in (queries or {}).items()}
     roots = [*inputs.get("features", ()), inputs.get("mapping"), *datasets.values()]
-    if model is None and not any(
-        find_feature_folders(root, "keypoints") for root in roots if root is not None
-    ):
-        model = DEFAULT_MODEL
-    checkpoint = None if model is None else load_checkpoint(model)
     sections = {} if config is None else read_preset(str(config), "pipelines")
-    extraction = {} if preset is None else read_preset(str(preset), "extract")
-    settings["extract"] = {**extraction, **settings.get("extract", {})}
-    for name, values in settings.items():
+    extraction_preset = {} if preset is None else read_preset(str(preset), "extract")
+    for name, values in [("extract", extraction_preset), *settings.items()]:
         sections[name] = {**sections.get(name, {}), **values}
+    ours = sections.pop("extract")
+    extract: ExtractConfig | None
+    extract, weights = extraction(extractor, model, None, ours)
+    exists = any(find_feature_folders(root, "keypoints") for root in roots if root)
+    if model is None and extractor == AUTO and exists:
+        extract, weights = None, None
     report = pipeline.run(
-        pipeline_config(sections, checkpoint),
+        dataclasses.replace(pipeline_config(sections), extract=extract),
         queries=datasets,
-        checkpoint=checkpoint,
+        weights=weights,
         **inputs,
     )
     return with_page(report, lambda: report_pipeline(inputs["output"]))
 
 
-def pipeline_config(
-    sections: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint | None
-) -> PipelineConfig:
-    """Settings of a pipeline from mappings by section.
+def pipeline_config(sections: Mapping[str, Mapping[str, Any]]) -> PipelineConfig:
+    """Settings of a pipeline from mappings by section, except for those of extraction.
 
     Raises:
         ConfigError: an unknown section or setting, or a bad value.
     """
     refuse_unknown(sections, names_of(PipelineConfig))
-    built: dict[str, Any] = {}
-    for name, values in sections.items():
-        kind = type(getattr(PipelineConfig, name))
-        built[name] = (
-            extract_config(values, checkpoint.network.family if checkpoint else "r2d2")
-            if kind is ExtractConfig
-            else make_settings(kind, values)
-        )
-    return PipelineConfig(**built)
+    return PipelineConfig(
+        **{
+            name: make_settings(type(getattr(PipelineConfig, name)), values)
+            for name, values in sections.items()
+        }
+    )
 
 
 def evaluate_sequences(
     *,
     root: PathLike,
     output: PathLike,
-    model: PathLike = DEFAULT_MODEL,
+    model: PathLike | None = None,
+    extractor: str = AUTO,
     preset: PathLike | None = None,
     label: str | None = None,
     **arguments: Any,
@@ -229,7 +227,7 @@ def evaluate_sequences(
     config = make_settings(HomographyConfig, take_settings(HomographyConfig, settings))
     return benchmark.run(
         hpatches.open_benchmark(config, root=Path(root)),
-        sources=[_source(model, preset, label, settings)],
+        sources=[_source(make_extractor(extractor, model, preset, settings), label)],
         output=Path(output),
         **inputs,
     )
@@ -240,7 +238,8 @@ def evaluate_pairs(
     output: PathLike,
     gt: PathLike | None = None,
     kapture_root: PathLike | None = None,
-    model: PathLike = DEFAULT_MODEL,
+    model: PathLike | None = None,
+    extractor: str = AUTO,
     preset: PathLike | None = None,
     label: str | None = None,
     **arguments: Any,
@@ -253,7 +252,8 @@ def evaluate_pairs(
         output: folder of results, tables and pictures.
         gt: JSON file of images with name, K, dist, R and t; or
         kapture_root: dataset with poses.
-        model: name of a bundled model, or path of a checkpoint.
+        model: name of a bundled model, or path of weights; see load_extractor.
+        extractor: its name; auto is the one for the model.
         preset: of configs/extract.
         label: name of the features in tables.
         arguments: see the module.
@@ -266,7 +266,7 @@ def evaluate_pairs(
             gt=None if gt is None else Path(gt),
             kapture_root=None if kapture_root is None else Path(kapture_root),
         ),
-        sources=[_source(model, preset, label, settings)],
+        sources=[_source(make_extractor(extractor, model, preset, settings), label)],
         output=Path(output),
         **inputs,
     )
@@ -278,15 +278,5 @@ def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:
     return run(make_settings(settings, values), **inputs)
 
 
-def _source(
-    model: PathLike,
-    preset: PathLike | None,
-    label: str | None,
-    settings: Mapping[str, Any],
-) -> ExtractedFeatures:
-    checkpoint = load_checkpoint(model)
-    return ExtractedFeatures(
-        label=label or checkpoint.name,
-        config=extraction_settings(preset, settings, checkpoint),
-        checkpoint=checkpoint,
-    )
+def _source(extractor: Extractor, label: str | None) -> ExtractedFeatures:
+    return ExtractedFeatures(label=label or extractor.label, extractor=extractor)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from r2d2_kapture.config.extract import DEFAULT_MODEL
+from r2d2_kapture.config.extract import AUTO
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.settings import (
     flat_names,
@@ -22,10 +22,9 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
 from r2d2_kapture.front.arguments import (
     PathLike,
-    extraction_settings,
+    make_extractor,
     take_settings,
 )
-from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import view
 from r2d2_kapture.types import Report
 
@@ -35,7 +34,8 @@ def view_pair(
     image2: PathLike,
     *,
     output_dir: PathLike,
-    model: PathLike = DEFAULT_MODEL,
+    model: PathLike | None = None,
+    extractor: str = AUTO,
     preset: PathLike | None = None,
     **settings: Any,
 ) -> Report:
@@ -44,20 +44,19 @@ def view_pair(
     Args:
         image1, image2: image files.
         output_dir: folder of the pictures.
-        model: name of a bundled model, or path of a checkpoint.
+        model: name of a bundled model, or path of weights; see load_extractor.
+        extractor: its name; auto is the one for the model.
         preset: of configs/extract.
         settings: of extraction, matching, verification and cameras, as the flags of
             the command are named.
     """
-    checkpoint = load_checkpoint(model)
     device = {"gpu": settings.pop("gpu")} if "gpu" in settings else {}
     configs = _configs(settings)
     return view.run(
         configs[0],
-        extraction_settings(preset, {**settings, **device}, checkpoint),
+        make_extractor(extractor, model, preset, {**settings, **device}),
         *configs[1:],
         images=(Path(image1), Path(image2)),
-        checkpoint=checkpoint,
         output_dir=Path(output_dir),
     )
 

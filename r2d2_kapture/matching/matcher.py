@@ -1,31 +1,21 @@
 """The door for matchers: what one is given, what it returns, where it is found.
 
-A matcher is one class in one file and one line of MATCHERS, or of the entry-point group
-``r2d2_kapture.matchers`` of another package. Its settings are a frozen dataclass, from
-which flags and YAML keys are made.
+A matcher is one class in one file and one line of MATCHERS (config.match), or of the
+entry-point group ``r2d2_kapture.matchers`` of another package.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from r2d2_kapture.config.match import MATCHER_PLUGINS, MutualNearestConfig
-from r2d2_kapture.config.plugins import load_plugin
+from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.types import LocalFeatures, PairMatches
-
-MATCHERS = {
-    "mutual_nearest": "r2d2_kapture.matching.mutual_nn:MutualNearest",
-    "dual_softmax": "r2d2_kapture.matching.dual_softmax:DualSoftmax",
-    "adalam": "r2d2_kapture.matching.adalam:AdaLam",
-    "lightglue": "r2d2_kapture.matching.lightglue:LightGlueMatcher",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,7 +83,7 @@ def build_matcher(
     Raises:
         ConfigError: no matcher has such settings, or what it needs is not installed.
     """
-    matcher: Matcher = matcher_class(settings.matcher)(settings, torch.device(device))
+    matcher: Matcher = MATCHERS.load(settings.matcher)(settings, torch.device(device))
     return matcher
 
 
@@ -104,22 +94,10 @@ def matcher_record(matcher: Matcher) -> dict[str, Any]:
     return named | matcher.provenance
 
 
-def matcher_class(name: str) -> Any:
-    """Find a matcher by its registered name.
-
-    Raises:
-        ConfigError: there is none, or it cannot be imported.
-    """
-    if name in MATCHERS:
-        module, _, class_name = MATCHERS[name].partition(":")
-        return getattr(importlib.import_module(module), class_name)
-    return load_plugin(MATCHER_PLUGINS, name, MATCHERS, "--matcher")
-
-
 def match_input(features: LocalFeatures, device: torch.device | str) -> MatchInput:
     """The features of an image on a device."""
     return MatchInput(
-        descriptors=torch.from_numpy(features.descriptors).to(device),
+        descriptors=torch.from_numpy(features.unit_descriptors).to(device),
         keypoints=torch.from_numpy(features.keypoints).to(device),
         scales=torch.from_numpy(features.scales).to(device),
         scores=torch.from_numpy(features.scores).to(device),

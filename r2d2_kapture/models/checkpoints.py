@@ -8,7 +8,6 @@ allow-list (models.published). Our own files are safetensors whose metadata hold
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.errors import CheckpointError
-from r2d2_kapture.models.files import SUFFIX, resolve_model
+from r2d2_kapture.models.files import SUFFIX, Weights, resolve_model, sha256_of
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.models.published import read_published
 from r2d2_kapture.models.registry import Architecture, build_network
@@ -37,25 +36,27 @@ NUMBER_TYPES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checkpoint:
+class Checkpoint(Weights):
     """A network ready for inference and where it came from.
 
     Attributes:
-        name: the file's name without its ending, the default feature type.
-        path: the file.
-        sha256: of the file's bytes, hexadecimal.
         architecture: which network it is.
         network: in evaluation mode, on the CPU, float32.
         metadata: text found with the tensors (training settings, licence); of a
             published file the names of its tensors that were ``ignored``.
     """
 
-    name: str
-    path: Path
-    sha256: str
     architecture: Architecture
     network: FeatureNetwork
     metadata: dict[str, str]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        return super().record | {"architecture": dataclasses.asdict(self.architecture)}
+
+    @property
+    def license(self) -> str | None:
+        return self.metadata.get("license")
 
 
 def load_checkpoint(model: str | Path, flag: str = "--model") -> Checkpoint:
@@ -70,10 +71,7 @@ def load_checkpoint(model: str | Path, flag: str = "--model") -> Checkpoint:
             architecture, or its tensors are missing, superfluous or of wrong shape.
     """
     path = resolve_model(str(model), flag)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    checksum = sha256_of(path)
     try:
         if path.suffix == SUFFIX:
             architecture, tensors, metadata = _read_safetensors(path)
@@ -94,7 +92,7 @@ def load_checkpoint(model: str | Path, flag: str = "--model") -> Checkpoint:
     return Checkpoint(
         name=path.stem,
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=checksum,
         architecture=architecture,
         network=network,
         metadata=metadata,

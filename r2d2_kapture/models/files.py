@@ -2,13 +2,62 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from r2d2_kapture.config.checks import did_you_mean
 from r2d2_kapture.errors import CheckpointError
 
 SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A file of weights.
+
+    Attributes:
+        name: the file's name without its ending, the default feature type.
+        path: the file.
+        sha256: of the file's bytes, hexadecimal.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What manifests record."""
+        return {"name": self.name, "sha256": self.sha256}
+
+    @property
+    def license(self) -> str | None:
+        """Licence of the weights, where the file states it."""
+        return None
+
+
+def read_weights(path: Path) -> Weights:
+    """Name a file of weights, which its extractor reads.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    return Weights(name=path.stem, path=path, sha256=sha256_of(path))
+
+
+def sha256_of(path: Path) -> str:
+    """The checksum of a file, hexadecimal.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def bundled_models() -> dict[str, Path]:

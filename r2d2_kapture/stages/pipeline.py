@@ -14,13 +14,14 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
 from r2d2_kapture.stages.localize import POSES_NAME
 from r2d2_kapture.stages.photographs import Photographs, is_plain
@@ -149,7 +150,7 @@ def run(
     images: Path | None = None,
     queries: Mapping[str, Path],
     output: Path,
-    checkpoint: Checkpoint | None = None,
+    weights: Weights | None = None,
     features: Sequence[Path] = (),
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
@@ -169,10 +170,10 @@ def run(
             empty. Those with poses are evaluated. A folder of photographs may replace
             any dataset, see Photographs.
         output: folder of all outputs, see Layout.
-        checkpoint: extracts local features; None uses existing features.
+        weights: of the extractor; None if it needs none, or features exist.
         features: folders of local or global features in addition to the datasets' own.
         keypoints_type: of existing features, None takes the only one; of those
-            extracted, None takes the checkpoint's name.
+            extracted, None takes the extractor's label.
         descriptors_type, global_features_type: of existing features.
         exclude: patterns of what to leave out of folders of photographs.
         masks: folder of masks of the images of all datasets, see MaskFolder; used by
@@ -224,7 +225,7 @@ def run(
         roots = [dataset.root for dataset in datasets]
         check_methods(config, of_queries, [*features, *roots])
         require(
-            masks is None or checkpoint is not None,
+            masks is None or config.extract is not None,
             f"--masks {masks}: found existing features, so that nothing is extracted; "
             "give a --model to extract, or omit the masks",
         )
@@ -240,19 +241,20 @@ def run(
             descriptors_type=descriptors_type,
             global_features_type=global_features_type,
         )
-        if checkpoint is not None:
+        extractor = None
+        if config.extract is not None:
+            extractor = build_extractor(config.extract, weights)
             sources = dataclasses.replace(
                 sources,
                 roots=(layout.features, *sources.roots),
-                keypoints_type=keypoints_type or checkpoint.name,
-                descriptors_type=keypoints_type or checkpoint.name,
+                keypoints_type=keypoints_type or extractor.label,
+                descriptors_type=keypoints_type or extractor.label,
             )
             for dataset in datasets:
                 note(
                     extract.run(
-                        config.extract,
+                        extractor,
                         kapture_root=dataset,
-                        checkpoint=checkpoint,
                         output=layout.features,
                         keypoints_type=sources.keypoints_type,
                         masks=masks,
@@ -287,7 +289,7 @@ def run(
             queries=of_queries,
             features=features,
             keypoints_type=sources.keypoints_type,
-            checkpoint=checkpoint,
+            extractor=extractor,
         )
         path = output / REPORT_NAME
         stages = with_earlier_work([item.to_json() for item in reports], path)

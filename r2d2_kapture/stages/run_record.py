@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 
-from r2d2_kapture.config.match import MatchConfig, settings_of_matcher
+from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.settings import DOORS
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.dataset import Dataset
@@ -28,8 +30,9 @@ from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.manifest import package_versions
-from r2d2_kapture.models.checkpoints import Checkpoint
 
+CHOSEN = {"extract": "extractor", "match": "matcher"}
+"""Sections whose settings belong to a chosen class."""
 NOT_WORK = ("stage", "failed", "warnings", "outputs")
 """Fields of a stage's report that a resumed run reports again."""
 
@@ -41,7 +44,7 @@ def run_record(
     queries: Mapping[str, Dataset],
     features: Sequence[Path],
     keypoints_type: str | None,
-    checkpoint: Checkpoint | None,
+    extractor: Extractor | None,
 ) -> dict[str, Any]:
     """The inputs and environment of a pipeline, as plain JSON values.
 
@@ -50,7 +53,7 @@ def run_record(
         mapping, queries: datasets.
         features: folders.
         keypoints_type: of the features in use; None takes the only existing one.
-        checkpoint: of the extraction, if any.
+        extractor: of local features, if any.
     """
     return {
         "inputs": {
@@ -60,7 +63,7 @@ def run_record(
             "keypoints_type": keypoints_type,
         },
         "settings": plain_settings(config),
-        "model": None if checkpoint is None else describe_model(checkpoint),
+        "model": None if extractor is None else describe_model(extractor),
         "environment": environment(),
     }
 
@@ -76,35 +79,47 @@ def describe_dataset(dataset: Dataset) -> dict[str, Any]:
 
 
 def plain_settings(config: PipelineConfig) -> dict[str, Any]:
-    """The settings of all stages as plain values; those of the matcher by its name."""
+    """The settings of all stages as plain values; those of matcher and extractor by
+    its name."""
     settings = dict(json.loads(json.dumps(dataclasses.asdict(config), default=str)))
-    of_matcher = settings["match"].pop("matcher")
-    settings["match"] |= {"matcher": config.match.matcher.matcher, **of_matcher}
+    for section, kind in CHOSEN.items():
+        if settings[section] is None:
+            del settings[section]
+            continue
+        chosen = getattr(getattr(config, section), kind)
+        of_chosen = settings[section].pop(kind)
+        settings[section] |= {kind: getattr(chosen, kind), **of_chosen}
     return settings
 
 
-def default_settings(matcher: str | None) -> dict[str, Any]:
-    """The result of ``plain_settings`` for default settings, with those of a matcher.
+def default_settings(chosen: Mapping[str, str | None] = {}) -> dict[str, Any]:
+    """The result of ``plain_settings`` for default settings, extraction included.
 
     Args:
-        matcher: whose settings are listed; for None, or if it is not installed, those
-            of the default matcher.
+        chosen: names of the ``matcher`` and the ``extractor`` whose settings are
+            listed; without one, or if it is not installed, those of the default.
     """
-    plain = plain_settings(PipelineConfig())
-    with suppress(ConfigError):
-        if matcher is not None:
-            match = MatchConfig(matcher=settings_of_matcher(matcher)())
-            chosen = plain_settings(PipelineConfig(match=match))["match"]
-            plain["match"] = chosen | {"matcher": plain["match"]["matcher"]}
+    default = PipelineConfig(extract=ExtractConfig())
+    plain = plain_settings(default)
+    for section, kind in CHOSEN.items():
+        with suppress(ConfigError):
+            if chosen.get(kind) is not None:
+                settings = DOORS[kind].settings_of(str(chosen[kind]))()
+                of_section = getattr(default, section)
+                made = dataclasses.replace(of_section, **{kind: settings})
+                listed = dataclasses.replace(default, **{section: made})
+                named = {kind: plain[section][kind]}
+                plain[section] = plain_settings(listed)[section] | named
     return plain
 
 
-def describe_model(checkpoint: Checkpoint) -> dict[str, str | None]:
+def describe_model(extractor: Extractor) -> dict[str, str | None]:
     """The weights of the extraction, and their licence if stated."""
+    weights = extractor.weights
     return {
-        "name": checkpoint.name,
-        "sha256": checkpoint.sha256,
-        "license": checkpoint.metadata.get("license"),
+        "name": extractor.label,
+        "sha256": None if weights is None else weights.sha256,
+        "license": None if weights is None else weights.license,
     }
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.config.checks import require
-from r2d2_kapture.config.match import settings_of_matcher
+from r2d2_kapture.config.match import MATCHERS
 from r2d2_kapture.config.settings import make_settings, refuse_unknown
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
@@ -109,7 +109,7 @@ def match(
         FeatureFormatError: descriptors of different lengths.
     """
     if isinstance(matcher, str):
-        made: Any = make_settings(settings_of_matcher(matcher), settings)
+        made: Any = make_settings(MATCHERS.settings_of(matcher), settings)
         matcher = build_matcher(made, device)
     else:
         refuse_unknown(settings, [])

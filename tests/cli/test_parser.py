@@ -12,6 +12,7 @@ from r2d2_kapture.cli.colmap import main as colmap
 from r2d2_kapture.cli.extract import main as extract
 from r2d2_kapture.cli.pipeline import main as pipeline
 from r2d2_kapture.cli.verify import main as verify
+from r2d2_kapture.config.extract import EXTRACTORS
 
 COMMANDS = sorted(
     script.name.removeprefix("kapture_r2d2_")
@@ -86,10 +87,15 @@ def test_flags_of_a_family_are_shown_with_it(
 ) -> None:
     plain = help_of("extract", capsys)
     assert "--top-k" in plain and "--max-edge" not in plain
-    assert "shown by --help d2net or --help all" in plain
+    hidden = ", ".join(f"--help {name}" for name in EXTRACTORS.places if name != "r2d2")
+    assert f"shown by {hidden} or --help all" in " ".join(plain.split())
     for typed in (["d2net"], ["--extractor", "d2net"], ["--model", "d2_tf.pth"]):
         text = help_of("extract", capsys, *typed)
         assert "--max-edge" in text and "--scale-f" not in text
+    for typed in (["sift"], ["--extractor", "sift"]):
+        text = help_of("extract", capsys, *typed)
+        assert "--sift-root" in text
+        assert not any(flag in text for flag in ("--scale-f", "--max-edge", "--disk-"))
     everything = help_of("extract", capsys, "all")
     assert "--max-edge" in everything and "--scale-f" in everything
     assert "--match.ratio" not in help_of("pipeline", capsys)
@@ -121,7 +127,7 @@ def test_flags_of_a_family_are_shown_with_it(
             "--precision fp33",
             "--precision fp33: expected auto, fp32, bf16 or fp16; did you mean fp32?",
         ),
-        (extract, "--extractor sift", "--extractor sift: expected auto, r2d2 or d2net"),
+        (extract, "--extractor sitf", "aliked, disk; did you mean sift?"),
         (extract, "--preset fats", "paper; did you mean fast?"),
         (extract, "--kapture-root . --model fast_r2d2", "did you mean fast_r2d2_v"),
         (

@@ -8,14 +8,13 @@ import pytest
 
 from pipelines import aachen_day_night_v1_1, demo, images_to_map
 from r2d2_kapture.cli.pipeline import (
-    choose_checkpoint,
+    choose_extraction,
     main,
     parse_pipeline,
     pipeline_config,
     pipeline_parser,
 )
-from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig
-from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig, R2D2Config
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST
@@ -116,17 +115,20 @@ def test_a_preset_without_extraction_is_refused(
     assert "--preset fast: found existing features" in one_error_line(capsys)
 
 
-def settings_of(preset: str, model: Path) -> PipelineConfig:
+def settings_of(preset: str, model: Path) -> ExtractConfig | None:
     parser = pipeline_parser("recipe", "", "", inputs=lambda parser: None)
     typed = ["--config", preset, "--output", "work", "--model", str(model)]
     flags = parse_pipeline(parser, typed)
-    choose_checkpoint(flags)
-    return pipeline_config(flags)
+    pipeline_config(flags)
+    return choose_extraction(flags)[0]
 
 
 def test_this_preset_takes_any_model(d2net_path: Path, checkpoint_path: Path) -> None:
     for path in (d2net_path, checkpoint_path):
-        assert settings_of("virtual_gallery", path).extract == ExtractConfig()
+        assert settings_of("virtual_gallery", path).extractor in (
+            R2D2Config(),
+            D2NetConfig(),
+        )
 
 
 @pytest.mark.parametrize("name", ["demo", "aachen_day_night_v1_1"])
@@ -134,8 +136,7 @@ def test_these_presets_are_for_r2d2(
     name: str, d2net_path: Path, checkpoint_path: Path
 ) -> None:
     config = settings_of(name, checkpoint_path)
-    assert config.extract.selection.top_k != ExtractConfig().selection.top_k
-    assert config.extract.d2net == D2NetConfig()
+    assert config.extractor.top_k != R2D2Config().top_k
     with pytest.raises(ConfigError, match=r"--extract\.top-k: found"):
         settings_of(name, d2net_path)
 

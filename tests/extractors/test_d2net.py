@@ -17,7 +17,8 @@ from scipy.spatial import cKDTree
 from benchmarks import d2net_baseline
 from r2d2_kapture.config.extract import D2NetConfig
 from r2d2_kapture.core.engine import Runtime
-from r2d2_kapture.extractors.d2net import PATCH_SIDE, D2NetExtractor, shrink
+from r2d2_kapture.core.pyramid import shrink
+from r2d2_kapture.extractors.d2net import PATCH_SIDE, D2NetExtractor
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.types import LocalFeatures
 from tests.processors import PRECISIONS, needs_bf16
@@ -241,7 +242,8 @@ def test_images_are_shrunk_to_both_limits(
     size: tuple[int, int], limits: dict[str, int], expected: tuple[int, int]
 ) -> None:
     image = np.zeros((size[1], size[0], 3), np.uint8)
-    found = shrink(image, D2NetConfig(**limits))
+    config = D2NetConfig(**limits)
+    found = shrink(image, config.max_edge, config.max_sum_edges)
     assert found.shape == (expected[1], expected[0], 3)
 
 
@@ -249,7 +251,7 @@ def test_a_shrunk_pixel_weighs_those_around_it() -> None:
     """At half the size, by 1, 3, 3 and 1: a triangle as wide as two pixels each way."""
     row = np.repeat(np.array([0, 255], np.uint8), 4)
     image = np.repeat(row[None, :, None], 2, axis=0).repeat(3, axis=2)
-    found = shrink(image, D2NetConfig(max_edge=4))
+    found = shrink(image, 4)
     expected = np.array([0, 255 * 1 / 8, 255 * 7 / 8, 255])
     assert found.shape == (1, 4, 3)
     np.testing.assert_allclose(found - expected[None, :, None], 0, atol=0.51)
@@ -263,7 +265,7 @@ def test_keypoints_of_a_shrunk_image_are_in_pixels_of_the_stored_one(
 ) -> None:
     image = textured_image(size[1], size[0])
     config = D2NetConfig(max_edge=160)
-    small = make_extractor()(shrink(image, config))
+    small = make_extractor()(shrink(image, config.max_edge, config.max_sum_edges))
     found = make_extractor(max_edge=160)(image)
     assert len(found) > 20
     assert small.image_size == shrunk

@@ -12,10 +12,10 @@ import torch
 
 from r2d2_kapture.config.extract import D2NetConfig, PyramidConfig, SelectionConfig
 from r2d2_kapture.core.engine import Runtime
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.core.selection import unmasked
 from r2d2_kapture.extractors.d2net import D2NetExtractor
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
-from r2d2_kapture.extractors.registry import Extractor
 from r2d2_kapture.types import LocalFeatures
 from tests.scenes.images import textured_image
 from tests.scenes.networks import random_d2net, random_network, torch_threads

@@ -2,67 +2,59 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from r2d2_kapture.config.extract import (
-    AUTO,
-    D2NetConfig,
-    EngineConfig,
-    ExtractConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig, R2D2Config
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import EXTRACTORS, Extractor, build_extractor
+from r2d2_kapture.extractors.registry import build_extractor, load_weights
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.network import FeatureNetwork
 from r2d2_kapture.models.registry import Architecture
 from tests.scenes.images import textured_image
 from tests.scenes.networks import random_d2net, random_network
 
-ON_THE_CPU = ExtractConfig(
-    engine=EngineConfig(gpu=-1, precision="fp32"),
-    selection=SelectionConfig(top_k=5),
-    d2net=D2NetConfig(max_keypoints=5),
-)
 NETWORKS = {"r2d2": lambda: random_network("fast_r2d2"), "d2net": random_d2net}
+SETTINGS = {"r2d2": R2D2Config(top_k=5), "d2net": D2NetConfig(max_keypoints=5)}
+
+
+def on_the_cpu(settings: Any) -> ExtractConfig:
+    return ExtractConfig(extractor=settings, gpu=-1, precision="fp32")
 
 
 def network_of(name: str) -> FeatureNetwork:
     return NETWORKS[name]()
 
 
-@pytest.mark.parametrize("name", EXTRACTORS)
-@pytest.mark.parametrize("asked", ["by name", AUTO])
-def test_every_registered_extractor_is_made_and_runs(name: str, asked: str) -> None:
-    extractor = build_extractor(
-        name if asked == "by name" else AUTO, network_of(name), ON_THE_CPU
-    )
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_extractor_of_every_network_is_made_and_runs(name: str) -> None:
+    extractor = build_extractor(on_the_cpu(SETTINGS[name]), network_of(name))
     assert extractor.name == name
     assert extractor.runtime.device.type == "cpu"
     image = textured_image(60, 70)
     (features,) = extractor.extract_batch([image])
     assert features.image_size == (70, 60)
     assert 0 < len(features) <= 5
-    assert 5 in extractor.settings.values()
+    assert 5 in extractor.provenance.values()
     for values in extractor.confidence_maps(image).values():
         assert values.ndim == 2 and 0 <= values.min() <= values.max() <= 1
 
 
-@pytest.mark.parametrize("name", EXTRACTORS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_extractor_of_another_network_is_refused(name: str) -> None:
-    (other,) = set(EXTRACTORS) - {name}
+    (other,) = set(NETWORKS) - {name}
     with pytest.raises(ConfigError, match=f"expected --extractor {other}") as caught:
-        build_extractor(name, network_of(other), ON_THE_CPU)
+        build_extractor(on_the_cpu(SETTINGS[name]), network_of(other))
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="--extractor sift: expected one of .*r2d2"):
-        build_extractor("sift", random_network("fast_r2d2"), ON_THE_CPU)
+    with pytest.raises(ConfigError, match="--extractor sirf: .* expected one of r2d2"):
+        load_weights("sirf")
 
 
 @pytest.mark.parametrize(
@@ -94,8 +86,7 @@ def test_weights_are_given_the_preprocessing_they_were_trained_with(
 
     def make(network: FeatureNetwork, preprocessing: str | None) -> Extractor:
         settings = D2NetConfig(preprocessing=preprocessing)  # type: ignore[arg-type]
-        config = dataclasses.replace(ON_THE_CPU, d2net=settings)
-        return build_extractor(AUTO, network, config)
+        return build_extractor(on_the_cpu(settings), network)
 
     if expected is None:
         with pytest.raises(ConfigError, match=f"trained with {known}; give") as caught:
@@ -104,7 +95,7 @@ def test_weights_are_given_the_preprocessing_they_were_trained_with(
         return
     found, explicit = make(network, asked), make(random_d2net(), expected)
     assert found.settings == explicit.settings
-    assert found.settings["preprocessing"] == expected
+    assert found.provenance["preprocessing"] == expected
     image = textured_image(60, 70)
     features = [extractor(image) for extractor in (found, explicit)]
     assert len(features[0]) > 5

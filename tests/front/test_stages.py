@@ -105,7 +105,9 @@ def test_sections_that_cannot_be(scene: PipelineScene, tmp_path: Path) -> None:
 class StoredFeatures:
     """Stands in for an extractor: gives the features of a scene by file name."""
 
-    checkpoint = SimpleNamespace(sha256="none", name="points")
+    extractor = SimpleNamespace(
+        weights=SimpleNamespace(sha256="none"), name="points", label="points"
+    )
 
     def __init__(self, scene: PipelineScene) -> None:
         self._tables = open_local_features([scene.features])

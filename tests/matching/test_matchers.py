@@ -13,10 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from r2d2_kapture.config import match as config_match
 from r2d2_kapture.config import plugins
 from r2d2_kapture.config.match import (
-    MATCHER_SETTINGS,
+    MATCHERS,
     AdaLamConfig,
     DualSoftmaxConfig,
     LightGlueConfig,
@@ -26,11 +25,9 @@ from r2d2_kapture.config.match import (
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
 from r2d2_kapture.matching.matcher import (
-    MATCHERS,
     MatchInput,
     build_matcher,
     match_features,
-    matcher_class,
 )
 from r2d2_kapture.types import LocalFeatures, PairMatches
 from tests.matching.test_mutual_nn import use_blocks
@@ -70,7 +67,7 @@ def available(name: str) -> Any:
     """Settings of a matcher; skips the test where its package is absent."""
     if name in ("adalam", "lightglue"):
         pytest.importorskip("kornia")
-    return MATCHER_SETTINGS[name]()
+    return MATCHERS.settings_of(name)()
 
 
 @pytest.mark.parametrize("name", ["mutual_nearest", "dual_softmax", "adalam"])
@@ -98,7 +95,7 @@ def test_adalam_drops_what_its_surroundings_do_not_support() -> None:
 NONE = features_at(np.zeros((0, 2)), np.zeros((0, 128)))
 
 
-@pytest.mark.parametrize("name", sorted(set(MATCHERS) - {"lightglue"}))
+@pytest.mark.parametrize("name", sorted(set(MATCHERS.places) - {"lightglue"}))
 def test_no_features_no_matches(name: str) -> None:
     some, _ = moved_plane(20, 2)
     for pair in ((NONE, some), (some, NONE), (NONE, NONE)):
@@ -198,11 +195,11 @@ class Nameless:
 @pytest.fixture
 def other_packages(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = [
-        EntryPoint("first", f"{__name__}:First", config_match.MATCHER_PLUGINS),
-        EntryPoint("broken", "no_such_package:Matcher", config_match.MATCHER_PLUGINS),
-        EntryPoint("raises", "raising_matcher:Matcher", config_match.MATCHER_PLUGINS),
-        EntryPoint("renamed", f"{__name__}:Nameless", config_match.MATCHER_PLUGINS),
-        EntryPoint("none", f"{__name__}:moved_plane", config_match.MATCHER_PLUGINS),
+        EntryPoint("first", f"{__name__}:First", MATCHERS.group),
+        EntryPoint("broken", "no_such_package:Matcher", MATCHERS.group),
+        EntryPoint("raises", "raising_matcher:Matcher", MATCHERS.group),
+        EntryPoint("renamed", f"{__name__}:Nameless", MATCHERS.group),
+        EntryPoint("none", f"{__name__}:moved_plane", MATCHERS.group),
     ]
     (tmp_path / "raising_matcher.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
@@ -224,15 +221,17 @@ def test_a_matcher_of_another_package() -> None:
     ):
         chosen("first", counts=3)
     with pytest.raises(ConfigError, match="--matcher broken: no_such_package:Matcher"):
-        matcher_class("broken")
+        MATCHERS.load("broken")
     with pytest.raises(ConfigError, match="expected one of mutual_nearest, .*, first"):
-        matcher_class("frist")
+        MATCHERS.load("frist")
     with pytest.raises(ConfigError, match="--matcher raises: .* division by zero"):
-        matcher_class("raises")
+        MATCHERS.load("raises")
     for name in ("renamed", "none"):
         with pytest.raises(ConfigError, match=f"--matcher {name}: .* dataclass"):
             chosen(name)
-    assert list(config_match.plugin_settings()) == ["first"]  # others do no harm
+    assert list(MATCHERS.settings())[len(MATCHERS.own) :] == [
+        "first"
+    ]  # others do no harm
 
 
 @pytest.mark.parametrize("name", ["adalam", "lightglue"])

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.outputs.manifest import Manifest
-from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import extract
 from r2d2_kapture.stages.extract import stage as extract_stage
 from r2d2_kapture.types import LocalFeatures, Report
@@ -82,17 +81,16 @@ def patch_extraction(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     features = exact_features(scene, DIM)
 
     def run(
-        config: ExtractConfig,
+        extractor: Extractor,
         *,
         kapture_root: Path,
-        checkpoint: Checkpoint,
         output: Path | None = None,
         **others: Any,
     ) -> Report:
         kind = FeatureType(
             root=output or kapture_root,
-            keypoints_type=checkpoint.name,
-            descriptors_type=checkpoint.name,
+            keypoints_type=extractor.label,
+            descriptors_type=extractor.label,
             descriptor_dim=DIM,
             tar=False,
         )

@@ -44,7 +44,7 @@ def run(
 ) -> Report:
     settings: dict[str, Any] = {
         "database": photos.parent / "a b.db",
-        "checkpoint": checkpoint,
+        "weights": checkpoint,
         "options": QUIET,
     }
     return colmap.run(config, images=photos, **(settings | changes))

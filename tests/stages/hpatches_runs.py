@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from r2d2_kapture.config.extract import (
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.extractors.registry import build_extractor
@@ -26,7 +22,8 @@ from tests.scenes.images import write_crops
 
 QUIET = RunOptions(progress=False)
 CONFIG = HomographyConfig(worst_pairs=0)
-FEW = SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=20)
+TINY = R2D2Config(min_size=64, reliability_thr=0, repeatability_thr=0, top_k=60)
+FEW = dataclasses.replace(TINY, top_k=20)
 
 
 def run(
@@ -41,8 +38,7 @@ def run(
 
 
 def extract(source: ExtractedFeatures, image: Path) -> LocalFeatures:
-    extractor = build_extractor("r2d2", source.checkpoint.network, source.config)
-    return extractor.extract_batch([read_rgb(image)])[0]
+    return source.extractor.extract_batch([read_rgb(image)])[0]
 
 
 def times(output: Path) -> dict[Path, int]:
@@ -56,14 +52,14 @@ def write_sequences(root: Path) -> Path:
     return root
 
 
-def tiny_source(checkpoint_path: Path) -> ExtractedFeatures:
+def tiny_source(
+    checkpoint_path: Path, settings: R2D2Config = TINY
+) -> ExtractedFeatures:
     """Features that the network of a checkpoint extracts in no time."""
     return ExtractedFeatures(
         label="tiny one",
-        config=ExtractConfig(
-            pyramid=PyramidConfig(min_size=64),
-            selection=SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=60),
-            engine=EngineConfig(gpu=-1, precision="fp32"),
+        extractor=build_extractor(
+            ExtractConfig(extractor=settings, gpu=-1, precision="fp32"),
+            load_checkpoint(str(checkpoint_path)),
         ),
-        checkpoint=load_checkpoint(str(checkpoint_path)),
     )

@@ -12,6 +12,7 @@ from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.posed_images import read_posed_dataset
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import pipeline
@@ -129,14 +130,16 @@ def test_where_no_picture_fits_nothing_is_made(tmp_path: Path) -> None:
 def test_extraction_only_warns(kapture_root: Path, checkpoint_path: Path) -> None:
     write_image_files(kapture_root, {"a.png": (48, 64), "b c.png": (32, 24)})
     report = extract.run(
-        EXTRACT, kapture_root=kapture_root, checkpoint=load_checkpoint(checkpoint_path)
+        build_extractor(EXTRACT, load_checkpoint(checkpoint_path)),
+        kapture_root=kapture_root,
     )
     assert (report.done, report.failed) == (5, ())
     (warning,) = report.warnings
     assert "2 of 5 image files" in warning and "'a.png', 'b c.png'" in warning
     write_image_files(kapture_root)
     again = extract.run(
-        EXTRACT, kapture_root=kapture_root, checkpoint=load_checkpoint(checkpoint_path)
+        build_extractor(EXTRACT, load_checkpoint(checkpoint_path)),
+        kapture_root=kapture_root,
     )
     assert not any("size" in warning for warning in again.warnings)
 

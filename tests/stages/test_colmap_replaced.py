@@ -14,12 +14,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.config.colmap import ColmapConfig
-from r2d2_kapture.config.extract import (
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import check_database
@@ -28,9 +23,9 @@ from r2d2_kapture.stages.colmap import database as colmap_database
 from tests.stages.colmap_runs import FORCED, QUIET, content, keypoints_of, run
 
 EXTRACT = ExtractConfig(
-    pyramid=PyramidConfig(min_size=32),
-    selection=SelectionConfig(top_k=20, reliability_thr=0, repeatability_thr=0),
-    engine=EngineConfig(gpu=-1, precision="fp32"),
+    extractor=R2D2Config(min_size=32, top_k=20, reliability_thr=0, repeatability_thr=0),
+    gpu=-1,
+    precision="fp32",
 )
 CONFIG = ColmapConfig(extract=EXTRACT)
 SINGLE = ColmapConfig(extract=EXTRACT, folder=FolderConfig(camera_mode="single"))

@@ -155,15 +155,13 @@ def test_pictures_of_the_worst_pairs_follow_the_pairs(
 
 
 def test_pictures_of_other_settings_are_drawn_again(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
+    root: Path, tmp_path: Path, source: ExtractedFeatures, checkpoint_path: Path
 ) -> None:
     for name in ("other", "sub"):
         shutil.rmtree(root / name)
     config = HomographyConfig(worst_pairs=2)
     forced = dataclasses.replace(QUIET, force=True)
-    other = dataclasses.replace(
-        source, config=dataclasses.replace(source.config, selection=FEW)
-    )
+    other = tiny_source(checkpoint_path, FEW)
     run(root, tmp_path / "out", source, config=config)
     run(root, tmp_path / "out", other, config=config, options=forced)
     run(root, tmp_path / "clean", other, config=config)
@@ -240,14 +238,11 @@ def test_interruption_keeps_what_is_finished(
 
 
 def test_other_settings_are_refused_unless_forced(
-    root: Path, tmp_path: Path, source: ExtractedFeatures
+    root: Path, tmp_path: Path, source: ExtractedFeatures, checkpoint_path: Path
 ) -> None:
     output = tmp_path / "out"
     run(root, output, source)
-    fewer = dataclasses.replace(
-        source,
-        config=dataclasses.replace(source.config, selection=FEW),
-    )
+    fewer = tiny_source(checkpoint_path, FEW)
     with pytest.raises(OutputError, match="top_k: 60, not 20"):
         run(root, output, fewer)
     with pytest.raises(OutputError, match="seed: 0, not 5"):

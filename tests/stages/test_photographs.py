@@ -14,6 +14,7 @@ from PIL import Image
 
 import r2d2_kapture as rk
 from r2d2_kapture.cli.pipeline import main
+from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
@@ -224,9 +225,10 @@ def test_a_cut_photograph_fails_once(
     monkeypatch.setattr(extract_stage, "extract_images", but_one)
     report, stages = run(
         scene,
+        dataclasses.replace(KNOWN, extract=ExtractConfig()),
         queries={},
         features=[],
-        checkpoint=load_checkpoint(checkpoint_path),
+        weights=load_checkpoint(checkpoint_path),
     )
     assert [item.name for item in report.failed] == [f"extract: {name}"]
     assert stages["pairs"].done == stages["match"].done == 55

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from r2d2_kapture.config.extract import SelectionConfig
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.pairs import PairsConfig
@@ -24,6 +24,7 @@ from tests.scenes.pipeline import PipelineScene
 from tests.stages.test_pipeline import results
 
 BASE = PipelineConfig(
+    extract=ExtractConfig(),
     mapping_pairs=PairsConfig(method="local", vlad_clusters=8, vlad_dim=0),
     query_pairs=PairsConfig(method="exhaustive"),
 )
@@ -35,7 +36,7 @@ OTHER_MATCHES = dataclasses.replace(
 )
 OTHER_FEATURES = dataclasses.replace(
     BASE,
-    extract=dataclasses.replace(BASE.extract, selection=SelectionConfig(top_k=99)),
+    extract=ExtractConfig(extractor=R2D2Config(top_k=99)),
 )
 STAGES = (
     *("extract", "extract", "pairs", "match", "verify", "map"),
@@ -60,7 +61,7 @@ class Runs:
             mapping=self.scene.mapping,
             queries={"queries": self.scene.query},
             output=output,
-            checkpoint=self.checkpoint,
+            weights=self.checkpoint,
             options=RunOptions(progress=False, **options),
             announce=reports.append,
         )

@@ -14,14 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.extract import (
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.features import plain_files
 from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
 from r2d2_kapture.io.kapture.feature_store import FeatureWriter
@@ -37,10 +33,15 @@ from tests.scenes.kapture_files import write_dataset
 from tests.scenes.networks import random_network
 
 CONFIG = ExtractConfig(
-    pyramid=PyramidConfig(min_size=32),
-    # as many of every picture: sizes of files do not tell pictures apart
-    selection=SelectionConfig(top_k=20, reliability_thr=0, repeatability_thr=0),
-    engine=EngineConfig(gpu=-1, precision="fp32"),
+    extractor=R2D2Config(
+        # as many of every picture: sizes of files do not tell pictures apart
+        min_size=32,
+        top_k=20,
+        reliability_thr=0,
+        repeatability_thr=0,
+    ),
+    gpu=-1,
+    precision="fp32",
 )
 NAMES = ("a.png", "b.png", "sub/c.png")
 QUIET = RunOptions(progress=False, workers=1)
@@ -91,15 +92,15 @@ Extract = Callable[..., Report]
 
 @pytest.fixture
 def extract_into(dataset: Path, wide_checkpoint_path: Path) -> Extract:
-    checkpoint = load_checkpoint(wide_checkpoint_path)
+    extractor = build_extractor(CONFIG, load_checkpoint(wide_checkpoint_path))
 
     def run(
         output: Path, file_format: str, root: Path = dataset, **changes: Any
     ) -> Report:
-        settings = {"checkpoint": checkpoint, "options": QUIET} | changes
+        settings = {"options": QUIET} | changes
         if file_format in ("folder", "tar"):
             return extract.run(
-                CONFIG,
+                extractor,
                 kapture_root=root,
                 output=output,
                 tar=file_format == "tar",
@@ -107,7 +108,7 @@ def extract_into(dataset: Path, wide_checkpoint_path: Path) -> Extract:
             )
         images = root / "sensors" / "records_data"
         return extract_files.run(
-            CONFIG,
+            extractor,
             images=[images / name for name in NAMES],
             output_dir=output,
             file_format=file_format,  # type: ignore[arg-type]

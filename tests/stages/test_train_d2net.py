@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
-from r2d2_kapture.config.extract import EngineConfig, ExtractConfig
+from r2d2_kapture.config.extract import D2NetConfig, ExtractConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import (
     NetworkConfig,
@@ -142,8 +142,8 @@ def convolutions(path: Path) -> list[nn.Conv2d]:
 
 def correct_matches(model: Path, dataset: Path) -> float:
     """Share of the extractor's matches within a cell of the truth."""
-    settings = ExtractConfig(engine=EngineConfig(gpu=-1))
-    extract = build_extractor("auto", load_checkpoint(model).network, settings)
+    settings = ExtractConfig(extractor=D2NetConfig(), gpu=-1)
+    extract = build_extractor(settings, load_checkpoint(model))
     sources = open_depth_views(dataset, CROPS, picture_loader(CROPS)).sources
     pairs = PairDataset(sources, CROPS, seed=2, steps=12, pairs_per_step=1)
     errors = []

@@ -49,8 +49,8 @@ def write_colmap_text(
         path: of the file.
         features: of the image.
         orientations: (N,) of the keypoints in radians; None: all 0.
-        stored: (N, 128) descriptors as they were read: bytes are written as they are,
-            in place of those of unit norm.
+        stored: (N, 128) descriptors as they were read, None: those of the features;
+            bytes are written as they are.
 
     Raises:
         FeatureFormatError: descriptors are not of 128 values.
@@ -62,7 +62,8 @@ def write_colmap_text(
             f"{path}: found descriptors of {dim} values, COLMAP's text format holds "
             f"only {DESCRIPTOR_DIM}; choose another format, such as h5"
         )
-    if stored is not None and stored.dtype == np.uint8:
+    stored = features.descriptors if stored is None else stored
+    if stored.dtype == np.uint8:
         levels = stored.astype(np.float64)
     else:
         levels = np.rint(HALF_RANGE * (features.descriptors.astype(np.float64) + 1))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.reading import patch_sides
-from r2d2_kapture.types import FloatArray, LocalFeatures
+from r2d2_kapture.types import FloatArray, LocalFeatures, unit_rows
 
 FIELDS = ("keypoints", "descriptors", "imsize")
 """What a file must have; without scores, features are in the order of the file."""
@@ -71,7 +71,7 @@ def features_from_rows(
 
     Args:
         keypoints: (N, C), see features/reading.py.
-        descriptors: (N, D) of any dtype.
+        descriptors: (N, D) of any dtype; bytes are brought to unit norm.
         scores: (N,); None: the rows are in their order already.
         image_size: (W, H) in pixels.
         sides: (N,) of patches in pixels; None: they are among the columns.
@@ -89,7 +89,11 @@ def features_from_rows(
         keypoints=keypoints[:, :2],
         scales=(patch_sides(keypoints) if sides is None else sides).astype(np.float32),
         scores=scores.astype(np.float32),
-        descriptors=descriptors.astype(np.float32),
+        descriptors=(
+            unit_rows(descriptors)
+            if descriptors.dtype == np.uint8
+            else descriptors.astype(np.float32)
+        ),
         image_size=image_size,
     ).best_first()
 

@@ -71,7 +71,10 @@ def write_h5(
             group = file.create_group(name)
             group["keypoints"] = features.keypoints
             group["scores"] = features.scores
-            group["descriptors"] = features.descriptors.T.astype(np.float32)
+            half = features.descriptors.dtype == np.float16
+            group["descriptors"] = features.unit_descriptors.T.astype(
+                np.float16 if half else np.float32
+            )
             group["image_size"] = np.array(features.image_size, dtype=np.int64)
             group["scales"] = features.scales
         file.flush()

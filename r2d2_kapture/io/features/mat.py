@@ -5,7 +5,7 @@ The fields of the ``.r2d2`` format, scalars and vectors as MATLAB columns:
     keypoints    (N, 3) single    x, y and patch side in pixels of the stored image,
                                   (0, 0) at the centre of its top-left pixel, so that
                                   MATLAB's own image axes need 1 added to x and y
-    descriptors  (N, D) single    unit L2 norm
+    descriptors  (N, D) single    unit L2 norm, or uint8 as SIFT's
     scores       (N, 1) single    higher is better; (0, 0) when absent
     imsize       (2, 1) int64     W, H of the stored image in pixels
     settings     char             JSON of how the features were made
@@ -18,6 +18,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+import numpy as np
 from scipy.io import savemat
 
 from r2d2_kapture.errors import FeatureFormatError
@@ -38,6 +39,8 @@ def write_mat(path: Path, features: LocalFeatures, settings: str = "") -> None:
         OutputError: the file system refused.
     """
     fields = fields_from_features(features, settings)
+    if features.descriptors.dtype == np.float16:  # which MATLAB files do not have
+        fields["descriptors"] = features.unit_descriptors
     with atomic_path(path) as temporary:
         savemat(
             temporary, fields, appendmat=False, do_compression=False, oned_as="column"

@@ -5,7 +5,7 @@ The format of the published extractor (naver/r2d2, extract.py), which adds no
 
     keypoints    (N, 3) float32   x, y and patch side in pixels of the stored image,
                                   (0, 0) at the centre of its top-left pixel
-    descriptors  (N, D) float32   unit L2 norm
+    descriptors  (N, D) float32   unit L2 norm; float16, or uint8 as SIFT's
     scores       (N,) float32     higher is better
     imsize       (2,) int64       W, H of the stored image in pixels
     settings     () unicode       JSON of how the features were made

@@ -33,10 +33,6 @@ KNOWN_COLUMNS = (2, 3, 4, 6)
 METRICS = ("l2", "euclidean", "cosine")
 """Under which unit vectors have the same neighbours."""
 
-UNIT_TOLERANCE = 1e-3
-"""How far from 1 a norm may be: descriptors in float16 pass."""
-
-
 OUTSIDE_PIXELS = 2.0
 OUTSIDE_SHARE = 0.5
 """How far beyond the border keypoints may lie, and what share farther, before they are
@@ -80,18 +76,6 @@ def columns_warnings(name: str, columns: int) -> tuple[str, ...]:
         f"keypoints '{name}' have {columns} columns, expected 2, 3, 4 or 6; only x and "
         "y are read",
     )
-
-
-def unit_descriptors(rows: npt.NDArray[Any]) -> FloatArray:
-    """(N, D) float32 rows of unit L2 norm; rows of zeros stay zeros.
-
-    Rows that have it already stay as they are, to the bit.
-    """
-    norms = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
-    unit = np.abs(norms - 1) < UNIT_TOLERANCE
-    if unit.all():
-        return rows.astype(np.float32, copy=False)
-    return (rows / np.where(unit | (norms == 0), 1, norms)).astype(np.float32)
 
 
 def check_metric(metric: str | None, source: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import kapture
 import kapture.io.csv as kcsv
@@ -47,7 +48,9 @@ class FeatureType:
         root: of the dataset.
         keypoints_type: name of the keypoints' folder.
         descriptors_type: name of the descriptors' folder.
-        descriptor_dim: float32 values of a descriptor.
+        descriptor_dim: values of a descriptor.
+        descriptor_dtype: of each value; float16, which kapture does not have, is
+            stored as float32.
         tar: whether rows go to keypoints.tar and descriptors.tar.
     """
 
@@ -56,6 +59,7 @@ class FeatureType:
     descriptors_type: str
     descriptor_dim: int
     tar: bool
+    descriptor_dtype: str = "float32"
 
     def __post_init__(self) -> None:
         for name in (self.keypoints_type, self.descriptors_type):
@@ -78,6 +82,16 @@ class FeatureType:
             "descriptors": self.descriptors_type,
         }
         return self.root / "reconstruction" / kind / types[kind]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values in the files."""
+        return np.dtype("u1" if self.descriptor_dtype == "uint8" else "<f4")
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a descriptor."""
+        return self.descriptor_dim * self.dtype.itemsize
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -158,7 +172,7 @@ def _write_configs(feature_type: FeatureType) -> None:
     keypoints = kapture.Keypoints(name, np.float32, 3)
     descriptors = kapture.Descriptors(
         feature_type.descriptors_type,
-        np.float32,
+        feature_type.dtype.type,
         feature_type.descriptor_dim,
         name,
         "L2",
@@ -169,22 +183,23 @@ def _write_configs(feature_type: FeatureType) -> None:
             kcsv.keypoints_to_file(str(path), keypoints)
     config = folders["descriptors"] / "descriptors.txt"
     dsize = str(feature_type.descriptor_dim)
-    fields = (feature_type.descriptors_type, "float32", dsize, name, "L2")
+    dtype = feature_type.dtype.name
+    fields = (feature_type.descriptors_type, dtype, dsize, name, "L2")
     if not is_described(config, *fields):
         with atomic_path(config) as path:
             kcsv.descriptors_to_file(str(path), descriptors)
 
 
-def _rows(features: LocalFeatures) -> dict[str, bytes]:
+def _rows(features: LocalFeatures, dtype: np.dtype[Any]) -> dict[str, bytes]:
     return {
         "keypoints": features.keypoints_with_scale.astype("<f4").tobytes(),
-        "descriptors": features.descriptors.astype("<f4").tobytes(),
+        "descriptors": features.descriptors.astype(dtype).tobytes(),
     }
 
 
-def _agree(keypoint_bytes: int, descriptor_bytes: int, descriptor_dim: int) -> bool:
+def _agree(keypoint_bytes: int, descriptor_bytes: int, row_bytes: int) -> bool:
     count, rest = divmod(keypoint_bytes, KEYPOINT_BYTES)
-    return rest == 0 and descriptor_bytes == count * descriptor_dim * 4
+    return rest == 0 and descriptor_bytes == count * row_bytes
 
 
 class _FolderRows:
@@ -202,7 +217,7 @@ class _FolderRows:
             sizes = [self._path(kind, image).stat().st_size for kind in SUFFIXES]
         except OSError:
             return False
-        return _agree(sizes[0], sizes[1], self._type.descriptor_dim)
+        return _agree(sizes[0], sizes[1], self._type.row_bytes)
 
     def written_ns(self, image: str) -> int:
         return min(self._path(kind, image).stat().st_mtime_ns for kind in SUFFIXES)
@@ -212,7 +227,7 @@ class _FolderRows:
             remove_file(self._path(kind, image))
 
     def write(self, image: str, features: LocalFeatures) -> None:
-        for kind, data in _rows(features).items():
+        for kind, data in _rows(features, self._type.dtype).items():
             write_item(self._type.folder(kind), self._path(kind, image), data)
 
 
@@ -242,7 +257,7 @@ class _TarRows:
         )
         if keypoints is None or descriptors is None:
             return False
-        return _agree(keypoints, descriptors, self._type.descriptor_dim)
+        return _agree(keypoints, descriptors, self._type.row_bytes)
 
     def written_ns(self, image: str) -> int:
         return min(archive.written_ns for archive in self._archives.values())
@@ -251,6 +266,6 @@ class _TarRows:
         """Leave the members, of which the last of a name will count."""
 
     def write(self, image: str, features: LocalFeatures) -> None:
-        for kind, data in _rows(features).items():
+        for kind, data in _rows(features, self._type.dtype).items():
             name = check_relative_name(image, self._type.folder(kind)) + SUFFIXES[kind]
             self._archives[kind].append(name, data)

@@ -13,10 +13,9 @@ from r2d2_kapture.io.features.reading import (
     check_inside,
     check_metric,
     patch_sides,
-    unit_descriptors,
 )
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
-from r2d2_kapture.types import FloatArray, LocalFeatures
+from r2d2_kapture.types import FloatArray, LocalFeatures, unit_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +40,7 @@ class LocalFeatureTables:
             FeatureFormatError: as check_counts, or not finite.
         """
         self.check_counts(image)
-        return unit_descriptors(self.beside_keypoints(image).read_stored(image))
+        return unit_rows(self.beside_keypoints(image).read_stored(image))
 
     def check_counts(self, image: str) -> None:
         """Check, by the sizes of files alone, that each keypoint has a descriptor.

@@ -5,21 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.evaluation.feature_files import feature_path
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.features.plain_files import open_feature_files
 from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord
 from r2d2_kapture.io.outputs.manifest import Manifest
-from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.benchmark.benchmark import Item, LoadFeatures, Subject
 from r2d2_kapture.stages.extract import extract_images, make_manifest
 from r2d2_kapture.types import Failure, LocalFeatures
@@ -75,23 +72,15 @@ class ExtractedFeatures:
 
     Attributes:
         label: see FeatureSource.
-        config: of the extraction.
-        checkpoint: the weights.
-        extractor: a name of extractors.registry.
+        extractor: with its weights and settings.
     """
 
     label: str
-    config: ExtractConfig
-    checkpoint: Checkpoint
-    extractor: str = AUTO
-
-    @cached_property
-    def _engine(self) -> Extractor:
-        return build_extractor(self.extractor, self.checkpoint.network, self.config)
+    extractor: Extractor
 
     @property
     def manifest(self) -> Manifest:
-        return make_manifest(self.checkpoint, self._engine)
+        return make_manifest(self.extractor)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -121,7 +110,7 @@ class ExtractedFeatures:
                 extracted = {}
 
         tally = extract_images(
-            self._engine,
+            self.extractor,
             {name: Path(name) for name in images},
             collect,
             dataclasses.replace(options, progress=False),
@@ -133,19 +122,19 @@ class ExtractedFeatures:
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
         paths = {image.relative_to(root).as_posix(): image for image in images}
-        suffix = self._engine.file_style.suffix
+        suffix = self.extractor.file_style.suffix
         stored = {name: feature_path(folder / name, suffix) for name in paths}
         with open_feature_files(
             "npz",
             {name: folder / name for name in paths},
             folder,
             self.manifest,
-            style=self._engine.file_style,
+            style=self.extractor.file_style,
             force=False,  # a run with --force starts with an empty folder
         ) as files:
             todo = outstanding(paths, files).images
             tally = extract_images(
-                self._engine,
+                self.extractor,
                 todo,
                 files.write,
                 options,

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.colmap import ColmapConfig
-from r2d2_kapture.config.extract import AUTO
 from r2d2_kapture.config.match import MutualNearestConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.colmap.image_folder import given_cameras
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint
 from r2d2_kapture.io.kapture.dataset import open_dataset
@@ -23,7 +23,7 @@ from r2d2_kapture.io.kapture.pairs import read_pairs, write_pairs
 from r2d2_kapture.io.names import equal_in_another_form
 from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
-from r2d2_kapture.models.checkpoints import Checkpoint
+from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
 from r2d2_kapture.stages.colmap.sparse import (
@@ -50,8 +50,7 @@ def run(
     *,
     images: Path,
     database: Path,
-    checkpoint: Checkpoint,
-    extractor: str = AUTO,
+    weights: Weights | None = None,
     sparse: Path | None = None,
     pairs_list: Path | None = None,
     exclude: Sequence[str] = (),
@@ -68,8 +67,7 @@ def run(
         config: settings of all steps.
         images: folder, searched recursively.
         database: COLMAP 4 database, created if missing.
-        checkpoint: the weights.
-        extractor: a name of extractors.registry.
+        weights: of config.extract's extractor, if it needs any.
         sparse: folder for sparse models 0, 1, ..., the largest first; None skips
             mapping.
         pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
@@ -87,8 +85,8 @@ def run(
     """
     started = time.monotonic()
     work = Layout(output=work_folder(database))
-    engine = build_extractor(extractor, checkpoint.network, config.extract)
-    manifest = _manifest(config, checkpoint, engine)
+    extractor = build_extractor(config.extract, weights)
+    manifest = _manifest(config, extractor)
     with open_ledger(work.output, CONTENTS, manifest, options):
         # all that is in the work folder is of it
         inside = dataclasses.replace(options, replace=True)
@@ -108,17 +106,15 @@ def run(
             force=options.force,
             unreadable=frozenset(item.name for item in taken.failed),
         )
-        lacking = update.check(_keypoints_so_far(work, checkpoint.name))
+        lacking = update.check(_keypoints_so_far(work, extractor.label))
         extracted = extract.run(
-            config.extract,
+            extractor,
             kapture_root=inputs.mapping,
-            checkpoint=checkpoint,
             output=work.features,
-            extractor=extractor,
             masks=masks,
             options=inside,
         )
-        keypoints = open_feature_table([work.features], "keypoints", checkpoint.name)
+        keypoints = open_feature_table([work.features], "keypoints", extractor.label)
         source = _write_pairs(config, work, inputs, keypoints, pairs_list, inside)
         listed = [pair.names for pair in read_pairs(work.pairs(MAPPING))]
         unpaired = find_unpaired(keypoints.image_names, listed)
@@ -190,13 +186,11 @@ def _summary(images: int, pairs: int, map_numbers: Mapping[str, Any]) -> str:
     return f"{made}: {map_numbers['registered_images']} in the map"
 
 
-def _manifest(
-    config: ColmapConfig, checkpoint: Checkpoint, extractor: Extractor
-) -> Manifest:
+def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
     """Settings that determine the content of the work folder; devices do not."""
     sections: dict[str, dict[str, Any]] = {
         "": dataclasses.asdict(config.folder),
-        "extract.": extractor.settings,
+        "extract.": extractor.provenance,
         "match.": _matcher_settings(config.match.matcher),
         "pairing.": dataclasses.asdict(config.pairing),
         "verify.": dataclasses.asdict(config.verify),
@@ -207,7 +201,9 @@ def _manifest(
         for name, value in section.items()
     }
     settings["extractor"] = extractor.name
-    model = {"name": checkpoint.name, "sha256": checkpoint.sha256}
+    model = {"name": extractor.label}
+    if extractor.weights is not None:
+        model["sha256"] = extractor.weights.sha256
     return Manifest(model=model, settings=settings, versions=package_versions())
 
 

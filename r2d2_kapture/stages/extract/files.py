@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from r2d2_kapture.config.extract import AUTO, ExtractConfig, FileFormat
+from r2d2_kapture.config.extract import FileFormat
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.extractors.registry import build_extractor
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.io.features.plain_files import open_feature_files
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
 from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.ledger import write_report
-from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.extract.image_names import common_folder, name_images
 from r2d2_kapture.stages.extract.stage import (
     REPORT_NAME,
@@ -26,11 +25,9 @@ from r2d2_kapture.types import Failure, Report, counted
 
 
 def run(
-    config: ExtractConfig,
+    extractor: Extractor,
     *,
     images: Sequence[Path],
-    checkpoint: Checkpoint,
-    extractor: str = AUTO,
     file_format: FileFormat = "npz",
     output_dir: Path | None = None,
     image_root: Path | None = None,
@@ -42,10 +39,8 @@ def run(
     """Extract images into feature files, resuming an earlier run.
 
     Args:
-        config: settings of extraction.
+        extractor: with its weights and settings.
         images: image files without duplicates.
-        checkpoint: the weights.
-        extractor: a name of extractors.registry; by default the one for the weights.
         file_format: of the output.
         output_dir: folder of the outputs; by default that of each image.
         image_root: folder that names are relative to, see name_images.
@@ -62,8 +57,7 @@ def run(
         name: path if output_dir is None else output_dir / name
         for name, path in paths.items()
     }
-    engine = build_extractor(extractor, checkpoint.network, config)
-    manifest = make_manifest(checkpoint, engine)
+    manifest = make_manifest(extractor)
     mask_folder = open_masks(masks)
     if mask_folder is not None:
         notes = (*notes, *mask_folder.warnings(paths))
@@ -72,13 +66,13 @@ def run(
         targets,
         output_dir,
         manifest,
-        style=engine.file_style,
+        style=extractor.file_style,
         force=options.force,
     ) as files:
         todo = outstanding(paths, files, mask_folder)
         skipped = len(paths) - len(todo.images)
         tally = extract_images(
-            engine,
+            extractor,
             todo.images,
             files.write,
             options,
@@ -95,7 +89,7 @@ def run(
         warnings=(*notes, *todo.warnings, *tally.warnings),
         seconds=time.monotonic() - started,
         outputs=(output_dir or common_folder(images),),
-        details=report_details(tally, engine, todo),
+        details=report_details(tally, extractor, todo),
     )
     if output_dir is not None:
         write_report(output_dir / REPORT_NAME, report)

@@ -11,14 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from torch import OutOfMemoryError
-
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.core.extraction import Extractor, Image
+from r2d2_kapture.core.streaming import Loaded, stream
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.masks import MaskFolder, open_masks
 from r2d2_kapture.io.images.search import leave_out_names
@@ -31,24 +27,10 @@ from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, sta
 from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.types import Failure, LocalFeatures, Report, counted, some_names
 
 REPORT_NAME = "extract_report.json"
-Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Loaded:
-    """An image that was decoded: (H, W, 3) uint8, and its mask, (H, W) bool."""
-
-    name: str
-    image: Image
-    mask: Mask | None
-
-
 Loading = tuple[str, Future[Loaded]]
 
 
@@ -74,12 +56,10 @@ class Tally:
 
 
 def run(
-    config: ExtractConfig,
+    extractor: Extractor,
     *,
     kapture_root: DatasetOrPath,
-    checkpoint: Checkpoint,
     output: Path | None = None,
-    extractor: str = AUTO,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     tar: bool = False,
@@ -90,13 +70,11 @@ def run(
     """Extract every image of a kapture dataset, resuming an earlier run.
 
     Args:
-        config: settings of extraction.
+        extractor: with its weights and settings.
         kapture_root: the dataset.
-        checkpoint: the weights.
         output: folder that receives ``reconstruction/``; the dataset by default.
-        extractor: a name of extractors.registry; by default the one for the weights.
         keypoints_type, descriptors_type: names of feature types; by default the
-            model's.
+            extractor's label.
         tar: write archives instead of one file per image.
         exclude: patterns of names that are left out, see is_excluded.
         masks: folder of masks, see MaskFolder.
@@ -119,20 +97,20 @@ def run(
     if mask_folder is not None:
         notes += mask_folder.warnings(paths)
     sizes = compare_sizes(dataset_images(dataset))
-    engine = build_extractor(extractor, checkpoint.network, config)
     feature_type = FeatureType(
         root=output or dataset.root,
-        keypoints_type=keypoints_type or checkpoint.name,
-        descriptors_type=descriptors_type or keypoints_type or checkpoint.name,
-        descriptor_dim=checkpoint.network.descriptor_dim,
+        keypoints_type=keypoints_type or extractor.label,
+        descriptors_type=descriptors_type or keypoints_type or extractor.label,
+        descriptor_dim=extractor.descriptor_dim,
+        descriptor_dtype=extractor.descriptor_type,
         tar=tar,
     )
-    manifest = make_manifest(checkpoint, engine)
+    manifest = make_manifest(extractor)
     with open_feature_writer(feature_type, manifest, options) as writer:
         todo = outstanding(paths, writer, mask_folder)
         skipped = len(paths) - len(todo.images)
         tally = extract_images(
-            engine,
+            extractor,
             todo.images,
             writer.write,
             options,
@@ -154,7 +132,7 @@ def run(
             ),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
-            details=report_details(tally, engine, todo),
+            details=report_details(tally, extractor, todo),
         )
         return write_report(feature_type.folder("keypoints") / REPORT_NAME, report)
 
@@ -204,25 +182,18 @@ def extract_images(
     loading = read_ahead(paths, load, workers)
     with bar, closing(loading), WriteBehind() as write_behind:
         images = _loaded(loading, tally, options.strict)
-        batches = _equal_sizes(images, extractor.runtime.batch_size)
-        for names, upload in _uploaded(batches, extractor):
-            try:
-                results = extractor.extract_uploaded(upload)
-            except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                reason = " ".join(f"too large for memory: {error}".split())
-                tally.failed += [Failure(name=name, reason=reason) for name in names]
+        for name, result in stream(extractor, images):
+            bar.update()
+            if isinstance(result, MemoryError):
+                tally.failed.append(Failure(name=name, reason=str(result)))
                 if options.strict:
                     break
                 continue
-            for name, features in zip(names, results):
-                write_behind(write, name, features, records.pop(name))
-                tally.done += 1
-                tally.keypoints += len(features)
-                if len(features) == 0:
-                    tally.without_keypoints.append(name)
-            bar.update(len(names))
+            write_behind(write, name, result, records.pop(name))
+            tally.done += 1
+            tally.keypoints += len(result)
+            if len(result) == 0:
+                tally.without_keypoints.append(name)
     return tally
 
 
@@ -249,58 +220,14 @@ def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[
         yield loaded
 
 
-def _equal_sizes(images: Iterator[Loaded], batch_size: int) -> Iterator[list[Loaded]]:
-    """Group consecutive images of equal size, at most ``batch_size`` together."""
-    batch: list[Loaded] = []
-    for loaded in images:
-        if batch and batch[0].image.shape[:2] != loaded.image.shape[:2]:
-            yield batch
-            batch = []
-        batch.append(loaded)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was insufficient; torch has no exception class for it on the
-    CPU."""
-    return isinstance(
-        error, (MemoryError, OutOfMemoryError)
-    ) or "allocate memory" in str(error)
-
-
-def _uploaded(
-    batches: Iterator[list[Loaded]], extractor: Extractor
-) -> Iterator[tuple[list[str], Any]]:
-    """Copy each batch to the device before the previous one is extracted."""
-    previous: tuple[list[str], Any] | None = None
-    for batch in batches:
-        names = [loaded.name for loaded in batch]
-        upload = extractor.upload(
-            [loaded.image for loaded in batch], [loaded.mask for loaded in batch]
-        )
-        current = names, upload
-        if previous is not None:
-            yield previous
-        previous = current
-    if previous is not None:
-        yield previous
-
-
-def make_manifest(checkpoint: Checkpoint, extractor: Extractor) -> Manifest:
+def make_manifest(extractor: Extractor) -> Manifest:
     """The manifest of features: weights and resolved settings."""
+    weights = extractor.weights
     return Manifest(
-        model={
-            "name": checkpoint.name,
-            "sha256": checkpoint.sha256,
-            "architecture": dataclasses.asdict(checkpoint.architecture),
-        },
+        model={"name": extractor.name} if weights is None else weights.record,
         settings={
             "extractor": extractor.name,
-            **extractor.settings,
+            **extractor.provenance,
             "precision": extractor.runtime.precision,
         },
         versions=package_versions(),
@@ -318,6 +245,6 @@ def report_details(
         "device": str(extractor.runtime.device),
         "precision": extractor.runtime.precision,
     }
-    if "preprocessing" in extractor.settings:  # which weights may decide
-        details["preprocessing"] = extractor.settings["preprocessing"]
+    if "preprocessing" in extractor.provenance:  # which weights may decide
+        details["preprocessing"] = extractor.provenance["preprocessing"]
     return details

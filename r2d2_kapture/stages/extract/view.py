@@ -6,23 +6,20 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ImageError
-from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.images.search import PICTURE_SUFFIXES
-from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.pictures.features import draw_heatmaps, draw_keypoints
 from r2d2_kapture.stages.extract.image_names import common_folder, relative_names
 from r2d2_kapture.types import Failure, Report
 
 
 def run(
-    config: ExtractConfig,
+    extractor: Extractor,
     *,
     images: Sequence[Path],
-    checkpoint: Checkpoint,
     output_dir: Path | None = None,
     max_keypoints: int = 1000,
     masks: Path | None = None,
@@ -31,9 +28,8 @@ def run(
     """Write ``IMAGE.keypoints.png`` and ``IMAGE.maps.png`` for every image.
 
     Args:
-        config: of the extraction shown.
+        extractor: whose features are shown.
         images: image files.
-        checkpoint: the weights.
         output_dir: folder of the pictures; by default that of each image.
         max_keypoints: number of keypoints drawn, best scores first.
         masks: folder of masks by the names relative to the images' common folder, see
@@ -41,7 +37,6 @@ def run(
         notes: warnings on the choice of images, for the report.
     """
     started = time.monotonic()
-    extractor = build_extractor(AUTO, checkpoint.network, config)
     outputs: list[Path] = []
     failed: list[Failure] = []
     paths = relative_names(images, [common_folder(images)])
@@ -65,10 +60,12 @@ def run(
             features,
             keypoints_path,
             max_keypoints=max_keypoints,
-            title=f"{path.name}, {checkpoint.name}",
+            title=f"{path.name}, {extractor.label}",
         )
-        draw_heatmaps(image, extractor.confidence_maps(image), maps_path)
-        outputs += [keypoints_path, maps_path]
+        outputs.append(keypoints_path)
+        if maps := extractor.confidence_maps(image):
+            draw_heatmaps(image, maps, maps_path)
+            outputs.append(maps_path)
     return Report(
         stage="view",
         unit="photograph",

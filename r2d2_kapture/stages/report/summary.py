@@ -155,16 +155,22 @@ def _model(model: Json | None) -> Iterator[Markup]:
     if model is not None:
         licence = model.get("license") or "not stated"
         yield heading("Weights")
-        yield paragraph(
-            f"{model['name']}, licence: {licence}, SHA-256 {model['sha256'][:12]}"
-        )
+        checksum = model["sha256"] and f", SHA-256 {model['sha256'][:12]}"
+        yield paragraph(f"{model['name']}, licence: {licence}{checksum or ''}")
 
 
 def _settings(settings: Json | None) -> Iterator[Markup]:
     if settings is None:
         return
-    matcher = settings.get("match", {}).get("matcher")
-    changed = changed_settings(settings, default_settings(matcher))
+    extract = dict(settings.get("extract") or {})
+    for part in list(extract.values()):  # reports of older versions have sections
+        extract |= part if isinstance(part, Mapping) else {}
+    chosen = {
+        "matcher": settings.get("match", {}).get("matcher"),
+        "extractor": extract.get("extractor"),
+    }
+    settings = {**settings, "extract": extract}
+    changed = changed_settings(settings, default_settings(chosen))
     yield heading("Settings that differ from the defaults")
     if not changed:
         yield paragraph("None: all settings have their defaults.")
@@ -187,8 +193,7 @@ def changed_settings(
     for name, default in defaults.items():
         value = settings.get(name, default)
         if isinstance(default, Mapping) and isinstance(value, Mapping):
-            inner = "" if prefix == "extract." else name + "."
-            changed |= changed_settings(value, default, prefix + inner)
+            changed |= changed_settings(value, default, f"{prefix}{name}.")
         elif value != default:
             changed[prefix + name.replace("_", "-")] = (value, default)
     return changed

@@ -17,7 +17,7 @@ from r2d2_kapture.config.extract import (
     EngineConfig,
     ExtractConfig,
     Preprocessing,
-    SelectionConfig,
+    R2D2Config,
 )
 from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.train import NetworkConfig, TrainConfig
@@ -143,8 +143,8 @@ class R2D2Method:
 
     def extraction(self, top_k: int, engine: EngineConfig) -> ExtractConfig:
         """Without thresholds, which no keypoint of an untrained network passes."""
-        selection = SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=top_k)
-        return ExtractConfig(selection=selection, engine=engine)
+        settings = R2D2Config(reliability_thr=0, repeatability_thr=0, top_k=top_k)
+        return ExtractConfig(**vars(engine), extractor=settings)
 
     def history(self) -> dict[str, Any]:
         """Nothing: all networks use the same preprocessing."""
@@ -257,7 +257,7 @@ class D2NetMethod:
         settings = D2NetConfig(
             preprocessing=self.config.d2net.preprocessing, max_keypoints=top_k
         )
-        return ExtractConfig(d2net=settings, engine=engine)
+        return ExtractConfig(**vars(engine), extractor=settings)
 
     def history(self) -> dict[str, Any]:
         """The preprocessing that the weights expect."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from r2d2_kapture.config.extract import AUTO, EngineConfig
+from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.evaluation.curves import share_within
@@ -107,7 +107,7 @@ class Validator:
 
     def _extractor(self, network: FeatureNetwork, top_k: int) -> Extract:
         settings = self._method.extraction(top_k, self._engine)
-        return build_extractor(AUTO, network, settings)
+        return build_extractor(settings, network)
 
     def _on_pairs(self, extract: Extract) -> tuple[Array, dict[str, float]]:
         threshold = self._method.confident

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
+from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.extractors.registry import Extractor, build_extractor
 from r2d2_kapture.io.colmap.cameras import photograph_camera
 from r2d2_kapture.io.images.decoding import (
     check_file,
@@ -24,7 +23,6 @@ from r2d2_kapture.io.images.decoding import (
 )
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import build_matcher
-from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
 from r2d2_kapture.stages.view.pair import ViewedPair, report_of
 from r2d2_kapture.stages.view.sources import short_names
@@ -33,21 +31,20 @@ from r2d2_kapture.types import LocalFeatures, PairMatches, Report
 
 def run(
     config: ViewConfig,
-    extraction: ExtractConfig,
+    extractor: Extractor,
     matching: MatchConfig,
     verification: VerifyConfig,
     *,
     images: tuple[Path, Path],
-    checkpoint: Checkpoint,
     output_dir: Path | None = None,
 ) -> Report:
     """Match two image files, and draw matches and geometry.
 
     Args:
         config: of the cameras.
-        extraction, matching, verification: settings of these steps.
+        extractor: of both images.
+        matching, verification: settings of these steps.
         images: the files.
-        checkpoint: the weights.
         output_dir: folder of pictures and numbers, see write_pair; None takes that of
             the first image. Existing files are replaced.
 
@@ -60,10 +57,9 @@ def run(
     names = short_names([path.absolute().as_posix() for path in images])
     for path in images:
         check_file(path)
-    extractor = build_extractor(AUTO, checkpoint.network, extraction)
     with Progress("view", "photograph", len(images)) as bar:
         first, second = (_extracted(extractor, path, bar) for path in images)
-    made_of = {"model": checkpoint.name, "settings": dict(extractor.settings)}
+    made_of = {"model": extractor.label, "settings": extractor.provenance}
     pair = matched_pair(
         (names[0], names[1]),
         images,

@@ -13,8 +13,8 @@ from r2d2_kapture.io.features.reading import (
     is_turned,
     orientations,
     patch_sides,
-    unit_descriptors,
 )
+from r2d2_kapture.types import unit_rows
 
 RNG = np.random.default_rng(0)
 
@@ -79,7 +79,7 @@ def test_metrics_other_than_that_of_unit_vectors_are_refused_by_name() -> None:
 def test_descriptors_of_any_dtype_become_unit_rows(dtype: str) -> None:
     rows = RNG.integers(0, 255, (5, 128)).astype(dtype)
     rows[3] = 0
-    found = unit_descriptors(rows)
+    found = unit_rows(rows)
     assert found.dtype == np.float32
     norms = np.linalg.norm(found, axis=1)
     np.testing.assert_allclose(norms, [1, 1, 1, 0, 1], atol=1e-6)
@@ -91,11 +91,11 @@ def test_unit_rows_stay_as_they_are_to_the_bit() -> None:
     rows = RNG.normal(size=(6, 32))
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
     stored = rows.astype(np.float32)
-    np.testing.assert_array_equal(unit_descriptors(stored), stored)
+    np.testing.assert_array_equal(unit_rows(stored), stored)
     stored[2] *= 7
     others = np.arange(6) != 2
-    np.testing.assert_array_equal(unit_descriptors(stored)[others], stored[others])
-    assert np.linalg.norm(unit_descriptors(stored)[2]) == pytest.approx(1)
+    np.testing.assert_array_equal(unit_rows(stored)[others], stored[others])
+    assert np.linalg.norm(unit_rows(stored)[2]) == pytest.approx(1)
 
 
 def test_image_sizes() -> None:

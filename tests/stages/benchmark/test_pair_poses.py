@@ -13,18 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.extract import (
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.pair_results import load_run
 from r2d2_kapture.evaluation.posed_images import PosedImage, PosedImages
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import benchmark
@@ -68,12 +64,16 @@ def images(tmp_path: Path) -> list[PosedImage]:
 def source(checkpoint_path: Path) -> ExtractedFeatures:
     return ExtractedFeatures(
         label="r2d2",
-        config=ExtractConfig(
-            pyramid=PyramidConfig(min_size=64),
-            selection=SelectionConfig(reliability_thr=0, repeatability_thr=0, top_k=40),
-            engine=EngineConfig(gpu=-1, precision="fp32"),
+        extractor=build_extractor(
+            ExtractConfig(
+                extractor=R2D2Config(
+                    min_size=64, reliability_thr=0, repeatability_thr=0, top_k=40
+                ),
+                gpu=-1,
+                precision="fp32",
+            ),
+            load_checkpoint(str(checkpoint_path)),
         ),
-        checkpoint=load_checkpoint(str(checkpoint_path)),
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.config.colmap import ColmapConfig
+from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
@@ -297,7 +298,7 @@ def die(*arguments, **settings):
 real = getattr(colmap_database, place)
 setattr(colmap_database, place, die)
 colmap.run(ColmapConfig(), images=photos, database=photos.parent / "a b.db",
-           checkpoint=load_checkpoint(weights), options=RunOptions(progress=False))
+           weights=load_checkpoint(weights), options=RunOptions(progress=False))
 """
 
 
@@ -357,11 +358,11 @@ def test_the_pipeline_makes_the_same_model_of_the_same_photographs(
     sparse, work = photos.parent / "sparse", photos.parent / "work"
     run(photos, checkpoint, ColmapConfig(folder=folder), sparse=sparse)
     pipeline.run(
-        PipelineConfig(photographs=folder),
+        PipelineConfig(photographs=folder, extract=ExtractConfig()),
         images=photos,
         queries={},
         output=work,
-        checkpoint=checkpoint,
+        weights=checkpoint,
         options=QUIET,
     )
     ours = pycolmap.Reconstruction(str(sparse / "0"))

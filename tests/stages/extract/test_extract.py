@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from r2d2_kapture.config.extract import (
-    EngineConfig,
-    ExtractConfig,
-    PyramidConfig,
-    SelectionConfig,
-)
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.models.checkpoints import load_checkpoint
@@ -28,19 +26,18 @@ from r2d2_kapture.types import Report
 from tests.scenes.kapture_files import write_dataset, write_noise_dataset
 
 CONFIG = ExtractConfig(
-    pyramid=PyramidConfig(min_size=32),
-    selection=SelectionConfig(top_k=50, reliability_thr=0, repeatability_thr=0),
-    engine=EngineConfig(gpu=-1, precision="fp32"),
+    extractor=R2D2Config(min_size=32, top_k=50, reliability_thr=0, repeatability_thr=0),
+    gpu=-1,
+    precision="fp32",
 )
 
 
-def run(root: Path, checkpoint_path: Path, **kwargs: object) -> Report:
+def run(root: Path, checkpoint_path: Path, **kwargs: Any) -> Report:
     config = kwargs.pop("config", CONFIG)
     return extract.run(
-        config,  # type: ignore[arg-type]
+        build_extractor(config, load_checkpoint(checkpoint_path)),
         kapture_root=root,
-        checkpoint=load_checkpoint(checkpoint_path),
-        **kwargs,  # type: ignore[arg-type]
+        **kwargs,
     )
 
 
@@ -95,11 +92,7 @@ def test_bytes_do_not_depend_on_workers_or_batches(
     digests = []
     for workers, batch_size in ((1, 1), (4, 1), (2, 3)):
         root = write_noise_dataset(tmp_path / f"{workers}-{batch_size}")
-        config = ExtractConfig(
-            pyramid=CONFIG.pyramid,
-            selection=CONFIG.selection,
-            engine=EngineConfig(gpu=-1, precision="fp32", batch_size=batch_size),
-        )
+        config = dataclasses.replace(CONFIG, batch_size=batch_size)
         run(
             root,
             checkpoint_path,
@@ -164,11 +157,8 @@ def test_odd_images_yield_features_or_zero_rows(
     for name, (height, width) in shapes.items():
         Image.fromarray(np.zeros((height, width, 3), np.uint8)).save(data / name)
     write_dataset(kapture_root, list(shapes))
-    config = ExtractConfig(
-        pyramid=PyramidConfig(),
-        selection=SelectionConfig(reliability_thr=1, repeatability_thr=1),
-        engine=CONFIG.engine,
-    )
+    settings = R2D2Config(reliability_thr=1, repeatability_thr=1)
+    config = dataclasses.replace(CONFIG, extractor=settings)
     report = run(kapture_root, checkpoint_path, config=config)
     assert (report.done, report.failed) == (3, ())
     tables = open_local_features([kapture_root])

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from r2d2_kapture.config.evaluate import EvaluateConfig
-from r2d2_kapture.config.extract import ExtractConfig, PyramidConfig
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.match import DualSoftmaxConfig, MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
@@ -21,11 +21,11 @@ from tests.stages.report.test_page import HOSTILE, Elements
 
 def test_settings_go_by_their_flags() -> None:
     config = PipelineConfig(
-        extract=ExtractConfig(pyramid=PyramidConfig(max_size=640)),
+        extract=ExtractConfig(extractor=R2D2Config(max_size=640)),
         mapping_pairs=PairsConfig(loop=True),
         evaluate=EvaluateConfig(by="lists", lists=(Path("day.txt"),)),
     )
-    changed = changed_settings(plain_settings(config), default_settings(None))
+    changed = changed_settings(plain_settings(config), default_settings())
     shown = {
         name: (setting_text(value), setting_text(default))
         for name, (value, default) in changed.items()
@@ -41,14 +41,16 @@ def test_settings_go_by_their_flags() -> None:
 def test_another_matcher_is_compared_with_its_own_defaults() -> None:
     matcher = DualSoftmaxConfig(temperature=0.05)
     settings = plain_settings(PipelineConfig(match=MatchConfig(matcher=matcher)))
-    assert changed_settings(settings, default_settings("dual_softmax")) == {
+    assert changed_settings(
+        settings, default_settings({"matcher": "dual_softmax"})
+    ) == {
         "match.matcher": ("dual_softmax", "mutual_nearest"),
         "match.temperature": (0.05, 0.02),
     }
 
 
 def test_a_matcher_that_is_not_installed_breaks_nothing() -> None:
-    assert default_settings("of another day") == default_settings(None)
+    assert default_settings({"matcher": "of another day"}) == default_settings()
 
 
 def test_failures_and_warnings_are_inert_and_counted() -> None:

@@ -1,0 +1,63 @@
+"""Flags of matchers and extractors: the name of one, and the settings of each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+from jsonargparse import Namespace
+
+from r2d2_kapture.config.plugins import Door
+from r2d2_kapture.config.settings import make_settings, not_of
+from r2d2_kapture.errors import ConfigError
+
+
+def chosen_settings(
+    namespace: Namespace,
+    door: Door,
+    section: str = "",
+    chosen: str | None = None,
+    described: str = "",
+    others: Collection[str] = (),
+) -> Any:
+    """Settings of the chosen matcher or extractor from the flags.
+
+    Args:
+        namespace: the flags.
+        door: what is chosen.
+        section: prefix of the flags, such as ``match.`` in ``--match.ratio``.
+        chosen: its name; None takes the flag's.
+        described: it, for errors; by default the flag.
+        others: names of those whose settings may be given too.
+
+    Raises:
+        ConfigError: no such name, a value out of range, or a setting of another one is
+            not at default.
+    """
+    chosen = namespace[door.kind] if chosen is None else chosen
+    kind = door.settings_of(chosen)
+    described = described or f"--{section}{door.kind} {chosen}"
+    for name in door.settings():
+        changed = changed_flags(namespace, door, name, section)
+        if changed and name != chosen and name not in others:
+            raise ConfigError(not_of(door, changed, described, name))
+    flags = door.flags()[chosen]
+    return make_settings(kind, {name: namespace[flag] for name, flag in flags.items()})
+
+
+def changed_flags(
+    namespace: Namespace, door: Door, name: str, section: str = ""
+) -> list[str]:
+    """The flags of the settings of one that are not at default."""
+    prefix = door.prefix(name)
+    return [
+        _flag(section, prefix + field.name, namespace[prefix + field.name])
+        for field in dataclasses.fields(door.settings_of(name))
+        if namespace[prefix + field.name] != field.default
+    ]
+
+
+def _flag(section: str, name: str, value: object) -> str:
+    """The flag of a setting; a switch is turned off by ``--no-NAME``."""
+    return f"--{section}{'no-' * (value is False)}{name.replace('_', '-')}"

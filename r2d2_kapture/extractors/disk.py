@@ -1,0 +1,45 @@
+"""The extractor ``disk``, by kornia, with weights from a file.
+
+Tyszkiewicz, Fua and Trulls, "DISK: Learning Local Features with Policy Gradient",
+NeurIPS 2020.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from r2d2_kapture.config.extract import DiskConfig
+from r2d2_kapture.config.extras import import_extra
+from r2d2_kapture.extractors.kornia_network import Found, KorniaExtractor, fits
+
+STRIDE = 16
+"""Pixels of an image from one cell of the network's coarsest map to the next."""
+
+
+class DiskExtractor(KorniaExtractor):
+    """DISK."""
+
+    settings_class: ClassVar[type] = DiskConfig
+    published: ClassVar[str] = "depth-save.pth or epipolar-save.pth"
+
+    def load(self, state: dict[str, Tensor]) -> nn.Module | None:
+        kornia = import_extra("kornia.feature", "kornia", "--extractor disk")
+        network: nn.Module = kornia.DISK()
+        if not fits(network, state):
+            return None
+        network.load_state_dict(state)
+        return network
+
+    def detect(self, pixels: Tensor) -> Found:
+        if max(pixels.shape[2:]) <= STRIDE:  # which instance norm refuses
+            none = pixels.new_zeros(0)
+            return none.view(0, 2), none, none.view(0, self.descriptor_dim)
+        (found,) = self.network(
+            pixels,
+            window_size=self.settings.window,
+            score_threshold=self.settings.threshold,
+            pad_if_not_divisible=True,
+        )
+        return found.keypoints, found.detection_scores, found.descriptors
