@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from r2d2_kapture.config.run import RunOptions
@@ -23,42 +22,11 @@ from tests.scenes.world import Scene
 DIM = 32
 
 
-def exact_features(
-    scene: Scene, dim: int, noise: float = 0.0
-) -> Callable[[str], LocalFeatures]:
-    """Gives exact keypoints of an image by name, and a descriptor for each point.
-
-    Args:
-        scene: the truth.
-        dim: of the descriptors.
-        noise: of their values, by image, before they are made unit again.
-    """
-    rng = np.random.default_rng(0)
-    descriptors = rng.normal(size=(len(scene.points), dim)).astype(np.float32)
-    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
-
-    def features(name: str) -> LocalFeatures:
-        rows = scene.keypoints(name) if name in scene.names else np.zeros((0, 3))
-        count = len(rows)
-        own = np.random.default_rng(list(name.encode()))
-        noisy = descriptors[:count] + own.normal(0, noise, (count, dim))
-        noisy /= np.linalg.norm(noisy, axis=1, keepdims=True)
-        return LocalFeatures(
-            keypoints=rows[:, :2].astype(np.float32),
-            scales=np.full(count, 32, np.float32),
-            scores=np.ones(count, np.float32),
-            descriptors=noisy.astype(np.float32) if noise else descriptors[:count],
-            image_size=(640, 480),
-        )
-
-    return features
-
-
 def patch_network(
     monkeypatch: pytest.MonkeyPatch, scene: Scene, dim: int, noise: float = 0.0
 ) -> None:
     """Let networks find exact keypoints; all else of ``extract.run`` is as it is."""
-    features = exact_features(scene, dim, noise)
+    features = scene.features(dim, noise)
 
     def extract_images(
         extractor: Any,
@@ -78,7 +46,7 @@ def patch_network(
 
 def patch_extraction(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
     """Let ``extract.run`` write exact keypoints, and a descriptor for each point."""
-    features = exact_features(scene, DIM)
+    features = scene.features(DIM)
 
     def run(
         extractor: Extractor,

@@ -155,17 +155,19 @@ class LocalizationScene:
         Args:
             sensors: cameras other than the true ones.
         """
-        data = self.scene.dataset
-        records = kapture.RecordsCamera()
-        for time, sensor_id, name in kapture.flatten(data.records_camera):
-            if name in self.queries:
-                records[time, sensor_id] = name
-        changed = kapture.Sensors()
-        for sensor_id, sensor in {**data.sensors, **(sensors or {})}.items():
-            changed[sensor_id] = sensor
-        dataset = kapture.Kapture(
-            sensors=changed, rigs=data.rigs, records_camera=records
-        )
+        whole = self.scene.dataset
+        times = {
+            time
+            for time, _, name in kapture.flatten(whole.records_camera)
+            if name in self.queries
+        }
+        dataset = self.scene.part(sorted(times), poses=False)
+        for time, sensor_id, name in list(kapture.flatten(dataset.records_camera)):
+            if name not in self.queries:
+                del dataset.records_camera[time][sensor_id]
+        dataset.sensors = kapture.Sensors()
+        for sensor_id, sensor in {**whole.sensors, **(sensors or {})}.items():
+            dataset.sensors[sensor_id] = sensor
         kcsv.kapture_to_dir(str(self.query), dataset)
 
     def write_pairs(self, pairs: Sequence[tuple[str, str]]) -> None:

@@ -7,11 +7,10 @@ from pathlib import Path
 import kapture
 import kapture.io.csv as kcsv
 import numpy as np
-from PIL import Image
 
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_features, write_rows
-from tests.scenes.world import HEIGHT, WIDTH, Scene
+from tests.scenes.world import Scene
 
 TIMES = 5
 QUERY_TIME = 2
@@ -33,30 +32,14 @@ class PipelineScene:
         self.query = root / "query é"
         self.features = root / "features"
         others = [time for time in range(TIMES) if time != QUERY_TIME]
-        self._write_dataset(self.mapping, others, poses=mapping_poses)
-        self._write_dataset(self.query, [QUERY_TIME], poses=True)
+        for path, part in (
+            (self.mapping, self.scene.part(others, poses=mapping_poses)),
+            (self.query, self.scene.part([QUERY_TIME])),
+        ):
+            names = [name for _, _, name in kapture.flatten(part.records_camera)]
+            self.scene.write_pictures(path / "sensors" / "records_data", names)
+            kcsv.kapture_to_dir(str(path), part)
         self._write_features()
-
-    def _write_dataset(self, root: Path, times: list[int], *, poses: bool) -> None:
-        whole = self.scene.dataset
-        records = kapture.RecordsCamera()
-        trajectories = kapture.Trajectories()
-        for time, sensor_id, name in kapture.flatten(whole.records_camera):
-            if time in times:
-                records[time, sensor_id] = name
-                path = root / "sensors" / "records_data" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.new("RGB", (WIDTH, HEIGHT), "grey").save(path)
-        for time in times:
-            for device, pose in whole.trajectories[time].items():
-                trajectories[time, device] = pose
-        dataset = kapture.Kapture(
-            sensors=whole.sensors,
-            rigs=whole.rigs,
-            records_camera=records,
-            trajectories=trajectories if poses else None,
-        )
-        kcsv.kapture_to_dir(str(root), dataset)
 
     def _write_features(self) -> None:
         rng = np.random.default_rng(1)

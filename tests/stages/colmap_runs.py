@@ -17,7 +17,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.colmap import stage as colmap
 from r2d2_kapture.types import Report
-from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
+from tests.scenes.world import FOCAL, Scene
 
 QUIET = RunOptions(progress=False)
 FORCED = RunOptions(progress=False, force=True)
@@ -29,11 +29,7 @@ def write_photos(folder: Path, scene: Scene) -> Path:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "Maker", "Model"
     exif.get_ifd(0x8769)[0xA405] = round(FOCAL * np.hypot(36, 24) / 800)
-    for name in scene.names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (WIDTH, HEIGHT), 128).save(path, exif=exif)
-    return folder
+    return scene.write_pictures(folder, exif=exif)
 
 
 def run(

@@ -12,7 +12,7 @@ import pytest
 
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.config.verify import VerifyConfig
-from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
+from tests.scenes.world import FOCAL, UNKNOWN, Scene
 from tests.stages.map_runs import load_map, run, verify_scene
 
 
@@ -23,9 +23,7 @@ def unknown_scene(*, shared: bool) -> Scene:
     scene.dataset.sensors = kapture.Sensors()
     for number, name in enumerate(sorted(scene.names)):
         sensor_id = "camera" if shared else f"camera{number}"
-        scene.dataset.sensors[sensor_id] = kapture.Camera(
-            "UNKNOWN_CAMERA", [WIDTH, HEIGHT]
-        )
+        scene.dataset.sensors[sensor_id] = UNKNOWN
         records[number, sensor_id] = name
     scene.dataset.records_camera = records
     scene.dataset.rigs = scene.dataset.trajectories = None

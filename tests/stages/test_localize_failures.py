@@ -256,7 +256,7 @@ def test_strict_stops_at_the_first_failure(exact: LocalizationScene) -> None:
 
 def test_an_output_that_cannot_be_written_is_reported(exact: LocalizationScene) -> None:
     (exact.root / "output").write_text("a file")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="found a file; choose another --output"):
         exact.run()
 
 

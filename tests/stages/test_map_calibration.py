@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import kapture
 import numpy as np
 import pycolmap
 import pytest
@@ -25,18 +24,14 @@ from r2d2_kapture.stages.map.calibration import (
     epipolar_errors,
     verified_pairs,
 )
-from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
+from tests.scenes.world import FOCAL, UNKNOWN, WIDTH, Scene
 from tests.stages.map_runs import load_map, model_of, prepare, remove_poses, run
 
 
 @pytest.fixture(scope="module")
 def unknown(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The scene without poses, taken by cameras that are unknown."""
-    scene = Scene(times=2)
-    for sensor_id in scene.dataset.sensors:
-        scene.dataset.sensors[sensor_id] = kapture.Camera(
-            "UNKNOWN_CAMERA", [WIDTH, HEIGHT]
-        )
+    scene = Scene(times=2).taken_with(UNKNOWN)
     root = prepare(tmp_path_factory.mktemp("unknown"), scene)
     remove_poses(root)
     return root
@@ -117,12 +112,7 @@ def test_of_many_images_some_decide(
 
 
 def test_known_poses_are_triangulated_both_ways(tmp_path: Path) -> None:
-    scene = Scene(times=2)
-    for sensor_id in scene.dataset.sensors:
-        scene.dataset.sensors[sensor_id] = kapture.Camera(
-            "UNKNOWN_CAMERA", [WIDTH, HEIGHT]
-        )
-    prepare(tmp_path, scene)
+    prepare(tmp_path, Scene(times=2).taken_with(UNKNOWN))
     details = run(tmp_path).details
     assert details["method"] == "triangulate"
     assert details["calibration"] in details["calibrations"]

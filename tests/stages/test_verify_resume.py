@@ -24,7 +24,6 @@ from tests.scenes.world import Scene, write_array
 from tests.stages.verify_runs import (
     CHECKOUT,
     TYPE,
-    NoisyScene,
     folder,
     inliers_of,
     outputs,
@@ -35,12 +34,12 @@ from tests.stages.verify_runs import (
 
 
 @pytest.fixture(scope="module")
-def scene() -> NoisyScene:
-    return NoisyScene(times=2)
+def scene() -> Scene:
+    return Scene(times=2, noise=0.5, wrong=4)
 
 
 @pytest.fixture
-def mapping(tmp_path: Path, scene: NoisyScene) -> Path:
+def mapping(tmp_path: Path, scene: Scene) -> Path:
     return scene.write_kapture(tmp_path / "mapping")
 
 
@@ -98,7 +97,7 @@ verify.run(
 
 @pytest.mark.parametrize("place, kept", [("pairs", 4), ("database", 15)])
 def test_killed_run_is_resumed_to_the_same_end(
-    tmp_path: Path, scene: NoisyScene, place: str, kept: int
+    tmp_path: Path, scene: Scene, place: str, kept: int
 ) -> None:
     unbroken = scene.write_kapture(tmp_path / "unbroken" / "mapping")
     run(unbroken)
@@ -115,7 +114,7 @@ def test_killed_run_is_resumed_to_the_same_end(
 
 
 def test_interrupted_run_is_resumed_to_the_same_end(
-    tmp_path: Path, scene: NoisyScene, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken = scene.write_kapture(tmp_path / "unbroken" / "mapping")
     run(unbroken)
@@ -147,7 +146,7 @@ def test_lost_and_broken_results_are_made_again(mapping: Path) -> None:
     assert outputs(mapping) == before
 
 
-def test_changed_keypoints_are_verified_again(mapping: Path, scene: NoisyScene) -> None:
+def test_changed_keypoints_are_verified_again(mapping: Path, scene: Scene) -> None:
     run(mapping)
     name = scene.names[0]
     file = mapping / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
@@ -161,7 +160,7 @@ def test_changed_keypoints_are_verified_again(mapping: Path, scene: NoisyScene) 
     )
 
 
-def test_more_pairs_extend_what_is_there(mapping: Path, scene: NoisyScene) -> None:
+def test_more_pairs_extend_what_is_there(mapping: Path, scene: Scene) -> None:
     pairs = list(itertools.combinations(sorted(scene.names), 2))
     listed = write_list(mapping.parent / "pairs.txt", pairs[:10])
     assert run(mapping, pairs=listed).done == 10
@@ -206,7 +205,7 @@ def test_database_that_was_changed_is_kept_unless_forced(
 
 @pytest.mark.parametrize("ours", [True, False])
 def test_database_that_is_being_written_is_never_replaced(
-    mapping: Path, tmp_path: Path, scene: NoisyScene, ours: bool
+    mapping: Path, tmp_path: Path, scene: Scene, ours: bool
 ) -> None:
     path = tmp_path / "map.db"
     listed = write_list(tmp_path / "pairs.txt", [tuple(sorted(scene.names)[:2])])

@@ -1,4 +1,4 @@
-"""A scene with noise and wrong matches, and runs of its verification."""
+"""Runs of the verification of a scene, and what they write."""
 
 from __future__ import annotations
 
@@ -6,34 +6,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages.verify import stage as verify
-from r2d2_kapture.types import PairMatches, Report
+from r2d2_kapture.types import Report
 from tests.scenes.world import Scene
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TYPE = "r2d2"
-
-
-class NoisyScene(Scene):
-    """The scene with half a pixel of noise, and every fourth match wrong."""
-
-    def keypoints(self, name: str) -> Any:
-        rng = np.random.default_rng(sorted(self.names).index(name))
-        keypoints = super().keypoints(name)
-        keypoints[:, :2] += rng.normal(0, 0.5, (len(keypoints), 2))
-        return keypoints.astype(np.float32)
-
-    def matches(self, first: str, second: str) -> PairMatches:
-        indices = super().matches(first, second).indices
-        indices[::4, 1] = np.roll(indices[::4, 1], 1)
-        scores = 1 - 0.001 * np.arange(len(indices), dtype=np.float32)
-        return PairMatches(indices=indices, scores=scores.astype(np.float32))
 
 
 def run(mapping: Path, config: VerifyConfig = VerifyConfig(), **changes: Any) -> Report:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import kapture
 import kapture.io.csv as kcsv
 import pycolmap
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.stages.localize.cameras import QueryImage, query_frames, with_exif
-from tests.scenes.world import HEIGHT, WIDTH, Scene
+from tests.scenes.world import HEIGHT, UNKNOWN, WIDTH, Scene
 
 EXIF, FOCAL_35MM = 0x8769, 0xA405
 
@@ -47,9 +46,7 @@ def test_cameras_whose_focal_length_is_found_stand_alone(
     scene = Scene()
     settings = {} if how == "unknown" else {"focal_length": how}
     if how == "unknown":
-        scene.dataset.sensors["left"] = kapture.Camera(
-            kapture.CameraType.UNKNOWN_CAMERA, [WIDTH, HEIGHT]
-        )
+        scene.dataset.sensors["left"] = UNKNOWN
     frames = frames_of(tmp_path, scene, **settings)
     assert frames == [(name,) for name in sorted(scene.names)]
 

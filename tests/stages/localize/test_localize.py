@@ -18,7 +18,7 @@ from r2d2_kapture.io.kapture.pose_files import read_submission
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.types import Report
 from tests.scenes.localization import LocalizationScene, position_error, rotation_error
-from tests.scenes.world import CORNER_PP, FOCAL, HEIGHT, WIDTH, pinhole
+from tests.scenes.world import CORNER_PP, FOCAL, HEIGHT, UNKNOWN, WIDTH, pinhole
 
 SINGLE = LocalizeConfig(rigs="off")
 
@@ -156,16 +156,12 @@ def test_a_rig_without_any_match_fails_and_does_not_crash(
     assert "no matches with 9 map images" in reasons(report)[left]
 
 
-def unknown_camera() -> kapture.Camera:
-    return kapture.Camera(kapture.CameraType.UNKNOWN_CAMERA, [WIDTH, HEIGHT])
-
-
 @pytest.mark.parametrize("how", ["unknown", "estimate", "refine"])
 def test_focal_lengths_are_found(noisy: LocalizationScene, how: Any) -> None:
     wrong = pinhole([319.5, 239.5])
     factor = 1.02 if how == "refine" else 1.8
     wrong.sensor_params[3:5] = [str(FOCAL * factor)] * 2
-    camera = unknown_camera() if how == "unknown" else wrong
+    camera = UNKNOWN if how == "unknown" else wrong
     noisy.write_query({sensor: camera for sensor in ("left", "right", "walker")})
     config = LocalizeConfig(focal_length="auto" if how == "unknown" else how)
     report = noisy.run(config)

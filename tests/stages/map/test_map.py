@@ -29,6 +29,7 @@ from tests.scenes.world import (
     CORNER_PP,
     FOCAL,
     HEIGHT,
+    UNKNOWN,
     WIDTH,
     Scene,
     pinhole,
@@ -168,10 +169,7 @@ def test_rigs_are_kept_in_the_colmap_model(root: Path) -> None:
 
 
 def test_corner_origin_is_kept(tmp_path: Path) -> None:
-    scene = Scene(times=2)
-    for sensor_id in scene.dataset.sensors:
-        scene.dataset.sensors[sensor_id] = pinhole([320.0, 240.0])
-    prepare(tmp_path, scene)
+    prepare(tmp_path, Scene(times=2).taken_with(pinhole([320.0, 240.0])))
     report = run(tmp_path)
     assert report.details["camera_origin"] == "corner"
     data = load_map(tmp_path)
@@ -231,9 +229,7 @@ def test_keypoints_of_two_origins_are_mapped(tmp_path: Path) -> None:
 def test_the_origin_of_cameras_is_that_of_the_database(
     tmp_path: Path, handed: bool
 ) -> None:
-    scene = Scene(times=2)
-    for sensor_id in scene.dataset.sensors:
-        scene.dataset.sensors[sensor_id] = pinhole([310.0, 230.0])
+    scene = Scene(times=2).taken_with(pinhole([310.0, 230.0]))
     prepare(tmp_path, scene, VerifyConfig(camera_origin="corner"))
     if not handed:
         (tmp_path / NOTE).unlink()
@@ -267,10 +263,8 @@ def test_poses_may_be_found_again(root: Path, scene: Scene) -> None:
 
 
 def with_focal_length(scene: Scene, focal: float) -> Scene:
-    for sensor_id in scene.dataset.sensors:
-        params = [WIDTH, HEIGHT, focal, focal, *CENTER_PP]
-        scene.dataset.sensors[sensor_id] = kapture.Camera("PINHOLE", params)
-    return scene
+    params = [WIDTH, HEIGHT, focal, focal, *CENTER_PP]
+    return scene.taken_with(kapture.Camera("PINHOLE", params))
 
 
 @pytest.mark.parametrize("approximate", [False, True])
@@ -311,12 +305,7 @@ def test_known_poses_with_refined_intrinsics(tmp_path: Path) -> None:
 
 
 def test_unknown_cameras_are_written_as_found(tmp_path: Path) -> None:
-    scene = Scene()
-    for sensor_id in scene.dataset.sensors:
-        scene.dataset.sensors[sensor_id] = kapture.Camera(
-            "UNKNOWN_CAMERA", [WIDTH, HEIGHT]
-        )
-    prepare(tmp_path, scene)
+    prepare(tmp_path, Scene().taken_with(UNKNOWN))
     remove_poses(tmp_path)
     report = run(tmp_path)
     assert report.details["registered_images"] == 12

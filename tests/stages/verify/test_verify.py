@@ -37,7 +37,6 @@ from tests.scenes.world import (
 )
 from tests.stages.verify_runs import (
     TYPE,
-    NoisyScene,
     folder,
     inliers_of,
     outputs,
@@ -48,12 +47,12 @@ from tests.stages.verify_runs import (
 
 
 @pytest.fixture(scope="module")
-def scene() -> NoisyScene:
-    return NoisyScene(times=2)
+def scene() -> Scene:
+    return Scene(times=2, noise=0.5, wrong=4)
 
 
 @pytest.fixture
-def mapping(tmp_path: Path, scene: NoisyScene) -> Path:
+def mapping(tmp_path: Path, scene: Scene) -> Path:
     return scene.write_kapture(tmp_path / "mapping")
 
 
@@ -62,7 +61,7 @@ def keypoint_file(mapping: Path, name: str) -> Path:
 
 
 def test_wrong_matches_go_and_right_ones_keep_their_scores(
-    mapping: Path, scene: NoisyScene
+    mapping: Path, scene: Scene
 ) -> None:
     report = run(mapping)
     assert report.details["pairs"] == report.details["verified_pairs"] == 15
@@ -85,7 +84,7 @@ def test_wrong_matches_go_and_right_ones_keep_their_scores(
 
 
 def test_the_same_as_colmaps_own_verification(
-    mapping: Path, tmp_path: Path, scene: NoisyScene
+    mapping: Path, tmp_path: Path, scene: Scene
 ) -> None:
     run(mapping)
     path = plain_database(tmp_path / "colmap.db", scene)
@@ -95,9 +94,7 @@ def test_the_same_as_colmaps_own_verification(
     assert inliers_of(tmp_path / "map.db") == expected
 
 
-def test_known_poses_as_in_colmap(
-    mapping: Path, tmp_path: Path, scene: NoisyScene
-) -> None:
+def test_known_poses_as_in_colmap(mapping: Path, tmp_path: Path, scene: Scene) -> None:
     run(mapping, VerifyConfig(geometry="known_poses", max_error=2))
     path = plain_database(tmp_path / "colmap.db", scene)
     options = pycolmap.TwoViewGeometryOptions()
@@ -114,7 +111,7 @@ def test_known_poses_as_in_colmap(
 
 
 def test_known_poses_measure_pixels_to_the_epipolar_line(
-    tmp_path: Path, scene: NoisyScene
+    tmp_path: Path, scene: Scene
 ) -> None:
     exact = Scene(times=2)
     root = exact.write_kapture(tmp_path / "mapping")
@@ -137,7 +134,7 @@ def test_known_poses_measure_pixels_to_the_epipolar_line(
 
 
 def test_database_has_everything_and_counts_pixels_from_the_corner(
-    mapping: Path, tmp_path: Path, scene: NoisyScene
+    mapping: Path, tmp_path: Path, scene: Scene
 ) -> None:
     report = run(mapping)
     check_database(tmp_path / "map.db")
@@ -164,10 +161,10 @@ def test_the_origin_of_cameras_may_be_told(mapping: Path, tmp_path: Path) -> Non
 
 
 def test_keypoints_of_colmap_stay_with_their_cameras(
-    mapping: Path, tmp_path: Path, scene: NoisyScene
+    mapping: Path, tmp_path: Path, scene: Scene
 ) -> None:
     inliers = run(mapping).details["inliers"]
-    write_from_colmap(mapping, NoisyScene(times=2))
+    write_from_colmap(mapping, Scene(times=2, noise=0.5, wrong=4))
     (tmp_path / "map.db").unlink()
     report = run(mapping, output=tmp_path / "of colmap")
     assert report.details["camera_origin"] == "corner"
@@ -191,7 +188,7 @@ def test_keypoints_of_colmap_stay_with_their_cameras(
 
 
 def test_matches_of_which_none_is_there_make_no_database(
-    mapping: Path, tmp_path: Path, scene: NoisyScene
+    mapping: Path, tmp_path: Path, scene: Scene
 ) -> None:
     for path in (mapping / "reconstruction" / "matches").rglob("*.matches"):
         path.unlink()
@@ -203,7 +200,7 @@ def test_matches_of_which_none_is_there_make_no_database(
 
 @pytest.mark.parametrize("geometry", ["estimate", "known_poses"])
 def test_any_number_of_workers_gives_the_same_bytes(
-    tmp_path: Path, scene: NoisyScene, geometry: Any
+    tmp_path: Path, scene: Scene, geometry: Any
 ) -> None:
     written = []
     for workers in (1, 4):
@@ -216,7 +213,7 @@ def test_any_number_of_workers_gives_the_same_bytes(
 
 
 def test_verified_matches_are_those_of_the_database(
-    mapping: Path, tmp_path: Path, scene: NoisyScene
+    mapping: Path, tmp_path: Path, scene: Scene
 ) -> None:
     pairs = list(itertools.combinations(sorted(scene.names), 2))
     few = write_list(tmp_path / "few.txt", pairs[3:7])
@@ -232,9 +229,7 @@ def test_verified_matches_are_those_of_the_database(
     assert len(inliers_of(tmp_path / "map.db")) == 15
 
 
-def test_pairs_without_enough_matches_are_results(
-    mapping: Path, scene: NoisyScene
-) -> None:
+def test_pairs_without_enough_matches_are_results(mapping: Path, scene: Scene) -> None:
     first, second, third = sorted(scene.names)[:3]
     write_matches(mapping, (first, second), pair_matches([]))
     write_matches(mapping, (first, third), pair_matches([[1, 2], [3, 4]]))
@@ -251,9 +246,7 @@ def test_pairs_without_enough_matches_are_results(
         assert warning.startswith("none of 15 pairs is verified")
 
 
-def test_image_with_no_keypoints_is_no_failure(
-    mapping: Path, scene: NoisyScene
-) -> None:
+def test_image_with_no_keypoints_is_no_failure(mapping: Path, scene: Scene) -> None:
     empty = sorted(scene.names)[0]
     keypoint_file(mapping, empty).write_bytes(b"")
     for other in sorted(scene.names)[1:]:
@@ -273,7 +266,7 @@ def test_image_with_no_keypoints_is_no_failure(
     ],
 )
 def test_image_with_unusable_keypoints_is_reported_and_the_others_continue(
-    mapping: Path, scene: NoisyScene, damage: Callable[[Any], Any], words: str
+    mapping: Path, scene: Scene, damage: Callable[[Any], Any], words: str
 ) -> None:
     name = min(scene.names)
     path = keypoint_file(mapping, name)
@@ -290,9 +283,7 @@ def test_image_with_unusable_keypoints_is_reported_and_the_others_continue(
         run(mapping, options=RunOptions(strict=True, progress=False))
 
 
-def test_pairs_without_matches_are_one_failure(
-    mapping: Path, scene: NoisyScene
-) -> None:
+def test_pairs_without_matches_are_one_failure(mapping: Path, scene: Scene) -> None:
     names = sorted(scene.names)
     for name in names[2:4]:
         matches = mapping / "reconstruction" / "matches" / TYPE
@@ -308,9 +299,7 @@ def test_pairs_without_matches_are_one_failure(
         run(mapping, pairs=listed, options=RunOptions(strict=True, progress=False))
 
 
-def test_matches_beyond_the_keypoints_are_reported(
-    mapping: Path, scene: NoisyScene
-) -> None:
+def test_matches_beyond_the_keypoints_are_reported(mapping: Path, scene: Scene) -> None:
     first, second = sorted(scene.names)[:2]
     write_matches(mapping, (first, second), pair_matches([[0, 0], [5, 120]]))
     report = run(mapping)
@@ -331,7 +320,7 @@ def test_output_where_the_matches_are_is_refused(mapping: Path) -> None:
 
 
 def test_pairs_that_cannot_be_verified_are_refused(
-    mapping: Path, scene: NoisyScene, tmp_path: Path
+    mapping: Path, scene: Scene, tmp_path: Path
 ) -> None:
     listed = mapping.parent / "pairs.txt"
     write_list(listed, [(scene.names[0], "stranger é.jpg")])
@@ -343,13 +332,13 @@ def test_pairs_that_cannot_be_verified_are_refused(
         run(mapping, pairs=listed)
 
 
-def test_matches_of_other_images_are_left_out(mapping: Path, scene: NoisyScene) -> None:
+def test_matches_of_other_images_are_left_out(mapping: Path, scene: Scene) -> None:
     write_matches(mapping, ("query.jpg", scene.names[0]), pair_matches([[0, 0]]))
     assert run(mapping).details["pairs"] == 15
 
 
 def test_features_of_two_types_must_be_distinguished(
-    mapping: Path, scene: NoisyScene
+    mapping: Path, scene: Scene
 ) -> None:
     scene.write_kapture(mapping, "other")
     with pytest.raises(DatasetError, match="--keypoints-type"):
