@@ -314,27 +314,6 @@ def render(
     return photograph
 
 
-def render_depth(
-    scene: Scene, cam_from_world: DoubleArray, camera: PinholeCamera
-) -> FloatArray:
-    """Exact depth at the centre of every pixel.
-
-    Args:
-        scene: what is seen.
-        cam_from_world: (4, 4) float64 rigid transform, metres.
-        camera: image size and focal length in pixels.
-
-    Returns:
-        (H, W) float32, metres along the camera's z axis; infinite where nothing is.
-    """
-    homographies, windows = project_scene(scene, cam_from_world, camera)
-    x, y = sample_grid(camera, 1)
-    inverse_depth = visible_surfaces(homographies, windows, x, y).inverse_depth
-    depth = np.full_like(inverse_depth, np.inf)
-    np.divide(1, inverse_depth, out=depth, where=inverse_depth > 0)
-    return depth
-
-
 def look_at(
     position: DoubleArray, target: DoubleArray, roll: float = 0.0
 ) -> DoubleArray:

@@ -18,7 +18,8 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.core.pyramid import normalize_rgb
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.training.pairs import PairSource, RGBArray, TrainingPair, crop_pair
+from r2d2_kapture.training.loading import PairSource
+from r2d2_kapture.training.pairs import RGBArray, TrainingPair, crop_pair
 
 Item = tuple[Tensor, Tensor, Tensor]
 Normalize = Callable[[Tensor], Tensor]

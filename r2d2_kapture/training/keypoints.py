@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from r2d2_kapture.core.selection import local_maxima, subpixel_offsets
-from r2d2_kapture.training.sampling import sample_rows
 
 SEARCH = 1
 """Pixels along each axis from where a keypoint should be to its maximum."""
@@ -89,6 +88,32 @@ def best_maxima(repeatability: Tensor, per_image: int, border: int) -> Tensor:
     offsets = subpixel_offsets(tall, (y + tops).flatten(), x.flatten())
     points = torch.stack([x, y], dim=2) + offsets.view(batch, per_image, 2)
     return torch.where(found[..., None] > 0, points, torch.nan)
+
+
+def sample_rows(maps: Tensor, images: Tensor, points: Tensor) -> Tensor:
+    """Read maps bilinearly at points.
+
+    Args:
+        maps: (B, C, H, W), fastest when channels-last.
+        images: (N,) int64, the map of each point.
+        points: (N, 2) positions (x, y) between the outermost pixels' centres.
+
+    Returns:
+        (N, C) in the precision of the points; NaN where a neighbour is NaN.
+    """
+    _, channels, height, width = maps.shape
+    flat = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+    last = points.new_tensor([width - 2, height - 2])
+    corner = torch.minimum(points.detach().floor(), last)
+    right, down = (points - corner)[:, :, None].unbind(dim=1)
+    x, y = corner.long().unbind(dim=1)
+    first = (images * height + y) * width + x
+
+    def at(step: int) -> Tensor:
+        return flat.index_select(0, first + step).to(points.dtype)
+
+    top = torch.lerp(at(0), at(1), right)
+    return torch.lerp(top, torch.lerp(at(width), at(width + 1), right), down)
 
 
 def _inside(points: Tensor, size: tuple[int, int], border: int) -> Tensor:

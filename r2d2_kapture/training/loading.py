@@ -1,7 +1,8 @@
-"""Decoded files in memory, and files that have gone since training began."""
+"""Decoded files in memory, and sources of pairs whose files may disappear."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,11 @@ from PIL import Image
 from torch.utils.data import get_worker_info
 
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.training.pairs import RGBArray
+from r2d2_kapture.training.pairs import RawPair, RGBArray
 from r2d2_kapture.training.views import Picture
 
 ReadImage = Callable[[Path], RGBArray]
 """Decodes a file to (H, W, 3) uint8 RGB, or raises ImageError."""
-ReadSize = Callable[[Path], tuple[int, int]]
-"""Reads the (W, H) of a file, or raises ImageError."""
 
 GIB = 2**30
 LEVELS_SHARE = 4 / 3
@@ -85,34 +84,14 @@ class PictureLoader:
         return picture
 
 
-class Absences:
-    """Which of some items were met unusable, in any worker process.
+class PairSource(ABC):
+    """Pairs of pictures in files.
 
-    Args:
-        names: of the items.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = tuple(names)
-        # in shared memory, so that the trainer sees what its workers met
-        self._gone = torch.zeros(len(names), dtype=torch.bool)
-        self._gone.share_memory_()  # type: ignore[no-untyped-call]
-
-    def note(self, index: int) -> None:
-        """Item ``index`` is unusable."""
-        self._gone[index] = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the items noted, in order."""
-        return tuple(name for name, gone in zip(self._names, self._gone) if gone)
-
-
-class FileSource:
-    """What the sources of pairs have in common that read files.
-
-    Args:
+    Attributes:
         name: of the source, as reported.
+
+    Args:
+        name: of the source.
         count: of pairs.
         files: names of what may become unusable.
         config: of the pairs.
@@ -127,16 +106,14 @@ class FileSource:
         config: PairConfig,
         load: PictureLoader,
     ) -> None:
-        self._name = name
+        self.name = name
         self._count = count
-        self._absences = Absences(files)
+        self._files = tuple(files)
         self._config = config
         self._load = load
-
-    @property
-    def name(self) -> str:
-        """Name of the source, as reported."""
-        return self._name
+        # in shared memory, so that the trainer sees what its workers met
+        self._unusable = torch.zeros(len(files), dtype=torch.bool)
+        self._unusable.share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return self._count
@@ -144,7 +121,22 @@ class FileSource:
     @property
     def gone(self) -> tuple[str, ...]:
         """What was met unusable in training, in any worker."""
-        return self._absences.names
+        return tuple(name for name, gone in zip(self._files, self._unusable) if gone)
+
+    @abstractmethod
+    def pair(
+        self, index: int, rng: np.random.Generator, difficulty: float
+    ) -> RawPair | None:
+        """Make a pair; the same arguments give the same one.
+
+        Args:
+            index: below the length.
+            rng: source of everything random.
+            difficulty: 0 (mild) to 1 (strong).
+
+        Returns:
+            None where the pair cannot be used.
+        """
 
 
 def _shrunk(pixels: RGBArray, max_side: int) -> RGBArray:

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.train import OptimizationConfig, PaceConfig
 from r2d2_kapture.errors import ConfigError, OutputError
-from r2d2_kapture.training.average import moving_average
 from r2d2_kapture.training.distributed import Process
 from r2d2_kapture.training.logs import Mean, RunLog, progress_line
-from r2d2_kapture.training.schedule import learning_rate
+from r2d2_kapture.training.optimization import learning_rate, moving_average
 from r2d2_kapture.training.state import RunState
 from r2d2_kapture.training.stopping import StopRequest
 
@@ -42,7 +41,10 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Objective(Protocol):
-    """What a network is trained for. Its own state changes in ``observe`` only."""
+    """What a network is trained for; objectives inherit from it.
+
+    Its own state, which most have none of, changes in ``observe`` only.
+    """
 
     def __call__(
         self, network: nn.Module, batch: Batch, generator: torch.Generator
@@ -63,12 +65,15 @@ class Objective(Protocol):
         """Take note of the terms of a step that changed weights, means over all
         processes.
         """
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         """What ``observe`` has changed, as plain values."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what state_dict gave."""
+        return None
 
 
 @dataclass(kw_only=True)

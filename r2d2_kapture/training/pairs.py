@@ -69,34 +69,6 @@ class TrainingPair:
     name: str
 
 
-class PairSource(Protocol):
-    """Where pairs come from. The same arguments give the same pair."""
-
-    @property
-    def name(self) -> str:
-        """Name of the source, as reported."""
-
-    @property
-    def gone(self) -> tuple[str, ...]:
-        """What was met unusable in training, in any worker."""
-
-    def __len__(self) -> int: ...
-
-    def pair(
-        self, index: int, rng: np.random.Generator, difficulty: float
-    ) -> RawPair | None:
-        """Make a pair.
-
-        Args:
-            index: below the length.
-            rng: source of everything random.
-            difficulty: 0 (mild) to 1 (strong).
-
-        Returns:
-            None where the pair cannot be used.
-        """
-
-
 def crop_pair(
     raw: RawPair, size: int, rng: np.random.Generator, *, min_overlap: float = 0.5
 ) -> TrainingPair | None:

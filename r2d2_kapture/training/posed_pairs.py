@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.training.loading import FileSource, PictureLoader
+from r2d2_kapture.training.loading import PairSource, PictureLoader
 from r2d2_kapture.training.lookups import DepthMap, FloatArray
 from r2d2_kapture.training.pairs import Flow, Points, RawPair, inside, pixel_grid
 from r2d2_kapture.training.transforms import random_pair, strength_at
@@ -145,7 +145,7 @@ def neighbouring_pairs(poses: Sequence[DoubleArray]) -> list[tuple[int, int]]:
     return sorted(pairs)
 
 
-class PosedPairSource(FileSource):
+class PosedPairSource(PairSource):
     """Pairs of photographs of one place.
 
     A pair whose photographs have become unreadable, or that turn out to show different
@@ -213,13 +213,13 @@ class PosedPairSource(FileSource):
 
     def _depth(self, index: int) -> DepthMap | None:
         picture = self._pictures[index]
-        key = (self._name, picture.name)
+        key = (self.name, picture.name)
         inverse_depth = self._load.cache.get(key)
         if inverse_depth is None:
             try:
                 inverse_depth = picture.read_inverse_depth()
             except DatasetError:
-                self._absences.note(index)
+                self._unusable[index] = True
                 return None
             self._load.cache.offer(key, inverse_depth, inverse_depth.nbytes)
         return DepthMap(inverse_depth, picture.camera.size)
@@ -228,7 +228,7 @@ class PosedPairSource(FileSource):
         try:
             return self._load(self._pictures[index].path)
         except ImageError:
-            self._absences.note(index)
+            self._unusable[index] = True
             return None
 
 

@@ -1,6 +1,7 @@
-"""The named sources of the published recipe, and pairs of pictures with their flow.
+"""Pairs of photographs with themselves, and pairs of pictures with their flow.
 
-W, A, S and F lie below one folder as the public R2D2 README lays them out:
+The named sources of the published recipe, W, A, S and F, lie below one folder as the
+public R2D2 README lays them out:
 
     web_images/                 W  photographs: synthetic pairs
     aachen/images_upright/db/   A  photographs of Aachen: synthetic pairs
@@ -26,7 +27,7 @@ import numpy as np
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import UNREADABLE, DatasetError, ImageError
-from r2d2_kapture.training.loading import FileSource, PictureLoader
+from r2d2_kapture.training.loading import PairSource, PictureLoader
 from r2d2_kapture.training.lookups import DenseFlow, FloatArray
 from r2d2_kapture.training.pairs import Flow, Points, RawPair
 from r2d2_kapture.training.transforms import random_pair, strength_at
@@ -50,6 +51,67 @@ SOURCE_FOLDERS = {
 """Where each named source lies below the data root."""
 
 
+class PhotographSource(PairSource):
+    """Synthetic pairs, one photograph each.
+
+    A photograph that has disappeared or become unreadable since the start is replaced
+    by the next one that is there, and counted.
+
+    Args:
+        name: of the source, as reported.
+        paths: of photographs.
+        config: of the pairs.
+        load: decodes them.
+
+    Raises:
+        DatasetError: no photograph.
+    """
+
+    def __init__(
+        self, name: str, paths: Sequence[Path], config: PairConfig, load: PictureLoader
+    ) -> None:
+        if not paths:
+            raise DatasetError(
+                f"{name}: found no photograph to train on, expected readable images "
+                f"of at least {config.crop_size} pixels a side"
+            )
+        super().__init__(name, len(paths), list(map(str, paths)), config, load)
+        self._paths = tuple(paths)
+
+    def pair(self, index: int, rng: np.random.Generator, difficulty: float) -> RawPair:
+        """Make a pair of photograph ``index``, or of the next one that is there.
+
+        Raises:
+            DatasetError: none is left.
+        """
+        path, picture = self._picture(index)
+        return random_pair(
+            str(path),
+            (picture, picture),
+            None,
+            self._config,
+            strength_at(self._config, difficulty),
+            rng,
+        )
+
+    def _picture(self, index: int) -> tuple[Path, Picture]:
+        for step in range(len(self._paths)):
+            number = (index + step) % len(self._paths)
+            path = self._paths[number]
+            try:
+                picture = self._load(path)
+            except ImageError:
+                self._unusable[number] = True
+                continue
+            if min(picture.size) >= self._config.crop_size:
+                return path, picture
+            self._unusable[number] = True
+        raise DatasetError(
+            f"{self.name}: all {len(self._paths)} photographs have become unreadable "
+            "since the start; put them back and resume"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class PicturePair:
     """Two pictures of one thing.
@@ -67,7 +129,7 @@ class PicturePair:
     flow_path: Path | None = None
 
 
-class PicturePairSource(FileSource):
+class PicturePairSource(PairSource):
     """Pairs of pictures with known flow: style transfer (S), optical flow (F).
 
     A pair whose files have become unreadable is left to the next draw, and counted.
@@ -118,7 +180,7 @@ class PicturePairSource(FileSource):
                 flow = flow_of_pictures(DenseFlow(aflow), *pictures)
                 strength = strength.softened()
         except (ImageError, DatasetError):
-            self._absences.note(index)
+            self._unusable[index] = True
             return None
         return random_pair(pair.name, pictures, flow, self._config, strength, rng)
 

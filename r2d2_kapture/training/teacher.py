@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,17 +44,8 @@ class Taught:
     scores: Tensor
 
 
-class Teacher(Protocol):
-    """A network that detects and describes, and does not learn."""
-
-    def __call__(self, images: Tensor, per_image: int, extra: Tensor) -> Taught:
-        """Look at images.
-
-        Args:
-            images: (B, 3, H, W) float32 RGB, normalised by normalize_rgb.
-            per_image: most keypoints of each.
-            extra: (B, R, 2) further points to describe.
-        """
+Teacher = Callable[[Tensor, int, Tensor], Taught]
+"""A network that detects and describes, and does not learn; see AlikedTeacher."""
 
 
 class AlikedTeacher:
@@ -70,7 +62,13 @@ class AlikedTeacher:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, per_image: int, extra: Tensor) -> Taught:
-        """Its best keypoints, and what it makes of the extra points."""
+        """Its best keypoints, and what it makes of the extra points.
+
+        Args:
+            images: (B, 3, H, W) float32 RGB, normalised by normalize_rgb.
+            per_image: most keypoints of each.
+            extra: (B, R, 2) further points to describe.
+        """
         network = self._network.to(images.device)
         mean, deviation = images.new_tensor([MEAN, DEVIATION])[:, :, None, None]
         with torch.autocast(images.device.type, enabled=False):

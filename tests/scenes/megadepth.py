@@ -22,7 +22,6 @@ from r2d2_kapture.stages.megadepth.layout import (
 from r2d2_kapture.synthetic.rendering import (
     PinholeCamera,
     render,
-    render_depth,
 )
 from r2d2_kapture.training.pairs import pixel_grid
 from tests.scenes.rendered import (
@@ -30,6 +29,7 @@ from tests.scenes.rendered import (
     look_into_the_room,
     points_of_the_room,
     reconstruction_of,
+    render_depth,
     sees,
 )
 

@@ -18,10 +18,13 @@ from r2d2_kapture.synthetic.rendering import (
     Rectangle,
     Scene,
     look_at,
-    render_depth,
+    project_scene,
+    sample_grid,
+    visible_surfaces,
 )
+from r2d2_kapture.training.loading import PairSource
 from r2d2_kapture.training.lookups import DepthMap, inverse_of_depth
-from r2d2_kapture.training.pairs import PairSource, crop_pair
+from r2d2_kapture.training.pairs import crop_pair
 from r2d2_kapture.training.posed_pairs import PinholeModel, PosedPicture
 
 Array = npt.NDArray[np.float64]
@@ -48,6 +51,27 @@ ROOM = Scene(
     )
 )
 """A wall, a floor, and a square in front of them; they fill every view."""
+
+
+def render_depth(
+    scene: Scene, cam_from_world: Array, camera: PinholeCamera
+) -> npt.NDArray[np.float32]:
+    """Exact depth at the centre of every pixel.
+
+    Args:
+        scene: what is seen.
+        cam_from_world: (4, 4) float64 rigid transform, metres.
+        camera: image size and focal length in pixels.
+
+    Returns:
+        (H, W) float32, metres along the camera's z axis; infinite where nothing is.
+    """
+    homographies, windows = project_scene(scene, cam_from_world, camera)
+    x, y = sample_grid(camera, 1)
+    inverse_depth = visible_surfaces(homographies, windows, x, y).inverse_depth
+    depth = np.full_like(inverse_depth, np.inf)
+    np.divide(1, inverse_depth, out=depth, where=inverse_depth > 0)
+    return depth
 
 
 def look_into_the_room(x: float, y: float) -> Array:

@@ -18,7 +18,8 @@ from r2d2_kapture.synthetic.dataset import (
     query_shots,
     write_room_dataset,
 )
-from r2d2_kapture.synthetic.rendering import PinholeCamera, render, render_depth
+from r2d2_kapture.synthetic.rendering import PinholeCamera, render
+from tests.scenes.rendered import render_depth
 
 SETTINGS = dict(mapping_images=6, query_images=2, image_size=(160, 120), seed=0)
 

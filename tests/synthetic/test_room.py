@@ -12,10 +12,10 @@ from r2d2_kapture.synthetic.rendering import (
     look_at,
     rectangle_from_pixel,
     render,
-    render_depth,
 )
 from r2d2_kapture.synthetic.room import textured_room
 from r2d2_kapture.synthetic.textures import noise, painting
+from tests.scenes.rendered import render_depth
 
 CAMERA = PinholeCamera(image_size=(160, 120), focal_length=120.0)
 

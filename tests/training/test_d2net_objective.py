@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from r2d2_kapture.config.d2net_training import D2NetTrainingConfig
 from r2d2_kapture.config.train import OptimizationConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.training.d2net_objective import D2NetObjective
 from r2d2_kapture.training.loop import LOSS, PAIRS, Trainer
+from r2d2_kapture.training.objective import D2NetObjective
 from tests.training.d2net_maps import HEIGHT, PIXELS, SMALL, WIDTH, flow_of_shift
 
 

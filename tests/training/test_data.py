@@ -14,9 +14,14 @@ from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.core.pyramid import normalize_rgb
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.training.data import PairDataset, WeightedSource, make_loader
-from r2d2_kapture.training.loading import MemoryCache, PictureLoader, ReadImage
-from r2d2_kapture.training.pairs import PairSource, RawPair
-from r2d2_kapture.training.photographs import PhotographSource
+from r2d2_kapture.training.loading import (
+    MemoryCache,
+    PairSource,
+    PictureLoader,
+    ReadImage,
+)
+from r2d2_kapture.training.pairs import RawPair
+from r2d2_kapture.training.sources import PhotographSource
 from r2d2_kapture.training.transforms import random_pair, strength_at
 from r2d2_kapture.training.views import Picture
 

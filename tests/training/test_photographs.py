@@ -11,10 +11,11 @@ from PIL import Image
 
 from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError, ImageError
-from r2d2_kapture.io.images.decoding import image_size, read_rgb
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.stages.train.photographs import usable_photographs
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader, ReadImage
 from r2d2_kapture.training.pairs import RGBArray, crop_pair
-from r2d2_kapture.training.photographs import PhotographSource, usable_photographs
+from r2d2_kapture.training.sources import PhotographSource
 from tests.scenes.images import write_noise
 
 CONFIG = PairConfig(crop_size=48, min_side=64, max_side=128, night=0)
@@ -58,7 +59,7 @@ def test_unreadable_and_tiny_photographs_are_left_out_with_a_reason(
     tiny = write_noise(tmp_path / "tiny.png", 0, (200, 40))
     exact = write_noise(tmp_path / "exact.png", 0, (48, 48))
     paths = [photographs[0], broken, tiny, exact, tmp_path / "missing.png"]
-    usable, skipped = usable_photographs(paths, image_size, 48)
+    usable, skipped = usable_photographs(paths, 48)
     assert usable == [photographs[0], exact]
     assert [item.name for item in skipped] == [str(paths[i]) for i in (1, 2, 4)]
     assert "200 x 40" in skipped[1].reason and "48" in skipped[1].reason

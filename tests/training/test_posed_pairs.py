@@ -18,7 +18,6 @@ from r2d2_kapture.synthetic.rendering import (
     Scene,
     look_at,
     render,
-    render_depth,
 )
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
 from r2d2_kapture.training.pairs import Flow, Points, RGBArray, pixel_grid
@@ -29,7 +28,13 @@ from r2d2_kapture.training.posed_pairs import (
     depth_flow,
     neighbouring_pairs,
 )
-from tests.scenes.rendered import correlations, depth_of, picture_of, square
+from tests.scenes.rendered import (
+    correlations,
+    depth_of,
+    picture_of,
+    render_depth,
+    square,
+)
 
 CAMERA = PinholeCamera(image_size=(160, 120), focal_length=140.0)
 MODEL = PinholeModel(size=CAMERA.image_size, intrinsics=CAMERA.intrinsics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from r2d2_kapture.training.sampling import sample_rows
+from r2d2_kapture.training.keypoints import sample_rows
 
 
 def test_maps_are_read_between_their_pixels() -> None:

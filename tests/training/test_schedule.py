@@ -8,7 +8,8 @@ import pytest
 
 from r2d2_kapture.config.train import OptimizationConfig, PaceConfig
 from r2d2_kapture.errors import ConfigError
-from r2d2_kapture.training.schedule import help_share, learning_rate
+from r2d2_kapture.training.objective import help_share
+from r2d2_kapture.training.optimization import learning_rate
 
 
 def rates(config: OptimizationConfig, total: int) -> list[float]:

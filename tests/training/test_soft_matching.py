@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2d2_kapture.training.soft_matching import (
+from r2d2_kapture.training.distillation import (
     close_points,
     correct_matches,
     likeness_loss,

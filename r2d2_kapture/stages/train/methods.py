@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -32,11 +33,10 @@ from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import DenseFeatures, FeatureNetwork
 from r2d2_kapture.training.d2net_loss import enlarged, soft_detection_scores
-from r2d2_kapture.training.d2net_objective import D2NetObjective
 from r2d2_kapture.training.data import Normalize
 from r2d2_kapture.training.distillation import DistillationObjective
 from r2d2_kapture.training.loop import PAIRS, Objective
-from r2d2_kapture.training.objective import R2D2Objective
+from r2d2_kapture.training.objective import D2NetObjective, R2D2Objective
 from r2d2_kapture.training.teacher import Teacher
 
 CONFIDENT = 0.49
@@ -55,24 +55,29 @@ def _names_of(settings: type) -> frozenset[str]:
     return frozenset(field.name for field in dataclasses.fields(settings))
 
 
-class Method(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
     """Training and validation of a family of networks.
 
     Attributes:
         unused: names of settings without effect.
         confident: least score of a keypoint at default thresholds; None if scores have
             no fixed scale.
+        config: of the run.
     """
 
     unused: ClassVar[frozenset[str]]
-    confident: ClassVar[float | None]
+    confident: ClassVar[float | None] = None
+
+    config: TrainConfig
 
     @property
+    @abstractmethod
     def normalize(self) -> Normalize:
         """Normalises pixels for the network."""
 
     def prepare(self, network: FeatureNetwork, given: Checkpoint | None) -> None:
-        """Select the trained layers.
+        """Select the trained layers, by default all.
 
         Args:
             network: at step 0.
@@ -82,21 +87,27 @@ class Method(Protocol):
             ConfigError, CheckpointError: the weights do not match the settings.
         """
 
+    @abstractmethod
     def objective(self, *, mixed: bool) -> Objective:
         """The training objective; ``mixed`` computes in bfloat16."""
 
     def held_out_objective(self, *, mixed: bool) -> Objective:
         """The objective in a form that is comparable between steps of a run."""
+        return self.objective(mixed=mixed)
 
+    @abstractmethod
     def counts(self, terms: Mapping[str, float]) -> bool:
         """Whether a pair contributed to these terms."""
 
+    @abstractmethod
     def extraction(self, top_k: int, engine: EngineConfig) -> ExtractConfig:
         """Settings of an extractor that finds this number of keypoints at any step."""
 
     def history(self) -> dict[str, Any]:
         """Metadata that extraction needs from a checkpoint."""
+        return {}
 
+    @abstractmethod
     def maps(self, network: FeatureNetwork, pixels: Tensor) -> dict[str, Tensor]:
         """The maps of (B, H, W, 3) uint8 pixels, for display.
 
@@ -105,28 +116,16 @@ class Method(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True)
-class R2D2Method:
-    """R2D2 and Fast-R2D2: all layers, the losses of Revaud et al.
+class R2D2Method(Method):
+    """R2D2 and Fast-R2D2: all layers, the losses of Revaud et al."""
 
-    Attributes:
-        config: of the run.
-    """
-
-    unused: ClassVar[frozenset[str]] = _names_of(D2NetTrainingConfig) | _names_of(
-        DistillationConfig
-    )
-    confident: ClassVar[float | None] = CONFIDENT
-
-    config: TrainConfig
+    unused = _names_of(D2NetTrainingConfig) | _names_of(DistillationConfig)
+    confident = CONFIDENT
 
     @property
     def normalize(self) -> Normalize:
         """Normalise by ImageNet's mean and standard deviation."""
         return normalize_rgb
-
-    def prepare(self, network: FeatureNetwork, given: Checkpoint | None) -> None:
-        """All layers are trained."""
 
     def objective(self, *, mixed: bool) -> Objective:
         """The losses, with the plain AP loss at the start."""
@@ -146,10 +145,6 @@ class R2D2Method:
         settings = R2D2Config(reliability_thr=0, repeatability_thr=0, top_k=top_k)
         return ExtractConfig(**vars(engine), extractor=settings)
 
-    def history(self) -> dict[str, Any]:
-        """Nothing: all networks use the same preprocessing."""
-        return {}
-
     def maps(self, network: FeatureNetwork, pixels: Tensor) -> dict[str, Tensor]:
         """Repeatability and reliability maps."""
         features: DenseFeatures = network(self.normalize(pixels))
@@ -167,7 +162,7 @@ class TaughtMethod(R2D2Method):
         teacher: the teacher network.
     """
 
-    unused: ClassVar[frozenset[str]] = _names_of(D2NetTrainingConfig) | AP_SETTINGS
+    unused = _names_of(D2NetTrainingConfig) | AP_SETTINGS
 
     teacher: Teacher
 
@@ -179,19 +174,10 @@ class TaughtMethod(R2D2Method):
 
 
 @dataclass(frozen=True, kw_only=True)
-class D2NetMethod:
-    """D2-Net: the last layers of given weights, the margin loss of Dusmanu et al.
+class D2NetMethod(Method):
+    """D2-Net: the last layers of given weights, the margin loss of Dusmanu et al."""
 
-    Attributes:
-        config: of the run.
-    """
-
-    unused: ClassVar[frozenset[str]] = (
-        _names_of(LossConfig) | _names_of(DistillationConfig) | PLAIN_AP_SETTINGS
-    )
-    confident: ClassVar[float | None] = None
-
-    config: TrainConfig
+    unused = _names_of(LossConfig) | _names_of(DistillationConfig) | PLAIN_AP_SETTINGS
 
     def __post_init__(self) -> None:
         settings, crop = self.config.d2net, self.config.pairs.crop_size
@@ -244,10 +230,6 @@ class D2NetMethod:
         """The margin loss."""
         return D2NetObjective(self.config.d2net, mixed=mixed)
 
-    def held_out_objective(self, *, mixed: bool) -> Objective:
-        """The margin loss."""
-        return self.objective(mixed=mixed)
-
     def counts(self, terms: Mapping[str, float]) -> bool:
         """Whether the pair was not skipped."""
         return terms[PAIRS] > 0
@@ -271,7 +253,7 @@ class D2NetMethod:
         return {"soft detection": enlarged(scores / largest, (height, width))}
 
 
-TRAINING_METHODS: dict[str, type[R2D2Method] | type[D2NetMethod]] = {
+TRAINING_METHODS: dict[str, type[Method]] = {
     "r2d2": R2D2Method,
     "fast_r2d2": R2D2Method,
     "d2net": D2NetMethod,

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.images.decoding import image_size, read_rgb
 from r2d2_kapture.io.images.search import FoundImages, find_images
 from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.training.data import WeightedSource
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
-from r2d2_kapture.training.photographs import PhotographSource, usable_photographs
 from r2d2_kapture.training.sources import (
     FLOW_LIST,
     SOURCE_FOLDERS,
+    PhotographSource,
     PicturePairSource,
     flow_pairs,
     style_pairs,
@@ -81,13 +81,41 @@ def find_photographs(
             f"{folder}: found no such folder, expected one of " "photographs"
         )
     found = find_images([str(folder)], exclude)
-    paths, skipped = usable_photographs(found.paths, image_size, config.crop_size)
+    paths, skipped = usable_photographs(found.paths, config.crop_size)
     if not paths:
         raise DatasetError(
             f"{folder}: all {len(skipped)} photographs are unreadable or smaller than "
             f"{config.crop_size} pixels; the first: {skipped[0].to_text()}"
         )
     return tuple(paths), (*_notes(folder, found), *skipped)
+
+
+def usable_photographs(
+    paths: Sequence[Path], min_side: int
+) -> tuple[list[Path], tuple[Failure, ...]]:
+    """Separate the photographs to train on from those that are unreadable or tiny.
+
+    Args:
+        paths: of image files.
+        min_side: least shorter side in pixels.
+
+    Returns:
+        The usable ones in order, and the others with the reason of each.
+    """
+    usable: list[Path] = []
+    skipped: list[Failure] = []
+    for path in paths:
+        try:
+            width, height = image_size(path)
+        except ImageError as error:
+            skipped.append(Failure(name=str(path), reason=str(error)))
+            continue
+        if min(width, height) < min_side:
+            reason = f"found {width} x {height} pixels, expected at least {min_side}"
+            skipped.append(Failure(name=str(path), reason=reason))
+        else:
+            usable.append(path)
+    return usable, tuple(skipped)
 
 
 def _notes(folder: Path, found: FoundImages) -> tuple[Failure, ...]:

@@ -26,7 +26,7 @@ from r2d2_kapture.stages.train.posed import (
     open_model_views,
     read_depth_map,
 )
-from r2d2_kapture.synthetic.rendering import PinholeCamera, render_depth
+from r2d2_kapture.synthetic.rendering import PinholeCamera
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
 from r2d2_kapture.training.lookups import DepthMap, inverse_of_depth
 from r2d2_kapture.training.pairs import pixel_grid
@@ -40,6 +40,7 @@ from tests.scenes.rendered import (
     picture_of,
     points_of_the_room,
     reconstruction_of,
+    render_depth,
     sees,
     write_photographs,
 )
