@@ -13,33 +13,19 @@ takes all other flags of kapture_r2d2_pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.cli.common import run_command
-from r2d2_kapture.cli.parser import CommandParser
-from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
+from jsonargparse import Namespace
+
+from r2d2_kapture.cli.parser import INPUTS, CommandParser
+from r2d2_kapture.cli.pipeline import Recipe, add_folder, run_pipeline
 from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL
 
-PRESET = "aachen_day_night_v1_1"
 CONDITIONS = ("day", "night")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
-    return run_command(aachen, arguments)
-
-
-def aachen(arguments: list[str]) -> int:
-    """Features, pairs, matches, verification, map, localization, submission."""
-    parser = pipeline_parser(
-        "aachen_day_night_v1_1",
-        "Map Aachen Day-Night v1.1 and localize its day and night queries.",
-        "python -m r2d2_kapture.pipelines.aachen_day_night_v1_1 --output work "
-        "--dataset datasets/Aachen-Day-Night-v1.1 --model r2d2_WASF_N8_big.pt",
-        inputs=_add_inputs,
-    )
-    flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
+def aachen(flags: Namespace) -> int:
+    """Map Aachen Day-Night v1.1 and localize its day and night queries."""
     if flags.extractor == AUTO:
         flags.model = flags.model or DEFAULT_MODEL
     if flags.global_features is not None:
@@ -53,20 +39,23 @@ def aachen(arguments: list[str]) -> int:
 
 
 def _add_inputs(parser: CommandParser) -> None:
-    parser.group("inputs").add_argument(
-        "--dataset",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="folder of the installed dataset",
-    )
-    parser.group("inputs").add_argument(
+    add_folder("--dataset", "folder of the installed dataset")(parser)
+    parser.group(INPUTS).add_argument(
         "--global-features",
         type=Path | None,
         metavar="DIR",
         help="folder of their type",
     )
 
+
+main = Recipe(
+    name="aachen_day_night_v1_1",
+    flow=aachen,
+    example="python -m r2d2_kapture.pipelines.aachen_day_night_v1_1 --output work "
+    "--dataset datasets/Aachen-Day-Night-v1.1 --model r2d2_WASF_N8_big.pt",
+    preset="aachen_day_night_v1_1",
+    add_inputs=_add_inputs,
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

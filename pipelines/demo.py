@@ -9,35 +9,21 @@ shows it on one page.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2d2_kapture.cli.common import run_command
+from jsonargparse import Namespace
+
+from r2d2_kapture.cli.common import show
 from r2d2_kapture.cli.extraction_flags import extraction
-from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
+from r2d2_kapture.cli.pipeline import Recipe, run_pipeline
 
 if TYPE_CHECKING:
     from r2d2_kapture.core.extraction import Extractor
 
-PRESET = "demo"
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
-    return run_command(demo, arguments)
-
-
-def demo(arguments: list[str]) -> int:
-    """Render, map, localize, look."""
-    parser = pipeline_parser(
-        "demo",
-        "The whole pipeline on a small scene that is rendered with known poses.",
-        "python -m r2d2_kapture.pipelines.demo --output demo",
-        inputs=lambda parser: None,
-    )
-    parser.set_defaults(output=Path("demo"))
-    flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
+def demo(flags: Namespace) -> int:
+    """The whole pipeline on a small scene that is rendered with known poses."""
     output: Path = flags.output
     chosen = flags["extract"], flags.model, flags.extractor
     config, weights = extraction(*chosen, section="extract.")
@@ -47,29 +33,21 @@ def demo(arguments: list[str]) -> int:
     from r2d2_kapture.synthetic.dataset import write_room_dataset
 
     extractor = build_extractor(config, weights)
-    print(f"1. rendering a room into {output}/mapping and {output}/query")
+    show(f"1. rendering a room into {output}/mapping and {output}/query")
     room = write_room_dataset(output)
-
-    print(f"2. from images to poses with {extractor.label}")
+    show(f"2. from images to poses with {extractor.label}")
     flags.output = output / "work"
     code = run_pipeline(flags, mapping=room.mapping, queries={"query": room.query})
-
-    print("3. drawing")
+    show("3. drawing")
     layout = Layout(output=flags.output)
     pictures = draw(room.mapping, layout.features, extractor, output)
     pictures += [layout.map / "map.png", *layout.evaluated("query").glob("*.png")]
-    for path in pictures:
-        print(f"  look at {path}")
-    print(f"4. all of it on one page, for a browser: {flags.output / PAGE_NAME}")
+    show("\n".join(f"  look at {path}" for path in pictures))
+    show(f"4. all of it on one page, for a browser: {flags.output / PAGE_NAME}")
     return code
 
 
-def draw(
-    root: Path,
-    features: Path,
-    extractor: Extractor,
-    output: Path,
-) -> list[Path]:
+def draw(root: Path, features: Path, extractor: Extractor, output: Path) -> list[Path]:
     """Pictures of the features as kapture reads them back, and of the maps."""
     from r2d2_kapture.io.images.decoding import read_rgb
     from r2d2_kapture.io.kapture.dataset import open_dataset
@@ -95,6 +73,14 @@ def draw(
     draw_heatmaps(first, extractor.confidence_maps(first), paths[2])
     return paths
 
+
+main = Recipe(
+    name="demo",
+    flow=demo,
+    example="python -m r2d2_kapture.pipelines.demo --output demo",
+    preset="demo",
+    defaults={"output": Path("demo")},
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

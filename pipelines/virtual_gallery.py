@@ -9,38 +9,15 @@ kapture_r2d2_pipeline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from jsonargparse import Namespace
 
-from r2d2_kapture.cli.common import run_command
-from r2d2_kapture.cli.pipeline import parse_pipeline, pipeline_parser, run_pipeline
+from r2d2_kapture.cli.pipeline import Recipe, add_folder, run_pipeline
 from r2d2_kapture.config.extract import AUTO
 
-PRESET = "virtual_gallery"
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point."""
-    return run_command(virtual_gallery, arguments)
-
-
-def virtual_gallery(arguments: list[str]) -> int:
-    """Features, pairs, matches, verification, map, localization, evaluation."""
-    parser = pipeline_parser(
-        "virtual_gallery",
-        "Map the Virtual Gallery sample and localize its queries.",
-        "python -m r2d2_kapture.pipelines.virtual_gallery --dataset virtual_gallery "
-        "--output work",
-        inputs=lambda parser: parser.group("inputs").add_argument(
-            "--dataset",
-            type=Path,
-            metavar="DIR",
-            required=True,
-            help="folder of the sample",
-        ),
-    )
-    flags = parse_pipeline(parser, ["--config", PRESET, *arguments])
-    dataset: Path = flags.dataset
+def virtual_gallery(flags: Namespace) -> int:
+    """Map the Virtual Gallery sample and localize its queries."""
+    dataset = flags.dataset
     if flags.model is None and flags.extractor == AUTO:
         flags.features.append(dataset / "local_features" / "r2d2_500")
     flags.features.append(dataset / "global_features" / "AP-GeM-LM18")
@@ -48,6 +25,15 @@ def virtual_gallery(arguments: list[str]) -> int:
         flags, mapping=dataset / "mapping", queries={"query": dataset / "query"}
     )
 
+
+main = Recipe(
+    name="virtual_gallery",
+    flow=virtual_gallery,
+    example="python -m r2d2_kapture.pipelines.virtual_gallery --dataset "
+    "virtual_gallery --output work",
+    preset="virtual_gallery",
+    add_inputs=add_folder("--dataset", "folder of the sample"),
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -23,9 +23,9 @@ from r2d2_kapture.cli.evaluation_flags import (
     feature_sources,
     save_all_settings,
 )
-from r2d2_kapture.cli.extraction_flags import parse_extraction, run_options
+from r2d2_kapture.cli.extraction_flags import parse_extraction
 from r2d2_kapture.cli.signatures import read_signature
-from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values
+from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values, run_options
 from r2d2_kapture.errors import ConfigError
 
 STAGE = "r2d2_kapture.stages.benchmark"
@@ -64,8 +64,6 @@ class BenchmarkCommand:
         add_settings(parser, self.settings, group="evaluation")
         add_evaluation_flags(parser, self.unit, "kapture_root" in self.inputs)
         namespace = parse_extraction(parser, arguments)
-        if namespace is None:
-            return EXIT_OK
         config: Any = settings_from(namespace, self.settings)
         options = run_options(namespace)
         evaluates = self._evaluates(namespace)

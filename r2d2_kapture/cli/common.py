@@ -16,14 +16,14 @@ Where it calls one stage with what is typed, ``main`` is a StageCommand. Otherwi
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
 from io import TextIOWrapper
-from typing import TypeVar, get_type_hints
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from jsonargparse import ActionYesNo, Namespace
 
@@ -32,13 +32,16 @@ from r2d2_kapture.cli.door_flags import chosen_settings
 from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
 from r2d2_kapture.cli.parser import EXIT_BAD_INPUT, CommandParser, value_name
 from r2d2_kapture.cli.repeated_flags import take_flag
-from r2d2_kapture.cli.signatures import docstring_texts
+from r2d2_kapture.cli.signatures import Parameter, setting_parameters
 from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.types import Report
+
+if TYPE_CHECKING:
+    from jsonargparse._core import ArgumentGroup
 
 Settings = TypeVar("Settings")
 
@@ -83,31 +86,53 @@ def add_settings(
         topic: of the help that shows them, see CommandParser.group.
     """
     container = parser.group(group, topic)
-    types = get_type_hints(settings)
-    helps = docstring_texts(settings.__doc__)
-    for field in dataclasses.fields(settings):
+    for field in setting_parameters(settings):
         if field.name in taken:
             continue
         if field.name == MATCHERS.kind:
             _add_matchers(parser, section, group, topic)
             continue
-        flag = f"--{section}" + f"{prefix}{field.name}".replace("_", "-")
-        text = helps.get(field.name, "")
-        if types[field.name] is bool:
+        flag = f"--{section}{prefix.replace('_', '-')}{field.flag}"
+        if field.kind is bool:
             container.add_argument(
                 flag,
                 action=ActionYesNo(yes_prefix=section, no_prefix=f"{section}no-"),
                 default=field.default,
-                help=text,
+                help=field.text,
             )
         else:
-            container.add_argument(
-                flag,
-                type=types[field.name],
-                metavar=value_name(types[field.name], text),
-                default=field.default,
-                help=text,
-            )
+            add_flag(container, flag, field, value_name(field.kind, field.text))
+
+
+def add_flag(
+    group: ArgumentGroup,
+    flag: str,
+    parameter: Parameter,
+    metavar: str,
+    *,
+    required: bool = False,
+) -> None:
+    """Add a flag with a value, or with several.
+
+    Args:
+        group: of flags.
+        flag: with its dashes.
+        parameter: whose value it gives.
+        metavar: of a value.
+        required: whether the parser requires it; a value that it does not may be None.
+    """
+    unset = parameter.required and not required
+    # a script's list of files may be empty
+    nargs = "*" if parameter.kind is Path and not parameter.required else "+"
+    group.add_argument(
+        flag,
+        type=parameter.kind | None if unset else parameter.kind,
+        metavar=metavar,
+        nargs=nargs if parameter.several else None,
+        default=parameter.default,
+        required=required,
+        help=parameter.text,
+    )
 
 
 def _add_matchers(
@@ -142,7 +167,9 @@ def settings_from(
     values = {name: namespace[name] for name in names_of(settings)}
     if MATCHERS.kind in values:
         values[MATCHERS.kind] = chosen_settings(namespace, MATCHERS, section)
-    return settings(**values)
+    # the parser makes lists of several values
+    tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+    return settings(**values | tuples)
 
 
 def resolve_presets(arguments: Sequence[str], folder: str = "") -> list[str]:

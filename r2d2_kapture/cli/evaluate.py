@@ -12,10 +12,11 @@ from r2d2_kapture.cli.common import (
     make_parser,
     resolve_presets,
     run_command,
+    settings_from,
     show,
 )
 from r2d2_kapture.cli.parser import INPUTS
-from r2d2_kapture.cli.signatures import docstring_texts, read_signature
+from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values, run_options
 from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS, EvaluateConfig
 from r2d2_kapture.errors import ConfigError
@@ -52,15 +53,9 @@ def _command(arguments: list[str]) -> int:
         default=[f"{metres:g},{degrees:g}" for metres, degrees in DEFAULT_THRESHOLDS],
         help="pairs METRES,DEGREES: the share of all images within both",
     )
+    others = ["by", "align", "text_format"]
     add_settings(parser, EvaluateConfig, ["thresholds", "lists"], group="evaluation")
-    parser.group(INPUTS).add_argument(
-        "--lists",
-        type=Path,
-        metavar="FILE",
-        nargs="+",
-        default=[],
-        help=docstring_texts(EvaluateConfig.__doc__)["lists"],
-    )
+    add_settings(parser, EvaluateConfig, ["thresholds", *others], group=INPUTS)
     parser.group("run").add_argument(
         "--strict", action="store_true", help="stop at the first that cannot be aligned"
     )
@@ -68,13 +63,8 @@ def _command(arguments: list[str]) -> int:
         "--force", action="store_true", help="replace the results of another run"
     )
     namespace = parser.parse_args(resolve_presets(arguments))
-    config = EvaluateConfig(
-        thresholds=tuple(map(threshold, namespace.thresholds)),
-        by=namespace.by,
-        lists=tuple(namespace.lists),
-        align=namespace.align,
-        text_format=namespace.text_format,
-    )
+    namespace.thresholds = list(map(threshold, namespace.thresholds))
+    config = settings_from(namespace, EvaluateConfig)
     estimated = named_paths(namespace.estimated)
     from r2d2_kapture.stages import evaluate
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from r2d2_kapture.cli.common import (
-    EXIT_OK,
-    finish,
-    make_parser,
-    run_command,
-)
+from r2d2_kapture.cli.common import finish, make_parser, run_command
 from r2d2_kapture.cli.extraction_flags import (
-    add_exclude_flag,
+    FOLDER_FLAGS,
     add_extraction_flags,
-    add_masks_flag,
-    add_run_flags,
+    add_extraction_run_flags,
+    add_folder_flags,
     make_extractor,
     parse_extraction,
-    run_options,
     save_settings,
 )
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.cli.signatures import read_signature
+from r2d2_kapture.cli.stage_flags import (
+    add_parameters,
+    parameter_values,
+    require_given,
+    run_options,
+)
+
+OUTPUTS = ["keypoints_type", "descriptors_type", "tar"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,67 +31,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    description, parameters = read_signature("r2d2_kapture.stages.extract")
     parser = make_parser(
         "kapture_r2d2_extract",
-        "Extract local features, of R2D2 by default, from every image of a "
-        "kapture dataset, into that dataset or another folder. Run it again to "
-        "resume.",
+        description,
         "kapture_r2d2_extract --kapture-root mapping --model r2d2_v2 --top-k 10000",
     )
-    parser.group("inputs").add_argument(
-        "--kapture-root",
-        type=Path | None,
-        metavar="DIR",
-        help="folder of a kapture 1.1 dataset",
-    )
-    parser.group("outputs").add_argument(
-        "--output",
-        type=Path | None,
-        metavar="DIR",
-        help="folder for reconstruction/keypoints and descriptors; by default the "
-        "dataset",
-    )
-    add_exclude_flag(parser)
-    add_masks_flag(parser)
+    groups = {"outputs": OUTPUTS}
+    add_parameters(parser, parameters, groups, taken=FOLDER_FLAGS, in_files=True)
+    add_folder_flags(parser)
     add_extraction_flags(parser)
-    parser.group("outputs").add_argument(
-        "--keypoints-type",
-        type=str | None,
-        metavar="NAME",
-        help="name of the feature type; by default that of the model",
-    )
-    parser.group("outputs").add_argument(
-        "--descriptors-type",
-        type=str | None,
-        metavar="NAME",
-        help="name of the descriptors' type; by default that of the keypoints",
-    )
-    parser.group("outputs").add_argument(
-        "--tar",
-        action="store_true",
-        help="write keypoints.tar and descriptors.tar instead of one file per image",
-    )
-    add_run_flags(parser)
+    add_extraction_run_flags(parser)
     namespace = parse_extraction(parser, arguments)
-    if namespace is None:
-        return EXIT_OK
-    if namespace.kapture_root is None:
-        raise ConfigError("--kapture-root: missing, expected a kapture dataset")
+    require_given(namespace, parameters)
     options = run_options(namespace)
     extractor = make_extractor(namespace)
     from r2d2_kapture.stages import extract
 
-    report = extract.run(
-        extractor,
-        kapture_root=namespace.kapture_root,
-        output=namespace.output,
-        keypoints_type=namespace.keypoints_type,
-        descriptors_type=namespace.descriptors_type,
-        tar=namespace.tar,
-        exclude=namespace.exclude,
-        masks=namespace.masks,
-        options=options,
-    )
+    values = parameter_values(namespace, parameters)
+    report = extract.run(extractor, **values, options=options)
     save_settings(namespace, extractor, report.outputs[0])
     return finish(report)
 

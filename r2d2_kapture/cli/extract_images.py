@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from r2d2_kapture.cli.common import (
-    EXIT_OK,
-    finish,
-    make_parser,
-    run_command,
-)
+from r2d2_kapture.cli.common import finish, make_parser, run_command
 from r2d2_kapture.cli.extraction_flags import (
-    add_exclude_flag,
+    FOLDER_FLAGS,
     add_extraction_flags,
-    add_masks_flag,
-    add_run_flags,
+    add_extraction_run_flags,
+    add_folder_flags,
     make_extractor,
     parse_extraction,
-    run_options,
     save_settings,
 )
-from r2d2_kapture.cli.parser import value_name
-from r2d2_kapture.config.extract import FileFormat
+from r2d2_kapture.cli.signatures import read_signature
+from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values, run_options
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images.search import find_images
+
+FOUND = ("images", "folders", "notes")
+"""Parameters of the stage that what is typed leads to."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,11 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: list[str]) -> int:
+    description, parameters = read_signature("r2d2_kapture.stages.extract.files")
     parser = make_parser(
         "kapture_r2d2_extract_images",
-        "Extract local features, of R2D2 by default, from image files into .r2d2 or "
-        ".d2-net (npz), .mat, HDF5 (hloc's layout) or COLMAP text files. Run it again "
-        "to resume.",
+        description,
         "kapture_r2d2_extract_images --model r2d2_v2 --images a.jpg "
         "'photos/**/*.png' list.txt --output-dir features",
     )
@@ -50,55 +45,25 @@ def _command(arguments: list[str]) -> int:
         help="image files, folders, glob patterns, or .txt files with one path per "
         "line",
     )
-    parser.group("outputs").add_argument(
-        "--output-dir",
-        type=Path | None,
-        metavar="DIR",
-        help="folder of the outputs; by default that of each image",
-    )
-    parser.group("outputs").add_argument(
-        "--image-root",
-        type=Path | None,
-        metavar="DIR",
-        help="folder that the names of outputs are relative to; by default that of "
-        "the first run into --output-dir: the deepest that contains all images, or, of "
-        "several folders, the one that contains the image, if that makes all names "
-        "different",
-    )
-    parser.group("outputs").add_argument(
-        "--format",
-        type=FileFormat,
-        metavar=value_name(FileFormat),
-        default="npz",
-        help="npz: IMAGE.r2d2 or IMAGE.d2-net; mat: IMAGE.r2d2.mat or IMAGE.d2-net; "
-        "h5: features.h5 for all; colmap-text: IMAGE.txt, of 128 values (not D2-Net)",
-    )
-    add_exclude_flag(parser)
-    add_masks_flag(parser)
+    groups = {"outputs": ["image_root", "file_format"]}
+    add_parameters(parser, parameters, groups, taken=(*FOUND, *FOLDER_FLAGS))
+    add_folder_flags(parser)
     add_extraction_flags(parser)
-    add_run_flags(parser)
+    add_extraction_run_flags(parser)
     namespace = parse_extraction(parser, arguments)
-    if namespace is None:
-        return EXIT_OK
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
     options = run_options(namespace)
     found = find_images(namespace.images, namespace.exclude, namespace.masks)
     extractor = make_extractor(namespace)
-    from r2d2_kapture.stages.extract import files as extract_files
-    from r2d2_kapture.stages.extract.image_names import searched_folders
+    from r2d2_kapture.stages.extract import files, searched_folders
 
-    report = extract_files.run(
-        extractor,
-        images=found.paths,
-        file_format=namespace.format,
-        output_dir=namespace.output_dir,
-        image_root=namespace.image_root,
-        folders=searched_folders(namespace.images),
-        masks=namespace.masks,
-        notes=found.warnings,
-        options=options,
-    )
+    values = parameter_values(namespace, parameters) | {
+        "images": found.paths,
+        "folders": searched_folders(namespace.images),
+        "notes": found.warnings,
+    }
+    report = files.run(extractor, **values, options=options)
     if namespace.output_dir is not None:
         save_settings(namespace, extractor, namespace.output_dir)
     return finish(report)

@@ -20,6 +20,7 @@ from r2d2_kapture.cli.common import (
 from r2d2_kapture.cli.door_flags import chosen_settings
 from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.repeated_flags import take_flag
+from r2d2_kapture.cli.stage_flags import add_stage_flags
 from r2d2_kapture.config.extract import (
     AUTO,
     DEFAULT_MODEL,
@@ -32,7 +33,6 @@ from r2d2_kapture.config.extract import (
     SelectionConfig,
 )
 from r2d2_kapture.config.presets import read_preset
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.settings import names_of, refuse_unknown
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 PRESETS = "extract"
 SETTINGS_NAME = "extract_config.yaml"
+FOLDER_FLAGS = ("exclude", "masks")
+"""See add_folder_flags."""
 PARTS: dict[type, tuple[type, ...]] = {R2D2Config: (PyramidConfig, SelectionConfig)}
 """Settings that are shown in several groups."""
 TITLES: dict[type, str] = {
@@ -155,14 +157,12 @@ def resolve_extraction_preset(
     return resolved
 
 
-def parse_extraction(
-    parser: CommandParser, arguments: Sequence[str]
-) -> Namespace | None:
-    """Parse flags and presets; None where the models were only to be listed."""
+def parse_extraction(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
+    """Parse flags and presets; where the models are only to be listed, stop."""
     namespace = parser.parse_args(resolve_extraction_preset(arguments))
     if namespace.list_models:
         show(list_models())
-        return None
+        parser.exit()
     if namespace.extractor != AUTO:
         EXTRACTORS.settings_of(namespace.extractor)
     check_settings(namespace)
@@ -189,31 +189,20 @@ def save_settings(namespace: Namespace, extractor: Extractor, folder: Path) -> N
     write_text_atomic(folder / SETTINGS_NAME, text)
 
 
-def add_run_flags(parser: CommandParser) -> None:
+def add_extraction_run_flags(parser: CommandParser) -> None:
     """Add what changes how a run behaves."""
-    parser.group("run").add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        default=2,
-        help="threads that decode images ahead of the network",
-    )
-    parser.group("run").add_argument(
-        "--force",
-        action="store_true",
-        help="redo existing outputs; without it, finished images are skipped unless "
+    add_stage_flags(
+        parser,
+        "image",
+        force="redo existing outputs; without it, finished images are skipped unless "
         "their files have changed",
-    )
-    parser.group("run").add_argument(
-        "--strict", action="store_true", help="stop at the first image that fails"
-    )
-    parser.group("run").add_argument(
-        "--quiet", action="store_true", help="show no progress"
+        workers="threads that decode images ahead of the network",
+        count=2,
     )
 
 
-def add_exclude_flag(parser: CommandParser) -> None:
-    """Add the patterns of what to leave out of folders."""
+def add_folder_flags(parser: CommandParser) -> None:
+    """Add the patterns of what to leave out of folders of images, and their masks."""
     parser.group("inputs").add_argument(
         "--exclude",
         nargs="+",
@@ -224,10 +213,6 @@ def add_exclude_flag(parser: CommandParser) -> None:
         "relative to the folder of images; one without a slash fits at any depth, and "
         "a folder takes along what is in it",
     )
-
-
-def add_masks_flag(parser: CommandParser) -> None:
-    """Add the folder of masks."""
     parser.group("inputs").add_argument(
         "--masks",
         type=Path | None,
@@ -303,18 +288,6 @@ def _without(namespace: Namespace, taken: Collection[str]) -> Namespace:
             if EXTRACTORS.prefix(name) + field.name in taken:
                 values[field.name] = field.default
     return values
-
-
-def run_options(namespace: Namespace) -> RunOptions:
-    """Options of the run from the flags."""
-    if namespace.workers < 1:
-        raise ConfigError(f"--workers: found {namespace.workers}, expected 1 or more")
-    return RunOptions(
-        workers=namespace.workers,
-        force=namespace.force,
-        strict=namespace.strict,
-        progress=False if namespace.quiet else None,
-    )
 
 
 def list_models() -> str:

@@ -274,7 +274,7 @@ def value_name(kind: Any, text: str = "") -> str:
             if unit in text:
                 return name
         return "N" if kind is int else "X"
-    return "TEXT"
+    return "PATTERN" if text.startswith("patterns") else "TEXT"
 
 
 def _path_name(words: Sequence[str]) -> str:

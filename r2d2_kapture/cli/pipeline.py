@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -20,9 +21,9 @@ from r2d2_kapture.cli.common import (
     show,
 )
 from r2d2_kapture.cli.extraction_flags import (
-    add_exclude_flag,
+    FOLDER_FLAGS,
     add_extraction_settings,
-    add_masks_flag,
+    add_folder_flags,
     add_model_flags,
     add_preset_flag,
     check_settings,
@@ -30,9 +31,14 @@ from r2d2_kapture.cli.extraction_flags import (
     extraction,
     resolve_extraction_preset,
 )
-from r2d2_kapture.cli.parser import CommandParser, value_name
-from r2d2_kapture.cli.signatures import docstring_texts
-from r2d2_kapture.cli.stage_flags import add_stage_flags, run_options
+from r2d2_kapture.cli.parser import INPUTS, CommandParser, value_name
+from r2d2_kapture.cli.signatures import read_signature, setting_parameters
+from r2d2_kapture.cli.stage_flags import (
+    add_parameters,
+    add_stage_flags,
+    parameter_values,
+    run_options,
+)
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.localize import LocalizeConfig
@@ -48,7 +54,7 @@ from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.types import Report
 
-COMMAND = "kapture_r2d2_pipeline"
+STAGE = "r2d2_kapture.stages.pipeline"
 PRESETS = "pipelines"
 SETTINGS_NAME = "pipeline_config.yaml"
 SECTIONS: dict[str, type] = {
@@ -64,49 +70,54 @@ SECTIONS: dict[str, type] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of the command."""
-    return run_command(_command, arguments)
+AddInputs = Callable[[CommandParser], object]
 
 
-def _command(arguments: list[str]) -> int:
-    parser = pipeline_parser(
-        COMMAND,
-        "From photographs or kapture datasets to a map and localized queries: extract "
-        "features (or use existing ones), pair, match, verify, map, localize and "
-        "evaluate. All outputs are below --output; run it again to resume.",
-        f"{COMMAND} --images photos --query more_photos --preset fast --output work",
-        inputs=add_inputs,
-    )
-    flags = parse_pipeline(parser, arguments)
-    return run_pipeline(
-        flags,
-        images=flags.images,
-        mapping=flags.mapping,
-        queries=named_queries(flags.query),
+def add_folder(flag: str, text: str) -> AddInputs:
+    """Adds the flag of a folder that a recipe requires."""
+    return lambda parser: parser.group(INPUTS).add_argument(
+        flag, type=Path, metavar="DIR", required=True, help=text
     )
 
 
-def pipeline_parser(
-    command: str,
-    description: str,
-    example: str,
-    inputs: Callable[[CommandParser], object],
-) -> CommandParser:
-    """A parser of all settings and options of a pipeline.
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A command with all flags of a pipeline, and a flow of data of its own.
 
-    Args:
-        command, description, example: for the help.
-        inputs: adds the flags of photographs and datasets, which are listed first.
+    Attributes:
+        name: of the command.
+        flow: what it does with the flags; it returns the exit code, and its docstring
+            is the description.
+        example: of a command line.
+        preset: of configs/pipelines, by default.
+        taken: parameters of the pipeline that the flow gives.
+        add_inputs: adds the flags of the flow, which are listed first.
+        defaults: of flags, where they differ.
     """
-    parser = make_parser(command, description, example)
-    inputs(parser)
-    _add_run(parser)
-    add_sections(parser)
-    return parser
+
+    name: str
+    flow: Callable[[Namespace], int]
+    example: str
+    preset: str | None = None
+    taken: Collection[str] = ("images", "mapping")
+    add_inputs: AddInputs = lambda parser: None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Entry point of the command."""
+        return run_command(self._command, arguments)
+
+    def _command(self, arguments: list[str]) -> int:
+        description = " ".join((self.flow.__doc__ or "").split())
+        parser = make_parser(self.name, description, self.example)
+        self.add_inputs(parser)
+        _add_flags(parser, self.taken)
+        parser.set_defaults(dict(self.defaults))
+        preset = [] if self.preset is None else ["--config", self.preset]
+        return self.flow(_parse(parser, [*preset, *arguments]))
 
 
-def parse_pipeline(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
+def _parse(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
     """Parse flags and presets; short flags set the settings that they stand for."""
     resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
     flags = parser.parse_args(resolved)
@@ -119,23 +130,22 @@ def parse_pipeline(parser: CommandParser, arguments: Sequence[str]) -> Namespace
 
 
 def run_pipeline(
-    flags: Namespace,
-    *,
-    images: Path | None = None,
-    mapping: Path | None = None,
-    queries: Mapping[str, Path],
+    flags: Namespace, *, queries: Mapping[str, Path], **inputs: Path
 ) -> int:
     """Run a pipeline and return the exit code.
 
     Args:
-        flags: of ``parse_pipeline``.
-        images, mapping, queries: as of stages.pipeline.
+        flags: of a Recipe.
+        queries: as of stages.pipeline.
+        inputs: images or mapping, as of stages.pipeline, if they are no flags.
 
     Raises:
         R2D2KaptureError: flags contradict each other, or a stage cannot continue.
     """
     config, options = pipeline_config(flags), run_options(flags)
-    datasets = [*queries.values(), *(() if mapping is None else (mapping,))]
+    _, parameters = read_signature(STAGE)
+    values = parameter_values(flags, parameters) | inputs
+    datasets = [*queries.values(), values.get("mapping")]
     extract, weights = choose_extraction(flags, datasets)
     if extract is None and flags.preset is not None:
         raise ConfigError(
@@ -147,17 +157,9 @@ def run_pipeline(
 
     report = pipeline.run(
         dataclasses.replace(config, extract=extract),
-        images=images,
-        mapping=mapping,
         queries=queries,
-        output=flags.output,
         weights=weights,
-        features=flags.features,
-        keypoints_type=flags.keypoints_type,
-        descriptors_type=flags.descriptors_type,
-        global_features_type=flags.global_features_type,
-        exclude=flags.exclude,
-        masks=flags.masks,
+        **values,
         options=options,
         announce=print_report,
     )
@@ -171,96 +173,38 @@ def print_report(report: Report) -> None:
     show(report.to_text())
 
 
-def add_inputs(parser: CommandParser) -> None:
-    """Photographs and datasets."""
-    parser.group("inputs").add_argument(
-        "--images",
-        type=Path | None,
-        metavar="DIR",
-        help="folder of the map's photographs, searched recursively and not changed; "
-        "cameras come from EXIF and --camera-mode",
-    )
-    parser.group("inputs").add_argument(
-        "--mapping",
-        type=Path | None,
-        metavar="DIR",
-        help="kapture dataset of the map's images, instead of --images; its poses are "
-        "kept; without poses, they are estimated",
-    )
-    parser.group("inputs").add_argument(
-        "--query",
-        type=str,
-        metavar="DIR",
-        nargs="*",
-        default=[],
-        help="folders of photographs or kapture datasets to localize, as DIR or "
-        "NAME=DIR; datasets with poses are evaluated; without any, the pipeline ends "
-        "with the map",
-    )
-
-
-def _add_run(parser: CommandParser) -> None:
-    """Features, cameras, and how the pipeline runs."""
-    parser.group("outputs").add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        required=True,
-        help="folder of all outputs",
-    )
-    parser.group("inputs").add_argument(
-        "--features",
-        type=Path,
-        metavar="DIR",
-        nargs="*",
-        default=[],
-        help="folders of local or global features in addition to those in the "
-        "datasets, such as local_features/r2d2_500 and global_features/AP-GeM-LM18",
-    )
+def _add_flags(parser: CommandParser, taken: Collection[str]) -> None:
+    """Inputs, features, cameras, how the pipeline runs, and settings of its stages."""
+    _, parameters = read_signature(STAGE)
+    add_parameters(parser, parameters, taken=(*taken, *FOLDER_FLAGS))
     add_model_flags(
         parser,
         "by default features are taken from --features and the datasets, or extracted "
         "by a bundled model if there are neither",
     )
-    parser.group("inputs").add_argument(
-        "--keypoints-type",
-        type=str | None,
-        metavar="NAME",
-        help="of existing features, by default the only one; of those that "
-        "--model extracts, by default its name",
-    )
-    for kind in ("descriptors", "global-features"):
-        parser.group("inputs").add_argument(
-            f"--{kind}-type",
-            type=str | None,
-            metavar="NAME",
-            help="of existing features; by default the only one",
+    for item in setting_parameters(FolderConfig):
+        also = ", --verify.camera-mode" if item.name == "camera_mode" else ""
+        default = "" if item.default is None else f"; default {item.default}"
+        parser.group(INPUTS).add_argument(
+            f"--{item.flag}",
+            type=item.kind | None,
+            metavar=value_name(item.kind),
+            help=f"{item.text.rstrip('.')} (short for --photographs.{item.flag}"
+            f"{also}{default})",
         )
-    types, helps = get_type_hints(FolderConfig), docstring_texts(FolderConfig.__doc__)
-    defaults = vars(FolderConfig())
-    for name in names_of(FolderConfig):
-        flag = name.replace("_", "-")
-        also = ", --verify.camera-mode" if name == "camera_mode" else ""
-        parser.group("inputs").add_argument(
-            f"--{flag}",
-            type=types[name] | None,
-            metavar=value_name(types[name]),
-            help=f"{helps[name].rstrip('.')} (short for --photographs.{flag}{also}"
-            f"{'' if defaults[name] is None else f'; default {defaults[name]}'})",
-        )
-    add_exclude_flag(parser)
+    add_folder_flags(parser)
     add_preset_flag(parser)
-    add_masks_flag(parser)
     add_stage_flags(
         parser,
         "item",
         force="replace outputs of other settings, and all that depend on them; earlier "
         "ones are kept (to start over, choose another --output)",
     )
+    add_sections(parser)
 
 
 def choose_extraction(
-    flags: Namespace, datasets: Sequence[Path] = ()
+    flags: Namespace, datasets: Sequence[Path | None]
 ) -> tuple[ExtractConfig | None, Weights | None]:
     """The requested extraction; by the bundled model if there are no keypoints; else
     none.
@@ -273,7 +217,7 @@ def choose_extraction(
         from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 
         roots = [*flags.features, *datasets]
-        if any(find_feature_folders(root, "keypoints") for root in roots):
+        if any(find_feature_folders(root, "keypoints") for root in roots if root):
             return None, None
     return extraction(
         flags["extract"], flags.model, flags.extractor, section="extract."
@@ -340,6 +284,37 @@ def dump_sections(namespace: Namespace, extractor: str) -> str:
         )
         for name, settings in SECTIONS.items()
     )
+
+
+def _add_inputs(parser: CommandParser) -> None:
+    parser.group(INPUTS).add_argument(
+        "--query",
+        type=str,
+        metavar="DIR",
+        nargs="*",
+        default=[],
+        help="folders of photographs or kapture datasets to localize, as DIR or "
+        "NAME=DIR; datasets with poses are evaluated; without any, the pipeline ends "
+        "with the map",
+    )
+
+
+def _flow(flags: Namespace) -> int:
+    """From photographs or kapture datasets to a map and localized queries: extract
+    features (or use existing ones), pair, match, verify, map, localize and evaluate.
+    All outputs are below --output; run it again to resume.
+    """
+    return run_pipeline(flags, queries=named_queries(flags.query))
+
+
+main = Recipe(
+    name="kapture_r2d2_pipeline",
+    flow=_flow,
+    example="kapture_r2d2_pipeline --images photos --query more_photos --preset fast "
+    "--output work",
+    taken=(),
+    add_inputs=_add_inputs,
+)
 
 
 if __name__ == "__main__":

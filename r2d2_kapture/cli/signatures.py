@@ -1,5 +1,6 @@
-"""Signatures of stages, read from their source: to import a stage loads torch.
+"""What can be typed: parameters of stages, and fields of their settings.
 
+Signatures of stages are read from their source, since to import a stage loads torch.
 The docstring of a stage's function is the help of its command: the text before Args
 describes the command, and Args its flags.
 """
@@ -11,11 +12,11 @@ import dataclasses
 import functools
 import importlib
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
@@ -26,6 +27,8 @@ BUILT_IN: Mapping[str, Any] = {
     "DatasetOrPath": Path,
 }
 SEQUENCES = ("Sequence", "Collection", "tuple")
+DESTS = {"map_path": "map", "pairs_list": "pairs", "file_format": "format"}
+"""Names of flags that parameters do not have, because something else has."""
 LIGHT = ("r2d2_kapture.config.", "r2d2_kapture.coordinates")
 """Modules whose types may be imported."""
 
@@ -34,7 +37,7 @@ Origins = Mapping[str, tuple[str, str]]
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A keyword parameter whose value can be typed.
+    """A keyword parameter, or a field of settings, whose value can be typed.
 
     Attributes:
         name: of the parameter.
@@ -54,8 +57,13 @@ class Parameter:
 
     @property
     def dest(self) -> str:
-        """Name of the flag, with _: ``map`` for ``map_path``."""
-        return self.name.removesuffix("_path")
+        """Name of the flag, with _."""
+        return DESTS.get(self.name, self.name)
+
+    @property
+    def flag(self) -> str:
+        """The flag, without its dashes at the front."""
+        return self.dest.replace("_", "-")
 
 
 class Signature(NamedTuple):
@@ -84,6 +92,23 @@ def read_signature(module: str, function: str = "run") -> Signature:
         if isinstance(node, ast.FunctionDef) and node.name == function:
             return _signature(node, origins)
     return read_signature(*origins[function])
+
+
+def setting_parameters(settings: type) -> Iterator[Parameter]:
+    """The fields of a settings dataclass; a tuple of texts or paths takes several."""
+    types, texts = get_type_hints(settings), docstring_texts(settings.__doc__)
+    for field in dataclasses.fields(settings):
+        kind = types[field.name]
+        item = next(iter(get_args(kind)), None)
+        several = get_origin(kind) is tuple and item in (Path, str)
+        yield Parameter(
+            name=field.name,
+            kind=item if several else kind,
+            several=several,
+            required=False,
+            default=list(field.default) if several else field.default,
+            text=texts.get(field.name, ""),
+        )
 
 
 def docstring_texts(docstring: str | None) -> dict[str, str]:

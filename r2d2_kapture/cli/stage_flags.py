@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 
-from r2d2_kapture.cli.common import add_settings
+from r2d2_kapture.cli.common import add_flag, add_settings
 from r2d2_kapture.cli.parser import INPUTS, OUTPUTS, CommandParser, value_name
 from r2d2_kapture.cli.signatures import Parameter
 from r2d2_kapture.config.run import RunOptions
@@ -45,22 +44,13 @@ def add_parameters(
         if parameter.name in taken:
             continue
         group = parser.group(titles.get(parameter.name) or _group(parameter))
-        flag = f"--{parameter.dest.replace('_', '-')}"
+        flag = f"--{parameter.flag}"
         if parameter.kind is bool:
             group.add_argument(flag, action="store_true", help=parameter.text)
-            continue
-        unset = parameter.required and in_files
-        # a script's list of files may be empty
-        nargs = "*" if parameter.kind is Path and not parameter.required else "+"
-        group.add_argument(
-            flag,
-            type=parameter.kind | None if unset else parameter.kind,
-            metavar=(metavars or {}).get(parameter.name) or _metavar(parameter),
-            default=parameter.default,
-            required=parameter.required and not in_files,
-            help=parameter.text,
-            nargs=nargs if parameter.several else None,
-        )
+        else:
+            metavar = (metavars or {}).get(parameter.name) or _metavar(parameter)
+            required = parameter.required and not in_files
+            add_flag(group, flag, parameter, metavar, required=required)
 
 
 def _group(parameter: Parameter) -> str:
@@ -83,9 +73,7 @@ def require_given(namespace: Namespace, parameters: Collection[Parameter]) -> No
     for parameter in parameters:
         if parameter.required and not namespace[parameter.dest]:
             expected = parameter.text.partition(";")[0].rstrip(".")
-            raise ConfigError(
-                f"--{parameter.dest.replace('_', '-')}: missing, expected {expected}"
-            )
+            raise ConfigError(f"--{parameter.flag}: missing, expected {expected}")
 
 
 def parameter_values(

@@ -17,8 +17,8 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.parser import INPUTS
 from r2d2_kapture.cli.signatures import read_signature
-from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.cli.stage_flags import (
     add_parameters,
     add_workers_flag,
@@ -37,7 +37,7 @@ from r2d2_kapture.config.train import (
     TrainConfig,
 )
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.config.training_sources import ValidationConfig
+from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.errors import ConfigError
 
 PRESETS = "train"
@@ -82,7 +82,7 @@ def _command(arguments: list[str]) -> int:
         "network, A,B, for their mean; for D2-Net also weights of VGG16",
     )
     add_parameters(parser, parameters, groups, taken=["start_from"], in_files=True)
-    add_source_flags(parser)
+    add_settings(parser, SourceConfig, group=INPUTS)
     for title, settings in SETTINGS.items():
         add_settings(parser, settings, group=title, topic=FAMILY_OF.get(settings))
     add_workers_flag(
@@ -97,7 +97,7 @@ def _command(arguments: list[str]) -> int:
         help="start over; state and logs of the existing run are deleted",
     )
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
-    config, inputs = _train_config(namespace), source_config(namespace)
+    config, inputs = _train_config(namespace), settings_from(namespace, SourceConfig)
     require_given(namespace, parameters)
     namespace.start_from = _checkpoints(namespace.start_from)
     validation = settings_from(namespace, ValidationConfig)

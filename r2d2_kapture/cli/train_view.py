@@ -15,9 +15,8 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
-from r2d2_kapture.cli.parser import CommandParser
+from r2d2_kapture.cli.parser import INPUTS, CommandParser
 from r2d2_kapture.cli.signatures import read_signature
-from r2d2_kapture.cli.source_flags import add_source_flags, source_config
 from r2d2_kapture.cli.stage_flags import (
     add_parameters,
     add_run_flags,
@@ -30,6 +29,7 @@ from r2d2_kapture.config.losses import LossConfig
 from r2d2_kapture.config.megadepth import MegadepthPairs
 from r2d2_kapture.config.train import NetworkConfig, OptimizationConfig, PaceConfig
 from r2d2_kapture.config.training_pairs import PairConfig
+from r2d2_kapture.config.training_sources import SourceConfig
 
 PRESETS = "train"
 
@@ -55,13 +55,15 @@ def _command(arguments: list[str]) -> int:
         help="checkpoint whose maps are drawn; none by default",
     )
     add_run_flags(parser, force="redraw existing pictures")
-    add_source_flags(parser)
+    add_settings(parser, SourceConfig, group=INPUTS)
     add_settings(parser, PairConfig, group="pairs of photographs")
     add_settings(parser, MegadepthPairs, group="pairs of MegaDepth")
     _accept_other_settings(parser, [item.name for item in parameters])
     namespace = parser.parse_args(resolve_presets(arguments, PRESETS))
     require_given(namespace, parameters)
-    config, inputs = settings_from(namespace, PairConfig), source_config(namespace)
+    config, inputs = settings_from(namespace, PairConfig), settings_from(
+        namespace, SourceConfig
+    )
     selection = settings_from(namespace, MegadepthPairs)
     from r2d2_kapture.models.checkpoints import load_checkpoint
     from r2d2_kapture.stages.train import view

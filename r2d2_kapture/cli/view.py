@@ -9,7 +9,6 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
-    EXIT_OK,
     add_settings,
     finish,
     make_parser,
@@ -18,9 +17,8 @@ from r2d2_kapture.cli.common import (
 )
 from r2d2_kapture.cli.door_flags import chosen_settings
 from r2d2_kapture.cli.extraction_flags import (
-    add_exclude_flag,
     add_extraction_flags,
-    add_masks_flag,
+    add_folder_flags,
     make_extractor,
     parse_extraction,
 )
@@ -63,8 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = _parser()
     namespace = parse_extraction(parser, arguments)
-    if namespace is None:
-        return EXIT_OK
     stored = [flag for flag in STORED_FLAGS if namespace[flag]]
     if stored:
         _refuse_unused(namespace, stored)
@@ -123,8 +119,7 @@ def _parser() -> CommandParser:
     add_settings(
         parser, VerifyConfig, _others(VerifyConfig, VERIFY_FLAGS), group="verification"
     )
-    add_exclude_flag(parser)
-    add_masks_flag(parser)
+    add_folder_flags(parser)
     add_extraction_flags(parser, OWN_FLAGS)
     return parser
 

@@ -15,8 +15,9 @@ class SourceConfig:
 
     Attributes:
         images: folder of photographs, for synthetic pairs.
-        exclude: patterns of images to leave out, relative to that folder; patterns
-            without a slash match at any depth.
+        exclude: patterns of images to leave out, such as 'masks' or 'depth/**/*.png',
+            relative to the folder of images; one without a slash fits at any depth, and
+            a folder takes along what is in it.
         data_root: folder of the named sources, as kapture_r2d2_fetch writes it.
         sources: letters of the named sources used: W web images, A Aachen, S style
             transfer, F optical flow.

@@ -164,17 +164,21 @@ def run(
 
     Args:
         config: settings of the stages.
-        mapping: kapture dataset of the map's images, with or without poses, or
-        images: folder of photographs to make a map from. Read only, as all inputs.
+        mapping: kapture dataset of the map's images, instead of --images; its poses are
+            kept; without poses, they are estimated.
+        images: folder of the map's photographs, searched recursively and not changed;
+            cameras come from EXIF and --camera-mode.
         queries: kapture datasets to localize, by the name of their outputs; may be
             empty. Those with poses are evaluated. A folder of photographs may replace
             any dataset, see Photographs.
-        output: folder of all outputs, see Layout.
+        output: folder of all outputs.
         weights: of the extractor; None if it needs none, or features exist.
-        features: folders of local or global features in addition to the datasets' own.
-        keypoints_type: of existing features, None takes the only one; of those
-            extracted, None takes the extractor's label.
-        descriptors_type, global_features_type: of existing features.
+        features: folders of local or global features in addition to those in the
+            datasets, such as local_features/r2d2_500 and global_features/AP-GeM-LM18.
+        keypoints_type: of existing features, by default the only one; of those that
+            --model extracts, by default its name.
+        descriptors_type, global_features_type: of existing features; by default the
+            only one.
         exclude: patterns of what to leave out of folders of photographs.
         masks: folder of masks of the images of all datasets, see MaskFolder; used by
             extraction only.

@@ -497,7 +497,8 @@ def test_a_read_only_output_is_one_line(
 
 
 def test_list_models_needs_no_dataset(capsys: pytest.CaptureFixture[str]) -> None:
-    assert extract(["--list-models"]) == 0
+    with pytest.raises(SystemExit, match="0"):
+        extract(["--list-models"])
     assert capsys.readouterr().out.strip()
 
 

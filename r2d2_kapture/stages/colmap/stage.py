@@ -57,21 +57,24 @@ def run(
     masks: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Write features, matches and two-view geometries of images to a COLMAP database.
+    """Put features and matches of a folder of images into a COLMAP 4 database.
 
-    An existing database keeps its images, cameras, rigs, frames and all data of images
-    that are not in the folder; images are found by name. A copy is updated and moved
-    into place at the end. Data for resuming is in ``<stem>_r2d2`` next to the database.
+    Keypoints, of R2D2 by default, matches and verified two-view geometries go to a new
+    or existing database; sparse models are reconstructed from it on request. Run it
+    again to resume. An existing database keeps all data of images that are not in the
+    folder; a copy is updated and moved into place at the end.
 
     Args:
         config: settings of all steps.
-        images: folder, searched recursively.
-        database: COLMAP 4 database, created if missing.
+        images: folder of images, searched recursively.
+        database: COLMAP database; images of an existing one are found by name, and its
+            cameras, rigs and frames are kept; <name>_r2d2 next to it has the data to
+            resume.
         weights: of config.extract's extractor, if it needs any.
-        sparse: folder for sparse models 0, 1, ..., the largest first; None skips
-            mapping.
-        pairs_list: pairs to match, as kapture has them (``a, b, score``) or COLMAP
-            (``a b``); None chooses them by config.pairing.
+        sparse: folder for sparse models 0, 1, ..., the largest first, each with map.png
+            and map.ply, and report.html, which shows the first in a browser.
+        pairs_list: list of pairs to match, 'name, name, score' (kapture) or 'name name'
+            (COLMAP) per line; by default chosen by --pairing.
         exclude: patterns of what to leave out of the folder, see find_images.
         masks: folder of masks, see MaskFolder.
         options: how to run. ``force`` replaces third-party features, and redoes

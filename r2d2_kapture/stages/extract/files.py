@@ -36,14 +36,22 @@ def run(
     notes: Sequence[str] = (),
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Extract images into feature files, resuming an earlier run.
+    """Extract local features, of R2D2 by default, from image files into files.
+
+    Into .r2d2 or .d2-net (npz), .mat, HDF5 (hloc's layout) or COLMAP text files. Run it
+    again to resume.
 
     Args:
         extractor: with its weights and settings.
         images: image files without duplicates.
-        file_format: of the output.
+        file_format: ``npz``: IMAGE.r2d2 or IMAGE.d2-net; ``mat``: IMAGE.r2d2.mat or
+            IMAGE.d2-net; ``h5``: features.h5 for all; ``colmap-text``: IMAGE.txt, of
+            128 values (not D2-Net).
         output_dir: folder of the outputs; by default that of each image.
-        image_root: folder that names are relative to, see name_images.
+        image_root: folder that the names of outputs are relative to; by default that of
+            the first run into --output-dir: the deepest that contains all images, or,
+            of several folders, the one that contains the image, if that makes all names
+            different.
         folders: that the images were found in, if several.
         masks: folder of masks with these names, see MaskFolder.
         notes: warnings on the choice of images, for the report.

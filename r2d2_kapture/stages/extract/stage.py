@@ -67,15 +67,19 @@ def run(
     masks: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Extract every image of a kapture dataset, resuming an earlier run.
+    """Extract local features, of R2D2 by default, from images of a kapture dataset.
+
+    Into that dataset or another folder. Run it again to resume.
 
     Args:
         extractor: with its weights and settings.
-        kapture_root: the dataset.
-        output: folder that receives ``reconstruction/``; the dataset by default.
-        keypoints_type, descriptors_type: names of feature types; by default the
-            extractor's label.
-        tar: write archives instead of one file per image.
+        kapture_root: folder of a kapture 1.1 dataset.
+        output: folder for reconstruction/keypoints and descriptors; by default the
+            dataset.
+        keypoints_type: name of the feature type; by default that of the model.
+        descriptors_type: name of the descriptors' type; by default that of the
+            keypoints.
+        tar: write keypoints.tar and descriptors.tar instead of one file per image.
         exclude: patterns of names that are left out, see is_excluded.
         masks: folder of masks, see MaskFolder.
         options: how to run.
