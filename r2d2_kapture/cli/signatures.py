@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib
 import operator
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ BUILT_IN: Mapping[str, Any] = {
     **{kind.__name__: kind for kind in (Path, bool, float, int, str)},
     "DatasetOrPath": Path,
 }
-SEQUENCES = ("Sequence", "Collection", "tuple")
+SEQUENCE = re.compile(r"(?:Sequence|Collection|tuple)\[(\w+)(?:, \.\.\.)?\]")
 DESTS = {"map_path": "map", "pairs_list": "pairs", "file_format": "format"}
 """Names of flags that parameters do not have, because something else has."""
 LIGHT = ("r2d2_kapture.config.", "r2d2_kapture.coordinates")
@@ -145,10 +146,9 @@ def _parameter(
 ) -> Parameter | None:
     """A parameter; None if its value cannot be typed."""
     node = argument.annotation
-    several = isinstance(node, ast.Subscript) and ast.unparse(node.value) in SEQUENCES
-    if isinstance(node, ast.Subscript) and several:
-        items = node.slice
-        node = items.elts[0] if isinstance(items, ast.Tuple) else items
+    several = SEQUENCE.fullmatch("" if node is None else ast.unparse(node))
+    if several:
+        node = ast.parse(several[1], mode="eval").body
     kind = _kind(node, origins)
     if kind in (None, NoneType) or dataclasses.is_dataclass(kind):
         return None
@@ -156,7 +156,7 @@ def _parameter(
     return Parameter(
         name=argument.arg,
         kind=kind,
-        several=several,
+        several=several is not None,
         required=default is None,
         default=list(value or ()) if several and default is not None else value,
         text=text,
@@ -179,7 +179,9 @@ def _kind(node: ast.expr | None, origins: Origins) -> Any:
 
 
 def _value(node: ast.expr, origins: Origins) -> Any:
-    """A default: a literal, or a constant of config/."""
+    """A default: a literal, or a constant of config/; None for what is called."""
+    if isinstance(node, ast.Call):
+        return None
     if isinstance(node, ast.Name):
         return _imported(node.id, origins)
     return ast.literal_eval(node)

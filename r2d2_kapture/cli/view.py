@@ -23,6 +23,8 @@ from r2d2_kapture.cli.extraction_flags import (
     parse_extraction,
 )
 from r2d2_kapture.cli.parser import CommandParser
+from r2d2_kapture.cli.signatures import read_signature
+from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values
 from r2d2_kapture.config.match import MATCHERS, MatchConfig
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
@@ -36,8 +38,14 @@ OWN_FLAGS = ("max_keypoints",)
 MATCH_FLAGS = ("matcher",)
 VERIFY_FLAGS = ("max_error", "min_inliers", "max_trials", "seed")
 """Settings used only for two image files."""
-STORED_FLAGS = ("map", "database", "features", "kapture_root")
-"""Flags of stored data to draw."""
+STAGE = "r2d2_kapture.stages.view"
+STORED = {
+    "map": "run_map",
+    "database": "run_database",
+    "features": "run_features",
+    "kapture_root": "run_features",
+}
+"""Functions of the stage by the flags of stored data to draw."""
 PAIR_FLAGS = ("pair", "image", "matches", "images")
 """Flags that select a part of the stored data."""
 
@@ -61,16 +69,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(arguments: list[str]) -> int:
     parser = _parser()
     namespace = parse_extraction(parser, arguments)
-    stored = [flag for flag in STORED_FLAGS if namespace[flag]]
+    stored = [flag for flag in STORED if namespace[flag]]
     if stored:
         _refuse_unused(namespace, stored)
         return finish(_stored(namespace, stored[0]))
     if not namespace.photographs:
         raise ConfigError(
             "no image given, expected files, folders or patterns; or one of "
-            + _flags(STORED_FLAGS)
+            + _flags(STORED)
         )
-    _refuse_flags(namespace, PAIR_FLAGS, f"one of {_flags(STORED_FLAGS)}")
+    _refuse_flags(namespace, PAIR_FLAGS, f"one of {_flags(STORED)}")
     pair = _two_files(namespace.photographs)
     if pair is None or namespace.keypoints:
         return finish(_keypoints(namespace))
@@ -99,7 +107,13 @@ def _parser() -> CommandParser:
         help="folder of the pictures; by default next to the (first) image file, and "
         "the current folder for stored data",
     )
-    _add_stored_flags(parser)
+    for function in dict.fromkeys(STORED.values()):
+        _, parameters = read_signature(STAGE, function)
+        known = [action.dest for action in parser._actions]
+        add_parameters(parser, parameters, taken=known, in_files=True)
+    parser.group("inputs").add_argument(
+        "--pair", type=str, nargs=2, metavar=("A", "B"), help="names of two images"
+    )
     parser.group("pictures").add_argument(
         "--keypoints",
         action="store_true",
@@ -122,62 +136,6 @@ def _parser() -> CommandParser:
     add_folder_flags(parser)
     add_extraction_flags(parser, OWN_FLAGS)
     return parser
-
-
-def _add_stored_flags(parser: CommandParser) -> None:
-    parser.group("inputs").add_argument(
-        "--map",
-        type=Path | None,
-        metavar="DIR",
-        help="map to draw an image of; see --image",
-    )
-    parser.group("inputs").add_argument(
-        "--image",
-        type=str | None,
-        metavar="NAME",
-        help="name of the image of --map; by default the one that observes most "
-        "points",
-    )
-    parser.group("inputs").add_argument(
-        "--database",
-        type=Path | None,
-        metavar="FILE",
-        help="COLMAP database to draw the matches and geometry of --pair from",
-    )
-    parser.group("inputs").add_argument(
-        "--features",
-        type=Path,
-        metavar="DIR",
-        nargs="+",
-        default=[],
-        help="HDF5 file of hloc's layout, or kapture folders of features, to draw "
-        "--pair from; images without stored matches are matched",
-    )
-    parser.group("inputs").add_argument(
-        "--matches",
-        type=Path,
-        metavar="DIR",
-        nargs="+",
-        default=[],
-        help="HDF5 file of hloc's layout, or kapture folders, of matches of --features",
-    )
-    parser.group("inputs").add_argument(
-        "--kapture-root",
-        type=Path | None,
-        metavar="DIR",
-        help="dataset to draw --pair from, with its cameras, features and matches",
-    )
-    parser.group("inputs").add_argument(
-        "--pair", type=str, nargs=2, metavar=("A", "B"), help="names of two images"
-    )
-    parser.group("inputs").add_argument(
-        "--images",
-        type=Path | None,
-        metavar="DIR",
-        help="folder that stored names are relative to; by default that of the "
-        "dataset, or that from which the pipeline or kapture_r2d2_colmap made the map "
-        "or database",
-    )
 
 
 def _refuse_unused(namespace: Namespace, stored: Sequence[str]) -> None:
@@ -211,28 +169,16 @@ def _flags(names: Sequence[str]) -> str:
 
 
 def _stored(namespace: Namespace, source: str) -> Report:
-    folder = namespace.output_dir or Path()
-    images = namespace.images
-    configs = _configs(namespace)
+    function = STORED[source]
+    _, parameters = read_signature(STAGE, function)
+    values = parameter_values(namespace, parameters)
+    values["output_dir"] = namespace.output_dir or Path()
+    if source != "map":
+        values["pair"] = tuple(namespace.pair)
+    configs = _configs(namespace) if function == "run_features" else ()
     from r2d2_kapture.stages import view
 
-    if source == "map":
-        return view.run_map(
-            namespace.map, namespace.image, images=images, output_dir=folder
-        )
-    pair = (namespace.pair[0], namespace.pair[1])
-    if source == "database":
-        return view.run_database(
-            namespace.database, pair, images=images, output_dir=folder
-        )
-    inputs = view.StoredPairInputs(
-        pair=pair,
-        features=namespace.features,
-        matches=namespace.matches,
-        kapture_root=namespace.kapture_root,
-        images=images,
-    )
-    return view.run_features(*configs, inputs, output_dir=folder)
+    return getattr(view, function)(*configs, **values)
 
 
 def _configs(namespace: Namespace) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:

@@ -90,14 +90,15 @@ def view_stored_pair(
             *names_of(VerifyConfig),
         ],
     )
-    inputs = view.StoredPairInputs(
+    return view.run_features(
+        *configs,
         pair=pair,
         features=[Path(path) for path in features],
         matches=[Path(path) for path in matches],
         kapture_root=_path(kapture_root),
         images=_path(images),
+        output_dir=Path(output_dir),
     )
-    return view.run_features(*configs, inputs, output_dir=Path(output_dir))
 
 
 def view_database(
@@ -117,8 +118,8 @@ def view_database(
             pipeline that made the database.
     """
     return view.run_database(
-        Path(database),
-        pair,
+        database=Path(database),
+        pair=pair,
         images=_path(images),
         output_dir=Path(output_dir),
     )
@@ -141,8 +142,8 @@ def view_map(
             pipeline that made the map.
     """
     return view.run_map(
-        Path(map_path),
-        image,
+        map_path=Path(map_path),
+        image=image,
         images=_path(images),
         output_dir=Path(output_dir),
     )

@@ -15,16 +15,17 @@ from r2d2_kapture.types import PairMatches, Report
 
 
 def run_database(
+    *,
     database: Path,
     pair: tuple[str, str],
-    *,
     images: Path | None = None,
     output_dir: Path = Path(),
 ) -> Report:
     """Draw the matches and the two-view geometry of a pair of a COLMAP database.
 
     Args:
-        database: of COLMAP 3 or 4; only read.
+        database: COLMAP database to draw the matches and geometry of --pair from; of
+            COLMAP 3 or 4, only read.
         pair: names of images.
         images: folder that names are relative to; None takes it from the report of the
             pipeline that made the database.

@@ -40,22 +40,14 @@ TwoPaths = tuple[Path, Path]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StoredPairInputs:
-    """The stored data of a pair.
-
-    Attributes:
-        pair: names of the images.
-        features: one HDF5 file of hloc's layout, or kapture folders of features.
-        matches: one HDF5 file of hloc's layout, or kapture folders of matches.
-        kapture_root: dataset of the images, whose features and matches are used too.
-        images: folder that names are relative to; None takes that of the dataset.
-    """
+class _Inputs:
+    """The stored data of a pair, see run_features."""
 
     pair: tuple[str, str]
-    features: Sequence[Path] = ()
-    matches: Sequence[Path] = ()
-    kapture_root: Path | None = None
-    images: Path | None = None
+    features: Sequence[Path]
+    matches: Sequence[Path]
+    kapture_root: Path | None
+    images: Path | None
 
     @property
     def roots(self) -> list[Path]:
@@ -94,8 +86,12 @@ def run_features(
     config: ViewConfig,
     matching: MatchConfig,
     verification: VerifyConfig,
-    inputs: StoredPairInputs,
     *,
+    pair: tuple[str, str],
+    features: Sequence[Path] = (),
+    matches: Sequence[Path] = (),
+    kapture_root: Path | None = None,
+    images: Path | None = None,
     output_dir: Path = Path(),
 ) -> Report:
     """Draw a pair with stored features and stored matches, or else new matches.
@@ -104,7 +100,14 @@ def run_features(
         config: of the cameras, if no dataset has them.
         matching: settings, if no matches are stored.
         verification: settings.
-        inputs: the stored data.
+        pair: names of the images.
+        features: HDF5 file of hloc's layout, or kapture folders of features, to draw
+            --pair from; images without stored matches are matched.
+        matches: HDF5 file of hloc's layout, or kapture folders, of matches of
+            --features.
+        kapture_root: dataset to draw --pair from, with its cameras, features and
+            matches.
+        images: folder that names are relative to; None takes that of the dataset.
         output_dir: folder of pictures and numbers, see write_pair.
 
     Raises:
@@ -113,25 +116,32 @@ def run_features(
         OutputError: files cannot be written.
     """
     started = time.monotonic()
+    inputs = _Inputs(
+        pair=pair,
+        features=features,
+        matches=matches,
+        kapture_root=kapture_root,
+        images=images,
+    )
     notes: Sequence[str] = ()
     cameras = None
     roots = inputs.roots
     if h5py.is_hdf5(roots[0]):
-        features, matches = _read_h5(roots[0], inputs)
+        both, matched = _read_h5(roots[0], inputs)
     else:
-        features, matches, cameras, notes = _read_kapture(inputs)
-    if matches is None:
-        matches = match(*features, matcher=build_matcher(matching.matcher))
+        both, matched, cameras, notes = _read_kapture(inputs)
+    if matched is None:
+        matched = match(*both, matcher=build_matcher(matching.matcher))
         found = "no stored matches of this pair: it was matched now"
     else:
         found = "stored"
     viewed = matched_pair(
         inputs.pair,
         inputs.paths,
-        features,
-        matches,
+        both,
+        matched,
         verification,
-        cameras or known_cameras(config, inputs.paths, features),
+        cameras or known_cameras(config, inputs.paths, both),
         {"features": [str(root) for root in roots], "matches_from": found},
     )
     if found != "stored":
@@ -139,9 +149,7 @@ def run_features(
     return report_of(viewed, output_dir, started, notes)
 
 
-def _read_h5(
-    path: Path, inputs: StoredPairInputs
-) -> tuple[TwoFeatures, PairMatches | None]:
+def _read_h5(path: Path, inputs: _Inputs) -> tuple[TwoFeatures, PairMatches | None]:
     require_images(path, h5_names(path), *inputs.pair)
     first, second = (
         read_h5_features(path, name, image, as_stored=bool(inputs.matches))
@@ -153,7 +161,7 @@ def _read_h5(
 
 
 def _read_kapture(
-    inputs: StoredPairInputs,
+    inputs: _Inputs,
 ) -> tuple[TwoFeatures, PairMatches | None, Cameras | None, Sequence[str]]:
     tables = open_local_features(inputs.roots)
     cameras: Cameras | None = None
@@ -191,7 +199,7 @@ def _cameras(
     return (first, second) if known else None
 
 
-def _no_matches(inputs: StoredPairInputs, pairs: Sequence[tuple[str, str]]) -> str:
+def _no_matches(inputs: _Inputs, pairs: Sequence[tuple[str, str]]) -> str:
     """The error on a pair without matches."""
     name, other = inputs.pair
     partners = [b if a == name else a for a, b in pairs if name in (a, b)]

@@ -32,19 +32,20 @@ NEIGHBOURS = 3
 
 
 def run_map(
+    *,
     map_path: Path,
     image: str | None = None,
-    *,
     images: Path | None = None,
     output_dir: Path = Path(),
 ) -> Report:
     """Draw an image of a map, and its matches with the images that share most points.
 
     Args:
-        map_path: see read_sparse_map.
-        image: its name; None is the image that observes most points.
-        images: folder that names are relative to; None takes it from the report of the
-            pipeline that made the map.
+        map_path: map to draw an image of; see --image.
+        image: name of the image of --map; by default the one that observes most points.
+        images: folder that stored names are relative to; by default that of the
+            dataset, or that from which the pipeline or kapture_r2d2_colmap made the map
+            or database.
         output_dir: folder for ``IMAGE.map.png``, ``IMAGE-OTHER.matches.png`` and
             ``IMAGE.map.json``.
 
