@@ -14,7 +14,7 @@ from r2d2_kapture.cli.pipeline import Recipe, add_folder, run_pipeline
 
 def images_to_map(flags: Namespace) -> int:
     """From a folder of photographs to a map, with cameras from EXIF."""
-    return run_pipeline(flags, images=flags.images, queries={})
+    return run_pipeline(flags, queries={})
 
 
 main = Recipe(

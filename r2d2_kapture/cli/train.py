@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Sequence
+from typing import get_type_hints
 
 from jsonargparse import Namespace
 
@@ -117,16 +118,8 @@ def _command(arguments: list[str]) -> int:
 
 
 def _train_config(namespace: Namespace) -> TrainConfig:
-    return TrainConfig(
-        network=settings_from(namespace, NetworkConfig),
-        optimization=settings_from(namespace, OptimizationConfig),
-        pace=settings_from(namespace, PaceConfig),
-        pairs=settings_from(namespace, PairConfig),
-        megadepth=settings_from(namespace, MegadepthPairs),
-        loss=settings_from(namespace, LossConfig),
-        distillation=settings_from(namespace, DistillationConfig),
-        d2net=settings_from(namespace, D2NetTrainingConfig),
-    )
+    parts = get_type_hints(TrainConfig).items()
+    return TrainConfig(**{name: settings_from(namespace, kind) for name, kind in parts})
 
 
 def _checkpoints(text: str | None) -> tuple[str, ...]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from argparse import SUPPRESS
 from collections.abc import Collection, Sequence
-from typing import get_type_hints
 
 from r2d2_kapture.cli.common import (
     add_settings,
@@ -16,7 +14,7 @@ from r2d2_kapture.cli.common import (
     settings_from,
 )
 from r2d2_kapture.cli.parser import INPUTS, CommandParser
-from r2d2_kapture.cli.signatures import read_signature
+from r2d2_kapture.cli.signatures import read_signature, setting_parameters
 from r2d2_kapture.cli.stage_flags import (
     add_parameters,
     add_run_flags,
@@ -89,13 +87,12 @@ def _accept_other_settings(parser: CommandParser, taken: Collection[str]) -> Non
         D2NetTrainingConfig,
     )
     for settings in others:
-        types = get_type_hints(settings)
-        for field in dataclasses.fields(settings):
-            if field.name not in taken:
+        for item in setting_parameters(settings):
+            if item.name not in taken:
                 parser.add_argument(
-                    "--" + field.name.replace("_", "-"),
-                    type=types[field.name],
-                    default=field.default,
+                    f"--{item.flag}",
+                    type=item.kind,
+                    default=item.default,
                     help=SUPPRESS,
                 )
 

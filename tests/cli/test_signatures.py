@@ -19,8 +19,9 @@ from r2d2_kapture.cli.stage_flags import (
 from r2d2_kapture.errors import ConfigError
 
 STAGES = [
-    *("evaluate", "extract.export", "fetch", "localize", "map", "match", "megadepth"),
-    *("pairs", "report", "train", "train.view", "verify"),
+    *("colmap", "evaluate", "extract", "extract.export", "extract.files", "fetch"),
+    *("localize", "map", "match", "megadepth", "pairs", "pipeline", "report"),
+    *("train", "train.view", "verify"),
 ]
 SOURCE = '''
 from collections.abc import Sequence
@@ -108,7 +109,7 @@ def test_every_stage_says_what_its_parameters_are(stage: str) -> None:
     run = inspect.signature(importlib.import_module(module).run)
     for parameter in parameters:
         declared = run.parameters[parameter.name]
-        assert parameter.text or parameter.name == "replace", parameter.name
+        assert parameter.text, parameter.name
         assert parameter.required == (declared.default is inspect.Parameter.empty)
         if not parameter.required and not parameter.several:
             assert parameter.default == declared.default
