@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import r2d2_kapture
-from r2d2_kapture.cli import pipeline, stage_command
+from r2d2_kapture.cli import benchmark, pipeline, stage_command
 from r2d2_kapture.cli.common import EXIT_DEFECT, run_command, show
 from r2d2_kapture.cli.extract import main as extract
 
@@ -110,7 +110,7 @@ def test_every_command_and_recipe_runs_behind_the_same_door(
     for name in doors:
         module = importlib.import_module(name)
         with monkeypatch.context() as patch:
-            for place in (module, stage_command, pipeline):
+            for place in (module, benchmark, pipeline, stage_command):
                 patch.setattr(place, "run_command", lambda *_: 7, raising=False)
             assert module.main([]) == 7, name
 
