@@ -80,7 +80,7 @@ def add_folder(flag: str, text: str) -> AddInputs:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Recipe:
     """A command with all flags of a pipeline, and a flow of data of its own.
 

@@ -102,12 +102,13 @@ def setting_parameters(settings: type) -> Iterator[Parameter]:
         kind = types[field.name]
         item = next(iter(get_args(kind)), None)
         several = get_origin(kind) is tuple and item in (Path, str)
+        default: Any = field.default
         yield Parameter(
             name=field.name,
             kind=item if several else kind,
             several=several,
             required=False,
-            default=list(field.default) if several else field.default,
+            default=list(default) if several else default,
             text=texts.get(field.name, ""),
         )
 

@@ -27,7 +27,7 @@ from r2d2_kapture.cli.stage_flags import (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class StageCommand:
     """A command whose flags and help are those of a stage's ``run``.
 

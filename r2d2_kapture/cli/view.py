@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -164,7 +164,7 @@ def _refuse_flags(namespace: Namespace, names: Sequence[str], needed: str) -> No
         raise ConfigError(f"{_flags(given)}: expected only with {needed}")
 
 
-def _flags(names: Sequence[str]) -> str:
+def _flags(names: Iterable[str]) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name in names)
 
 
@@ -178,7 +178,8 @@ def _stored(namespace: Namespace, source: str) -> Report:
     configs = _configs(namespace) if function == "run_features" else ()
     from r2d2_kapture.stages import view
 
-    return getattr(view, function)(*configs, **values)
+    report: Report = getattr(view, function)(*configs, **values)
+    return report
 
 
 def _configs(namespace: Namespace) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:
