@@ -14,6 +14,7 @@ import pytest
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io import archives
 from r2d2_kapture.io.archives import unpack
+from tests.scenes.contents import files_below
 
 FILES = {"a.txt": b"first", "folder/b c.txt": b"second" * 1000, "folder/é": b""}
 
@@ -38,20 +39,12 @@ def write_tar(path: Path, files=FILES, mode: str = "w") -> Path:
     return path
 
 
-def written(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
 def test_all_files_come_out(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "archive"
     write_zip(path) if kind == "zip" else write_tar(path, mode=kind)
     assert unpack(path, tmp_path / "out", progress=False) == 3
-    assert written(tmp_path / "out") == FILES
+    assert files_below(tmp_path / "out") == FILES
 
 
 def test_what_is_there_is_kept_and_the_rest_is_added(tmp_path: Path) -> None:
@@ -62,7 +55,7 @@ def test_what_is_there_is_kept_and_the_rest_is_added(tmp_path: Path) -> None:
     (out / "folder/b c.txt").write_bytes(b"half")
     (out / "mine").write_bytes(b"mine")
     assert unpack(path, out, progress=False) == 3
-    assert written(out) == {**FILES, "a.txt": b"my 5b", "mine": b"mine"}
+    assert files_below(out) == {**FILES, "a.txt": b"my 5b", "mine": b"mine"}
 
 
 LEAVING = "leaves the dataset's folder"
@@ -82,7 +75,7 @@ def test_names_that_leave_the_folder_are_refused(tmp_path, name, reason, write) 
     path = write(tmp_path / "archive", {"good.txt": b"good", name: b"evil"})
     with pytest.raises(DatasetError, match=reason):
         unpack(path, tmp_path / "out" / "deep", progress=False)
-    assert written(tmp_path) == {"archive": path.read_bytes()}
+    assert files_below(tmp_path) == {"archive": path.read_bytes()}
 
 
 def test_links_and_devices_are_refused(tmp_path: Path) -> None:
@@ -122,7 +115,7 @@ def test_broken_archives_leave_no_half_file(tmp_path: Path, kind: str) -> None:
     path.write_bytes(data)
     with pytest.raises(DatasetError, match="not an archive that can be unpacked"):
         unpack(path, tmp_path / "out", progress=False)
-    assert "a.bin" not in written(tmp_path)
+    assert "a.bin" not in files_below(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04"])
@@ -136,7 +129,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
         unpack(tmp_path / "missing.zip", tmp_path / "out", progress=False)
 
 
-def test_too_little_room_is_reported_before_anything_is_written(
+def test_too_little_room_is_reported_before_anything_is_files_below(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_zip(tmp_path / "archive.zip")

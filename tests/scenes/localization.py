@@ -211,11 +211,3 @@ def position_error(found: pycolmap.Rigid3d, true: pycolmap.Rigid3d) -> float:
 def rotation_error(found: pycolmap.Rigid3d, true: pycolmap.Rigid3d) -> float:
     """Radians."""
     return float((found * true.inverse()).rotation.angle())
-
-
-def files_below(folder: Path, leave_out: Sequence[str] = ()) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in leave_out
-    }

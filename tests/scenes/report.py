@@ -8,7 +8,6 @@ import kapture
 import numpy as np
 import pycolmap
 import pytest
-from PIL import Image
 
 from r2d2_kapture.stages.localize import QueryResult
 from r2d2_kapture.stages.report.subject import QuerySet, Subject
@@ -42,14 +41,6 @@ def write_model(folder: Path, names: list[str], points: int = 300) -> None:
         point.color = np.array([200, 60 + number % 100, 60], np.uint8)
     folder.mkdir(parents=True)
     model.write(str(folder))
-
-
-def write_photograph(path: Path, seed: int) -> Path:
-    """A picture of coloured noise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
-    Image.fromarray(pixels).save(path, "PNG")
-    return path
 
 
 def subject_with_queries(root: Path, subject: Subject) -> Subject:

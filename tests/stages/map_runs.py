@@ -16,6 +16,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.stages.map import stage as map
 from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import Report
+from tests.scenes.contents import files_below
 from tests.scenes.world import Scene
 
 QUIET = RunOptions(progress=False)
@@ -69,8 +70,4 @@ def load_map(root: Path) -> kapture.Kapture:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != map.REPORT_NAME
-    }
+    return files_below(folder, [map.REPORT_NAME])

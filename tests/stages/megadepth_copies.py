@@ -11,6 +11,7 @@ from r2d2_kapture.stages.megadepth import stage as megadepth
 from r2d2_kapture.stages.megadepth.layout import DEPTH_FOLDER, SFM_FOLDER, SceneModel
 from r2d2_kapture.stages.megadepth.scene import prepare
 from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, read_scene_info
+from tests.scenes.contents import files_below
 from tests.scenes.megadepth import WrittenScene, write_scene
 
 REPORT_NAME = megadepth.REPORT_NAME
@@ -52,11 +53,7 @@ def left_out(model: SceneModel) -> dict[str, str]:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Of all files that do not tell how long something took."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in (".lock", REPORT_NAME)
-    }
+    return files_below(folder, (".lock", REPORT_NAME))
 
 
 def row_of(info: SceneInfo, name: str) -> int:

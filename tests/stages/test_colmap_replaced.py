@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from PIL import Image
 
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
@@ -20,6 +19,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages.colmap import database as colmap_database
+from tests.scenes.images import write_noise
 from tests.stages.colmap_runs import FORCED, QUIET, content, keypoints_of, run
 
 EXTRACT = ExtractConfig(
@@ -33,17 +33,10 @@ SIZES = {"a.png": (64, 48), "b.png": (64, 48), "c.png": (64, 48)}
 Resize = tuple[int, int]
 
 
-def write_picture(path: Path, seed: int, size: tuple[int, int]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for seed, (name, size) in enumerate(SIZES.items()):
-        write_picture(tmp_path / "photos" / name, seed, size)
+        write_noise(tmp_path / "photos" / name, seed, size)
     return tmp_path / "photos"
 
 
@@ -87,7 +80,7 @@ def test_a_replaced_picture_and_its_camera_are_replaced_in_the_database(
     photos: Path, database: Path, checkpoint: Checkpoint, size: Resize, options: object
 ) -> None:
     run(photos, checkpoint, CONFIG)
-    write_picture(photos / "b.png", 9, size)
+    write_noise(photos / "b.png", 9, size)
     report = run(photos, checkpoint, CONFIG, options=options)
     assert report.done > 0 and not report.failed
     if options is QUIET:
@@ -111,10 +104,10 @@ def test_a_picture_leaves_a_camera_that_others_keep(
     photos: Path, database: Path, checkpoint: Checkpoint
 ) -> None:
     run(photos, checkpoint, SINGLE)
-    write_picture(photos / "b.png", 9, (48, 64))
+    write_noise(photos / "b.png", 9, (48, 64))
     run(photos, checkpoint, SINGLE)
     assert sizes_of(database) == {**SIZES, "b.png": (48, 64)}
-    write_picture(photos / "b.png", 1, (64, 48))
+    write_noise(photos / "b.png", 1, (64, 48))
     run(photos, checkpoint, SINGLE)
     assert sizes_of(database) == SIZES
     expected = keypoints_of(fresh(photos, checkpoint, SINGLE))
@@ -128,7 +121,7 @@ def test_other_settings_with_another_size(
     photos: Path, database: Path, checkpoint: Checkpoint
 ) -> None:
     run(photos, checkpoint, SINGLE)
-    write_picture(photos / "b.png", 9, (48, 64))
+    write_noise(photos / "b.png", 9, (48, 64))
     run(photos, checkpoint, CONFIG, options=FORCED)
     assert sizes_of(database)["b.png"] == (48, 64)
 
@@ -141,7 +134,7 @@ def test_databases_of_older_versions_follow_by_force(
     noted = json.loads(state.read_text())
     del noted["added"]
     state.write_text(json.dumps(noted))
-    write_picture(photos / "b.png", 9, (48, 64))
+    write_noise(photos / "b.png", 9, (48, 64))
     with pytest.raises(DatasetError, match=r"'b\.png'.* its camera in the database"):
         run(photos, checkpoint, CONFIG)
     run(photos, checkpoint, CONFIG, options=FORCED)
@@ -157,7 +150,7 @@ def test_cameras_that_others_changed_are_kept(
         refined = opened.read_camera(camera)
         refined.params = refined.params * 1.01
         opened.update_camera(refined)
-    write_picture(photos / "b.png", 9, (64, 48))
+    write_noise(photos / "b.png", 9, (64, 48))
     run(photos, checkpoint, CONFIG, options=FORCED)
     with closing(pycolmap.Database.open(str(database))) as opened:
         np.testing.assert_array_equal(opened.read_camera(camera).params, refined.params)
@@ -168,7 +161,7 @@ def test_a_picture_that_cannot_be_read_any_more_leaves_no_features(
 ) -> None:
     run(photos, checkpoint, CONFIG)
     path = photos / "b.png"
-    write_picture(path, 9, (64, 48))
+    write_noise(path, 9, (64, 48))
     path.write_bytes(path.read_bytes()[:-2000])
     report = run(photos, checkpoint, CONFIG)
     assert [failure.name for failure in report.failed] == ["b.png"]
@@ -185,7 +178,7 @@ def test_another_folder_of_the_same_names_is_refused(
     before = content(database)
     other = photos.parent / "other"
     for seed, name in enumerate(SIZES, start=20):
-        write_picture(other / name, seed, (64, 48))
+        write_noise(other / name, seed, (64, 48))
     with pytest.raises(DatasetError, match=r"two images of one name 'a\.png'"):
         run(other, checkpoint, CONFIG)
     assert content(database) == before
@@ -205,7 +198,7 @@ def test_a_run_stopped_while_the_database_is_made_is_resumed(
 ) -> None:
     run(photos, checkpoint, CONFIG)
     before = content(database)
-    write_picture(photos / "b.png", 9, (48, 64))
+    write_noise(photos / "b.png", 9, (48, 64))
     original: Callable[..., None] = getattr(colmap_database, place)
 
     def stop(*arguments: object) -> None:

@@ -16,6 +16,7 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pose_files import write_pose_file, write_submission
 from r2d2_kapture.stages import evaluate
 from tests.evaluation.test_poses import in_own_frame
+from tests.scenes.contents import files_below
 from tests.scenes.kapture_files import write_dataset, write_files
 from tests.scenes.poses import moved, random_poses
 from tests.scenes.report import skip_drawing
@@ -65,10 +66,6 @@ def evaluate_one(truth, estimated, output, config=EvaluateConfig(), **kwargs):
         config, ground_truth=truth, estimated={"x": estimated}, output=output, **kwargs
     )
     return report, report.details["estimates"].get("x")
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_a_run_draws_and_writes_figures(truth, localized, tmp_path):
@@ -331,7 +328,7 @@ def test_each_run_draws_and_writes_the_same_bytes(truth, localized, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     for output in (first, second):
         evaluate_one(truth, localized, output, config)
-    first_files, second_files = contents(first), contents(second)
+    first_files, second_files = files_below(first), files_below(second)
     for name in FILES - {".lock", "evaluate_report.json"}:  # which tells the time
         assert first_files[name] == second_files[name]
 
@@ -339,28 +336,28 @@ def test_each_run_draws_and_writes_the_same_bytes(truth, localized, tmp_path):
 def test_what_is_there_is_left_alone(truth, localized, tmp_path):
     output = tmp_path / "out"
     evaluate_one(truth, localized, output)
-    before = contents(output)
+    before = files_below(output)
     report, figures = evaluate_one(truth, localized, output)
     assert (report.done, report.skipped) == (0, 1)
     assert figures["localized"] == 3
-    assert contents(output) == before
+    assert files_below(output) == before
 
 
 def test_results_of_other_poses_are_replaced_by_force_only(truth, localized, tmp_path):
     output = tmp_path / "out"
     evaluate_one(truth, localized, output)
-    before = contents(output)
+    before = files_below(output)
     write_dataset(localized, NAMES, offset_poses(4))
     with pytest.raises(
         OutputError, match="found results of other poses; choose.*--force"
     ):
         evaluate_one(truth, localized, output)
-    assert contents(output) == before
+    assert files_below(output) == before
     report, figures = evaluate_one(
         truth, localized, output, options=RunOptions(force=True)
     )
     assert (report.done, figures["localized"]) == (1, 4)
-    assert contents(output)["results.json"] != before["results.json"]
+    assert files_below(output)["results.json"] != before["results.json"]
 
 
 def test_output_that_is_a_file_is_refused(truth, localized, tmp_path):
@@ -383,12 +380,12 @@ def test_an_interrupted_run_is_finished_by_the_next(
         patch.setattr(f"r2d2_kapture.stages.evaluate.{where}", interrupt)
         with pytest.raises(KeyboardInterrupt):
             evaluate_one(truth, localized, output)
-    assert "results.json" not in contents(output)
+    assert "results.json" not in files_below(output)
     report, _ = evaluate_one(truth, localized, output)
     assert report.done == 1
     evaluate_one(truth, localized, whole)
     for name in FILES - {".lock", "evaluate_report.json"}:
-        assert contents(output)[name] == contents(whole)[name]
+        assert files_below(output)[name] == files_below(whole)[name]
 
 
 @pytest.mark.parametrize(

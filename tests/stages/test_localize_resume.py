@@ -19,7 +19,8 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.stages.localize import frames as frame_poses
 from r2d2_kapture.stages.localize import stage as localize
-from tests.scenes.localization import QUIET, LocalizationScene, files_below
+from tests.scenes.contents import files_below
+from tests.scenes.localization import QUIET, LocalizationScene
 from tests.scenes.world import pinhole
 
 SINGLE = LocalizeConfig(rigs="off")

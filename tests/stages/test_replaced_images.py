@@ -10,9 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.run import RunOptions
@@ -29,6 +27,7 @@ from r2d2_kapture.models.registry import Architecture
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
+from tests.scenes.images import write_noise
 from tests.scenes.kapture_files import write_dataset
 from tests.scenes.networks import random_network
 
@@ -48,17 +47,14 @@ QUIET = RunOptions(progress=False, workers=1)
 FORMATS = ("folder", "tar", "npz", "mat", "h5", "colmap-text")
 
 
-def write_picture(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> None:
-    """An uncompressed picture: any two of one size have one length."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, compress_level=0)
+# pictures are not compressed: any two of one size have one length
 
 
 def write_pictures(root: Path, first_seed: int = 0) -> Path:
     for number, name in enumerate(NAMES):
-        write_picture(root / "sensors/records_data" / name, first_seed + number)
+        write_noise(
+            root / "sensors/records_data" / name, first_seed + number, compress_level=0
+        )
     write_dataset(root, list(NAMES))
     return root
 
@@ -151,7 +147,7 @@ def test_a_replaced_picture_is_extracted_again(
     extract_into: Extract, data: Path, tmp_path: Path, file_format: str
 ) -> None:
     extract_into(tmp_path / "out", file_format)
-    write_picture(data / "b.png", seed=9)
+    write_noise(data / "b.png", 9, compress_level=0)
     report = extract_into(tmp_path / "out", file_format)
     assert (report.done, report.skipped, report.failed) == (1, 2, ())
     assert report.details["replaced"] == 1
@@ -168,7 +164,7 @@ def test_a_picture_of_another_size_is_extracted_again(
     extract_into: Extract, data: Path, tmp_path: Path, file_format: str
 ) -> None:
     extract_into(tmp_path / "out", file_format)
-    write_picture(data / "b.png", seed=1, size=(48, 64))
+    write_noise(data / "b.png", 1, (48, 64), compress_level=0)
     assert extract_into(tmp_path / "out", file_format).done == 1
     extract_into(tmp_path / "fresh", file_format)
     expected = content(tmp_path / "fresh", file_format)
@@ -245,7 +241,7 @@ def test_features_of_older_versions_are_kept_unless_the_picture_is_newer(
         os.utime(path, ns=(10**18, 10**18))
     assert extract_into(output, file_format).skipped == 3
     later = 2 * 10**18
-    write_picture(data / "b.png", seed=9)
+    write_noise(data / "b.png", 9, compress_level=0)
     os.utime(data / "b.png", ns=(later, later))
     report = extract_into(output, file_format)
     assert (report.done, report.details["replaced"]) == (1, 1)
@@ -290,13 +286,13 @@ def test_a_run_stopped_anywhere_leaves_no_features_of_another_picture(
 ) -> None:
     file_format = "tar" if tar else "folder"
     extract_into(tmp_path / "out", file_format)
-    write_picture(data / "b.png", seed=9)
+    write_noise(data / "b.png", 9, compress_level=0)
     with pytest.MonkeyPatch.context() as patch:
         interrupt(patch, owner, name, call)
         with pytest.raises(KeyboardInterrupt):
             extract_into(tmp_path / "out", file_format)
     if put_back:
-        write_picture(data / "b.png", seed=1)
+        write_noise(data / "b.png", 1, compress_level=0)
     extract_into(tmp_path / "out", file_format)
     extract_into(tmp_path / "fresh", file_format)
     expected = content(tmp_path / "fresh", file_format)
@@ -315,7 +311,7 @@ def test_files_stopped_anywhere_hold_no_features_of_another_picture(
     put_back: bool,
 ) -> None:
     extract_into(tmp_path / "out", file_format)
-    write_picture(data / "b.png", seed=9)
+    write_noise(data / "b.png", 9, compress_level=0)
     with pytest.MonkeyPatch.context() as patch:
         if step == "write":
             name = "write_h5" if file_format == "h5" else "write_colmap_text"
@@ -325,7 +321,7 @@ def test_files_stopped_anywhere_hold_no_features_of_another_picture(
         with pytest.raises(KeyboardInterrupt):
             extract_into(tmp_path / "out", file_format)
     if put_back:
-        write_picture(data / "b.png", seed=1)
+        write_noise(data / "b.png", 1, compress_level=0)
     extract_into(tmp_path / "out", file_format)
     extract_into(tmp_path / "fresh", file_format)
     expected = content(tmp_path / "fresh", file_format)
@@ -337,7 +333,7 @@ def test_two_types_of_descriptors_of_one_type_of_keypoints(
 ) -> None:
     for descriptors in ("one", "two"):
         extract_into(tmp_path / "out", "folder", descriptors_type=descriptors)
-    write_picture(data / "b.png", seed=9)
+    write_noise(data / "b.png", 9, compress_level=0)
     for descriptors in ("one", "two"):
         report = extract_into(tmp_path / "out", "folder", descriptors_type=descriptors)
         assert report.done == 1

@@ -9,16 +9,13 @@ import pytest
 
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.outputs.atomic_folder import building_folder
+from tests.scenes.contents import files_below
 
 OURS = ("deep/*", "f[hi]le")
 
 
 def content(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return {name: data.decode() for name, data in files_below(folder).items()}
 
 
 def build(path: Path, text: str) -> None:

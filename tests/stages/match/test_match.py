@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
 import json
 import signal
@@ -36,6 +35,7 @@ from r2d2_kapture.io.kapture.match_store import (
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import PairMatches, Report
+from tests.scenes.contents import files_below
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_features, write_rows
 
@@ -78,13 +78,8 @@ def read(output: Path, image1: str, image2: str) -> PairMatches:
     return found
 
 
-def digests(output: Path) -> dict[str, str]:
-    return {
-        path.relative_to(output)
-        .as_posix(): hashlib.sha256(path.read_bytes())
-        .hexdigest()
-        for path in sorted(output.rglob("*.matches"))
-    }
+def matches_in(output: Path) -> dict[str, bytes]:
+    return files_below(output, suffixes=(".matches",))
 
 
 def mutual(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> object:
@@ -115,7 +110,7 @@ def test_every_pair_is_matched(features: Path, tmp_path: Path) -> None:
 def test_the_order_of_names_does_not_matter(features: Path, tmp_path: Path) -> None:
     run(features, tmp_path / "one")
     run(features, tmp_path / "two", [(b, a) for a, b in reversed(EVERY_PAIR)])
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert matches_in(tmp_path / "one") == matches_in(tmp_path / "two")
 
 
 @pytest.mark.parametrize("workers", [2, 5])
@@ -127,7 +122,7 @@ def test_workers_and_cache_change_nothing(
     run(features, tmp_path / "one", config=config, workers=1)
     cached = dataclasses.replace(config, cache_gb=cache_gb)
     run(features, tmp_path / "two", config=cached, workers=workers)
-    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert matches_in(tmp_path / "one") == matches_in(tmp_path / "two")
 
 
 def test_thresholds(features: Path, tmp_path: Path) -> None:
@@ -277,23 +272,23 @@ def test_a_second_run_skips_and_a_wider_list_adds(
     features: Path, tmp_path: Path
 ) -> None:
     run(features, tmp_path / "out", EVERY_PAIR[:6])
-    before = digests(tmp_path / "out")
+    before = matches_in(tmp_path / "out")
     report = run(features, tmp_path / "out")
     assert (report.done, report.skipped) == (9, 6)
     report = run(features, tmp_path / "out")
     assert (report.done, report.skipped) == (0, 15)
     written = report.outputs[0] / "match_report.json"
     assert json.loads(written.read_text("utf-8"))["done"] == 9
-    assert before.items() <= digests(tmp_path / "out").items()
+    assert before.items() <= matches_in(tmp_path / "out").items()
 
 
 def test_a_pair_cut_short_is_matched_again(features: Path, tmp_path: Path) -> None:
     run(features, tmp_path / "out")
-    before = digests(tmp_path / "out")
+    before = matches_in(tmp_path / "out")
     path = next((tmp_path / "out").rglob("*.matches"))
     path.write_bytes(path.read_bytes()[:-5])
     assert run(features, tmp_path / "out").done == 1
-    assert digests(tmp_path / "out") == before
+    assert matches_in(tmp_path / "out") == before
 
 
 def test_interrupted_and_run_again(
@@ -317,7 +312,7 @@ def test_interrupted_and_run_again(
     assert threading.active_count() == running
     report = run(features, tmp_path / "out")
     assert report.skipped >= 7 and report.done + report.skipped == 15
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert matches_in(tmp_path / "out") == matches_in(tmp_path / "whole")
 
 
 KILLED = """
@@ -348,32 +343,32 @@ def test_killed_and_run_again(features: Path, tmp_path: Path) -> None:
         timeout=120,
     )
     assert result.returncode == -signal.SIGKILL, result.stderr.decode()
-    assert len(digests(tmp_path / "out")) == 5
+    assert len(matches_in(tmp_path / "out")) == 5
     assert len(open_matches([tmp_path / "out"], "r2d2").pairs) == 5
     report = run(features, tmp_path / "out")
     assert (report.done, report.skipped) == (10, 5)
-    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert matches_in(tmp_path / "out") == matches_in(tmp_path / "whole")
 
 
 def test_other_settings_are_refused_until_forced(
     features: Path, tmp_path: Path
 ) -> None:
     run(features, tmp_path / "out")
-    before = digests(tmp_path / "out")
+    before = matches_in(tmp_path / "out")
     stricter = MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.9))
     with pytest.raises(OutputError, match="ratio: 1.0, not 0.9"):
         run(features, tmp_path / "out", config=stricter)
-    assert digests(tmp_path / "out") == before
+    assert matches_in(tmp_path / "out") == before
     report = run(features, tmp_path / "out", EVERY_PAIR[:2], stricter, force=True)
     assert report.done == 2
-    assert len(digests(tmp_path / "out")) == 2
+    assert len(matches_in(tmp_path / "out")) == 2
 
 
 def test_force_matches_again(features: Path, tmp_path: Path) -> None:
     run(features, tmp_path / "out")
     report = run(features, tmp_path / "out", EVERY_PAIR[:4], force=True)
     assert (report.done, report.skipped) == (4, 0)
-    assert len(digests(tmp_path / "out")) == 15
+    assert len(matches_in(tmp_path / "out")) == 15
 
 
 def test_threads_of_torch_are_as_before(features: Path, tmp_path: Path) -> None:
@@ -415,7 +410,7 @@ def test_images_changed_in_place_are_matched_again(tmp_path: Path, tar: bool) ->
     assert (report.done, report.skipped) == ((13, 2) if tar else (3, 12))
     whole = write_features(tmp_path / "whole", changed)
     run(whole, tmp_path / "expected")
-    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert matches_in(tmp_path / "out") == matches_in(tmp_path / "expected")
     assert run(root, tmp_path / "out").skipped == 15
 
 
@@ -434,7 +429,7 @@ def test_killed_while_changed_images_are_noticed(
             run(features, tmp_path / "out")
     assert run(features, tmp_path / "out").done == 5
     run(features, tmp_path / "expected")
-    assert digests(tmp_path / "out") == digests(tmp_path / "expected")
+    assert matches_in(tmp_path / "out") == matches_in(tmp_path / "expected")
 
 
 def test_features_made_again_are_noticed_and_copies_are_not(
@@ -487,7 +482,7 @@ def test_a_gpu_that_is_not_there(features: Path, tmp_path: Path) -> None:
         ({"ratio": 0.0}, "--ratio"),
         ({"ratio": 1.5}, "--ratio"),
         ({"min_similarity": 1.1}, "--min-similarity"),
-        ({"matcher": "dual_softmax", "ratio": 0.9}, "ratio: no such setting"),
+        ({"matcher": "dual_softmax", "ratio": 0.9}, "ratio: found for dual_softmax"),
         ({"matcher": "dual", "ratio": 0.9}, "--matcher dual: no such name"),
         ({"cache_gb": -1.0}, "--cache-gb"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from pathlib import Path
@@ -24,6 +23,7 @@ from r2d2_kapture.io.kapture.global_features import GlobalFeatureWriter
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.matching.vlad import Vocabulary, Whitening
 from r2d2_kapture.stages.pairs import retrieval
+from tests.scenes.contents import files_below
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_dataset, write_features
 from tests.stages.pair_runs import GALLERY, NAMES, names_in, run
@@ -56,12 +56,8 @@ def scenes(tmp_path: Path) -> Path:
     return write_features(root, scene_features(SCENES))
 
 
-def gfeats(root: Path) -> dict[str, str]:
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(root.rglob("*"))
-        if path.suffix in (".gfeat", ".safetensors")
-    }
+def gfeats(root: Path) -> dict[str, bytes]:
+    return files_below(root, suffixes=(".gfeat", ".safetensors"))
 
 
 def test_images_and_queries_of_one_scene_find_each_other(

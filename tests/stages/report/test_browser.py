@@ -17,11 +17,11 @@ from selenium.webdriver.support.ui import WebDriverWait as Wait
 from r2d2_kapture.stages.report.stage import report_subject
 from r2d2_kapture.stages.report.subject import map_subject
 from tests.browsers import as_address, browser, requests_of, screenshot
+from tests.scenes.images import write_noise
 from tests.scenes.report import (
     HOSTILE,
     subject_with_queries,
     write_model,
-    write_photograph,
 )
 
 NAMES = [f"{number} {HOSTILE}" for number in range(6)]
@@ -35,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     root = tmp_path_factory.mktemp("browser")
     write_model(root / "sparse", NAMES)
     for seed, name in enumerate(NAMES):
-        write_photograph(root / "images" / name, seed)
+        write_noise(root / "images" / name, seed, format="PNG")
     subject = map_subject(root / "sparse", root / "images")
     report_subject(subject_with_queries(root, subject), root / "a é.html", HOSTILE)
     with browser() as opened:

@@ -12,11 +12,11 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.stages.report import PAGE_NAME, report_map, stage, with_page
 from r2d2_kapture.stages.report.subject import map_subject
 from r2d2_kapture.types import Report
+from tests.scenes.images import write_noise
 from tests.scenes.report import (
     HOSTILE,
     subject_with_queries,
     write_model,
-    write_photograph,
 )
 from tests.stages.report.test_page import Elements
 
@@ -30,7 +30,7 @@ STAGE = Report(
 def sparse(tmp_path: Path) -> Path:
     write_model(tmp_path / "sparse" / "0", NAMES)
     for seed, name in enumerate(NAMES[:2]):
-        write_photograph(tmp_path / "images" / name, seed)
+        write_noise(tmp_path / "images" / name, seed, format="PNG")
     return tmp_path / "sparse"
 
 
@@ -51,7 +51,7 @@ def test_a_page_is_the_same_each_time_and_kept(sparse: Path) -> None:
 def test_a_page_follows_what_it_shows(sparse: Path) -> None:
     images = sparse.parent / "images"
     report_map(sparse, images=images)
-    write_photograph(images / NAMES[2], 2)
+    write_noise(images / NAMES[2], 2, format="PNG")
     assert report_map(sparse, images=images).done == 1
     write_model(sparse / "1", NAMES, points=200)
     os.rename(sparse / "1" / "points3D.bin", sparse / "0" / "points3D.bin")
@@ -98,7 +98,7 @@ def test_names_of_queries_and_conditions_are_inert(
 
 
 def test_no_name_leads_outside_of_the_images(tmp_path: Path) -> None:
-    private = write_photograph(tmp_path / "private.png", 0)
+    private = write_noise(tmp_path / "private.png", 0, format="PNG")
     write_model(tmp_path / "sparse", [str(private), "../private.png", "a.png"])
     found = map_subject(tmp_path / "sparse", tmp_path / "images").images
     assert list(found) == ["a.png"]
