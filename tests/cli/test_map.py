@@ -92,7 +92,7 @@ def test_bad_inputs_are_one_line(
         ("--database", str(root / "absent.db"), "absent.db"),
         ("--database", str(root / "broken.db"), "empty file"),
         ("--mapping", str(root / "absent"), "absent"),
-        ("--output", str(root / "mapping"), "other content"),
+        ("--output", str(root / "mapping"), "without a manifest.json of maps"),
         ("--features", str(root / "absent"), "absent"),
         ("--keypoints-type", "../../escaped", "escaped"),
     ):

@@ -289,7 +289,7 @@ def test_export_refuses_features_of_other_pictures(
 ) -> None:
     extract(dataset, dataset)
     replace(dataset)
-    settings = {"kapture_root": dataset, "to": to, "progress": False}
+    settings = {"kapture_root": dataset, "to": to, "options": QUIET}
     with pytest.raises(DatasetError, match=r"b\.png has changed"):
         export.run(output=tmp_path / "one", **settings)
     extract(dataset, dataset)
