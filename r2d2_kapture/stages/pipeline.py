@@ -18,8 +18,9 @@ from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
-from r2d2_kapture.io.outputs.atomic import write_json_atomic, write_text_atomic
+from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
+from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
@@ -297,8 +298,7 @@ def run(
         )
         path = output / REPORT_NAME
         stages = with_earlier_work([item.to_json() for item in reports], path)
-        write_json_atomic(path, whole.to_json() | record | {"stages": stages})
-    return whole
+        return write_report(path, whole, record | {"stages": stages})
 
 
 def _with_limit(config: PipelineConfig, photographs: int) -> PipelineConfig:

@@ -11,6 +11,7 @@ from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.stages.pipeline_layout import Layout
 
 
@@ -70,7 +71,5 @@ def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
         return
     paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
     if paired and paired.isdisjoint(mapping.image_names):
-        raise OutputError(
-            f"{layout.output}: found a map of other images than those of "
-            f"{mapping.root}; choose another output, or --force to replace it"
-        )
+        found = f"a map of other images than those of {mapping.root}"
+        raise Contents(what="map", files=()).refusal(layout.output, found)

@@ -66,6 +66,6 @@ def read_state(path: Path) -> RunState | None:
     except UNPICKLING_ERRORS as error:
         raise CheckpointError(
             f"{path}: found no complete state of a training run "
-            f"({type(error).__name__}), expected one that this version wrote; remove "
-            "it to start anew, or choose another --output"
+            f"({type(error).__name__}), expected one that this version wrote; choose "
+            "another --output, or --force to start anew"
         ) from error

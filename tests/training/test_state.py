@@ -66,5 +66,5 @@ def test_a_state_runs_no_code(tmp_path: Path) -> None:
 def test_what_is_no_state_is_refused(tmp_path: Path, content: object) -> None:
     path = tmp_path / "state.pt"
     torch.save(content, path)
-    with pytest.raises(CheckpointError, match="remove it to start anew"):
+    with pytest.raises(CheckpointError, match="choose another --output, or --force"):
         read_state(path)

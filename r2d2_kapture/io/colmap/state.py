@@ -66,6 +66,14 @@ class DatabaseState:
         """
         self._save(inputs=inputs, database=database_sha256(complete), added=added)
 
+    def settle(self) -> None:
+        """Forget the database that was replaced.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        write_json_atomic(self.path, {**read_json(self.path), "before": None})
+
     def _save(
         self, inputs: str | None, database: str | None, added: Iterable[str] = ()
     ) -> None:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,12 +76,12 @@ def open_feature_files(
     Raises:
         OutputError: existing outputs have other settings, or cannot be written.
     """
-    if file_format == "npz":
-        paths = _with_suffix(targets, style.suffix)
-        yield _SettingsInside(paths, NPZ, MAT, style.scale_unit, manifest, force)
-    elif file_format == "mat":
-        paths = _with_suffix(targets, style.mat_suffix)
-        yield _SettingsInside(paths, MAT, NPZ, style.scale_unit, manifest, force)
+    if file_format in ("npz", "mat"):
+        formats = (NPZ, MAT) if file_format == "npz" else (MAT, NPZ)
+        suffix = style.suffix if file_format == "npz" else style.mat_suffix
+        paths = _with_suffix(targets, suffix)
+        with nullcontext() if output_dir is None else exclusive(output_dir):
+            yield _SettingsInside(paths, *formats, style.scale_unit, manifest, force)
     elif output_dir is None:
         raise OutputError(
             f"--format {file_format} needs --output-dir, the folder to write into"
@@ -195,9 +195,12 @@ def _made_with(
     except FeatureFormatError:
         if path.is_file():
             with path.open("rb") as file:
-                if file.read(len(other_format.magic)) == other_format.magic:
-                    found = f"{other_format.title}, expected {file_format.title}"
-                    raise FEATURES.refusal(path, found) from None
+                head = file.read(16)
+            if head and not head.startswith(file_format.magic):
+                of_other = head.startswith(other_format.magic)
+                found = other_format.title if of_other else "something else"
+                found += f", expected {file_format.title}"
+                raise FEATURES.refusal(path, found) from None
         return None
     if text is not None:
         _refuse_other_settings(path, text, manifest)

@@ -14,7 +14,7 @@ import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import camera_sensors
 from r2d2_kapture.io.colmap.check import check_database, copy_database
 from r2d2_kapture.io.colmap.database import building, colmap_keypoints, colmap_matches
@@ -35,8 +35,11 @@ from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.kapture.pairs import sorted_pairs
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.stages.verify import ImageSource, Pair, VerifiedPairs, verify_pairs
 from r2d2_kapture.types import FloatArray, some_names
+
+FEATURES = Contents(what="features and matches", files=(), flag="--database")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +91,11 @@ class DatabaseUpdate:
                 others = images_with_features(opened, _ours(dataset, keypoints))
                 stored = {image.name for image in opened.read_all_images()}
         if others and not self.force and not self.state.is_ours():
-            raise OutputError(
-                f"{self.database}: found third-party features for {len(others)} of "
-                f"these images, such as '{others[0]}'; choose another --database, or "
-                "--force to replace them and their matches"
+            found = (
+                f"third-party features for {len(others)} of these images, such as "
+                f"'{others[0]}'"
             )
+            raise FEATURES.refusal(self.database, found)
         return (*warnings, *_on_one_side(self.database, stored, dataset))
 
     def run(

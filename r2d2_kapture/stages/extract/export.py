@@ -11,7 +11,7 @@ from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.extract import ExportFormat
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import CameraOrigin
-from r2d2_kapture.errors import FeatureFormatError, ImageError, OutputError
+from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.io.colmap.check import check_unused
 from r2d2_kapture.io.colmap.database import keypoints_or_no_rows, write_database
 from r2d2_kapture.io.features.colmap_text import write_colmap_text
@@ -37,6 +37,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.names import shown
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
@@ -95,9 +96,7 @@ def run(
     if not options.force and (
         output.is_file() or (output.is_dir() and any(output.iterdir()))
     ):
-        raise OutputError(
-            f"{output}: exists; choose another output, or --force to overwrite it"
-        )
+        raise Contents(what="export", files=()).refusal(output, "an earlier output")
     dataset = open_dataset(kapture_root)
     failed: list[Failure] = []
     cameras = find_camera_origin(dataset, camera_origin)

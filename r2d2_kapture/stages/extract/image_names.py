@@ -7,10 +7,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from r2d2_kapture.errors import ConfigError, OutputError
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.ledger import Contents
 
 NAMES_FILE = "names.json"
+FEATURES = Contents(what="features", files=(), flag="--output-dir")
 
 
 def name_images(
@@ -47,10 +49,8 @@ def name_images(
     record = output_dir / NAMES_FILE
     recorded = [] if force else _recorded_roots(record)
     if given and recorded and given != recorded:
-        raise OutputError(
-            f"{output_dir}: found names relative to {_listed(recorded)}, not to "
-            f"{given[0]}; choose another --output-dir, or --force to redo them"
-        )
+        found = f"names relative to {_listed(recorded)}, not to {given[0]}"
+        raise FEATURES.refusal(output_dir, found)
     if recorded and not set(recorded) < set(chosen):
         return relative_names(images, recorded)
     roots = list(dict.fromkeys([*recorded, *chosen]))

@@ -172,6 +172,7 @@ def run(
                 overwrite=True,
                 before_move=lambda complete: state.expect(complete, inputs),
             )
+            state.settle()
         details = found.details()
         report = Report(
             stage="verify",
