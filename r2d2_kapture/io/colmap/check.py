@@ -146,8 +146,8 @@ def check_file(path: Path) -> None:
         )
     if header != SQLITE_HEADER:
         raise DatasetError(
-            f"{path}: found no SQLite database, expected one of COLMAP 4; name another "
-            "file"
+            f"{path}: found no SQLite database, expected one of COLMAP 4; choose "
+            "another file"
         )
 
 
@@ -163,7 +163,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if {"cameras", "images", "keypoints"} & missing:
         raise DatasetError(
             f"{path}: found an SQLite database without tables "
-            f"{', '.join(sorted(missing))}, expected one of COLMAP 4; name another file"
+            f"{', '.join(sorted(missing))}, expected one of COLMAP 4; choose another file"
         )
     if missing or version < COLMAP_4:
         tables = f", no tables {', '.join(sorted(missing))}" if missing else ""

@@ -12,6 +12,7 @@ from typing import Any
 
 from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
 from r2d2_kapture.io.outputs.image_records import sha256_of
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import json_text, package_versions
 from r2d2_kapture.stages.report.benchmarks import (
     homography_sections,
@@ -27,6 +28,7 @@ from r2d2_kapture.types import Report
 
 PAGE_NAME = "report.html"
 MOST_BYTES = 15_000_000
+PAGES = Contents(what="page", files=())
 RUN_NUMBERS = ("seconds", "done", "skipped", "outputs")
 """Fields of a pipeline's report that change with each run, unlike its outputs."""
 
@@ -198,6 +200,9 @@ def _chart_scripts(sections: Iterable[Section]) -> Iterator[str]:
 
 
 def _written(output: Path, page: str, started: float) -> Report:
+    if output.is_file() and 'name="shown"' not in _head(output):
+        found = "a page of something else"
+        raise PAGES.refusal(output, found, forcible=False)
     data = page.encode("utf-8", "replace")  # names may contain bytes that are not text
     warnings = []
     if len(data) > MOST_BYTES:
