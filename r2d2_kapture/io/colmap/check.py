@@ -163,7 +163,8 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     if {"cameras", "images", "keypoints"} & missing:
         raise DatasetError(
             f"{path}: found an SQLite database without tables "
-            f"{', '.join(sorted(missing))}, expected one of COLMAP 4; choose another file"
+            f"{', '.join(sorted(missing))}, expected one of COLMAP 4; choose another "
+            "file"
         )
     if missing or version < COLMAP_4:
         tables = f", no tables {', '.join(sorted(missing))}" if missing else ""
