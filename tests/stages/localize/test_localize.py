@@ -21,6 +21,7 @@ from tests.scenes.localization import LocalizationScene, position_error, rotatio
 from tests.scenes.world import CORNER_PP, FOCAL, HEIGHT, UNKNOWN, WIDTH, pinhole
 
 SINGLE = LocalizeConfig(rigs="off")
+CORNER = pinhole([float(value) for value in CORNER_PP])
 
 
 @pytest.fixture
@@ -35,6 +36,16 @@ def noisy(tmp_path: Path) -> LocalizationScene:
 
 def poses_of(scene: LocalizationScene, output: str = "output") -> dict[str, Any]:
     return read_camera_poses(open_dataset(scene.root / output)).cam_from_world
+
+
+def assert_positions(scene: LocalizationScene, tolerance: float) -> None:
+    for name, pose in poses_of(scene).items():
+        assert position_error(pose, scene.truth(name)) < tolerance
+
+
+def assert_turned(scene: LocalizationScene, output: str) -> None:
+    for name, pose in poses_of(scene, output).items():
+        assert rotation_error(pose, scene.truth(name)) > 5e-4
 
 
 def record(
@@ -198,28 +209,23 @@ def test_unknown_cameras_of_one_sensor_are_distinguished(
     for sensor_id in used:
         focal = float(output.data.sensors[sensor_id].sensor_params[3])
         assert focal == pytest.approx(FOCAL, rel=1e-3)
-    for name, pose in poses_of(exact).items():
-        assert position_error(pose, exact.truth(name)) < 1e-2
+    assert_positions(exact, 1e-2)
 
 
 @pytest.mark.parametrize("named", ["auto", "corner"])
 def test_principal_points_and_keypoints_share_one_origin(
     exact: LocalizationScene, named: Any
 ) -> None:
-    corner = pinhole([float(value) for value in CORNER_PP])
-    exact.write_query({sensor: corner for sensor in ("left", "right", "walker")})
+    exact.write_query(dict.fromkeys(("left", "right", "walker"), CORNER))
     report = exact.run(LocalizeConfig(camera_origin=named))
     assert report.details["camera_origin"] == "corner"
-    for name, pose in poses_of(exact).items():
-        assert position_error(pose, exact.truth(name)) < 1e-4
+    assert_positions(exact, 1e-4)
     exact.run(LocalizeConfig(camera_origin="center"), output="wrong")
-    for name, pose in poses_of(exact, "wrong").items():
-        assert rotation_error(pose, exact.truth(name)) > 5e-4
+    assert_turned(exact, "wrong")
 
 
 def test_queries_of_colmap_keep_their_keypoints(exact: LocalizationScene) -> None:
-    corner = pinhole([float(value) for value in CORNER_PP])
-    exact.write_query({sensor: corner for sensor in ("left", "right", "walker")})
+    exact.write_query(dict.fromkeys(("left", "right", "walker"), CORNER))
     described = exact.features / "reconstruction/keypoints/r2d2/keypoints.txt"
     described.write_text("# kapture format: 1.1\nr2d2, float32, 2\n")
     for name in exact.scene.names:
@@ -229,12 +235,10 @@ def test_queries_of_colmap_keep_their_keypoints(exact: LocalizationScene) -> Non
     report = exact.run()
     assert report.details["keypoint_origin"] == "corner"
     assert "--keypoint-origin center" in report.warnings[0]
-    for name, pose in poses_of(exact).items():
-        assert position_error(pose, exact.truth(name)) < 1e-4
+    assert_positions(exact, 1e-4)
     assert read_origin(exact.root / "output" / "sensors") == "corner"
     exact.run(LocalizeConfig(keypoint_origin="center"), output="wrong")
-    for name, pose in poses_of(exact, "wrong").items():
-        assert rotation_error(pose, exact.truth(name)) > 5e-4
+    assert_turned(exact, "wrong")
 
 
 def test_the_least_number_of_inliers_counts_distinct_points(
@@ -299,8 +303,7 @@ def test_places_that_share_no_points_are_tried_apart(
     tried = record(exact, exact.queries[0])["tried"]
     assert [item["map_images"] for item in tried] == [9, 6, 3]
     assert [item["inliers"] for item in tried] == [120, 30, 90]
-    for name, pose in poses_of(exact).items():
-        assert position_error(pose, exact.truth(name)) < 1e-4
+    assert_positions(exact, 1e-4)
     together = LocalizeConfig(rigs="off", covisibility_clustering=False)
     exact.run(together, output="together")
     assert len(record(exact, exact.queries[0], "together")["tried"]) == 1

@@ -118,8 +118,12 @@ def assert_observations_reproject(root: Path, tolerance: float) -> int:
     return count
 
 
-def test_known_poses_stay_and_the_points_are_found(root: Path, scene: Scene) -> None:
+def test_known_poses_stay_and_the_map_is_of_one_pixel_origin(
+    root: Path, scene: Scene
+) -> None:
+    log_level = pycolmap.logging.minloglevel
     report = run(root)
+    assert pycolmap.logging.minloglevel == log_level
     details = report.details
     assert details["method"] == "triangulate"
     assert (details["registered_images"], details["points"]) == (12, 120)
@@ -143,12 +147,6 @@ def test_known_poses_stay_and_the_points_are_found(root: Path, scene: Scene) -> 
     assert len(drawn.points3D) > 120  # cameras follow the points
     first = model_of(root).point3D(min(model_of(root).points3D))
     np.testing.assert_allclose(drawn.point3D(1).xyz, first.xyz, rtol=1e-6)
-
-
-def test_the_map_is_a_kapture_dataset_of_one_pixel_origin(
-    root: Path, scene: Scene
-) -> None:
-    run(root)
     data = load_map(root)
     assert len(data.points3d) == 120
     assert data.keypoints[TYPE].dsize == 3
@@ -160,10 +158,6 @@ def test_the_map_is_a_kapture_dataset_of_one_pixel_origin(
         path = kfeatures.get_keypoints_fullpath(TYPE, str(root / "map/kapture"), name)
         rows = kfeatures.image_keypoints_from_file(path, np.float32, 3)
         np.testing.assert_array_equal(rows, scene.keypoints(name))
-
-
-def test_rigs_are_kept_in_the_colmap_model(root: Path) -> None:
-    run(root)
     model = model_of(root)
     assert (model.num_rigs(), model.num_frames()) == (2, 8)
 
@@ -459,9 +453,3 @@ def test_without_features_the_database_has_the_keypoints(
     data = load_map(root)
     assert data.keypoints["colmap"].dsize == 2
     assert assert_observations_reproject(root, 1e-3) == 12 * 120
-
-
-def test_the_log_level_of_colmap_is_as_before(root: Path) -> None:
-    before = pycolmap.logging.minloglevel
-    run(root)
-    assert pycolmap.logging.minloglevel == before

@@ -60,8 +60,8 @@ def keypoint_file(mapping: Path, name: str) -> Path:
     return mapping / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
 
 
-def test_wrong_matches_go_and_right_ones_keep_their_scores(
-    mapping: Path, scene: Scene
+def test_wrong_matches_go_and_the_database_has_everything(
+    mapping: Path, scene: Scene, tmp_path: Path
 ) -> None:
     report = run(mapping)
     assert report.details["pairs"] == report.details["verified_pairs"] == 15
@@ -81,6 +81,20 @@ def test_wrong_matches_go_and_right_ones_keep_their_scores(
     assert report.details["inliers"] == right + wrong
     assert right > 0.99 * 15 * 90
     assert wrong < 0.1 * 15 * 30
+    check_database(tmp_path / "map.db")
+    assert report.details["camera_origin"] == "center"
+    with closing(pycolmap.Database.open(str(tmp_path / "map.db"))) as database:
+        assert database.num_images() == 6
+        assert (database.num_rigs(), database.num_frames()) == (2, 4)
+        assert database.num_matches() == 15 * 120
+        assert {c.principal_point_x for c in database.read_all_cameras()} == {320}
+        name = scene.names[0]
+        image = database.read_image_with_name(name)
+        np.testing.assert_allclose(
+            database.read_keypoints(image.image_id),
+            scene.keypoints(name)[:, :2] + 0.5,
+            atol=1e-4,
+        )
 
 
 def test_the_same_as_colmaps_own_verification(
@@ -131,26 +145,6 @@ def test_known_poses_measure_pixels_to_the_epipolar_line(
         )
         kept[max_error] = report.details["inliers"]
     assert kept == {2.0: 0, 6.0: 120}
-
-
-def test_database_has_everything_and_counts_pixels_from_the_corner(
-    mapping: Path, tmp_path: Path, scene: Scene
-) -> None:
-    report = run(mapping)
-    check_database(tmp_path / "map.db")
-    assert report.details["camera_origin"] == "center"
-    with closing(pycolmap.Database.open(str(tmp_path / "map.db"))) as database:
-        assert database.num_images() == 6
-        assert (database.num_rigs(), database.num_frames()) == (2, 4)
-        assert database.num_matches() == 15 * 120
-        assert {c.principal_point_x for c in database.read_all_cameras()} == {320}
-        name = scene.names[0]
-        image = database.read_image_with_name(name)
-        np.testing.assert_allclose(
-            database.read_keypoints(image.image_id),
-            scene.keypoints(name)[:, :2] + 0.5,
-            atol=1e-4,
-        )
 
 
 def test_the_origin_of_cameras_may_be_told(mapping: Path, tmp_path: Path) -> None:
