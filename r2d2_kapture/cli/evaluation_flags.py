@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,6 +102,15 @@ def add_evaluation_flags(parser: CommandParser, item: str, of_dataset: bool) -> 
         "combined, as in --sweep top-k=1000,5000 --sweep subpixel=true,false; keys: "
         f"{', '.join(key.replace('_', '-') for key in sweep_keys())}",
     )
+    parser.group("features").add_argument(
+        "--rivals",
+        nargs="+",
+        default=[],
+        type=str,
+        metavar="NAME",
+        help="extractors to compare with, in the same tables and plots: NAME, or "
+        "NAME:MODEL with weights, as in --rivals sift aliked:aliked-n16.pth",
+    )
     add_extraction_flags(parser)
     add_stage_flags(parser, item)
     # the network uses cores of its own
@@ -132,9 +141,25 @@ def feature_sources(
         CheckpointError: a model cannot be loaded.
         FeatureFormatError, DatasetError: existing features cannot be read.
     """
+    rivals = [text.partition(":")[::2] for text in namespace.rivals]
+    names = [name for name, _ in rivals]
+    return [
+        *_main_sources(parser, arguments, namespace, root, names),
+        *(_rival(namespace, name, model or None) for name, model in rivals),
+    ]
+
+
+def _main_sources(
+    parser: CommandParser,
+    arguments: Sequence[str],
+    namespace: Namespace,
+    root: Path,
+    rivals: Collection[str],
+) -> list[tuple[FeatureSource, Namespace | None]]:
+    """Those besides the rivals, whose settings may be given too."""
     given = [name for name in STORED if namespace.get(name) is not None]
     if given:
-        return [(_stored_source(namespace, given, root), None)]
+        return [(_stored_source(namespace, given, root, rivals), None)]
     if namespace.keypoint_origin != "auto":
         raise ConfigError(
             f"--keypoint-origin {namespace.keypoint_origin}: describes existing "
@@ -144,7 +169,7 @@ def feature_sources(
     flags = [_parse_variant(parser, arguments, variant) for variant in variants]
     for item in flags:
         check_settings(item)
-    extractors = [make_extractor(item) for item in flags]
+    extractors = [make_extractor(item, others=rivals) for item in flags]
     names = _tell_apart({_typed(f): x.label for f, x in zip(flags, extractors)})
     return [
         (_extracted(item, variant, extractor, names), item)
@@ -152,14 +177,26 @@ def feature_sources(
     ]
 
 
+def _rival(
+    namespace: Namespace, name: str, model: str | None
+) -> tuple[ExtractedFeatures, Namespace]:
+    """An extractor to compare with, and the flags that it takes its settings from."""
+    flags = namespace.clone()
+    flags.extractor, flags.model = name, model
+    extractor = make_extractor(flags, others=EXTRACTORS.settings())
+    from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
+
+    return ExtractedFeatures(label=extractor.label, extractor=extractor), flags
+
+
 def _stored_source(
-    namespace: Namespace, given: Sequence[str], root: Path
+    namespace: Namespace, given: Sequence[str], root: Path, rivals: Collection[str]
 ) -> FeatureSource:
     """Features read from files or a dataset, of images named relative to root."""
     flags = [f"--{name.replace('_', '-')}" for name in given]
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(flags)}: expected one of them")
-    _refuse_extraction(namespace, flags[0])
+    _refuse_extraction(namespace, flags[0], rivals)
     if given == [KEYPOINTS_TYPE]:
         return _source_in_kapture(namespace, root)
     from r2d2_kapture.stages.benchmark.stored_features import (
@@ -204,7 +241,9 @@ def _source_in_kapture(namespace: Namespace, root: Path) -> FeatureSource:
     return features_in_kapture(tables, root, namespace.label, notes)
 
 
-def _refuse_extraction(namespace: Namespace, chosen: str) -> None:
+def _refuse_extraction(
+    namespace: Namespace, chosen: str, rivals: Collection[str]
+) -> None:
     """Refuse flags of extraction, since the chosen flag selects existing features."""
     flags = {
         "--sweep": namespace.sweep != [],
@@ -213,7 +252,7 @@ def _refuse_extraction(namespace: Namespace, chosen: str) -> None:
     }
     given = [flag for flag, is_given in flags.items() if is_given]
     for name in EXTRACTORS.settings():
-        given += changed_flags(namespace, EXTRACTORS, name)
+        given += [] if name in rivals else changed_flags(namespace, EXTRACTORS, name)
     if given:
         raise ConfigError(
             f"{', '.join(given)}: describes an extraction, but {chosen} uses existing "

@@ -229,6 +229,7 @@ def extraction(
     *,
     taken: Collection[str] = (),
     section: str = "",
+    others: Collection[str] = (),
 ) -> tuple[ExtractConfig, Weights | None]:
     """Settings and weights of the requested extraction.
 
@@ -238,6 +239,7 @@ def extraction(
         extractor: its name; by default the one for the model.
         taken: as for add_extraction_flags.
         section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
+        others: names of extractors whose settings may be given too.
 
     Raises:
         CheckpointError: the weights cannot be loaded.
@@ -246,23 +248,27 @@ def extraction(
     """
     values = _without(namespace, taken)
     if extractor != AUTO:
-        chosen_settings(values, EXTRACTORS, section, extractor)
+        chosen_settings(values, EXTRACTORS, section, extractor, "", others)
     if model is not None:
         resolve_model(model)
     from r2d2_kapture.extractors.registry import load_weights
 
     name, weights = load_weights(extractor, model)
     described = f"a model of {name}" if extractor == AUTO else f"--extractor {name}"
-    settings = chosen_settings(values, EXTRACTORS, section, name, described)
+    settings = chosen_settings(values, EXTRACTORS, section, name, described, others)
     return (
         ExtractConfig(**vars(settings_from(values, EngineConfig)), extractor=settings),
         weights,
     )
 
 
-def make_extractor(namespace: Namespace, taken: Collection[str] = ()) -> Extractor:
+def make_extractor(
+    namespace: Namespace, taken: Collection[str] = (), others: Collection[str] = ()
+) -> Extractor:
     """The requested extractor; see ``extraction``."""
-    chosen = extraction(namespace, namespace.model, namespace.extractor, taken=taken)
+    chosen = extraction(
+        namespace, namespace.model, namespace.extractor, taken=taken, others=others
+    )
     from r2d2_kapture.extractors.registry import build_extractor
 
     return build_extractor(*chosen)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from r2d2_kapture.cli.hpatches import main
 from r2d2_kapture.evaluation.summary import OVERALL, read_summary
-from tests.commands import work_in
+from tests.commands import one_error_line, work_in
 from tests.evaluation.test_published_caches import write_cache
 from tests.scenes.images import write_crops
 
@@ -63,6 +63,43 @@ def test_table_plot_and_resume(
     assert work_in(capsys.readouterr().out, "hpatches") == "2 sequences, already done"
     assert main([*command, "--top-k", "30"]) == 2
     assert "top_k: 40, not 30" in capsys.readouterr().err
+
+
+def test_rivals_are_in_one_table(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rivals = ["--rivals", "sift", "--sift-max-keypoints", "50"]
+    assert main([*command, *rivals]) == 0
+    out = capsys.readouterr().out
+    labels = [line.split()[3] for line in out.splitlines()[2:8]]
+    assert labels == ["tiny", "sift"] * 3
+    assert work_in(out, "hpatches") == "4 sequences"
+    kept = (tmp_path / "out/sift/extract_config.yaml").read_text()
+    assert "extractor: sift\n" in kept and "sift_max_keypoints: 50\n" in kept
+    assert main([*command, *rivals]) == 0
+    assert work_in(capsys.readouterr().out, "hpatches") == "4 sequences, already done"
+
+
+@pytest.mark.parametrize(
+    "rivals, message",
+    [
+        (["surf"], "--extractor surf: no such name"),
+        (["aliked"], "--extractor aliked: found no --model"),
+        (["sift:w.pth"], "--model w.pth: found no such file"),
+        (["sift", "sift"], "labels: found a duplicate in tiny, sift, sift"),
+        (["sift", "--disk-window", "7"], "--disk-window: found for a model of r2d2"),
+    ],
+)
+def test_rivals_that_cannot_be_are_one_line(
+    command: list[str],
+    rivals: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if rivals == ["aliked"]:
+        pytest.importorskip("kornia")
+    assert main([*command, "--rivals", *rivals]) == 2
+    assert message in one_error_line(capsys)
 
 
 def test_a_sweep_is_one_table(

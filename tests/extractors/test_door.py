@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import textwrap
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -10,9 +13,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
 import torch
 
+import r2d2_kapture as rk
+from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.config import plugins
 from r2d2_kapture.config.extract import EXTRACTORS, ExtractConfig, SiftConfig
 from r2d2_kapture.config.settings import make_settings
@@ -269,3 +275,45 @@ def test_an_extractor_of_another_package() -> None:
         load_weights("broken")
     with pytest.raises(ConfigError, match="top_k: found for corners"):
         make_settings(ExtractConfig, values | {"top_k": 3})
+
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "extraction.md"
+
+
+@pytest.fixture
+def documented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The package that the documentation writes, installed as it says."""
+    section = DOCUMENT.read_text("utf-8").partition("## Write your own extractor")[2]
+    code = section.partition("    # blobs.py\n")[2].partition("\nRegister it")[0]
+    entry = re.search(r'entry-points."(.*)"\]\n    (blobs = .*)', section)
+    assert entry is not None
+    site = tmp_path / "site"
+    (site / "blobs-1.dist-info").mkdir(parents=True)
+    (site / "blobs.py").write_text(textwrap.dedent(code))
+    metadata = {"METADATA": "Metadata-Version: 2.1\nName: blobs\nVersion: 1\n"}
+    metadata["entry_points.txt"] = f"[{entry[1]}]\n{entry[2].replace(chr(34), '')}\n"
+    for file, text in metadata.items():
+        (site / "blobs-1.dist-info" / file).write_text(text)
+    monkeypatch.syspath_prepend(site)
+
+
+@pytest.mark.usefixtures("documented")
+def test_the_documented_extractor_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    texture = textured_image(90, 150)
+    for name, left in (("a.png", 0), ("b.png", 20)):
+        PIL.Image.fromarray(texture[:, left : left + 130]).save(folder / name)
+    pair = [str(folder / name) for name in ("a.png", "b.png")]
+    command = [*pair, "--output-dir", str(tmp_path), "--extractor", "blobs"]
+    assert view([*command, "--blobs-count", "100"]) == 0
+    (found,) = tmp_path.glob("*.matches.json")
+    assert json.loads(found.read_text())["inliers"] > 20
+    with pytest.raises(SystemExit):
+        view(["--help", "blobs"])
+    help_text = capsys.readouterr().out
+    assert "--blobs-count N" in help_text and "keypoints per image" in help_text
+    extractor = rk.load_extractor(extractor="blobs", count=7, device="cpu")
+    assert len(extractor(pair[0])) == 7
