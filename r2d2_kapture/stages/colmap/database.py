@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.stages.verify import ImageSource, Pair, VerifiedPairs, verify_pairs
-from r2d2_kapture.types import FloatArray, some_names
+from r2d2_kapture.types import FloatArray, Report, some_names
 
 FEATURES = Contents(what="features and matches", files=(), flag="--database")
 
@@ -107,7 +108,7 @@ class DatabaseUpdate:
         pairs: Sequence[Pair],
         output: Path,
         options: RunOptions,
-    ) -> VerifiedPairs:
+    ) -> Report:
         """Verify pairs with the database's cameras, and write all results.
 
         Args:
@@ -121,6 +122,7 @@ class DatabaseUpdate:
         Raises:
             DatasetError, OutputError: as ``check``, or it cannot be written.
         """
+        started = time.monotonic()
         dataset = open_dataset(self.dataset)
         images = ImageSource(
             cameras=self._cameras(dataset), read_keypoints=keypoints.read
@@ -141,7 +143,16 @@ class DatabaseUpdate:
         if self.force or not self.state.is_current(inputs):
             self.check(keypoints)
             self._write(dataset, keypoints_of, matches, verified, inputs)
-        return verified
+        return Report(
+            stage="verify",
+            unit="pair",
+            done=verified.done,
+            skipped=len(verified.geometries) - verified.done,
+            failed=tuple(verified.failed),
+            seconds=time.monotonic() - started,
+            outputs=(self.database,),
+            details=verified.details(),
+        )
 
     def _cameras(self, dataset: Dataset) -> dict[str, pycolmap.Camera]:
         """The camera that each image has or will get."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from r2d2_kapture.stages.map import (
     model_numbers,
     read_verified,
 )
-from r2d2_kapture.types import Failure
+from r2d2_kapture.types import Failure, Report
 
 MARK = "r2d2_kapture.json"
 CONTENTS = Contents(
@@ -41,23 +41,6 @@ def work_folder(database: Path) -> Path:
     return database.with_name(f"{database.stem}_r2d2")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SparseModels:
-    """Results of mapping, for a report.
-
-    Attributes:
-        numbers: mostly of the first model.
-        failed: images of the database that are not in the first model.
-        warnings: why models are not drawn.
-        made: number of models made by this run.
-    """
-
-    numbers: dict[str, Any]
-    failed: tuple[Failure, ...] = ()
-    warnings: tuple[str, ...] = ()
-    made: int = 0
-
-
 def write_sparse_models(
     config: MapConfig,
     database: Path,
@@ -65,7 +48,7 @@ def write_sparse_models(
     output: Path,
     options: RunOptions,
     given: Sequence[pycolmap.Camera] = (),
-) -> SparseModels:
+) -> Report:
     """Find poses and points of all images of a database.
 
     Args:
@@ -77,10 +60,15 @@ def write_sparse_models(
         options: how to run. ``force`` replaces models of other settings.
         given: known cameras, which mapping does not refine.
 
+    Returns:
+        A report that counts models; its numbers are mostly of the first one, its
+        failures the images of the database that are not in that one.
+
     Raises:
         OutputError: the folder holds other files, or cannot be written.
         ReconstructionError: no model, or too few points.
     """
+    started = time.monotonic()
     check_database(database)
     if config.method == "auto":
         config = dataclasses.replace(config, method="incremental")
@@ -88,14 +76,17 @@ def write_sparse_models(
     earlier = read_json(output / MARK)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=_older(earlier))
     if is_done and earlier and not options.force:
-        failed = tuple(Failure(**failure) for failure in earlier["failed"])
-        drawn = [
-            text
-            for place in sorted(path for path in output.iterdir() if path.is_dir())
-            for text in draw_model(place, place)
-        ]
-        return SparseModels(
-            numbers=earlier["numbers"], failed=failed, warnings=tuple(drawn)
+        places = sorted(path for path in output.iterdir() if path.is_dir())
+        return Report(
+            stage="map",
+            unit="model",
+            done=0,
+            skipped=len(places),
+            failed=tuple(Failure(**failure) for failure in earlier["failed"]),
+            warnings=tuple(text for p in places for text in draw_model(p, p)),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details=earlier["numbers"],
         )
     with (
         rebuilding(output, CONTENTS, manifest) as folder,
@@ -122,15 +113,24 @@ def write_sparse_models(
             place.mkdir()
             model.write(str(place))
             warnings += draw_model(place, model)
-        made = SparseModels(
-            numbers=model_numbers(models) | calibration,
+        report = Report(
+            stage="map",
+            unit="model",
+            done=len(models),
+            skipped=0,
             failed=left_out(models, content, config),
             warnings=tuple(warnings),
-            made=len(models),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details=model_numbers(models) | calibration,
         )
-        kept = {"images": str(images.resolve()), **dataclasses.asdict(made)}
-        write_json_atomic(folder / MARK, kept)
-    return made
+        mark = {
+            "images": str(images.resolve()),
+            "numbers": report.details,
+            "failed": [dataclasses.asdict(failure) for failure in report.failed],
+        }
+        write_json_atomic(folder / MARK, mark)
+    return report
 
 
 def _is_same(camera: pycolmap.Camera, other: pycolmap.Camera) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,7 @@ from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
-from r2d2_kapture.stages.colmap.sparse import (
-    SparseModels,
-    work_folder,
-    write_sparse_models,
-)
+from r2d2_kapture.stages.colmap.sparse import work_folder, write_sparse_models
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
 from r2d2_kapture.stages.pipeline_layout import Layout
@@ -120,7 +116,6 @@ def run(
         keypoints = open_feature_table([work.features], "keypoints", extractor.label)
         source = _write_pairs(config, work, inputs, keypoints, pairs_list, inside)
         listed = [pair.names for pair in read_pairs(work.pairs(MAPPING))]
-        unpaired = find_unpaired(keypoints.image_names, listed)
         matched = match.run(
             config.match,
             features=[work.features],
@@ -136,33 +131,26 @@ def run(
             output=work.verified,
             options=inside,
         )
-        models = SparseModels(numbers={})
+        steps = [extracted, matched, verified]
         if sparse is not None:
             given = given_cameras(inputs.mapping)
-            models = write_sparse_models(
-                config.map, database, images, sparse, options, given
+            steps.append(
+                write_sparse_models(
+                    config.map, database, images, sparse, options, given
+                )
             )
-        steps = (taken, extracted, matched)
+        unpaired = find_unpaired(keypoints.image_names, listed)
         report = Report(
             stage="colmap",
             unit="",
-            summary=_summary(inputs.photographs, len(listed), models.numbers),
-            done=extracted.done + matched.done + verified.done + models.made,
-            skipped=extracted.skipped
-            + matched.skipped
-            + len(verified.geometries)
-            - verified.done,
-            failed=(
-                *(failure for step in steps for failure in step.failed),
-                *verified.failed,
-                *models.failed,
-            ),
+            summary=_summary(inputs.photographs, len(listed), steps[3:]),
+            done=sum(step.done for step in steps),
+            skipped=sum(step.skipped for step in steps),
+            failed=tuple(item for step in (taken, *steps) for item in step.failed),
             warnings=(
                 *taken.warnings,
                 *lacking,
-                *extracted.warnings,
-                *matched.warnings,
-                *models.warnings,
+                *(text for step in steps for text in step.warnings),
                 *unpaired_warning(unpaired, inputs.photographs, UNPAIRED_REASON),
                 *single_camera_hint(
                     open_dataset(inputs.mapping).data, config.folder.camera_mode
@@ -175,18 +163,17 @@ def run(
                 "cameras_of_folder": taken.details["cameras"],
                 "with_focal_length": taken.details["with_focal_length"],
                 "pairing": source,
-                **verified.details(),
-                **models.numbers,
+                **{k: v for step in steps[2:] for k, v in step.details.items()},
             },
         )
         return write_report(work.output / REPORT_NAME, report)
 
 
-def _summary(images: int, pairs: int, map_numbers: Mapping[str, Any]) -> str:
+def _summary(images: int, pairs: int, mapped: Sequence[Report]) -> str:
     made = f"{counted(images, 'photograph')}, {counted(pairs, 'pair')}"
-    if not map_numbers:
-        return made
-    return f"{made}: {map_numbers['registered_images']} in the map"
+    for report in mapped:
+        made += f": {report.details['registered_images']} in the map"
+    return made
 
 
 def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
