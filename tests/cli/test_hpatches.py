@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from r2d2_kapture.cli.hpatches import main
 from r2d2_kapture.evaluation.summary import OVERALL, read_summary
@@ -33,36 +32,6 @@ def command(root: Path, tmp_path: Path, checkpoint_path: Path) -> list[str]:
     model = ["--model", str(checkpoint_path)]
     output = ["--output", str(tmp_path / "out")]
     return ["--root", str(root), *output, *model, *SMALL, *CPU]
-
-
-def test_table_plot_and_resume(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    assert "MMA@3" in out
-    assert work_in(out, "hpatches") == "2 sequences"
-    assert "left out" not in out  # none is
-    assert [line.split()[1] for line in out.splitlines()[2:5]] == [
-        "overall",
-        "illumination",
-        "viewpoint",
-    ]
-    names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names >= {
-        "tiny.npz",
-        "tiny",
-        "hpatches.md",
-        "hpatches.csv",
-        "hpatches.json",
-        "mma.png",
-        "hpatches_report.json",
-    }
-    assert "top_k: 40" in (tmp_path / "out/tiny/extract_config.yaml").read_text()
-    assert main(command) == 0
-    assert work_in(capsys.readouterr().out, "hpatches") == "2 sequences, already done"
-    assert main([*command, "--top-k", "30"]) == 2
-    assert "top_k: 40, not 30" in capsys.readouterr().err
 
 
 def test_rivals_are_in_one_table(
@@ -102,20 +71,6 @@ def test_rivals_that_cannot_be_are_one_line(
     assert message in one_error_line(capsys)
 
 
-def test_a_sweep_is_one_table(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sweeps = ["--sweep", "subpixel=true,false", "--sweep", "top_k=20,30"]
-    assert main([*command, *sweeps]) == 0
-    out = capsys.readouterr().out
-    for label in ("true top_k=20", "true top_k=30", "false top_k=20"):
-        assert f"tiny subpixel={label}" in out
-    assert work_in(out, "hpatches") == "8 sequences"
-    settings = tmp_path / "out/tiny_subpixel=false_top_k=20/extract_config.yaml"
-    assert "subpixel: false\n" in settings.read_text()
-    assert "top_k: 20\n" in settings.read_text()
-
-
 def test_models_of_one_name_and_label_are_distinguished(
     command: list[str],
     tmp_path: Path,
@@ -138,26 +93,6 @@ def test_models_of_one_name_and_label_are_distinguished(
     assert "foo top_k=20" in capsys.readouterr().out
 
 
-def test_tables_of_an_earlier_run_do_not_stay_when_all_sequences_fail(
-    command: list[str], root: Path, tmp_path: Path
-) -> None:
-    assert main(command) == 0
-    for image in root.rglob("1.png"):
-        image.write_bytes(b"no image")
-    assert main(command) == 1
-    left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"tiny", "hpatches_report.json", ".lock"}
-
-
-def test_own_results_among_others_are_shown_once(
-    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(command) == 0
-    table = capsys.readouterr().out.split("hpatches:")[0]
-    assert main([*command, "--results", str(tmp_path / "out" / "tiny.npz")]) == 0
-    assert capsys.readouterr().out.split("hpatches:")[0] == table
-
-
 def test_help_speaks_of_sequences_and_lists_the_keys_of_sweeps(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -176,20 +111,16 @@ def test_results_are_shown_again_next_to_published_ones(
     assert main(command) == 0
     capsys.readouterr()
     cache = write_cache(tmp_path / "published.npy")
-    plot = tmp_path / "plots" / "mma.png"
     results = ["--results", str(tmp_path / "out" / "tiny.npz"), str(cache)]
-    assert main([*results, "--plot", str(plot)]) == 0
-    out = capsys.readouterr().out
-    assert "published" in out and "tiny" in out
-    assert min(Image.open(plot).size) > 300
     tables = tmp_path / "tables"
     assert main([*results, "--output", str(tables)]) == 0
-    assert {path.name for path in tables.iterdir()} == {
-        "hpatches.md",
-        "hpatches.csv",
-        "hpatches.json",
-        "mma.png",
-    }
+    out = capsys.readouterr().out
+    assert "published" in out and "tiny" in out
+    assert [line.split()[1] for line in out.splitlines()[2:8]] == [
+        *("overall", "overall", "illumination", "illumination"),
+        *("viewpoint", "viewpoint"),
+    ]
+    assert (tables / "mma.png").is_file()
 
 
 def test_a_malicious_cache_is_one_error_line(
@@ -209,98 +140,6 @@ def test_a_malicious_cache_is_one_error_line(
     function, arguments = Evil().__reduce__()
     function(*arguments)
     assert (tmp_path / "witness").exists(), "the file was harmless"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "neither --root (a folder of sequences to evaluate) nor --results"),
-        (["--root", "{root}"], "--output: missing"),
-        (["--root", "/nowhere", "--output", "{out}"], "/nowhere: "),
-        (["--results", "/no.npz"], "/no.npz"),
-        (["--root", "{root}", "--output", "{out}", "--sweep", "top_k"], "key=a,b,c"),
-        (["--root", "{root}", "--output", "{out}", "--seed", "-1"], "--seed"),
-        (
-            ["--root", "{root}", "--output", "{out}", "--ransac-error", "0"],
-            "--ransac-error",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--plot", "mma.jpx"],
-            "found '.jpx', expected a file with the suffix .png, .pdf, .svg",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--plot", "{root}"],
-            "found a folder",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--results", "/no.npz"],
-            "/no.npz",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--features-suffix", ".d2-net"],
-            "1.png.d2-net: found no such file",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--features-h5", "/none.h5"],
-            "/none.h5",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--sweep", "colour=1,2"],
-            "--sweep colour=1,2: found the key colour, expected one of model, ",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--sweep", "seed=0,1"],
-            "found the key seed",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--sweep", "top-k=1,many"],
-            "--sweep top_k=many: ",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--sweep", "subpixel=1.5"],
-            "--sweep subpixel=1.5: ",
-        ),
-        (
-            ["--root", "{root}", "--output", "{out}", "--model", "/no.pt"],
-            "no such file",
-        ),
-        (
-            "--root {root} --output {out} --keypoint-origin corner".split(),
-            "--keypoint-origin corner: describes existing features",
-        ),
-        (
-            "--root {root} --output {out} --features-suffix a "
-            "--features-h5 {root}".split(),
-            "expected one of them",
-        ),
-        (
-            "--root {root} --output {out} --features-suffix a --sweep top_k=1".split(),
-            "--sweep: describes an extraction, but --features-suffix uses",
-        ),
-        (
-            "--root {root} --output {out} --features-suffix a --top-k 9".split(),
-            "--top-k: describes an extraction, but --features-suffix uses",
-        ),
-        (
-            "--root {root} --output {out} --model b --no-relu "
-            "--features-h5 {root}".split(),
-            "--model, --no-relu: describes an extraction, but --features-h5 uses",
-        ),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(
-    root: Path,
-    tmp_path: Path,
-    arguments: list[str],
-    message: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    places = {"{root}": str(root), "{out}": str(tmp_path / "out")}
-    typed = [places.get(argument, argument) for argument in arguments]
-    assert main(typed) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
-    assert not (tmp_path / "out").exists(), "the work had begun"
 
 
 def prototype_figures(shared: Path, output: Path, flags: list[str]) -> list[float]:

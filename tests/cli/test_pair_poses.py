@@ -14,7 +14,7 @@ from r2d2_kapture.cli.pair_poses import main
 from r2d2_kapture.evaluation.pair_results import load_run
 from r2d2_kapture.evaluation.posed_images import read_posed_dataset
 from r2d2_kapture.synthetic.dataset import write_room_dataset
-from tests.commands import work_in
+from tests.commands import one_error_line, work_in
 
 FLAGS = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
 FLAGS += ["--gpu", "-1", "--precision", "fp32", "--top-k", "50"]
@@ -54,30 +54,15 @@ def write_ground_truth(dataset: Path, path: Path) -> Path:
 
 
 def test_a_kapture_dataset_and_its_ground_truth_file_agree(
-    dataset: Path,
-    model: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    dataset: Path, model: list[str], tmp_path: Path
 ) -> None:
-    command = [*model, "--output", str(tmp_path / "kapture")]
-    assert main(["--kapture-root", str(dataset), *command]) == 0
-    out = capsys.readouterr().out
-    assert "AUC@10" in out
-    assert work_in(out, "pair_poses") == "3 pairs"
-    names = {path.name for path in (tmp_path / "kapture").iterdir()}
-    assert names >= {
-        "tiny.poses.json",
-        "pair_poses.md",
-        "pair_poses.csv",
-        "pair_poses.json",
-    }
-    assert (tmp_path / "kapture" / "tiny" / "worst_1.png").is_file()
-    assert main(["--kapture-root", str(dataset), *command]) == 0
-    assert work_in(capsys.readouterr().out, "pair_poses") == "3 pairs, already done"
-
     gt = write_ground_truth(dataset, dataset / "sensors" / "records_data" / "gt.json")
-    command = [*model, *NO_PICTURES, "--output", str(tmp_path / "gt")]
-    assert main(["--gt", str(gt), *command]) == 0
+    for name, images in (
+        ("kapture", ["--kapture-root", str(dataset)]),
+        ("gt", ["--gt", str(gt)]),
+    ):
+        output = ["--output", str(tmp_path / name)]
+        assert main([*images, *output, *model, *NO_PICTURES]) == 0
     ours, theirs = (
         load_run(tmp_path / name / "tiny.poses.json").pairs
         for name in ("kapture", "gt")
@@ -152,47 +137,6 @@ def test_features_of_the_dataset_that_change_are_evaluated_again(
     assert summary["means"]["features"] == 30
 
 
-def test_a_label_like_the_tables_overwrites_nothing(
-    dataset: Path, model: list[str], tmp_path: Path
-) -> None:
-    command = ["--kapture-root", str(dataset), *model, *NO_PICTURES]
-    command += ["--output", str(tmp_path / "out"), "--label", "pair_poses"]
-    assert main(command) == 0
-    assert main(["--results", *map(str, tmp_path.glob("out/*.poses.json"))]) == 0
-
-
-def test_tables_of_an_earlier_run_do_not_stay_when_all_pairs_fail(
-    dataset: Path, model: list[str], tmp_path: Path
-) -> None:
-    images = tmp_path / "images"
-    shutil.copytree(dataset / "sensors" / "records_data", images)
-    gt = write_ground_truth(dataset, images / "gt.json")
-    command = ["--gt", str(gt), *model, *NO_PICTURES, "--output", str(tmp_path / "out")]
-    assert main(command) == 0
-    for image in images.rglob("*.jpg"):
-        whole = image.read_bytes()
-        image.write_bytes(whole[: len(whole) // 2])
-    assert main(command) == 1
-    left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"tiny", "pair_poses_report.json", ".lock"}
-
-
-def test_a_sweep_and_its_results_again(
-    dataset: Path,
-    model: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    command = ["--kapture-root", str(dataset), *model, *NO_PICTURES]
-    command += ["--output", str(tmp_path), "--max-pairs", "1"]
-    assert main([*command, "--sweep", "top_k=20,30"]) == 0
-    table = capsys.readouterr().out.split("\n\n")[0]
-    assert "tiny top_k=20" in table and "tiny top_k=30" in table
-    results = [str(tmp_path / f"tiny_top_k={k}.poses.json") for k in (20, 30)]
-    assert main(["--results", *results]) == 0
-    assert capsys.readouterr().out.split("\n\n")[0] == table
-
-
 def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.txt"
     pairs.write_text("mapping/0002.jpg, mapping/0000.jpg, 1\n")
@@ -206,54 +150,31 @@ def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--gt or --kapture-root (images to evaluate) nor --results"),
-        (["--kapture-root", "{root}"], "--output: missing"),
-        (["--gt", "/no.json", "--output", "{out}"], "/no.json"),
-        (["--kapture-root", "/nowhere", "--output", "{out}"], "/nowhere"),
-        (
-            "--gt {root} --kapture-root {root} --output {out}".split(),
-            "expected one of them",
-        ),
-        (
-            "--kapture-root {root} --output {out} --keypoints-type none".split(),
-            "expected 'none'",
-        ),
+        ("--gt /no.json --output {out}", "/no.json"),
+        ("--gt {gt} --kapture-root {root} --output {out}", "expected one of them"),
+        ("--kapture-root {root} --output {out} --keypoints-type none", "'none'"),
         (
             "--kapture-root {root} --output {out} --keypoints-type tiny --extractor "
-            "d2net".split(),
+            "d2net",
             "--extractor: describes an extraction, but --keypoints-type uses",
         ),
         (
-            "--kapture-root {root} --output {out} --max-pairs -1".split(),
-            "--max-pairs",
+            "--kapture-root {root} --output {out} --keypoints-type tiny "
+            "--features-h5 {root}",
+            "--features-h5 and --keypoints-type: expected one of them",
         ),
-        (["--results", "/no.json"], "/no.json"),
-        (
-            "--kapture-root {root} --output {out} --results /no.json".split(),
-            "/no.json",
-        ),
-        (
-            "--kapture-root {root} --output {out} --features-suffix d2-net".split(),
-            "found no such file",
-        ),
-        (
-            "--kapture-root {root} --output {out} --features-h5 /none.h5".split(),
-            "/none.h5",
-        ),
-        (
-            "--kapture-root {root} --output {out} --sweep max-pairs=1,2".split(),
-            "found the key max_pairs, expected one of model, ",
-        ),
+        ("--gt {gt} --output {out} --keypoints-type tiny", "with --kapture-root"),
+        ("--kapture-root {root} --output {out} --max-pairs -1", "--max-pairs"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     dataset: Path,
     tmp_path: Path,
-    arguments: list[str],
+    arguments: str,
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    places = {"{root}": str(dataset), "{out}": str(tmp_path / "out")}
-    assert main([places.get(argument, argument) for argument in arguments]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and message in lines[0]
+    gt = write_ground_truth(dataset, dataset / "sensors" / "records_data" / "gt.json")
+    typed = arguments.format(root=dataset, out=tmp_path / "out", gt=gt).split()
+    assert main(typed) == 2
+    assert message in one_error_line(capsys)
