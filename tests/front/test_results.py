@@ -8,7 +8,7 @@ import pytest
 
 import r2d2_kapture as rk
 from r2d2_kapture.errors import ConfigError, FeatureFormatError
-from tests.stages.hpatches_runs import write_sequences
+from tests.stages.benchmark.cases import write_sequences
 
 SETTINGS = {
     "min_size": 32,

@@ -11,12 +11,16 @@ from typing import Any
 
 import pycolmap
 
+from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.evaluation.feature_files import feature_path
 from r2d2_kapture.evaluation.posed_images import PosedImages
+from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.features.npz import write_npz
+from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages.benchmark import hpatches
 from r2d2_kapture.stages.benchmark.benchmark import Benchmark
@@ -29,11 +33,14 @@ from r2d2_kapture.stages.benchmark.stored_features import (
     StoredFeatures,
     features_beside_images,
 )
-from r2d2_kapture.types import Report
-from tests.scenes.images import CROP_SIZE
+from r2d2_kapture.types import LocalFeatures, Report
+from tests.scenes.images import CROP_SIZE, write_crops
 from tests.scenes.two_views import posed_image
-from tests.stages.hpatches_runs import FEW, QUIET, extract, tiny_source, write_sequences
 
+QUIET = RunOptions(progress=False)
+CONFIG = HomographyConfig(worst_pairs=0)
+TINY = R2D2Config(min_size=64, reliability_thr=0, repeatability_thr=0, top_k=60)
+FEW = dataclasses.replace(TINY, top_k=20)
 Open = Callable[..., Benchmark[Any, Any]]
 
 
@@ -161,3 +168,38 @@ def pad(paths: Sequence[Path]) -> None:
     length = max(path.stat().st_size for path in paths)
     for path in paths:
         path.write_bytes(path.read_bytes().ljust(length, b"\0"))
+
+
+def run(
+    root: Path,
+    output: Path,
+    *sources: FeatureSource,
+    options: RunOptions = QUIET,
+    config: HomographyConfig = CONFIG,
+) -> Report:
+    sequences = hpatches.open_benchmark(config, root=root)
+    return benchmark.run(sequences, sources=sources, output=output, options=options)
+
+
+def extract(source: ExtractedFeatures, image: Path) -> LocalFeatures:
+    return source.extractor.extract_batch([read_rgb(image)])[0]
+
+
+def write_sequences(root: Path) -> Path:
+    """Four sequences of shifted crops, one of a name that is left out by default."""
+    for seed, name in enumerate(("v_à b", "sub/i_lamp", "v_talent", "other")):
+        write_crops(root / name, seed)
+    return root
+
+
+def tiny_source(
+    checkpoint_path: Path, settings: R2D2Config = TINY
+) -> ExtractedFeatures:
+    """Features that the network of a checkpoint extracts in no time."""
+    return ExtractedFeatures(
+        label="tiny one",
+        extractor=build_extractor(
+            ExtractConfig(extractor=settings, gpu=-1, precision="fp32"),
+            load_checkpoint(str(checkpoint_path)),
+        ),
+    )

@@ -34,7 +34,13 @@ from r2d2_kapture.stages.benchmark.stored_features import (
 from r2d2_kapture.stages.extract.stage import Tally
 from r2d2_kapture.types import Failure, LocalFeatures
 from tests.scenes.images import write_crops
-from tests.stages.hpatches_runs import QUIET, extract, run, tiny_source, write_sequences
+from tests.stages.benchmark.cases import (
+    QUIET,
+    extract,
+    run,
+    tiny_source,
+    write_sequences,
+)
 
 
 @pytest.fixture

@@ -24,8 +24,7 @@ from r2d2_kapture.stages.benchmark.stored_features import features_beside_images
 from r2d2_kapture.types import Report
 from tests.scenes.features import features_at
 from tests.scenes.two_views import DISTORTED, posed_image, seen_by, space_points
-from tests.stages.benchmark.cases import make_case, replace
-from tests.stages.hpatches_runs import QUIET
+from tests.stages.benchmark.cases import QUIET, make_case, replace
 
 CONFIG = PairPosesConfig(worst_pairs=0)
 SOURCE = features_beside_images("r2d2")

@@ -17,8 +17,7 @@ from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages.benchmark import feature_sources
 from r2d2_kapture.stages.benchmark.stored_features import features_beside_images
 from r2d2_kapture.types import Failure
-from tests.stages.benchmark.cases import CASES, Case, make_case, pad, replace
-from tests.stages.hpatches_runs import QUIET
+from tests.stages.benchmark.cases import CASES, QUIET, Case, make_case, pad, replace
 
 FORCED = dataclasses.replace(QUIET, force=True)
 
@@ -187,15 +186,6 @@ def test_a_broken_manifest_is_replaced_on_request(case: Case, tmp_path: Path) ->
     assert case.run(tmp_path / "out").skipped == case.units()
 
 
-def test_foreign_files_are_not_overwritten(case: Case, tmp_path: Path) -> None:
-    thesis = tmp_path / "out" / "tiny_one" / "thesis.txt"
-    thesis.parent.mkdir(parents=True)
-    thesis.touch()
-    for options in (QUIET, FORCED):
-        with pytest.raises(OutputError, match="'thesis.txt' without a manifest.json"):
-            case.run(tmp_path / "out", options=options)
-
-
 def test_what_a_killed_run_left_is_removed(case: Case, tmp_path: Path) -> None:
     item, *_ = case.item_files(tmp_path / "out")
     left = [
@@ -209,27 +199,6 @@ def test_what_a_killed_run_left_is_removed(case: Case, tmp_path: Path) -> None:
     left[1].touch()
     assert case.run(tmp_path / "out").skipped == case.units()
     assert not left[1].exists()
-
-
-def test_interruption_keeps_what_is_finished(case: Case, tmp_path: Path) -> None:
-    measured = []
-
-    def interrupted(subject: object, load: object) -> object:
-        measured.append(subject)
-        if len(measured) == 2:
-            raise KeyboardInterrupt
-        return opened.measure(subject, load)  # type: ignore[arg-type]
-
-    opened = case.open()
-    stopping: Any = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        case.run(tmp_path / "out", opened=dataclasses.replace(opened, measure=stopping))
-    report = case.run(tmp_path / "out")
-    assert report.skipped >= 1
-    assert report.done + report.skipped == case.units()
-    case.run(tmp_path / "clean")
-    clean = case.results(tmp_path / "clean").read_bytes()
-    assert case.results(tmp_path / "out").read_bytes() == clean
 
 
 def test_nothing_of_an_earlier_run_stays_when_all_items_fail(
