@@ -116,14 +116,12 @@ STAGES = (
         flags="--root {inputs}/sequences --output {output}/hpatches " + TINY,
         other="--top-k 10",
         foreign="hpatches/tiny/mine.txt",
-        broken={"again": "tables and plot are written again"},
     ),
     Stage(
         command="pair_poses",
         flags="--kapture-root {inputs}/room/mapping --output {output}/poses " + TINY,
         other="--top-k 10",
         foreign="poses/tiny/mine.txt",
-        broken={"force": "the folder of features is removed whole"},
     ),
     Stage(
         command="train",

@@ -29,7 +29,7 @@ CONTENTS = Contents(
     files=(
         f"{RESULTS}/**/*.npz",
         f"{RESULTS}/**/*.json",
-        f"{FEATURES}/**/*",
+        f"{FEATURES}/**/*.*.*",  # such as a.jpg.r2d2
         RECORD_NAME,
         "worst_*.png",
         "extract_config.yaml",
