@@ -7,9 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from r2d2_kapture.models.checkpoints import serialize_checkpoint
+from r2d2_kapture.models.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    serialize_checkpoint,
+)
 from r2d2_kapture.models.registry import Architecture, build_network
 from tests.scenes.kapture_files import write_noise_dataset
+from tests.scenes.networks import random_d2net, save_d2net
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -35,6 +40,16 @@ def checkpoint_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoint_path: Path) -> Checkpoint:
+    return load_checkpoint(checkpoint_path)
+
+
+@pytest.fixture(scope="session")
+def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_d2net(tmp_path_factory.mktemp("weights") / "d2.pth", random_d2net())
 
 
 @pytest.fixture

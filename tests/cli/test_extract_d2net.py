@@ -19,12 +19,7 @@ from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.models.checkpoints import serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture
 from tests.commands import one_error_line, work_in
-from tests.scenes.networks import random_d2net, save_d2net
-
-
-@pytest.fixture(scope="module")
-def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_d2net(tmp_path_factory.mktemp("weights") / "d2.pth", random_d2net())
+from tests.scenes.networks import random_d2net
 
 
 @pytest.fixture

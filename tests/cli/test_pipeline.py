@@ -14,13 +14,7 @@ from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST
 from r2d2_kapture.io.outputs.manifest import read_manifest
 from tests.commands import one_error_line, work_in
-from tests.scenes.networks import random_d2net, save_d2net
 from tests.scenes.pipeline import PipelineScene
-
-
-@pytest.fixture(scope="module")
-def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_d2net(tmp_path_factory.mktemp("weights") / "d2.pth", random_d2net())
 
 
 @pytest.mark.parametrize(

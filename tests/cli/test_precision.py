@@ -21,7 +21,6 @@ from r2d2_kapture.io.outputs.manifest import read_manifest
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 from tests.processors import as_processor
 from tests.scenes.images import write_crops
-from tests.scenes.networks import random_d2net, save_d2net
 
 BF16 = "--precision bf16 --gpu -1"
 COMMANDS: dict[Callable[[list[str]], int], str] = {
@@ -58,11 +57,6 @@ def places(kapture_root: Path, posed: Path, tmp_path: Path) -> dict[str, Path]:
         "sequences": tmp_path / "sequences",
         "output": tmp_path / "output",
     }
-
-
-@pytest.fixture(scope="module")
-def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_d2net(tmp_path_factory.mktemp("weights") / "d2.pth", random_d2net())
 
 
 def assert_refused(

@@ -18,7 +18,7 @@ from PIL import Image
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint
 from tests.scenes.colmap import Foreign
 from tests.scenes.extraction import patch_extraction
 from tests.scenes.world import HEIGHT, WIDTH, Scene
@@ -42,11 +42,6 @@ def photos(tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Pat
     """Files for the images of the scene, whose extraction gives exact features."""
     patch_extraction(monkeypatch, scene)
     return write_photos(tmp_path / "photos é", scene)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(checkpoint_path: Path) -> Checkpoint:
-    return load_checkpoint(checkpoint_path)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import check_database
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.colmap import database as colmap_database
 from tests.scenes.images import write_noise
 from tests.stages.colmap_runs import FORCED, QUIET, content, keypoints_of, run
@@ -43,11 +43,6 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def database(photos: Path) -> Path:
     return photos.parent / "a b.db"
-
-
-@pytest.fixture(scope="module")
-def checkpoint(checkpoint_path: Path) -> Checkpoint:
-    return load_checkpoint(checkpoint_path)
 
 
 def sizes_of(path: Path) -> dict[str, tuple[int, int]]:

@@ -29,7 +29,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.view.sources import image_folder
 from tests.scenes.colmap import Foreign
@@ -45,11 +45,6 @@ from tests.stages.colmap_runs import (
 )
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(checkpoint_path: Path) -> Checkpoint:
-    return load_checkpoint(checkpoint_path)
 
 
 @pytest.fixture(scope="module")

@@ -23,26 +23,9 @@ from r2d2_kapture.stages.megadepth.layout import (
 from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
 from r2d2_kapture.types import Report
 from tests.scenes.megadepth import WrittenScene
-from tests.stages.megadepth_copies import (
-    content,
-    copied,
-    prepared,
-    unprepared_copy,
-    write_and_prepare,
-)
+from tests.stages.megadepth_copies import content, copied, prepared
 
 CONFIG = MegadepthConfig()
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> WrittenScene:
-    return write_and_prepare(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture
-def scene(published: WrittenScene, tmp_path: Path) -> WrittenScene:
-    """A copy of the scene to damage, not prepared."""
-    return unprepared_copy(published, tmp_path)
 
 
 @pytest.fixture

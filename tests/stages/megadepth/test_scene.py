@@ -34,27 +34,9 @@ from tests.scenes.megadepth import (
     write_scene,
 )
 from tests.scenes.rendered import ROOM, sees
-from tests.stages.megadepth_copies import (
-    content,
-    left_out,
-    prepared,
-    row_of,
-    unprepared_copy,
-    write_and_prepare,
-)
+from tests.stages.megadepth_copies import content, left_out, prepared, row_of
 
 CONFIG = MegadepthConfig()
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> WrittenScene:
-    return write_and_prepare(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture
-def scene(published: WrittenScene, tmp_path: Path) -> WrittenScene:
-    """A copy of the scene to damage, not prepared."""
-    return unprepared_copy(published, tmp_path)
 
 
 def test_images_are_undistorted(published: WrittenScene) -> None:

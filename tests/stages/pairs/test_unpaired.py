@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
-from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
+from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages.pairs.unpaired import unpaired_warning
 from r2d2_kapture.types import Report
 from tests.scenes.extraction import patch_extraction
@@ -135,11 +135,6 @@ def test_verification_names_images_of_no_pair(tmp_path: Path) -> None:
         in warning
     )
     assert verify_runs.run(mapping).warnings == ()
-
-
-@pytest.fixture
-def checkpoint(checkpoint_path: Path) -> Checkpoint:
-    return load_checkpoint(str(checkpoint_path))
 
 
 def test_a_database_of_a_folder_names_them_too(
