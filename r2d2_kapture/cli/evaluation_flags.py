@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from argparse import ArgumentError
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,16 @@ from r2d2_kapture.cli.extraction_flags import (
     save_settings,
     setting_names,
 )
-from r2d2_kapture.cli.parser import CommandParser, value_name
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.repeated_flags import replace_flags
-from r2d2_kapture.cli.stage_flags import add_stage_flags
+from r2d2_kapture.cli.signatures import read_signature
+from r2d2_kapture.cli.stage_flags import (
+    add_parameters,
+    add_stage_flags,
+    parameter_values,
+)
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
 from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, EXTRACTORS
-from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin
 from r2d2_kapture.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,8 +38,11 @@ if TYPE_CHECKING:
     )
 
 WORKERS = 2
-KEYPOINTS_TYPE = "keypoints_type"
-STORED = ("features_suffix", "features_h5", KEYPOINTS_TYPE)
+STAGE = "r2d2_kapture.stages.benchmark.stored_features"
+OF_DATASET = ("kapture_root", "camera_origin")
+"""What a command that evaluates a dataset has without existing features, too."""
+TYPES = ("keypoints_type", "descriptors_type")
+STORED = ("features_suffix", "features_h5", "keypoints_type")
 """Flags that select existing features; a command may lack some."""
 
 
@@ -48,50 +54,10 @@ def add_evaluation_flags(parser: CommandParser, item: str, of_dataset: bool) -> 
         item: the evaluated items, such as ``pair``.
         of_dataset: whether images may be those of a kapture dataset.
     """
-    if of_dataset:
-        parser.group("inputs").add_argument(
-            f"--{KEYPOINTS_TYPE.replace('_', '-')}",
-            type=str | None,
-            metavar="NAME",
-            help="evaluate these features of the kapture dataset instead of extracting "
-            "features",
-        )
-        parser.group("inputs").add_argument(
-            "--descriptors-type",
-            type=str | None,
-            metavar="NAME",
-            help="type of their descriptors",
-        )
-    parser.group("inputs").add_argument(
-        "--features-suffix",
-        type=str | None,
-        metavar="SUFFIX",
-        help="read features from files next to the images instead of extracting them: "
-        "d2-net reads 1.ppm.d2-net, a NumPy archive",
-    )
-    parser.group("inputs").add_argument(
-        "--features-h5",
-        type=Path | None,
-        metavar="FILE",
-        help="file of features in hloc's layout, read instead of extracting, with "
-        "names relative to the folder of the images",
-    )
-    parser.group("inputs").add_argument(
-        "--keypoint-origin",
-        type=CameraOrigin,
-        metavar=value_name(CameraOrigin),
-        default="auto",
-        help="pixel origin of these features: the center of the first pixel or its "
-        "corner (COLMAP); auto is the center for files, as R2D2, D2-Net and hloc write "
-        "them, and for kapture as recorded, else that of its cameras",
-    )
-    parser.group("features").add_argument(
-        "--label",
-        type=str | None,
-        metavar="NAME",
-        help="name of the features in tables; by default that of the model, or of the "
-        "files",
-    )
+    parameters = read_signature(STAGE, "open_stored").parameters
+    taken = OF_DATASET if of_dataset else (*OF_DATASET, *TYPES)
+    groups, metavars = {"features": ["label"]}, {"features_suffix": "SUFFIX"}
+    add_parameters(parser, parameters, groups, metavars, taken)
     parser.group("features").add_argument(
         "--sweep",
         nargs="+",
@@ -197,48 +163,10 @@ def _stored_source(
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(flags)}: expected one of them")
     _refuse_extraction(namespace, flags[0], rivals)
-    if given == [KEYPOINTS_TYPE]:
-        return _source_in_kapture(namespace, root)
-    from r2d2_kapture.stages.benchmark.stored_features import (
-        features_beside_images,
-        features_in_h5,
-    )
+    from r2d2_kapture.stages.benchmark.stored_features import open_stored
 
-    origin: PixelOrigin = (
-        "corner" if namespace.keypoint_origin == "corner" else "center"
-    )
-    if namespace.features_suffix is not None:
-        return features_beside_images(
-            namespace.features_suffix, namespace.label, origin
-        )
-    return features_in_h5(namespace.features_h5, root, namespace.label, origin)
-
-
-def _source_in_kapture(namespace: Namespace, root: Path) -> FeatureSource:
-    if namespace.kapture_root is None:
-        raise ConfigError(
-            "--keypoints-type: expected with --kapture-root, and no other features"
-        )
-    from r2d2_kapture.io.kapture.dataset import open_dataset
-    from r2d2_kapture.io.kapture.local_features import open_local_features
-    from r2d2_kapture.io.kapture.pixel_origins import (
-        find_camera_origin,
-        place_keypoints,
-    )
-    from r2d2_kapture.stages.benchmark.stored_features import features_in_kapture
-
-    tables = open_local_features(
-        [namespace.kapture_root], namespace.keypoints_type, namespace.descriptors_type
-    )
-    dataset = open_dataset(namespace.kapture_root)
-    keypoints, notes = place_keypoints(
-        tables.keypoints,
-        namespace.keypoint_origin,
-        dataset,
-        find_camera_origin(dataset, namespace.camera_origin),
-    )
-    tables = dataclasses.replace(tables, keypoints=keypoints)
-    return features_in_kapture(tables, root, namespace.label, notes)
+    parameters = read_signature(STAGE, "open_stored").parameters
+    return open_stored(root, **parameter_values(namespace, parameters))
 
 
 def _refuse_extraction(

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
-from r2d2_kapture.errors import FeatureFormatError, ImageError
+from r2d2_kapture.coordinates import CameraOrigin, PixelOrigin, kapture_from_colmap
+from r2d2_kapture.errors import ConfigError, FeatureFormatError, ImageError
 from r2d2_kapture.evaluation.feature_files import (
     feature_path,
     read_feature_file,
@@ -20,9 +20,17 @@ from r2d2_kapture.evaluation.feature_files import (
 from r2d2_kapture.io.features.hdf5 import h5_settings
 from r2d2_kapture.io.features.reading import check_inside, is_turned
 from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import FeatureRecords
-from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
-from r2d2_kapture.io.kapture.pixel_origins import origins_text
+from r2d2_kapture.io.kapture.local_features import (
+    LocalFeatureTables,
+    open_local_features,
+)
+from r2d2_kapture.io.kapture.pixel_origins import (
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
 from r2d2_kapture.io.outputs.manifest import (
     FILE_NAME,
     Manifest,
@@ -125,6 +133,63 @@ class StoredFeatures:
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
         return self.read
+
+
+def open_stored(
+    root: Path,
+    *,
+    keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
+    features_suffix: str | None = None,
+    features_h5: Path | None = None,
+    keypoint_origin: CameraOrigin = "auto",
+    label: str | None = None,
+    kapture_root: Path | None = None,
+    camera_origin: CameraOrigin = "auto",
+) -> StoredFeatures:
+    """Existing features of images, from files or of a kapture dataset.
+
+    Args:
+        root: folder that names of images are relative to.
+        keypoints_type: evaluate these features of the kapture dataset instead of
+            extracting features.
+        descriptors_type: type of their descriptors.
+        features_suffix: read features from files next to the images instead of
+            extracting them: d2-net reads 1.ppm.d2-net, a NumPy archive.
+        features_h5: file of features in hloc's layout, read instead of extracting, with
+            names relative to the folder of the images.
+        keypoint_origin: pixel origin of these features: the ``center`` of the first
+            pixel or its ``corner`` (COLMAP); ``auto`` is the center for files, as R2D2,
+            D2-Net and hloc write them, and for kapture as recorded, else that of its
+            cameras.
+        label: name of the features in tables; by default that of the model, or of the
+            files.
+        kapture_root: the dataset.
+        camera_origin: pixel origin of its principal points.
+
+    Raises:
+        ConfigError: there is no dataset of the ``keypoints_type``.
+        FeatureFormatError, DatasetError: the features cannot be read.
+    """
+    origin: PixelOrigin = "corner" if keypoint_origin == "corner" else "center"
+    if features_suffix is not None:
+        return features_beside_images(features_suffix, label, origin)
+    if features_h5 is not None:
+        return features_in_h5(features_h5, root, label, origin)
+    if kapture_root is None:
+        raise ConfigError(
+            "--keypoints-type: expected with --kapture-root, and no other features"
+        )
+    tables = open_local_features([kapture_root], keypoints_type, descriptors_type)
+    dataset = open_dataset(kapture_root)
+    keypoints, notes = place_keypoints(
+        tables.keypoints,
+        keypoint_origin,
+        dataset,
+        find_camera_origin(dataset, camera_origin),
+    )
+    tables = dataclasses.replace(tables, keypoints=keypoints)
+    return features_in_kapture(tables, root, label, notes)
 
 
 def features_beside_images(
