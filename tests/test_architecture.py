@@ -26,7 +26,7 @@ ALLOWED = {
     "config": {"errors", "types", "coordinates"},
     "models": BASE,
     "core": BASE | {"models"},  # the engine runs a network
-    "matching": BASE,
+    "matching": BASE | {"models"},  # LightGlue has weights
     "io": BASE,
     "extractors": BASE | LIBRARY,
     "evaluation": BASE | LIBRARY,

@@ -9,13 +9,17 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from r2d2_kapture.core.engine import Runtime
+from r2d2_kapture.core.pyramid import shrink, to_stored
+from r2d2_kapture.core.selection import unmasked
 from r2d2_kapture.core.upload import Masks, Upload, Uploader
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -114,6 +118,58 @@ class Extractor(ABC):
         """Maps of an (H, W, 3) uint8 RGB image by name, (h, w) float32, 0 to 1; none
         by default."""
         return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Keypoints of one image, in any order.
+
+    Attributes:
+        xy: (N, 2) in pixels, (0, 0) at the centre of the first one.
+        sides: (N,) of patches in pixels.
+        scores: (N,), higher is better.
+        descriptors: (N, D).
+    """
+
+    xy: Tensor
+    sides: Tensor
+    scores: Tensor
+    descriptors: Tensor
+
+
+class WholeExtractor(Extractor):
+    """An extractor that sees an image at once; its limits, masks and ranks.
+
+    Settings have ``max_edge``, the longest side in pixels, and ``max_keypoints``; 0 is
+    no limit.
+    """
+
+    @abstractmethod
+    def find(self, image: Image) -> Found:
+        """All keypoints of an image within the limits, (H, W, 3) uint8 RGB."""
+
+    @torch.inference_mode()
+    def __call__(self, image: Image, mask: Mask | None = None) -> LocalFeatures:
+        """Extract one image, where its mask allows: (H, W, 3) uint8 and (H, W) bool."""
+        stored = image.shape[1], image.shape[0]
+        seen = shrink(image, self.settings.max_edge)
+        size = seen.shape[1], seen.shape[0]
+        found = self.find(seen)
+        xy = to_stored(found.xy, size, stored)
+        kept = torch.argsort(found.scores, descending=True, stable=True)
+        if mask is not None:
+            kept = kept[unmasked(xy[kept], torch.from_numpy(mask).to(xy.device))]
+        kept = kept[: self.settings.max_keypoints or None]
+        return LocalFeatures(
+            keypoints=xy[kept].float().cpu().numpy(),
+            scales=(found.sides[kept] * (max(stored) / max(size)))
+            .float()
+            .cpu()
+            .numpy(),
+            scores=found.scores[kept].float().cpu().numpy(),
+            descriptors=found.descriptors[kept].cpu().numpy(),
+            image_size=stored,
+        )
 
 
 class NetworkExtractor(Extractor):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.extract import AlikedConfig
 from r2d2_kapture.config.extras import import_extra
-from r2d2_kapture.extractors.kornia_network import Found, KorniaExtractor, fits
+from r2d2_kapture.extractors.kornia_network import KorniaExtractor
+from r2d2_kapture.models.tensors import fits
 
 VARIANTS = ("aliked-n16", "aliked-n32", "aliked-t16")
 """Networks of different shapes; aliked-n16rot is one of the first."""
@@ -42,6 +43,6 @@ class AlikedExtractor(KorniaExtractor):
                 return network
         return None
 
-    def detect(self, pixels: Tensor) -> Found:
+    def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (found,) = self.network(pixels)
         return found.keypoints, found.keypoint_scores, found.descriptors

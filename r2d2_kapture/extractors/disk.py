@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.extract import DiskConfig
 from r2d2_kapture.config.extras import import_extra
-from r2d2_kapture.extractors.kornia_network import Found, KorniaExtractor, fits
+from r2d2_kapture.extractors.kornia_network import KorniaExtractor
+from r2d2_kapture.models.tensors import fits
 
 STRIDE = 16
 """Pixels of an image from one cell of the network's coarsest map to the next."""
@@ -32,7 +33,7 @@ class DiskExtractor(KorniaExtractor):
         network.load_state_dict(state)
         return network
 
-    def detect(self, pixels: Tensor) -> Found:
+    def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if max(pixels.shape[2:]) <= STRIDE:  # which instance norm refuses
             none = pixels.new_zeros(0)
             return none.view(0, 2), none, none.view(0, self.descriptor_dim)

@@ -1,10 +1,8 @@
-"""What extractors by kornia share: weights from a file, limits, masks, ranks."""
+"""What extractors by kornia share: a network, and its weights from a file."""
 
 from __future__ import annotations
 
-import pickle
 from abc import abstractmethod
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,20 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from r2d2_kapture.core.engine import Runtime
-from r2d2_kapture.core.extraction import Extractor, Image, Mask
-from r2d2_kapture.core.pyramid import shrink, to_stored
-from r2d2_kapture.core.selection import unmasked
+from r2d2_kapture.core.extraction import Found, Image, WholeExtractor
 from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.files import Weights
-from r2d2_kapture.types import PATCH_DIAMETER, LocalFeatures
+from r2d2_kapture.models.tensors import read_tensors
+from r2d2_kapture.types import PATCH_DIAMETER
 
-Found = tuple[Tensor, Tensor, Tensor]
 
-
-class KorniaExtractor(Extractor):
+class KorniaExtractor(WholeExtractor):
     """An extractor by a network of kornia, in float32.
-
-    Settings have ``max_keypoints`` and ``max_edge``.
 
     Attributes:
         published: name of a file of its weights, for errors.
@@ -40,7 +33,7 @@ class KorniaExtractor(Extractor):
 
     def __init__(self, settings: Any, weights: Weights, runtime: Runtime) -> None:
         super().__init__(settings, weights, runtime)
-        network = self.load(read_state(weights.path, self.name))
+        network = self.load(read_tensors(weights.path, self.name))
         if network is None:
             raise CheckpointError(
                 f"{weights.path}: found no weights of {self.name}, expected those of "
@@ -53,77 +46,13 @@ class KorniaExtractor(Extractor):
         """The network with the tensors of a file; None if they are of another."""
 
     @abstractmethod
-    def detect(self, pixels: Tensor) -> Found:
-        """Keypoints of an image.
+    def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Places (x, y), scores and descriptors of (1, 3, H, W) RGB, 0 to 1."""
 
-        Args:
-            pixels: (1, 3, H, W) float32 RGB, 0 to 1.
-
-        Returns:
-            (N, 2) x and y, (0, 0) at the centre of the first pixel; (N,) scores; (N, D)
-            descriptors of unit norm.
-        """
-
-    @torch.inference_mode()
-    def __call__(self, image: Image, mask: Mask | None = None) -> LocalFeatures:
-        """Extract one image; patches have R2D2's side, as the network has no scales."""
-        stored = image.shape[1], image.shape[0]
-        seen = shrink(image, self.settings.max_edge)
-        size = seen.shape[1], seen.shape[0]
-        pixels = torch.from_numpy(np.require(seen, requirements=["C", "W"]))
+    def find(self, image: Image) -> Found:
+        """Keypoints; patches have R2D2's side, as the network has no scales."""
+        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"]))
         pixels = pixels.to(self.runtime.device).permute(2, 0, 1)[None] / 255
         xy, scores, descriptors = self.detect(pixels)
-        xy = to_stored(xy, size, stored)
-        kept = torch.argsort(scores, descending=True, stable=True)
-        if mask is not None:
-            keep = torch.from_numpy(mask).to(xy.device)
-            kept = kept[unmasked(xy[kept], keep)]
-        kept = kept[: self.settings.max_keypoints or None]
-        side = PATCH_DIAMETER * max(stored) / max(size)
-        return LocalFeatures(
-            keypoints=xy[kept].float().cpu().numpy(),
-            scales=np.full(len(kept), side, np.float32),
-            scores=scores[kept].float().cpu().numpy(),
-            descriptors=descriptors[kept].float().cpu().numpy(),
-            image_size=stored,
-        )
-
-
-def read_state(path: Path, extractor: str) -> dict[str, Tensor]:
-    """The tensors of a file, loaded without running code from it.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds no tensors by name.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{path}: cannot be read as weights of {extractor}: {reason}"
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("extractor"), dict):
-        state = state["extractor"]
-    named = isinstance(state, dict) and all(
-        isinstance(value, Tensor) for value in state.values()
-    )
-    if not named or not state:
-        raise CheckpointError(
-            f"{path}: found no tensors by name, expected weights of {extractor}"
-        )
-    return {str(name): value for name, value in state.items()}
-
-
-def fits(network: nn.Module, state: dict[str, Tensor]) -> bool:
-    """Whether a file has every parameter of a network, in its shape, and no other."""
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    found = {name: value.shape for name, value in state.items()}
-    lacking = shapes.keys() - found.keys()
-    parameters = {name for name, _ in network.named_parameters()}
-    return not lacking & parameters and found.items() <= shapes.items()
+        sides = torch.full_like(scores, PATCH_DIAMETER)
+        return Found(xy=xy, sides=sides, scores=scores, descriptors=descriptors)

@@ -17,18 +17,15 @@ import torch
 from r2d2_kapture.config.extract import SiftConfig
 from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.core.engine import Runtime
-from r2d2_kapture.core.extraction import Extractor, Image, Mask, WeightsKind
-from r2d2_kapture.core.pyramid import shrink, to_stored
-from r2d2_kapture.core.selection import unmasked
+from r2d2_kapture.core.extraction import Found, Image, WeightsKind, WholeExtractor
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.features.reading import PATCH_SIGMAS
-from r2d2_kapture.types import LocalFeatures
 
 EVERY = 2**31 - 1
 """More keypoints than any image has: COLMAP cuts whole scales, we cut single ones."""
 
 
-class SiftExtractor(Extractor):
+class SiftExtractor(WholeExtractor):
     """COLMAP's SIFT: the largest keypoints first, since it keeps no responses."""
 
     settings_class: ClassVar[type] = SiftConfig
@@ -57,28 +54,15 @@ class SiftExtractor(Extractor):
         with quiet_pycolmap():
             self._sift = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
 
-    def __call__(self, image: Image, mask: Mask | None = None) -> LocalFeatures:
-        """Extract one image; scores are scales in pixels."""
-        stored = image.shape[1], image.shape[0]
-        seen = shrink(image, self.settings.max_edge)
-        size = seen.shape[1], seen.shape[0]
-        bitmap = pycolmap.Bitmap.from_array(seen).clone_as_grey()
+    def find(self, image: Image) -> Found:
+        """Keypoints; scores are scales."""
+        bitmap = pycolmap.Bitmap.from_array(image).clone_as_grey()
         rows, found = self._sift.extract(bitmap)
-        corners = np.array([(row.x, row.y) for row in rows]).reshape(-1, 2)
-        centers = torch.from_numpy(kapture_from_colmap(corners))
-        xy = to_stored(centers, size, stored).numpy()
+        xy = np.array([(row.x, row.y) for row in rows]).reshape(-1, 2)
         sigmas = np.array([row.compute_scale() for row in rows], np.float32)
-        sigmas *= max(stored) / max(size)
-        kept = np.arange(len(xy))
-        if mask is not None:
-            allowed = unmasked(torch.from_numpy(xy), torch.from_numpy(mask))
-            kept = kept[allowed.numpy()]
-        kept = kept[np.argsort(-sigmas[kept], kind="stable")]
-        kept = kept[: self.settings.max_keypoints or None]
-        return LocalFeatures(
-            keypoints=xy[kept].astype(np.float32),
-            scales=PATCH_SIGMAS * sigmas[kept],
-            scores=sigmas[kept],
-            descriptors=found.data[kept],
-            image_size=stored,
+        return Found(
+            xy=torch.from_numpy(kapture_from_colmap(xy)),
+            sides=torch.from_numpy(PATCH_SIGMAS * sigmas),
+            scores=torch.from_numpy(sigmas),
+            descriptors=torch.from_numpy(found.data.copy()),
         )

@@ -20,12 +20,12 @@ from torch import Tensor
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.config.match import LightGlueConfig
 from r2d2_kapture.errors import (
-    UNREADABLE,
     CheckpointError,
     ConfigError,
     FeatureFormatError,
 )
 from r2d2_kapture.matching.matcher import Matcher, MatchInput
+from r2d2_kapture.models.tensors import read_tensors
 from r2d2_kapture.types import PairMatches
 
 FIRST_LAYER = "input_proj.weight"
@@ -117,13 +117,7 @@ def load_lightglue(path: Path, min_confidence: float) -> Any:
         CheckpointError: a file that is none of LightGlue's weights.
     """
     kornia = import_extra("kornia.feature", "kornia", "--matcher lightglue")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        raise CheckpointError(
-            f"{path}: cannot be read as weights of LightGlue: {error}"
-        ) from error
-    layers = current_names(state) if isinstance(state, dict) else {}
+    layers = current_names(read_tensors(path, "LightGlue"))
     positions, last = layers.get(POSITIONS), layers.get(LAST_OF_FIRST)
     if positions is None or last is None or positions.shape[1] != 2:
         raise CheckpointError(
@@ -156,15 +150,13 @@ def load_lightglue(path: Path, min_confidence: float) -> Any:
     return network.eval()
 
 
-def current_names(state: dict[Any, Any]) -> dict[str, Tensor]:
+def current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Layers by the names of kornia; published files have those of an older version."""
-    renamed = {}
-    for name, value in state.items():
-        if isinstance(value, Tensor):
-            current = str(name).removeprefix("matcher.")
-            for kind in ("self_attn", "cross_attn"):
-                current = re.sub(
-                    rf"^{kind}\.(\d+)", rf"transformers.\1.{kind}", current
-                )
-            renamed[current] = value
-    return renamed
+    return {
+        re.sub(
+            r"^(self_attn|cross_attn)\.(\d+)",
+            r"transformers.\2.\1",
+            name.removeprefix("matcher."),
+        ): value
+        for name, value in state.items()
+    }

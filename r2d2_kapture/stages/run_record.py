@@ -12,19 +12,17 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.extract import EXTRACTORS, ExtractConfig, R2D2Config
+from r2d2_kapture.config.match import MATCHERS, MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
-from r2d2_kapture.config.settings import DOORS
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.core.processor import this_processor
-from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
@@ -99,17 +97,17 @@ def default_settings(chosen: Mapping[str, str | None] = {}) -> dict[str, Any]:
         chosen: names of the ``matcher`` and the ``extractor`` whose settings are
             listed; without one, or if it is not installed, those of the default.
     """
-    default = PipelineConfig(extract=ExtractConfig())
-    plain = plain_settings(default)
-    for section, kind in CHOSEN.items():
-        with suppress(ConfigError):
-            if chosen.get(kind) is not None:
-                settings = DOORS[kind].settings_of(str(chosen[kind]))()
-                of_section = getattr(default, section)
-                made = dataclasses.replace(of_section, **{kind: settings})
-                listed = dataclasses.replace(default, **{section: made})
-                named = {kind: plain[section][kind]}
-                plain[section] = plain_settings(listed)[section] | named
+    extractor = EXTRACTORS.settings().get(str(chosen.get("extractor")), R2D2Config)
+    matchers = MATCHERS.settings()
+    matcher = matchers.get(str(chosen.get("matcher")), MutualNearestConfig)
+    plain = plain_settings(
+        PipelineConfig(
+            extract=ExtractConfig(extractor=extractor()),
+            match=MatchConfig(matcher=matcher()),
+        )
+    )
+    plain["extract"]["extractor"] = R2D2Config.extractor
+    plain["match"]["matcher"] = MutualNearestConfig.matcher
     return plain
 
 

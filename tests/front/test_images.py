@@ -127,3 +127,34 @@ def test_features_to_a_file_and_to_tensors(
         expected = torch.as_tensor(getattr(features, name))
         assert torch.equal(tensor, expected), name
     assert read.to_torch()["descriptors"].dtype == torch.float32
+
+
+def test_another_extractor_in_every_function_that_extracts(
+    kapture_root: Path, checkpoint_path: Path, tmp_path: Path
+) -> None:
+    images = sorted((kapture_root / "sensors/records_data").glob("*.png"))[:2]
+    sift: dict[str, Any] = {"extractor": "sift", "max_keypoints": 5}
+    extractor = rk.load_extractor(**sift, device="cpu")
+    features = [extractor(image) for image in images]
+    assert repr(extractor).startswith("ImageExtractor('sift', {'root': True")
+    assert extractor.checkpoint is None
+    assert features[0].descriptors.dtype == np.uint8
+    matches = rk.match(*features)
+    assert 0 < len(matches) and (matches.scores <= 1 + 1e-6).all()
+    features[0].save(tmp_path / "a.sift")
+    loaded = rk.LocalFeatures.load(tmp_path / "a.sift")
+    np.testing.assert_allclose(np.linalg.norm(loaded.descriptors, axis=1), 1, atol=1e-5)
+    quiet: dict[str, Any] = {"progress": False}
+    made = rk.extract_images(images, output_dir=tmp_path / "files", **sift, **quiet)
+    assert made.details["keypoints"] == 10
+    output = tmp_path / "features"
+    made = rk.extract(kapture_root=kapture_root, output=output, **sift, **quiet)
+    assert made.done == 5
+    viewed = rk.view_pair(*images, output_dir=tmp_path / "pictures", **sift)
+    assert viewed.outputs
+    with pytest.raises(ConfigError, match="top_k: found for sift, expected only for"):
+        rk.load_extractor(extractor="sift", top_k=5)
+    with pytest.raises(ConfigError, match="max_keypoints: found for r2d2, expected o"):
+        rk.load_extractor(checkpoint_path, max_keypoints=5)
+    with pytest.raises(ConfigError, match="features of other weights than 'tiny'"):
+        rk.Localizer("no map", rk.load_extractor(checkpoint_path), features=output)
