@@ -15,11 +15,12 @@ import pytest
 from r2d2_kapture.cli.localize import main
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from tests.commands import listen_to_ctrl_c, one_error_line, work_in
 from tests.scenes.contents import files_below
 from tests.scenes.localization import LocalizationScene, position_error
 
-VOLATILE = ("report.json", ".lock")
+VOLATILE = ("report.json", FINISHED_NAME, ".lock")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,7 @@ import pycolmap
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.stages.map import stage as map
 from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import Report
@@ -70,4 +71,4 @@ def load_map(root: Path) -> kapture.Kapture:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    return files_below(folder, [map.REPORT_NAME])
+    return files_below(folder, [map.REPORT_NAME, FINISHED_NAME])

@@ -17,6 +17,7 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.stages.localize import frames as frame_poses
 from r2d2_kapture.stages.localize import stage as localize
 from tests.scenes.contents import files_below
@@ -25,7 +26,7 @@ from tests.scenes.world import pinhole
 
 SINGLE = LocalizeConfig(rigs="off")
 LOCK = ".lock"
-VOLATILE = ("report.json", LOCK)
+VOLATILE = ("report.json", FINISHED_NAME, LOCK)
 FORCE = dataclasses.replace(QUIET, force=True)
 
 

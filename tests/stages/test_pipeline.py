@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -25,6 +28,7 @@ from r2d2_kapture.errors import (
     DatasetError,
     OutputError,
 )
+from r2d2_kapture.io.colmap import check
 from r2d2_kapture.io.kapture import dataset
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
@@ -61,7 +65,7 @@ def run(scene: PipelineScene, output: Path, **changes: Any) -> Report:
         "features": [scene.features],
         "options": RunOptions(progress=False),
     }
-    return pipeline.run(CONFIG, **(settings | changes))
+    return pipeline.run(**({"config": CONFIG} | settings | changes))
 
 
 def test_each_dataset_is_opened_once(
@@ -81,6 +85,70 @@ def test_each_dataset_is_opened_once(
         assert sorted(opened) == sorted(
             [scene.mapping, scene.query, layout.localized("queries")]
         )
+
+
+LOCAL = PairsConfig(method="local", vlad_clusters=4)
+CONTENTS = (".kpt", ".desc", ".matches", ".gfeat", ".db", ".bin", ".jpg")
+
+
+@pytest.mark.parametrize("pairing", [PairsConfig(method="exhaustive"), LOCAL])
+def test_a_resume_with_nothing_to_do_reads_no_contents(
+    scene: PipelineScene,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pairing: PairsConfig,
+) -> None:
+    """It takes sizes and times for granted, and says what the first run said."""
+    config = PipelineConfig(mapping_pairs=pairing, query_pairs=pairing)
+    first: list[Report] = []
+    again: list[Report] = []
+    run(scene, tmp_path / "out", config=config, announce=first.append)
+    opened: list[str] = []
+    real = io.open
+
+    def noted(file: Any, *arguments: Any, **settings: Any) -> Any:
+        opened.append(str(file))
+        return real(file, *arguments, **settings)
+
+    # images are looked at once, in advance, for their sizes
+    monkeypatch.setattr(pipeline, "unlike_sensors", lambda dataset: {})
+    for module in (io, builtins):
+        monkeypatch.setattr(module, "open", noted)
+    monkeypatch.setattr(check, "check_database", None)
+    monkeypatch.setattr(sqlite3, "connect", None)
+    run(scene, tmp_path / "out", config=config, announce=again.append)
+    assert len(opened) > 20
+    assert [name for name in opened if name.endswith(CONTENTS)] == []
+    for one, other in zip(first, again, strict=True):
+        assert (other.stage, other.done, other.skipped) == (
+            one.stage,
+            0,
+            one.done + one.skipped,
+        )
+        if one.stage != "match":  # counts the matches of the run
+            assert (other.details, other.warnings, other.summary) == (
+                one.details,
+                one.warnings,
+                one.summary,
+            )
+
+
+def test_what_changed_is_found_by_a_resume(
+    scene: PipelineScene, tmp_path: Path
+) -> None:
+    """Inputs and outputs that changed, though in neither size nor time of change."""
+    output = tmp_path / "out"
+    run(scene, output)
+    before = results(output)
+    layout = Layout(output=output)
+    path = next(layout.verified.rglob("*.matches"))
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(b"0" * path.stat().st_size)
+    os.utime(path, ns=times)
+    stages: dict[str, Report] = {}
+    run(scene, output, announce=lambda item: stages.update({item.stage: item}))
+    assert stages["verify"].done == 1
+    assert results(output) == before
 
 
 def results(output: Path) -> dict[str, bytes]:

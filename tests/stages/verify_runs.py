@@ -11,6 +11,7 @@ import pycolmap
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.stages.verify import stage as verify
 from r2d2_kapture.types import Report
 from tests.scenes.world import Scene
@@ -36,13 +37,16 @@ def folder(mapping: Path) -> Path:
     return mapping.parent / "verified" / "reconstruction" / "matches" / TYPE
 
 
+TIMED = (verify.REPORT_NAME, FINISHED_NAME, ".lock")
+
+
 def outputs(mapping: Path) -> dict[str, bytes]:
-    """All that a run writes but for its report, which holds the time."""
+    """All that a run writes but for what holds times."""
     paths = [*folder(mapping).rglob("*"), mapping.parent / "map.db"]
     return {
         str(path.relative_to(mapping.parent)): path.read_bytes()
         for path in paths
-        if path.is_file() and path.name not in (verify.REPORT_NAME, ".lock")
+        if path.is_file() and path.name not in TIMED
     }
 
 

@@ -94,12 +94,12 @@ def database_sha256(path: Path) -> str:
         digest.update(header)
         while block := file.read(1 << 20):
             digest.update(block)
-    log = _log_of(path)
+    log = write_ahead_log(path)
     digest.update(log.read_bytes() if log.is_file() else b"")
     return digest.hexdigest()
 
 
-def _log_of(path: Path) -> Path:
+def write_ahead_log(path: Path) -> Path:
     """Where SQLite keeps writes that are not yet in the file."""
     return path.with_name(f"{path.name}-wal")
 
@@ -189,7 +189,7 @@ def _check_in_use(connection: sqlite3.Connection, to_replace: bool) -> None:
 
 def _check_size(connection: sqlite3.Connection, path: Path) -> None:
     """SQLite itself takes the missing rest of a last page for zeros."""
-    log = _log_of(path)
+    log = write_ahead_log(path)
     if log.is_file() and log.stat().st_size:
         return  # pages may still be there
     (pages,) = connection.execute("PRAGMA page_count").fetchone()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,7 @@ from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.kapture.dataset import open_dataset, read_lines
-from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
+from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, find_camera_origin
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.types import IndexArray
 
@@ -35,6 +35,13 @@ DoubleArray = npt.NDArray[np.float64]
 UNNAMED_TYPE = "colmap"
 """What kapture_r2d2_map calls keypoints that it only knows from a database."""
 MODEL_FILES = ("cameras", "images", "points3D")
+COLMAP_FILES = (*MODEL_FILES, "rigs", "frames")
+ENDS = ("bin", "txt")
+KAPTURE_FILES = (
+    *(f"sensors/{name}.txt" for name in ("sensors", "rigs", "records_camera")),
+    *("sensors/trajectories.txt", f"sensors/{ORIGIN_NAME}"),
+    *(kcsv.CSV_FILENAMES[part] for part in (kapture.Points3d, kapture.Observations)),
+)
 POSE_LINE_FIELDS = 10
 """Fields of an image's first line in a text model; a name with spaces makes more."""
 
@@ -131,6 +138,14 @@ def read_sparse_map(
             "check its pairs and matches and map again"
         )
     return sparse_map
+
+
+def map_files(path: Path) -> Iterator[Path]:
+    """The files that a map may be read from; most of them are missing."""
+    for folder in (path, *map(path.joinpath, ("sparse", "0", "kapture"))):
+        yield from (folder / f"{name}.{end}" for name in COLMAP_FILES for end in ENDS)
+        yield from map(folder.joinpath, KAPTURE_FILES)
+    yield path.parent / "kapture" / kcsv.CSV_FILENAMES[kapture.Observations]
 
 
 def read_colmap_model(path: Path) -> pycolmap.Reconstruction:

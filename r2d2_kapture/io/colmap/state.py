@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from r2d2_kapture.io.colmap.check import database_sha256
+from r2d2_kapture.io.colmap.check import database_sha256, write_ahead_log
 from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 
@@ -21,6 +21,11 @@ class DatabaseState:
 
     path: Path
     database: Path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The record, the database, and where SQLite keeps what it adds to it."""
+        return self.path, self.database, write_ahead_log(self.database)
 
     def is_ours(self) -> bool:
         """Whether the database is as one that we noted, before or after it moved."""

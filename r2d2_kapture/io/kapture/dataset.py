@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -84,6 +85,12 @@ class Dataset:
     def image_paths(self) -> dict[str, Path]:
         """Where the pixels of each image are, by name."""
         return {name: self.image_path(name) for name in self.image_names}
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """Its tables and image files; the latter may be missing."""
+        yield from sorted((self.root / "sensors").glob("*.*"))
+        yield from self.image_paths.values()
 
     def image_path(self, name: str) -> Path:
         """Where the pixels of an image are."""

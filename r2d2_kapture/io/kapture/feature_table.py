@@ -12,7 +12,7 @@ import dataclasses
 import os
 import tarfile
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -123,6 +123,16 @@ class FeatureTable:
     def image_names(self) -> list[str]:
         """Images that have rows, by name."""
         return sorted(set().union(*(folder.image_names for folder in self.folders)))
+
+    def files(self, images: Iterable[str]) -> Iterator[Path]:
+        """Where the rows of images are, or would be, and what describes them."""
+        names = [image + SUFFIXES[self.kind] for image in images]
+        for folder in self.folders:
+            described = sorted(folder.path.glob("*.json"))
+            yield from (path for path in described if "_report" not in path.name)
+            yield folder.path / f"{self.kind}.txt"
+            archive = [folder.archive.name]
+            yield from map(folder.path.joinpath, archive if folder.members else names)
 
     def count(self, image: str) -> int:
         """Rows of an image, without reading them.

@@ -8,7 +8,7 @@ image 1 before image 2 in order of code points, or as members of ``matches.tar``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,13 @@ class MatchTable:
         for _, _, size in self.places(sorted_pair(image1, image2)):
             return size // ROW_BYTES
         return None
+
+    def files(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Path]:
+        """Where the rows of sorted pairs are, or would be."""
+        names = list(map(match_name, pairs))
+        for folder, members in self.folders:
+            archive = [ARCHIVE_NAME]
+            yield from map(folder.joinpath, names if members is None else archive)
 
     def places(self, pair: tuple[str, str]) -> Iterator[tuple[Path, int, int]]:
         """File, offset and bytes of a sorted pair's rows, of each folder with some."""

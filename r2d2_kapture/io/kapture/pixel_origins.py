@@ -38,7 +38,7 @@ from r2d2_kapture.io.features.reading import columns_warnings
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureFolder, FeatureTable
 from r2d2_kapture.io.kapture.overlaps import hidden_features
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.io.outputs.manifest import FILE_NAME as MANIFEST_NAME
 
 ORIGIN_NAME = "pixel_origin.json"
@@ -135,12 +135,9 @@ class DatabaseOrigins:
 def read_database_origins(database: Path) -> DatabaseOrigins | None:
     """The note beside a database; None for one of another tool."""
     try:
-        values = json.loads(_beside(database).read_text(encoding="utf-8"))
-        found = DatabaseOrigins(
-            cameras=values["cameras"], keypoints=values["keypoints"]
-        )
+        found = DatabaseOrigins(**read_json(_beside(database)))
         origins = {found.cameras, *found.keypoints.values()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (TypeError, AttributeError):
         return None
     return found if origins <= {"center", "corner"} else None
 

@@ -38,6 +38,13 @@ class Retrieval:
     unknown: tuple[str, ...]
 
     @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Sorted pairs of queries and their partners."""
+        return [
+            sorted_pair(q, n) for q, images in self.of_query.items() for n in images
+        ]
+
+    @property
     def images(self) -> set[str]:
         """Number of queries and images that they are paired with."""
         return set(self.of_query).union(*self.of_query.values())

@@ -22,6 +22,7 @@ from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.sparse_map import (
     SparseMap,
     check_keypoints_type,
+    map_files,
     read_sparse_map,
 )
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
@@ -39,7 +40,9 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     origins_text,
     place_keypoints,
 )
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
+from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.localize.cameras import (
@@ -74,6 +77,7 @@ from r2d2_kapture.stages.localize.results import (
     QUERIES_FOLDER,
     QueryResult,
     read_localized,
+    result_path,
     write_localized,
     write_result,
 )
@@ -216,14 +220,26 @@ def run(
     started = time.monotonic()
     dataset = open_dataset(query)
     features = features or [dataset.root]
+    keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    table = open_matches(matches, keypoints.type_name)
+    retrieval = _retrieval(pairs, dataset, keypoints)
+    finished = Finished.of(
+        output / FINISHED_NAME,
+        [dataclasses.asdict(config), dataclasses.asdict(retrieval)],
+        (
+            *dataset.files,
+            *map_files(map_path),
+            *keypoints.files(sorted(retrieval.images)),
+            *table.files(retrieval.pairs),
+        ),
+    )
+    if not options.force and (report := finished.report(started)):
+        return report
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
     frames = query_frames(dataset, origin, config)
     keypoints, warnings = place_keypoints(
-        open_feature_table(features, "keypoints", keypoints_type),
-        config.keypoint_origin,
-        dataset,
-        counted_from,
+        keypoints, config.keypoint_origin, dataset, counted_from
     )
     refuse_other_images(keypoints, dataset)
     check_keypoints_type(map_path, keypoints.type_name)
@@ -231,15 +247,15 @@ def run(
         config=config,
         origin=origin,
         keypoints=keypoints,
-        matches=open_matches(matches, keypoints.type_name),
-        retrieval=_retrieval(pairs, dataset, keypoints),
+        matches=table,
+        retrieval=retrieval,
         unlike=unlike_sensors(dataset),
         sparse_map=read_sparse_map(map_path, keypoints.type_name),
         output=output,
         force=options.force,
     )
-    refuse_stale_matches(localizer.matches, keypoints, localizer.retrieval.images)
-    refuse_moved_keypoints(localizer.sparse_map, keypoints, localizer.retrieval.images)
+    refuse_stale_matches(table, keypoints, retrieval.images)
+    refuse_moved_keypoints(localizer.sparse_map, keypoints, retrieval.images)
     refuse_inputs(output, [dataset.root, map_path, *features, *matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with open_ledger(output, CONTENTS, manifest, options), quiet_pycolmap():
@@ -253,7 +269,13 @@ def run(
         report = dataclasses.replace(
             report, warnings=(*counted_from.warnings, *warnings, *report.warnings)
         )
-        return write_report(output / REPORT_NAME, report)
+        write_report(output / REPORT_NAME, report)
+        if report.failed:  # these are tried again
+            return report
+        made = [output / name for name in (REPORT_NAME, POSES_NAME, FILE_NAME)]
+        made += sorted((output / "sensors").glob("*.*"))
+        made += [result_path(output, name) for name in dataset.image_names]
+        return finished.note(report, made)
 
 
 def localize_frames(

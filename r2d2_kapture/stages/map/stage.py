@@ -15,7 +15,12 @@ import pycolmap
 from r2d2_kapture.config.map import MapConfig, MapMethod
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ReconstructionError
-from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
+from r2d2_kapture.io.colmap.check import (
+    check_database,
+    copy_database,
+    database_sha256,
+    write_ahead_log,
+)
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.update import remove_features_of
@@ -25,6 +30,7 @@ from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import read_json
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import (
     STAGE,
     Contents,
@@ -32,9 +38,15 @@ from r2d2_kapture.io.outputs.ledger import (
     rebuilding,
     write_report,
 )
-from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
 from r2d2_kapture.stages.map.checks import left_out
-from r2d2_kapture.stages.map.drawing import METRES, OWN_UNITS, draw_model
+from r2d2_kapture.stages.map.drawing import (
+    CLOUD_NAME,
+    METRES,
+    OWN_UNITS,
+    PICTURE_NAME,
+    draw_model,
+)
 from r2d2_kapture.stages.map.reconstruct import (
     map_unknown_poses,
     model_numbers,
@@ -120,6 +132,13 @@ def run(
     """
     started = time.monotonic()
     dataset = open_dataset(mapping)
+    finished = Finished.of(
+        output / FINISHED_NAME,
+        [dataclasses.asdict(config), keypoints_type, str(database.resolve())],
+        (database, write_ahead_log(database), *dataset.files),
+    )
+    if not options.force and (report := finished.report(started)):
+        return report
     warnings = check_database(database)
     poses = read_camera_poses(dataset)
     unlike = unlike_sensors(dataset)
@@ -129,7 +148,7 @@ def run(
     older = _older_manifest(earlier)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
     if is_done and earlier and not options.force:
-        return _report_of_earlier(earlier, output, started)
+        return _noted(finished, _report_of_earlier(earlier, output, started), output)
     with (
         rebuilding(output, CONTENTS, manifest) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
@@ -207,7 +226,17 @@ def run(
             },
         )
         more = {"not_registered": _without_pose(models[0], content)}
-        return write_report(folder / REPORT_NAME, report, more)
+        write_report(folder / REPORT_NAME, report, more)
+    return _noted(finished, report, output)
+
+
+def _noted(finished: Finished, report: Report, output: Path) -> Report:
+    """Note the end of a run, unless pictures of the map have yet to be drawn."""
+    files = [output / name for name in (REPORT_NAME, FILE_NAME)]
+    pictures = [output / name for name in (PICTURE_NAME, CLOUD_NAME)]
+    files += [*pictures, *(output / "sparse").iterdir()]
+    drawn = all(path.is_file() for path in pictures)
+    return finished.note(report, files) if drawn else report
 
 
 def _choose_method(

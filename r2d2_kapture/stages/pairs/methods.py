@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
-from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
+from r2d2_kapture.io.colmap.sparse_map import map_files, read_sparse_map
 from r2d2_kapture.io.features.reading import check_metric
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
@@ -92,6 +92,27 @@ class Selected:
     failed: tuple[Failure, ...] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def method_files(config: PairsConfig, inputs: PairInputs) -> Iterator[Path]:
+    """The features, or the map, that the method reads.
+
+    Raises:
+        DatasetError, FeatureFormatError: there are none.
+    """
+    names = sorted({*inputs.mapping_names, *inputs.first_names})
+    if config.method == "global":
+        yield from open_feature_table(
+            inputs.features, "global_features", inputs.global_features_type
+        ).files(names)
+    if config.method == "local":
+        features = open_local_features(
+            inputs.features, inputs.keypoints_type, inputs.descriptors_type
+        )
+        yield from features.keypoints.files(names)
+        yield from features.descriptors.files(names)
+    if inputs.map_path is not None:
+        yield from map_files(inputs.map_path)
 
 
 def select_exhaustive(config: PairsConfig, inputs: PairInputs) -> Selected:

@@ -17,6 +17,7 @@ from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
+from r2d2_kapture.io.kapture.feature_table import SUFFIXES
 from r2d2_kapture.io.kapture.pairs import (
     ImagePair,
     pairs_to_bytes,
@@ -29,10 +30,12 @@ from r2d2_kapture.io.outputs.atomic import (
     write_bytes_atomic,
     write_json_atomic,
 )
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import differences
-from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, PairInputs
+from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, PairInputs, method_files
+from r2d2_kapture.stages.pairs.retrieval import VOCABULARY_NAME
 from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
 from r2d2_kapture.types import Failure, Report
 
@@ -122,9 +125,18 @@ def run(
         described=global_features_output or output.with_name(f"{output.stem}_features"),
         options=options,
     )
-    known = {*inputs.mapping.image_names}
-    known |= set(() if inputs.query is None else inputs.query.image_names)
+    known = {*inputs.mapping_names, *inputs.first_names}
     merged = [pair for path in merge for pair in read_pairs(path, known)]
+    finished = Finished.of(
+        output.with_name(f".{output.stem}{FINISHED_NAME}"),
+        [settings, sorted(only or ()), list(map(dataclasses.astuple, merged))],
+        (
+            *(f for dataset in datasets for f in dataset.files),
+            *method_files(config, inputs),
+        ),
+    )
+    if not options.force and (found := finished.report(started)):
+        return found
     selected = PAIR_METHODS[config.method](config, inputs)
     every = arranged(config, selected.pairs, merged, with_query=query is not None)
     every, unlisted = _listable(every, inputs)
@@ -171,7 +183,11 @@ def run(
         write_bytes_atomic(output, data)
     elif report.failed or read_json(report_path).get("unpaired") != list(unpaired):
         write_json_atomic(report_path, described)
-    return report
+    if report.failed:  # these are tried again
+        return report
+    described_by = (f"*{SUFFIXES['global_features']}", VOCABULARY_NAME)
+    made = [path for name in described_by for path in inputs.described.rglob(name)]
+    return finished.note(report, (output, report_path, *made))
 
 
 def _listable(

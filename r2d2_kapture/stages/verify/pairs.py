@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -35,11 +35,12 @@ from r2d2_kapture.io.kapture.match_store import (
     MatchTable,
     MatchWriter,
     find_matches,
+    match_name,
     matches_folder,
     open_match_writer,
 )
 from r2d2_kapture.io.outputs.json_log import open_log
-from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
@@ -138,6 +139,12 @@ class VerifiedPairs:
         if found is None or matches is None:
             return None
         return found.two_view_geometry(matches.indices)
+
+    def files(self, folder: Path) -> Iterator[Path]:
+        """The files of verified matches in their folder, and of their geometries."""
+        yield folder / FILE_NAME
+        yield folder / LOG_NAME
+        yield from (folder / match_name(pair) for pair in self.geometries)
 
     def digest(self) -> str:
         """Digest of the inputs of all geometries."""

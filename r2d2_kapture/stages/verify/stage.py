@@ -52,6 +52,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import remove_file
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
@@ -120,24 +121,30 @@ def run(
     opened = open_dataset(mapping)
     data = with_camera_mode(opened.data, config.camera_mode)
     dataset = dataclasses.replace(opened, data=data)
+    keypoints = open_feature_table(features, "keypoints", keypoints_type)
+    table = open_matches(matches, keypoints.type_name)
+    wanted = _wanted_pairs(dataset, table, pairs)
+    folder = matches_folder(output, keypoints.type_name)
+    finished = Finished.of(
+        folder / FINISHED_NAME,
+        [dataclasses.asdict(config), str(database), wanted],
+        (*dataset.files, *keypoints.files(dataset.image_names), *table.files(wanted)),
+    )
+    if not options.force and (report := finished.report(started)):
+        return report
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
     keypoints, warnings = place_keypoints(
-        open_feature_table(features, "keypoints", keypoints_type),
-        config.keypoint_origin,
-        dataset,
-        counted_from,
+        keypoints, config.keypoint_origin, dataset, counted_from
     )
     refuse_other_images(keypoints, dataset)
-    table = open_matches(matches, keypoints.type_name)
-    work = _plan(dataset, keypoints, table, pairs, options.strict)
+    work = _plan(dataset, keypoints, table, wanted, options.strict)
     refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
     images = ImageSource(
         cameras=image_cameras(dataset.data, origin),
         read_keypoints=keypoints_or_no_rows(keypoints, work.without_keypoints),
         poses=_poses(config, dataset, work.pairs),
     )
-    folder = matches_folder(output, keypoints.type_name)
     if folder.resolve() in {place.resolve() for place, _ in table.folders}:
         raise ConfigError(
             f"--output {output}: found the matches to verify there; choose another "
@@ -200,7 +207,12 @@ def run(
                 *_nothing_verified(found),
             ),
         )
-        return write_report(folder / REPORT_NAME, report)
+        write_report(folder / REPORT_NAME, report)
+        if report.failed:  # these are tried again
+            return report
+        return finished.note(
+            report, (folder / REPORT_NAME, *state.files, *found.files(folder))
+        )
 
 
 def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
@@ -253,10 +265,9 @@ def _plan(
     dataset: Dataset,
     keypoints: FeatureTable,
     table: MatchTable,
-    source: Path | None,
+    wanted: list[Pair],
     strict: bool,
 ) -> _Plan:
-    wanted = _wanted_pairs(dataset, table, source)
     unlike = unlike_sensors(dataset)
     if unlike and strict:
         raise DatasetError(next(iter(unlike.values())).to_text())

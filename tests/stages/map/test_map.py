@@ -24,6 +24,7 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import read_origin, write_origin
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from tests.scenes.world import (
     CENTER_PP,
     CORNER_PP,
@@ -135,6 +136,7 @@ def test_known_poses_stay_and_the_map_is_of_one_pixel_origin(
     distances = np.linalg.norm(found[:, None] - scene.points[None], axis=2)
     assert distances.min(axis=1).max() < 1e-3
     assert sorted(os.listdir(root / "map")) == [
+        FINISHED_NAME,
         "kapture",
         "manifest.json",
         "map.ply",

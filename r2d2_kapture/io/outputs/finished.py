@@ -1,0 +1,117 @@
+"""The end of a run: a resume with nothing to do reads no input, but sizes and times.
+
+``.finished.json`` beside the outputs holds a digest of the settings and of the sizes
+and times of all inputs, those of all outputs, and the report. Where one differs,
+the stage compares contents, as it does without the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import r2d2_kapture
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
+from r2d2_kapture.types import Failure, Report
+
+FINISHED_NAME = ".finished.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """The inputs of a run, and the place of the note about its end.
+
+    Attributes:
+        path: of the note.
+        inputs: digest, taken before the inputs are read.
+    """
+
+    path: Path
+    inputs: str
+
+    @staticmethod
+    def of(path: Path, settings: object, files: Iterable[Path]) -> Finished:
+        """The inputs of a run that begins.
+
+        Args:
+            path: of the note.
+            settings: plain values that change outputs or the report.
+            files: inputs, which need not exist.
+        """
+        values = [r2d2_kapture.__version__, settings]
+        digest = hashlib.sha256(json.dumps(values, default=str).encode())
+        for file in files:
+            digest.update(os.fsencode(file) + _stamp(file).encode() + b"\n")
+        return Finished(path=path, inputs=digest.hexdigest())
+
+    def report(self, started: float) -> Report | None:
+        """The report of an earlier run whose inputs and outputs are as they were.
+
+        Args:
+            started: when this run did, by time.monotonic.
+
+        Returns:
+            Everything counts as done before; None if anything has changed.
+        """
+        note = read_json(self.path)
+        if note.get("inputs") != self.inputs:
+            return None
+        try:
+            stamps = {Path(path): stamp for path, stamp in note["outputs"].items()}
+            if any(_stamp(path) != stamp for path, stamp in stamps.items()):
+                return None
+            return _to_report(note["report"], started)
+        except (TypeError, KeyError, AttributeError):
+            return None
+
+    def note(self, report: Report, outputs: Iterable[Path]) -> Report:
+        """Note the end of a run.
+
+        Args:
+            report: of the run; the next one repeats it.
+            outputs: files whose loss or change must be noticed.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        again = dataclasses.replace(
+            report, done=0, skipped=report.done + report.skipped, seconds=0
+        )
+        values = dataclasses.asdict(again)
+        note = {
+            "inputs": self.inputs,
+            "outputs": {str(path): _stamp(path) for path in outputs},
+            "report": values | {"outputs": list(map(str, report.outputs))},
+        }
+        write_json_atomic(self.path, note)
+        return report
+
+
+def _stamp(path: Path) -> str:
+    """What changes with a file; that of a pipe is never the same."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "-"
+    if not stat.S_ISREG(found.st_mode):
+        return f"read at {time.time_ns()}"
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+def _to_report(values: dict[str, Any], started: float) -> Report:
+    changed = {
+        "failed": tuple(Failure(**failure) for failure in values["failed"]),
+        "outputs": tuple(map(Path, values["outputs"])),
+        "warnings": tuple(values["warnings"]),
+        "stages": (),
+        "seconds": time.monotonic() - started,
+    }
+    return Report(**(values | changed))
