@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from r2d2_kapture.io.outputs.atomic import is_temporary
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from tests.http_files import running, zipped
 from tests.stages.contract_runs import Ended, Running, Stop
 from tests.stages.contract_stages import STAGES, Stage, write_inputs
@@ -28,6 +29,9 @@ FOREIGN = r"error: .+: .+; choose another .+"
 BUSY = r"error: .+: another run is writing to it \(process \d+ on .+\); wait .+"
 FULL = r"error: .+: cannot write: No space left on device; free space .+"
 BLOCKED = r"error: .+: cannot write: .+ is a file, expected a folder; choose .+"
+
+OF_RUNS = (".lock", FINISHED_NAME)
+"""Ends of the names of files about runs, which hold times, and not of results."""
 
 Content = dict[str, bytes]
 
@@ -118,7 +122,7 @@ def files(folder: Path) -> dict[str, Path]:
     return {
         path.relative_to(folder).as_posix(): path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and not path.name.endswith(OF_RUNS)
     }
 
 

@@ -135,8 +135,8 @@ def run(
             *method_files(config, inputs),
         ),
     )
-    if not options.force and (found := finished.report(started)):
-        return found
+    if not options.force and (earlier := finished.report(started)):
+        return earlier
     selected = PAIR_METHODS[config.method](config, inputs)
     every = arranged(config, selected.pairs, merged, with_query=query is not None)
     every, unlisted = _listable(every, inputs)
