@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from jsonargparse import Namespace
 
-from r2d2_kapture.cli.common import add_flag, add_settings
+from r2d2_kapture.cli.common import add_flag
 from r2d2_kapture.cli.parser import INPUTS, OUTPUTS, CommandParser, value_name
 from r2d2_kapture.cli.signatures import Parameter
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
 
 REDO = "redo finished work, and replace what was made with other settings"
@@ -143,9 +141,3 @@ def run_options(namespace: Namespace, least: int = 1) -> RunOptions:
         strict=namespace.get("strict", False),
         progress=False if namespace.get("quiet") else None,
     )
-
-
-def add_origin_flags(parser: CommandParser, *names: str) -> None:
-    """Add --camera-origin or --keypoint-origin, as kapture_r2d2_verify has them."""
-    fields = {field.name for field in dataclasses.fields(VerifyConfig)}
-    add_settings(parser, VerifyConfig, taken=fields.difference(names), group=INPUTS)

@@ -8,18 +8,41 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, FeatureFormatError, OutputError
 from r2d2_kapture.evaluation.feature_files import feature_path
+from r2d2_kapture.evaluation.matched_points import MatchedPoints
+from r2d2_kapture.evaluation.tables import Row
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.matching.mutual_nn import MutualNearest
+from r2d2_kapture.pictures.figures import new_figure
 from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages.benchmark import feature_sources
+from r2d2_kapture.stages.benchmark.benchmark import Benchmark, Item
+from r2d2_kapture.stages.benchmark.presentation import Presentation
 from r2d2_kapture.stages.benchmark.stored_features import features_beside_images
 from r2d2_kapture.types import Failure
-from tests.stages.benchmark.cases import CASES, QUIET, Case, make_case, pad, replace
+from tests.scenes.images import write_crops
+from tests.stages.benchmark.cases import (
+    CASES,
+    QUIET,
+    Case,
+    make_case,
+    pad,
+    replace,
+    tiny_source,
+)
 
 FORCED = dataclasses.replace(QUIET, force=True)
+NO_MATCHES = MatchedPoints(
+    points1=np.empty((0, 2), np.float32),
+    points2=np.empty((0, 2), np.float32),
+    errors=np.empty(0),
+)
 
 
 @pytest.fixture(params=CASES)
@@ -294,3 +317,77 @@ def test_tables_show_this_run_and_others(case: Case, tmp_path: Path) -> None:
     assert plot.is_file()
     with pytest.raises(ConfigError, match="found no results, expected"):
         presentation.read_all([])
+
+
+def counted_keypoints(root: Path) -> Benchmark[Path, int]:
+    """A benchmark of its own: how many keypoints each image has."""
+    presentation = Presentation[Any](
+        name="counts",
+        suffix=".counts.json",
+        expected=".counts.json files",
+        read=lambda path: json.loads(path.read_text()),
+        titles=("features of",),
+        columns=({"keypoints": "keypoints"},),
+        legend="Sums.\n",
+        means=lambda runs: [
+            Row(names=(run["label"],), values={"keypoints": sum(run["counts"])})
+            for run in runs
+        ],
+        csv_titles=("label",),
+        csv=lambda runs: [Row(names=(run["label"],), values={}) for run in runs],
+        to_json=dict,
+        figure=lambda runs: new_figure(1, 1),
+    )
+
+    def save_item(path: Path, counts: Sequence[int], fingerprint: str) -> None:
+        write_json_atomic(path, {fingerprint: list(counts)})
+
+    def save_run(
+        path: Path, label: str, manifest: Manifest, counts: Sequence[int]
+    ) -> None:
+        write_json_atomic(path, {"label": label, "counts": list(counts)})
+
+    def load_item(path: Path, fingerprint: str) -> list[int] | None:
+        return json.loads(path.read_text()).get(fingerprint) if path.exists() else None
+
+    return Benchmark(
+        presentation=presentation,
+        unit="image",
+        items=tuple(
+            Item(name=path.stem, images=(path,), truth=b"", subject=path)
+            for path in sorted(root.glob("*.png"))
+        ),
+        root=root,
+        matcher=MutualNearest(),
+        protocol={},
+        details=lambda pairs: {"images": pairs},
+        failed=(),
+        warnings=(),
+        keeps_features=False,
+        measure=lambda path, load: ([len(load(path))], []),
+        item_suffix=".json",
+        load_item=load_item,
+        save_item=save_item,
+        save_run=save_run,
+        worst_pairs=0,
+        rank=lambda count: (count, "", ""),
+        shown=lambda path, count: (path.name, (path, path)),
+        matched=lambda path, count, load: NO_MATCHES,
+    )
+
+
+def test_another_benchmark_is_a_few_functions(
+    tmp_path: Path, checkpoint_path: Path
+) -> None:
+    benchmark_of_counts = counted_keypoints(write_crops(tmp_path / "images"))
+    source, out = tiny_source(checkpoint_path), tmp_path / "out"
+    for done, skipped in ((3, 0), (0, 3)):
+        report = benchmark.run(
+            benchmark_of_counts, sources=[source], output=out, options=QUIET
+        )
+        assert (report.done, report.skipped) == (done, skipped)
+        assert report.details == {"images": 3}
+    assert json.loads(report.outputs[0].read_text())["counts"] == [60, 60, 60]
+    table = (out / "counts.md").read_text()
+    assert "tiny one" in table and "180" in table
+    assert (out / "counts_report.json").is_file() and (out / "counts.csv").is_file()
