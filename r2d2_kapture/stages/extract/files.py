@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,16 +13,14 @@ from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.io.features.plain_files import open_feature_files
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
-from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.stages.extract.image_names import common_folder, name_images
 from r2d2_kapture.stages.extract.stage import (
     REPORT_NAME,
-    extract_images,
+    extract_missing,
     make_manifest,
-    report_details,
 )
-from r2d2_kapture.types import Failure, Report, counted
+from r2d2_kapture.types import Failure, Report
 
 
 def run(
@@ -67,8 +66,6 @@ def run(
     }
     manifest = make_manifest(extractor)
     mask_folder = open_masks(masks)
-    if mask_folder is not None:
-        notes = (*notes, *mask_folder.warnings(paths))
     with open_feature_files(
         file_format,
         targets,
@@ -77,27 +74,14 @@ def run(
         style=extractor.file_style,
         force=options.force,
     ) as files:
-        todo = outstanding(paths, files, mask_folder)
-        skipped = len(paths) - len(todo.images)
-        tally = extract_images(
-            extractor,
-            todo.images,
-            files.write,
-            options,
-            masks=mask_folder,
-            already_done=skipped,
-        )
-    report = Report(
+        report = extract_missing(files, extractor, paths, mask_folder, options)
+    report = dataclasses.replace(
+        report,
         stage="extract_images",
-        unit="photograph",
-        summary=counted(tally.keypoints, "keypoint") if tally.done else "",
-        done=tally.done,
-        skipped=skipped,
-        failed=(*nameless.values(), *tally.failed),
-        warnings=(*notes, *todo.warnings, *tally.warnings),
+        failed=(*nameless.values(), *report.failed),
+        warnings=(*notes, *report.warnings),
         seconds=time.monotonic() - started,
         outputs=(output_dir or common_folder(images),),
-        details=report_details(tally, extractor, todo),
     )
     if output_dir is not None:
         write_report(output_dir / REPORT_NAME, report)

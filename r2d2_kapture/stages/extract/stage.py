@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.extraction import Extractor, Image
@@ -22,10 +21,11 @@ from r2d2_kapture.io.kapture.camera_sizes import compare_sizes, dataset_images
 from r2d2_kapture.io.kapture.dataset import DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
+from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
 from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.recorded_features import FeatureStore
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.types import Failure, LocalFeatures, Report, counted, some_names
@@ -98,8 +98,6 @@ def run(
         raise DatasetError(f"{dataset.root}: {'; '.join(notes)}; nothing to extract")
     paths = {name: dataset.image_paths[name] for name in names}
     mask_folder = open_masks(masks)
-    if mask_folder is not None:
-        notes += mask_folder.warnings(paths)
     sizes = compare_sizes(dataset_images(dataset))
     feature_type = FeatureType(
         root=output or dataset.root,
@@ -111,34 +109,60 @@ def run(
     )
     manifest = make_manifest(extractor)
     with open_feature_writer(feature_type, manifest, options) as writer:
-        todo = outstanding(paths, writer, mask_folder)
-        skipped = len(paths) - len(todo.images)
-        tally = extract_images(
-            extractor,
-            todo.images,
-            writer.write,
-            options,
-            masks=mask_folder,
-            already_done=skipped,
-        )
-        report = Report(
-            stage="extract",
-            unit="photograph",
-            summary=counted(tally.keypoints, "keypoint") if tally.done else "",
-            done=tally.done,
-            skipped=skipped,
-            failed=(*dataset.left_out, *tally.failed),
-            warnings=(
-                *notes,
-                *todo.warnings,
-                *tally.warnings,
-                *sizes.warnings(),
-            ),
+        report = extract_missing(writer, extractor, paths, mask_folder, options)
+        report = dataclasses.replace(
+            report,
+            failed=(*dataset.left_out, *report.failed),
+            warnings=(*notes, *report.warnings, *sizes.warnings()),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
-            details=report_details(tally, extractor, todo),
         )
         return write_report(feature_type.folder("keypoints") / REPORT_NAME, report)
+
+
+def extract_missing(
+    store: FeatureStore,
+    extractor: Extractor,
+    paths: Mapping[str, Path],
+    masks: MaskFolder | None,
+    options: RunOptions,
+) -> Report:
+    """Extract the images whose features are not in a store; report on all of them."""
+    todo = outstanding(paths, store, masks)
+    skipped = len(paths) - len(todo.images)
+    tally = extract_images(
+        extractor,
+        todo.images,
+        store.write,
+        options,
+        masks=masks,
+        already_done=skipped,
+    )
+    details = {
+        "replaced": len(todo.replaced),
+        "keypoints": tally.keypoints,
+        "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
+        "device": str(extractor.runtime.device),
+        "precision": extractor.runtime.precision,
+    }
+    if "preprocessing" in extractor.provenance:  # which weights may decide
+        details["preprocessing"] = extractor.provenance["preprocessing"]
+    return Report(
+        stage="extract",
+        unit="photograph",
+        summary=counted(tally.keypoints, "keypoint") if tally.done else "",
+        done=tally.done,
+        skipped=skipped,
+        failed=tuple(tally.failed),
+        warnings=(
+            *(() if masks is None else masks.warnings(paths)),
+            *todo.warnings,
+            *tally.warnings,
+        ),
+        seconds=0.0,
+        outputs=(),
+        details=details,
+    )
 
 
 def extract_images(
@@ -236,19 +260,3 @@ def make_manifest(extractor: Extractor) -> Manifest:
         },
         versions=package_versions(),
     )
-
-
-def report_details(
-    tally: Tally, extractor: Extractor, todo: Outstanding
-) -> dict[str, Any]:
-    """The details of an extraction report."""
-    details = {
-        "replaced": len(todo.replaced),
-        "keypoints": tally.keypoints,
-        "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
-        "device": str(extractor.runtime.device),
-        "precision": extractor.runtime.precision,
-    }
-    if "preprocessing" in extractor.provenance:  # which weights may decide
-        details["preprocessing"] = extractor.provenance["preprocessing"]
-    return details
