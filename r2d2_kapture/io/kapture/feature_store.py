@@ -103,7 +103,7 @@ def _contents(kind: str) -> Contents:
         what=kind,
         files=(
             *(f"**/*{SUFFIXES[kind]}", f"{kind}.txt", f"{kind}.tar"),
-            *(RECORDS_NAME, "extract_report.json", ORIGIN_NAME),
+            *(RECORDS_NAME, "extract_report.json", "extract_config.yaml", ORIGIN_NAME),
         ),
         flag=f"--{kind}-type or --output",
         by_name=True,
