@@ -234,7 +234,7 @@ def dump_settings(namespace: Namespace, classes: Sequence[type]) -> str:
     """The resolved fields of settings dataclasses as YAML that ``--config`` takes."""
     names = [name for settings in classes for name in names_of(settings)]
     if MATCHERS.kind in names:
-        names += MATCHERS.flags()[namespace[MATCHERS.kind]].values()
+        names += MATCHERS.flags(namespace[MATCHERS.kind])
     return dump_values(namespace, names)
 
 

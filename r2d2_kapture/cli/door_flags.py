@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from r2d2_kapture.config.plugins import Door
-from r2d2_kapture.config.settings import make_settings, not_of
+from r2d2_kapture.config.settings import make_settings, names_of, not_of
 from r2d2_kapture.errors import ConfigError
 
 
@@ -36,14 +36,24 @@ def chosen_settings(
             not at default.
     """
     chosen = namespace[door.kind] if chosen is None else chosen
-    kind = door.settings_of(chosen)
+    made = typed_settings(namespace, door, chosen)
     described = described or f"--{section}{door.kind} {chosen}"
     for name in door.settings():
         changed = changed_flags(namespace, door, name, section)
         if changed and name != chosen and name not in others:
             raise ConfigError(not_of(door, changed, described, name))
-    flags = door.flags()[chosen]
-    return make_settings(kind, {name: namespace[flag] for name, flag in flags.items()})
+    return made
+
+
+def typed_settings(namespace: Namespace, door: Door, name: str) -> Any:
+    """Settings of a matcher or extractor from its flags.
+
+    Raises:
+        ConfigError: no such name, or a value out of range.
+    """
+    kind = door.settings_of(name)
+    values = [namespace[flag] for flag in door.flags(name)]
+    return make_settings(kind, dict(zip(names_of(kind), values)))
 
 
 def changed_flags(

@@ -17,7 +17,7 @@ from r2d2_kapture.cli.common import (
     settings_from,
     show,
 )
-from r2d2_kapture.cli.door_flags import chosen_settings
+from r2d2_kapture.cli.door_flags import chosen_settings, typed_settings
 from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.repeated_flags import take_flag
 from r2d2_kapture.cli.stage_flags import add_stage_flags
@@ -171,9 +171,9 @@ def parse_extraction(parser: CommandParser, arguments: Sequence[str]) -> Namespa
 
 def setting_names(extractor: str | None = None) -> list[str]:
     """Names of the flags of extraction: of one extractor, or of all."""
-    flags = EXTRACTORS.flags()
-    chosen = flags.values() if extractor is None else [flags[extractor]]
-    return [n for one in chosen for n in one.values()] + names_of(EngineConfig)
+    chosen = EXTRACTORS.settings() if extractor is None else (extractor,)
+    flags = [flag for name in chosen for flag in EXTRACTORS.flags(name)]
+    return flags + names_of(EngineConfig)
 
 
 def dump_extraction(namespace: Namespace, extractor: str) -> str:
@@ -280,9 +280,8 @@ def check_settings(namespace: Namespace) -> None:
     Raises:
         ConfigError: one is out of its range.
     """
-    names = list(EXTRACTORS.settings())
-    for name in names:
-        chosen_settings(namespace, EXTRACTORS, chosen=name, others=names)
+    for name in EXTRACTORS.settings():
+        typed_settings(namespace, EXTRACTORS, name)
     settings_from(namespace, EngineConfig)
 
 

@@ -93,12 +93,10 @@ class Door:
                 f"{error}; fix or uninstall the package that registers it"
             ) from error
 
-    def flags(self) -> dict[str, dict[str, str]]:
-        """Settings of each -> names of their flags."""
-        return {
-            name: {field.name: self.prefix(name) + field.name for field in fields(kind)}
-            for name, kind in self.settings().items()
-        }
+    def flags(self, name: str) -> list[str]:
+        """Names of the flags of the settings of one, in their order."""
+        prefix = self.prefix(name)
+        return [prefix + field.name for field in fields(self.settings_of(name))]
 
     def prefix(self, name: str) -> str:
         """What the flags of one begin with."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from r2d2_kapture.cli.colmap import main as colmap
 from r2d2_kapture.cli.export import main as export
 from r2d2_kapture.cli.extract import main as extract
 from r2d2_kapture.cli.extract_images import main as extract_images
@@ -163,3 +164,14 @@ def test_a_pipeline_takes_an_extractor(
     tables = open_local_features([work / "features"], "sift")
     assert tables.keypoints.image_names == ["a.png", "b.png"]
     assert tables.keypoints.count("a.png") == 300
+
+
+def test_a_database_takes_an_extractor(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--images", str(photos), "--database", str(tmp_path / "a.db"), *SIFT]
+    assert colmap(command) == 0
+    assert work_in(capsys.readouterr().out, "colmap") == "2 photographs, 1 pair"
+    assert colmap(command) == 0
+    assert colmap([*command, "--sift-upright"]) == 2
+    assert "upright: False, not True" in one_error_line(capsys)

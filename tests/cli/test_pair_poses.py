@@ -137,6 +137,23 @@ def test_features_of_the_dataset_that_change_are_evaluated_again(
     assert summary["means"]["features"] == 30
 
 
+def test_rivals_are_in_one_table(
+    dataset: Path,
+    model: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["--kapture-root", str(dataset), "--output", str(tmp_path), *model]
+    command += [*NO_PICTURES, "--rivals", "sift"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[1] for line in out.splitlines()[2:4]] == ["tiny", "sift"]
+    rival = load_run(tmp_path / "sift.poses.json")
+    assert len(rival.pairs) == 3 and rival.values["matches"] > 0
+    assert main(command) == 0
+    assert work_in(capsys.readouterr().out, "pair_poses") == "6 pairs, already done"
+
+
 def test_pairs_of_a_file(dataset: Path, model: list[str], tmp_path: Path) -> None:
     pairs = tmp_path / "pairs.txt"
     pairs.write_text("mapping/0002.jpg, mapping/0000.jpg, 1\n")
