@@ -247,18 +247,17 @@ def test_features_of_older_versions_are_kept_unless_the_picture_is_newer(
     assert (report.done, report.details["replaced"]) == (1, 1)
 
 
-STEPS = [
-    (RecordWriter, "begin", 1),
-    (RecordWriter, "begin", 2),
-    (RecordWriter, "begin", 3),
-    (RecordWriter, "begin", 4),
-    (FeatureWriter, "renew", 1),
-    (RecordWriter, "finish", 1),
-    (RecordWriter, "finish", 2),
-]
+RECORDS = [(RecordWriter, "begin", count) for count in (1, 2, 3, 4)]
+ENDS = [(RecordWriter, "finish", count) for count in (1, 2)]
+STEPS: dict[str, list[tuple[Any, str, int]]] = {
+    "folder": [*RECORDS, (FeatureWriter, "renew", 1), *ENDS],
+    "h5": [RECORDS[0], (plain_files, "write_h5", 1), ENDS[0]],
+    "colmap-text": [RECORDS[0], (plain_files, "write_colmap_text", 1), ENDS[0]],
+}
+STEPS["tar"] = STEPS["folder"]
 
 
-def interrupt(patch: pytest.MonkeyPatch, owner: type, name: str, call: int) -> None:
+def interrupt(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
     """Stop the run right before a call of a method."""
     original, calls = getattr(owner, name), []
 
@@ -272,52 +271,22 @@ def interrupt(patch: pytest.MonkeyPatch, owner: type, name: str, call: int) -> N
 
 
 @pytest.mark.parametrize("put_back", [False, True])
-@pytest.mark.parametrize("tar", [False, True])
-@pytest.mark.parametrize(("owner", "name", "call"), STEPS)
+@pytest.mark.parametrize(
+    ("file_format", "step"),
+    [(file_format, step) for file_format in STEPS for step in STEPS[file_format]],
+)
 def test_a_run_stopped_anywhere_leaves_no_features_of_another_picture(
     extract_into: Extract,
     data: Path,
     tmp_path: Path,
-    owner: type,
-    name: str,
-    call: int,
-    tar: bool,
-    put_back: bool,
-) -> None:
-    file_format = "tar" if tar else "folder"
-    extract_into(tmp_path / "out", file_format)
-    write_noise(data / "b.png", 9, compress_level=0)
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt(patch, owner, name, call)
-        with pytest.raises(KeyboardInterrupt):
-            extract_into(tmp_path / "out", file_format)
-    if put_back:
-        write_noise(data / "b.png", 1, compress_level=0)
-    extract_into(tmp_path / "out", file_format)
-    extract_into(tmp_path / "fresh", file_format)
-    expected = content(tmp_path / "fresh", file_format)
-    assert content(tmp_path / "out", file_format) == expected
-
-
-@pytest.mark.parametrize("put_back", [False, True])
-@pytest.mark.parametrize("file_format", ["h5", "colmap-text"])
-@pytest.mark.parametrize("step", ["begin", "write", "finish"])
-def test_files_stopped_anywhere_hold_no_features_of_another_picture(
-    extract_into: Extract,
-    data: Path,
-    tmp_path: Path,
     file_format: str,
-    step: str,
+    step: tuple[Any, str, int],
     put_back: bool,
 ) -> None:
     extract_into(tmp_path / "out", file_format)
     write_noise(data / "b.png", 9, compress_level=0)
     with pytest.MonkeyPatch.context() as patch:
-        if step == "write":
-            name = "write_h5" if file_format == "h5" else "write_colmap_text"
-            interrupt(patch, plain_files, name, 1)  # type: ignore[arg-type]
-        else:
-            interrupt(patch, RecordWriter, step, 1)
+        interrupt(patch, *step)
         with pytest.raises(KeyboardInterrupt):
             extract_into(tmp_path / "out", file_format)
     if put_back:

@@ -33,30 +33,10 @@ from r2d2_kapture.models.checkpoints import Checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages.view.sources import image_folder
 from tests.scenes.colmap import Foreign
-from tests.scenes.extraction import patch_extraction
 from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene
-from tests.stages.colmap_runs import (
-    FORCED,
-    QUIET,
-    content,
-    keypoints_of,
-    run,
-    write_photos,
-)
+from tests.stages.colmap_runs import FORCED, QUIET, content, keypoints_of, run
 
 CHECKOUT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    return Scene(times=2)
-
-
-@pytest.fixture
-def photos(tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files for the images of the scene, whose extraction gives exact features."""
-    patch_extraction(monkeypatch, scene)
-    return write_photos(tmp_path / "photos é", scene)
 
 
 def test_folder_becomes_a_verified_database(
@@ -136,11 +116,6 @@ def test_foreign_sparse_folders_are_kept(photos: Path, checkpoint: Checkpoint) -
         ):
             run(photos, checkpoint, sparse=sparse, options=options)
     assert (sparse / "0" / "cameras.bin").read_bytes() == b"precious"
-
-
-@pytest.fixture
-def foreign(photos: Path, scene: Scene) -> Foreign:
-    return Foreign(photos.parent / "a b.db", scene)
 
 
 def test_pairs_of_a_list(photos: Path, checkpoint: Checkpoint, scene: Scene) -> None:

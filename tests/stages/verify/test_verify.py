@@ -46,16 +46,6 @@ from tests.stages.verify_runs import (
 )
 
 
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    return Scene(times=2, noise=0.5, wrong=4)
-
-
-@pytest.fixture
-def mapping(tmp_path: Path, scene: Scene) -> Path:
-    return scene.write_kapture(tmp_path / "mapping")
-
-
 def keypoint_file(mapping: Path, name: str) -> Path:
     return mapping / "reconstruction" / "keypoints" / TYPE / f"{name}.kpt"
 

@@ -33,16 +33,6 @@ from tests.stages.verify_runs import (
 )
 
 
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    return Scene(times=2, noise=0.5, wrong=4)
-
-
-@pytest.fixture
-def mapping(tmp_path: Path, scene: Scene) -> Path:
-    return scene.write_kapture(tmp_path / "mapping")
-
-
 def test_second_run_finds_everything_done(mapping: Path) -> None:
     first = run(mapping)
     before = {path: path.stat().st_mtime_ns for path in folder(mapping).rglob("*")}

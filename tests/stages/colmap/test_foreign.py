@@ -20,33 +20,8 @@ from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.kapture.poses import rigid3d_from_kapture
 from r2d2_kapture.models.checkpoints import Checkpoint
 from tests.scenes.colmap import Foreign
-from tests.scenes.extraction import patch_extraction
 from tests.scenes.world import HEIGHT, WIDTH, Scene
-from tests.stages.colmap_runs import (
-    FORCED,
-    KNOWN,
-    content,
-    keypoints_of,
-    run,
-    write_photos,
-)
-
-
-@pytest.fixture(scope="module")
-def scene() -> Scene:
-    return Scene(times=2)
-
-
-@pytest.fixture
-def photos(tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Files for the images of the scene, whose extraction gives exact features."""
-    patch_extraction(monkeypatch, scene)
-    return write_photos(tmp_path / "photos é", scene)
-
-
-@pytest.fixture
-def foreign(photos: Path, scene: Scene) -> Foreign:
-    return Foreign(photos.parent / "a b.db", scene)
+from tests.stages.colmap_runs import FORCED, KNOWN, content, keypoints_of, run
 
 
 def test_database_that_is_there_keeps_what_it_has(
