@@ -44,15 +44,6 @@ class FeatureSource(Protocol):
     def files(self, image: Path) -> list[Path]:
         """Files that the features are read from, besides the image."""
 
-    def feed(
-        self,
-        items: Sequence[Item[Subject]],
-        evaluate: Evaluate[Subject],
-        options: RunOptions,
-    ) -> list[Failure]:
-        """Pass items without a shared image on in order; report those without
-        features, with the reason."""
-
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
     ) -> LoadFeatures:
@@ -95,6 +86,11 @@ class ExtractedFeatures:
         evaluate: Evaluate[Subject],
         options: RunOptions,
     ) -> list[Failure]:
+        """Pass items without a shared image on as they are extracted, in order.
+
+        Returns:
+            Items without features, with the reason.
+        """
         images = {str(image): item for item in items for image in item.images}
         extracted: dict[Path, LocalFeatures] = {}
 

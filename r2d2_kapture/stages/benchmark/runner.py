@@ -27,7 +27,11 @@ from r2d2_kapture.stages.benchmark.benchmark import (
     Result,
     Subject,
 )
-from r2d2_kapture.stages.benchmark.feature_sources import FeatureSource, require_some
+from r2d2_kapture.stages.benchmark.feature_sources import (
+    ExtractedFeatures,
+    FeatureSource,
+    require_some,
+)
 from r2d2_kapture.stages.benchmark.results_folder import (
     CONTENTS,
     FEATURES,
@@ -219,9 +223,13 @@ class _SourceRun(Generic[Subject, Result]):
         benchmark, options = self._benchmark, self._options
         items = [item for item in self._items if item.name not in self._results]
         load: LoadFeatures = _not_kept
-        if benchmark.keeps_features:
+        source = self._source
+        streamed = None
+        if isinstance(source, ExtractedFeatures) and not benchmark.keeps_features:
+            streamed = source
+        else:
             images = dict.fromkeys(p for item in self._items for p in item.images)
-            load = self._source.prepare(
+            load = source.prepare(
                 list(images), benchmark.root, self._folder / FEATURES, options
             )
         total = sum(item.size for item in self._items)
@@ -242,11 +250,11 @@ class _SourceRun(Generic[Subject, Result]):
                 next(turns)(self._measure, item, load, bar)
 
             with suppress(_Stop):
-                if benchmark.keeps_features:
+                if streamed is None:
                     for item in items:
                         measure(item, load)
                 elif items:
-                    for failure in self._source.feed(items, measure, options):
+                    for failure in streamed.feed(items, measure, options):
                         self._fail([failure])
                         bar.update()
         return load

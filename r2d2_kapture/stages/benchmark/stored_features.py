@@ -37,9 +37,8 @@ from r2d2_kapture.io.outputs.manifest import (
     package_versions,
     read_manifest,
 )
-from r2d2_kapture.stages.benchmark.benchmark import Item, LoadFeatures, Subject
-from r2d2_kapture.stages.benchmark.feature_sources import Evaluate
-from r2d2_kapture.types import Failure, LocalFeatures
+from r2d2_kapture.stages.benchmark.benchmark import LoadFeatures
+from r2d2_kapture.types import LocalFeatures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,16 +117,6 @@ class StoredFeatures:
 
     def files(self, image: Path) -> list[Path]:
         return self.locate(image)
-
-    def feed(
-        self,
-        items: Sequence[Item[Subject]],
-        evaluate: Evaluate[Subject],
-        options: RunOptions,
-    ) -> list[Failure]:
-        for item in items:
-            evaluate(item, self.read)
-        return []
 
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
