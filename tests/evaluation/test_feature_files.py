@@ -21,7 +21,7 @@ from r2d2_kapture.evaluation.feature_files import (
 from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.io.features.npz import write_npz
 from r2d2_kapture.types import LocalFeatures
-from tests.scenes.features import features_at, unit_rows
+from tests.scenes.features import assert_same_features, features_at, unit_rows
 
 
 @pytest.fixture
@@ -38,12 +38,6 @@ def features() -> LocalFeatures:
     return dataclasses.replace(made, scores=np.linspace(1, 0.5, 7, dtype=np.float32))
 
 
-def assert_same(first: LocalFeatures, second: LocalFeatures) -> None:
-    assert first.image_size == second.image_size
-    for field in ("keypoints", "scales", "scores", "descriptors"):
-        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))
-
-
 @pytest.mark.parametrize("suffix", ["r2d2", ".d2-net", "r2d2.npz"])
 def test_archives_of_any_suffix_are_read(
     image: Path, features: LocalFeatures, suffix: str
@@ -51,7 +45,7 @@ def test_archives_of_any_suffix_are_read(
     path = feature_path(image, suffix)
     assert path.name == f"1.ppm.{suffix.lstrip('.')}"
     write_npz(path, features)
-    assert_same(read_feature_file(path, image), features)
+    assert_same_features(read_feature_file(path, image), features)
 
 
 def test_files_of_d2_net_take_the_size_of_the_image(
@@ -65,7 +59,7 @@ def test_files_of_d2_net_take_the_size_of_the_image(
     }
     with path.open("wb") as file:
         np.savez(file, **fields)
-    assert_same(read_feature_file(path, image), features)
+    assert_same_features(read_feature_file(path, image), features)
 
 
 @pytest.mark.parametrize("columns", [2, 3])
@@ -78,7 +72,7 @@ def test_files_of_d2_nets_benchmark_keep_their_order(
         np.savez(file, keypoints=keypoints, descriptors=features.descriptors)
     read = read_feature_file(path, image)
     none = np.zeros_like(features.scores)
-    assert_same(read, dataclasses.replace(features, scores=none))
+    assert_same_features(read, dataclasses.replace(features, scores=none))
 
 
 def test_an_hdf5_file_without_sizes_and_scores(
@@ -106,7 +100,7 @@ def test_worst_first_files_come_back_best_first_and_none_are_a_result(
         for field in ("keypoints", "scales", "scores", "descriptors")
     }
     write_npz(path, dataclasses.replace(features, **reverse))
-    assert_same(read_feature_file(path, image), features)
+    assert_same_features(read_feature_file(path, image), features)
     fields = {name: array[:0] for name, array in _fields(features).items()}
     path.write_bytes(_archive(fields | {"imsize": [40, 30]}))
     assert len(read_feature_file(path, image)) == 0
@@ -126,7 +120,7 @@ def test_descriptors_are_scaled_to_unit_norm(
 def test_features_of_one_hdf5_file(tmp_path: Path, features: LocalFeatures) -> None:
     path = tmp_path / "features.h5"
     write_h5(path, [("v_wall/1.ppm", features)])
-    assert_same(read_h5_features(path, "v_wall/1.ppm"), features)
+    assert_same_features(read_h5_features(path, "v_wall/1.ppm"), features)
     with pytest.raises(FeatureFormatError, match="v_wall/2.ppm"):
         read_h5_features(path, "v_wall/2.ppm")
 

@@ -73,3 +73,9 @@ def read_colmap_text(path: Path) -> tuple[npt.NDArray[np.float64], ...]:
     descriptors = rows[:, 4:] / 127.5 - 1
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     return rows[:, :2] - 0.5, 12 * rows[:, 2], descriptors
+
+
+def assert_same_features(first: LocalFeatures, second: LocalFeatures) -> None:
+    assert first.image_size == second.image_size
+    for field in ("keypoints", "scales", "scores", "descriptors"):
+        np.testing.assert_array_equal(getattr(first, field), getattr(second, field))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,22 +10,7 @@ from scipy.io import loadmat, savemat
 
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.mat import read_mat_settings, write_mat
-from tests.scenes.features import random_features, read_mat
-
-
-@pytest.mark.parametrize("count", [0, 1, 50])
-@pytest.mark.parametrize("name", ["a.mat", "seq 1/été b.jpg.r2d2"])
-def test_round_trip_under_exactly_that_name(
-    tmp_path: Path, count: int, name: str
-) -> None:
-    path = tmp_path / name
-    features = random_features(count)
-    write_mat(path, features)
-    assert os.listdir(path.parent) == [path.name]
-    back = read_mat(path)
-    for field in ("keypoints", "scales", "scores", "descriptors"):
-        np.testing.assert_array_equal(getattr(back, field), getattr(features, field))
-    assert back.image_size == features.image_size
+from tests.scenes.features import random_features
 
 
 def test_vectors_are_columns(tmp_path: Path) -> None:
@@ -38,14 +22,6 @@ def test_vectors_are_columns(tmp_path: Path) -> None:
     assert fields["descriptors"].shape == (7, 128)
     assert fields["scores"].shape == (7, 1)
     assert fields["imsize"].tolist() == [[2048], [1536]]
-
-
-def test_settings_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "a.mat"
-    assert read_mat_settings(path) is None
-    for settings in ("", '{"weights": "é日本"}'):
-        write_mat(path, random_features(3), settings)
-        assert read_mat_settings(path) == settings
 
 
 def test_other_files_have_no_settings_or_are_reported(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -15,21 +14,6 @@ from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.npz import read_npz, read_npz_settings, write_npz
 from tests.scenes.features import random_features
 from tests.scenes.pickles import Call
-
-
-@pytest.mark.parametrize("count", [0, 1, 50])
-@pytest.mark.parametrize("name", ["a.jpg.r2d2", "seq 1/été b.jpg.r2d2", "noSuffix"])
-def test_round_trip_under_exactly_that_name(
-    tmp_path: Path, count: int, name: str
-) -> None:
-    path = tmp_path / name
-    features = random_features(count)
-    write_npz(path, features)
-    assert os.listdir(path.parent) == [path.name]
-    back = read_npz(path)
-    for field in ("keypoints", "scales", "scores", "descriptors"):
-        np.testing.assert_array_equal(getattr(back, field), getattr(features, field))
-    assert back.image_size == features.image_size
 
 
 def test_fields_are_those_of_the_published_extractor(tmp_path: Path) -> None:
@@ -75,14 +59,6 @@ def test_equal_scores_keep_their_order(tmp_path: Path) -> None:
         )
     back = read_npz(tmp_path / "a.r2d2")
     np.testing.assert_array_equal(back.keypoints, keypoints[[2, 0, 1, 3], :2])
-
-
-def test_settings_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "a.r2d2"
-    assert read_npz_settings(path) is None
-    for settings in ("", '{"weights": "é日本"}'):
-        write_npz(path, random_features(3), settings)
-        assert read_npz_settings(path) == settings
 
 
 def test_damage_is_reported(tmp_path: Path) -> None:
