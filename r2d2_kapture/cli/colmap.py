@@ -77,7 +77,8 @@ def _command(arguments: list[str]) -> int:
     )
     options = run_options(namespace)
     from r2d2_kapture.stages import colmap
-    from r2d2_kapture.stages.report import report_map, with_page
+    from r2d2_kapture.stages.report import run as write_page
+    from r2d2_kapture.stages.report import with_page
 
     report = colmap.run(
         config,
@@ -86,7 +87,7 @@ def _command(arguments: list[str]) -> int:
         options=options,
     )
     if namespace.sparse is not None:
-        page = partial(report_map, namespace.sparse, images=namespace.images)
+        page = partial(write_page, map=namespace.sparse, images=namespace.images)
         report = with_page(report, page)
     return finish(report)
 

@@ -153,7 +153,8 @@ def run_pipeline(
             "nothing is extracted; give a --model to extract, or omit the preset"
         )
     from r2d2_kapture.stages import pipeline
-    from r2d2_kapture.stages.report import report_pipeline, with_page
+    from r2d2_kapture.stages.report import run as write_page
+    from r2d2_kapture.stages.report import with_page
 
     report = pipeline.run(
         dataclasses.replace(config, extract=extract),
@@ -165,7 +166,7 @@ def run_pipeline(
     )
     name = "r2d2" if extract is None else extract.extractor.extractor
     write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags, name))
-    return finish(with_page(report, lambda: report_pipeline(flags.output)))
+    return finish(with_page(report, lambda: write_page(pipeline=flags.output)))
 
 
 def print_report(report: Report) -> None:

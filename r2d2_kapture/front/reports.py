@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from r2d2_kapture.front.arguments import PathLike, as_paths
 from r2d2_kapture.stages import report
 from r2d2_kapture.types import Report
-
-PathLike = str | Path
 
 
 def report_pipeline(
@@ -25,7 +24,7 @@ def report_pipeline(
         DatasetError: no such folder, or a broken file in it.
         OutputError: the page cannot be written.
     """
-    return report.report_pipeline(Path(pipeline), output=_path(output), title=title)
+    return report.run(pipeline=Path(pipeline), output=as_paths(output), title=title)
 
 
 def report_map(
@@ -47,8 +46,8 @@ def report_map(
         DatasetError: no map, or a broken one.
         OutputError: the page cannot be written.
     """
-    return report.report_map(
-        Path(map), images=_path(images), output=_path(output), title=title
+    return report.run(
+        map=Path(map), images=as_paths(images), output=as_paths(output), title=title
     )
 
 
@@ -73,14 +72,10 @@ def report_results(
         DatasetError: a folder without results.
         OutputError: the page cannot be written.
     """
-    return report.report_results(
-        Path(output),
-        hpatches=_path(hpatches),
-        pair_poses=_path(pair_poses),
-        training=[Path(folder) for folder in training],
+    return report.run(
+        output=Path(output),
+        hpatches=as_paths(hpatches),
+        pair_poses=as_paths(pair_poses),
+        training=as_paths(training),
         title=title,
     )
-
-
-def _path(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path)

@@ -54,7 +54,8 @@ from r2d2_kapture.stages.benchmark import ExtractedFeatures, hpatches, pair_pose
 from r2d2_kapture.stages.extract import export as export_stage
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import searched_folders
-from r2d2_kapture.stages.report import report_pipeline, with_page
+from r2d2_kapture.stages.report import run as write_page
+from r2d2_kapture.stages.report import with_page
 from r2d2_kapture.types import Report
 
 
@@ -191,7 +192,7 @@ def run_pipeline(
         weights=weights,
         **inputs,
     )
-    return with_page(report, lambda: report_pipeline(inputs["output"]))
+    return with_page(report, lambda: write_page(pipeline=inputs["output"]))
 
 
 def pipeline_config(sections: Mapping[str, Mapping[str, Any]]) -> PipelineConfig:

@@ -22,6 +22,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
 from r2d2_kapture.front.arguments import (
     PathLike,
+    as_paths,
     make_extractor,
     take_settings,
 )
@@ -93,10 +94,10 @@ def view_stored_pair(
     return view.run_features(
         *configs,
         pair=pair,
-        features=[Path(path) for path in features],
-        matches=[Path(path) for path in matches],
-        kapture_root=_path(kapture_root),
-        images=_path(images),
+        features=as_paths(features),
+        matches=as_paths(matches),
+        kapture_root=as_paths(kapture_root),
+        images=as_paths(images),
         output_dir=Path(output_dir),
     )
 
@@ -120,7 +121,7 @@ def view_database(
     return view.run_database(
         database=Path(database),
         pair=pair,
-        images=_path(images),
+        images=as_paths(images),
         output_dir=Path(output_dir),
     )
 
@@ -144,13 +145,9 @@ def view_map(
     return view.run_map(
         map_path=Path(map_path),
         image=image,
-        images=_path(images),
+        images=as_paths(images),
         output_dir=Path(output_dir),
     )
-
-
-def _path(path: PathLike | None) -> Path | None:
-    return None if path is None else Path(path)
 
 
 def _configs(settings: dict[str, Any]) -> tuple[ViewConfig, MatchConfig, VerifyConfig]:

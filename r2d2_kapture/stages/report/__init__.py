@@ -1,19 +1,5 @@
 """The report: a map, how it was made and the queries localized in it, on one page."""
 
-from r2d2_kapture.stages.report.stage import (
-    PAGE_NAME,
-    report_map,
-    report_pipeline,
-    report_results,
-    run,
-    with_page,
-)
+from r2d2_kapture.stages.report.stage import PAGE_NAME, run, with_page
 
-__all__ = [
-    "PAGE_NAME",
-    "report_map",
-    "report_pipeline",
-    "report_results",
-    "run",
-    "with_page",
-]
+__all__ = ["PAGE_NAME", "run", "with_page"]

@@ -20,21 +20,9 @@ from r2d2_kapture.stages.benchmark import (
     Presentation,
     shown_groups,
 )
-from r2d2_kapture.stages.report.blocks import (
-    Cell,
-    Picture,
-    chart,
-    folded,
-    heading,
-    join,
-    paragraph,
-    pictures,
-    side_by_side,
-    table,
-)
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import cumulative, lines
 from r2d2_kapture.stages.report.images import thumbnail
-from r2d2_kapture.stages.report.page import Section
 
 PICTURE_SIDE = 1100
 MOST_PAIRS = 500
@@ -44,7 +32,7 @@ PIXELS = 10
 SEQUENCE_COLUMNS = {"MMA@3": "MMA@3", "homography@3": "H@3"}
 
 
-def homography_sections(folder: Path) -> list[Section]:
+def homography_sections(folder: Path) -> list[page.Section]:
     """The sections of the output of kapture_r2d2_hpatches.
 
     Args:
@@ -57,20 +45,20 @@ def homography_sections(folder: Path) -> list[Section]:
     runs = HPATCHES.read_all(_results(folder, HPATCHES))
     groups = shown_groups(runs)
     sections = [
-        Section(
+        page.Section(
             "hpatches",
             "Accuracy on homography sequences",
-            join(_accuracy(runs, groups)),
+            page.join(_accuracy(runs, groups)),
         )
     ]
     if any(run.sequences for run in runs):
-        html = table(*_sequences(runs))
-        sections.append(Section("hpatches-sequences", "Sequences", html))
+        html = page.table(*_sequences(runs))
+        sections.append(page.Section("hpatches-sequences", "Sequences", html))
     folders = [(run.label, run.source.with_suffix("")) for run in runs]
     return sections + _worst("hpatches", folders)
 
 
-def pair_pose_sections(folder: Path) -> list[Section]:
+def pair_pose_sections(folder: Path) -> list[page.Section]:
     """The sections of the output of kapture_r2d2_pair_poses.
 
     Args:
@@ -86,9 +74,9 @@ def pair_pose_sections(folder: Path) -> list[Section]:
     errors = {
         run.label: np.array([pair.pose_error for pair in run.pairs]) for run in runs
     }
-    html = join(
+    html = page.join(
         [
-            chart(
+            page.chart(
                 cumulative(
                     errors,
                     x_title="error of the relative pose (degrees)",
@@ -102,9 +90,9 @@ def pair_pose_sections(folder: Path) -> list[Section]:
             *_means(PAIR_POSES, runs),
         ]
     )
-    sections = [Section("pair-poses", "Relative poses of image pairs", html)]
+    sections = [page.Section("pair-poses", "Relative poses of image pairs", html)]
     sections.append(
-        Section("pair-poses-pairs", "Pairs of known pose", join(_pairs(runs)))
+        page.Section("pair-poses-pairs", "Pairs of known pose", page.join(_pairs(runs)))
     )
     folders = [(run.label, folder / stem) for run, stem in zip(runs, stems)]
     return sections + _worst("pair-poses", folders)
@@ -124,13 +112,13 @@ def _means(benchmark: Presentation[Any], runs: Sequence[Any]) -> Iterator[Markup
     """The tables that the command prints."""
     for columns in benchmark.columns:
         rows = [[*r.names, *_cells(r.values, columns)] for r in benchmark.means(runs)]
-        yield table([*benchmark.titles, *columns.values()], rows)
-    yield paragraph(benchmark.legend, "note")
+        yield page.table([*benchmark.titles, *columns.values()], rows)
+    yield page.paragraph(benchmark.legend, "note")
 
 
 def _accuracy(runs: Sequence[RunSummary], groups: Sequence[str]) -> Iterator[Markup]:
-    yield side_by_side(
-        chart(
+    yield page.side_by_side(
+        page.chart(
             lines(
                 {
                     run.label: _curve(run.groups[group].curves[MMA])
@@ -156,14 +144,14 @@ def _curve(values: Mapping[float, float]) -> tuple[list[float], list[float]]:
 
 def _sequences(
     runs: Sequence[RunSummary],
-) -> tuple[list[str], list[list[Cell]]]:
+) -> tuple[list[str], list[list[page.Cell]]]:
     """A row for each sequence, the runs side by side."""
     names = sorted({name for run in runs for name in run.sequences})
     titles = ["sequence", "pairs"]
     titles += [
         f"{title}, {run.label}" for title in SEQUENCE_COLUMNS.values() for run in runs
     ]
-    rows: list[list[Cell]] = []
+    rows: list[list[page.Cell]] = []
     for name in names:
         found = [run.sequences[name] for run in runs if name in run.sequences]
         values = [
@@ -179,7 +167,7 @@ def _pairs(runs: Sequence[PairPoseRun]) -> Iterator[Markup]:
     """A table for each run, the worst pairs first."""
     for run in runs:
         worst = sorted(run.pairs, key=lambda pair: -pair.pose_error)[:MOST_PAIRS]
-        rows: list[list[Cell]] = [
+        rows: list[list[page.Cell]] = [
             [
                 pair.image1,
                 pair.image2,
@@ -196,12 +184,12 @@ def _pairs(runs: Sequence[PairPoseRun]) -> Iterator[Markup]:
         titles += ["matches within 1 px", "within 2 px", "within 3 px"]
         titles += ["rotation error (deg)", "translation error (deg)"]
         cut = f", the {MOST_PAIRS} worst" if len(worst) < len(run.pairs) else ""
-        yield folded(
-            f"Pairs, features of {run.label}{cut}", table(titles, rows, tall=True)
+        yield page.folded(
+            f"Pairs, features of {run.label}{cut}", page.table(titles, rows, tall=True)
         )
 
 
-def _cells(values: Mapping[str, float], columns: Iterable[str]) -> list[Cell]:
+def _cells(values: Mapping[str, float], columns: Iterable[str]) -> list[page.Cell]:
     """Shares with three digits, counts with none."""
     return [
         (
@@ -213,20 +201,25 @@ def _cells(values: Mapping[str, float], columns: Iterable[str]) -> list[Cell]:
     ]
 
 
-def _worst(page: str, folders: Sequence[tuple[str, Path]]) -> list[Section]:
+def _worst(prefix: str, folders: Sequence[tuple[str, Path]]) -> list[page.Section]:
     blocks: list[Markup] = []
     for label, folder in folders:
         drawn = list(_pictures(folder))
         if drawn:
-            blocks += [heading(f"Features of {label}"), pictures(drawn, "full")]
-    identifier = f"{page}-worst"
-    return [Section(identifier, "Worst pairs", join(blocks))] if blocks else []
+            blocks += [
+                page.heading(f"Features of {label}"),
+                page.pictures(drawn, "full"),
+            ]
+    identifier = f"{prefix}-worst"
+    return (
+        [page.Section(identifier, "Worst pairs", page.join(blocks))] if blocks else []
+    )
 
 
-def _pictures(folder: Path) -> Iterator[Picture]:
+def _pictures(folder: Path) -> Iterator[page.Picture]:
     """The pictures of the record that exist; the record has title and state of each."""
     for name, text in read_json(folder / WORST_RECORD).items():
         title = str(text).rpartition(", ")[0]
         data = thumbnail(folder / Path(name).name, PICTURE_SIDE)
         if data is not None:
-            yield Picture(jpeg=data, caption=title)
+            yield page.Picture(jpeg=data, caption=title)

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.stages.report.blocks import Figure, label
-from r2d2_kapture.stages.report.page import encoded
+from r2d2_kapture.stages.report.page import Figure, encoded, label
 
 Array = npt.NDArray[Any]
 
@@ -186,22 +185,20 @@ def _whole_ticks(counts: Array) -> dict[str, int]:
     return {"dtick": 1} if counts.max(initial=0) <= 5 else {}
 
 
-def bars(
-    values: Mapping[str, int], *, x_title: str, y_title: str, height_of: str
-) -> Figure:
+def bars(values: Mapping[str, int], *, x_title: str, y_title: str) -> Figure:
     """A bar for each name, names on hover.
 
     Args:
         values: by name, in order.
-        x_title, y_title: of the axes.
-        height_of: the noun after the number of a bar.
+        x_title: of the axis.
+        y_title: the noun of the values.
     """
     bar = {
         "type": "bar",
         "x": encoded(np.arange(1, len(values) + 1, dtype=np.int32)),
         "y": encoded(np.array(list(values.values()), np.int32)),
         "customdata": [label(name) for name in values],
-        "hovertemplate": f"%{{customdata}}<br>%{{y:,}} {height_of}<extra></extra>",
+        "hovertemplate": f"%{{customdata}}<br>%{{y:,}} {y_title}<extra></extra>",
         "marker": {"color": COLORS[0], "line": {"width": 0}},
     }
     layout = {
@@ -220,14 +217,14 @@ def heat_maps(
     rows: Sequence[str],
     columns: Sequence[str],
     *,
-    unit: Mapping[str, str],
+    unit: str = "",
 ) -> Figure:
     """Matrices in one frame, chosen by buttons; names on hover.
 
     Args:
-        layers: title -> (R, C) values, NaN for empty cells.
+        layers: the noun of the values -> (R, C) values, NaN for empty cells.
         rows, columns: labels of rows and columns, all different.
-        unit: title -> the noun of the values.
+        unit: what precedes the noun, such as "mean ".
     """
     data = [
         {
@@ -240,9 +237,9 @@ def heat_maps(
             "zmin": 0,
             "zmax": float(np.nanmax(values, initial=0)) or 1.0,
             "hoverongaps": False,
-            "colorbar": {"title": {"text": unit[title], "side": "right"}},
+            "colorbar": {"title": {"text": unit + title, "side": "right"}},
             "hovertemplate": f"%{{y}}<br>%{{x}}<br>%{{z:{_form(values)}}} "
-            f"{unit[title]}<extra></extra>",
+            f"{unit}{title}<extra></extra>",
         }
         for number, (title, values) in enumerate(layers.items())
     ]

@@ -13,7 +13,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
 from r2d2_kapture.io.outputs.atomic import read_json
-from r2d2_kapture.stages.report.blocks import join
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.localization import localization_section
 from r2d2_kapture.stages.report.map_statistics import map_section
 from r2d2_kapture.stages.report.match_matrix import (
@@ -22,7 +22,6 @@ from r2d2_kapture.stages.report.match_matrix import (
     query_matrix,
 )
 from r2d2_kapture.stages.report.outcomes import all_thresholds, judge
-from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews
 from r2d2_kapture.stages.report.subject import Subject
 from r2d2_kapture.stages.report.summary import MAP_STAGES, summary_section
@@ -33,7 +32,7 @@ DATABASES = ("*.db", "../*.db", "../../*.db")
 """Paths of a map's database relative to its folder: a pipeline's, and COLMAP's own."""
 
 
-def content_sections(subject: Subject) -> list[Section]:
+def content_sections(subject: Subject) -> list[page.Section]:
     """The sections of a subject, the summary first; sections without data are left
     out."""
     statistics = subject.statistics
@@ -75,7 +74,7 @@ def _given(summary: Mapping[str, Any]) -> int | None:
     return None
 
 
-def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> Section:
+def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> page.Section:
     settings: Mapping[str, Any] = subject.pipeline.get("settings", {}).get(
         "evaluate", {}
     )
@@ -97,17 +96,19 @@ def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> Section:
 
 def _matches(
     subject: Subject, statistics: MapStatistics, views: Mapping[str, QueryViews]
-) -> list[Section]:
+) -> list[page.Section]:
     counts = {name: found.match_counts() for name, found in views.items()}
     of_queries = [query_matrix(name, pairs) for name, pairs in counts.items() if pairs]
     section = _mapping_matches(subject, statistics)
     if section is None:
         return []
-    html = join([section.html, *of_queries])
+    html = page.join([section.html, *of_queries])
     return [dataclasses.replace(section, html=html)]
 
 
-def _mapping_matches(subject: Subject, statistics: MapStatistics) -> Section | None:
+def _mapping_matches(
+    subject: Subject, statistics: MapStatistics
+) -> page.Section | None:
     names = {image.name for image in statistics.images}
     for database in databases(subject):
         with suppress(DatasetError):  # a file of another kind

@@ -19,19 +19,7 @@ from r2d2_kapture.evaluation.poses import (
 )
 from r2d2_kapture.io.images.decoding import RGBArray
 from r2d2_kapture.pictures.matches import draw_matches
-from r2d2_kapture.stages.report.blocks import (
-    Cell,
-    Picture,
-    chart,
-    folded,
-    heading,
-    join,
-    numbers,
-    paragraph,
-    pictures,
-    side_by_side,
-    table,
-)
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import cumulative, histogram
 from r2d2_kapture.stages.report.images import (
     jpeg_of_figure,
@@ -39,7 +27,6 @@ from r2d2_kapture.stages.report.images import (
     shrunk,
 )
 from r2d2_kapture.stages.report.outcomes import Localized, Outcome
-from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.stages.report.query_views import QueryViews
 from r2d2_kapture.types import FloatArray
 
@@ -58,7 +45,7 @@ def localization_section(
     views: Mapping[str, QueryViews],
     images: Mapping[str, Path],
     thresholds: Thresholds,
-) -> Section:
+) -> page.Section:
     """The section of one or more query datasets.
 
     Args:
@@ -67,7 +54,7 @@ def localization_section(
         images: the file of each query and map image by name; files may be missing.
         thresholds: of the verdicts on accuracy.
     """
-    blocks = [numbers(_verdicts(datasets)), *_verdicts_of_each(datasets)]
+    blocks = [page.numbers(_verdicts(datasets)), *_verdicts_of_each(datasets)]
     blocks += _curves(datasets)
     blocks += _recall(datasets, thresholds)
     blocks += _inliers(datasets)
@@ -75,7 +62,7 @@ def localization_section(
     for dataset in datasets:
         found = views.get(dataset.name)
         blocks += _worst(dataset, drawn, found, images, len(datasets) > 1)
-    return Section("localization", "Localization", join(blocks))
+    return page.Section("localization", "Localization", page.join(blocks))
 
 
 def _verdicts(datasets: Sequence[Localized]) -> dict[str, str]:
@@ -96,12 +83,12 @@ def _verdicts_of_each(datasets: Sequence[Localized]) -> Iterator[Markup]:
     """A row for each dataset, if there are several."""
     if len(datasets) < 2:
         return
-    rows: list[list[Cell]] = []
+    rows: list[list[page.Cell]] = []
     for dataset in datasets:
         counts = Counter(one.verdict for one in dataset.outcomes)
         verdicts = [counts[verdict] for verdict in ("good", "doubtful", "failed")]
         rows.append([dataset.name, counts.total(), *verdicts])
-    yield table(["queries", "images", "good", "doubtful", "without a pose"], rows)
+    yield page.table(["queries", "images", "good", "doubtful", "without a pose"], rows)
 
 
 def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:
@@ -113,8 +100,8 @@ def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:
         ("position error (m)", lambda e: [one.position for one in e.errors], 0),
         ("rotation error (degrees)", lambda e: [one.rotation for one in e.errors], 1),
     )
-    yield side_by_side(
-        chart(
+    yield page.side_by_side(
+        page.chart(
             cumulative(
                 {name: np.array(errors(one)) for name, one in judged.items()},
                 x_title=title,
@@ -126,7 +113,7 @@ def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:
         )
         for title, errors, column in sides
     )
-    yield paragraph(
+    yield page.paragraph(
         "Share of all queries with a true pose within the error; a curve ends at the "
         "share that has a pose. Dotted: the thresholds of the table.",
         "note",
@@ -134,7 +121,7 @@ def _curves(datasets: Sequence[Localized]) -> Iterator[Markup]:
 
 
 def _recall(datasets: Sequence[Localized], thresholds: Thresholds) -> Iterator[Markup]:
-    rows: list[list[Cell]] = []
+    rows: list[list[page.Cell]] = []
     for dataset in datasets:
         if dataset.evaluation is not None:
             groups = {"all": dataset.evaluation.total, **dataset.evaluation.conditions}
@@ -142,21 +129,21 @@ def _recall(datasets: Sequence[Localized], thresholds: Thresholds) -> Iterator[M
                 rows.append([dataset.name, group, *_recall_cells(summary)])
     if not rows:
         return
-    yield heading("Recall")
+    yield page.heading("Recall")
     titles = ["queries", "images of", "images", "localized"]
     titles += ["median error (m)", "median error (deg)"]
     titles += [f"{near:g} m, {turn:g} deg (%)" for near, turn in thresholds]
-    yield table(titles, rows)
-    yield paragraph(
+    yield page.table(titles, rows)
+    yield page.paragraph(
         "Medians: over localized images. Shares: of all images with a true pose, "
         "within both thresholds.",
         "note",
     )
     for note in dict.fromkeys(one.note for one in datasets if one.note):
-        yield paragraph(note, "note")
+        yield page.paragraph(note, "note")
 
 
-def _recall_cells(summary: PoseSummary) -> list[Cell]:
+def _recall_cells(summary: PoseSummary) -> list[page.Cell]:
     return [
         summary.images,
         summary.localized,
@@ -169,8 +156,8 @@ def _recall_cells(summary: PoseSummary) -> list[Cell]:
 def _inliers(datasets: Sequence[Localized]) -> Iterator[Markup]:
     found = [one.result for item in datasets for one in item.outcomes if one.result]
     if len(found) >= LEAST_OF_HISTOGRAM:
-        yield heading("Inliers")
-        yield chart(
+        yield page.heading("Inliers")
+        yield page.chart(
             histogram(
                 np.array([result.inliers for result in found]),
                 x_title="inliers of the pose",
@@ -194,21 +181,21 @@ def _worst(
         drawn = [_picture(one, views, images) for one in worst[:count]]
         shown = [picture for picture in drawn if picture is not None]
         if shown:
-            yield heading(f"Worst queries{of}, with their best map image")
-            yield paragraph(
+            yield page.heading(f"Worst queries{of}, with their best map image")
+            yield page.paragraph(
                 "First the query, then the map image with most inliers. Green: matches "
                 "with points of the map that the pose projects to the keypoint; red: "
                 "all others.",
                 "note",
             )
-            yield pictures(shown, "full")
+            yield page.pictures(shown, "full")
     cut = f", the {MOST_ROWS} worst" if len(worst) > MOST_ROWS else ""
-    yield folded(f"Table of the queries{of}{cut}", _table(worst[:MOST_ROWS]))
+    yield page.folded(f"Table of the queries{of}{cut}", _table(worst[:MOST_ROWS]))
 
 
 def _picture(
     one: Outcome, views: QueryViews, images: Mapping[str, Path]
-) -> Picture | None:
+) -> page.Picture | None:
     view = views.best(one.name, one.result)
     if view is None:
         return None
@@ -219,7 +206,7 @@ def _picture(
     image, xy_image = _small(pixels[1], view.xy_image)
     figure = draw_matches(query, image, xy_query, xy_image, view.inliers)
     figure.axes[0].set_title("")  # too small to read; the note repeats it
-    return Picture(
+    return page.Picture(
         jpeg=jpeg_of_figure(figure, PICTURE_SIDE),
         caption=f"{one.name} and {view.image}",
         note=f"{view.inliers.sum():,} of {len(view.inliers):,} matches are inliers; "
@@ -267,7 +254,7 @@ def _table(outcomes: Sequence[Outcome]) -> Markup:
         ]
         for one in outcomes
     ]
-    return table(titles, rows, tall=True)
+    return page.table(titles, rows, tall=True)
 
 
 def _finite(value: float | None) -> float | None:

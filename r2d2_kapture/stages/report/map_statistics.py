@@ -12,21 +12,9 @@ from r2d2_kapture.evaluation.map_statistics import (
     ImageStatistics,
     MapStatistics,
 )
-from r2d2_kapture.stages.report.blocks import (
-    Picture,
-    chart,
-    folded,
-    heading,
-    join,
-    numbers,
-    paragraph,
-    pictures,
-    side_by_side,
-    table,
-)
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import bars, histogram
 from r2d2_kapture.stages.report.images import thumbnail
-from r2d2_kapture.stages.report.page import Section
 
 WEAKEST = 5
 """Number of images shown with the fewest observations, and with the largest errors."""
@@ -38,7 +26,7 @@ MOST_CAMERAS = 100
 
 def map_section(
     statistics: MapStatistics, images: Mapping[str, Path], *, given: int | None = None
-) -> Section:
+) -> page.Section:
     """The section of a map.
 
     Args:
@@ -46,10 +34,10 @@ def map_section(
         images: the file of each image by name; files may be missing.
         given: number of input images of the map; None if unknown.
     """
-    blocks = [numbers(_figures(statistics, given)), *_charts(statistics)]
+    blocks = [page.numbers(_figures(statistics, given)), *_charts(statistics)]
     blocks += _weakest(statistics.images, images)
     blocks += [*_images(statistics.images), *_cameras(statistics.cameras)]
-    return Section("map", "Map", join(blocks))
+    return page.Section("map", "Map", page.join(blocks))
 
 
 def _figures(statistics: MapStatistics, given: int | None) -> dict[str, str]:
@@ -77,28 +65,27 @@ def _charts(statistics: MapStatistics) -> Iterator[Markup]:
             x_title="track length (keypoints that observe the point)",
             y_title="points",
         )
-        charts.append(chart(figure, "Histogram of the track lengths"))
+        charts.append(page.chart(figure, "Histogram of the track lengths"))
     if len(statistics.errors):
         figure = histogram(
             statistics.errors,
             x_title="reprojection error (px)",
             y_title="observations",
         )
-        charts.append(chart(figure, "Histogram of the reprojection errors"))
+        charts.append(page.chart(figure, "Histogram of the reprojection errors"))
     if charts:
-        yield side_by_side(charts)
+        yield page.side_by_side(charts)
     if statistics.images:
         weak_first = sorted(statistics.images, key=lambda one: one.observations)
         shown = {one.name: one.observations for one in weak_first[:MOST_BARS]}
         cut = len(shown) < len(weak_first)
-        yield heading("Images by observations")
-        yield chart(
+        yield page.heading("Images by observations")
+        yield page.chart(
             bars(
                 shown,
                 x_title="images, the weakest first"
                 + (f" ({len(shown):,} of {len(weak_first):,})" if cut else ""),
                 y_title="observations",
-                height_of="observations",
             ),
             "Bars of the observations of each image, fewest first",
             260,
@@ -118,7 +105,7 @@ def _weakest(
         ("Images with the largest reprojection errors", worst),
     ):
         if chosen:
-            yield heading(title)
+            yield page.heading(title)
             yield _shown(chosen, images)
 
 
@@ -127,8 +114,8 @@ def _shown(chosen: Sequence[ImageStatistics], images: Mapping[str, Path]) -> Mar
     thumbnails = [thumbnail(images.get(one.name)) for one in chosen]
     if not any(thumbnails):
         return _table(chosen)
-    return pictures(
-        Picture(
+    return page.pictures(
+        page.Picture(
             jpeg=data,
             caption=one.name,
             note=f"{one.observations:,} observations, {_error(one)}",
@@ -148,22 +135,22 @@ def _table(images: Iterable[ImageStatistics], tall: bool = False) -> Markup:
         (one.name, one.keypoints, one.observations, one.mean_error) for one in images
     ]
     titles = ("image", "keypoints", "observations", "mean error (px)")
-    return table(titles, rows, digits=2, tall=tall)
+    return page.table(titles, rows, digits=2, tall=tall)
 
 
 def _images(found: Sequence[ImageStatistics]) -> Iterator[Markup]:
     weak_first = sorted(found, key=lambda one: one.observations)[:MOST_ROWS]
     if weak_first:
         cut = f", the {MOST_ROWS} weakest" if len(weak_first) < len(found) else ""
-        yield folded(f"Table of the images{cut}", _table(weak_first, tall=True))
+        yield page.folded(f"Table of the images{cut}", _table(weak_first, tall=True))
 
 
 def _cameras(cameras: Sequence[CameraStatistics]) -> Iterator[Markup]:
     if not cameras:
         return
-    yield heading("Cameras")
+    yield page.heading("Cameras")
     if len(cameras) > MOST_CAMERAS:
-        yield paragraph(f"{MOST_CAMERAS} of {len(cameras):,} are listed.", "note")
+        yield page.paragraph(f"{MOST_CAMERAS} of {len(cameras):,} are listed.", "note")
     rows = [
         (
             str(camera.camera_id),
@@ -175,7 +162,7 @@ def _cameras(cameras: Sequence[CameraStatistics]) -> Iterator[Markup]:
         for camera in cameras[:MOST_CAMERAS]
     ]
     titles = ("camera", "model", "size (px)", "intrinsics (px; distortion)", "images")
-    yield table(titles, rows)
+    yield page.table(titles, rows)
 
 
 def _intrinsics(camera: CameraStatistics) -> str:

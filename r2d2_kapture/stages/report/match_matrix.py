@@ -11,15 +11,8 @@ from markupsafe import Markup
 
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import PairCounts
-from r2d2_kapture.stages.report.blocks import (
-    chart,
-    heading,
-    join,
-    numbers,
-    paragraph,
-)
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import heat_maps
-from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.types import IndexArray
 
 Array = npt.NDArray[np.float64]
@@ -83,7 +76,7 @@ def mean_matrix(rows: Axis, columns: Axis, pairs: IndexArray, values: Array) -> 
     return means
 
 
-def matches_section(counts: PairCounts) -> Section:
+def matches_section(counts: PairCounts) -> page.Section:
     """The matrix of the pairs of a database."""
     axis = matrix_axis(counts.names)
     both = np.concatenate([counts.pairs, counts.pairs[:, ::-1]])
@@ -95,10 +88,6 @@ def matches_section(counts: PairCounts) -> Section:
             ("verified inliers", counts.inliers),
             ("matches", counts.matches),
         )
-    }
-    units = {
-        "verified inliers": f"{mean}verified inliers",
-        "matches": f"{mean}matches",
     }
     found, verified = counts.matches > 0, counts.inliers > 0
     unpaired = len(counts.names) - len(np.unique(counts.pairs[verified]))
@@ -112,26 +101,26 @@ def matches_section(counts: PairCounts) -> Section:
     if verified.any():
         median = np.median(counts.inliers[verified])
         figures["median inliers of a verified pair"] = f"{median:,.0f}"
-    html = join(
+    html = page.join(
         [
-            numbers(figures),
-            paragraph(
+            page.numbers(figures),
+            page.paragraph(
                 "Each cell is a pair of images, in the order of their names from the "
                 "top left; blank cells are pairs that were not tried. " + _shared(axis),
                 "note",
             ),
-            chart(
-                heat_maps(layers, axis.labels, axis.labels, unit=units),
+            page.chart(
+                heat_maps(layers, axis.labels, axis.labels, unit=mean),
                 "Matrix of matches and verified inliers of the pairs of images",
                 HEIGHT,
                 WIDTH,
             ),
         ]
     )
-    return Section("matches", "Matches between images", html)
+    return page.Section("matches", "Matches between images", html)
 
 
-def covisibility_section(statistics: MapStatistics) -> Section:
+def covisibility_section(statistics: MapStatistics) -> page.Section:
     """The matrix of a map without available matches."""
     names = [image.name for image in statistics.images]
     axis = matrix_axis(names)
@@ -139,27 +128,24 @@ def covisibility_section(statistics: MapStatistics) -> Section:
     apart = counts.row != counts.col
     pairs = np.stack([counts.row, counts.col], axis=1)[apart].astype(np.int64)
     values = counts.data[apart].astype(np.float64)
-    title = "shared points"
     matrix = mean_matrix(axis, axis, pairs, values)
-    html = join(
+    html = page.join(
         [
-            paragraph(
+            page.paragraph(
                 "Each cell is a pair of images, in the order of their names from the "
                 "top left: the number of map points that both observe. "
                 + _shared(axis),
                 "note",
             ),
-            chart(
-                heat_maps(
-                    {title: matrix}, axis.labels, axis.labels, unit={title: title}
-                ),
+            page.chart(
+                heat_maps({"shared points": matrix}, axis.labels, axis.labels),
                 "Matrix of the points that pairs of images share",
                 HEIGHT,
                 WIDTH,
             ),
         ]
     )
-    return Section("matches", "Points shared by images", html)
+    return page.Section("matches", "Points shared by images", html)
 
 
 def query_matrix(name: str, counts: Mapping[tuple[str, str], int]) -> Markup:
@@ -174,20 +160,17 @@ def query_matrix(name: str, counts: Mapping[tuple[str, str], int]) -> Markup:
     places = [dict(zip(names, range(len(names)))) for names in (queries, images)]
     pairs = np.array([[places[0][q], places[1][i]] for q, i in counts], np.int64)
     values = np.array(list(counts.values()), np.float64)
-    title = "matches"
     matrix = mean_matrix(rows, columns, pairs, values)
-    return join(
+    return page.join(
         [
-            heading(f"Queries {name} (rows) and map images (columns)"),
-            paragraph(
+            page.heading(f"Queries {name} (rows) and map images (columns)"),
+            page.paragraph(
                 f"{len(counts):,} pairs, {(values > 0).sum():,} of them with matches; "
                 "blank cells are pairs that were not tried.",
                 "note",
             ),
-            chart(
-                heat_maps(
-                    {title: matrix}, rows.labels, columns.labels, unit={title: title}
-                ),
+            page.chart(
+                heat_maps({"matches": matrix}, rows.labels, columns.labels),
                 "Matrix of the matches between queries (rows) and map images (columns)",
                 min(HEIGHT, 120 + 24 * len(rows.labels)),
             ),

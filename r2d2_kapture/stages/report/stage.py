@@ -18,9 +18,8 @@ from r2d2_kapture.stages.report.benchmarks import (
     homography_sections,
     pair_pose_sections,
 )
-from r2d2_kapture.stages.report.blocks import block_scripts
 from r2d2_kapture.stages.report.content import content_sections, databases
-from r2d2_kapture.stages.report.page import TEMPLATES, Section, render
+from r2d2_kapture.stages.report.page import TEMPLATES, Section, block_scripts, render
 from r2d2_kapture.stages.report.subject import Subject, map_subject, pipeline_subject
 from r2d2_kapture.stages.report.training import training_sections
 from r2d2_kapture.stages.report.view import view_scripts, view_section
@@ -66,81 +65,17 @@ def run(
         OutputError: the file cannot be written.
     """
     if pipeline is not None:
-        return report_pipeline(pipeline, output=output, title=title)
+        return report_subject(
+            pipeline_subject(pipeline),
+            output or pipeline / PAGE_NAME,
+            title or f"Report of {pipeline.resolve().name}",
+        )
     if map is not None:
-        return report_map(map, images=images, output=output, title=title)
-    first = hpatches or pair_poses or training[0]
-    return report_results(
-        output or first / PAGE_NAME,
-        hpatches=hpatches,
-        pair_poses=pair_poses,
-        training=training,
-        title=title,
-    )
-
-
-def report_pipeline(
-    work: Path, *, output: Path | None = None, title: str | None = None
-) -> Report:
-    """Write the page of a pipeline's folder; an up-to-date page is kept.
-
-    Args:
-        work: output of kapture_r2d2_pipeline.
-        output: the file; by default report.html in ``work``.
-        title: of the page.
-
-    Raises:
-        DatasetError: no such folder, or a broken file in it.
-        OutputError: the file cannot be written.
-    """
-    title = title or f"Report of {work.resolve().name}"
-    return report_subject(pipeline_subject(work), output or work / PAGE_NAME, title)
-
-
-def report_map(
-    map: Path,
-    *,
-    images: Path | None = None,
-    output: Path | None = None,
-    title: str | None = None,
-) -> Report:
-    """Write the page of a map alone; an up-to-date page is kept.
-
-    Args:
-        map: see ``map_subject``.
-        images: folder of its images; None shows no photographs.
-        output: the file; by default report.html in ``map``.
-        title: of the page.
-
-    Raises:
-        DatasetError: there is no map, or it is broken.
-        OutputError: the file cannot be written.
-    """
-    title = title or f"Map of {'/'.join(map.resolve().parts[-2:])}"
-    return report_subject(map_subject(map, images), output or map / PAGE_NAME, title)
-
-
-def report_results(
-    output: Path,
-    *,
-    hpatches: Path | None = None,
-    pair_poses: Path | None = None,
-    training: Sequence[Path] = (),
-    title: str | None = None,
-) -> Report:
-    """Write the page of results of benchmarks, and of training runs.
-
-    Args:
-        output: the file.
-        hpatches: output of kapture_r2d2_hpatches.
-        pair_poses: output of kapture_r2d2_pair_poses.
-        training: outputs of kapture_r2d2_train.
-        title: of the page.
-
-    Raises:
-        DatasetError: there are no results, or they are broken.
-        OutputError: the file cannot be written.
-    """
+        return report_subject(
+            map_subject(map, images),
+            output or map / PAGE_NAME,
+            title or f"Map of {'/'.join(map.resolve().parts[-2:])}",
+        )
     started = time.monotonic()
     sections = [
         *(homography_sections(hpatches) if hpatches else ()),
@@ -148,7 +83,8 @@ def report_results(
         *(training_sections(training) if training else ()),
     ]
     page = render(title or "Report", sections, [*_chart_scripts(sections)])
-    return _written(output, page, started)
+    first = hpatches or pair_poses or training[0]
+    return _written(output or first / PAGE_NAME, page, started)
 
 
 def with_page(report: Report, make: Callable[[], Report]) -> Report:

@@ -9,17 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from r2d2_kapture.stages.report.blocks import (
-    Cell,
-    bullets,
-    folded,
-    heading,
-    join,
-    numbers,
-    paragraph,
-    table,
-)
-from r2d2_kapture.stages.report.page import Section
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.run_record import default_settings
 from r2d2_kapture.types import counted, duration
 
@@ -63,7 +53,7 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
 """Texts of the table of stages, by the keys of their reports."""
 
 
-def summary_section(pipeline: Json) -> Section:
+def summary_section(pipeline: Json) -> page.Section:
     """The section of a pipeline.
 
     Args:
@@ -71,7 +61,7 @@ def summary_section(pipeline: Json) -> Section:
             left out.
     """
     stages = pipeline.get("stages", [])
-    blocks = [numbers(_figures(stages))]
+    blocks = [page.numbers(_figures(stages))]
     blocks += _failures(pipeline.get("failed", []))
     blocks += _warnings(pipeline.get("warnings", []))
     blocks += _datasets(pipeline.get("inputs", {}))
@@ -79,7 +69,7 @@ def summary_section(pipeline: Json) -> Section:
     blocks += _settings(pipeline.get("settings"))
     blocks += _stages(stages, pipeline.get("inputs", {}))
     blocks += _environment(pipeline.get("environment", {}))
-    return Section("summary", "Summary", join(blocks))
+    return page.Section("summary", "Summary", page.join(blocks))
 
 
 def _figures(stages: Sequence[Json]) -> dict[str, str]:
@@ -106,16 +96,16 @@ def _seconds(stage: Json) -> float:
 
 def _failures(failed: Sequence[Json]) -> Iterator[Markup]:
     if failed:
-        yield heading(f"Failures ({len(failed):,})")
-        yield bullets(
+        yield page.heading(f"Failures ({len(failed):,})")
+        yield page.bullets(
             _some(f"{one['name']}: {one['reason']}" for one in failed), "failure"
         )
 
 
 def _warnings(texts: Sequence[str]) -> Iterator[Markup]:
     if texts:
-        yield heading(f"Warnings ({len(texts):,})")
-        yield bullets(_some(texts), "warning")
+        yield page.heading(f"Warnings ({len(texts):,})")
+        yield page.bullets(_some(texts), "warning")
 
 
 def _some(texts: Iterable[str]) -> list[str]:
@@ -127,8 +117,8 @@ def _some(texts: Iterable[str]) -> list[str]:
 def _datasets(inputs: Json) -> Iterator[Markup]:
     described = {name: one for name, one in _by_role(inputs).items() if one}
     if described:
-        yield heading("Datasets")
-        rows: list[Sequence[Cell]] = [
+        yield page.heading("Datasets")
+        rows: list[Sequence[page.Cell]] = [
             (
                 role,
                 one["images"],
@@ -139,9 +129,11 @@ def _datasets(inputs: Json) -> Iterator[Markup]:
             for role, one in described.items()
         ]
         titles = ("dataset", "images", "cameras", "images with a known pose", "folder")
-        yield table(titles, rows)
+        yield page.table(titles, rows)
     if inputs.get("features"):
-        yield paragraph(f"Existing features: {', '.join(inputs['features'])}", "note")
+        yield page.paragraph(
+            f"Existing features: {', '.join(inputs['features'])}", "note"
+        )
 
 
 def _by_role(inputs: Json) -> dict[str, Json]:
@@ -154,9 +146,9 @@ def _by_role(inputs: Json) -> dict[str, Json]:
 def _model(model: Json | None) -> Iterator[Markup]:
     if model is not None:
         licence = model.get("license") or "not stated"
-        yield heading("Weights")
+        yield page.heading("Weights")
         checksum = model["sha256"] and f", SHA-256 {model['sha256'][:12]}"
-        yield paragraph(f"{model['name']}, licence: {licence}{checksum or ''}")
+        yield page.paragraph(f"{model['name']}, licence: {licence}{checksum or ''}")
 
 
 def _settings(settings: Json | None) -> Iterator[Markup]:
@@ -171,15 +163,15 @@ def _settings(settings: Json | None) -> Iterator[Markup]:
     }
     settings = {**settings, "extract": extract}
     changed = changed_settings(settings, default_settings(chosen))
-    yield heading("Settings that differ from the defaults")
+    yield page.heading("Settings that differ from the defaults")
     if not changed:
-        yield paragraph("None: all settings have their defaults.")
+        yield page.paragraph("None: all settings have their defaults.")
     else:
         rows = [
             (name, setting_text(value), setting_text(default))
             for name, (value, default) in changed.items()
         ]
-        yield table(("setting", "value", "default"), rows)
+        yield page.table(("setting", "value", "default"), rows)
 
 
 def changed_settings(
@@ -216,7 +208,7 @@ def setting_text(value: Any) -> str:
 def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
     if not stages:
         return
-    rows: list[Sequence[Cell]] = []
+    rows: list[Sequence[page.Cell]] = []
     for stage, subject in zip(stages, _subjects(stages, inputs)):
         work = stage.get("work", stage)
         count = stage["done"] + stage.get("skipped", 0)
@@ -230,10 +222,12 @@ def _stages(stages: Sequence[Json], inputs: Json) -> Iterator[Markup]:
                 _counts({**stage, **work}),
             )
         )
-    yield heading("Stages")
-    yield table(("stage", "of", "made", "failed", "time (s)", "what"), rows, digits=2)
+    yield page.heading("Stages")
+    yield page.table(
+        ("stage", "of", "made", "failed", "time (s)", "what"), rows, digits=2
+    )
     if any(not stage["done"] and _seconds(stage) for stage in stages):
-        yield paragraph(
+        yield page.paragraph(
             "The last run resumed: counts and times of finished stages are those of "
             "the run that did the work.",
             "note",
@@ -266,7 +260,7 @@ def _environment(environment: Json) -> Iterator[Markup]:
     if not environment:
         return
     gpus: Counter[str] = Counter(environment.get("gpus", []))
-    rows: list[Sequence[Cell]] = [
+    rows: list[Sequence[page.Cell]] = [
         (
             "processor",
             f"{environment.get('processor')}, {environment.get('cores')} cores",
@@ -274,4 +268,6 @@ def _environment(environment: Json) -> Iterator[Markup]:
         *(("GPU", f"{count} x {name}") for name, count in gpus.items()),
         *environment.get("versions", {}).items(),
     ]
-    yield folded("Versions and processor of the last run", table(("", ""), rows))
+    yield page.folded(
+        "Versions and processor of the last run", page.table(("", ""), rows)
+    )

@@ -14,16 +14,8 @@ from markupsafe import Markup
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.outputs.atomic import read_json
-from r2d2_kapture.stages.report.blocks import (
-    bullets,
-    chart,
-    heading,
-    join,
-    numbers,
-    side_by_side,
-)
+from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import lines
-from r2d2_kapture.stages.report.page import Section
 from r2d2_kapture.types import duration
 
 Array = npt.NDArray[np.float64]
@@ -47,7 +39,7 @@ MOST_POINTS = 1000
 """Greatest number of points of a curve."""
 
 
-def training_sections(runs: Sequence[Path]) -> list[Section]:
+def training_sections(runs: Sequence[Path]) -> list[page.Section]:
     """The sections of runs of kapture_r2d2_train; several runs share a chart.
 
     Args:
@@ -57,7 +49,9 @@ def training_sections(runs: Sequence[Path]) -> list[Section]:
         DatasetError: a folder has no log of a run, or a broken one.
     """
     labels = run_labels(runs)
-    sections = [Section("runs", "Training runs", join(map(_summary, labels, runs)))]
+    sections = [
+        page.Section("runs", "Training runs", page.join(map(_summary, labels, runs)))
+    ]
     for stem, title in LOGS.items():
         logs = {
             label: read_log(run / f"{stem}.csv", required=stem == "log")
@@ -65,8 +59,10 @@ def training_sections(runs: Sequence[Path]) -> list[Section]:
         }
         columns = dict.fromkeys(name for log in logs.values() for name in log)
         if columns:
-            html = side_by_side(_chart(name, logs) for name in _loss_first(columns))
-            sections.append(Section(stem, title, html))
+            html = page.side_by_side(
+                _chart(name, logs) for name in _loss_first(columns)
+            )
+            sections.append(page.Section(stem, title, html))
     return sections
 
 
@@ -126,7 +122,7 @@ def _loss_first(columns: Mapping[str, None]) -> list[str]:
 
 def _chart(name: str, logs: Mapping[str, Columns]) -> Markup:
     title = TITLES.get(name, name.replace("_", " "))
-    return chart(
+    return page.chart(
         lines(
             {label: thinned(*log[name]) for label, log in logs.items() if name in log},
             x_title="step",
@@ -162,12 +158,12 @@ def _summary(label: str, run: Path) -> Markup:
         )
         if text
     }
-    blocks = [heading(label)]
+    blocks = [page.heading(label)]
     if figures:
-        blocks.append(numbers(figures))
+        blocks.append(page.numbers(figures))
     if report.get("warnings"):
-        blocks.append(bullets(map(str, report["warnings"]), "warning"))
-    return join(blocks)
+        blocks.append(page.bullets(map(str, report["warnings"]), "warning"))
+    return page.join(blocks)
 
 
 def _steps(report: Mapping[str, Any]) -> str:

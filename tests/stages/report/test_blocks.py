@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from r2d2_kapture.stages.report import blocks, charts
+from r2d2_kapture.stages.report import charts, page
 from tests.scenes.report import HOSTILE
 from tests.stages.report.test_page import Elements
 
@@ -25,20 +25,16 @@ def decoded(array: dict[str, str]) -> list[float]:
 @pytest.mark.parametrize(
     "block",
     [
-        blocks.heading(HOSTILE),
-        blocks.paragraph(HOSTILE, "note"),
-        blocks.bullets([HOSTILE], "warning"),
-        blocks.numbers({HOSTILE: HOSTILE}),
-        blocks.table([HOSTILE], [[HOSTILE]]),
-        blocks.folded(HOSTILE, blocks.paragraph(HOSTILE)),
-        blocks.pictures([blocks.Picture(jpeg=b"x", caption=HOSTILE, note=HOSTILE)]),
-        blocks.chart(
-            charts.bars({HOSTILE: 1}, x_title="", y_title="", height_of=""), HOSTILE
-        ),
-        blocks.chart(
-            charts.heat_maps(
-                {"a": np.ones((1, 1))}, [HOSTILE], [HOSTILE], unit={"a": ""}
-            ),
+        page.heading(HOSTILE),
+        page.paragraph(HOSTILE, "note"),
+        page.bullets([HOSTILE], "warning"),
+        page.numbers({HOSTILE: HOSTILE}),
+        page.table([HOSTILE], [[HOSTILE]]),
+        page.folded(HOSTILE, page.paragraph(HOSTILE)),
+        page.pictures([page.Picture(jpeg=b"x", caption=HOSTILE, note=HOSTILE)]),
+        page.chart(charts.bars({HOSTILE: 1}, x_title="", y_title=""), HOSTILE),
+        page.chart(
+            charts.heat_maps({"a": np.ones((1, 1))}, [HOSTILE], [HOSTILE]),
             HOSTILE,
         ),
     ],
@@ -54,16 +50,14 @@ def test_names_are_text_in_every_block(block: Markup) -> None:
 
 
 def test_a_chart_keeps_the_names_that_it_shows() -> None:
-    figure = charts.bars({HOSTILE: 3}, x_title="x", y_title="y", height_of="things")
+    figure = charts.bars({HOSTILE: 3}, x_title="x", y_title="things")
     [bar] = figure["data"]
     assert unescape(bar["customdata"][0]) == HOSTILE
     assert decoded(bar["y"]) == [3]
 
 
 def test_columns_of_numbers_are_distinguished_from_text() -> None:
-    html = blocks.table(
-        ["name", "count", "error"], [["a", 1234567, 0.5], ["b", 2, None]]
-    )
+    html = page.table(["name", "count", "error"], [["a", 1234567, 0.5], ["b", 2, None]])
     cells = re.findall(r"<td( class=\"number\")?>(.*?)</td>", html)
     assert [text for _, text in cells] == ["a", "1,234,567", "0.500", "b", "2", ""]
     assert [bool(number) for number, _ in cells] == [False, True, True] * 2

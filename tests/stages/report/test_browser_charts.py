@@ -13,9 +13,8 @@ from selenium.webdriver.support.ui import WebDriverWait as Wait
 
 from r2d2_kapture.io.colmap.pair_counts import PairCounts
 from r2d2_kapture.stages.report.benchmarks import homography_sections
-from r2d2_kapture.stages.report.blocks import block_scripts
 from r2d2_kapture.stages.report.match_matrix import matches_section
-from r2d2_kapture.stages.report.page import render
+from r2d2_kapture.stages.report.page import block_scripts, render
 from r2d2_kapture.stages.report.training import training_sections
 from tests.browsers import as_address, browser, requests_of
 from tests.scenes.report import HOSTILE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.stages.report import PAGE_NAME, report_map, stage, with_page
+from r2d2_kapture.stages.report import PAGE_NAME, run, stage, with_page
 from r2d2_kapture.stages.report.subject import map_subject
 from r2d2_kapture.types import Report
 from tests.scenes.images import write_noise
@@ -36,30 +36,30 @@ def sparse(tmp_path: Path) -> Path:
 
 def test_a_page_is_the_same_each_time_and_kept(sparse: Path) -> None:
     images = sparse.parent / "images"
-    first = report_map(sparse, images=images)
+    first = run(map=sparse, images=images)
     (page,) = first.outputs
     assert first.done == 1 and page == sparse / PAGE_NAME
     content = page.read_bytes()
     assert content.count(b"data:image/jpeg;base64,") > 1 and len(content) < 15e6
     os.utime(page, ns=(0, 0))
-    again = report_map(sparse, images=images)
+    again = run(map=sparse, images=images)
     assert (again.done, again.skipped) == (0, 1) and page.stat().st_mtime_ns == 0
-    other = report_map(sparse, images=images, output=sparse / "other.html")
+    other = run(map=sparse, images=images, output=sparse / "other.html")
     assert other.done == 1 and (sparse / "other.html").read_bytes() == content
 
 
 def test_a_page_follows_what_it_shows(sparse: Path) -> None:
     images = sparse.parent / "images"
-    report_map(sparse, images=images)
+    run(map=sparse, images=images)
     write_noise(images / NAMES[2], 2, format="PNG")
-    assert report_map(sparse, images=images).done == 1
+    assert run(map=sparse, images=images).done == 1
     write_model(sparse / "1", NAMES, points=200)
     os.rename(sparse / "1" / "points3D.bin", sparse / "0" / "points3D.bin")
     os.rename(sparse / "1" / "images.bin", sparse / "0" / "images.bin")
-    assert report_map(sparse, images=images).done == 1
-    assert report_map(sparse, images=images, title="Another").done == 1
+    assert run(map=sparse, images=images).done == 1
+    assert run(map=sparse, images=images, title="Another").done == 1
     (sparse / PAGE_NAME).unlink()
-    assert report_map(sparse, images=images, title="Another").done == 1
+    assert run(map=sparse, images=images, title="Another").done == 1
 
 
 def test_what_there_is_no_room_for_is_left_out_and_named(
@@ -71,7 +71,7 @@ def test_what_there_is_no_room_for_is_left_out_and_named(
     cameras = "r2d2_kapture.stages.report.view_cameras.MOST_CAMERAS"
     monkeypatch.setattr(cameras, 2)
     monkeypatch.setattr(view + "MOST_THUMBNAIL_BYTES", 0)
-    report_map(sparse, images=sparse.parent / "images")
+    run(map=sparse, images=sparse.parent / "images")
     text = " ".join((sparse / PAGE_NAME).read_text("utf-8").split())
     for said in (
         "100 of 300 points drawn, evenly sampled",
@@ -106,7 +106,7 @@ def test_no_name_leads_outside_of_the_images(tmp_path: Path) -> None:
 
 def test_a_folder_without_map_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found no COLMAP model"):
-        report_map(tmp_path)
+        run(map=tmp_path)
 
 
 def test_a_page_that_fails_is_a_warning_of_the_stage() -> None:
