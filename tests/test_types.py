@@ -44,7 +44,8 @@ def test_length_is_the_number_of_keypoints(count: int) -> None:
         ("descriptors", np.zeros((3, 3), np.float32)),
         ("descriptors", np.zeros(4, np.float32)),
         ("descriptors", np.zeros((4, 3, 1), np.float32)),
-        ("descriptors", np.zeros((4, 3), np.uint8)),
+        ("descriptors", np.zeros((4, 3), np.int8)),
+        ("descriptors", np.zeros((4, 3))),
     ],
 )
 def test_arrays_that_disagree_are_refused(field: str, value: Any) -> None:

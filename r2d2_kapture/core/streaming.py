@@ -9,6 +9,7 @@ from typing import Any
 from torch import OutOfMemoryError
 
 from r2d2_kapture.core.extraction import Extractor, Image, Mask
+from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.types import LocalFeatures
 
 
@@ -70,7 +71,9 @@ def _extract(
             raise
         reason = " ".join(f"too large for memory: {error}".split())
     else:
-        yield from zip((loaded.name for loaded in batch), results, strict=True)
+        for loaded, features in zip(batch, results, strict=True):
+            _require_declared(extractor, features)
+            yield loaded.name, features
         return
     del upload
     if len(batch) == 1:
@@ -78,6 +81,18 @@ def _extract(
         return
     for loaded in batch:
         yield from _extract(extractor, [loaded], _upload(extractor, [loaded]))
+
+
+def _require_declared(extractor: Extractor, features: LocalFeatures) -> None:
+    """Refuse descriptors of another kind than the files are opened for."""
+    rows = features.descriptors
+    found, said = rows.shape[1:], (extractor.descriptor_dim,)
+    if (rows.dtype.name, found) != (extractor.descriptor_type, said):
+        raise FeatureFormatError(
+            f"--extractor {extractor.name}: found descriptors of {found[0]} "
+            f"{rows.dtype}, expected {said[0]} {extractor.descriptor_type}, as its "
+            "class says; correct the class"
+        )
 
 
 def is_out_of_memory(error: Exception) -> bool:

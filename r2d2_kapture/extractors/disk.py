@@ -6,14 +6,16 @@ NeurIPS 2020.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from r2d2_kapture.config.extract import DiskConfig
 from r2d2_kapture.config.extras import import_extra
+from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.extractors.kornia_network import KorniaExtractor
-from r2d2_kapture.models.tensors import fits
+from r2d2_kapture.models.tensors import fits, read_tensors
 
 STRIDE = 16
 """Pixels of an image from one cell of the network's coarsest map to the next."""
@@ -23,15 +25,17 @@ class DiskExtractor(KorniaExtractor):
     """DISK."""
 
     settings_class: ClassVar[type] = DiskConfig
-    published: ClassVar[str] = "depth-save.pth or epipolar-save.pth"
 
-    def load(self, state: dict[str, Tensor]) -> nn.Module | None:
+    def load(self, path: Path) -> nn.Module:
         kornia = import_extra("kornia.feature", "kornia", "--extractor disk")
         network: nn.Module = kornia.DISK()
+        state = read_tensors(path, self.name)
         if not fits(network, state):
-            return None
+            raise CheckpointError(
+                f"{path}: found no weights of disk, expected those of depth-save.pth"
+            )
         network.load_state_dict(state)
-        return network
+        return network.eval().requires_grad_(False)
 
     def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if max(pixels.shape[2:]) <= STRIDE:  # which instance norm refuses

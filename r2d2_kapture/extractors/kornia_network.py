@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,39 +12,27 @@ from torch import Tensor, nn
 
 from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.core.extraction import Found, Image, WholeExtractor
-from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.files import Weights
-from r2d2_kapture.models.tensors import read_tensors
 from r2d2_kapture.types import PATCH_DIAMETER
 
 
 class KorniaExtractor(WholeExtractor):
     """An extractor by a network of kornia, in float32.
 
-    Attributes:
-        published: name of a file of its weights, for errors.
-
     Raises:
         ConfigError: kornia is not installed.
         CheckpointError: a file that is none of its weights.
     """
 
-    published: ClassVar[str]
     descriptor_dim = 128
 
     def __init__(self, settings: Any, weights: Weights, runtime: Runtime) -> None:
         super().__init__(settings, weights, runtime)
-        network = self.load(read_tensors(weights.path, self.name))
-        if network is None:
-            raise CheckpointError(
-                f"{weights.path}: found no weights of {self.name}, expected those of "
-                f"{self.published}"
-            )
-        self.network = network.eval().requires_grad_(False).to(runtime.device)
+        self.network = self.load(weights.path).to(runtime.device)
 
     @abstractmethod
-    def load(self, state: dict[str, Tensor]) -> nn.Module | None:
-        """The network with the tensors of a file; None if they are of another."""
+    def load(self, path: Path) -> nn.Module:
+        """The network with the weights of a file, in evaluation mode."""
 
     @abstractmethod
     def detect(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,7 +15,7 @@ from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.models.files import Weights, read_weights, resolve_model
+from r2d2_kapture.models.files import Weights, resolve_model, sha256_of
 from r2d2_kapture.models.network import FeatureNetwork
 
 
@@ -49,7 +49,10 @@ def load_weights(
         raise ConfigError(
             f"--extractor {extractor}: found no --model, expected its weights"
         )
-    return extractor, None if model is None else read_weights(resolve_model(str(model)))
+    if model is None:
+        return extractor, None
+    path = resolve_model(str(model))
+    return extractor, Weights(name=path.stem, path=path, sha256=sha256_of(path))
 
 
 def build_extractor(

@@ -26,20 +26,7 @@ def extraction(
     preset: PathLike | None,
     settings: Mapping[str, Any],
 ) -> tuple[ExtractConfig, Weights | None]:
-    """Settings, those of a preset included, and weights of an extraction.
-
-    Args:
-        extractor: its name; ``auto`` is the one for the model.
-        model: name of a bundled model, path of a checkpoint or of other weights; None
-            is the default model, or none for an extractor without weights.
-        preset: of configs/extract, or a YAML file.
-        settings: override the preset.
-
-    Raises:
-        CheckpointError: the weights cannot be loaded.
-        ConfigError: no such extractor, or a setting that is unknown, out of range, or
-            of another extractor.
-    """
+    """Settings, those of a preset included, and weights; see load_extractor."""
     values = {} if preset is None else read_preset(str(preset), "extract")
     name, weights = load_weights(extractor, model)
     values = {**values, **settings, "extractor": name}
@@ -52,7 +39,7 @@ def make_extractor(
     preset: PathLike | None,
     settings: Mapping[str, Any],
 ) -> Extractor:
-    """The extractor that settings and weights make; see ``extraction``."""
+    """The extractor that these make; see load_extractor."""
     return build_extractor(*extraction(extractor, model, preset, settings))
 
 

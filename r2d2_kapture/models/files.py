@@ -39,15 +39,6 @@ class Weights:
         return None
 
 
-def read_weights(path: Path) -> Weights:
-    """Name a file of weights, which its extractor reads.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    return Weights(name=path.stem, path=path, sha256=sha256_of(path))
-
-
 def sha256_of(path: Path) -> str:
     """The checksum of a file, hexadecimal.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.core.pyramid import DEVIATION, MEAN
 from r2d2_kapture.errors import CheckpointError
-from r2d2_kapture.models.published import UNPICKLING_ERRORS
+from r2d2_kapture.models.aliked import load_aliked
+from r2d2_kapture.models.files import sha256_of
 
 RADIUS = 2
 """Pixels around a keypoint in which it is the maximum, as published."""
@@ -103,20 +101,16 @@ def load_teacher(path: Path) -> AlikedTeacher:
         ConfigError: kornia, which has the network, is not installed.
         CheckpointError: the file is not there, or holds no such weights.
     """
-    feature = import_extra("kornia.feature", "kornia", f"--teacher {path}")
     try:
-        data = path.read_bytes()
-        weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        positions = len(weights["desc_head.agg_weights"])
-        network = feature.ALIKED(
-            f"aliked-n{positions}", detection_threshold=NO_THRESHOLD, nms_radius=RADIUS
+        network = load_aliked(
+            path,
+            f"--teacher {path}",
+            detection_threshold=NO_THRESHOLD,
+            nms_radius=RADIUS,
         )
-        # the grid of its sub-pixel fit is no weight, and not in the file
-        network.load_state_dict({**weights, "dkd.hw_grid": network.dkd.hw_grid})
-    except (*UNPICKLING_ERRORS, TypeError, ValueError) as error:
+    except CheckpointError as error:
         raise CheckpointError(
-            f"--teacher {path}: found no weights of ALIKED ({type(error).__name__}), "
-            "expected aliked-n16.pth or aliked-n32.pth as published"
+            f"--teacher {path}: found no weights of ALIKED, expected aliked-n16.pth "
+            "or aliked-n32.pth as published"
         ) from error
-    network.eval().requires_grad_(False)
-    return AlikedTeacher(network, hashlib.sha256(data).hexdigest())
+    return AlikedTeacher(network, sha256_of(path))

@@ -24,7 +24,7 @@ from r2d2_kapture.config.extract import EXTRACTORS, ExtractConfig, SiftConfig
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.core.extraction import Extractor, Image, Mask
 from r2d2_kapture.core.streaming import Loaded, stream
-from r2d2_kapture.errors import CheckpointError, ConfigError
+from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
 from r2d2_kapture.extractors.registry import build_extractor, load_weights
 from r2d2_kapture.types import LocalFeatures
 from tests.scenes.images import textured_image
@@ -169,6 +169,18 @@ def test_a_batch_too_large_for_memory_is_extracted_one_by_one(make: Any) -> None
     assert [int(features.keypoints[0, 1]) for features in found.values()] == [
         *(0, 1, 2, 3, 5)
     ]
+
+
+@pytest.mark.parametrize("said", [{"descriptor_dim": 2}, {"descriptor_type": "uint8"}])
+def test_descriptors_are_those_that_the_class_says(
+    make: Any, said: dict[str, Any]
+) -> None:
+    extractor = Greedy(SiftConfig(), None, make().runtime)
+    vars(extractor).update(said)
+    image = Loaded(name="a", image=np.zeros((4, 4, 3), np.uint8), mask=None)
+    expected = "found descriptors of 1 float32, expected (2 float32|1 uint8), as its"
+    with pytest.raises(FeatureFormatError, match=expected):
+        list(stream(extractor, [image]))
 
 
 def test_an_error_that_is_none_of_memory_is_raised(make: Any) -> None:
