@@ -19,21 +19,23 @@ from matplotlib.patheffects import withStroke
 
 from r2d2_kapture.pictures.figures import (
     COLORBAR_INCHES,
+    HEAT_COLORMAP,
     LONGEST_SIDE_INCHES,
     TITLE_INCHES,
     ByteImage,
     add_colorbar,
-    image_extent,
     new_figure,
     panel_size,
     save,
+    show_heat,
     show_image,
 )
-from r2d2_kapture.types import LocalFeatures
+from r2d2_kapture.pictures.matches import grey_image
+from r2d2_kapture.pictures.two_images import Points
+from r2d2_kapture.types import IndexArray, LocalFeatures
 
 FloatArray = npt.NDArray[np.float32]
 
-HEAT_COLORMAP = "plasma"
 SCORE_COLORMAP_START = 0.3
 EQUAL_SCORES = 0.85
 """Positions on the colour map, 0..1."""
@@ -127,14 +129,7 @@ def draw_heatmaps(image: ByteImage, maps: Mapping[str, FloatArray], path: Path) 
         norm = Normalize(low, high)
         colors = ScalarMappable(norm, cmap=HEAT_COLORMAP)
         axes = figure.add_subplot(1, columns, column)
-        axes.imshow(
-            heat,
-            cmap=HEAT_COLORMAP,
-            norm=norm,
-            extent=image_extent(image),
-            interpolation="nearest",
-        )
-        axes.set_axis_off()
+        show_heat(axes, heat, image, norm)
         axes.set_title(name, fontsize=11)
         digits = 2 - math.floor(math.log10(high - low or 1))
         label = (
@@ -186,6 +181,36 @@ def draw_overview(
     add_score_bar(figure, figure.axes, colors)
     add_keypoint_legend(figure, OVERVIEW_CIRCLES, colors)
     save(figure, path)
+
+
+def draw_observed(
+    image: ByteImage, xy: Points, track_lengths: IndexArray, *, title: str = ""
+) -> Figure:
+    """Draw the keypoints of an image that observe points, coloured by track length.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        xy: (K, 2) pixels, (0, 0) at the centre of the first.
+        track_lengths: (K,) number of keypoints that observe the same point.
+        title: text before the count.
+    """
+    width, height = panel_size(image, LONGEST_SIDE_INCHES)
+    figure = new_figure(width + COLORBAR_INCHES, height + TITLE_INCHES)
+    axes = figure.add_subplot()
+    show_image(axes, grey_image(image))
+    # a few long tracks must not leave all others in one colour
+    most = float(np.percentile(track_lengths, 95)) if len(track_lengths) else 3.0
+    colors = ScalarMappable(Normalize(2, max(most, 3.0)), cmap="plasma")
+    order = np.argsort(track_lengths, kind="stable")
+    x, y = xy[order].T
+    axes.scatter(x, y, s=14, c=colors.to_rgba(track_lengths[order]), linewidths=0)
+    add_colorbar(figure, [axes], colors, "track length [observations]")
+    axes.set_title(
+        f"{title}: {len(xy)} keypoints observe points of the map",
+        fontsize=11,
+        parse_math=False,
+    )
+    return figure
 
 
 def score_colors(

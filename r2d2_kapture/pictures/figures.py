@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -26,6 +27,7 @@ DOTS_PER_INCH = 100
 LONGEST_SIDE_INCHES = 12.0
 COLORBAR_INCHES = 0.8
 TITLE_INCHES = 0.35
+HEAT_COLORMAP = "plasma"
 FORMATS = (".png", ".jpg", ".pdf", ".svg")
 
 
@@ -62,6 +64,20 @@ def image_extent(image: ByteImage) -> tuple[float, float, float, float]:
 def show_image(axes: Axes, image: ByteImage) -> None:
     """Draw an image so that axes coordinates are its pixels, centre origin."""
     axes.imshow(image, extent=image_extent(image))
+    axes.set_axis_off()
+
+
+def show_heat(
+    axes: Axes, heat: npt.NDArray[np.generic], image: ByteImage, norm: Normalize
+) -> None:
+    """Draw a (h, w) map stretched over the pixels of an image."""
+    axes.imshow(
+        heat,
+        cmap=HEAT_COLORMAP,
+        norm=norm,
+        extent=image_extent(image),
+        interpolation="nearest",
+    )
     axes.set_axis_off()
 
 

@@ -16,13 +16,14 @@ from scipy.ndimage import map_coordinates
 
 from r2d2_kapture.pictures.figures import (
     COLORBAR_INCHES,
+    HEAT_COLORMAP,
     TITLE_INCHES,
     ByteImage,
     add_colorbar,
     faded,
-    image_extent,
     new_figure,
     save,
+    show_heat,
     show_image,
 )
 
@@ -32,7 +33,6 @@ DoubleArray = npt.NDArray[np.float64]
 PANEL_INCHES = 4.0
 POINTS_A_SIDE = 9
 TILES_A_SIDE = 6
-HEAT_COLORMAP = "plasma"
 LONGEST_TITLE = 120
 UNKNOWN_TINT = np.array([90, 20, 60], dtype=np.uint8)
 """Tint of unknown pixels."""
@@ -137,14 +137,7 @@ def add_maps(
     shown: list[npt.NDArray[np.floating]] = [*maps, warped(maps[1], aflow)]
     titles = (f"{name} 1", f"{name} 2", f"{name} 2 as seen from crop 1")
     for panel, values, text in zip(axes, shown, titles):
-        panel.imshow(
-            values,
-            cmap=HEAT_COLORMAP,
-            norm=norm,
-            extent=image_extent(image),
-            interpolation="nearest",
-        )
-        panel.set_axis_off()
+        show_heat(panel, values, image, norm)
         panel.set_title(text, fontsize=10)
     add_colorbar(figure, axes, colors, "")
 

@@ -1,9 +1,9 @@
 """MegaDepth: undistorted images, depth and overlaps for training."""
 
-from r2d2_kapture.stages.megadepth.depth import read_depth
 from r2d2_kapture.stages.megadepth.layout import SCENE_INFO_FOLDER
 from r2d2_kapture.stages.megadepth.scene_info import (
     SceneInfo,
+    read_depth,
     read_scene_info,
     read_scene_list,
 )

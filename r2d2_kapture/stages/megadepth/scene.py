@@ -6,7 +6,7 @@ Nothing here imports torch: each model is prepared in a process of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pycolmap
+from scipy.sparse import csr_array
 
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
@@ -27,11 +28,13 @@ from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.outputs.atomic import read_json, remove_file, write_json_atomic
 from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, rebuilding
 from r2d2_kapture.io.outputs.manifest import Manifest, differences, package_versions
-from r2d2_kapture.stages.megadepth.depth import read_depth
 from r2d2_kapture.stages.megadepth.layout import SceneModel, check_inputs
-from r2d2_kapture.stages.megadepth.overlaps import PointsSeen, compare_images
-from r2d2_kapture.stages.megadepth.scene_info import SceneInfo, write_scene_info
-from r2d2_kapture.types import FloatArray
+from r2d2_kapture.stages.megadepth.scene_info import (
+    SceneInfo,
+    read_depth,
+    write_scene_info,
+)
+from r2d2_kapture.types import FloatArray, IndexArray
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -49,6 +52,19 @@ UNDISTORTED = Contents(
     ),
 )
 SCENES = Contents(what="scenes", files=())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointsSeen:
+    """The points that an image observes.
+
+    Attributes:
+        rows: (K,) of the points, ascending, each once.
+        normalised_depths: (K,) z / f of each: the inverse of its scale in the image.
+    """
+
+    rows: IndexArray
+    normalised_depths: DoubleArray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +206,35 @@ def make_scene_info(
         scale_ratios=scale_ratios,
     )
     return info, left_out
+
+
+def compare_images(
+    images: Sequence[PointsSeen], point_count: int
+) -> tuple[FloatArray, FloatArray]:
+    """Compute overlaps and scale ratios of all pairs of images.
+
+    Args:
+        images: N images; each observes a point.
+        point_count: of the model.
+
+    Returns:
+        (N, N) share of the points of i that j sees too, and (N, N) normalised depth in
+        i over that in j: the geometric mean over the points that both see, 0 where
+        there are none.
+    """
+    rows = np.concatenate([image.rows for image in images])
+    owners = np.repeat(np.arange(len(images)), [len(image.rows) for image in images])
+    logs = np.log(np.concatenate([image.normalised_depths for image in images]))
+    shape = (len(images), point_count)
+    seen = csr_array((np.ones(len(rows)), (owners, rows)), shape=shape)
+    depths = csr_array((logs, (owners, rows)), shape=shape)
+    shared = (seen @ seen.T).toarray()
+    overlaps = shared / np.diag(shared)[:, None]
+    # sum over the common points of log z_i - log z_j
+    own = (depths @ seen.T).toarray()
+    mean = (own - own.T) / np.maximum(shared, 1)
+    scale_ratios = np.where(shared > 0, np.exp(mean), 0)
+    return overlaps.astype(np.float32), scale_ratios.astype(np.float32)
 
 
 def _points_seen(

@@ -1,4 +1,4 @@
-"""Scene infos of MegaDepth: the images of a scene as training needs them.
+"""Scene infos and depth maps of MegaDepth, as training needs them.
 
 One ``<scene>.<model>.npz`` for each SfM model, of N images:
 
@@ -16,6 +16,10 @@ One ``<scene>.<model>.npz`` for each SfM model, of N images:
 The names are those of the files that D2-Net's preparation of MegaDepth makes (Dusmanu
 et al., CVPR 2019), which hold more, and Python objects in place of some arrays, with
 None where an image is missing. They are read too, without running a pickle.
+
+Depth maps are HDF5 files with one array ``depth``: along the camera's z axis in the
+units of the SfM model, 0 where unknown; negative values mark the two sides of ordinal
+pairs and are not depths (Li & Snavely, MegaDepth, CVPR 2018, section 3).
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
@@ -40,6 +45,7 @@ from r2d2_kapture.types import FloatArray, IndexArray
 DoubleArray = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[Any]
 
+DEPTH = "depth"
 SCENE_NAME = "a name of a scene such as 0022, without / \\ # or a dot in front"
 
 
@@ -154,6 +160,37 @@ def read_scene_info(path: Path) -> SceneInfo:
         raise DatasetError(
             f"{path}: not a scene info of MegaDepth: {reason}; create it again with "
             "kapture_r2d2_megadepth --force or the tool that wrote it"
+        ) from error
+
+
+def read_depth(path: Path, size: tuple[int, int]) -> FloatArray:
+    """Read a depth map.
+
+    Args:
+        path: of the file.
+        size: (W, H) of its image in pixels.
+
+    Returns:
+        (H, W) float32; above 0 where depth is known.
+
+    Raises:
+        DatasetError: missing, truncated, of another format, or of another size.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            dataset = file[DEPTH]
+            # a broken header may state more data than fits into memory
+            if dataset.shape != size[::-1]:
+                raise DatasetError(
+                    f"{path}: found '{DEPTH}' of shape (H, W) {dataset.shape}, "
+                    f"expected {size[::-1]} like its image"
+                )
+            return np.asarray(dataset.astype(np.float32)[()])
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise DatasetError(
+            f"{path}: not a readable depth map ({reason}), expected HDF5 with an array "
+            f"'{DEPTH}'; download it again"
         ) from error
 
 

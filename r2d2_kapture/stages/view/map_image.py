@@ -15,9 +15,9 @@ from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.sparse_map import MapImage, SparseMap, read_sparse_map
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.pictures.features import draw_observed
 from r2d2_kapture.pictures.figures import save
 from r2d2_kapture.pictures.matches import draw_matches
-from r2d2_kapture.pictures.observed import draw_observed
 from r2d2_kapture.stages.view.sources import (
     file_stem,
     image_file,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from r2d2_kapture.stages.megadepth.overlaps import PointsSeen, compare_images
+from r2d2_kapture.stages.megadepth.scene import PointsSeen, compare_images
 
 
 def test_scales_and_overlaps_of_known_points() -> None:
