@@ -27,8 +27,12 @@ PRELOADED = ["pytest", "torch", "pycolmap", "kapture", "h5py", "scipy.spatial"]
 PRELOADED += ["jsonargparse", "matplotlib.figure", "r2d2_kapture.stages.pipeline"]
 FORKS.set_forkserver_preload([*PRELOADED, "tests.stages.contract_runs"])
 
-Act = Literal["kill", "hold", "full"]
-ACTS = {"kill": signal.SIGKILL, "hold": signal.SIGSTOP}
+Act = Literal["kill", "interrupt", "hold", "full"]
+ACTS = {
+    "kill": signal.SIGKILL,
+    "interrupt": signal.SIGINT,
+    "hold": signal.SIGSTOP,
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link")
 """Audit events of Python, which come before what they announce."""
@@ -40,7 +44,7 @@ class Stop:
     """What happens to a run at a write, counted from 1.
 
     Attributes:
-        act: the process is killed; or held until it is let go on; or the disk is full
+        act: the process is killed, or interrupted as by Ctrl-C; or held until it is let go on; or the disk is full
             from here on.
         at: number of the write.
     """

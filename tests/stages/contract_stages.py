@@ -29,23 +29,34 @@ class Stage:
 
     Attributes:
         command: its name.
+        variant: of the command, where it has several entries.
         flags: of its command line; all outputs lie below ``{output}``.
         other: flags that change a setting on which the outputs depend.
         needs: command whose outputs are its inputs, as ``{name}``.
         foreign: path below the output at which a file of others is in the way.
+        replaced: whether that is the place of an output, so that --force replaces it.
+        items: whether it makes several things, so that a killed run keeps some.
         timed: pattern of names of files that hold times.
         left_out: points of the contract that do not apply, and why.
         broken: points of the contract that do not hold yet, and how.
     """
 
     command: str
+    variant: str = ""
     flags: str
     other: str = ""
     needs: str = ""
     foreign: str
+    replaced: bool = False
+    items: bool = True
     timed: str = r".*report\.(json|html)"
     left_out: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Of the entry."""
+        return f"{self.command}_{self.variant}" if self.variant else self.command
 
 
 STAGES = (
@@ -56,6 +67,13 @@ STAGES = (
         foreign="features/reconstruction/keypoints/tiny/a.png.kpt",
     ),
     Stage(
+        command="extract",
+        variant="tar",
+        flags="--kapture-root {inputs}/noise --output {output}/features --tar " + TINY,
+        other="--top-k 10",
+        foreign="features/reconstruction/keypoints/tiny/keypoints.tar",
+    ),
+    Stage(
         command="extract_images",
         flags="--images {inputs}/noise/sensors/records_data "
         "--output-dir {output}/features " + TINY,
@@ -63,11 +81,21 @@ STAGES = (
         foreign="features/a.png.r2d2",
     ),
     Stage(
+        command="extract_images",
+        variant="h5",
+        flags="--images {inputs}/noise/sensors/records_data --format h5 "
+        "--output-dir {output}/features " + TINY,
+        other="--top-k 10",
+        foreign="features/features.h5",
+    ),
+    Stage(
         command="pairs",
         flags=f"{MAPPING} {FEATURES} --output {{output}}/pairs.txt --method local "
         "--global-features-output {output}/vlad --vlad-clusters 4 --top-k 8",
         other="--top-k 3",
         foreign="pairs.txt",
+        items=False,
+        replaced=True,
     ),
     Stage(
         command="match",
@@ -85,6 +113,7 @@ STAGES = (
         other="--max-error 2",
         needs="pipeline",
         foreign="map.db",
+        replaced=True,
     ),
     Stage(
         command="map",
@@ -93,6 +122,7 @@ STAGES = (
         other="--min-angle 0.5",
         needs="pipeline",
         foreign="map/mine.txt",
+        items=False,
     ),
     Stage(
         command="localize",
@@ -110,6 +140,8 @@ STAGES = (
         other="--thresholds 0.1,1",
         needs="pipeline",
         foreign="evaluation/results.json",
+        items=False,
+        replaced=True,
     ),
     Stage(
         command="hpatches",
@@ -142,11 +174,13 @@ STAGES = (
         "--output {output}/megadepth --workers 1 --quiet",
         other="--max-image-size 1000",
         foreign="megadepth/Undistorted_SfM/0000/images/mine.jpg",
+        items=False,
     ),
     Stage(
         command="fetch",
         flags="--data-root {output}/data --sources S --url {url}",
         foreign="data/aachen/style_transfer/mine.jpg",
+        items=False,
         left_out={
             "other": "no setting decides what the published files hold",
             "foreign": "files put there by hand are taken for the published ones",
@@ -162,6 +196,8 @@ STAGES = (
         "--output {output}/colmap.db",
         other="--camera-mode per-image",
         foreign="colmap.db",
+        items=False,
+        replaced=True,
         broken={
             "again": "a finished database is refused",
             "other": "a finished database is refused",
@@ -185,6 +221,7 @@ STAGES = (
         flags="--map {pipeline}/work/map --output {output}/page.html",
         needs="pipeline",
         foreign="page.html",
+        items=False,
         left_out={"other": REDRAWN, "force": REDRAWN, "two": REDRAWN},
     ),
     Stage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from r2d2_kapture.cli.entry import INTERRUPTED
 from r2d2_kapture.io.outputs.atomic import is_temporary
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from tests.http_files import running, zipped
@@ -61,20 +63,20 @@ class Runs:
         self._made: dict[str, Made] = {}
 
     def output(self, stage: Stage) -> Path:
-        return self.folder / stage.command / "output"
+        return self.folder / stage.name / "output"
 
     def first(self, stage: Stage) -> Made:
         """The first run, which is made once, and a copy of what it made."""
-        if stage.command not in self._made:
+        if stage.name not in self._made:
             if stage.needs:
                 needed = next(s for s in STAGES if s.command == stage.needs)
                 self._words[stage.needs] = str(self.first(needed).kept)
             self.output(stage).mkdir(parents=True)
             ended = self.run(stage)
-            kept = self.folder / stage.command / "kept"
+            kept = self.folder / stage.name / "kept"
             shutil.copytree(self.output(stage), kept, symlinks=True)
-            self._made[stage.command] = Made(ended=ended, kept=kept)
-        return self._made[stage.command]
+            self._made[stage.name] = Made(ended=ended, kept=kept)
+        return self._made[stage.name]
 
     def start(self, stage: Stage, more: str = "", stop: Stop | None = None) -> Running:
         words = stage.flags.split()
@@ -85,7 +87,7 @@ class Runs:
                 words += [flag, *filter(None, value)]
         output = str(self.output(stage))
         words = [word.format(output=output, **self._words) for word in words]
-        folder = self.folder / stage.command
+        folder = self.folder / stage.name
         return Running(stage.command, words, folder, stop)
 
     def run(self, stage: Stage, more: str = "", stop: Stop | None = None) -> Ended:
@@ -153,7 +155,7 @@ def stages(point: str) -> pytest.MarkDecorator:
     parameters = [
         pytest.param(
             stage,
-            id=stage.command,
+            id=stage.name,
             marks=(
                 [pytest.mark.xfail(strict=True, reason=stage.broken[point])]
                 if point in stage.broken
@@ -195,7 +197,8 @@ def test_other_settings_are_refused(runs: Runs, stage: Stage) -> None:
     runs.restore(stage)
     before = runs.states(stage)
     ended = runs.run(stage, stage.other)
-    assert refused(ended, REFUSED), ended
+    setting = stage.other.split()[0].rpartition(".")[2].strip("-").replace("-", "_")
+    assert refused(ended, REFUSED.format(setting)), ended
     assert changed(before, runs.states(stage)) == []
 
 
@@ -222,10 +225,15 @@ def test_force_redoes_what_is_ours_and_keeps_what_is_not(
 
 
 def writes(runs: Runs, stage: Stage) -> list[int]:
-    """Numbers of writes of the first run, drawn from all, and the last."""
+    """Numbers of writes of the first run: one drawn from each part of it, and the last.
+
+    With one thread of work a run writes as often as the next.
+    """
     last = runs.first(stage).ended.writes
-    drawn = random.Random(stage.command).sample(range(1, last), min(KILLS, last) - 1)
-    return [*drawn, last]
+    draw = random.Random(stage.name)
+    ends = [1 + (last - 1) * part // KILLS for part in range(KILLS + 1)]
+    parts = [range(*bounds) for bounds in itertools.pairwise(ends)]
+    return [*(draw.choice(part) for part in parts if part), last]
 
 
 @stages("killed")
@@ -240,6 +248,21 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(runs: Runs, stage: Stage) -> 
         ended = runs.run(stage)
         assert (ended.code, ended.errors) == (0, []), number
         assert changed(first, runs.content(stage)) == [], number
+    # what was finished before the last kill was kept
+    assert ended.writes < numbers[-1] / (2 if stage.items else 1)
+
+
+@stages("interrupted")
+def test_ctrl_c_is_one_line_and_resumed(runs: Runs, stage: Stage) -> None:
+    number = writes(runs, stage)[1]
+    runs.restore(stage)
+    first = runs.content(stage)
+    runs.empty(stage)
+    ended = runs.run(stage, stop=Stop(act="interrupt", at=number))
+    assert (ended.code, ended.errors) == (130, [INTERRUPTED])
+    assert not [path for path in runs.output(stage).rglob("*") if is_temporary(path)]
+    assert runs.run(stage).code == 0
+    assert changed(first, runs.content(stage)) == []
 
 
 @stages("full")
@@ -293,6 +316,13 @@ def test_a_file_by_others_in_the_way_is_kept(runs: Runs, stage: Stage) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"precious")
     before = path.stat().st_mtime_ns
-    ended = runs.run(stage)
-    assert refused(ended, FOREIGN), ended
-    assert (path.read_bytes(), path.stat().st_mtime_ns) == (b"precious", before)
+    for flags in ("",) if stage.replaced else ("", "--force"):
+        ended = runs.run(stage, flags)
+        assert refused(ended, FOREIGN), ended
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == (b"precious", before)
+    if stage.replaced:
+        ended = runs.run(stage, "--force")
+        assert (ended.code, ended.errors) == (0, [])
+        kept = runs.content(stage)
+        runs.restore(stage)
+        assert changed(kept, runs.content(stage)) == []
