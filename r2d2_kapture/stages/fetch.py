@@ -198,11 +198,17 @@ class _Fetch:
         folder = self.root / self.source.folder
         has_files = folder.is_dir() and any(folder.iterdir())
         # without a record, files next to an archive may be incomplete
-        return has_files and (self.record.is_file() or not self._is_under_way())
+        recorded = "files" in read_json(self.record)
+        return has_files and (recorded or not self._is_under_way())
 
     def _is_under_way(self) -> bool:
         part = self.archive.with_name(self.archive.name + ".part")
-        return self.archive.is_file() or part.is_file()
+        return self.archive.is_file() or part.is_file() or self._is_begun()
+
+    def _is_begun(self) -> bool:
+        """Whether a run was stopped after it had begun to download."""
+        record = read_json(self.record)
+        return bool(record) and "files" not in record
 
     def run(self, keep_archive: bool, options: RunOptions) -> str:
         """Fetch it.
@@ -214,10 +220,10 @@ class _Fetch:
             DatasetError, OutputError, ConfigError: it cannot be fetched.
         """
         known, checksum_source = self._expected()
-        by_hand = self.archive.is_file()
+        by_hand = self.archive.is_file() and not self._is_begun()
         if not by_hand and self.url is None:
             raise DatasetError(self._by_hand_line())
-        if by_hand:
+        if self.archive.is_file():
             sha256 = sha256_of(self.archive)
             if known is not None and sha256 != known:
                 raise DatasetError(
@@ -225,6 +231,7 @@ class _Fetch:
                     f"({checksum_source}); replace the file, or delete it"
                 )
         else:
+            write_json_atomic(self.record, {"url": self.url, "sha256": known})
             sha256 = download(
                 str(self.url), self.archive, sha256=known, progress=options.progress
             ).sha256
@@ -234,6 +241,8 @@ class _Fetch:
             progress=options.progress,
         )
         self._check_layout()
+        if not by_hand and not keep_archive:
+            remove_file(self.archive)
         write_json_atomic(
             self.record,
             {
@@ -244,8 +253,6 @@ class _Fetch:
                 "files": count,
             },
         )
-        if not by_hand and not keep_archive:
-            self._delete_archive()
         checked = checksum_source if known else "recorded, not verified"
         return f"{count} files; SHA-256 {sha256} ({checked})"
 
@@ -272,6 +279,3 @@ class _Fetch:
                 f"{self.archive}: unpacked into {self.root / self.source.unpack_to}, "
                 f"but {folder} is missing; move its files there"
             )
-
-    def _delete_archive(self) -> None:
-        remove_file(self.archive)

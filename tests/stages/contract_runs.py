@@ -44,7 +44,8 @@ class Stop:
     """What happens to a run at a write, counted from 1.
 
     Attributes:
-        act: the process is killed, or interrupted as by Ctrl-C; or held until it is let go on; or the disk is full
+        act: the process is killed, or interrupted as by Ctrl-C; or held until it is
+            let go on; or the disk is full
             from here on.
         at: number of the write.
     """

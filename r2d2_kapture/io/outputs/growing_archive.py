@@ -31,6 +31,7 @@ class GrowingArchive:
             # unbuffered: what a failed write left over must not be tried again
             self._file = path.open("r+b", buffering=0)
             self._end = self._file.seek(-END_BYTES, os.SEEK_END)
+            self._grows = False
         except OSError as error:
             raise output_error(path, error) from error
 
@@ -42,6 +43,7 @@ class GrowingArchive:
         member = tarfile.TarInfo(name)
         member.size = len(data)
         header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
+        self._grows = True
         self._write(header + data + bytes(_padded(len(data)) - len(data)))
         self._end += len(header) + _padded(len(data))
         self.sizes[name] = len(data)
@@ -58,8 +60,9 @@ class GrowingArchive:
 
     def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         try:
-            self._write(bytes(END_BYTES))
-            os.fsync(self._file.fileno())
+            if self._grows:
+                self._write(bytes(END_BYTES))
+                os.fsync(self._file.fileno())
         except OutputError:
             # an archive without its end mark resumes; report the first failure only
             if error_type is None:
@@ -99,9 +102,11 @@ def repair_tar(path: Path) -> dict[str, int]:
                 f"{path}: not a tar archive ({error}); move it away"
             ) from error
     with open(path, "r+b") as file:
-        file.truncate(end)
         file.seek(end)
-        file.write(bytes(END_BYTES))
+        if file.read() != bytes(END_BYTES):
+            file.truncate(end)
+            file.seek(end)
+            file.write(bytes(END_BYTES))
     return sizes
 
 
