@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import FeatureFormatError, OutputError
 from r2d2_kapture.io.kapture.dataset import PARTIAL_FOLDER
+from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.outputs.atomic_folder import building_folder, owned
 from r2d2_kapture.io.outputs.lock import exclusive
@@ -179,16 +181,23 @@ def _refuse_others(
     if of_another:
         found = f"a {FILE_NAME} of something else than {contents.what}"
         raise contents.refusal(folder, found, forcible=False)
-    ours = owned(folder, contents.files) if contents.by_name else set()
-    for path in sorted(owned(folder, ["**/*"]) - ours):
-        inside = path.relative_to(folder).parts
-        # the lock, and what runs killed at their start left
-        if not inside[0].startswith(".") and inside != (FILE_NAME,):
-            found = (
-                f"'{'/'.join(inside)}' without a {FILE_NAME} of {contents.what}, "
-                "expected an earlier output or an empty folder"
-            )
-            raise contents.refusal(folder, found, forcible=False)
+    patterns = [p.removeprefix("**/") for p in contents.files if contents.by_name]
+    ours = False
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        links = [name for name in folders if (Path(place) / name).is_symlink()]
+        for name in sorted([*names, *links]):
+            inside = os.path.relpath(os.path.join(place, name), folder)
+            # hidden: the lock, and what runs killed at their start left
+            if inside.startswith(".") or inside == FILE_NAME:
+                continue
+            if not any(fnmatch(inside, pattern) for pattern in patterns):
+                found = (
+                    f"'{shown(inside)}' without a {FILE_NAME} of {contents.what}, "
+                    "expected an earlier output or an empty folder"
+                )
+                raise contents.refusal(folder, found, forcible=False)
+            ours = True
     if ours and not options.replaces:
         found = f"{contents.what} without {FILE_NAME}, made by another tool"
         raise contents.refusal(folder, found)
