@@ -16,11 +16,6 @@ from tests.scenes.colmap import cameras_by_name
 from tests.scenes.world import CENTER_PP, CORNER_PP, HEIGHT, WIDTH, Scene, pinhole
 
 
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
 @pytest.mark.parametrize(
     "principal_points, asked, resolved, stored_x",
     [

@@ -25,11 +25,6 @@ from tests.scenes.world import CORNER_PP, FOCAL, Scene, pair_matches
 NAME = "seq é/left/0 b.jpg"
 
 
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
 def test_one_complete_file_counted_and_numbered_by_name(
     tmp_path: Path, scene: Scene
 ) -> None:

@@ -17,11 +17,6 @@ from tests.scenes.colmap import known_pose_model, triangulate, verify
 from tests.scenes.world import Scene, pose
 
 
-@pytest.fixture
-def scene() -> Scene:
-    return Scene()
-
-
 def test_dataset_without_rigs_fits_trivial_rigs_of_pycolmap(
     tmp_path: Path, scene: Scene
 ) -> None:

@@ -24,16 +24,6 @@ SINGLE = LocalizeConfig(rigs="off")
 CORNER = pinhole([float(value) for value in CORNER_PP])
 
 
-@pytest.fixture
-def exact(tmp_path: Path) -> LocalizationScene:
-    return LocalizationScene(tmp_path)
-
-
-@pytest.fixture
-def noisy(tmp_path: Path) -> LocalizationScene:
-    return LocalizationScene(tmp_path, noise=0.5, outliers=0.5)
-
-
 def poses_of(scene: LocalizationScene, output: str = "output") -> dict[str, Any]:
     return read_camera_poses(open_dataset(scene.root / output)).cam_from_world
 

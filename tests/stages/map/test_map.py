@@ -48,11 +48,6 @@ from tests.stages.map_runs import (
 )
 
 
-@pytest.fixture
-def root(tmp_path: Path, ready_to_map: Path) -> Path:
-    return Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
-
-
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     return Scene()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -28,11 +27,6 @@ SINGLE = LocalizeConfig(rigs="off")
 LOCK = ".lock"
 VOLATILE = ("report.json", FINISHED_NAME, LOCK)
 FORCE = dataclasses.replace(QUIET, force=True)
-
-
-@pytest.fixture
-def noisy(tmp_path: Path) -> LocalizationScene:
-    return LocalizationScene(tmp_path, noise=0.5, outliers=0.5)
 
 
 def poses_of(scene: LocalizationScene) -> dict[str, pycolmap.Rigid3d]:

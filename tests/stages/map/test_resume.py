@@ -25,11 +25,6 @@ from tests.stages.map_runs import QUIET, outputs, run
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def root(tmp_path: Path, ready_to_map: Path) -> Path:
-    return Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
-
-
 def test_finished_map_is_skipped(root: Path) -> None:
     first = run(root)
     inode = (root / "map").stat().st_ino

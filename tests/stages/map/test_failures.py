@@ -21,11 +21,6 @@ from tests.scenes.world import Scene, write_array
 from tests.stages.map_runs import TYPE, load_map, prepare, remove_poses, run
 
 
-@pytest.fixture
-def root(tmp_path: Path, ready_to_map: Path) -> Path:
-    return Path(shutil.copytree(ready_to_map, tmp_path / "scene"))
-
-
 def test_what_there_is_too_little_of_makes_no_map(root: Path) -> None:
     remove_poses(root)
     with pytest.raises(ReconstructionError, match="0 of 12 images have a pose"):
