@@ -30,6 +30,7 @@ from r2d2_kapture.errors import (
 )
 from r2d2_kapture.io.colmap import check
 from r2d2_kapture.io.kapture import dataset
+from r2d2_kapture.io.kapture.feature_table import FeatureTable
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages import localize, map, match, pipeline, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
@@ -85,6 +86,26 @@ def test_each_dataset_is_opened_once(
         assert sorted(opened) == sorted(
             [scene.mapping, scene.query, layout.localized("queries")]
         )
+
+
+def test_verification_reads_keypoints_once(
+    scene: PipelineScene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    real, real_verify = FeatureTable.read_stored, verify.run
+
+    def noted(table: FeatureTable, image: str) -> Any:
+        read.append(image)
+        return real(table, image)
+
+    def verified(*arguments: Any, **settings: Any) -> Report:
+        with monkeypatch.context() as patched:
+            patched.setattr(FeatureTable, "read_stored", noted)
+            return real_verify(*arguments, **settings)
+
+    monkeypatch.setattr(verify, "run", verified)
+    run(scene, tmp_path / "out")
+    assert len(read) == len(set(read)) == 12
 
 
 LOCAL = PairsConfig(method="local", vlad_clusters=4)

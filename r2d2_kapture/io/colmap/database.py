@@ -216,19 +216,22 @@ def _fill_database(
 
 
 def keypoints_or_no_rows(
-    keypoints: FeatureTable, without: Container[str] = ()
+    keypoints: FeatureTable,
+    without: Container[str] = (),
+    read_rows: ReadKeypoints | None = None,
 ) -> ReadKeypoints:
     """Read keypoints, none for images without: COLMAP wants every image.
 
     Args:
         keypoints: of the images.
         without: images that count as having none.
+        read_rows: reads those of an image; by default from the files each time.
     """
 
     def read(image: str) -> FloatArray:
         if image in without or image not in keypoints:
             return np.zeros((0, 2), np.float32)
-        return keypoints.read(image)
+        return (read_rows or keypoints.read)(image)
 
     return read
 

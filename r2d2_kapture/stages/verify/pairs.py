@@ -47,7 +47,8 @@ from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
 from r2d2_kapture.types import Failure, FloatArray, PairMatches
 
 LOG_NAME = "two_view_geometries.jsonl"
-CACHED_IMAGES = 512
+CACHED_IMAGES = 1024
+"""Whose keypoints stay in memory."""
 
 Pair = tuple[str, str]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import kapture
@@ -23,13 +24,18 @@ from r2d2_kapture.errors import (
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.check import check_unused
 from r2d2_kapture.io.colmap.database import (
+    ReadKeypoints,
     keypoints_or_no_rows,
     write_database,
 )
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
-from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
+from r2d2_kapture.io.kapture.camera_sizes import (
+    CameraImage,
+    dataset_images,
+    unlike_sensors,
+)
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_other_images,
@@ -57,6 +63,7 @@ from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.verify.pairs import (
+    CACHED_IMAGES,
     ImageSource,
     Pair,
     VerifiedPairs,
@@ -138,11 +145,14 @@ def run(
         keypoints, config.keypoint_origin, dataset, counted_from
     )
     refuse_other_images(keypoints, dataset)
-    work = _plan(dataset, keypoints, table, wanted, options.strict)
+    read_keypoints = lru_cache(CACHED_IMAGES)(keypoints.read)
+    work = _plan(dataset, keypoints, read_keypoints, table, wanted, options.strict)
     refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
     images = ImageSource(
         cameras=image_cameras(dataset.data, origin),
-        read_keypoints=keypoints_or_no_rows(keypoints, work.without_keypoints),
+        read_keypoints=keypoints_or_no_rows(
+            keypoints, work.without_keypoints, read_keypoints
+        ),
         poses=_poses(config, dataset, work.pairs),
     )
     if folder.resolve() in {place.resolve() for place, _ in table.folders}:
@@ -264,6 +274,7 @@ class _Plan:
 def _plan(
     dataset: Dataset,
     keypoints: FeatureTable,
+    read_keypoints: ReadKeypoints,
     table: MatchTable,
     wanted: list[Pair],
     strict: bool,
@@ -271,7 +282,13 @@ def _plan(
     unlike = unlike_sensors(dataset)
     if unlike and strict:
         raise DatasetError(next(iter(unlike.values())).to_text())
-    unreadable = _unreadable(dataset, keypoints, wanted, strict) | unlike
+    paired = {name for pair in wanted for name in pair}
+    images = {
+        name: image
+        for name, image in dataset_images(dataset).items()
+        if name in paired or name in keypoints
+    }
+    unreadable = _unreadable(images, read_keypoints, strict) | unlike
     readable = [pair for pair in wanted if unreadable.keys().isdisjoint(pair)]
     matched = frozenset(table.pairs)
     unmatched = [pair for pair in readable if pair not in matched]
@@ -317,20 +334,17 @@ def _wanted_pairs(
 
 
 def _unreadable(
-    dataset: Dataset, keypoints: FeatureTable, pairs: Iterable[Pair], strict: bool
+    images: Mapping[str, CameraImage], read_keypoints: ReadKeypoints, strict: bool
 ) -> dict[str, Failure]:
-    """Images of pairs without keypoints, and images with broken or foreign
-    keypoints."""
-    paired = {name for pair in pairs for name in pair}
+    """Images without keypoints, or with broken or foreign ones."""
     failed = {}
-    for name, image in dataset_images(dataset).items():
-        if name in paired or name in keypoints:
-            try:
-                check_inside(keypoints.read(name), image.size, f"'{name}'")
-            except FeatureFormatError as error:
-                if strict:
-                    raise
-                failed[name] = Failure(name=name, reason=str(error))
+    for name, image in images.items():
+        try:
+            check_inside(read_keypoints(name), image.size, f"'{name}'")
+        except FeatureFormatError as error:
+            if strict:
+                raise
+            failed[name] = Failure(name=name, reason=str(error))
     return failed
 
 
