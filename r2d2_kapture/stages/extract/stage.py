@@ -96,7 +96,7 @@ def run(
     names, notes = leave_out_names(dataset.image_names, exclude)
     if not names:
         raise DatasetError(f"{dataset.root}: {'; '.join(notes)}; nothing to extract")
-    paths = {name: dataset.image_paths[name] for name in names}
+    paths = {name: dataset.image_path(name) for name in names}
     mask_folder = open_masks(masks)
     sizes = compare_sizes(dataset_images(dataset))
     feature_type = FeatureType(
