@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -27,11 +25,9 @@ from r2d2_kapture.cli.verify import main as verify
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.io.features.hdf5 import h5_names, read_h5
 from r2d2_kapture.io.features.npz import read_npz
-from r2d2_kapture.io.kapture.dataset import open_dataset
-from r2d2_kapture.io.kapture.local_features import open_local_features
-from tests.commands import listen_to_ctrl_c, one_error_line, work_in
+from tests.commands import one_error_line, work_in
 from tests.scenes.features import read_colmap_text, read_mat
-from tests.scenes.kapture_files import write_dataset, write_noise_dataset
+from tests.scenes.kapture_files import write_dataset
 
 ANY_MAXIMUM = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "32"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "20"]
@@ -169,107 +165,6 @@ def test_the_front_door_runs_from_a_checkout(
     assert done.returncode == 0, done.stderr
     assert work_in(done.stdout, "extract") == "5 photographs, N keypoints"
     assert done.stderr == ""
-
-
-SLOW = """
-import sys, time
-from r2d2_kapture.cli.extract import main
-from r2d2_kapture.stages.extract import stage as extract
-real = extract.read_rgb
-def slow(path):
-    time.sleep(1 if path.name.startswith("n") else 0)
-    return real(path)
-extract.read_rgb = slow
-sys.exit(main(sys.argv[1:]))
-"""
-"""A run that is in the middle for long enough to be stopped there."""
-
-
-def write_more(root: Path) -> Path:
-    """Five images and twelve that SLOW is slow to read."""
-    write_noise_dataset(root)
-    names = [f"n{i:02}.png" for i in range(12)]
-    for i, name in enumerate(names):
-        noise = np.random.default_rng(i).integers(0, 255, (48, 64, 3), np.uint8)
-        Image.fromarray(noise).save(root / "sensors/records_data" / name)
-    with open(root / "sensors/records_camera.txt", "a", encoding="utf-8") as file:
-        file.writelines(f"{100 + i}, cam, {name}\n" for i, name in enumerate(names))
-    return root
-
-
-@pytest.fixture(scope="module")
-def unbroken(
-    tmp_path_factory: pytest.TempPathFactory, checkpoint_path: Path
-) -> dict[bool, Path]:
-    """A dataset and, for folder and archive, its features of one run to the end."""
-    root = write_more(tmp_path_factory.mktemp("unbroken") / "dataset")
-    command = ["--kapture-root", str(root), "--model", str(checkpoint_path)]
-    outputs = {tar: root.parent / f"tar {tar}" for tar in (False, True)}
-    for tar, output in outputs.items():
-        words = ["--output", str(output), *(["--tar"] if tar else [])]
-        assert extract([*command, *ANY_MAXIMUM, *CPU, *words]) == 0
-    return outputs
-
-
-@pytest.mark.parametrize("tar", [False, True])
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_resumes_to_the_same_bytes(
-    tmp_path: Path,
-    flags: list[str],
-    unbroken: dict[bool, Path],
-    how: signal.Signals,
-    tar: bool,
-) -> None:
-    root = unbroken[tar].parent / "dataset"
-    output = tmp_path / "broken"
-    command = ["--kapture-root", str(root), "--output", str(output), *flags]
-    command += ["--tar"] * tar
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, *command, "--workers", "1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=listen_to_ctrl_c,
-    )
-    folder = output / "reconstruction/keypoints/tiny"
-    grown = (
-        (lambda: (folder / "keypoints.tar").stat().st_size > 3000)
-        if tar
-        else (lambda: (folder / "b c.png.kpt").exists())
-    )
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if grown():
-                break
-        except OSError:
-            pass
-        time.sleep(0.005)
-    assert process.poll() is None, "it ended before it could be stopped"
-    process.send_signal(how)
-    _, errors = process.communicate()
-    assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
-    if how == signal.SIGINT:
-        assert "run the same command again" in errors
-    assert extract(command) == 0
-    if tar:
-        # a member that the kill cut short is written again, so compare what is read
-        found = feature_bytes(root, output)
-        assert found == feature_bytes(root, unbroken[tar]) and len(found) == 17
-        return
-    names = sorted(p.relative_to(unbroken[tar]) for p in unbroken[tar].rglob("*.kpt"))
-    assert len(names) == 17
-    for name in names:
-        assert (output / name).read_bytes() == (unbroken[tar] / name).read_bytes()
-
-
-def feature_bytes(root: Path, features: Path) -> dict[str, bytes]:
-    tables = open_local_features([features])
-    return {
-        name: tables.keypoints.read(name).tobytes()
-        + tables.read_descriptors(name).tobytes()
-        for name in open_dataset(root).image_names
-    }
 
 
 def test_images_become_npz_next_to_them(
@@ -485,15 +380,6 @@ def test_published_weights_to_colmap_text(
     np.testing.assert_allclose(keypoints, expected.keypoints, atol=1e-3)
     cosines = (descriptors * expected.descriptors).sum(axis=1)
     assert cosines.min() > 0.995
-
-
-def test_a_read_only_output_is_one_line(
-    photos: Path, flags: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    output = ["--output-dir", str(tmp_path / "file" / "out")]
-    assert extract_images(["--images", str(photos / "a.png"), *output, *flags]) == 2
-    assert "cannot write" in one_error_line(capsys)
 
 
 def test_list_models_needs_no_dataset(capsys: pytest.CaptureFixture[str]) -> None:

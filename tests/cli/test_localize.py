@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from r2d2_kapture.cli.localize import main
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from r2d2_kapture.io.outputs.finished import FINISHED_NAME
-from tests.commands import listen_to_ctrl_c, one_error_line, work_in
-from tests.scenes.contents import files_below
+from tests.commands import one_error_line, work_in
 from tests.scenes.localization import LocalizationScene, position_error
 
-VOLATILE = ("report.json", FINISHED_NAME, ".lock")
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -109,51 +103,3 @@ def test_the_front_door_runs_from_a_checkout(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert work_in(done.stdout, "localize") == "3 queries"
     assert done.stderr == ""
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_resumes_to_the_same_bytes(
-    tmp_path: Path, how: signal.Signals
-) -> None:
-    scene = LocalizationScene(tmp_path, noise=0.5)
-    scene.write_pairs([(q, image) for q in scene.queries for image in scene.mapped[:1]])
-    # few true matches among many false ones: slow enough to be stopped
-    for query in scene.queries:
-        for image in scene.mapped[:1]:
-            rows = scene.rng.permutation(scene.rows[image])
-            rows[:4] = scene.rows[image][:4]
-            indices = np.column_stack([scene.rows[query], rows])
-            scene.replace_matches(query, image, indices)
-    command = [*scene.command("broken"), "--rigs", "off", "--workers", "1"]
-    command += ["--min-inliers", "4"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "r2d2_kapture.cli.localize", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=CHECKOUT,
-        preexec_fn=listen_to_ctrl_c,
-    )
-    first = tmp_path / "broken/queries" / f"{scene.queries[0]}.json"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if first.exists():
-            break
-        time.sleep(0.002)
-    assert process.poll() is None, "it ended before it could be stopped"
-    process.send_signal(how)
-    _, errors = process.communicate()
-    assert process.returncode in (-9, 130)
-    if how == signal.SIGINT:
-        assert "run the same command again to resume" in errors
-    assert not (tmp_path / "broken/poses.txt").exists()
-    written = first.stat().st_mtime_ns
-    assert main(command) == 0
-    assert first.stat().st_mtime_ns == written
-    unbroken = [arg.replace("/broken", "/unbroken") for arg in command]
-    assert main(unbroken) == 0
-    found, expected = (
-        files_below(tmp_path / name, VOLATILE) for name in ("broken", "unbroken")
-    )
-    assert found == expected
-    assert len(expected) == 4 + 6

@@ -192,14 +192,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert not (run / "state.pt").exists()
 
 
-def test_an_output_that_is_a_file_is_one_line(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "run").write_text("a file")
-    assert train(flags(photos, tmp_path / "run", "--steps", "1")) == 2
-    assert "cannot write" in one_error_line(capsys)
-
-
 def test_every_preset_names_settings_that_exist() -> None:
     presets = sorted(Path("configs/train").glob("*.yaml"))
     assert {path.stem for path in presets} >= {"r2d2", "fast_r2d2", "fast_r2d2_taught"}

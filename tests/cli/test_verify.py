@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from r2d2_kapture.cli.verify import main
 from r2d2_kapture.io.colmap.check import check_database
-from tests.commands import listen_to_ctrl_c, one_error_line, work_in
+from tests.commands import one_error_line, work_in
 from tests.scenes.world import Scene
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def command(root: Path) -> list[str]:
@@ -110,37 +104,3 @@ def test_settings_of_a_file(root: Path, capsys: pytest.CaptureFixture[str]) -> N
     main(command(root))
     line = one_error_line(capsys)
     assert "max_error: 2.0, not 4.0" in line and "seed: 5, not 0" in line
-
-
-def test_ctrl_c_ends_at_once_and_the_next_run_continues(tmp_path: Path) -> None:
-    Scene().write_kapture(tmp_path / "mapping")
-    log = tmp_path / "verified/reconstruction/matches/r2d2/two_view_geometries.jsonl"
-    slow = (
-        "import sys, time\n"
-        "from r2d2_kapture.cli.verify import main\n"
-        "from r2d2_kapture.stages.verify import pairs as verify_pairs\n"
-        "real = verify_pairs.verify_matches\n"
-        "def slow(*arguments):\n    time.sleep(0.3)\n    return real(*arguments)\n"
-        "verify_pairs.verify_matches = slow\n"
-        "sys.exit(main(sys.argv[1:]))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", slow, *command(tmp_path), "--workers", "2"],
-        cwd=CHECKOUT,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=listen_to_ctrl_c,
-    ) as process:
-        while not (log.is_file() and log.stat().st_size) and process.poll() is None:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert process.stderr is not None
-        assert process.stderr.read().strip() == (
-            "interrupted; run the same command again to resume"
-        )
-    assert not (tmp_path / "a b.db").exists()
-    kept = len(log.read_text(encoding="utf-8").splitlines())
-    assert 0 < kept < 66
-    assert main(command(tmp_path)) == 0
-    assert len(log.read_text(encoding="utf-8").splitlines()) == 66

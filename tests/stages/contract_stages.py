@@ -81,6 +81,7 @@ STAGES = (
         "--output-dir {output}/features " + TINY,
         other="--top-k 10",
         foreign="features/a.png.r2d2",
+        replaced=True,
     ),
     Stage(
         command="extract_images",

@@ -360,34 +360,6 @@ def test_results_of_other_poses_are_replaced_by_force_only(truth, localized, tmp
     assert files_below(output)["results.json"] != before["results.json"]
 
 
-def test_output_that_is_a_file_is_refused(truth, localized, tmp_path):
-    (tmp_path / "out").write_bytes(b"precious")
-    for options in (RunOptions(), RunOptions(force=True)):
-        with pytest.raises(OutputError, match="out.*choose another place"):
-            evaluate_one(truth, localized, tmp_path / "out", options=options)
-    assert (tmp_path / "out").read_bytes() == b"precious"
-
-
-@pytest.mark.parametrize("where", ["draw_plan", "write_json_atomic"])
-def test_an_interrupted_run_is_finished_by_the_next(
-    truth, localized, tmp_path, monkeypatch, where
-):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
-
-    output, whole = tmp_path / "out", tmp_path / "whole"
-    with monkeypatch.context() as patch:
-        patch.setattr(f"r2d2_kapture.stages.evaluate.{where}", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            evaluate_one(truth, localized, output)
-    assert "results.json" not in files_below(output)
-    report, _ = evaluate_one(truth, localized, output)
-    assert report.done == 1
-    evaluate_one(truth, localized, whole)
-    for name in FILES - {".lock", "evaluate_report.json"}:
-        assert files_below(output)[name] == files_below(whole)[name]
-
-
 @pytest.mark.parametrize(
     "settings, reason",
     [

@@ -6,11 +6,7 @@ import builtins
 import io
 import json
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +27,7 @@ from r2d2_kapture.errors import (
 from r2d2_kapture.io.colmap import check
 from r2d2_kapture.io.kapture import dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
-from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.stages import localize, map, match, pipeline, verify
+from r2d2_kapture.stages import pipeline, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
 from tests.scenes.pipeline import DIM, PipelineScene
@@ -211,15 +206,6 @@ def test_queries_come_out_where_they_are(scene: PipelineScene, tmp_path: Path) -
     assert after == before, "the datasets are only read"
 
 
-def test_a_second_run_does_nothing(scene: PipelineScene, tmp_path: Path) -> None:
-    output = tmp_path / "work"
-    run(scene, output)
-    before = results(output)
-    again = run(scene, output)
-    assert (again.done, again.skipped) == (0, 8)
-    assert results(output) == before
-
-
 def test_poses_are_found_where_none_are_known(tmp_path: Path) -> None:
     scene = PipelineScene(tmp_path, mapping_poses=False)
     stages: dict[str, Report] = {}
@@ -270,54 +256,6 @@ def test_several_query_datasets_share_one_submission(
     ]
     assert (tmp_path / "work/submission.txt").read_text("utf-8") == "".join(parts)
     assert len(parts[0].splitlines()) == 3
-
-
-class Stop(BaseException):
-    """What ends a run in the middle, as Ctrl-C does."""
-
-
-@pytest.mark.parametrize(
-    "stage", [match, verify, map, localize], ids=["match", "verify", "map", "localize"]
-)
-def test_interrupted_between_stages_and_run_again(
-    scene: PipelineScene,
-    unbroken: dict[str, bytes],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: Any,
-) -> None:
-    def stop(*_: object, **__: object) -> Report:
-        raise Stop
-
-    with monkeypatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(stage, "run", stop)
-        run(scene, tmp_path / "broken")
-    run(scene, tmp_path / "broken")
-    assert results(tmp_path / "broken") == unbroken
-
-
-@pytest.mark.parametrize(
-    "sign",
-    ["**/*.matches", "database.db*", ".*/**/*", "localized/queries/queries/**/*.json"],
-    ids=["matching", "verifying", "mapping", "localizing"],
-)
-def test_killed_and_run_again(
-    scene: PipelineScene, unbroken: dict[str, bytes], tmp_path: Path, sign: str
-) -> None:
-    broken = tmp_path / "broken"
-    code = "from r2d2_kapture.cli.pipeline import main; import sys; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *scene.command(broken)],
-        stdout=subprocess.DEVNULL,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    while process.poll() is None and not any(broken.glob(sign)):
-        time.sleep(0.001)
-    assert process.poll() is None, "it ended before it could be stopped"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    run(scene, broken)
-    assert results(broken) == unbroken
 
 
 def test_two_images_of_one_name_are_refused(
@@ -375,26 +313,6 @@ def test_pairs_that_cannot_be_made_are_reported_first(
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and f"--query_pairs.method {method}" in error[0]
     assert not (tmp_path / "work").exists()
-
-
-def test_two_runs_at_once_are_refused(scene: PipelineScene, tmp_path: Path) -> None:
-    output = tmp_path / "work"
-    with (
-        exclusive(output),
-        pytest.raises(OutputError, match="another run is writing to it"),
-    ):
-        run(scene, output)
-
-
-def test_other_settings_are_refused_unless_forced(
-    scene: PipelineScene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = scene.command(tmp_path / "work")
-    assert main(command) == 0
-    assert main([*command, "--match.ratio", "0.9"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and "ratio" in error and "--force" in error
-    assert main([*command, "--match.ratio", "0.9", "--force"]) == 0
 
 
 def test_the_command_keeps_its_settings(scene: PipelineScene, tmp_path: Path) -> None:

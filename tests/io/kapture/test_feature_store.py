@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tarfile
 from io import BytesIO
@@ -85,22 +84,6 @@ def test_types_lie_side_by_side(kapture_root: Path) -> None:
     assert len(tables.keypoints.read("a.png")) == 3
     with pytest.raises(DatasetError, match="one, two; choose one"):
         open_local_features([kapture_root])
-
-
-@pytest.mark.parametrize("tar", [False, True])
-def test_other_settings_are_refused_until_forced(kapture_root: Path, tar: bool) -> None:
-    kind = feature_type(kapture_root, tar=tar)
-    with open_feature_writer(kind, manifest()) as writer:
-        writer.write("a.png", features(3))
-    with (
-        pytest.raises(OutputError, match="top_k: 5, not 9.*--force"),
-        open_feature_writer(kind, manifest(top_k=9)),
-    ):
-        pass
-    with open_feature_writer(kind, manifest()) as writer:
-        assert writer.is_complete("a.png")
-    with open_feature_writer(kind, manifest(top_k=9), FORCE) as writer:
-        assert not writer.is_complete("a.png")
 
 
 def test_features_of_another_tool_are_left_alone(kapture_root: Path) -> None:
@@ -201,31 +184,6 @@ def test_a_file_that_is_no_archive_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not a tar archive"):
         repair_tar(path)
     assert path.read_bytes() == b"precious" * 200
-
-
-def hold(root: Path, ready: multiprocessing.synchronize.Event, done) -> None:
-    with open_feature_writer(feature_type(root), manifest()):
-        ready.set()
-        done.wait(30)
-
-
-def test_a_second_run_on_the_same_type_is_refused(kapture_root: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    ready, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=(kapture_root, ready, done))
-    other.start()
-    try:
-        assert ready.wait(60)
-        with (
-            pytest.raises(OutputError, match="another run"),
-            open_feature_writer(feature_type(kapture_root), manifest()),
-        ):
-            pass
-    finally:
-        done.set()
-        other.join()
-    with open_feature_writer(feature_type(kapture_root), manifest()):
-        pass
 
 
 def test_links_that_lead_out_are_not_followed(

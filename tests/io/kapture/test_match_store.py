@@ -20,7 +20,6 @@ from r2d2_kapture.io.kapture.match_store import (
     open_match_writer,
     open_matches,
 )
-from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import PairMatches
 
@@ -194,15 +193,6 @@ def test_the_same_settings_resume(tmp_path: Path) -> None:
         assert writer.is_complete("a", "b")
 
 
-def test_other_settings_are_refused_and_change_nothing(tmp_path: Path) -> None:
-    write(tmp_path, ("a", "b"))
-    before = file_of(tmp_path).read_bytes()
-    with pytest.raises(OutputError, match="ratio: 1.0, not 0.9; .*--force"):
-        write(tmp_path, ("a", "b"), manifest=OTHER)
-    assert file_of(tmp_path).read_bytes() == before
-    write(tmp_path, ("c", "d"))
-
-
 def test_what_a_run_killed_at_once_left_is_no_obstacle(tmp_path: Path) -> None:
     folder = matches_folder(tmp_path, TYPE)
     folder.mkdir(parents=True)
@@ -256,12 +246,6 @@ def test_nothing_is_added_next_to_an_archive(tmp_path: Path) -> None:
     assert same(read(tmp_path, "a", "b"), MATCHES)
 
 
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    with exclusive(matches_folder(tmp_path, TYPE)):
-        with pytest.raises(OutputError, match="another run is writing to it"):
-            write(tmp_path, ("a", "b"))
-
-
 def test_an_interrupted_write_leaves_no_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -285,12 +269,6 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path) -> None:
     leftover.write_bytes(b"half")
     write(tmp_path, ("a", "b"))
     assert not leftover.parent.exists()
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "reconstruction").write_text("a file in the way")
-    with pytest.raises(OutputError, match="cannot write"):
-        write(tmp_path, ("a", "b"))
 
 
 def test_every_folder_that_is_given_must_have_matches(tmp_path: Path) -> None:

@@ -64,15 +64,6 @@ def test_folder_becomes_a_verified_database(
         assert database.num_descriptors() == 0
 
 
-def test_second_run_changes_nothing(photos: Path, checkpoint: Checkpoint) -> None:
-    first = run(photos, checkpoint)
-    inode = (photos.parent / "a b.db").stat().st_ino
-    report = run(photos, checkpoint)
-    assert (report.done, report.skipped) == (0, first.done)
-    assert (photos.parent / "a b.db").stat().st_ino == inode
-    assert sorted(os.listdir(photos.parent)) == ["a b.db", "a b_r2d2", photos.name]
-
-
 def test_sparse_model(photos: Path, checkpoint: Checkpoint, scene: Scene) -> None:
     sparse = photos.parent / "sparse"
     report = run(photos, checkpoint, sparse=sparse)
@@ -201,28 +192,6 @@ def test_more_images_extend_the_database(
     with closing(pycolmap.Database.open(str(photos.parent / "a b.db"))) as database:
         assert database.num_images() == 6
         assert database.num_verified_image_pairs() == 15
-
-
-def test_other_settings_are_refused_and_named(
-    photos: Path, checkpoint: Checkpoint
-) -> None:
-    run(photos, checkpoint)
-    before = content(photos.parent / "a b.db")
-    config = ColmapConfig(verify=VerifyConfig(max_error=1.0))
-    with pytest.raises(OutputError, match="verify.max_error: 4.0, not 1.0.*--force"):
-        run(photos, checkpoint, config)
-    assert content(photos.parent / "a b.db") == before
-    assert run(photos, checkpoint, config, options=FORCED).done > 0
-    assert run(photos, checkpoint, config).done == 0
-
-
-def test_what_a_run_killed_at_once_left_is_no_obstacle(
-    photos: Path, checkpoint: Checkpoint
-) -> None:
-    work = photos.parent / "a b_r2d2"
-    work.mkdir()
-    (work / ".manifest.1-0123abcd.json").write_text('{"half', encoding="utf-8")
-    assert run(photos, checkpoint).done > 0
 
 
 def test_foreign_work_folders_are_kept(photos: Path, checkpoint: Checkpoint) -> None:

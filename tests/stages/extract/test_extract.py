@@ -161,32 +161,6 @@ def test_odd_images_yield_features_or_zero_rows(
         assert tables.read_descriptors(name).shape == (0, 16)
 
 
-def test_an_interrupted_run_resumes_to_the_same_bytes(
-    tmp_path: Path, checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unbroken = write_noise_dataset(tmp_path / "unbroken")
-    run(unbroken, checkpoint_path)
-    broken = write_noise_dataset(tmp_path / "broken")
-    original, calls = extract.read_rgb, []
-
-    def interrupt(path: Path) -> object:
-        calls.append(path)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return original(path)
-
-    monkeypatch.setattr(extract, "read_rgb", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(broken, checkpoint_path, options=RunOptions(workers=1))
-    monkeypatch.undo()
-    report = run(broken, checkpoint_path)
-    assert report.skipped > 0
-    assert report.done + report.skipped == 5
-    assert files_below(broken, suffixes=FEATURES) == files_below(
-        unbroken, suffixes=FEATURES
-    )
-
-
 def test_a_full_disk_stops_the_run_with_one_line(
     kapture_root: Path, checkpoint_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

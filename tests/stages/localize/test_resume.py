@@ -33,17 +33,6 @@ def poses_of(scene: LocalizationScene) -> dict[str, pycolmap.Rigid3d]:
     return read_camera_poses(open_dataset(scene.root / "output")).cam_from_world
 
 
-def test_a_second_run_skips_and_changes_nothing(noisy: LocalizationScene) -> None:
-    before = files_below(noisy.query)
-    noisy.run()
-    first = files_below(noisy.root / "output")
-    report = noisy.run()
-    assert (report.done, report.skipped) == (0, 3)
-    assert report.details["localized"] == 3
-    assert files_below(noisy.root / "output") == first
-    assert files_below(noisy.query) == before
-
-
 def test_only_what_depends_on_a_change_is_done_again(noisy: LocalizationScene) -> None:
     noisy.run(SINGLE)
     changed = noisy.queries[1]
@@ -63,19 +52,6 @@ def test_a_broken_outcome_is_found_again(noisy: LocalizationScene) -> None:
     report = noisy.run(SINGLE)
     assert (report.done, report.skipped) == (2, 1)
     assert files_below(noisy.root / "output", VOLATILE) == first
-
-
-def test_other_settings_are_refused_unless_forced(noisy: LocalizationScene) -> None:
-    noisy.run()
-    first = files_below(noisy.root / "output", [LOCK])
-    other = LocalizeConfig(max_error=5.0)
-    with pytest.raises(OutputError, match="max_error: 12.0, not 5.0"):
-        noisy.run(other)
-    assert files_below(noisy.root / "output", [LOCK]) == first
-    assert noisy.run(other, FORCE).done == 3
-    assert noisy.run(other).skipped == 3
-    # what a forced run that was stopped left behind is not taken for its own
-    assert noisy.run(LocalizeConfig(), FORCE).done == 3
 
 
 def test_a_folder_of_something_else_is_refused_even_if_forced(
@@ -113,16 +89,6 @@ def test_poses_are_not_written_over_their_queries(noisy: LocalizationScene) -> N
             options=FORCE,
         )
     assert files_below(localized) == before
-
-
-def test_what_a_run_killed_at_once_left_is_no_obstacle(
-    noisy: LocalizationScene,
-) -> None:
-    output = noisy.root / "output"
-    output.mkdir()
-    for name in (LOCK, ".manifest.1-0123abcd.json"):
-        (output / name).write_text("")
-    assert noisy.run(SINGLE).done == 3
 
 
 def test_poses_of_another_dataset_are_refused_unless_forced(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,21 +15,7 @@ import pytest
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.stages.map import stage as map
-from tests.stages.map_runs import QUIET, outputs, run
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def test_finished_map_is_skipped(root: Path) -> None:
-    first = run(root)
-    inode = (root / "map").stat().st_ino
-    database = (root / "map.db").read_bytes()
-    report = run(root)
-    assert (report.done, report.skipped) == (0, 1)
-    assert report.details == first.details
-    assert (root / "map").stat().st_ino == inode
-    assert (root / "map.db").read_bytes() == database
+from tests.stages.map_runs import outputs, run
 
 
 def test_only_missing_pictures_of_a_finished_map_are_drawn(root: Path) -> None:
@@ -70,17 +52,6 @@ def test_a_broken_map_that_cannot_be_drawn_again_is_a_warning(root: Path) -> Non
     assert "the map is complete but could not be drawn" in report.warnings[0]
 
 
-def test_other_settings_are_refused_and_named(root: Path) -> None:
-    run(root)
-    before = outputs(root / "map")
-    with pytest.raises(OutputError, match="min_angle: 1.5, not 3.0.*--force"):
-        run(root, MapConfig(min_angle=3.0))
-    assert outputs(root / "map") == before
-    forced = dataclasses.replace(QUIET, force=True)
-    assert run(root, MapConfig(min_angle=3.0), options=forced).done == 1
-    assert run(root, MapConfig(min_angle=3.0)).skipped == 1
-
-
 def test_a_map_whose_report_says_how_it_was_made_is_taken_for_ours(root: Path) -> None:
     """Version 0.1 had no manifest."""
     run(root)
@@ -113,15 +84,6 @@ def test_stale_map_is_made_again_but_not_of_another_database(root: Path) -> None
         run(root, database=root / "other.db")
 
 
-def test_foreign_folders_are_never_replaced(root: Path) -> None:
-    (root / "map").mkdir()
-    (root / "map" / "photo.jpg").write_bytes(b"precious")
-    for force in (False, True):
-        with pytest.raises(OutputError, match="found 'photo.jpg' without a manifest"):
-            run(root, options=RunOptions(force=force, progress=False))
-    assert os.listdir(root / "map") == ["photo.jpg"]
-
-
 @pytest.mark.parametrize(
     "text", ['{"stage": "localize", "inputs": {}}', '{"stage": "map"}', "[]", "broken"]
 )
@@ -136,48 +98,6 @@ def test_reports_of_other_stages_mark_no_map(root: Path, text: str) -> None:
             run(root, options=RunOptions(force=force, progress=False))
         assert "choose another --output" in str(caught.value)
     assert sorted(os.listdir(root / "map")) == ["poses.txt", "report.json"]
-
-
-def test_interruption_leaves_what_was_there(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*arguments: Any, **settings: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(map, "write_map_dataset", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(root)
-    before = ["map.db", "map.db.pixel_origin.json", "mapping", "verified"]
-    assert sorted(os.listdir(root)) == before
-    run(root)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.stages.map import stage as map
-
-def die(*arguments, **settings):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-map.write_map_dataset = die
-root = Path(sys.argv[1])
-map.run(MapConfig(), mapping=root / "mapping", database=root / "map.db",
-        output=root / "map", options=RunOptions(progress=False))
-"""
-
-
-def test_killed_run_ends_as_an_unbroken_one(root: Path) -> None:
-    run(root, output=root / "unbroken")
-    done = subprocess.run([sys.executable, "-c", KILLED, str(root)], cwd=CHECKOUT)
-    assert done.returncode == -signal.SIGKILL
-    assert not (root / "map").exists()
-    run(root)
-    assert outputs(root / "map") == outputs(root / "unbroken")
-    assert not [name for name in os.listdir(root) if name.startswith(".")]
 
 
 @pytest.mark.parametrize("method", ["triangulate", "incremental", "global"])

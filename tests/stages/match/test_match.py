@@ -5,10 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import signal
-import subprocess
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +23,7 @@ from r2d2_kapture.errors import (
     OutputError,
 )
 from r2d2_kapture.io.kapture import followed_features
-from r2d2_kapture.io.kapture.match_store import (
-    MatchWriter,
-    matches_folder,
-    open_matches,
-)
+from r2d2_kapture.io.kapture.match_store import matches_folder, open_matches
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import PairMatches, Report
@@ -289,79 +281,6 @@ def test_a_pair_cut_short_is_matched_again(features: Path, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-5])
     assert run(features, tmp_path / "out").done == 1
     assert matches_in(tmp_path / "out") == before
-
-
-def test_interrupted_and_run_again(
-    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(features, tmp_path / "whole")
-    threads, running = torch.get_num_threads(), threading.active_count()
-    write = MatchWriter.write
-    calls = itertools.count()
-
-    def interrupted(writer: MatchWriter, *args: object) -> None:
-        if next(calls) == 7:
-            raise KeyboardInterrupt
-        write(writer, *args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MatchWriter, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(features, tmp_path / "out")
-    assert torch.get_num_threads() == threads
-    assert threading.active_count() == running
-    report = run(features, tmp_path / "out")
-    assert report.skipped >= 7 and report.done + report.skipped == 15
-    assert matches_in(tmp_path / "out") == matches_in(tmp_path / "whole")
-
-
-KILLED = """
-import itertools, os, signal, sys
-from pathlib import Path
-from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
-from r2d2_kapture.stages import match
-replace, calls = os.replace, itertools.count()
-def killed(source, target):
-    if str(target).endswith(".matches") and next(calls) == 5:
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target)
-os.replace = killed
-match.run(
-    MatchConfig(gpu=-1),
-    features=[Path(sys.argv[1])], pairs=Path(sys.argv[2]), output=Path(sys.argv[3]),
-)
-"""
-
-
-def test_killed_and_run_again(features: Path, tmp_path: Path) -> None:
-    run(features, tmp_path / "out", [])
-    run(features, tmp_path / "whole")
-    listed = tmp_path / "whole_pairs.txt"
-    result = subprocess.run(
-        [sys.executable, "-c", KILLED, features, listed, tmp_path / "out"],
-        capture_output=True,
-        timeout=120,
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
-    assert len(matches_in(tmp_path / "out")) == 5
-    assert len(open_matches([tmp_path / "out"], "r2d2").pairs) == 5
-    report = run(features, tmp_path / "out")
-    assert (report.done, report.skipped) == (10, 5)
-    assert matches_in(tmp_path / "out") == matches_in(tmp_path / "whole")
-
-
-def test_other_settings_are_refused_until_forced(
-    features: Path, tmp_path: Path
-) -> None:
-    run(features, tmp_path / "out")
-    before = matches_in(tmp_path / "out")
-    stricter = MatchConfig(gpu=-1, matcher=MutualNearestConfig(ratio=0.9))
-    with pytest.raises(OutputError, match="ratio: 1.0, not 0.9"):
-        run(features, tmp_path / "out", config=stricter)
-    assert matches_in(tmp_path / "out") == before
-    report = run(features, tmp_path / "out", EVERY_PAIR[:2], stricter, force=True)
-    assert report.done == 2
-    assert len(matches_in(tmp_path / "out")) == 2
 
 
 def test_force_matches_again(features: Path, tmp_path: Path) -> None:

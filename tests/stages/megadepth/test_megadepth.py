@@ -11,8 +11,7 @@ import pytest
 
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
-from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.stages.megadepth import stage as megadepth
 from r2d2_kapture.stages.megadepth.layout import (
     SFM_FOLDER,
@@ -23,7 +22,7 @@ from r2d2_kapture.stages.megadepth.layout import (
 from r2d2_kapture.stages.megadepth.scene_info import read_scene_list
 from r2d2_kapture.types import Report
 from tests.scenes.megadepth import WrittenScene
-from tests.stages.megadepth_copies import content, copied, prepared
+from tests.stages.megadepth_copies import content, copied
 
 CONFIG = MegadepthConfig()
 
@@ -157,29 +156,6 @@ def test_roots_may_be_the_inner_folders_and_say_what_to_download(root: Path) -> 
             reason = f"{name} .*{folder}: {found}.*{what}.*cs.cornell.edu"
             with pytest.raises(DatasetError, match=reason):
                 run(root, **{flag: root / folder})
-
-
-def test_an_output_in_use_is_refused(root: Path) -> None:
-    with exclusive(root / "out"), pytest.raises(OutputError, match="another run"):
-        run(root)
-
-
-def test_other_settings_are_refused_unless_forced(
-    scene: WrittenScene, root: Path
-) -> None:
-    prepared(scene.model)
-    before = content(root / "out")
-    for changed in (
-        MegadepthConfig(max_image_size=300),
-        MegadepthConfig(depth_tolerance=0.2),
-    ):
-        with pytest.raises(
-            OutputError, match="made with .*: .*, not (300|0.2); choose"
-        ):
-            run(root, changed)
-    assert content(root / "out") == before
-    assert run(root, MegadepthConfig(depth_tolerance=0.2), force=True).done == 1
-    assert content(root / "out") != before
 
 
 @pytest.mark.parametrize(

@@ -111,34 +111,10 @@ def test_slices_are_the_whole_list(mapping: Path, tmp_path: Path, parts: int) ->
     assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
-def test_a_second_run_finds_the_same_and_writes_nothing(
-    mapping: Path, tmp_path: Path
-) -> None:
-    run(mapping, tmp_path / "p.txt")
-    path = tmp_path / "p.txt"
-    before = path.stat().st_mtime_ns, path.read_bytes()
-    report = run(mapping, path)
-    assert (report.done, report.skipped) == (0, 10)
-    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
-
-
 def test_a_list_follows_its_inputs(mapping: Path, tmp_path: Path) -> None:
     run(mapping, tmp_path / "p.txt")
     write_dataset(mapping, [*NAMES, "new.jpg"])
     assert run(mapping, tmp_path / "p.txt").done == 15
-
-
-def test_other_settings_are_refused_until_forced(mapping: Path, tmp_path: Path) -> None:
-    run(mapping, tmp_path / "p.txt")
-    before = (tmp_path / "p.txt").read_bytes()
-    with pytest.raises(
-        OutputError, match="method: exhaustive, not sequential; overlap"
-    ):
-        run(mapping, tmp_path / "p.txt", method="sequential", overlap=1)
-    assert (tmp_path / "p.txt").read_bytes() == before
-    force = RunOptions(force=True)
-    run(mapping, tmp_path / "p.txt", method="sequential", overlap=1, options=force)
-    assert len(names_in(tmp_path / "p.txt")) == 4
 
 
 def test_a_list_of_the_users_own_is_not_replaced(mapping: Path, tmp_path: Path) -> None:

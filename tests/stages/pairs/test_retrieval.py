@@ -19,7 +19,6 @@ from r2d2_kapture.errors import (
     OutputError,
 )
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
-from r2d2_kapture.io.kapture.global_features import GlobalFeatureWriter
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.matching.vlad import Vocabulary, Whitening
 from r2d2_kapture.stages.pairs import retrieval
@@ -123,28 +122,6 @@ def test_descriptors_are_shared_between_lists_of_one_vocabulary(
     run(scenes, tmp_path / "s.txt", seed=1, options=RunOptions(force=True), **shared)
     assert gfeats(tmp_path / "g").keys() <= before.keys()
     assert gfeats(tmp_path / "g") != before
-
-
-def test_interrupted_and_run_again(
-    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run(scenes, tmp_path / "whole.txt", method="local", **WORDS)
-    write = GlobalFeatureWriter.write
-
-    def interrupted(writer: GlobalFeatureWriter, image: str, row: object) -> None:
-        if image == "t0":
-            raise KeyboardInterrupt
-        write(writer, image, row)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(GlobalFeatureWriter, "write", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(scenes, tmp_path / "p.txt", method="local", **WORDS)
-    assert not (tmp_path / "p.txt").exists()
-    report = run(scenes, tmp_path / "p.txt", method="local", **WORDS)
-    assert report.details["images_described_before"] == 3
-    assert gfeats(tmp_path / "p_features") == gfeats(tmp_path / "whole_features")
-    assert (tmp_path / "p.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
 def test_images_without_keypoints_have_no_pairs(scenes: Path, tmp_path: Path) -> None:

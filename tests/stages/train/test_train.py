@@ -28,7 +28,6 @@ from r2d2_kapture.errors import (
     DatasetError,
     OutputError,
 )
-from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoint
 from r2d2_kapture.models.registry import Architecture
 from r2d2_kapture.stages.train import stage as train
@@ -401,12 +400,6 @@ def test_a_folder_of_sequences_chooses_the_best(pictures: Path, tmp_path: Path) 
         assert float(row["score"]) == pytest.approx(mean, abs=1e-5)
         # a shift by whole pixels is easy even for random weights
         assert mean > 0.5 > float(row["mma_1px"])
-
-
-def test_two_runs_at_once_are_refused(pictures: Path, tmp_path: Path) -> None:
-    with exclusive(tmp_path / "run"):
-        with pytest.raises(OutputError, match="another run is writing to it"):
-            run(TINY, pictures, tmp_path / "run")
 
 
 def scores(output: Path, name: str) -> list[float]:
