@@ -151,6 +151,7 @@ class Heir(Toy):
         ({"share": NAN}, "--share: found nan, expected above 0 to 1"),
         ({"decay": 1}, "--decay: found 1, expected 0 to below 1"),
         ({"tile_size": 7}, "--tile-size: found 7, expected 8 pixels"),
+        ({"tile_size": "many"}, "--tile-size: found many, expected 8 pixels"),
         ({"refine": 1}, "--refine: found 1, expected one of true, false, auto"),
         ({"mode": "three"}, "--mode: found 'three', expected one of one, two"),
         ({"weight": math.inf}, "--weight: found inf, expected above 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -36,7 +37,7 @@ def chosen_settings(
             not at default.
     """
     chosen = namespace[door.kind] if chosen is None else chosen
-    made = typed_settings(namespace, door, chosen)
+    made = typed_settings(namespace, door, chosen, section)
     described = described or f"--{section}{door.kind} {chosen}"
     for name in door.settings():
         changed = changed_flags(namespace, door, name, section)
@@ -45,15 +46,24 @@ def chosen_settings(
     return made
 
 
-def typed_settings(namespace: Namespace, door: Door, name: str) -> Any:
-    """Settings of a matcher or extractor from its flags.
+def typed_settings(
+    namespace: Namespace, door: Door, name: str, section: str = ""
+) -> Any:
+    """Settings of a matcher or extractor from its flags, see chosen_settings.
 
     Raises:
         ConfigError: no such name, or a value out of range.
     """
-    kind = door.settings_of(name)
-    values = [namespace[flag] for flag in door.flags(name)]
-    return make_settings(kind, dict(zip(names_of(kind), values)))
+    kind, flags = door.settings_of(name), door.flags(name)
+    values = [namespace[flag] for flag in flags]
+    try:
+        return make_settings(kind, dict(zip(names_of(kind), values)))
+    except ConfigError as error:
+        # settings know nothing of what their flags begin with
+        own = "|".join(name.replace("_", "-") for name in names_of(kind))
+        front = f"--{section}{door.prefix(name).replace('_', '-')}"
+        named = re.sub(rf"(?<![\w-])--(?=(?:{own})(?![\w-]))", front, str(error))
+        raise ConfigError(named) from error
 
 
 def changed_flags(

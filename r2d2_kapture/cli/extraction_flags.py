@@ -247,14 +247,16 @@ def extraction(
             is not at default.
     """
     values = _without(namespace, taken)
+    described = f"--extractor {extractor}"
     if extractor != AUTO:
-        chosen_settings(values, EXTRACTORS, section, extractor, "", others)
+        chosen_settings(values, EXTRACTORS, section, extractor, described, others)
     if model is not None:
         resolve_model(model)
     from r2d2_kapture.extractors.registry import load_weights
 
     name, weights = load_weights(extractor, model)
-    described = f"a model of {name}" if extractor == AUTO else f"--extractor {name}"
+    if extractor == AUTO:
+        described = f"a model of {name}"
     settings = chosen_settings(values, EXTRACTORS, section, name, described, others)
     return (
         ExtractConfig(**vars(settings_from(values, EngineConfig)), extractor=settings),
@@ -274,14 +276,18 @@ def make_extractor(
     return build_extractor(*chosen)
 
 
-def check_settings(namespace: Namespace) -> None:
+def check_settings(namespace: Namespace, section: str = "") -> None:
     """Check the settings of all extractors and of the computation, before any loads.
+
+    Args:
+        namespace: the flags.
+        section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
 
     Raises:
         ConfigError: one is out of its range.
     """
     for name in EXTRACTORS.settings():
-        typed_settings(namespace, EXTRACTORS, name)
+        typed_settings(namespace, EXTRACTORS, name, section)
     settings_from(namespace, EngineConfig)
 
 

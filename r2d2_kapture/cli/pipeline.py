@@ -241,7 +241,7 @@ def pipeline_config(namespace: Namespace) -> PipelineConfig:
     Raises:
         ConfigError: a setting is out of its range.
     """
-    check_settings(namespace["extract"])
+    check_settings(namespace["extract"], "extract.")
     sections: dict[str, Any] = {
         name: settings_from(namespace[name], settings, f"{name}.")
         for name, settings in SECTIONS.items()

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field
 from functools import cache
+from numbers import Real
 from types import NoneType, UnionType
 from typing import (
     Any,
@@ -98,7 +99,7 @@ def _check(field: Field[Any], kinds: Collection[Any], value: Any) -> None:
         )
     for name, end in field.metadata.get("ends", {}).items():
         require(
-            _WITHIN[name](value, end),
+            isinstance(value, Real) and _WITHIN[name](value, end),
             f"{flag}: found {value}, expected {field.metadata['expected']}",
         )
 

@@ -98,16 +98,20 @@ def not_of(door: Door, given: Iterable[str], chosen: str, owner: str) -> str:
 
 
 def _pythons_numbers(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values with NumPy numbers converted to Python's, for JSON.
+    """The values with those of NumPy converted to Python's, for JSON.
 
     Raises:
-        ConfigError: a value is not a number.
+        ConfigError: a value is no number, or neither true nor false.
     """
     types = get_type_hints(settings)
     return {name: _number(types[name], name, values[name]) for name in values}
 
 
 def _number(kind: Any, name: str, value: Any) -> Any:
+    if kind is bool and not isinstance(value, bool):
+        if getattr(value, "dtype", None) != "bool":
+            raise ConfigError(f"{name}={value!r}: expected true or false")
+        return bool(value)
     if kind not in (int, float):
         return value
     try:

@@ -98,7 +98,7 @@ def test_image_files_are_extracted_into_every_format(
         (["--no-relu"], "--no-relu: found for --extractor sift, expected only for d2n"),
         (["--aliked-threshold", "0.1"], "--aliked-threshold: found for --extractor si"),
         (["--model", "r2d2_v2"], "--model r2d2_v2: found for --extractor sift, which"),
-        (["--sift-max-keypoints", "-1"], "--max-keypoints: found -1, expected 0"),
+        (["--sift-max-keypoints=-1"], "error: --sift-max-keypoints: found -1, expect"),
         (["--precision", "bf16"], "--precision bf16: found for --extractor sift, exp"),
         (["--preset", "fast"], "--scale-f, --max-size, --top-k: found for --extractor"),
     ],
@@ -112,6 +112,17 @@ def test_what_sift_does_not_have_is_refused_in_one_line(
     assert extract(["--kapture-root", str(kapture_root), *SIFT, *flags]) == 2
     assert message in one_error_line(capsys)
     assert not (kapture_root / "reconstruction").exists()
+
+
+def test_a_pipeline_names_the_flag_as_it_was_typed(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--images", str(photos), "--output", str(tmp_path / "out"), *SIFT]
+    assert pipeline([*command, "--extract.sift-max-edge=-1"]) == 2
+    assert "error: --extract.sift-max-edge: found -1, exp" in one_error_line(capsys)
+    assert pipeline([*command, "--extract.top-k", "9"]) == 2
+    assert "error: --extract.top-k: found for --extractor si" in one_error_line(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 def test_settings_of_sift_are_refused_for_a_model(

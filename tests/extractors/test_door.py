@@ -199,6 +199,7 @@ def test_an_error_that_is_none_of_memory_is_raised(make: Any) -> None:
         ({"rootsift": True}, "rootsift: no such setting"),
         ({"max_keypoints": -1}, "--max-keypoints: found -1, expected 0"),
         ({"max_keypoints": "many"}, "expected a whole number"),
+        ({"root": "no"}, "root='no': expected true or false"),
     ],
 )
 def test_settings_of_another_extractor_are_refused_from_python(
