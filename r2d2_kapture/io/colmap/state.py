@@ -27,6 +27,11 @@ class DatabaseState:
         """The record, the database, and where SQLite keeps what it adds to it."""
         return self.path, self.database, write_ahead_log(self.database)
 
+    @property
+    def sha256(self) -> str:
+        """Of the database that was noted last; empty without a note."""
+        return str(read_json(self.path).get("database", ""))
+
     def is_ours(self) -> bool:
         """Whether the database is as one that we noted, before or after it moved."""
         state = read_json(self.path)

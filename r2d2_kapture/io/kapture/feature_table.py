@@ -128,7 +128,7 @@ class FeatureTable:
         """Where the rows of images are, or would be, and what describes them."""
         names = [image + SUFFIXES[self.kind] for image in images]
         for folder in self.folders:
-            described = sorted(folder.path.glob("*.json"))
+            described = sorted(folder.path.glob("*.json*"))
             yield from (path for path in described if "_report" not in path.name)
             yield folder.path / f"{self.kind}.txt"
             archive = [folder.archive.name]

@@ -104,16 +104,18 @@ class DatabaseOrigins:
     Attributes:
         cameras: of the principal points of the dataset.
         keypoints: of each folder of keypoints, by its resolved path.
+        database: SHA-256 of the database.
     """
 
     cameras: PixelOrigin
     keypoints: Mapping[str, PixelOrigin]
+    database: str
 
     @staticmethod
-    def of(cameras: PixelOrigin, table: FeatureTable) -> DatabaseOrigins:
+    def of(cameras: PixelOrigin, table: FeatureTable, database: str) -> DatabaseOrigins:
         """Those of a dataset and of keypoints that ``place_keypoints`` has placed."""
         keypoints = {str(one.path.resolve()): one.origin for one in table.folders}
-        return DatabaseOrigins(cameras=cameras, keypoints=keypoints)
+        return DatabaseOrigins(cameras=cameras, keypoints=keypoints, database=database)
 
     def place(self, table: FeatureTable) -> FeatureTable | None:
         """Keypoints that count from where they did; None if they lie elsewhere."""
@@ -128,18 +130,19 @@ class DatabaseOrigins:
         Raises:
             OutputError: the file system refused.
         """
-        if read_database_origins(database) != self:
+        if read_database_origins(database, self.database) != self:
             write_json_atomic(_beside(database), dataclasses.asdict(self))
 
 
-def read_database_origins(database: Path) -> DatabaseOrigins | None:
-    """The note beside a database; None for one of another tool."""
+def read_database_origins(database: Path, sha256: str) -> DatabaseOrigins | None:
+    """The note beside a database; None where it is about another one, or missing."""
     try:
         found = DatabaseOrigins(**read_json(_beside(database)))
         origins = {found.cameras, *found.keypoints.values()}
     except (TypeError, AttributeError):
         return None
-    return found if origins <= {"center", "corner"} else None
+    known = origins <= {"center", "corner"} and found.database == sha256
+    return found if known else None
 
 
 def _beside(database: Path) -> Path:

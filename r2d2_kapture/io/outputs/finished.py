@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import r2d2_kapture
+from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.types import Failure, Report
 
@@ -46,7 +47,8 @@ class Finished:
             settings: plain values that change outputs or the report.
             files: inputs, which need not exist.
         """
-        values = [r2d2_kapture.__version__, settings]
+        # with the path: a copy of outputs is not what the note is about
+        values = [r2d2_kapture.__version__, os.fsdecode(path.resolve()), settings]
         digest = hashlib.sha256(json.dumps(values, default=str).encode())
         for file in files:
             digest.update(os.fsencode(file) + _stamp(file).encode() + b"\n")
@@ -80,7 +82,7 @@ class Finished:
             outputs: files whose loss or change must be noticed.
 
         Raises:
-            OutputError: the file system refused.
+            OutputError: the file system refused, unless nothing was done.
         """
         again = dataclasses.replace(
             report, done=0, skipped=report.done + report.skipped, seconds=0
@@ -91,7 +93,11 @@ class Finished:
             "outputs": {str(path): _stamp(path) for path in outputs},
             "report": values | {"outputs": list(map(str, report.outputs))},
         }
-        write_json_atomic(self.path, note)
+        try:
+            write_json_atomic(self.path, note)
+        except OutputError:  # finished work may be where nothing can be written
+            if report.done:
+                raise
         return report
 
 

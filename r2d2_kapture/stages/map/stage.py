@@ -163,7 +163,7 @@ def run(
         data = regrouped(dataset.data, groups)
         dataset = dataclasses.replace(dataset, data=data)
         cameras = cameras_of_sensors(content, dataset, database)
-        told = read_database_origins(database)
+        told = read_database_origins(database, manifest.inputs["database"][1])
         origin = told.cameras if told else origin_of_cameras(dataset, cameras)
         workspace = Workspace(
             database=copy,

@@ -128,7 +128,7 @@ def run(
     known = {*inputs.mapping_names, *inputs.first_names}
     merged = [pair for path in merge for pair in read_pairs(path, known)]
     finished = Finished.of(
-        output.with_name(f".{output.stem}{FINISHED_NAME}"),
+        output.with_name(f".{output.name}{FINISHED_NAME}"),
         [settings, sorted(only or ()), list(map(dataclasses.astuple, merged))],
         (
             *(f for dataset in datasets for f in dataset.files),

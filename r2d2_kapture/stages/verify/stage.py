@@ -173,7 +173,6 @@ def run(
             options=options,
         )
         _remove_others(folder, found)
-        DatabaseOrigins.of(origin, keypoints).write(database)
         inputs = _inputs_digest(dataset, images, found)
         if not state.is_current(inputs):
             _claim(state, options.replaces)  # again: verification may have taken hours
@@ -190,6 +189,7 @@ def run(
                 before_move=lambda complete: state.expect(complete, inputs),
             )
             state.settle()
+        DatabaseOrigins.of(origin, keypoints, state.sha256).write(database)
         details = found.details()
         report = Report(
             stage="verify",

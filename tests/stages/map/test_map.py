@@ -216,14 +216,17 @@ def test_keypoints_of_two_origins_are_mapped(tmp_path: Path) -> None:
         np.testing.assert_allclose(rows, scene.keypoints(name)[:, :2], atol=1e-4)
 
 
-@pytest.mark.parametrize("handed", [True, False])
+@pytest.mark.parametrize("note", ["handed", "none", "another's"])
 def test_the_origin_of_cameras_is_that_of_the_database(
-    tmp_path: Path, handed: bool
+    tmp_path: Path, note: str
 ) -> None:
     scene = Scene(times=2).taken_with(pinhole([310.0, 230.0]))
     prepare(tmp_path, scene, VerifyConfig(camera_origin="corner"))
-    if not handed:
+    if note == "none":
         (tmp_path / NOTE).unlink()
+    if note == "another's":
+        prepare(tmp_path / "other", scene, VerifyConfig(camera_origin="center"))
+        shutil.copy(tmp_path / "other" / NOTE, tmp_path)
     assert run(tmp_path).details["camera_origin"] == "corner"
 
 

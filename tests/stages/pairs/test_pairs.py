@@ -92,6 +92,12 @@ def test_queries_that_are_mapping_images_have_their_best(
         assert {frozenset({name, other}) for other in others[:2]} <= found
 
 
+def test_lists_of_one_stem_are_each_written(mapping: Path, tmp_path: Path) -> None:
+    for name in ("p.txt", "p.csv"):
+        run(mapping, tmp_path / name)
+    assert names_in(tmp_path / "p.csv") == names_in(tmp_path / "p.txt")
+
+
 @pytest.mark.parametrize("force", [False, True])
 def test_a_folder_in_the_way(mapping: Path, tmp_path: Path, force: bool) -> None:
     with pytest.raises(
