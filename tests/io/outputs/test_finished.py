@@ -13,7 +13,15 @@ from r2d2_kapture.types import Report
 
 
 def report(done: int) -> Report:
-    return Report(stage="s", unit="item", done=done, skipped=1, failed=(), seconds=1)
+    return Report(
+        stage="s",
+        unit="item",
+        done=done,
+        skipped=1,
+        failed=(),
+        seconds=1,
+        outputs=(),
+    )
 
 
 def test_a_copy_of_outputs_is_not_what_the_note_is_about(tmp_path: Path) -> None:
