@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import OutOfMemoryError
 
 from r2d2_kapture.core.extraction import Extractor, Image, Mask
@@ -31,6 +32,9 @@ def stream(extractor: Extractor, images: Iterable[Loaded]) -> Iterator[Extracted
     Each batch is copied to the device before the previous one is extracted. Images of a
     batch that is too large for memory are extracted one after another; one that is too
     large by itself comes with the error.
+
+    Raises:
+        FeatureFormatError: an extractor gives other features than it declares.
     """
     previous: tuple[list[Loaded], Any] | None = None
     for batch in equal_sizes(images, extractor.runtime.batch_size):
@@ -66,13 +70,18 @@ def _extract(
 ) -> Iterator[Extracted]:
     try:
         results = extractor.extract_uploaded(upload)
+    except FeatureFormatError as error:
+        names = ", ".join(loaded.name for loaded in batch)
+        raise FeatureFormatError(
+            f"{names}: --extractor {extractor.name}: {error}"
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = " ".join(f"too large for memory: {error}".split())
     else:
         for loaded, features in zip(batch, results, strict=True):
-            _require_declared(extractor, features)
+            _require_declared(extractor, features, loaded.name)
             yield loaded.name, features
         return
     del upload
@@ -83,16 +92,24 @@ def _extract(
         yield from _extract(extractor, [loaded], _upload(extractor, [loaded]))
 
 
-def _require_declared(extractor: Extractor, features: LocalFeatures) -> None:
-    """Refuse descriptors of another kind than the files are opened for."""
+def _require_declared(extractor: Extractor, features: LocalFeatures, name: str) -> None:
+    """Refuse what a third-party extractor may give: other descriptors than the files
+    are opened for, and numbers that are none."""
+    made = f"{name}: --extractor {extractor.name}: found"
+    if not isinstance(features, LocalFeatures):
+        raise FeatureFormatError(
+            f"{made} {type(features).__name__}, expected LocalFeatures"
+        )
     rows = features.descriptors
     found, said = rows.shape[1:], (extractor.descriptor_dim,)
     if (rows.dtype.name, found) != (extractor.descriptor_type, said):
         raise FeatureFormatError(
-            f"--extractor {extractor.name}: found descriptors of {found[0]} "
-            f"{rows.dtype}, expected {said[0]} {extractor.descriptor_type}, as its "
-            "class says; correct the class"
+            f"{made} descriptors of {found[0]} {rows.dtype}, expected {said[0]} "
+            f"{extractor.descriptor_type}, as its class says; correct the class"
         )
+    for part in ("keypoints", "scales", "scores", "descriptors"):
+        if not np.isfinite(getattr(features, part)).all():
+            raise FeatureFormatError(f"{made} {part} that are not finite")
 
 
 def is_out_of_memory(error: Exception) -> bool:

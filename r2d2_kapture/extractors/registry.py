@@ -47,7 +47,8 @@ def load_weights(
         )
     if needs == "file" and model is None:
         raise ConfigError(
-            f"--extractor {extractor}: found no --model, expected its weights"
+            f"--extractor {extractor}: found no --model, expected the file of its "
+            "weights"
         )
     if model is None:
         return extractor, None

@@ -75,7 +75,8 @@ def read_published(path: Path) -> PublishedTensors:
             return _vgg_layers(_named_tensors(content, "the state dict"))
     raise CheckpointError(
         f"found {_describe(content)}, expected a dict with 'net' and 'state_dict' "
-        "(R2D2), one with 'model' (D2-Net), or the state dict of a VGG16"
+        "(R2D2), one with 'model' (D2-Net), or the state dict of a VGG16; weights of "
+        "other networks need --extractor"
     )
 
 

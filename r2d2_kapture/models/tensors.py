@@ -23,9 +23,9 @@ def read_tensors(path: Path, of: str) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: cannot be read as weights of {of}: {reason}"
+            f"{path}: found no complete file of weights ({type(error).__name__} while "
+            f"unpickling it without running code), expected weights of {of}"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("extractor"), dict):
         state = state["extractor"]

@@ -171,24 +171,45 @@ def test_a_batch_too_large_for_memory_is_extracted_one_by_one(make: Any) -> None
     ]
 
 
-@pytest.mark.parametrize("said", [{"descriptor_dim": 2}, {"descriptor_type": "uint8"}])
-def test_descriptors_are_those_that_the_class_says(
-    make: Any, said: dict[str, Any]
-) -> None:
-    extractor = Greedy(SiftConfig(), None, make().runtime)
-    vars(extractor).update(said)
-    image = Loaded(name="a", image=np.zeros((4, 4, 3), np.uint8), mask=None)
-    expected = "found descriptors of 1 float32, expected (2 float32|1 uint8), as its"
-    with pytest.raises(FeatureFormatError, match=expected):
-        list(stream(extractor, [image]))
-
-
 def test_an_error_that_is_none_of_memory_is_raised(make: Any) -> None:
     extractor = Greedy(SiftConfig(), None, make().runtime)
     extractor.extract_uploaded = lambda upload: 1 / 0  # type: ignore[assignment]
     image = Loaded(name="a", image=np.zeros((4, 4, 3), np.uint8), mask=None)
     with pytest.raises(ZeroDivisionError):
         list(stream(extractor, [image]))
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (
+            {"descriptors": np.ones((1, 2), np.float32)},
+            "found descriptors of 2 float32, expected 1 f",
+        ),
+        (
+            {"descriptors": np.ones((1, 1), np.uint8)},
+            "descriptors of 1 uint8, expected 1 float32",
+        ),
+        ({"descriptors": np.full((1, 1), np.nan, np.float32)}, "descriptors that are"),
+        ({"scores": np.full(1, np.inf, np.float32)}, "found scores that are not fini"),
+        ({"scales": np.ones(2, np.float32)}, "scales: found float32 (2,), expected"),
+        (None, "found NoneType, expected LocalFeatures"),
+    ],
+)
+def test_features_that_an_extractor_does_not_state_are_refused(
+    make: Any, changed: dict[str, Any] | None, message: str
+) -> None:
+    class Careless(Greedy):
+        def __call__(self, image: Image, mask: Mask | None = None) -> Any:
+            made = super().__call__(image, mask)
+            return None if changed is None else dataclasses.replace(made, **changed)
+
+    images = [Loaded(name="a b.jpg", image=np.zeros((4, 4, 3), np.uint8), mask=None)]
+    runtime = make().runtime
+    assert len(list(stream(Greedy(SiftConfig(), None, runtime), images))) == 1
+    with pytest.raises(FeatureFormatError, match=re.escape(message)) as caught:
+        list(stream(Careless(SiftConfig(), None, runtime), images))
+    assert str(caught.value).startswith("a b.jpg: --extractor sift: ")
 
 
 @pytest.mark.parametrize(

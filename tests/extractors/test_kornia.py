@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,11 @@ def test_other_files_are_refused_in_one_line(
             made(name, broken)
     for data in (b"", b"not a file of torch", other.read_bytes()[:3000]):
         broken.write_bytes(data)
-        with pytest.raises(CheckpointError, match="broken.pth: cannot be") as caught:
+        with pytest.raises(
+            CheckpointError, match=f"expected weights of {name}$"
+        ) as caught:
             made(name, broken)
-        assert "\n" not in str(caught.value)
+        assert re.fullmatch(r"[^\n]{,250}", str(caught.value).removeprefix(str(broken)))
 
 
 @pytest.mark.parametrize("name", ["aliked", "disk"])
