@@ -25,12 +25,15 @@ from r2d2_kapture.config.extract import (
     AUTO,
     DEFAULT_MODEL,
     EXTRACTORS,
+    AlikedConfig,
     D2NetConfig,
+    DiskConfig,
     EngineConfig,
     ExtractConfig,
     PyramidConfig,
     R2D2Config,
     SelectionConfig,
+    SiftConfig,
 )
 from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.settings import names_of, refuse_unknown
@@ -51,6 +54,9 @@ TITLES: dict[type, str] = {
     PyramidConfig: "scales searched by R2D2 and Fast-R2D2",
     SelectionConfig: "keypoints of R2D2 and Fast-R2D2",
     D2NetConfig: "D2-Net only",
+    SiftConfig: "SIFT only",
+    AlikedConfig: "ALIKED only",
+    DiskConfig: "DISK only",
 }
 """Of groups of flags; others go by the name of the extractor."""
 
@@ -141,7 +147,7 @@ def resolve_extraction_preset(
         ConfigError: neither a file nor a preset, or settings of something else.
     """
     names, others = take_flag(arguments, "--preset")
-    known = setting_names()
+    known = [EXTRACTORS.kind, *setting_names()]
     values: dict[str, Any] = {}
     for name in names:
         values |= read_preset(name, PRESETS, "--preset")
@@ -152,7 +158,9 @@ def resolve_extraction_preset(
     resolved = resolve_presets(others, folder)
     if values:
         configs = sum(text.startswith("--config=") for text in resolved)
-        text = json.dumps({section: values} if section else values)
+        kind = EXTRACTORS.kind  # whose flag has no section
+        chosen = {kind: values.pop(kind)} if kind in values else {}
+        text = json.dumps(chosen | ({section: values} if section else values))
         resolved[configs:configs] = [f"--config={text}", f"--preset={names[-1]}"]
     return resolved
 

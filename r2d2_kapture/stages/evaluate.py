@@ -104,7 +104,7 @@ def run(
 ) -> Report:
     """Compare estimated camera poses with the true poses of a kapture dataset.
 
-    Position and rotation errors, median, mean and the share of images within
+    Reports position and rotation errors, median, mean and the share of images within
     thresholds, as a table, JSON, CSV and pictures. Missing images are part of the
     result, not failures: they count in recall, and the report states their number. An
     estimate fails if it cannot be aligned.

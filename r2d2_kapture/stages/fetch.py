@@ -111,7 +111,7 @@ def run(
 ) -> Report:
     """Fetch, check and unpack the named sources of training data.
 
-    W web images, A Aachen, S style transfer, F optical flow; reports what must be
+    W: web images, A: Aachen, S: style transfer, F: optical flow. Reports what must be
     downloaded by hand. An archive in ``<data root>/archives`` replaces a download. An
     interrupted download resumes when the command is run again; fetched sources are
     skipped.

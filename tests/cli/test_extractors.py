@@ -46,6 +46,10 @@ def test_a_dataset_is_extracted_without_a_model_matched_and_exported(
     assert work_in(capsys.readouterr().out, "extract") == "5 photographs, already done"
     assert extract(command) == 2
     assert "max_keypoints: 50, not 8192" in one_error_line(capsys)
+    r2d2 = ["--extractor", "r2d2", "--keypoints-type", "sift"]
+    assert extract(["--kapture-root", str(kapture_root), *r2d2]) == 2
+    line = one_error_line(capsys)
+    assert "made with extractor: sift, not r2d2; choose another --" in line
     folder = kapture_root / "reconstruction/keypoints/sift"
     manifest = read_manifest(folder / "manifest.json")
     assert manifest is not None and manifest.model == {"name": "sift"}
@@ -63,8 +67,11 @@ def test_a_dataset_is_extracted_without_a_model_matched_and_exported(
     kept = (folder / "extract_config.yaml").read_text()
     assert "extractor: sift\nsift_root: true\n" in kept and "top_k" not in kept
     # what is kept can be given again
-    again = ["--config", str(folder / "extract_config.yaml")]
-    assert extract(["--kapture-root", str(kapture_root), *again]) == 0
+    for flag in ("--config", "--preset"):
+        again = [flag, str(folder / "extract_config.yaml")]
+        assert extract(["--kapture-root", str(kapture_root), *again]) == 0
+        work = work_in(capsys.readouterr().out, "extract")
+        assert work == "5 photographs, already done"
     tables = open_local_features([kapture_root], "sift")
     names = tables.keypoints.image_names
     assert tables.descriptors.read_stored(names[0]).dtype == np.uint8
@@ -117,7 +124,9 @@ def test_what_sift_does_not_have_is_refused_in_one_line(
 def test_a_pipeline_names_the_flag_as_it_was_typed(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["--images", str(photos), "--output", str(tmp_path / "out"), *SIFT]
+    (tmp_path / "mine.yaml").write_text("extractor: sift\nsift_root: false\n")
+    command = ["--images", str(photos), "--output", str(tmp_path / "out")]
+    command += ["--preset", str(tmp_path / "mine.yaml")]
     assert pipeline([*command, "--extract.sift-max-edge=-1"]) == 2
     assert "error: --extract.sift-max-edge: found -1, exp" in one_error_line(capsys)
     assert pipeline([*command, "--extract.top-k", "9"]) == 2

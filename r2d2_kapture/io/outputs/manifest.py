@@ -68,11 +68,18 @@ class Manifest:
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Settings that differ, as ``name: theirs, not ours``, in order of names."""
-    return [
-        f"{key}: {_shown(theirs.get(key))}, not {_shown(ours.get(key))}"
+    """Settings that differ, as ``name: theirs, not ours``, in order of names; only the
+    extractor where that does, since each has settings of its own."""
+    differing = [
+        key
         for key in sorted(ours.keys() | theirs.keys())
         if ours.get(key) != theirs.get(key)
+    ]
+    if "extractor" in differing and "extractor" in ours.keys() & theirs.keys():
+        differing = ["extractor"]
+    return [
+        f"{key}: {_shown(theirs.get(key))}, not {_shown(ours.get(key))}"
+        for key in differing
     ]
 
 

@@ -67,7 +67,7 @@ def run(
         sources: features to evaluate, one after another.
         output: folder of results, tables and pictures.
         options: how to run.
-        results: files of other runs, or published caches of HPatches, shown for
+        results: files of other runs, for HPatches also published caches, shown for
             comparison; without anything to evaluate only these are shown.
         plot: file of a picture of the curves (.png, .pdf, .svg); for HPatches mma.png
             in the output by default.

@@ -62,9 +62,9 @@ def run(
 ) -> Report:
     """Export the features of a kapture dataset for other tools.
 
-    To a COLMAP 4 database, to hloc's HDF5 layout, or to COLMAP's text files. Images
-    whose size differs from that of their camera or keypoints get no keypoints and no
-    matches in a database, and fail.
+    The output is a COLMAP 4 database, hloc's HDF5 layout, or COLMAP's text files.
+    Images whose size differs from that of their camera or keypoints get no keypoints
+    and no matches in a database, and fail.
 
     Args:
         kapture_root: folder of a kapture dataset.

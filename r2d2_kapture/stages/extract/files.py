@@ -35,17 +35,17 @@ def run(
     notes: Sequence[str] = (),
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Extract local features, of R2D2 by default, from image files into files.
+    """Extract local features, of R2D2 by default, from image files.
 
-    Into .r2d2 or .d2-net (npz), .mat, HDF5 (hloc's layout) or COLMAP text files. Run it
-    again to resume.
+    They are written as npz (named .r2d2, .d2-net, .sift, ...), .mat, HDF5 (hloc's
+    layout) or COLMAP text files. Run it again to resume.
 
     Args:
         extractor: with its weights and settings.
         images: image files without duplicates.
-        file_format: ``npz``: IMAGE.r2d2 or IMAGE.d2-net; ``mat``: IMAGE.r2d2.mat or
-            IMAGE.d2-net; ``h5``: features.h5 for all; ``colmap-text``: IMAGE.txt, of
-            128 values (not D2-Net).
+        file_format: ``npz``: IMAGE.r2d2, IMAGE.d2-net, IMAGE.sift, ...; ``mat``:
+            IMAGE.r2d2.mat, IMAGE.d2-net, IMAGE.sift.mat, ...; ``h5``: features.h5 for
+            all; ``colmap-text``: IMAGE.txt, of 128 values (not D2-Net).
         output_dir: folder of the outputs; by default that of each image.
         image_root: folder that the names of outputs are relative to; by default that of
             the first run into --output-dir: the deepest that contains all images, or,

@@ -69,7 +69,7 @@ def run(
 ) -> Report:
     """Extract local features, of R2D2 by default, from images of a kapture dataset.
 
-    Into that dataset or another folder. Run it again to resume.
+    They are written into that dataset or another folder. Run it again to resume.
 
     Args:
         extractor: with its weights and settings.

@@ -60,8 +60,8 @@ def run(
 ) -> Report:
     """Choose image pairs to match, and write their list.
 
-    All, neighbours in time or space, images that observe the same points of a map, or
-    similar images by existing global features or ones aggregated from local features.
+    Pairs are all, neighbours in time or space, images that observe the same points of a
+    map, or similar by existing global features or ones aggregated from local features.
     Without --query, mapping images are paired with each other; with it, queries with
     mapping images. A query is paired with another one only if that is a mapping image
     too. Images without a pair are named in the report. The list is ordered by the first

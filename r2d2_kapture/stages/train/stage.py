@@ -77,9 +77,9 @@ def run(
 ) -> Report:
     """Train R2D2, Fast-R2D2 or D2-Net on pairs of images.
 
-    R2D2 and Fast-R2D2 on a folder of photographs or on the sources of the published
-    recipe, D2-Net on pairs with depth and poses. Ctrl-C saves and stops; the same
-    command again resumes. On several GPUs: torchrun --nproc-per-node 8 -m
+    R2D2 and Fast-R2D2 learn from a folder of photographs or from the sources of the
+    published recipe, D2-Net from pairs with depth and poses. Ctrl-C saves and stops;
+    the same command again resumes. On several GPUs: torchrun --nproc-per-node 8 -m
     r2d2_kapture.cli.train, with the same flags.
 
     Args:
