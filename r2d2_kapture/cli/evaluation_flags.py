@@ -28,7 +28,7 @@ from r2d2_kapture.cli.stage_flags import (
 )
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
 from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, EXTRACTORS
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 
 if TYPE_CHECKING:
     from r2d2_kapture.core.extraction import Extractor
@@ -146,10 +146,21 @@ def _main_sources(
 def _rival(
     namespace: Namespace, name: str, model: str | None
 ) -> tuple[ExtractedFeatures, Namespace]:
-    """An extractor to compare with, and the flags that it takes its settings from."""
+    """An extractor to compare with, and the flags that it takes its settings from.
+
+    Raises:
+        ConfigError: there is none of that name, with these weights or settings.
+    """
     flags = namespace.clone()
     flags.extractor, flags.model = name, model
-    extractor = make_extractor(flags, others=EXTRACTORS.settings())
+    try:
+        extractor = make_extractor(flags, others=EXTRACTORS.settings())
+    except R2D2KaptureError as error:
+        typed = name if model is None else f"{name}:{model}"
+        reason = str(error).removeprefix(f"--extractor {name}: ")
+        raise ConfigError(
+            f"--rivals {typed}: {reason}; rivals are NAME or NAME:MODEL"
+        ) from error
     from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
 
     return ExtractedFeatures(label=extractor.label, extractor=extractor), flags

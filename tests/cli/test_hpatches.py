@@ -52,9 +52,12 @@ def test_rivals_are_in_one_table(
 @pytest.mark.parametrize(
     "rivals, message",
     [
-        (["surf"], "--extractor surf: no such name"),
-        (["aliked"], "--extractor aliked: found no --model"),
-        (["sift:w.pth"], "--model w.pth: found no such file"),
+        (["surf"], "error: --rivals surf: no such name"),
+        (["aliked"], "error: --rivals aliked: found no --model"),
+        (
+            ["sift:w.pth"],
+            "error: --rivals sift:w.pth: --model w.pth: found no such file",
+        ),
         (["sift", "sift"], "labels: found a duplicate in tiny, sift, sift"),
         (["sift", "--disk-window", "7"], "--disk-window: found for a model of r2d2"),
     ],
