@@ -28,12 +28,13 @@ def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
         OutputError: another run is building the same folder, or the file system
             refused; other exceptions of the block pass, and ``path`` is as it was.
     """
+    path = path.resolve()  # a link is the user's choice of a disk, and stays
     workplace = path.with_name(f".{path.name[:200]}.partial")
     old, new = workplace / "old", workplace / "new"
     with exclusive(workplace):
         try:
+            _put_back(old, path, ours)
             try:
-                _put_back(old, path, ours)
                 shutil.rmtree(new, ignore_errors=True)
                 new.mkdir()
             except OSError as error:
@@ -58,13 +59,16 @@ def owned(folder: Path, patterns: Iterable[str]) -> set[Path]:
 
 def _put_back(old: Path, path: Path, ours: Iterable[str]) -> None:
     """Put a folder back, or what is not ours into the one that replaces it."""
-    if not old.exists():
-        return
-    if not path.exists():
-        os.replace(old, path)
-        return
-    for other in owned(old, ["**/*"]) - owned(old, ours):
-        place = path / other.relative_to(old)
-        if not os.path.lexists(place):
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(other, place)
+    try:
+        if not old.exists():
+            return
+        if not path.exists():
+            os.replace(old, path)
+            return
+        for other in owned(old, ["**/*"]) - owned(old, ours):
+            place = path / other.relative_to(old)
+            if not os.path.lexists(place):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(other, place)
+    except OSError as error:
+        raise output_error(path, error) from error

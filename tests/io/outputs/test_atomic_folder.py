@@ -49,6 +49,18 @@ def test_what_is_ours_is_replaced_as_a_whole_and_the_rest_stays(
     assert os.listdir(tmp_path) == ["map"]
 
 
+def test_a_linked_folder_is_filled_where_it_is(tmp_path: Path) -> None:
+    link, path = tmp_path / "map", tmp_path / "disk" / "map"
+    path.mkdir(parents=True)
+    link.symlink_to(path)
+    for text in ("first", "new"):
+        build(link, text)
+        (path / "notes.txt").write_text("mine", encoding="utf-8")
+    assert link.is_symlink()
+    assert content(path) == {"deep/file": "new", "notes.txt": "mine"}
+    assert os.listdir(path.parent) == ["map"]
+
+
 def test_kill_after_the_two_moves_loses_nothing(tmp_path: Path) -> None:
     path, left = tmp_path / "map", tmp_path / ".map.partial" / "old"
     build(path, "new")
