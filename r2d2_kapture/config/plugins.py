@@ -7,10 +7,12 @@ dataclass that says its name, from which flags and YAML keys are made.
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib import metadata
 from typing import Any, cast
 
 from r2d2_kapture.config.checks import did_you_mean
@@ -101,6 +103,16 @@ class Door:
     def prefix(self, name: str) -> str:
         """What the flags of one begin with."""
         return f"{name}_" if name in self.prefixed or name not in self.places else ""
+
+
+def entry_points(group: str) -> metadata.EntryPoints:
+    """The entry points of a group, which are looked up once: it takes a while."""
+    return _entry_points(group, tuple(sys.path))
+
+
+@lru_cache
+def _entry_points(group: str, path: tuple[str, ...]) -> metadata.EntryPoints:
+    return metadata.entry_points(group=group)
 
 
 def _lacks_default(field: Field[Any]) -> bool:

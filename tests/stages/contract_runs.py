@@ -24,7 +24,9 @@ import torch
 
 FORKS = multiprocessing.get_context("forkserver")
 PRELOADED = ["pytest", "torch", "pycolmap", "kapture", "h5py", "scipy.spatial"]
-PRELOADED += ["jsonargparse", "matplotlib.figure", "r2d2_kapture.stages.pipeline"]
+PRELOADED += ["jsonargparse", "matplotlib.figure", "matplotlib.font_manager"]
+PRELOADED += ["torch._dynamo", "torch.utils.tensorboard", "r2d2_kapture.stages.train"]
+PRELOADED += ["r2d2_kapture.stages.pipeline"]
 FORKS.set_forkserver_preload([*PRELOADED, "tests.stages.contract_runs"])
 
 Act = Literal["kill", "interrupt", "hold", "full"]
@@ -114,6 +116,9 @@ def _run(
     for path, stream in ((os.devnull, 1), (str(errors), 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     torch.set_num_threads(1)
+    forked = multiprocessing.get_context("fork")
+    # its own processes need not import anything either; their writes do not count
+    setattr(multiprocessing, "get_context", lambda method: forked)
     main = importlib.import_module(f"r2d2_kapture.cli.{command}").main
 
     def stopped(number: int, event: str) -> None:
@@ -132,9 +137,11 @@ def _run(
 def _watch(folder: str, stopped: Callable[[int, str], None]) -> None:
     """Report each write below a folder, before it happens."""
     numbers = itertools.count(1)
-    flush = os.fsync
+    flush, process = os.fsync, os.getpid()
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if os.getpid() != process:
+            return
         if event == "open":
             path, _, flags = arguments
             if not flags & WRITING:
@@ -150,7 +157,8 @@ def _watch(folder: str, stopped: Callable[[int, str], None]) -> None:
             stopped(next(numbers), event)
 
     def fsync(file: Any) -> None:
-        stopped(next(numbers), "os.fsync")
+        if os.getpid() == process:
+            stopped(next(numbers), "os.fsync")
         flush(file)
 
     sys.addaudithook(hook)

@@ -263,7 +263,12 @@ class _H5Parts:
         if force:
             shutil.rmtree(self._folder, ignore_errors=True)
         elif path.exists():
-            _refuse_other_settings(path, h5_settings(path), manifest)
+            try:
+                settings = h5_settings(path)
+            except FeatureFormatError:
+                found = "something else, expected an HDF5 file"
+                raise FEATURES.refusal(path, found) from None
+            _refuse_other_settings(path, settings, manifest)
             self._finished = set(h5_names(path))
         self._parts: set[str] = set()
 

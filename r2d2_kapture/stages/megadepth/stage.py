@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r2d2_kapture.config.megadepth import MegadepthConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import R2D2KaptureError
+from r2d2_kapture.errors import OutputError, R2D2KaptureError
 from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.progress import Progress
@@ -111,7 +111,8 @@ def _prepare_all(
         bar = Progress("megadepth", "model", len(models), shown=options.progress)
         for number, result in bar.over(results):
             if isinstance(result, R2D2KaptureError):
-                if options.strict:
+                # an output in the way is for the user to decide, as is a full disk
+                if options.strict or isinstance(result, OutputError):
                     raise result
                 reasons[number] = str(result)
     return [

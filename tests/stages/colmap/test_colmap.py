@@ -194,6 +194,19 @@ def test_more_images_extend_the_database(
         assert database.num_verified_image_pairs() == 15
 
 
+def test_other_settings_are_refused_and_named(
+    photos: Path, checkpoint: Checkpoint
+) -> None:
+    run(photos, checkpoint)
+    before = content(photos.parent / "a b.db")
+    config = ColmapConfig(verify=VerifyConfig(max_error=1.0))
+    with pytest.raises(OutputError, match="verify.max_error: 4.0, not 1.0.*--force"):
+        run(photos, checkpoint, config)
+    assert content(photos.parent / "a b.db") == before
+    assert run(photos, checkpoint, config, options=FORCED).done > 0
+    assert run(photos, checkpoint, config).done == 0
+
+
 def test_foreign_work_folders_are_kept(photos: Path, checkpoint: Checkpoint) -> None:
     work = photos.parent / "a b_r2d2"
     work.mkdir()
