@@ -8,7 +8,7 @@ main = StageCommand(
     example="kapture_r2d2_export --kapture-root mapping --to colmap-db --output "
     "colmap.db",
     groups={"outputs": ["to", "camera_mode"]},
-    force="overwrite an existing output",
+    force="redo the export, or replace a file of others",
 )
 
 if __name__ == "__main__":

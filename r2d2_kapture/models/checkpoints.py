@@ -123,7 +123,21 @@ def serialize_checkpoint(
         "training": json.dumps(dict(training), sort_keys=True, allow_nan=False),
         "license": license_name,
     }
-    return bytes(save_safetensors(tensors, metadata=metadata))
+    return _with_sorted_metadata(bytes(save_safetensors(tensors, metadata=metadata)))
+
+
+def _with_sorted_metadata(data: bytes) -> bytes:
+    """A safetensors file whose bytes depend on its content only.
+
+    The library writes metadata in another order in each process. The file begins with
+    the length of the header, 8 bytes, and the header as JSON, padded with spaces.
+    """
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _preprocessing(metadata: Mapping[str, str]) -> Preprocessing | None:

@@ -342,6 +342,11 @@ def test_export_of_extracted_features(
             for table in ("images", "cameras", "keypoints")
         ]
     assert counts == [5, 1, 5]
+    written = database.stat().st_mtime_ns
+    assert export([*command, "--output", str(database)]) == 0
+    assert database.stat().st_mtime_ns == written
+    with closing(sqlite3.connect(database)) as changed, changed:
+        changed.execute("DELETE FROM keypoints")
     assert export([*command, "--output", str(database)]) == 2
     assert export([*command, "--output", str(database), "--force"]) == 0
     with closing(sqlite3.connect(database)) as other:

@@ -81,7 +81,11 @@ def test_a_dataset_is_extracted_without_a_model_matched_and_exported(
     assert match([*inputs, "--output", str(tmp_path / "matches")]) == 0
     source = ["--kapture-root", str(kapture_root)]
     for kind in ("h5", "colmap-text", "colmap-db"):
-        assert export([*source, "--to", kind, "--output", str(tmp_path / kind)]) == 0
+        command = [*source, "--to", kind, "--output", str(tmp_path / kind)]
+        assert export(command) == 0
+        capsys.readouterr()
+        assert export(command) == 0
+        assert work_in(capsys.readouterr().out, "export").endswith("already done")
 
 
 @pytest.mark.parametrize("file_format", ["npz", "mat", "h5", "colmap-text"])

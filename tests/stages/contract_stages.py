@@ -209,12 +209,6 @@ STAGES = (
         foreign="colmap.db",
         items=False,
         replaced=True,
-        broken={
-            "again": "a finished database is refused",
-            "other": "a finished database is refused",
-            "killed": "a finished database is refused",
-            "two": "no lock",
-        },
     ),
     Stage(
         command="colmap",

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from r2d2_kapture.cli.entry import INTERRUPTED
 from r2d2_kapture.io.outputs.atomic import is_temporary
@@ -128,11 +127,7 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def values(path: Path) -> bytes:
-    """The bytes of a file; of weights and states, which are never alike, the values."""
-    if path.suffix == ".safetensors":
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name).tolist() for name in file.keys()}
-            return repr((sorted(file.metadata().items()), tensors)).encode()
+    """The bytes of a file; of states, which are never alike, the values."""
     if path.suffix == ".tar":
         with tarfile.open(path) as archive:
             # of two members of one name the last counts, as a kill may leave them
@@ -258,7 +253,8 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(runs: Runs, stage: Stage) -> 
 
 @stages("interrupted")
 def test_ctrl_c_is_one_line_and_resumed(runs: Runs, stage: Stage) -> None:
-    number = writes(runs, stage)[1]
+    numbers = writes(runs, stage)
+    number = numbers[len(numbers) // 2 - 1]  # in the first half of the run
     runs.restore(stage)
     first = runs.content(stage)
     runs.empty(stage)

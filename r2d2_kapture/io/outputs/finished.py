@@ -54,11 +54,12 @@ class Finished:
             digest.update(os.fsencode(file) + _stamp(file).encode() + b"\n")
         return Finished(path=path, inputs=digest.hexdigest())
 
-    def report(self, started: float) -> Report | None:
+    def report(self, started: float, *, checked: bool = False) -> Report | None:
         """The report of an earlier run whose inputs and outputs are as they were.
 
         Args:
             started: when this run did, by time.monotonic.
+            checked: whether the caller knows that the outputs are, by their content.
 
         Returns:
             Everything counts as done before; None if anything has changed.
@@ -68,7 +69,8 @@ class Finished:
             return None
         try:
             stamps = {Path(path): stamp for path, stamp in note["outputs"].items()}
-            if any(_stamp(path) != stamp for path, stamp in stamps.items()):
+            changed = any(_stamp(path) != stamp for path, stamp in stamps.items())
+            if changed and not checked:
                 return None
             return _to_report(note["report"], started)
         except (TypeError, KeyError, AttributeError):

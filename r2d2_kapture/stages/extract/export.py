@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.extract import ExportFormat
@@ -14,6 +15,7 @@ from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.io.colmap.check import check_unused
 from r2d2_kapture.io.colmap.database import keypoints_or_no_rows, write_database
+from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.features.colmap_text import write_colmap_text
 from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.io.features.reading import check_inside, orientations
@@ -37,7 +39,10 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.ledger import Contents
+from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
+from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, open_ledger
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
@@ -46,6 +51,9 @@ DEFAULT_OUTPUTS: dict[ExportFormat, str] = {
     "h5": "features.h5",
     "colmap-text": "colmap_text",
 }
+STATE_NAME = ".state.json"
+FILE = Contents(what="export", files=())
+TEXTS = Contents(what="export", files=("**/*.txt",), by_name=True)
 
 
 def run(
@@ -85,20 +93,17 @@ def run(
             share one: ``auto`` those of the same sensor of the dataset; ``single`` all
             of the same size; ``per-folder`` those of the same folder and size;
             ``per-image`` none; known cameras, and those of rigs, are never merged.
-        options: force (overwrite an existing output) and progress are used.
+        options: force (redo an export, or replace a file of others) and progress are
+            used.
 
     Raises:
         DatasetError, FeatureFormatError, OutputError: nothing is written, except text
-            files of the images before the failure.
+            files of the images before the failure. A file that no export wrote, or
+            one made with other settings, stays without force.
     """
     started = time.monotonic()
     output = output or kapture_root / DEFAULT_OUTPUTS[to]
-    if not options.force and (
-        output.is_file() or (output.is_dir() and any(output.iterdir()))
-    ):
-        raise Contents(what="export", files=()).refusal(output, "an earlier output")
     dataset = open_dataset(kapture_root)
-    failed: list[Failure] = []
     cameras = find_camera_origin(dataset, camera_origin)
     keypoints, warnings = place_keypoints(
         open_feature_table([kapture_root], "keypoints", keypoints_type),
@@ -114,58 +119,121 @@ def run(
         "images_without_features": len(dataset.image_names) - len(names),
         "keypoint_origin": origins_text(keypoints),
     }
+    settings: dict[str, Any] = {
+        STAGE: "export",
+        "to": to,
+        "keypoints_type": keypoints.type_name,
+        "keypoint_origin": keypoint_origin,
+        "camera_origin": camera_origin,
+    }
+    files = [*dataset.files, *keypoints.files(names)]
     if to == "colmap-db":
-        check_unused(output)
-        data = with_camera_mode(dataset.data, camera_mode)
-        warnings = (
-            *cameras.warnings,
-            *warnings,
-            *single_camera_hint(data, camera_mode),
-        )
         matches = find_matches([kapture_root], keypoints.type_name)
-        refuse_stale_matches(matches, keypoints, names)
-        unlike = unlike_sensors(dataset, names)
-        unlike |= _outside(dataset, keypoints, set(names) - unlike.keys())
-        failed += unlike.values()
-        summary = write_database(
-            output,
-            data,
-            read_keypoints=keypoints_or_no_rows(keypoints, unlike),
-            read_matches=matches.read,
-            pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],
-            camera_origin=cameras.origin,
-            overwrite=options.force,
-        )
-        details |= dataclasses.asdict(summary)
+        settings["camera_mode"] = camera_mode
+        files += matches.files(matches.pairs)
     else:
         features = dataclasses.replace(
             open_local_features([kapture_root], keypoints.type_name, descriptors_type),
             keypoints=keypoints,
         )
-        bar = Progress("export", "photograph", len(names), shown=options.progress)
-        items = _items(dataset, features, bar.over(names), failed)
-        if to == "h5":
-            details["scores"] = "0: kapture stores no scores; rows keep their order"
-            write_h5(output, items)
-        else:
-            for name, item in items:
-                write_colmap_text(
-                    output / f"{name}.txt",
-                    item,
-                    orientations=orientations(keypoints.read(name)),
-                    stored=features.beside_keypoints(name).read_stored(name),
-                )
-    return Report(
-        stage="export",
-        unit="photograph",
-        done=len(names) - len(failed),
-        skipped=0,
-        failed=(*dataset.left_out, *failed),
-        seconds=time.monotonic() - started,
-        outputs=(output,),
-        details=details,
-        warnings=warnings,
+        settings["descriptors_type"] = features.descriptors.type_name
+        files += features.descriptors.files(names)
+    # of a file: how it was made stands in a hidden folder next to it
+    is_file = to != "colmap-text"
+    notes = output.with_name(f".{output.name}.export") if is_file else output
+    finished = Finished.of(notes / FINISHED_NAME, settings, files)
+    manifest = Manifest(
+        model={},
+        settings=settings,
+        versions=package_versions(),
+        inputs={"kapture_root": (str(kapture_root.resolve()), finished.inputs)},
     )
+    state = DatabaseState(path=notes / STATE_NAME, database=output)
+    if is_file:
+        _refuse_others(state, options)
+    contents = FILE if is_file else TEXTS
+    if not options.force and is_made_with(notes, contents, manifest, options):
+        kept = is_file and state.is_current(finished.inputs)
+        if (earlier := finished.report(started, checked=kept)) is not None:
+            return earlier
+    failed: list[Failure] = []
+    with open_ledger(notes, contents, manifest, options):
+        if is_file and output.exists() and not state.is_ours():
+            state.adopt()
+        if to == "colmap-db":
+            check_unused(output)
+            data = with_camera_mode(dataset.data, camera_mode)
+            warnings = (
+                *cameras.warnings,
+                *warnings,
+                *single_camera_hint(data, camera_mode),
+            )
+            refuse_stale_matches(matches, keypoints, names)
+            unlike = unlike_sensors(dataset, names)
+            unlike |= _outside(dataset, keypoints, set(names) - unlike.keys())
+            failed += unlike.values()
+            summary = write_database(
+                output,
+                data,
+                read_keypoints=keypoints_or_no_rows(keypoints, unlike),
+                read_matches=matches.read,
+                pairs=[p for p in matches.pairs if unlike.keys().isdisjoint(p)],
+                camera_origin=cameras.origin,
+                overwrite=True,
+                before_move=lambda complete: state.expect(complete, finished.inputs),
+            )
+            details |= dataclasses.asdict(summary)
+        else:
+            bar = Progress("export", "photograph", len(names), shown=options.progress)
+            items = _items(dataset, features, bar.over(names), failed)
+            if to == "h5":
+                details["scores"] = "0: kapture stores no scores; rows keep their order"
+                with atomic_path(output) as complete:
+                    write_h5(complete, items)
+                    state.expect(complete, finished.inputs)
+            else:
+                _write_texts(output, features, items)
+        if is_file:
+            state.settle()
+        report = Report(
+            stage="export",
+            unit="photograph",
+            done=len(names) - len(failed),
+            skipped=0,
+            failed=(*dataset.left_out, *failed),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details=details,
+            warnings=warnings,
+        )
+        if report.failed:  # these are tried again
+            return report
+        made = state.files if is_file else [output / f"{name}.txt" for name in names]
+        return finished.note(report, made)
+
+
+def _refuse_others(state: DatabaseState, options: RunOptions) -> None:
+    """Refuse a file that no export wrote, or that has been changed since."""
+    output = state.database
+    if output.is_dir():
+        raise FILE.refusal(output, "a folder, expected a file", forcible=False)
+    if output.exists() and not options.replaces and not state.is_ours():
+        found = "a file that no export wrote, or that has been changed since"
+        raise FILE.refusal(output, found)
+
+
+def _write_texts(
+    output: Path,
+    features: LocalFeatureTables,
+    items: Iterable[tuple[str, LocalFeatures]],
+) -> None:
+    for name, item in items:
+        write_colmap_text(
+            output / f"{name}.txt",
+            item,
+            orientations=orientations(features.keypoints.read(name)),
+            stored=features.beside_keypoints(name).read_stored(name),
+        )
 
 
 def _outside(
