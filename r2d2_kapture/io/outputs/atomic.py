@@ -8,13 +8,13 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.errors import OutputError
 
-TEMPORARY = re.compile(r"\..*\.\d+-[0-9a-f]{8}(\.[^.]*)?")
+TEMPORARY = re.compile(r"\..*\.(\d{1,9})-[0-9a-f]{8}(\.[^.]*)?")
 """Names of what is written here before it is moved into place."""
 
 
@@ -50,6 +50,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def is_temporary(path: Path) -> bool:
     """Whether a file is what a killed run left half written, by its name."""
     return TEMPORARY.fullmatch(path.name) is not None
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed runs left half written in a folder, but not below it."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            found = TEMPORARY.fullmatch(name)
+            if found is not None and not _runs(int(found[1])):
+                (folder / name).unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # only looks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

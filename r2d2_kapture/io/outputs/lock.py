@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r2d2_kapture.errors import OutputError
-from r2d2_kapture.io.outputs.atomic import output_error
+from r2d2_kapture.io.outputs.atomic import output_error, remove_abandoned
 
 LOCK_NAME = ".lock"
 
@@ -18,6 +18,8 @@ LOCK_NAME = ".lock"
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Make a folder and lock it for this process; the lock file stays behind.
+
+    What killed runs left half written in the folder is removed.
 
     Raises:
         OutputError: another process has locked it, or the folder cannot be written.
@@ -40,6 +42,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
+        remove_abandoned(folder)
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ from r2d2_kapture.io.outputs.atomic import (
     write_json_atomic,
     write_text_atomic,
 )
+from r2d2_kapture.io.outputs.lock import LOCK_NAME, exclusive
 
 
 def test_files_of_any_name_are_written_into_folders_that_do_not_exist_yet(
@@ -129,3 +130,19 @@ def test_json_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="JSON"):
             write_json_atomic(tmp_path / "a.json", {"score": number})
     assert os.listdir(tmp_path) == []
+
+
+def test_what_dead_processes_left_is_removed_with_the_next_lock(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = f".map.{ended.pid}-0123abcd.json"
+    others = (
+        f".map.{os.getpid()}-0123abcd.json",
+        left[1:],
+        f"{left}.txt.gz",
+        ".a.json",
+    )
+    for name in (left, *others):
+        (tmp_path / name).touch()
+    with exclusive(tmp_path):
+        assert sorted(os.listdir(tmp_path)) == sorted([*others, LOCK_NAME])
