@@ -9,12 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+import platform
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from typing import Any
 
 STEP = "step"
 
@@ -73,22 +73,68 @@ def _at_most(text: str, last_step: int) -> bool:
     return text.isdecimal() and int(text) <= last_step
 
 
+class TensorBoardLog:
+    """Curves for TensorBoard: an event file that grows by the values of one step.
+
+    TensorBoard's own writer works in a thread, where a full disk is a traceback.
+
+    Args:
+        folder: of its event files.
+        last_step: what was logged after it is hidden.
+
+    Raises:
+        ImportError: TensorBoard is missing.
+        OSError: the file system refused.
+    """
+
+    def __init__(self, folder: Path, last_step: int) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from torch.utils.tensorboard import RecordWriter
+
+        self._writer, self._event, self._summary = RecordWriter, event_pb2, summary_pb2
+        folder.mkdir(exist_ok=True)
+        name = f"{time.time():.6f}.{platform.node()}.{os.getpid()}"
+        self._path = folder / f"events.out.tfevents.{name}"
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._append(file_version="brain.Event:2")
+        self._append(step=last_step + 1, session_log=start)
+
+    def append(self, group: str, step: int, values: Mapping[str, float]) -> None:
+        """Add the values of a step.
+
+        Raises:
+            OSError: the file system refused.
+        """
+        values_of = self._summary.Summary.Value
+        found = [
+            values_of(tag=f"{group}/{k}", simple_value=v) for k, v in values.items()
+        ]
+        self._append(step=step, summary=self._summary.Summary(value=found))
+
+    def _append(self, **content: Any) -> None:
+        event = self._event.Event(wall_time=time.time(), **content)
+        with self._path.open("ab") as file:
+            self._writer(file).write(event.SerializeToString())
+
+
 def open_tensorboard(
     folder: Path, last_step: int, announce: Callable[[str], None]
-) -> SummaryWriter | None:
+) -> TensorBoardLog | None:
     """Open TensorBoard's log; where the package is missing, warn and continue without.
 
     Args:
         folder: of its event files.
         last_step: what was logged after it is hidden.
         announce: takes the note.
+
+    Raises:
+        OSError: the file system refused.
     """
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return TensorBoardLog(folder, last_step)
     except ImportError as error:
         announce(f"no TensorBoard log ({error}); to have one: pip install tensorboard")
         return None
-    return SummaryWriter(str(folder), purge_step=last_step + 1)
 
 
 class Mean:
@@ -120,7 +166,7 @@ class RunLog:
         announce: takes a line for the terminal.
 
     Raises:
-        OSError: a log of an earlier run cannot be cut.
+        OSError: a log cannot be begun, or one of an earlier run cannot be cut.
     """
 
     def __init__(
@@ -146,11 +192,6 @@ class RunLog:
         text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
         self.announce(f"step {step}: validation  {text}")
 
-    def close(self) -> None:
-        """Write what TensorBoard holds back."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
     def _write(
         self, table: str, group: str, step: int, values: Mapping[str, float]
     ) -> None:
@@ -158,8 +199,7 @@ class RunLog:
         try:
             self._tables[table].append({STEP: step, **rounded})
             if self._tensorboard is not None:
-                for name, value in values.items():
-                    self._tensorboard.add_scalar(f"{group}/{name}", value, step)
+                self._tensorboard.append(group, step, values)
             self._broken = False
         except OSError as error:
             if not self._broken:  # once, not at every row

@@ -178,9 +178,6 @@ STAGES = (
         foreign="run/state.pt",
         timed=r".*report\.json|log\.csv|validation\.csv|.*\.tfevents\..*",
         replaced=True,
-        left_out={
-            "full": "TensorBoard's thread meets it first, and prints a traceback"
-        },
     ),
     Stage(
         command="megadepth",

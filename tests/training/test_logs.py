@@ -72,13 +72,11 @@ def test_the_log_writes_csv_and_tensorboard(tmp_path: Path) -> None:
     log.training(10, {"loss": 1.5})
     log.training(20, {"loss": 0.123456789})
     log.validation(20, {"score": 0.25})
-    log.close()
     assert [row["loss"] for row in rows(tmp_path / "log.csv")] == ["1.5", "0.123457"]
     assert rows(tmp_path / "validation.csv") == [{"step": "20", "score": "0.25"}]
     assert lines == ["step 20: validation  score 0.25"]
     resumed = RunLog(tmp_path, 10, lines.append)
     resumed.training(20, {"loss": 7.0})
-    resumed.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     found = {event.step: event.value for event in events.Scalars("train/loss")}
@@ -92,7 +90,6 @@ def test_no_tensorboard_is_one_line(
     lines: list[str] = []
     log = RunLog(tmp_path, 0, lines.append)
     log.training(1, {"loss": 1.0})
-    log.close()
     assert len(lines) == 1 and "pip install tensorboard" in lines[0]
     assert len(rows(tmp_path / "log.csv")) == 1
 
@@ -112,7 +109,6 @@ def test_a_log_that_cannot_be_written_is_reported_once(
         log.training(2, {"loss": 1.0})
     assert len([line for line in lines if "No space left" in line]) == 1
     log.training(3, {"loss": 1.0})
-    log.close()
     assert [row["step"] for row in rows(tmp_path / "log.csv")] == ["3"]
 
 

@@ -19,7 +19,11 @@ from r2d2_kapture.config.train import PaceConfig, TrainConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
 from r2d2_kapture.core.engine import Runtime, resolve_runtime
 from r2d2_kapture.errors import CheckpointError, ConfigError, R2D2KaptureError
-from r2d2_kapture.io.outputs.atomic import write_bytes_atomic, write_text_atomic
+from r2d2_kapture.io.outputs.atomic import (
+    output_error,
+    write_bytes_atomic,
+    write_text_atomic,
+)
 from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import differences
@@ -397,7 +401,10 @@ def _train(
             train(trainer, batches, None, stop)
         return
     job.save_settings()
-    log = RunLog(job.output, trainer.progress.step, announce)
+    try:
+        log = RunLog(job.output, trainer.progress.step, announce)
+    except OSError as error:
+        raise output_error(job.output, error) from error
     supervisor = Supervisor(trainer, job.pace, job.tasks(), log)
     try:
         with closing(batches):
@@ -409,7 +416,6 @@ def _train(
             "--crop-size"
         ) from error
     finally:
-        log.close()
         _announce_gone(job.data.gone, announce)
 
 
