@@ -6,6 +6,7 @@ dataclass that says its name, from which flags and YAML keys are made.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Collection, Mapping
@@ -13,6 +14,7 @@ from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
 from r2d2_kapture.config.checks import did_you_mean
@@ -94,6 +96,25 @@ class Door:
                 f"--{self.kind} {name}: {found[name].value} cannot be imported: "
                 f"{error}; fix or uninstall the package that registers it"
             ) from error
+
+    def code(self, name: str) -> dict[str, str]:
+        """What manifests record of the code of a third-party one: its package, and the
+        SHA-256 of its module's file; nothing of those of this package.
+
+        Raises:
+            ConfigError: it cannot be imported.
+        """
+        found = entry_points(group=self.group)
+        if name in self.places or name not in found.names:
+            return {}
+        entry = found[name]
+        module = getattr(self.load(name), "__module__", entry.module)
+        package = entry.dist
+        shown = f"{package.name} {package.version}" if package else entry.module
+        file = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+        if file.is_file():
+            shown += f" ({hashlib.sha256(file.read_bytes()).hexdigest()[:12]})"
+        return {f"{self.kind} code": shown}
 
     def flags(self, name: str) -> list[str]:
         """Names of the flags of the settings of one, in their order."""

@@ -88,10 +88,11 @@ def build_matcher(
 
 
 def matcher_record(matcher: Matcher) -> dict[str, Any]:
-    """What manifests record: the name where not the default, and the provenance."""
+    """What manifests record: the name where not the default, the provenance, and the
+    code of a third-party one."""
     name = matcher.settings.matcher
     named = {} if name == MutualNearestConfig.matcher else {"matcher": name}
-    return named | matcher.provenance
+    return named | matcher.provenance | MATCHERS.code(name)
 
 
 def match_input(features: LocalFeatures, device: torch.device | str) -> MatchInput:

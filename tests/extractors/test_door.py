@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
@@ -18,6 +20,7 @@ import pytest
 import torch
 
 import r2d2_kapture as rk
+from r2d2_kapture.cli.extract_images import main as extract_images
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.config import plugins
 from r2d2_kapture.config.extract import EXTRACTORS, ExtractConfig, SiftConfig
@@ -27,6 +30,7 @@ from r2d2_kapture.core.streaming import Loaded, stream
 from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
 from r2d2_kapture.extractors.registry import build_extractor, load_weights
 from r2d2_kapture.types import LocalFeatures
+from tests.commands import one_error_line
 from tests.scenes.images import textured_image
 from tests.scenes.networks import random_d2net, save_d2net
 
@@ -315,8 +319,8 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "extraction.md"
 
 
 @pytest.fixture
-def documented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The package that the documentation writes, installed as it says."""
+def documented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The package that the documentation writes, installed as it says; its folder."""
     section = DOCUMENT.read_text("utf-8").partition("## Write your own extractor")[2]
     code = section.partition("    # blobs.py\n")[2].partition("\nRegister it")[0]
     entry = re.search(r'entry-points."(.*)"\]\n    (blobs = .*)', section)
@@ -329,6 +333,8 @@ def documented(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for file, text in metadata.items():
         (site / "blobs-1.dist-info" / file).write_text(text)
     monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "blobs", raising=False)
+    return site
 
 
 @pytest.mark.usefixtures("documented")
@@ -351,3 +357,28 @@ def test_the_documented_extractor_works(
     assert "--blobs-count N" in help_text and "keypoints per image" in help_text
     extractor = rk.load_extractor(extractor="blobs", count=7, device="cpu")
     assert len(extractor(pair[0])) == 7
+
+
+def test_features_of_changed_code_of_others_are_not_reused(
+    documented: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "photos", tmp_path / "features"
+    folder.mkdir()
+    PIL.Image.fromarray(textured_image(60, 60)).save(folder / "a.png")
+    command = ["--images", str(folder), "--output-dir", str(output)]
+    command += ["--extractor", "blobs"]
+    assert extract_images(command) == extract_images(command) == 0
+    module, metadata = documented / "blobs.py", documented / "blobs-1.dist-info"
+    old = hashlib.sha256(module.read_bytes()).hexdigest()[:12]
+    module.write_text(module.read_text().replace("(grey, 2)", "(grey, 3)"))
+    new = hashlib.sha256(module.read_bytes()).hexdigest()[:12]
+    capsys.readouterr()
+    assert extract_images(command) == 2
+    changed = f"with extractor code: blobs 1 ({old}), not blobs 1 ({new});"
+    assert changed in one_error_line(capsys)
+    assert extract_images([*command, "--force"]) == extract_images(command) == 0
+    text = (metadata / "METADATA").read_text()
+    (metadata / "METADATA").write_text(text.replace("Version: 1\n", "Version: 2\n"))
+    capsys.readouterr()
+    assert extract_images(command) == 2
+    assert f"blobs 1 ({new}), not blobs 2 ({new});" in one_error_line(capsys)

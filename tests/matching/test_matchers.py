@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import sys
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -25,9 +26,11 @@ from r2d2_kapture.config.match import (
 from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.errors import CheckpointError, ConfigError, FeatureFormatError
 from r2d2_kapture.matching.matcher import (
+    Matcher,
     MatchInput,
     build_matcher,
     match_features,
+    matcher_record,
 )
 from r2d2_kapture.types import LocalFeatures, PairMatches
 from tests.matching.test_mutual_nn import use_blocks
@@ -172,7 +175,7 @@ class FirstConfig:
     count: int = 1
 
 
-class First:
+class First(Matcher):
     """The first keypoints of both images, whatever they are."""
 
     settings_class = FirstConfig
@@ -216,6 +219,12 @@ def test_a_matcher_of_another_package() -> None:
         [1, 1],
         [2, 2],
     ]
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12]
+    assert matcher_record(build_matcher(settings)) == {
+        "matcher": "first",
+        "count": 3,
+        "matcher code": f"{__name__} ({digest})",
+    }
     with pytest.raises(
         ConfigError, match="counts: no such setting; did you mean count"
     ):

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.colmap import ColmapConfig
-from r2d2_kapture.config.match import MutualNearestConfig
+from r2d2_kapture.config.extract import EXTRACTORS
+from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import DatasetError
@@ -190,7 +191,7 @@ def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
         for prefix, section in sections.items()
         for name, value in section.items()
     }
-    settings["extractor"] = extractor.name
+    settings |= {"extractor": extractor.name, **EXTRACTORS.code(extractor.name)}
     model = {"name": extractor.label}
     if extractor.weights is not None:
         model["sha256"] = extractor.weights.sha256
@@ -198,11 +199,13 @@ def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
 
 
 def _matcher_settings(settings: Any) -> dict[str, Any]:
-    """Its settings, and its name where not the default; weights are matching's."""
+    """Its settings and third-party code, and its name where not the default; weights
+    are matching's."""
     default = isinstance(settings, MutualNearestConfig)
     named = {} if default else {"matcher": settings.matcher}
     values = dataclasses.asdict(settings).items()
-    return named | {k: str(v) if isinstance(v, Path) else v for k, v in values}
+    plain = {k: str(v) if isinstance(v, Path) else v for k, v in values}
+    return named | plain | MATCHERS.code(settings.matcher)
 
 
 def _keypoints_so_far(work: Layout, type_name: str) -> FeatureTable | None:

@@ -10,6 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from r2d2_kapture.config.extract import EXTRACTORS
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.extraction import Extractor, Image
 from r2d2_kapture.core.streaming import Loaded, stream
@@ -249,13 +250,14 @@ def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[
 
 
 def make_manifest(extractor: Extractor) -> Manifest:
-    """The manifest of features: weights and resolved settings."""
+    """The manifest of features: weights, resolved settings, third-party code."""
     weights = extractor.weights
     return Manifest(
         model={"name": extractor.name} if weights is None else weights.record,
         settings={
             "extractor": extractor.name,
             **extractor.provenance,
+            **EXTRACTORS.code(extractor.name),
             "precision": extractor.runtime.precision,
         },
         versions=package_versions(),
