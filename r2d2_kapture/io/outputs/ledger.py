@@ -181,7 +181,7 @@ def _refuse_others(
     if of_another:
         found = f"a {FILE_NAME} of something else than {contents.what}"
         raise contents.refusal(folder, found, forcible=False)
-    patterns = [p.removeprefix("**/") for p in contents.files if contents.by_name]
+    patterns = [p.replace("**/", "") for p in contents.files if contents.by_name]
     ours = False
     for place, folders, names in os.walk(folder):
         folders.sort()

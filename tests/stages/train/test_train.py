@@ -308,7 +308,7 @@ def test_a_damaged_state_is_one_line(pictures: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     output.mkdir()
     (output / "state.pt").write_bytes(b"PK\x03\x04 half a state")
-    with pytest.raises(CheckpointError, match="remove it to start anew"):
+    with pytest.raises(CheckpointError, match="or --force to start anew"):
         run(TINY, pictures, output)
 
 
