@@ -35,7 +35,6 @@ class Stage:
         needs: command whose outputs are its inputs, as ``{name}``.
         foreign: path below the output at which a file of others is in the way.
         replaced: whether that is the place of an output, so that --force replaces it.
-        kills: runs killed in one part each; one more is killed at the last write.
         items: whether it makes several things, so that a killed run keeps some.
         timed: pattern of names of files that hold times.
         left_out: points of the contract that do not apply, and why.
@@ -49,7 +48,6 @@ class Stage:
     needs: str = ""
     foreign: str
     replaced: bool = False
-    kills: int = 4
     items: bool = True
     timed: str = r".*report\.(json|html)"
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -142,7 +140,6 @@ STAGES = (
     ),
     Stage(
         command="evaluate",
-        kills=2,
         flags="--ground-truth {query} --output {output}/evaluation "
         "--estimated {pipeline}/work/localized/queries",
         other="--thresholds 0.1,1",
@@ -153,7 +150,6 @@ STAGES = (
     ),
     Stage(
         command="hpatches",
-        kills=2,
         flags="--root {inputs}/sequences --output {output}/hpatches --worst-pairs 1 "
         + TINY,
         other="--top-k 10",
@@ -161,7 +157,6 @@ STAGES = (
     ),
     Stage(
         command="pair_poses",
-        kills=2,
         flags="--kapture-root {inputs}/room/mapping --output {output}/poses "
         "--worst-pairs 1 " + TINY,
         other="--top-k 10",
@@ -169,7 +164,6 @@ STAGES = (
     ),
     Stage(
         command="train",
-        kills=2,
         flags="--images {inputs}/textures --output {output}/run --steps 4 "
         "--architecture fast_r2d2 --width 1 --descriptor-dim 16 --batch-size 1 "
         "--crop-size 64 --min-side 64 --patch-size 8 --border 8 --validate-every 2 "
@@ -181,7 +175,6 @@ STAGES = (
     ),
     Stage(
         command="megadepth",
-        kills=2,
         flags="--depth-root {inputs}/megadepth --sfm-root {inputs}/megadepth "
         "--output {output}/megadepth --workers 1 --quiet",
         other="--max-image-size 1000",
@@ -209,7 +202,6 @@ STAGES = (
     ),
     Stage(
         command="colmap",
-        kills=2,
         flags="--images {inputs}/shifted --database {output}/map.db "
         "--sparse {output}/sparse --map.refine-intrinsics false --match.gpu -1 "
         + TINY.replace("20", "200"),
@@ -221,7 +213,6 @@ STAGES = (
     ),
     Stage(
         command="report",
-        kills=2,
         flags="--map {pipeline}/work/map --output {output}/page.html",
         needs="pipeline",
         foreign="page.html",
@@ -230,7 +221,6 @@ STAGES = (
     ),
     Stage(
         command="pipeline",
-        kills=2,
         flags=f"{MAPPING} --query queries={{query}} {FEATURES} --match.gpu -1 "
         "--output {output}/work --query_pairs.method exhaustive",
         other="--match.ratio 0.9",

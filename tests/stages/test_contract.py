@@ -22,6 +22,8 @@ from tests.http_files import running, zipped
 from tests.stages.contract_runs import Ended, Running, Stop
 from tests.stages.contract_stages import STAGES, Stage, write_inputs
 
+KILLS = 2
+"""Runs of each command that are killed in one part each; one more at the last write."""
 REFUSED = (
     r"error: .+: found .+ made with .+: .+, not .+; choose another .+, or --force.+"
 )
@@ -230,7 +232,7 @@ def writes(runs: Runs, stage: Stage) -> list[int]:
     """
     last = runs.first(stage).ended.writes
     draw = random.Random(stage.name)
-    ends = [1 + (last - 1) * part // stage.kills for part in range(stage.kills + 1)]
+    ends = [1 + (last - 1) * part // KILLS for part in range(KILLS + 1)]
     parts = [range(*bounds) for bounds in itertools.pairwise(ends)]
     return [*(draw.choice(part) for part in parts if part), last]
 
