@@ -20,7 +20,11 @@ from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.front.arguments import PathLike, one_or_more
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
 from r2d2_kapture.io.colmap.cameras import colmap_camera
-from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
+from r2d2_kapture.io.colmap.sparse_map import (
+    read_sparse_map,
+    recorded_keypoints_type,
+)
+from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
     open_local_features,
@@ -82,6 +86,8 @@ class Localizer:
         extractor: with the weights that extracted the map's features.
         features: folders of the features of the map's images; by default ``features``
             next to the map, where the pipeline writes them.
+        keypoints_type: of these; by default the only one there is, that of the map, or
+            that of the extractor.
         top_k: number of most similar map images that a query is matched with.
         matcher: name of a matcher, with default settings, or a matcher object.
         settings: of localization, as the flags of kapture_r2d2_localize are named.
@@ -97,13 +103,15 @@ class Localizer:
         extractor: ImageExtractor,
         *,
         features: PathLike | Sequence[PathLike] = (),
+        keypoints_type: str | None = None,
         top_k: int = 20,
         matcher: str | Matcher = "mutual_nearest",
         **settings: Any,
     ) -> None:
         folder = Path(map_path)
-        roots = [Path(path) for path in one_or_more(features)]
-        tables = open_local_features(roots or [_features_of(folder)])
+        roots = [Path(path) for path in one_or_more(features)] or [_features_of(folder)]
+        chosen = _choose_type(roots, keypoints_type, folder, extractor)
+        tables = open_local_features(roots, chosen)
         _refuse_other_weights(tables, extractor)
         self.extractor = extractor
         self.top_k = top_k
@@ -188,6 +196,33 @@ def _features_of(map_path: Path) -> Path:
         f"{map_path}: found {what}, expected the folder of a map that "
         "kapture_r2d2_pipeline made; or give features=, the folder of the features of "
         "its images"
+    )
+
+
+def _choose_type(
+    roots: Sequence[Path], wanted: str | None, folder: Path, extractor: ImageExtractor
+) -> str | None:
+    """The keypoints type to open; None where there are not several.
+
+    Raises:
+        DatasetError: the type wanted is not there, or neither the map nor the extractor
+            says which of several it is.
+    """
+    folders = [one for root in roots for one in find_feature_folders(root, "keypoints")]
+    types = {one.type_name for one in folders}
+    if wanted in types:
+        return wanted
+    expected = f"keypoints_type={wanted!r}"
+    if wanted is None:
+        if len(types) < 2:
+            return None
+        for name in (recorded_keypoints_type(folder), extractor.extractor.label):
+            if name in types:
+                return name
+        expected = "keypoints_type=, that which the map was made of"
+    raise DatasetError(
+        f"{', '.join(map(str, roots))}: found keypoints types "
+        f"{', '.join(sorted(types)) or 'none'}, expected {expected}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import r2d2_kapture as rk
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
+from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.tables import image_records
@@ -163,3 +165,31 @@ def test_a_localizer_refuses_settings_that_cannot_be(
     with pytest.raises(ConfigError, match="camera: found one of 4 x 6 pixels for an"):
         camera = pycolmap.Camera.create_from_model_name(0, "PINHOLE", 5, 4, 6)
         localizer(open_dataset(scene.query).image_path(query), camera)
+
+
+def test_a_localizer_takes_the_keypoints_that_its_map_was_made_of(
+    scene: PipelineScene, work: Path, tmp_path: Path
+) -> None:
+    features = shutil.copytree(scene.features, tmp_path / "features")
+    made_of = open_local_features([features]).keypoints.type_name
+    for kind in ("keypoints", "descriptors"):
+        (folder,) = features.rglob(f"{kind}/{made_of}")
+        other = shutil.copytree(folder, folder.with_name("other"))
+        table = other / f"{kind}.txt"
+        table.write_text(table.read_text().replace(made_of, "other"))
+    shutil.copytree(work / "map", tmp_path / "map")
+    extractor: Any = StoredFeatures(scene)
+    extractor.extractor = SimpleNamespace(**vars(extractor.extractor) | {"label": "?"})
+    localizer = rk.Localizer(tmp_path / "map", extractor)
+    expected = read_sparse_map(work / "map", made_of).images
+    for name, image in localizer.sparse_map.images.items():
+        np.testing.assert_array_equal(image.keypoints, expected[name].keypoints)
+    with pytest.raises(DatasetError, match="no such type"):
+        rk.Localizer(tmp_path / "map", extractor, keypoints_type="no such type")
+    for table in (tmp_path / "map").rglob("observations.txt"):
+        table.unlink()
+    with pytest.raises(DatasetError, match="types .*other.*expected keypoints_type=,"):
+        rk.Localizer(tmp_path / "map", extractor)
+    rk.Localizer(tmp_path / "map", extractor, keypoints_type=made_of)
+    extractor.extractor.label = made_of
+    rk.Localizer(tmp_path / "map", extractor)

@@ -180,12 +180,8 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
     Raises:
         DatasetError: all its observations are of other types.
     """
-    beside = [path.parent / "kapture"] if path.name == "sparse" else []
-    for root in (path, path / "kapture", *beside):
-        table = root / kcsv.CSV_FILENAMES[kapture.Observations]
-        if table.is_file():
-            break
-    else:
+    table = _observations_of(path)
+    if table is None:
         return
     types = set()
     for _, fields in _rows(table):
@@ -199,6 +195,27 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
             f"expected '{keypoints_type}', that of the features; give the features "
             "that the map was made with, or choose their --keypoints-type"
         )
+
+
+def recorded_keypoints_type(path: Path) -> str | None:
+    """The type of the keypoints of a map, where it records one and no more.
+
+    Args:
+        path: see ``read_sparse_map``.
+    """
+    table = _observations_of(path)
+    types = {row[1] for _, row in _rows(table) if len(row) > 1} if table else set()
+    return types.pop() if len(types) == 1 else None
+
+
+def _observations_of(path: Path) -> Path | None:
+    """The kapture file of a map's observations, or that of the dataset beside it."""
+    beside = [path.parent / "kapture"] if path.name == "sparse" else []
+    tables = [
+        root / kcsv.CSV_FILENAMES[kapture.Observations]
+        for root in (path, path / "kapture", *beside)
+    ]
+    return next((table for table in tables if table.is_file()), None)
 
 
 def _read(
