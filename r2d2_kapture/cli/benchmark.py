@@ -36,7 +36,8 @@ class BenchmarkCommand:
     """A command that runs a benchmark, or shows results of earlier runs.
 
     Attributes:
-        name: of the benchmark, and of the module that shows ``open_benchmark``.
+        name: of the benchmark, and of the module with ``open_benchmark`` and
+            ``PRESENTATION``.
         example: of a command line.
         settings: the dataclass of what is measured.
         unit: what is evaluated, such as ``pair``.
@@ -68,7 +69,7 @@ class BenchmarkCommand:
         options = run_options(namespace)
         evaluates = self._evaluates(namespace)
         stage = importlib.import_module(STAGE)
-        presentation = stage.PRESENTATIONS[self.name]
+        presentation = importlib.import_module(module).PRESENTATION
         if namespace.plot is not None:
             stage.check_plot_path(namespace.plot)
         # report errors in them before the work

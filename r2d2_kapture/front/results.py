@@ -51,7 +51,7 @@ def _read(
     paths = [Path(path) for path in one_or_more(results)]
     fitting = (
         one
-        for one in PRESENTATIONS.values()
+        for one in PRESENTATIONS
         if any(path.name.endswith(one.suffix) for path in paths)
     )
     presentation: Presentation[Any] = next(fitting, HPATCHES)

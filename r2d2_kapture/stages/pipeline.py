@@ -285,7 +285,7 @@ def run(
         for name, query in of_queries.items():
             for report in steps.localize(name, query):
                 note(report)
-        if len(queries) > 1:
+        if queries:
             join_submissions([layout.localized(name) for name in queries], layout)
         whole = summarize(reports, layout, queries, time.monotonic() - started)
         record = run_record(

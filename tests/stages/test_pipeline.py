@@ -258,6 +258,11 @@ def test_several_query_datasets_share_one_submission(
     assert len(parts[0].splitlines()) == 3
 
 
+def test_the_submission_of_a_single_query_dataset(unbroken: dict[str, bytes]) -> None:
+    submission = unbroken["submission.txt"]
+    assert submission == unbroken["localized/queries/poses.txt"] != b""
+
+
 def test_two_images_of_one_name_are_refused(
     scene: PipelineScene, tmp_path: Path
 ) -> None:

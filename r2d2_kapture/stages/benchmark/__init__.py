@@ -11,9 +11,8 @@ from r2d2_kapture.stages.benchmark.worst_pictures import RECORD_NAME as WORST_RE
 
 HPATCHES = hpatches.PRESENTATION
 PAIR_POSES = pair_poses.PRESENTATION
-PRESENTATIONS: dict[str, Presentation[Any]] = {
-    one.name: one for one in (HPATCHES, PAIR_POSES)
-}
+PRESENTATIONS: tuple[Presentation[Any], ...] = (HPATCHES, PAIR_POSES)
+"""Those whose files of results are recognized by their suffix."""
 
 __all__ = [
     "HPATCHES",

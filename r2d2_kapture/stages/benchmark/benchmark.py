@@ -1,7 +1,7 @@
 """What a benchmark is: items, what is measured on each, and how results are kept.
 
 A new benchmark is one file: ``open_benchmark``, which gives a Benchmark and whose
-keyword arguments are flags of its command, and a Presentation of its results.
+keyword arguments are flags of its command, and ``PRESENTATION`` of its results.
 """
 
 from __future__ import annotations

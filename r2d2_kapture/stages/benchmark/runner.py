@@ -233,7 +233,7 @@ class _SourceRun(Generic[Subject, Result]):
                 list(images), benchmark.root, self._folder / FEATURES, options
             )
         total = sum(item.size for item in self._items)
-        name = benchmark.presentation.name
+        name = f"{benchmark.presentation.name} {source.label}"
         bar = Progress(name, benchmark.unit, total, shown=options.progress)
         with bar, ExitStack() as stack:
             bar.update(total - sum(item.size for item in items))

@@ -252,7 +252,9 @@ def test_the_bar_counts_what_fails(
         assert case.run(
             tmp_path / type(source).__name__, source, options=options
         ).failed
-        assert f"| {total}/{total} [" in capsys.readouterr().err
+        bar = capsys.readouterr().err
+        assert f"| {total}/{total} [" in bar
+        assert f"{case.open().presentation.name} {source.label}: " in bar
 
 
 def test_strict_stops_at_the_first_failure(case: Case, tmp_path: Path) -> None:
