@@ -69,7 +69,9 @@ def _command(arguments: list[str]) -> int:
         name: settings_from(namespace[name], settings, f"{name}.")
         for name, settings in SECTIONS.items()
     }
-    extract, weights = extraction(namespace, namespace.model, namespace.extractor)
+    extract, weights = extraction(
+        namespace, namespace.model, namespace.extractor, preset=namespace.preset
+    )
     config = ColmapConfig(
         folder=settings_from(namespace, FolderConfig),
         extract=extract,

@@ -10,6 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from r2d2_kapture.config.plugins import Door
+from r2d2_kapture.config.presets import EXTRACTION, read_preset
 from r2d2_kapture.config.settings import make_settings, names_of, not_of
 from r2d2_kapture.errors import ConfigError
 
@@ -21,6 +22,7 @@ def chosen_settings(
     chosen: str | None = None,
     described: str = "",
     others: Collection[str] = (),
+    preset: str | None = None,
 ) -> Any:
     """Settings of the chosen matcher or extractor from the flags.
 
@@ -31,6 +33,7 @@ def chosen_settings(
         chosen: its name; None takes the flag's.
         described: it, for errors; by default the flag.
         others: names of those whose settings may be given too.
+        preset: of extraction, if settings come from one.
 
     Raises:
         ConfigError: no such name, a value out of range, or a setting of another one is
@@ -42,8 +45,25 @@ def chosen_settings(
     for name in door.settings():
         changed = changed_flags(namespace, door, name, section)
         if changed and name != chosen and name not in others:
+            if preset is not None:
+                _refuse_preset(preset, door, name, described)
             raise ConfigError(not_of(door, changed, described, name))
     return made
+
+
+def _refuse_preset(preset: str, door: Door, owner: str, described: str) -> None:
+    """Refuse a preset with settings of another one than that described.
+
+    Raises:
+        ConfigError: naming what was typed, rather than what it stands for.
+    """
+    given = read_preset(preset, EXTRACTION, "--preset")
+    own = [name for name in door.flags(owner) if name in given]
+    if own:
+        raise ConfigError(
+            f"--preset {preset}: is for {owner} ({', '.join(own)}); leave it out with "
+            f"{described}"
+        )
 
 
 def typed_settings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,6 +239,7 @@ def extraction(
     taken: Collection[str] = (),
     section: str = "",
     others: Collection[str] = (),
+    preset: str | None = None,
 ) -> tuple[ExtractConfig, Weights | None]:
     """Settings and weights of the requested extraction.
 
@@ -248,6 +250,7 @@ def extraction(
         taken: as for add_extraction_flags.
         section: prefix of the flags, such as ``extract.`` in ``--extract.top-k``.
         others: names of extractors whose settings may be given too.
+        preset: that settings come from, if any.
 
     Raises:
         CheckpointError: the weights cannot be loaded.
@@ -255,9 +258,12 @@ def extraction(
             is not at default.
     """
     values = _without(namespace, taken)
+    check = partial(
+        chosen_settings, values, EXTRACTORS, section, others=others, preset=preset
+    )
     described = f"--extractor {extractor}"
     if extractor != AUTO:
-        chosen_settings(values, EXTRACTORS, section, extractor, described, others)
+        check(extractor, described)
     if model is not None:
         resolve_model(model)
     from r2d2_kapture.extractors.registry import load_weights
@@ -265,7 +271,7 @@ def extraction(
     name, weights = load_weights(extractor, model)
     if extractor == AUTO:
         described = f"a model of {name}"
-    settings = chosen_settings(values, EXTRACTORS, section, name, described, others)
+    settings = check(name, described)
     return (
         ExtractConfig(**vars(settings_from(values, EngineConfig)), extractor=settings),
         weights,
@@ -277,7 +283,12 @@ def make_extractor(
 ) -> Extractor:
     """The requested extractor; see ``extraction``."""
     chosen = extraction(
-        namespace, namespace.model, namespace.extractor, taken=taken, others=others
+        namespace,
+        namespace.model,
+        namespace.extractor,
+        taken=taken,
+        others=others,
+        preset=namespace.preset,
     )
     from r2d2_kapture.extractors.registry import build_extractor
 

@@ -221,7 +221,11 @@ def choose_extraction(
         if any(find_feature_folders(root, "keypoints") for root in roots if root):
             return None, None
     return extraction(
-        flags["extract"], flags.model, flags.extractor, section="extract."
+        flags["extract"],
+        flags.model,
+        flags.extractor,
+        section="extract.",
+        preset=flags.preset,
     )
 
 

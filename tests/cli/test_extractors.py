@@ -24,6 +24,10 @@ from tests.commands import one_error_line, work_in
 from tests.scenes.images import textured_image
 
 SIFT = ["--extractor", "sift"]
+FAST_IS_NOT_FOR_SIFT = (
+    "error: --preset fast: is for r2d2 (scale_f, min_size, max_size, top_k); leave it "
+    "out with --extractor sift"
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +115,7 @@ def test_image_files_are_extracted_into_every_format(
         (["--model", "r2d2_v2"], "--model r2d2_v2: found for --extractor sift, which"),
         (["--sift-max-keypoints=-1"], "error: --sift-max-keypoints: found -1, expect"),
         (["--precision", "bf16"], "--precision bf16: found for --extractor sift, exp"),
-        (["--preset", "fast"], "--scale-f, --max-size, --top-k: found for --extractor"),
+        (["--preset", "fast"], FAST_IS_NOT_FOR_SIFT),
     ],
 )
 def test_what_sift_does_not_have_is_refused_in_one_line(
@@ -135,6 +139,8 @@ def test_a_pipeline_names_the_flag_as_it_was_typed(
     assert "error: --extract.sift-max-edge: found -1, exp" in one_error_line(capsys)
     assert pipeline([*command, "--extract.top-k", "9"]) == 2
     assert "error: --extract.top-k: found for --extractor si" in one_error_line(capsys)
+    assert pipeline([*command[:-2], "--preset", "fast", *SIFT]) == 2
+    assert one_error_line(capsys) == FAST_IS_NOT_FOR_SIFT
     assert not (tmp_path / "out").exists()
 
 
