@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from r2d2_kapture.config.extract import EXTRACTORS
+from r2d2_kapture.config.match import MATCHERS
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.io.outputs.manifest import package_versions
 
+OWN = "r2d2_kapture"
 LONGEST = 300
 """Greatest length of a message on the terminal; the log has all of it."""
 
@@ -42,9 +45,23 @@ def describe_defect(error: Exception, arguments: Sequence[str]) -> str:
             f"report it: it was raised in line {frame.lineno} of {frame.filename}, and "
             f"no log could be written ({failure})"
         )
-    return (
-        f"this is a defect of r2d2_kapture, not of your input: {message}; please {log}"
-    )
+    others = _package_that_raised(error)
+    whose = f"{others}, not of r2d2_kapture or" if others else f"{OWN}, not of"
+    return f"this is a defect of {whose} your input: {message}; please {log}"
+
+
+def _package_that_raised(error: Exception) -> str | None:
+    """The third-party package whose matcher or extractor raised, rather than our code;
+    libraries that either calls do not count."""
+    package = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == OWN:
+            package = None
+        else:
+            found = (door.package_of(module) for door in (EXTRACTORS, MATCHERS))
+            package = next(filter(None, found), package)
+    return package
 
 
 def _write_log(error: Exception, arguments: Sequence[str]) -> Path:

@@ -116,6 +116,14 @@ class Door:
             shown += f" ({hashlib.sha256(file.read_bytes()).hexdigest()[:12]})"
         return {f"{self.kind} code": shown}
 
+    def package_of(self, module: str) -> str | None:
+        """The third-party package that a module belongs to, if it registers one."""
+        top = module.partition(".")[0]
+        for entry in entry_points(group=self.group):
+            if entry.module.partition(".")[0] == top:
+                return entry.dist.name if entry.dist else top
+        return None
+
     def flags(self, name: str) -> list[str]:
         """Names of the flags of the settings of one, in their order."""
         prefix = self.prefix(name)

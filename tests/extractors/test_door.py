@@ -382,3 +382,32 @@ def test_features_of_changed_code_of_others_are_not_reused(
     capsys.readouterr()
     assert extract_images(command) == 2
     assert f"blobs 1 ({new}), not blobs 2 ({new});" in one_error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "defect, whose",
+    [
+        ('{}["grey"]', "blobs, not of r2d2_kapture or your input: KeyError: 'grey'"),
+        ("np.stack([])", "blobs, not of r2d2_kapture or your input: ValueError: need"),
+        (
+            "__import__('r2d2_kapture').types.counted('many', 1)",
+            "r2d2_kapture, not of your input: AttributeError: ",
+        ),
+    ],
+)
+def test_a_defect_names_the_package_whose_code_raised(
+    documented: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    defect: str,
+    whose: str,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    module = documented / "blobs.py"
+    module.write_text(module.read_text().replace("image.mean(axis=2)", defect))
+    (tmp_path / "photos").mkdir()
+    PIL.Image.fromarray(textured_image(60, 60)).save(tmp_path / "photos" / "a.png")
+    command = ["--images", str(tmp_path / "photos"), "--extractor", "blobs"]
+    assert extract_images([*command, "--output-dir", str(tmp_path / "features")]) == 70
+    assert f"error: this is a defect of {whose}" in one_error_line(capsys)
