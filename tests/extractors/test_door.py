@@ -8,7 +8,7 @@ import json
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +20,9 @@ import pytest
 import torch
 
 import r2d2_kapture as rk
+from r2d2_kapture.cli.colmap import main as colmap
 from r2d2_kapture.cli.extract_images import main as extract_images
+from r2d2_kapture.cli.hpatches import main as hpatches
 from r2d2_kapture.cli.view import main as view
 from r2d2_kapture.config import plugins
 from r2d2_kapture.config.extract import EXTRACTORS, ExtractConfig, SiftConfig
@@ -382,6 +384,37 @@ def test_features_of_changed_code_of_others_are_not_reused(
     capsys.readouterr()
     assert extract_images(command) == 2
     assert f"blobs 1 ({new}), not blobs 2 ({new});" in one_error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "command, flags",
+    [
+        (colmap, ["--images", "--database", "colmap.db"]),
+        (hpatches, ["--root", "--output", "results"]),
+    ],
+)
+def test_work_and_results_of_changed_code_of_others_are_not_reused(
+    documented: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: Callable[[list[str]], int],
+    flags: list[str],
+) -> None:
+    sequence, texture = tmp_path / "root" / "i_one", textured_image(90, 150)
+    sequence.mkdir(parents=True)
+    for number, left in (("1", 0), ("2", 20)):
+        picture = PIL.Image.fromarray(texture[:, left : left + 130])
+        picture.save(sequence / f"{number}.png")
+    (sequence / "H_1_2").write_text("1 0 -20\n0 1 0\n0 0 1\n")
+    source, output, place = flags
+    typed = [source, str(tmp_path / "root"), output, str(tmp_path / place)]
+    typed += ["--extractor", "blobs", "--quiet"]
+    assert command(typed) == command(typed) == 0
+    with (documented / "blobs.py").open("a") as module:
+        module.write("CHANGED = True\n")
+    capsys.readouterr()
+    assert command(typed) == 2
+    assert "made with extractor code: blobs 1 (" in one_error_line(capsys)
 
 
 @pytest.mark.parametrize(
