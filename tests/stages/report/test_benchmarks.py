@@ -145,7 +145,6 @@ def logged(folder: Path, losses: list[float]) -> Path:
     for step, loss in enumerate(losses, start=1):
         log.training(step, {"learning_rate": 0.1, "loss": loss})
     log.validation(len(losses), {"score": 0.5})
-    log.close()
     return folder
 
 
