@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=1_000)
     options = parser.parse_args()
+    if options.queries >= options.images:
+        parser.error("expected fewer --queries than --images, between which they are")
     print(machine())
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -76,6 +78,16 @@ def stages(root: Path) -> dict[str, Callable[[], Report]]:
     """The stages, in order, each with what those before it made."""
     mapping, features = root / "mapping", [root / "features"]
     matches = root / "matches"
+
+    def matched(listed: str) -> Report:
+        return match.run(
+            MatchConfig(),
+            features=features,
+            pairs=root / listed,
+            output=matches,
+            options=QUIET,
+        )
+
     return {
         "extract": lambda: rk.extract(
             kapture_root=mapping,
@@ -89,13 +101,7 @@ def stages(root: Path) -> dict[str, Callable[[], Report]]:
             output=root / "pairs.txt",
             options=QUIET,
         ),
-        "match": lambda: match.run(
-            MatchConfig(),
-            features=features,
-            pairs=root / "pairs.txt",
-            output=matches,
-            options=QUIET,
-        ),
+        "match": lambda: matched("pairs.txt"),
         "verify": lambda: verify.run(
             VerifyConfig(geometry="known_poses"),
             mapping=mapping,
@@ -114,13 +120,7 @@ def stages(root: Path) -> dict[str, Callable[[], Report]]:
             features=features,
             options=QUIET,
         ),
-        "(match)": lambda: match.run(
-            MatchConfig(),
-            features=features,
-            pairs=root / "query.txt",
-            output=matches,
-            options=QUIET,
-        ),
+        "(match)": lambda: matched("query.txt"),
         "localize": lambda: localize.run(
             LocalizeConfig(),
             map_path=root / "map",
