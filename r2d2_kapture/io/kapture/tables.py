@@ -66,7 +66,7 @@ def check_table(path: Path, rows: Rows) -> None:
 
 
 def check_cameras(path: Path, rows: Rows) -> None:
-    """Refuse cameras that kapture could not make, and would not name.
+    """Refuse cameras and GNSS sensors that kapture could not make, and would not name.
 
     Args:
         path: of sensors.txt.
@@ -86,6 +86,11 @@ def check_cameras(path: Path, rows: Rows) -> None:
             reason = _unlike_a_camera(params)
             if reason:
                 raise DatasetError(f"{path}: camera '{sensor_id}': {reason}")
+        if sensor_type == "gnss" and not params:
+            raise DatasetError(
+                f"{path}: gnss sensor '{sensor_id}': found no coordinates, expected "
+                "their code after gnss, such as EPSG:4326"
+            )
 
 
 def check_records(
