@@ -4,7 +4,7 @@ from r2d2_kapture.cli.stage_command import StageCommand
 
 main = StageCommand(
     name="kapture_r2d2_export",
-    stage="r2d2_kapture.stages.extract.export",
+    stage="r2d2_kapture.stages.export",
     example="kapture_r2d2_export --kapture-root mapping --to colmap-db --output "
     "colmap.db",
     groups={"outputs": ["to", "camera_mode"]},

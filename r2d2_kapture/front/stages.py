@@ -43,6 +43,7 @@ from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages import evaluate as evaluate_stage
+from r2d2_kapture.stages import export as export_stage
 from r2d2_kapture.stages import extract as extract_stage
 from r2d2_kapture.stages import localize as localize_stage
 from r2d2_kapture.stages import map as map_stage
@@ -51,7 +52,6 @@ from r2d2_kapture.stages import pairs as pairs_stage
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages import verify as verify_stage
 from r2d2_kapture.stages.benchmark import ExtractedFeatures, hpatches, pair_poses
-from r2d2_kapture.stages.extract import export as export_stage
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import searched_folders
 from r2d2_kapture.stages.report import run as write_page

@@ -330,7 +330,11 @@ def test_view_writes_both_pictures(photos: Path, flags: list[str]) -> None:
 
 
 def test_export_of_extracted_features(
-    kapture_root: Path, checkpoint_path: Path, tmp_path: Path, flags: list[str]
+    kapture_root: Path,
+    checkpoint_path: Path,
+    tmp_path: Path,
+    flags: list[str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert extract(["--kapture-root", str(kapture_root), *flags]) == 0
     database = tmp_path / "c.db"
@@ -349,6 +353,10 @@ def test_export_of_extracted_features(
         changed.execute("DELETE FROM keypoints")
     assert export([*command, "--output", str(database)]) == 2
     assert export([*command, "--output", str(database), "--force"]) == 0
+    capsys.readouterr()
+    joined = [*command, "--output", str(database), "--camera-mode", "single"]
+    assert export(joined) == 2
+    assert f" {database}: found export made with" in one_error_line(capsys)
     with closing(sqlite3.connect(database)) as other:
         other.execute("BEGIN EXCLUSIVE")
         assert export([*command, "--output", str(database), "--force"]) == 2

@@ -19,7 +19,7 @@ from r2d2_kapture.cli.stage_flags import (
 from r2d2_kapture.errors import ConfigError
 
 STAGES = [
-    *("colmap", "evaluate", "extract", "extract.export", "extract.files", "fetch"),
+    *("colmap", "evaluate", "extract", "export", "extract.files", "fetch"),
     *("localize", "map", "match", "megadepth", "pairs", "pipeline", "report"),
     *("train", "train.view", "verify"),
 ]

@@ -46,12 +46,14 @@ class Contents:
         flag: of the command, which chooses another place.
         by_name: whether files of these names are ours to replace where no manifest
             says whose they are.
+        named: the output that messages name; None names the folder.
     """
 
     what: str
     files: tuple[str, ...]
     flag: str = "--output"
     by_name: bool = False
+    named: Path | None = None
 
     def refusal(self, place: Path, found: str, *, forcible: bool = True) -> OutputError:
         """The error of an output that is in the way: what was found, and the way out.
@@ -63,7 +65,7 @@ class Contents:
         """
         forced = f", or --force to redo the {self.what}" if forcible else ""
         return OutputError(
-            f"{place}: found {found}; choose another {self.flag}{forced}"
+            f"{self.named or place}: found {found}; choose another {self.flag}{forced}"
         )
 
     def refuse(self, place: Path, differences: list[str]) -> None:
@@ -110,7 +112,7 @@ def open_ledger(
     """
     # first, since even a lock does not belong into a folder of others
     is_made_with(folder, contents, manifest, options)
-    with exclusive(folder):
+    with exclusive(folder, contents.named):
         remove = not is_made_with(folder, contents, manifest, options) or anew
         if remove:
             _remove_ours(folder, contents)

@@ -16,10 +16,14 @@ LOCK_NAME = ".lock"
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, named: Path | None = None) -> Iterator[None]:
     """Make a folder and lock it for this process; the lock file stays behind.
 
     What killed runs left half written in the folder is removed.
+
+    Args:
+        folder: to lock.
+        named: what messages name instead.
 
     Raises:
         OutputError: another process has locked it, or the folder cannot be written.
@@ -36,7 +40,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise OutputError(
-                f"{folder}: another run is writing to it ({file.read(80) or error}); "
+                f"{named or folder}: another run is writing to it ({file.read(80) or error}); "
                 "wait for it, or choose another place"
             ) from error
         file.truncate(0)

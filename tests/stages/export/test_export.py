@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.errors import FeatureFormatError
-from r2d2_kapture.stages.extract import export
+from r2d2_kapture.stages import export
 from tests.scenes.kapture_files import write_rows
 
 COUNT = 12

@@ -1,0 +1,68 @@
+"""What a format has in common with the others: what it reads, and what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from r2d2_kapture.errors import FeatureFormatError, ImageError
+from r2d2_kapture.io.images.decoding import image_size
+from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
+from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.stages.export.source import Source
+from r2d2_kapture.types import Failure, LocalFeatures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a format has made.
+
+    Attributes:
+        failed: images that are not in it.
+        details: of the report.
+        warnings: likewise, before those of the source.
+    """
+
+    failed: tuple[Failure, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Format(Protocol):
+    """A source that is open for one format."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those on which it depends, besides those of the source."""
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """Those that it reads, besides those of the source."""
+
+    def write(
+        self, output: Path, before_move: Callable[[Path], None], *, progress: bool
+    ) -> Written:
+        """Write it.
+
+        Args:
+            output: file to make or replace, or empty folder to fill.
+            before_move: is given a complete file just before it becomes ``output``.
+            progress: whether to show a bar.
+        """
+
+
+def readable_features(
+    source: Source, tables: LocalFeatureTables, failed: list[Failure], *, progress: bool
+) -> Iterator[tuple[str, LocalFeatures]]:
+    """Read features image by image; append those that cannot be read to ``failed``."""
+    bar = Progress("export", "photograph", len(source.names), shown=progress)
+    for name in bar.over(source.names):
+        try:
+            size = image_size(source.dataset.image_path(name))
+            features = tables.read(name, size)
+        except (FeatureFormatError, ImageError) as error:
+            failed.append(Failure(name=name, reason=str(error)))
+            continue
+        yield name, features

@@ -1,0 +1,151 @@
+"""Where an export goes: a file, with notes hidden beside it, or a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.colmap.state import DatabaseState
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
+from r2d2_kapture.io.outputs.ledger import (
+    STAGE,
+    Contents,
+    is_made_with,
+    open_ledger,
+    rebuilding,
+    write_report,
+)
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.stages.export.formats import Format, Written
+from r2d2_kapture.stages.export.source import Source
+from r2d2_kapture.types import Report
+
+STATE_NAME = ".state.json"
+REPORT_NAME = "report.json"
+FILE = Contents(what="export", files=())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A source that goes to an output in a format.
+
+    Attributes:
+        source: what is exported.
+        form: the format, open.
+        root: the input that the manifest names.
+        settings: of the manifest, besides those of source and format.
+        output: file or folder.
+        started: by time.monotonic.
+        options: force and progress are used.
+    """
+
+    source: Source
+    form: Format
+    root: Path
+    settings: dict[str, Any]
+    output: Path
+    started: float
+    options: RunOptions
+
+    def to_file(self) -> Report:
+        """Write one file, which appears when it is complete.
+
+        How it was made stands in a hidden folder next to it.
+
+        Raises:
+            OutputError: a file that no export wrote, or one made with other settings,
+                without force; or the file system refused.
+        """
+        notes = self.output.with_name(f".{self.output.name}.export")
+        contents = dataclasses.replace(FILE, named=self.output)
+        finished, manifest = self._inputs(notes)
+        state = DatabaseState(path=notes / STATE_NAME, database=self.output)
+        self._refuse_others(state)
+        if self._is_done(notes, contents, manifest):
+            kept = state.is_current(finished.inputs)
+            earlier = finished.report(self.started, checked=kept)
+            if earlier is not None:
+                return earlier
+        with open_ledger(notes, contents, manifest, self.options):
+            if self.output.exists() and not state.is_ours():
+                state.adopt()
+            written = self.form.write(
+                self.output,
+                lambda complete: state.expect(complete, finished.inputs),
+                progress=self.options.progress,
+            )
+            state.settle()
+            report = self._report(written)
+            # images that failed are tried again
+            return report if report.failed else finished.note(report, state.files)
+
+    def to_folder(self, contents: Contents) -> Report:
+        """Fill a folder, which appears when it is complete.
+
+        Args:
+            contents: files of the format.
+
+        Raises:
+            OutputError: as ``to_file``, of a folder.
+        """
+        finished, manifest = self._inputs(self.output)
+        if self._is_done(self.output, contents, manifest):
+            earlier = finished.report(self.started)
+            if earlier is not None:
+                return earlier
+        with rebuilding(self.output, contents, manifest) as folder:
+            written = self.form.write(
+                folder, lambda complete: None, progress=self.options.progress
+            )
+            report = write_report(folder / REPORT_NAME, self._report(written))
+            made = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+        if report.failed:  # these are tried again
+            return report
+        return finished.note(report, map(self.output.joinpath, made))
+
+    def _inputs(self, notes: Path) -> tuple[Finished, Manifest]:
+        settings = {
+            STAGE: "export",
+            **self.settings,
+            **self.source.settings,
+            **self.form.settings,
+        }
+        files = [*self.source.files, *self.form.files]
+        finished = Finished.of(notes / FINISHED_NAME, settings, files)
+        manifest = Manifest(
+            model={},
+            settings=settings,
+            versions=package_versions(),
+            inputs={"kapture_root": (str(self.root.resolve()), finished.inputs)},
+        )
+        return finished, manifest
+
+    def _is_done(self, notes: Path, contents: Contents, manifest: Manifest) -> bool:
+        done = is_made_with(notes, contents, manifest, self.options)
+        return done and not self.options.force
+
+    def _refuse_others(self, state: DatabaseState) -> None:
+        """Refuse a file that no export wrote, or that has been changed since."""
+        if self.output.is_dir():
+            found = "a folder, expected a file"
+            raise FILE.refusal(self.output, found, forcible=False)
+        if self.output.exists() and not self.options.replaces and not state.is_ours():
+            found = "a file that no export wrote, or that has been changed since"
+            raise FILE.refusal(self.output, found)
+
+    def _report(self, written: Written) -> Report:
+        return Report(
+            stage="export",
+            unit="photograph",
+            done=len(self.source.names) - len(written.failed),
+            skipped=0,
+            failed=(*self.source.dataset.left_out, *written.failed),
+            seconds=time.monotonic() - self.started,
+            outputs=(self.output,),
+            details=self.source.details | dict(written.details),
+            warnings=(*written.warnings, *self.source.warnings),
+        )

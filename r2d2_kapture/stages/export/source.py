@@ -1,0 +1,116 @@
+"""What is exported: a dataset with the keypoints of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.pixel_origins import (
+    FoundOrigin,
+    find_camera_origin,
+    origins_text,
+    place_keypoints,
+)
+from r2d2_kapture.io.names import shown
+from r2d2_kapture.types import some_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A dataset, and where its features are.
+
+    Attributes:
+        dataset: its images.
+        cameras: where their principal points count from.
+        keypoints: read with (0, 0) at the centre of the first pixel.
+        roots: kapture folders of features and matches.
+        names: of the images with keypoints, in order of time.
+        settings: of the user, on which every format depends.
+        warnings: on what of the keypoints is not certain.
+    """
+
+    dataset: Dataset
+    cameras: FoundOrigin
+    keypoints: FeatureTable
+    roots: tuple[Path, ...]
+    names: tuple[str, ...]
+    settings: dict[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """Those that are read for every format."""
+        yield from self.dataset.files
+        yield from self.keypoints.files(self.names)
+
+    @property
+    def details(self) -> dict[str, object]:
+        """Of the report."""
+        return {
+            "keypoints_type": self.keypoints.type_name,
+            "images_without_features": len(self.dataset.image_names) - len(self.names),
+            "keypoint_origin": origins_text(self.keypoints),
+        }
+
+
+def open_source(
+    root: Path,
+    *,
+    keypoints_type: str | None,
+    camera_origin: CameraOrigin,
+    keypoint_origin: CameraOrigin,
+) -> Source:
+    """Open a dataset that holds keypoints.
+
+    Args:
+        root: of the dataset.
+        keypoints_type: None takes the only one there is.
+        camera_origin, keypoint_origin: as the user gives them.
+
+    Raises:
+        DatasetError: the dataset or its keypoints cannot be used.
+    """
+    dataset = open_dataset(root)
+    cameras = find_camera_origin(dataset, camera_origin)
+    table = open_feature_table([root], "keypoints", keypoints_type)
+    keypoints, warnings = place_keypoints(table, keypoint_origin, dataset, cameras)
+    refuse_other_images(keypoints, dataset)
+    return Source(
+        dataset=dataset,
+        cameras=cameras,
+        keypoints=keypoints,
+        roots=(root,),
+        names=tuple(name for name in dataset.image_names if name in keypoints),
+        settings={
+            "keypoints_type": keypoints.type_name,
+            "keypoint_origin": keypoint_origin,
+            "camera_origin": camera_origin,
+        },
+        warnings=(
+            *warnings,
+            *_unlike_names(dataset.image_names, keypoints.image_names),
+        ),
+    )
+
+
+def _unlike_names(images: Iterable[str], featured: Iterable[str]) -> Iterator[str]:
+    """The warnings on images without features and features without images."""
+    there, recorded = set(featured), set(images)
+    found = (
+        ("images have no features", "they are not exported", recorded - there),
+        (
+            "images have features but are not in records_camera.txt",
+            "their features are not exported",
+            there - recorded,
+        ),
+    )
+    for what, result, names in found:
+        if names:
+            listed = some_names(map(shown, sorted(names)))
+            yield f"{len(names)} {what}: {listed}; {result}"
