@@ -40,8 +40,8 @@ def exclusive(folder: Path, named: Path | None = None) -> Iterator[None]:
         except OSError as error:
             file.seek(0)
             raise OutputError(
-                f"{named or folder}: another run is writing to it ({file.read(80) or error}); "
-                "wait for it, or choose another place"
+                f"{named or folder}: another run is writing to it "
+                f"({file.read(80) or error}); wait for it, or choose another place"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
