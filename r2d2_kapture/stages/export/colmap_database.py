@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_provenance import refuse_stale_matches
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
 from r2d2_kapture.io.kapture.match_store import MatchTable
-from r2d2_kapture.stages.export.formats import Written
+from r2d2_kapture.stages.export.formats import BeforeMove, Written
 from r2d2_kapture.stages.export.source import Source
 from r2d2_kapture.types import Failure
 
@@ -48,7 +48,11 @@ class ColmapDatabase:
         return self.matches.files(self.matches.pairs)
 
     def write(
-        self, output: Path, before_move: Callable[[Path], None], *, progress: bool
+        self,
+        output: Path,
+        before_move: BeforeMove,
+        *,
+        progress: bool | None,
     ) -> Written:
         """See ``Format``."""
         check_unused(output)

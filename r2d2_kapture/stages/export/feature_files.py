@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from r2d2_kapture.io.kapture.local_features import (
     open_local_features,
 )
 from r2d2_kapture.io.outputs.atomic import atomic_path
-from r2d2_kapture.stages.export.formats import Written, readable_features
+from r2d2_kapture.stages.export.formats import BeforeMove, Written, readable_features
 from r2d2_kapture.stages.export.source import Source
 from r2d2_kapture.types import Failure
 
@@ -59,7 +59,11 @@ class H5File(_FeatureFormat):
     """The features of all images in one file, see io/features/hdf5.py."""
 
     def write(
-        self, output: Path, before_move: Callable[[Path], None], *, progress: bool
+        self,
+        output: Path,
+        before_move: BeforeMove,
+        *,
+        progress: bool | None,
     ) -> Written:
         """See ``Format``."""
         failed: list[Failure] = []
@@ -76,7 +80,11 @@ class ColmapTexts(_FeatureFormat):
     """A file an image, see io/features/colmap_text.py."""
 
     def write(
-        self, output: Path, before_move: Callable[[Path], None], *, progress: bool
+        self,
+        output: Path,
+        before_move: BeforeMove,
+        *,
+        progress: bool | None,
     ) -> Written:
         """See ``Format``."""
         failed: list[Failure] = []

@@ -14,6 +14,9 @@ from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.export.source import Source
 from r2d2_kapture.types import Failure, LocalFeatures
 
+BeforeMove = Callable[[Path], None]
+"""Is given a complete file just before it takes its place."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
@@ -42,19 +45,27 @@ class Format(Protocol):
         """Those that it reads, besides those of the source."""
 
     def write(
-        self, output: Path, before_move: Callable[[Path], None], *, progress: bool
+        self,
+        output: Path,
+        before_move: BeforeMove,
+        *,
+        progress: bool | None,
     ) -> Written:
         """Write it.
 
         Args:
             output: file to make or replace, or empty folder to fill.
             before_move: is given a complete file just before it becomes ``output``.
-            progress: whether to show a bar.
+            progress: whether to show a bar; None shows one on a terminal.
         """
 
 
 def readable_features(
-    source: Source, tables: LocalFeatureTables, failed: list[Failure], *, progress: bool
+    source: Source,
+    tables: LocalFeatureTables,
+    failed: list[Failure],
+    *,
+    progress: bool | None,
 ) -> Iterator[tuple[str, LocalFeatures]]:
     """Read features image by image; append those that cannot be read to ``failed``."""
     bar = Progress("export", "photograph", len(source.names), shown=progress)
