@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import kapture
-import kapture.io.csv as kcsv
 import numpy as np
 import pycolmap
 
@@ -33,11 +31,11 @@ from r2d2_kapture.io.images.decoding import image_orientation, image_size
 from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.dataset import check_table_name, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
+from r2d2_kapture.io.kapture.writing import write_tables
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import (
     output_error,
     read_json,
-    write_bytes_atomic,
     write_json_atomic,
 )
 from r2d2_kapture.io.outputs.ledger import Contents
@@ -156,11 +154,7 @@ def write_image_folder_dataset(
         link = root / "sensors" / "records_data" / (query or "")
         link.parent.mkdir(parents=True, exist_ok=True)
         _link(link, images)
-        with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch:
-            kcsv.kapture_to_dir(scratch, dataset)
-            for table in Path(scratch).rglob("*.txt"):
-                place = root / table.relative_to(scratch)
-                write_bytes_atomic(place, table.read_bytes())
+        write_tables(root, dataset)
         write_origin(root / "sensors", "center")
     except OSError as error:
         raise output_error(root, error) from error

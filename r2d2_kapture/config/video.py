@@ -1,0 +1,28 @@
+"""Settings of the frames that are taken from a video."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from r2d2_kapture.config.checks import Checked, bounded
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig(Checked):
+    """Settings of the frames that are taken from a video.
+
+    Attributes:
+        every: seconds of the video of which the sharpest frame is taken, such as 0.5;
+            0 looks at every frame.
+        min_sharpness: a frame whose sharpness is below this share of the median of its
+            neighbours (five on each side) is left out as blurred; 0 keeps all.
+        min_motion: a frame that moved less than this since the last one kept is left
+            out as doubled, in percent of the longer side of the image; 0 keeps all.
+        image_format: of the frames: ``jpg`` of quality 95, or ``png``.
+    """
+
+    every: float = bounded(0.5, at_least=0)
+    min_sharpness: float = bounded(0.5, at_least=0, at_most=1)
+    min_motion: float = bounded(1.0, at_least=0)
+    image_format: Literal["jpg", "png"] = "jpg"

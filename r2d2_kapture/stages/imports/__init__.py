@@ -1,0 +1,1 @@
+"""Imports: kapture datasets of what other tools and devices made."""
