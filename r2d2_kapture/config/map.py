@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import Checked, bounded
+from r2d2_kapture.config.checks import Checked, bounded, require
 
 MapMethod = Literal["auto", "triangulate", "incremental", "global"]
 Calibration = Literal["auto", "none", "view_graph"]
+PointsFrom = Literal["triangulation", "depth", "matched_depth"]
 Switch = bool | Literal["auto"]
 
 
@@ -21,6 +22,10 @@ class MapConfig(Checked):
             images without a pose; ``incremental`` and ``global`` estimate all poses;
             ``auto`` triangulates if every image with verified matches has a pose, and
             is incremental if none has one.
+        points_from: with known poses: ``triangulation`` of verified matches, or depth
+            maps of the dataset (records_depth.txt) at the keypoints: ``depth`` takes
+            all keypoints, and needs no second view of a point; ``matched_depth`` only
+            those with a verified match that has the same depth, for smaller maps.
         refine_intrinsics: let bundle adjustment change focal lengths and distortion;
             ``auto`` does so for cameras that the dataset does not know
             (UNKNOWN_CAMERA), or knows from EXIF only. ``global`` cannot hold single
@@ -46,6 +51,7 @@ class MapConfig(Checked):
     """
 
     method: MapMethod = "auto"
+    points_from: PointsFrom = "triangulation"
     refine_intrinsics: Switch = "auto"
     calibration: Calibration = "auto"
     refine_rigs: bool = False
@@ -56,3 +62,12 @@ class MapConfig(Checked):
     min_model_size: int = bounded(3, at_least=2)
     seed: int = bounded(0, at_least=0)
     threads: int = bounded(1, at_least=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.points_from == "triangulation"
+            or self.method in ("auto", "triangulate"),
+            f"--points-from {self.points_from}: found --method {self.method}, expected "
+            "known poses, since depth maps give none; omit one of the two flags",
+        )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.training.pairs import Points, inside
-from r2d2_kapture.training.views import between_rasters
+from r2d2_kapture.training.pairs import Points, between_rasters, inside
 
 FloatArray = npt.NDArray[np.float32]
 DoubleArray = npt.NDArray[np.float64]

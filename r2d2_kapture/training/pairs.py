@@ -12,6 +12,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from r2d2_kapture.coordinates import image_from_level
+
 RGBArray = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]
 Flow = Callable[[Points], Points]
@@ -112,6 +114,15 @@ def inside(points: Points, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     x, y = points.T
     within = (x >= 0) & (x <= size[0] - 1) & (y >= 0) & (y <= size[1] - 1)
     return np.asarray(within)
+
+
+def between_rasters(
+    points: Points, size: tuple[int, int], other: tuple[int, int]
+) -> Points:
+    """Map (N, 2) pixels of a raster to another one of the same picture; (W, H) each."""
+    columns = image_from_level(points[:, 0], size[0], other[0], "corrected")
+    rows = image_from_level(points[:, 1], size[1], other[1], "corrected")
+    return np.stack([columns, rows], axis=1)
 
 
 def _anchors(raw: RawPair) -> Points:

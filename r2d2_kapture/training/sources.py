@@ -29,9 +29,9 @@ from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import UNREADABLE, DatasetError, ImageError
 from r2d2_kapture.training.loading import PairSource, PictureLoader
 from r2d2_kapture.training.lookups import DenseFlow, FloatArray
-from r2d2_kapture.training.pairs import Flow, Points, RawPair
+from r2d2_kapture.training.pairs import Flow, Points, RawPair, between_rasters
 from r2d2_kapture.training.transforms import random_pair, strength_at
-from r2d2_kapture.training.views import Picture, between_rasters, flow_of_pictures
+from r2d2_kapture.training.views import Picture, flow_of_pictures
 from r2d2_kapture.types import Failure
 
 WEB_IMAGES = PurePosixPath("web_images")

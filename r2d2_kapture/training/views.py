@@ -20,7 +20,14 @@ from PIL import Image
 from torch import Tensor
 
 from r2d2_kapture.coordinates import image_from_level
-from r2d2_kapture.training.pairs import Flow, Points, RGBArray, inside, pixel_grid
+from r2d2_kapture.training.pairs import (
+    Flow,
+    Points,
+    RGBArray,
+    between_rasters,
+    inside,
+    pixel_grid,
+)
 from r2d2_kapture.training.photometry import Photometry
 
 DoubleArray = npt.NDArray[np.float64]
@@ -168,15 +175,6 @@ def flow_between(view1: WarpedView, view2: WarpedView, flow: Flow | None) -> Flo
         return apply_homography(view2_from_picture2, target)
 
     return mapped
-
-
-def between_rasters(
-    points: Points, size: tuple[int, int], other: tuple[int, int]
-) -> Points:
-    """Map (N, 2) pixels of a raster to another one of the same picture; (W, H) each."""
-    columns = image_from_level(points[:, 0], size[0], other[0], "corrected")
-    rows = image_from_level(points[:, 1], size[1], other[1], "corrected")
-    return np.stack([columns, rows], axis=1)
 
 
 def flow_of_pictures(flow: Flow, picture1: Picture, picture2: Picture) -> Flow:

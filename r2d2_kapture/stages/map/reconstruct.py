@@ -17,9 +17,11 @@ from r2d2_kapture.io.colmap.model import (
     known_pose_model,
     poses_differ,
 )
+from r2d2_kapture.io.kapture.depth_maps import ReadDepth
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
 from r2d2_kapture.stages.map.checks import check_map, drop_implausible
+from r2d2_kapture.stages.map.depth_points import add_depth_points
 from r2d2_kapture.stages.map.pure_rotation import refuse_pure_rotation
 from r2d2_kapture.stages.map.workspace import (
     Workspace,
@@ -36,6 +38,7 @@ def triangulate(
     workspace: Workspace,
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
     options: RunOptions,
+    depth_of: Mapping[str, ReadDepth] = {},
 ) -> tuple[Models, dict[str, Any]]:
     """Triangulate points of images with known poses; poses are not changed.
 
@@ -46,12 +49,14 @@ def triangulate(
         workspace: database and folders.
         cam_from_world: by image name; other images are left out.
         options: how to run.
+        depth_of: depth maps by image name, for points that come from depth.
 
     Returns:
         One model, and the numbers of its calibration for a report.
 
     Raises:
-        ReconstructionError: too few points for a map.
+        ReconstructionError: too few points for a map, or no depth maps.
+        DatasetError: a depth map cannot be used.
     """
 
     def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
@@ -60,7 +65,7 @@ def triangulate(
             for name, pose in cam_from_world.items()
             if names is None or name in names
         }
-        return [_triangulate(config, place, chosen, options)]
+        return [_triangulate(config, place, chosen, options, depth_of)]
 
     return map_calibrated(config, workspace, attempt)
 
@@ -70,6 +75,7 @@ def _triangulate(
     workspace: Workspace,
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
     options: RunOptions,
+    depth_of: Mapping[str, ReadDepth],
 ) -> pycolmap.Reconstruction:
     content = read_verified(workspace.database)
     constant = constant_cameras(config, workspace, content)
@@ -80,6 +86,12 @@ def _triangulate(
         model = known_pose_model(content, cam_from_world)
     title = f"map, points of {counted(len(cam_from_world), 'photograph')}"
     bar = Progress(title, "", None, shown=options.progress)
+    if config.points_from != "triangulation":
+        with bar, quiet_pycolmap():
+            add_depth_points(config, model, workspace.database, depth_of)
+            model.extract_colors_for_all_images(str(workspace.image_folder))
+        check_map(model, content, poses_known=True)
+        return model
     with bar, quiet_pycolmap(), colmap_errors():
         model = pycolmap.triangulate_points(
             model,

@@ -27,6 +27,11 @@ from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
+from r2d2_kapture.io.kapture.depth_maps import (
+    depth_map_files,
+    depth_maps,
+    state_of_depth_maps,
+)
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import read_json
@@ -132,10 +137,11 @@ def run(
     """
     started = time.monotonic()
     dataset = open_dataset(mapping)
+    of_depth = depth_map_files(dataset) if config.points_from != "triangulation" else {}
     finished = Finished.of(
         output / FINISHED_NAME,
         [dataclasses.asdict(config), keypoints_type, str(database.resolve())],
-        (database, write_ahead_log(database), *dataset.files),
+        (database, write_ahead_log(database), *dataset.files, *of_depth.values()),
     )
     if not options.force and (report := finished.report(started)):
         return report
@@ -183,7 +189,7 @@ def run(
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
         models, calibration = (
-            triangulate(config, workspace, known, options)
+            triangulate(config, workspace, known, options, depth_maps(dataset))
             if known
             else map_unknown_poses(config, workspace, options)
         )
@@ -251,6 +257,8 @@ def _choose_method(
     paired = [i.name for i in content.images if i.image_id in content.paired]
     without = [name for name in paired if name not in poses.cam_from_world]
     posed = len(paired) - len(without)
+    if config.points_from != "triangulation":  # depth maps give no poses
+        config = dataclasses.replace(config, method="triangulate")
     if config.method == "auto" and without and posed:
         raise ReconstructionError(
             f"{source}: {posed} of {len(paired)} images have a pose, not for example "
@@ -348,10 +356,15 @@ def _manifest(
         digest.update(path.read_bytes() if path.is_file() else b"-")
     for name in sorted(left_out):
         digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
+    settings = dataclasses.asdict(config)
+    if config.points_from == "triangulation":
+        del settings["points_from"]  # as maps were made before there was a choice
+    else:
+        digest.update(state_of_depth_maps(dataset))
     return Manifest(
         model={},
         settings={
-            **dataclasses.asdict(config),
+            **settings,
             "keypoints_type": keypoints_type,
             STAGE: "map",
         },

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import kapture
 import numpy as np
 import numpy.typing as npt
 import pycolmap
-from kapture.io.records import get_depth_map_fullpath
 from scipy.sparse import csr_array, triu
 
 from r2d2_kapture.config.training_pairs import PairConfig
@@ -25,14 +23,10 @@ from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
-from r2d2_kapture.io.kapture.dataset import Dataset, check_relative_name, open_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.depth_maps import ReadDepth, depth_maps
 from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
-from r2d2_kapture.io.kapture.tables import image_records
-from r2d2_kapture.io.kapture.trajectories import (
-    read_camera_poses,
-    recorded_poses,
-    through_rigs,
-)
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.stages.train.photographs import OpenedSources
 from r2d2_kapture.training.data import WeightedSource
 from r2d2_kapture.training.loading import PictureLoader
@@ -77,31 +71,6 @@ class ColmapModel:
         return np.asarray(kapture_from_colmap(corner_origin), dtype=np.float64)
 
 
-def read_depth_map(path: Path, size: tuple[int, int]) -> FloatArray:
-    """Read a depth map of kapture: float32 in units of the world, 0 where unknown.
-
-    Args:
-        path: of the file.
-        size: (W, H) in pixels.
-
-    Returns:
-        (H, W) inverse depth, NaN where unknown.
-
-    Raises:
-        DatasetError: missing, or of another size.
-    """
-    try:
-        depth = np.fromfile(path, dtype=np.float32)
-    except OSError as error:
-        raise DatasetError(f"{path}: {error.strerror}") from error
-    width, height = size
-    if depth.size != width * height:
-        raise DatasetError(
-            f"{path}: found {depth.size} depths, expected {width} x {height}"
-        )
-    return inverse_of_depth(depth.reshape(height, width))
-
-
 def draw_mesh_depth(camera: ColmapModel, points: DoubleArray) -> FloatArray:
     """Draw the depth of an image from the (N, 3) points that it observes.
 
@@ -138,7 +107,7 @@ def open_depth_views(
     """
     dataset = open_dataset(root)
     poses = read_camera_poses(dataset).cam_from_world
-    depth_files = _depth_files(dataset)
+    depth_files = depth_maps(dataset)
     origin = find_camera_origin(dataset, camera_origin)
     pictures: list[PosedPicture] = []
     skipped: list[Failure] = []
@@ -163,7 +132,7 @@ def open_depth_views(
                 path=path,
                 camera=model,
                 cam_from_world=_matrix(poses[name].matrix()),
-                read_inverse_depth=depth_files[name],
+                read_inverse_depth=partial(_inverse_depth, depth_files[name]),
             )
         )
     pairs = neighbouring_pairs([picture.cam_from_world for picture in pictures])
@@ -261,43 +230,13 @@ def _unfit(path: Path, size: tuple[int, int], crop_size: int) -> str | None:
     return None
 
 
+def _inverse_depth(read: ReadDepth) -> FloatArray:
+    return inverse_of_depth(read())
+
+
 def _matrix(cam_from_world: npt.NDArray[np.float64]) -> DoubleArray:
     """(3, 4) to (4, 4)."""
     return np.vstack([cam_from_world, [0, 0, 0, 1]])
-
-
-def _depth_files(dataset: Dataset) -> dict[str, Callable[[], FloatArray]]:
-    """Reads the depth map of each image."""
-    data = dataset.data
-    pose_of = through_rigs(dataset, recorded_poses(dataset))
-    source = dataset.root / "sensors" / "records_depth.txt"
-    found: dict[str, Callable[[], FloatArray]] = {}
-    for timestamp, camera_id, name in image_records(data).values():
-        at_time = (data.records_depth or {}).get(timestamp, {})
-        for depth_id, depth_name in sorted(at_time.items()):
-            check_relative_name(depth_name, source)
-            if _same_camera(data, camera_id, depth_id) and _same_pose(
-                pose_of(timestamp, camera_id), pose_of(timestamp, depth_id)
-            ):
-                width, height = map(int, data.sensors[depth_id].camera_params[:2])
-                path = get_depth_map_fullpath(str(dataset.root), depth_name)
-                found[name] = partial(read_depth_map, Path(path), (width, height))
-    return found
-
-
-def _same_camera(data: kapture.Kapture, camera_id: str, depth_id: str) -> bool:
-    camera, depth = data.sensors[camera_id], data.sensors[depth_id]
-    return bool(
-        camera.camera_type == depth.camera_type
-        and camera.camera_params == depth.camera_params
-    )
-
-
-def _same_pose(camera: pycolmap.Rigid3d | None, depth: pycolmap.Rigid3d | None) -> bool:
-    """Whether poses agree; a sensor without a pose shares the camera's."""
-    if camera is None or depth is None:
-        return True
-    return np.allclose(camera.matrix(), depth.matrix(), atol=1e-6)
 
 
 def _covisible_pairs(sparse_map: SparseMap, names: list[str]) -> list[tuple[int, int]]:

@@ -18,13 +18,13 @@ from r2d2_kapture.config.training_pairs import PairConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.images.decoding import read_rgb
+from r2d2_kapture.io.kapture.depth_maps import read_depth_map
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.stages.train.posed import (
     ColmapModel,
     draw_mesh_depth,
     open_depth_views,
     open_model_views,
-    read_depth_map,
 )
 from r2d2_kapture.synthetic.rendering import PinholeCamera
 from r2d2_kapture.training.loading import MemoryCache, PictureLoader
@@ -128,7 +128,8 @@ def test_depth_files_hold_metres_and_0_where_unknown(room, tmp_path) -> None:
     name, pose = next(iter(POSES.items()))
     path = Path(get_depth_map_fullpath(str(root), f"{name}.depth"))
     expected = inverse_of_depth(render_depth(ROOM, pose, CAMERA))
-    np.testing.assert_array_equal(read_depth_map(path, SIZE), expected)
+    found = inverse_of_depth(read_depth_map(path, SIZE))
+    np.testing.assert_array_equal(found, expected)
     with pytest.raises(DatasetError, match="43200 depths, expected 10 x 10"):
         read_depth_map(path, (10, 10))
     with pytest.raises(DatasetError, match="missing"):
