@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from r2d2_kapture.config.checks import Checked, bounded, require
 
 PairMethod = Literal[
     "exhaustive", "sequential", "poses", "covisibility", "global", "local", "merge"
 ]
+Similarity = Literal["global", "local"]
+ADDED = (
+    "expand_rig_images",
+    "max_interval",
+    "loop_top_k",
+    "loop_every",
+    "loop_gap",
+    "loop_by",
+)
+"""Settings that outputs of earlier versions do not note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +40,22 @@ class PairsConfig(Checked):
         min_score: least score of a pair; all are taken by default.
         overlap: greatest number of time steps between sequential pairs.
         quadratic_overlap: pair images 2, 4, 8, ... 2 ** (overlap - 1) steps apart too.
+        expand_rig_images: pair an image of a rig with those of all its cameras at
+            neighbouring times, not of its own camera only (COLMAP's expand_rig_images).
+        max_interval: longest time between successive images of a sequence; after a
+            longer gap another sequence begins. In units of the dataset's timestamps,
+            which kapture does not fix: often nanoseconds, and image numbers in a folder
+            of photographs; no limit by default.
         loop: the sequence is a loop: its last images precede its first.
+        loop_top_k: loop closure: most similar images, outside of its neighbourhood in
+            time, that an image is paired with, score their cosine; 0 for none (COLMAP's
+            loop_detection_num_images).
+        loop_every: of each sequence every n-th image looks for loops, the first one
+            included (COLMAP's loop_detection_period).
+        loop_gap: steps in time within which images are no loop; by default --overlap
+            (COLMAP's loop_detection_min_index_distance).
+        loop_by: what loops are found by: ``local`` or ``global`` features, as by the
+            methods of these names.
         max_distance: largest distance between camera centres, in units of the dataset;
             any by default.
         max_angle: largest angle in degrees between viewing directions.
@@ -45,7 +71,13 @@ class PairsConfig(Checked):
     min_score: float | None = None
     overlap: int = bounded(10, at_least=1)
     quadratic_overlap: bool = False
+    expand_rig_images: bool = False
+    max_interval: float | None = bounded(None, above=0)
     loop: bool = False
+    loop_top_k: int = bounded(0, at_least=0)
+    loop_every: int = bounded(10, at_least=1)
+    loop_gap: int | None = bounded(None, at_least=0)
+    loop_by: Similarity = "local"
     max_distance: float | None = bounded(None, above=0)
     max_angle: float = bounded(
         45.0, above=0, at_most=180, note="above 0 to 180 degrees"
@@ -69,6 +101,22 @@ class PairsConfig(Checked):
         if self.top_k is None:
             return 0 if self.method == "merge" else 20
         return self.top_k
+
+    @property
+    def similarity(self) -> Similarity | None:
+        """Features that images are compared by; None if they are not."""
+        if self.method == "global" or self.method == "local":
+            return self.method
+        return self.loop_by if self.method == "sequential" and self.loop_top_k else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The settings that outputs note, which an earlier version would note too."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ADDED or getattr(self, field.name) != field.default
+        }
 
     @property
     def part(self) -> tuple[int, int]:

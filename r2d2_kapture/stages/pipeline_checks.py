@@ -52,11 +52,13 @@ def check_methods(
             f"{setting}: needs a map or lists that a pipeline does not have; choose "
             "another, or run kapture_r2d2_pairs separately",
         )
+        loops = which.method == "sequential"
         require(
-            which.method != "global"
+            which.similarity != "global"
             or any(find_feature_folders(root, "global_features") for root in roots),
             f"{setting}: found no global features in the datasets; give their folder "
-            f"with --features, or choose --{section}.method local",
+            f"with --features, or choose --{section}.{'loop-by' if loops else 'method'}"
+            " local",
         )
 
 

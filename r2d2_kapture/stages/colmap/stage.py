@@ -183,7 +183,7 @@ def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
         "": dataclasses.asdict(config.folder),
         "extract.": extractor.provenance,
         "match.": _matcher_settings(config.match.matcher),
-        "pairing.": dataclasses.asdict(config.pairing),
+        "pairing.": config.pairing.record,
         "verify.": dataclasses.asdict(config.verify),
     }
     settings = {

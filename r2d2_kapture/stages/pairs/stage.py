@@ -34,7 +34,8 @@ from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import differences
-from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, PairInputs, method_files
+from r2d2_kapture.stages.pairs.inputs import PairInputs
+from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, method_files
 from r2d2_kapture.stages.pairs.retrieval import VOCABULARY_NAME
 from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
 from r2d2_kapture.types import Failure, Report
@@ -97,7 +98,7 @@ def run(
     check_inputs(config.method, query, map_path, merge)
     report_path = output.with_name(f"{output.stem}.report.json")
     settings = {
-        **dataclasses.asdict(config),
+        **config.record,
         "top_k": config.partners,
         "keypoints_type": keypoints_type,
         "descriptors_type": descriptors_type,

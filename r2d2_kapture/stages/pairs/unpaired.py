@@ -12,8 +12,8 @@ OTHER_METHOD = (
 )
 REASONS: Mapping[PairMethod, str] = {
     "exhaustive": "there is no other image",
-    "sequential": "single photographs are not in a sequence of a camera or rig; "
-    + OTHER_METHOD,
+    "sequential": "single photographs are not in a sequence of a camera or rig, nor "
+    "are those between two gaps longer than --max-interval; " + OTHER_METHOD,
     "poses": "without a pose, or without a nearby camera of similar direction; raise "
     "--max-distance or --max-angle, or " + OTHER_METHOD,
     "covisibility": "not in the map, or without points in common with others; "

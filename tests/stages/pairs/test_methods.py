@@ -61,46 +61,6 @@ def test_exhaustive(mapping: Path, query: Path, tmp_path: Path) -> None:
     assert names_in(tmp_path / "none.txt") == []
 
 
-# sequential
-LEFT_AND_RIGHT = "l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4"
-
-
-def test_sequences_of_each_camera_in_order_of_time(tmp_path: Path) -> None:
-    write_files(
-        tmp_path,
-        sensors=LEFT_AND_RIGHT,
-        records_camera="30, l, a\n10, l, c\n20, l, b\n10, r, e\n20, r, d",
-    )
-    report = run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
-    assert report.details["sequences"] == 2
-    assert names_in(tmp_path / "p.txt") == [("a", "b"), ("b", "c"), ("d", "e")]
-    run(tmp_path, tmp_path / "two.txt", method="sequential", overlap=2)
-    scores = {pair.names: pair.score for pair in read_pairs(tmp_path / "two.txt")}
-    assert scores[("a", "c")] == 0.5 and scores[("a", "b")] == 1
-    run(tmp_path, tmp_path / "l.txt", method="sequential", overlap=1, loop=True)
-    assert ("a", "c") in names_in(tmp_path / "l.txt")
-
-
-def test_images_that_a_rig_takes_together(tmp_path: Path) -> None:
-    write_files(
-        tmp_path,
-        sensors=LEFT_AND_RIGHT,
-        records_camera="1, l, l1\n2, l, l2\n1, r, r1\n2, r, r2",
-        rigs="rig, l, 1, 0, 0, 0, 0, 0, 0\nrig, r, 1, 0, 0, 0, 1, 0, 0",
-    )
-    run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
-    found = set(names_in(tmp_path / "p.txt"))
-    assert found == {("l1", "l2"), ("r1", "r2"), ("l1", "r1"), ("l2", "r2")}
-
-
-def test_images_with_a_camera_each_are_one_sequence(tmp_path: Path) -> None:
-    sensors = "\n".join(f"c{i}, , camera, UNKNOWN_CAMERA, 6, 4" for i in range(4))
-    records = "\n".join(f"{i}, c{i}, {i}.jpg" for i in range(4))
-    write_files(tmp_path, sensors=sensors, records_camera=records)
-    run(tmp_path, tmp_path / "p.txt", method="sequential", overlap=1)
-    assert len(names_in(tmp_path / "p.txt")) == 3
-
-
 # poses
 
 

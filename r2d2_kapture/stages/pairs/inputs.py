@@ -1,0 +1,105 @@
+"""What pair methods take and return."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.pairs import ImagePair
+from r2d2_kapture.matching.pair_selection import (
+    Scores,
+    Selection,
+    best_partners,
+    without_same,
+)
+from r2d2_kapture.types import Failure
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairInputs:
+    """The inputs of pair methods.
+
+    Attributes:
+        mapping: images that are paired with each other or with queries.
+        query: images that are paired with mapping images; may be None.
+        features: kapture datasets or folders of features.
+        map_path: of an existing map.
+        keypoints_type, descriptors_type, global_features_type: names; None takes the
+            only existing one.
+        described: kapture folder for computed global features.
+        options: how to run.
+    """
+
+    mapping: Dataset
+    query: Dataset | None
+    features: tuple[Path, ...]
+    map_path: Path | None
+    keypoints_type: str | None
+    descriptors_type: str | None
+    global_features_type: str | None
+    described: Path
+    options: RunOptions
+
+    @property
+    def mapping_names(self) -> list[str]:
+        """Mapping images by name."""
+        return sorted(self.mapping.image_names)
+
+    @property
+    def first_names(self) -> list[str]:
+        """Images to be paired, by name."""
+        return sorted((self.query or self.mapping).image_names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """Pairs of one method, in any order.
+
+    Attributes:
+        pairs: query first, where there are queries.
+        failed: images without pairs because an input is missing.
+        details, warnings: for the report.
+    """
+
+    pairs: list[ImagePair]
+    failed: tuple[Failure, ...] = ()
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def best_named(
+    config: PairsConfig,
+    blocks: Iterable[Scores],
+    first: Sequence[str],
+    second: Sequence[str],
+) -> list[ImagePair]:
+    """The best partners of each image, except itself."""
+    column = {name: i for i, name in enumerate(second)}
+    same = np.array([column.get(name, -1) for name in first], np.int64)
+    selection = best_partners(
+        without_same(blocks, same), top_k=config.partners, min_score=config.min_score
+    )
+    return named(selection, first, second)
+
+
+def named(
+    selection: Selection, first: Sequence[str], second: Sequence[str]
+) -> list[ImagePair]:
+    """Pairs of names, without pairs of an image with itself."""
+    return [
+        ImagePair(image1=first[i], image2=second[j], score=score)
+        for i, j, score in zip(
+            selection.first.tolist(),
+            selection.second.tolist(),
+            selection.scores.tolist(),
+        )
+        if first[i] != second[j]
+    ]

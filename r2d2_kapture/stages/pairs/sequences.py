@@ -1,0 +1,236 @@
+"""Sequential pairs: neighbours in time, images of a rig together, and closed loops."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.rigs import rigs_above
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.matching.pair_selection import (
+    Scores,
+    Selection,
+    best_partners,
+    concatenate,
+    cosine_blocks,
+    every_with_every,
+    sequential,
+)
+from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, named
+from r2d2_kapture.stages.pairs.similarity import image_rows
+from r2d2_kapture.types import IndexArray
+
+
+class Frame(NamedTuple):
+    """What the cameras of a rig take at one time, or an image of a camera in no rig.
+
+    Attributes:
+        timestamp: of the dataset.
+        owner: the outermost rig, or the camera.
+        images: their indices.
+    """
+
+    timestamp: int
+    owner: str
+    images: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Places:
+    """Where each image stands in time.
+
+    Attributes:
+        sequence: (N,) number of its sequence.
+        step: (N,) number of its frame in the sequence.
+        length: (N,) frames of the sequence.
+    """
+
+    sequence: IndexArray
+    step: IndexArray
+    length: IndexArray
+
+    @staticmethod
+    def of(sequences: Iterable[Sequence[Frame]], count: int) -> Places:
+        """Those of the images of sequences."""
+        places = np.zeros((3, count), np.int64)
+        for number, frames in enumerate(sequences):
+            for step, frame in enumerate(frames):
+                places[:, frame.images] = [[number], [step], [len(frames)]]
+        return Places(sequence=places[0], step=places[1], length=places[2])
+
+    def near(self, images: IndexArray, gap: int, *, loop: bool) -> IndexArray:
+        """(B, N) which images are at most some steps in time from some of them.
+
+        Args:
+            images: (B,) indices.
+            gap: steps.
+            loop: the last frame of a sequence precedes its first.
+        """
+        steps = abs(self.step[images, None] - self.step)
+        if loop:
+            steps = np.minimum(steps, self.length - steps)
+        same = self.sequence[images, None] == self.sequence
+        return np.asarray(same & (steps <= gap))
+
+
+def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
+    """Neighbours in time of each camera, images of a rig at one time, and loops.
+
+    If every image has its own camera, all images form one sequence.
+    """
+    names = inputs.mapping_names
+    images, frames = taken(inputs.mapping)
+    cameras, rigs = (sequences(config, found) for found in (images, frames))
+    parts = [
+        neighbours(config, np.array([index for image in run for index in image.images]))
+        for run in cameras
+    ]
+    parts += [
+        sequential(np.array(frame.images), overlap=len(frame.images))
+        for frame in frames
+        if len(frame.images) > 1
+    ]
+    if config.expand_rig_images:
+        parts += [part for run in rigs for part in neighbouring_frames(config, run)]
+    selected = Selected(
+        pairs=named(concatenate(parts), names, names),
+        details={"sequences": len(cameras)},
+    )
+    if not config.loop_top_k:
+        return selected
+    loops = loop_closures(config, inputs, rigs)
+    return Selected(
+        pairs=selected.pairs + loops.pairs,
+        failed=loops.failed,
+        details=selected.details | loops.details,
+        warnings=loops.warnings,
+    )
+
+
+def taken(dataset: Dataset) -> tuple[list[Frame], list[Frame]]:
+    """Each image of a dataset, owned by its camera; the frames, owned by rigs."""
+    above = rigs_above(dataset.data)
+    images, frames = [], defaultdict(list)
+    for i, (timestamp, camera, _) in enumerate(image_records(dataset.data).values()):
+        images.append(Frame(timestamp, camera, (i,)))
+        outermost = list(above[camera])[-1] if camera in above else camera
+        frames[timestamp, outermost].append(i)
+    return images, [Frame(*key, tuple(found)) for key, found in frames.items()]
+
+
+def sequences(config: PairsConfig, frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Frames of one owner in order of time, cut at gaps longer than the interval.
+
+    If each owner has one frame, all frames are of one sequence.
+    """
+    owners = {frame.owner for frame in frames}
+    owned: dict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        owned[frame.owner if len(owners) < len(frames) else ""].append(frame)
+    longest = np.inf if config.max_interval is None else config.max_interval
+    parts = []
+    for found in owned.values():
+        found.sort(key=lambda frame: (frame.timestamp, frame.images))
+        gaps = np.diff([frame.timestamp for frame in found]) > longest
+        bounds = [0, *(np.flatnonzero(gaps) + 1).tolist(), len(found)]
+        parts += [found[start:end] for start, end in itertools.pairwise(bounds)]
+    return parts
+
+
+def neighbours(config: PairsConfig, sequence: IndexArray) -> Selection:
+    """Pairs of a sequence that are few steps apart."""
+    return sequential(
+        sequence,
+        overlap=config.overlap,
+        quadratic=config.quadratic_overlap,
+        loop=config.loop,
+    )
+
+
+def neighbouring_frames(
+    config: PairsConfig, frames: Sequence[Frame]
+) -> Iterator[Selection]:
+    """Pairs of each image of a frame with each of another few steps apart."""
+    steps = neighbours(config, np.arange(len(frames)))
+    for i, j, score in zip(steps.first, steps.second, steps.scores):
+        first, second = np.array(frames[i].images), np.array(frames[j].images)
+        pairs = every_with_every(len(first), len(second))
+        yield Selection(
+            first=first[pairs.first],
+            second=second[pairs.second],
+            scores=np.full(len(pairs), score),
+        )
+
+
+def loop_closures(
+    config: PairsConfig, inputs: PairInputs, frames: Sequence[Sequence[Frame]]
+) -> Selected:
+    """Images similar to every n-th frame that are not near it in time.
+
+    Args:
+        config: of loops.
+        inputs: the images.
+        frames: of each sequence.
+    """
+    names = inputs.mapping_names
+    described = image_rows(config.loop_by, config, inputs)
+    known = np.array([name in described.rows for name in names])
+    every = [frame for run in frames for frame in run[:: config.loop_every]]
+    asking = sorted(i for frame in every for i in frame.images if known[i])
+    first, second = np.array(asking, np.int64), np.flatnonzero(known)
+    found: Iterable[Scores] = ()
+    if len(first):
+        found = distant(
+            cosine_blocks(
+                described.of([names[i] for i in first]),
+                described.of([names[i] for i in second]),
+            ),
+            Places.of(frames, len(names)),
+            (first, second),
+            gap=config.overlap if config.loop_gap is None else config.loop_gap,
+            loop=config.loop,
+        )
+    pairs = named(
+        best_partners(found, top_k=config.loop_top_k),
+        [names[i] for i in first],
+        [names[i] for i in second],
+    )
+    return Selected(
+        pairs=pairs,
+        failed=described.failed,
+        details={"loop_pairs": len({frozenset(pair.names) for pair in pairs})}
+        | dict(described.details),
+        warnings=described.warnings,
+    )
+
+
+def distant(
+    blocks: Iterable[Scores],
+    places: Places,
+    images: tuple[IndexArray, IndexArray],
+    *,
+    gap: int,
+    loop: bool,
+) -> Iterator[Scores]:
+    """Scores of images that are far apart in time; -inf for others.
+
+    Args:
+        blocks: (B, M) scores of consecutive rows.
+        places: of all images.
+        images: (R,) and (M,) indices of the rows' and columns' images.
+        gap, loop: see Places.near.
+    """
+    first, second = images
+    start = 0
+    for block in blocks:
+        rows = first[start : start + len(block)]
+        block[places.near(rows, gap, loop=loop)[:, second]] = -np.inf
+        yield block
+        start += len(block)
