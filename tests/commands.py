@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import signal
+from pathlib import Path
 
 import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+def command_modules() -> dict[str, str]:
+    """The module of each command, as setup.cfg installs it, by what follows
+    kapture_r2d2_."""
+    setup = configparser.ConfigParser()
+    setup.read(CHECKOUT / "setup.cfg", encoding="utf-8")
+    scripts = setup["options.entry_points"]["console_scripts"].strip().split("\n")
+    pairs = (line.replace("entry:", "").split(" = ") for line in scripts)
+    return {name.removeprefix("kapture_r2d2_"): module for name, module in pairs}
 
 
 def one_error_line(capsys: pytest.CaptureFixture[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import importlib
 import os
 import sys
@@ -15,6 +14,7 @@ import r2d2_kapture
 from r2d2_kapture.cli import benchmark, pipeline, stage_command
 from r2d2_kapture.cli.common import EXIT_DEFECT, run_command, show
 from r2d2_kapture.cli.extract import main as extract
+from tests.commands import command_modules
 
 CHECKOUT = Path(r2d2_kapture.__file__).resolve().parents[1]
 
@@ -91,12 +91,8 @@ def test_a_failure_in_a_thread_is_one_line_too(
 
 
 def front_doors() -> list[str]:
-    setup = configparser.ConfigParser()
-    setup.read(CHECKOUT / "setup.cfg", encoding="utf-8")
-    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
-    modules = [line.replace("entry:", "").split(" = ")[1] for line in scripts if line]
     return [
-        *modules,
+        *command_modules().values(),
         *(f"pipelines.{p.stem}" for p in CHECKOUT.glob("pipelines/[!_]*.py")),
     ]
 
@@ -116,10 +112,11 @@ def test_every_command_and_recipe_runs_behind_the_same_door(
 
 
 def test_every_script_of_bin_is_a_command() -> None:
-    doors = {name.rpartition(".")[2] for name in front_doors()}
-    for script in (CHECKOUT / "bin").iterdir():
-        name = script.name.removeprefix("kapture_r2d2_")
-        assert name in doors
+    modules = command_modules()
+    scripts = list((CHECKOUT / "bin").iterdir())
+    assert {f"kapture_r2d2_{name}" for name in modules} == {s.name for s in scripts}
+    for script in scripts:
+        name = modules[script.name.removeprefix("kapture_r2d2_")].rpartition(".")[2]
         assert f"from r2d2_kapture.cli.entry import {name} " in script.read_text()
 
 

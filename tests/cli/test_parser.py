@@ -13,11 +13,9 @@ from r2d2_kapture.cli.extract import main as extract
 from r2d2_kapture.cli.pipeline import main as pipeline
 from r2d2_kapture.cli.verify import main as verify
 from r2d2_kapture.config.extract import EXTRACTORS
+from tests.commands import command_modules
 
-COMMANDS = sorted(
-    script.name.removeprefix("kapture_r2d2_")
-    for script in (Path(__file__).parents[2] / "bin").iterdir()
-)
+COMMANDS = command_modules()
 SHOWN = {
     "evaluate": "--ground-truth",
     "match": "--features --pairs --output --ratio --cache-gb",
@@ -34,7 +32,7 @@ def columns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def help_of(name: str, capsys: pytest.CaptureFixture[str], *typed: str) -> str:
-    module = importlib.import_module(f"r2d2_kapture.cli.{name}")
+    module = importlib.import_module(COMMANDS[name])
     with pytest.raises(SystemExit, match="0"):
         module.main([*typed, "--help"])
     return capsys.readouterr().out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import configparser
 import importlib
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.repeated_flags import join_repeated_flags
 from r2d2_kapture.config.extract import SelectionConfig
 from r2d2_kapture.errors import ConfigError
+from tests.commands import command_modules
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,14 +26,9 @@ class Captured(BaseException):
     """Carries the parser of a command."""
 
 
-def command_modules() -> list[str]:
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    scripts = setup["options.entry_points"]["console_scripts"].split("\n")
-    modules = [line.replace("entry:", "").split("= ")[1] for line in scripts if line]
-    return modules + [
-        f"pipelines.{p.stem}" for p in (ROOT / "pipelines").glob("[!_]*.py")
-    ]
+def all_modules() -> list[str]:
+    recipes = (ROOT / "pipelines").glob("[!_]*.py")
+    return [*command_modules().values(), *(f"pipelines.{p.stem}" for p in recipes)]
 
 
 def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.ArgumentParser:
@@ -54,7 +49,7 @@ def parser_of(module: str, monkeypatch: pytest.MonkeyPatch) -> argparse.Argument
     return parser
 
 
-@pytest.mark.parametrize("module", command_modules())
+@pytest.mark.parametrize("module", all_modules())
 def test_every_flag_of_every_command(
     module: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

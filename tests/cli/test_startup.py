@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import listen_to_ctrl_c
+from tests.commands import command_modules, listen_to_ctrl_c
 
 CHECKOUT = Path(__file__).parents[2]
 HEAVY = (
@@ -40,10 +40,9 @@ for name in commands:
 
 def command_names() -> list[str]:
     """Modules of the commands, and of the recipes."""
-    scripts = sorted(script.name for script in (CHECKOUT / "bin").iterdir())
     recipes = sorted(path.stem for path in CHECKOUT.glob("pipelines/[!_]*.py"))
     return [
-        *(f"r2d2_kapture.cli.{s.removeprefix('kapture_r2d2_')}" for s in scripts),
+        *command_modules().values(),
         *(f"pipelines.{recipe}" for recipe in recipes),
     ]
 

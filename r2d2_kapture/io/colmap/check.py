@@ -7,6 +7,7 @@ reads out of bounds, on some contents.
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -50,7 +51,7 @@ def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
     with sqlite_errors(path), closing(_connect(path)) as connection:
         _check_version(connection, path)
         _check_in_use(connection, to_replace)
-        _check_size(connection, path)
+        check_size(connection, path)
         (state,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if state != "ok":
             raise half_written(state)
@@ -125,6 +126,25 @@ def copy_database(path: Path, target: Path) -> None:
         ) from error
 
 
+@contextmanager
+def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database of any version, which stays as it is; rows know their columns.
+
+    Raises:
+        DatasetError: no SQLite database, broken off, or broken where it is read.
+    """
+    check_file(path)
+    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
+    log = write_ahead_log(path)
+    if not (log.is_file() and log.stat().st_size) and not os.access(
+        path.parent, os.W_OK
+    ):
+        uri += "&immutable=1"  # SQLite makes files beside one in write-ahead mode
+    with sqlite_errors(path), closing(sqlite3.connect(uri, uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        yield connection
+
+
 def check_file(path: Path) -> None:
     """Refuse what is no SQLite database, by its first bytes.
 
@@ -187,8 +207,12 @@ def _check_in_use(connection: sqlite3.Connection, to_replace: bool) -> None:
         connection.execute("PRAGMA locking_mode=NORMAL")
 
 
-def _check_size(connection: sqlite3.Connection, path: Path) -> None:
-    """SQLite itself takes the missing rest of a last page for zeros."""
+def check_size(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a truncated file, of which SQLite takes the rest of a page for zeros.
+
+    Raises:
+        BrokenContent: it is shorter than it says.
+    """
     log = write_ahead_log(path)
     if log.is_file() and log.stat().st_size:
         return  # pages may still be there

@@ -28,7 +28,15 @@ COLUMNS = {
     "matches": "pair_id rows cols data",
     "two_view_geometries": "pair_id rows cols data config F E H qvec tvec",
 }
-"""Of each table that is read."""
+"""Of each table that is read, in a database of COLMAP 4."""
+OLDER_COLUMNS = {
+    "cameras": COLUMNS["cameras"],
+    "images": COLUMNS["images"],
+    "keypoints": COLUMNS["keypoints"],
+    "matches": COLUMNS["matches"],
+    "two_view_geometries": "pair_id rows cols data config",
+}
+"""The same of any COLMAP database."""
 KEYPOINT_COLUMNS = (2, 4, 6)
 PAIR_BASE = 2**31 - 1
 """COLMAP's id of a pair is PAIR_BASE * image_id1 + image_id2."""
@@ -58,13 +66,16 @@ class Content:
     keypoint_counts: Mapping[int, int | None]
 
 
-def check_content(connection: sqlite3.Connection) -> Content:
+def check_content(
+    connection: sqlite3.Connection, columns: Mapping[str, str] = COLUMNS
+) -> Content:
     """Refuse rows that COLMAP cannot hold, or that refer to rows that are not there.
 
     Rigs and frames are left to frames.py.
 
     Args:
         connection: to the database.
+        columns: that are expected of each table.
 
     Returns:
         The rows that rigs and frames refer to.
@@ -72,7 +83,7 @@ def check_content(connection: sqlite3.Connection) -> Content:
     Raises:
         BrokenContent: naming the row, what was found and what is expected.
     """
-    _check_columns(connection)
+    _check_columns(connection, columns)
     camera_ids = _check_cameras(connection)
     names, camera_of = _check_images(connection, camera_ids)
     content = Content(
@@ -105,17 +116,18 @@ def wrong_row(found: str) -> BrokenContent:
     return BrokenContent(f"{found}; {WAY_OUT}")
 
 
-def _check_columns(connection: sqlite3.Connection) -> None:
-    for table, expected in COLUMNS.items():
-        missing = set(expected.split()) - _columns(connection, table)
+def _check_columns(connection: sqlite3.Connection, columns: Mapping[str, str]) -> None:
+    for table, expected in columns.items():
+        missing = set(expected.split()) - columns_of(connection, table)
         if missing:
             raise wrong_row(
                 f"table {table}: found no column {', '.join(sorted(missing))}, "
-                "expected those of COLMAP 4"
+                "expected those of COLMAP"
             )
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+def columns_of(connection: sqlite3.Connection, table: str) -> set[str]:
+    """Names of the columns of a table, none where there is no such table."""
     return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
 
 
@@ -249,9 +261,11 @@ def _check_geometries(connection: sqlite3.Connection) -> None:
         int(kind.value)
         for kind in pycolmap.TwoViewGeometryConfiguration.__members__.values()
     }
-    columns = ", ".join(GEOMETRY_VALUES)
+    there = columns_of(connection, "two_view_geometries")
+    counts = {name: count for name, count in GEOMETRY_VALUES.items() if name in there}
+    columns = ", ".join(["pair_id", "config", *counts])
     rows = connection.execute(
-        f"SELECT pair_id, config, {columns} FROM two_view_geometries WHERE rows > 0"
+        f"SELECT {columns} FROM two_view_geometries WHERE rows > 0"
     )
     for pair_id, config, *blobs in rows:
         what = f"two_view_geometries: pair {divmod(pair_id, PAIR_BASE)}"
@@ -259,8 +273,7 @@ def _check_geometries(connection: sqlite3.Connection) -> None:
             raise wrong_row(
                 f"{what}: found config {config!r}, which COLMAP does not have"
             )
-        named_numbers(what, GEOMETRY_VALUES, blobs)
-    there = _columns(connection, "two_view_geometries")
+        named_numbers(what, counts, blobs)
     for name in there & {"camera1", "camera2"}:
         rows = connection.execute(
             f"SELECT pair_id, {name} FROM two_view_geometries "
@@ -281,7 +294,7 @@ def _is_camera(blob: object) -> bool:
 
 
 def _check_pose_priors(connection: sqlite3.Connection) -> None:
-    there = _columns(connection, "pose_priors")
+    there = columns_of(connection, "pose_priors")
     counts = {name: count for name, count in PRIOR_VALUES.items() if name in there}
     if counts:
         rows = connection.execute(f"SELECT {', '.join(counts)} FROM pose_priors")

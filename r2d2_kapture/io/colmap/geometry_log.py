@@ -16,6 +16,9 @@ import pycolmap
 from r2d2_kapture.io.outputs.json_log import JsonLog, read_log
 from r2d2_kapture.types import IndexArray
 
+LOG_NAME = "two_view_geometries.jsonl"
+"""Of the log beside verified matches."""
+
 Rows = list[list[float]]
 
 

@@ -153,7 +153,7 @@ def write_image_folder_dataset(
     try:
         link = root / "sensors" / "records_data" / (query or "")
         link.parent.mkdir(parents=True, exist_ok=True)
-        _link(link, images)
+        link_folder(link, images)
         write_tables(root, dataset)
         write_origin(root / "sensors", "center")
     except OSError as error:
@@ -361,7 +361,8 @@ def _sensor(group: list[_Shot], config: FolderConfig) -> tuple[kapture.Camera, s
     return kapture_camera(camera, "center"), "exif"
 
 
-def _link(link: Path, target: Path) -> None:
+def link_folder(link: Path, target: Path) -> None:
+    """Make a link to a folder, or lead one elsewhere; an empty folder gives way."""
     if link.is_symlink():
         if os.readlink(link) == str(target.resolve()):
             return

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pycolmap
 
 from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.colmap.check import check_file, sqlite_errors
+from r2d2_kapture.io.colmap.check import open_to_read
 from r2d2_kapture.io.colmap.content import (
     GEOMETRY_VALUES,
     PAIR_BASE,
@@ -55,10 +53,7 @@ def read_stored_pair(path: Path, pair: tuple[str, str]) -> StoredPair:
         DatasetError: no database, an image or a pair that it does not hold, or rows
             that are broken.
     """
-    check_file(path)
-    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
-    with sqlite_errors(path), closing(sqlite3.connect(uri, uri=True)) as connection:
-        connection.row_factory = sqlite3.Row
+    with open_to_read(path) as connection:
         return _read(connection, path, pair)
 
 
@@ -82,7 +77,7 @@ def _read(
             f"{path}: found no matches of '{pair[0]}' and '{pair[1]}'; "
             + _partners(connection, pair[0], ids)
         )
-    found = None if geometry is None else _geometry(pair, geometry)
+    found = None if geometry is None else stored_geometry(pair, geometry)
     rows = _indices(pair, matches)
     if found is not None and not len(rows):
         rows = found.inlier_matches.astype(np.int64)
@@ -129,8 +124,8 @@ def _matrix(what: str, row: Row, dtype: type) -> np.ndarray[Any, Any]:
     return matrix
 
 
-def _geometry(pair: tuple[str, str], row: Row) -> pycolmap.TwoViewGeometry | None:
-    """The geometry of a row; None where nothing was estimated."""
+def stored_geometry(pair: tuple[str, str], row: Row) -> pycolmap.TwoViewGeometry | None:
+    """The geometry of a row of two_view_geometries; None where none was estimated."""
     what = f"geometry of '{pair[0]}' and '{pair[1]}'"
     configurations = pycolmap.TwoViewGeometryConfiguration.__members__.values()
     if row["config"] not in map(int, configurations):

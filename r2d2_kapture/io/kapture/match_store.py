@@ -42,6 +42,12 @@ def match_name(pair: tuple[str, str]) -> str:
     return f"{pair[0]}{OVERLAPPING}{pair[1]}{SUFFIX}"
 
 
+def match_bytes(matches: PairMatches) -> bytes:
+    """The rows of a file of matches from the first image of a sorted pair."""
+    rows = np.column_stack([matches.indices, matches.scores])
+    return rows.astype("<f8").tobytes()
+
+
 def matches_folder(root: Path, keypoints_type: str) -> Path:
     """The folder of a type's matches in a kapture dataset."""
     return root / "reconstruction" / "matches" / keypoints_type
@@ -204,8 +210,7 @@ class MatchWriter:
         """
         if sorted_pair(image1, image2) != (image1, image2):
             matches = matches.swapped()
-        rows = np.column_stack([matches.indices, matches.scores]).astype("<f8")
-        write_item(self.folder, self._path(image1, image2), rows.tobytes())
+        write_item(self.folder, self._path(image1, image2), match_bytes(matches))
 
     def _path(self, image1: str, image2: str) -> Path:
         for name in (image1, image2):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import Any, BinaryIO
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import FeatureFormatError, OutputError
@@ -229,6 +229,17 @@ def _remove_partial(folder: Path) -> None:
 def write_item(folder: Path, path: Path, data: bytes) -> None:
     """Write a whole file of an open folder, or none.
 
+    Raises:
+        OutputError: see ``open_item``.
+    """
+    with open_item(folder, path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_item(folder: Path, path: Path) -> Iterator[BinaryIO]:
+    """Give a file to write, which becomes ``path`` in an open folder when it is whole.
+
     What a killed run leaves is kept apart, so that it is never taken for an output.
 
     Raises:
@@ -241,7 +252,7 @@ def write_item(folder: Path, path: Path, data: bytes) -> None:
             raise OutputError(f"{path.parent}: a link that leaves {folder}; remove it")
         partial.parent.mkdir(exist_ok=True)
         with open(partial, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

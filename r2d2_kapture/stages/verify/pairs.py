@@ -25,6 +25,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.colmap.database import colmap_keypoints, colmap_matches
 from r2d2_kapture.io.colmap.geometry_log import (
+    LOG_NAME,
     PairGeometry,
     log_geometry,
     pair_geometry,
@@ -46,7 +47,6 @@ from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
 from r2d2_kapture.types import Failure, FloatArray, PairMatches
 
-LOG_NAME = "two_view_geometries.jsonl"
 CACHED_IMAGES = 1024
 """Whose keypoints stay in memory."""
 

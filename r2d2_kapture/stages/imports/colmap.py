@@ -1,0 +1,298 @@
+"""Import of COLMAP: a database, a model, or both become a kapture dataset."""
+
+from __future__ import annotations
+
+import glob
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kapture
+import kapture.io.csv as kcsv
+import pycolmap
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap.check import write_ahead_log
+from r2d2_kapture.io.colmap.image_folder import link_folder
+from r2d2_kapture.io.colmap.scene import (
+    ColmapScene,
+    joined,
+    scene_of_database,
+    scene_of_model,
+)
+from r2d2_kapture.io.colmap.sparse_map import map_files, read_colmap_model
+from r2d2_kapture.io.colmap.stored_database import StoredDatabase, open_stored
+from r2d2_kapture.io.kapture.dataset import check_table_name
+from r2d2_kapture.io.kapture.dataset_files import DatasetFiles
+from r2d2_kapture.io.kapture.feature_store import FeatureType
+from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
+from r2d2_kapture.io.outputs.atomic import output_error
+from r2d2_kapture.io.outputs.atomic_folder import owned
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
+from r2d2_kapture.io.outputs.ledger import (
+    STAGE,
+    Contents,
+    is_made_with,
+    open_ledger,
+    write_report,
+)
+from r2d2_kapture.io.outputs.manifest import (
+    FILE_NAME,
+    Manifest,
+    package_versions,
+    read_manifest,
+)
+from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.stages.imports.colmap_features import (
+    VERIFIED,
+    Features,
+    features_of_database,
+    features_of_model,
+    import_database_features,
+    import_matches,
+    import_model_keypoints,
+)
+from r2d2_kapture.stages.imports.colmap_points import import_points
+from r2d2_kapture.types import Report, counted, some_names
+
+REPORT_NAME = "import_report.json"
+IMAGES = Path("sensors") / "records_data"
+TYPE = "keypoints_type"
+
+
+def run(
+    *,
+    database: Path | None = None,
+    model: Path | None = None,
+    images: Path | None = None,
+    output: Path,
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Make a kapture dataset of a COLMAP database, a COLMAP model, or both.
+
+    Databases of COLMAP 3 and 4 and binary and text models are read as they are, and
+    never changed. What both know is taken from the model: cameras, rigs and frames.
+    Pixels count from the center of the first one in the dataset. Run it again to
+    resume.
+
+    Args:
+        database: COLMAP database: cameras, rigs, frames, images, keypoints,
+            descriptors, matches, two-view geometries and pose priors.
+        model: folder of a COLMAP model, or one that holds it as sparse or 0: poses,
+            points and their observations; without a database keypoints too.
+        images: folder that the names of images are relative to; the dataset gets a
+            link to it. Without it the dataset has no pixels.
+        output: folder of the kapture dataset; verified matches are in its folder
+            verified, as kapture_r2d2_verify writes them.
+        keypoints_type: name of the features in the dataset; by default the type that
+            the database states in lower case, such as sift, else colmap.
+        options: force and progress are used.
+
+    Raises:
+        ConfigError: neither a database nor a model.
+        DatasetError: one of these cannot be read or does not belong to the other, holds
+            what kapture cannot, or none of the images is in their folder.
+        OutputError: the output exists and must not be replaced, or cannot be written.
+    """
+    started = time.monotonic()
+    given = {"database": database, "model": model}
+    paths = {name: path.resolve() for name, path in given.items() if path is not None}
+    require(
+        bool(paths),
+        "--database, --model: found neither, expected a COLMAP database, a model, or "
+        "both",
+    )
+    settings: dict[str, Any] = {
+        STAGE: "import",
+        "sources": " and ".join(paths),
+        "images": None if images is None else str(images.resolve()),
+        TYPE: keypoints_type,
+    }
+    files = [] if database is None else [database, write_ahead_log(database)]
+    files += [] if model is None else list(map_files(model))
+    finished = Finished.of(output / FINISHED_NAME, settings, files)
+    manifest = Manifest(
+        model={},
+        settings=settings,
+        versions=package_versions(),
+        inputs={name: (str(path), finished.inputs) for name, path in paths.items()},
+    )
+    if not options.force and is_made_with(output, _contents(output), manifest, options):
+        if (earlier := finished.report(started)) is not None:
+            return earlier
+    with ExitStack() as stack:
+        source = _open(stack, database, model)
+        warnings = _check_images(source.scene, images)
+        features = source.features(keypoints_type)
+        contents = _contents(output, features.type_name)
+        ledger = open_ledger(output, contents, manifest, options, anew=options.force)
+        emptied = stack.enter_context(ledger)
+        new, details = _write(source, features, images, output, options)
+        total = len(source.scene.names)
+        report = Report(
+            stage="import",
+            unit="image",
+            done=total if emptied else new,
+            skipped=0 if emptied else total - new,
+            failed=(),
+            seconds=time.monotonic() - started,
+            outputs=(output,),
+            details=details,
+            warnings=(*warnings, *features.warnings),
+        )
+        write_report(output / REPORT_NAME, report)
+        made = owned(output, contents.files) - {output / IMAGES}
+        return finished.note(report, sorted(made))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Source:
+    """What is imported.
+
+    Attributes:
+        database: None where there is none.
+        model: that of a database alone is empty.
+        scene: of both.
+    """
+
+    database: StoredDatabase | None
+    model: pycolmap.Reconstruction
+    scene: ColmapScene
+
+    def features(self, type_name: str | None) -> Features:
+        """The features that the dataset gets."""
+        if self.database is not None:
+            return features_of_database(self.database, type_name)
+        return features_of_model(self.model, type_name)
+
+
+def _contents(output: Path, keypoints_type: str | None = None) -> Contents:
+    """What an import makes: not the features that others add to the dataset."""
+    earlier = read_manifest(output / FILE_NAME)
+    types = {keypoints_type}
+    if earlier is not None:
+        types.add(earlier.settings.get(TYPE))
+    kinds = ("keypoints", "descriptors", "matches")
+    folders = [
+        f"{root}reconstruction/{kind}/{glob.escape(name)}/**/*"
+        for root in ("", f"{VERIFIED}/")
+        for kind in kinds
+        for name in types
+        if name
+    ]
+    tables = [f"sensors/{name}" for name in ("*.txt", ORIGIN_NAME, IMAGES.name)]
+    points = [kcsv.CSV_FILENAMES[p] for p in (kapture.Points3d, kapture.Observations)]
+    return Contents(
+        what="dataset", files=(*folders, *tables, *points, REPORT_NAME, FINISHED_NAME)
+    )
+
+
+def _open(stack: ExitStack, database: Path | None, model: Path | None) -> _Source:
+    """Open what is given, and see that it belongs together."""
+    stored = None if database is None else stack.enter_context(open_stored(database))
+    found = pycolmap.Reconstruction() if model is None else read_colmap_model(model)
+    scene = scene_of_model(found)
+    if stored is not None:
+        of_database = scene_of_database(stored)
+        scene = joined(of_database, scene, (database, model))
+        _check_keypoints(stored, found, model)
+    place = database or model or Path()
+    if not scene.names:
+        raise DatasetError(f"{place}: found no image; extract features of some first")
+    for name in scene.names.values():
+        check_table_name(name, place)
+    return _Source(database=stored, model=found, scene=scene)
+
+
+def _check_keypoints(
+    database: StoredDatabase, model: pycolmap.Reconstruction, place: Path | None
+) -> None:
+    """Refuse a model whose observations count other keypoints."""
+    ids = {name: image_id for image_id, name in database.content.names.items()}
+    for image in model.images.values():
+        found = image.num_points2D()
+        expected = database.content.keypoint_counts[ids[image.name]] or 0
+        if found not in (0, expected):
+            raise DatasetError(
+                f"{place}: found {found} keypoints of '{image.name}', expected the "
+                f"{expected} of {database.path}; give the database that the model was "
+                "made of, or the model alone"
+            )
+
+
+def _check_images(scene: ColmapScene, images: Path | None) -> tuple[str, ...]:
+    """The warning on images that are not in their folder."""
+    names = sorted(scene.names.values())
+    if images is None:
+        return (
+            "without --images the dataset has no pixels: features cannot be extracted "
+            "from it",
+        )
+    if not images.is_dir():
+        what = "a file" if images.exists() else "no such folder"
+        raise DatasetError(f"{images}: found {what}, expected the folder of the images")
+    missing = [name for name in names if not (images / name).is_file()]
+    if len(missing) == len(names):
+        raise DatasetError(
+            f"{images}: found none of the {counted(len(names), 'image')}, such as "
+            f"'{names[0]}'; expected the folder that their names are relative to"
+        )
+    if not missing:
+        return ()
+    return (
+        f"{len(missing)} of {len(names)} images are not in {images}: "
+        f"{some_names(missing)}",
+    )
+
+
+def _write(
+    source: _Source,
+    features: Features,
+    images: Path | None,
+    output: Path,
+    options: RunOptions,
+) -> tuple[int, dict[str, Any]]:
+    """Write the dataset; how many images got features, and counts for the report."""
+    scene = source.scene
+    target = DatasetFiles(
+        root=output,
+        features=FeatureType(
+            root=output,
+            keypoints_type=features.type_name,
+            descriptors_type=features.type_name,
+            descriptor_dim=features.descriptor_columns,
+            tar=False,
+        ),
+    )
+    data = scene.to_kapture("center")
+    details: dict[str, Any] = {
+        "cameras": len(scene.cameras),
+        "rigs": len(scene.real_rigs),
+        "images": len(scene.names),
+        "images_with_pose": scene.posed,
+        TYPE: features.type_name if features.columns else "",
+    }
+    bar = Progress("import", "image", len(scene.names), shown=options.progress)
+    with bar:
+        new, counts = (
+            import_model_keypoints(source.model, features, target, bar)
+            if source.database is None
+            else import_database_features(source.database, features, target, bar)
+        )
+    details |= counts
+    if source.database is not None:
+        details |= import_matches(source.database, target, options.progress)
+    details |= import_points(source.model, features.type_name, target)
+    if images is not None:
+        try:
+            (output / IMAGES).parent.mkdir(exist_ok=True)
+            link_folder(output / IMAGES, images)
+        except OSError as error:
+            raise output_error(output / IMAGES, error) from error
+    target.write_sensors(data)
+    return new, details
