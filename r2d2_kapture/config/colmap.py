@@ -46,7 +46,7 @@ class ColmapConfig:
             "database has no poses",
         )
         require(
-            self.pairing.method in ("exhaustive", "sequential", "local"),
+            self.pairing.method in ("exhaustive", "sequential", "gnss", "local"),
             f"--pairing.method: found {self.pairing.method}, expected exhaustive, "
-            "sequential or local, or a list by --pairs",
+            "sequential, gnss or local, or a list by --pairs",
         )

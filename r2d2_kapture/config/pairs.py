@@ -10,9 +10,19 @@ from typing import Any, Literal
 from r2d2_kapture.config.checks import Checked, bounded, require
 
 PairMethod = Literal[
-    "exhaustive", "sequential", "poses", "covisibility", "global", "local", "merge"
+    "exhaustive",
+    "sequential",
+    "poses",
+    "gnss",
+    "covisibility",
+    "global",
+    "local",
+    "fuse",
+    "merge",
 ]
 Similarity = Literal["global", "local"]
+CovisibilityScore = Literal["count", "iou"]
+Fusion = Literal["round_robin", "mean", "power", "min", "max"]
 ADDED = (
     "expand_rig_images",
     "max_interval",
@@ -20,6 +30,9 @@ ADDED = (
     "loop_every",
     "loop_gap",
     "loop_by",
+    "min_distance",
+    "covisibility_score",
+    "fusion",
 )
 """Settings that outputs of earlier versions do not note."""
 
@@ -31,10 +44,12 @@ class PairsConfig(Checked):
     Attributes:
         method: ``exhaustive`` takes all; ``sequential`` neighbours in time of one
             camera, score 1 / steps; ``poses`` nearby cameras of similar direction,
-            score 1 / (1 + distance); ``covisibility`` images that observe common points
-            of a map, score their number; ``global`` similar global features, score
-            their cosine; ``local`` the same with features aggregated from local ones
-            (VLAD); ``merge`` only the lists of --merge.
+            score 1 / (1 + distance); ``gnss`` the same by GNSS positions, in metres,
+            whatever the direction; ``covisibility`` images that observe common points
+            of a map, score --covisibility-score; ``global`` similar global features,
+            score their cosine; ``local`` the same with features aggregated from local
+            ones (VLAD); ``fuse`` the best of all lists of --merge together, by
+            --fusion; ``merge`` only the lists of --merge, one after another.
         top_k: best partners of an image, 0 for all; by default 20, and all for merge;
             not for exhaustive and sequential.
         min_score: least score of a pair; all are taken by default.
@@ -56,9 +71,18 @@ class PairsConfig(Checked):
             (COLMAP's loop_detection_min_index_distance).
         loop_by: what loops are found by: ``local`` or ``global`` features, as by the
             methods of these names.
-        max_distance: largest distance between camera centres, in units of the dataset;
-            any by default.
+        min_distance: least distance between camera centres, against pairs of nearly
+            the same image, of which no point can be triangulated; in units of the
+            dataset, and metres of ``gnss``.
+        max_distance: largest distance between camera centres, in the same units; any by
+            default.
         max_angle: largest angle in degrees between viewing directions.
+        covisibility_score: ``count`` of the points that both images observe, or
+            ``iou``, that number divided by that of the points that at least one does.
+        fusion: how ``fuse`` joins lists: ``round_robin`` takes for each image the best
+            of each list, then the second best, score 1 / rank; ``mean``, ``power`` (the
+            geometric mean), ``min`` and ``max`` are of a pair's scores, of which those
+            of lists without it are the list's lowest.
         vlad_clusters: visual words of the vocabulary of ``local``.
         vlad_dim: dimension of VLAD descriptors after whitening, if there are at least
             four mapping images per dimension; 0 keeps all dimensions.
@@ -78,10 +102,13 @@ class PairsConfig(Checked):
     loop_every: int = bounded(10, at_least=1)
     loop_gap: int | None = bounded(None, at_least=0)
     loop_by: Similarity = "local"
+    min_distance: float = bounded(0.0, at_least=0)
     max_distance: float | None = bounded(None, above=0)
     max_angle: float = bounded(
         45.0, above=0, at_most=180, note="above 0 to 180 degrees"
     )
+    covisibility_score: CovisibilityScore = "count"
+    fusion: Fusion = "round_robin"
     vlad_clusters: int = bounded(64, at_least=1)
     vlad_dim: int = bounded(256, at_least=0)
     seed: int = bounded(0, at_least=0, below=2**32, note="32 bits")
@@ -89,6 +116,11 @@ class PairsConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            self.max_distance is None or self.min_distance <= self.max_distance,
+            f"--min-distance: found {self.min_distance}, expected at most "
+            f"--max-distance ({self.max_distance})",
+        )
         part, count = self.part
         require(
             1 <= part <= count,

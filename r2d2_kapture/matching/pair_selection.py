@@ -178,6 +178,7 @@ def pose_blocks(
     poses: DoubleArray,
     others: DoubleArray,
     *,
+    min_distance: float = 0.0,
     max_distance: float | None,
     max_angle: float,
 ) -> Iterator[Scores]:
@@ -185,19 +186,39 @@ def pose_blocks(
 
     Args:
         poses, others: (N, 3, 4) and (M, 3, 4) cam_from_world.
-        max_distance: between camera centres, in units of the world; None for any.
+        min_distance, max_distance: see distance_blocks.
         max_angle: between optical axes, in degrees.
     """
     centres1, axes1 = centres_and_axes(poses)
     centres2, axes2 = centres_and_axes(others)
     # a hair below, so that equal directions pass at any angle
     least_cosine = np.cos(np.radians(max_angle)) - 1e-9
-    for rows in row_blocks(len(poses), len(others)):
-        distances = cdist(centres1[rows], centres2)
-        near = axes1[rows] @ axes2.T >= least_cosine
+    blocks = distance_blocks(
+        centres1, centres2, min_distance=min_distance, max_distance=max_distance
+    )
+    for rows, block in zip(row_blocks(len(poses), len(others)), blocks):
+        yield np.where(axes1[rows] @ axes2.T >= least_cosine, block, -np.inf)
+
+
+def distance_blocks(
+    centres: DoubleArray,
+    others: DoubleArray,
+    *,
+    min_distance: float = 0.0,
+    max_distance: float | None = None,
+) -> Iterator[Scores]:
+    """Scores 1 / (1 + distance) of positions; -inf for those out of reach.
+
+    Args:
+        centres, others: (N, 3) and (M, 3) positions, in one unit.
+        min_distance, max_distance: between the two, both included; None for any.
+    """
+    for rows in row_blocks(len(centres), len(others)):
+        distances = cdist(centres[rows], others)
+        within = distances >= min_distance
         if max_distance is not None:
-            near &= distances <= max_distance
-        yield np.where(near, 1 / (1 + distances), -np.inf)
+            within &= distances <= max_distance
+        yield np.where(within, 1 / (1 + distances), -np.inf)
 
 
 def centres_and_axes(poses: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
@@ -207,19 +228,26 @@ def centres_and_axes(poses: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
     return -np.einsum("nij,ni->nj", rotations, translations), rotations[:, 2]
 
 
-def covisibility_blocks(points_of_images: list[IndexArray]) -> Iterator[Scores]:
+def covisibility_blocks(
+    points_of_images: list[IndexArray], *, over_union: bool = False
+) -> Iterator[Scores]:
     """Numbers of points that each two images both see; -inf for none.
 
     Args:
         points_of_images: for each image the indices of its points, repeats count once.
+        over_union: divide by the number of points that at least one of the two sees.
     """
     unique = [np.unique(points) for points in points_of_images]
-    ends = np.cumsum([0, *(len(points) for points in unique)])
+    counts = np.array([len(points) for points in unique], np.int64)
     columns = np.concatenate([np.zeros(0, np.int64), *unique])
     seen = csr_array(
-        (np.ones(len(columns)), columns, ends),
+        (np.ones(len(columns)), columns, np.cumsum([0, *counts])),
         shape=(len(unique), int(columns.max(initial=-1)) + 1),
     )
     for rows in row_blocks(len(unique), len(unique)):
         common = (seen[rows] @ seen.T).toarray()
-        yield np.where(common > 0, common, -np.inf)
+        scores = common
+        if over_union:
+            union = counts[rows, None] + counts - common
+            scores = common / np.maximum(union, 1)
+        yield np.where(common > 0, scores, -np.inf)

@@ -48,7 +48,7 @@ def check_methods(
     for section, which in sections.items():
         setting = f"--{section}.method {which.method}"
         require(
-            which.method not in ("covisibility", "merge"),
+            which.method not in ("covisibility", "fuse", "merge"),
             f"{setting}: needs a map or lists that a pipeline does not have; choose "
             "another, or run kapture_r2d2_pairs separately",
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class PairInputs:
         query: images that are paired with mapping images; may be None.
         features: kapture datasets or folders of features.
         map_path: of an existing map.
+        lists: of pairs, by their file.
         keypoints_type, descriptors_type, global_features_type: names; None takes the
             only existing one.
         described: kapture folder for computed global features.
@@ -42,6 +44,7 @@ class PairInputs:
     query: Dataset | None
     features: tuple[Path, ...]
     map_path: Path | None
+    lists: Mapping[Path, list[ImagePair]]
     keypoints_type: str | None
     descriptors_type: str | None
     global_features_type: str | None
@@ -103,3 +106,30 @@ def named(
         )
         if first[i] != second[j]
     ]
+
+
+def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
+    """The best pairs of each first image, in their original order.
+
+    Of duplicates in the same order of names, the first is kept.
+    """
+    first: dict[tuple[str, str], ImagePair] = {}
+    for pair in pairs:
+        first.setdefault(pair.names, pair)
+    ranked = sorted(first.values(), key=best_first)
+    kept = {
+        pair.names
+        for _, group in itertools.groupby(ranked, key=lambda pair: pair.image1)
+        for pair in itertools.islice(group, count)
+    }
+    return [pair for names, pair in first.items() if names in kept]
+
+
+def best_first(pair: ImagePair) -> tuple[str, float, str]:
+    """Key that orders pairs by their first image, then by descending score."""
+    return pair.image1, -pair.score, pair.image2
+
+
+def swapped(pair: ImagePair) -> ImagePair:
+    """The pair with its images in the other order."""
+    return dataclasses.replace(pair, image1=pair.image2, image2=pair.image1)

@@ -34,7 +34,12 @@ from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import differences
-from r2d2_kapture.stages.pairs.inputs import PairInputs
+from r2d2_kapture.stages.pairs.inputs import (
+    PairInputs,
+    best_first,
+    best_of_each,
+    swapped,
+)
 from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, method_files
 from r2d2_kapture.stages.pairs.retrieval import VOCABULARY_NAME
 from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
@@ -62,7 +67,8 @@ def run(
     """Choose image pairs to match, and write their list.
 
     Pairs are all, neighbours in time or space, images that observe the same points of a
-    map, or similar by existing global features or ones aggregated from local features.
+    map, or similar by existing global features or ones aggregated from local features;
+    or the best of several lists.
     Without --query, mapping images are paired with each other; with it, queries with
     mapping images. A query is paired with another one only if that is a mapping image
     too. Images without a pair are named in the report. The list is ordered by the first
@@ -80,7 +86,8 @@ def run(
         map_path: for covisibility: a COLMAP model, a kapture dataset with points3d and
             observations, or an output of kapture_r2d2_map.
         merge: lists of pairs to add; of duplicates the first is kept; --method merge
-            keeps all pairs unless --top-k limits them per image.
+            keeps all pairs unless --top-k limits them per image, --method fuse chooses
+            the best of all lists together.
         only: images that may be paired, such as those with features; None takes all.
         keypoints_type, descriptors_type, global_features_type: by default the only
             existing one.
@@ -115,19 +122,20 @@ def run(
         refuse_others(output, report_path, settings)
     datasets = [open_with_images(root) for root in (mapping, query) if root]
     refuse_shared_names([dataset.image_paths for dataset in datasets])
+    known = {name for dataset in datasets for name in dataset.image_names}
     inputs = PairInputs(
         mapping=datasets[0],
         query=None if query is None else datasets[1],
         features=(*features, *(dataset.root for dataset in datasets)),
         map_path=map_path,
+        lists={path: read_pairs(path, known) for path in merge},
         keypoints_type=keypoints_type,
         descriptors_type=descriptors_type,
         global_features_type=global_features_type,
         described=global_features_output or output.with_name(f"{output.stem}_features"),
         options=options,
     )
-    known = {*inputs.mapping_names, *inputs.first_names}
-    merged = [pair for path in merge for pair in read_pairs(path, known)]
+    merged = list(itertools.chain.from_iterable(inputs.lists.values()))
     finished = Finished.of(
         output.with_name(f".{output.name}{FINISHED_NAME}"),
         [settings, sorted(only or ()), list(map(dataclasses.astuple, merged))],
@@ -139,7 +147,8 @@ def run(
     if not options.force and (earlier := finished.report(started)):
         return earlier
     selected = PAIR_METHODS[config.method](config, inputs)
-    every = arranged(config, selected.pairs, merged, with_query=query is not None)
+    added = [] if config.method == "fuse" else merged
+    every = arranged(config, selected.pairs, added, with_query=query is not None)
     every, unlisted = _listable(every, inputs)
     first_names = list(inputs.first_names)
     if only is not None:
@@ -225,8 +234,8 @@ def check_inputs(
         f"--method {method}: found --map, which only covisibility uses",
     )
     require(
-        method != "merge" or bool(merge),
-        "--method merge: found no --merge, expected lists of pairs",
+        method not in ("fuse", "merge") or bool(merge),
+        f"--method {method}: found no --merge, expected lists of pairs",
     )
 
 
@@ -276,33 +285,9 @@ def part_of(config: PairsConfig, every: Sequence[ImagePair]) -> Sequence[ImagePa
     return every[len(every) * (part - 1) // parts : len(every) * part // parts]
 
 
-def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
-    """The best pairs of each first image, in their original order.
-
-    Of duplicates in the same order of names, the first is kept.
-    """
-    first: dict[tuple[str, str], ImagePair] = {}
-    for pair in pairs:
-        first.setdefault(pair.names, pair)
-    ranked = sorted(first.values(), key=best_first)
-    kept = {
-        pair.names
-        for _, group in itertools.groupby(ranked, key=lambda pair: pair.image1)
-        for pair in itertools.islice(group, count)
-    }
-    return [pair for names, pair in first.items() if names in kept]
-
-
-def best_first(pair: ImagePair) -> tuple[str, float, str]:
-    """Key that orders pairs by their first image, then by descending score."""
-    return pair.image1, -pair.score, pair.image2
-
-
 def name_order(pair: ImagePair) -> ImagePair:
     """The pair with its names in order."""
-    if pair.image1 <= pair.image2:
-        return pair
-    return dataclasses.replace(pair, image1=pair.image2, image2=pair.image1)
+    return pair if pair.image1 <= pair.image2 else swapped(pair)
 
 
 def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> None:

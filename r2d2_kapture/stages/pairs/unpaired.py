@@ -15,13 +15,17 @@ REASONS: Mapping[PairMethod, str] = {
     "sequential": "single photographs are not in a sequence of a camera or rig, nor "
     "are those between two gaps longer than --max-interval; " + OTHER_METHOD,
     "poses": "without a pose, or without a nearby camera of similar direction; raise "
-    "--max-distance or --max-angle, or " + OTHER_METHOD,
+    "--max-distance or --max-angle, lower --min-distance, or " + OTHER_METHOD,
+    "gnss": "without a GNSS position, or without another image in reach; raise "
+    "--max-distance, or " + OTHER_METHOD,
     "covisibility": "not in the map, or without points in common with others; "
     + OTHER_METHOD,
     "global": "without features, or not similar enough; lower --min-score, or "
     + OTHER_METHOD,
     "local": "without keypoints, or not similar enough; lower --min-score, or "
     + OTHER_METHOD,
+    "fuse": "not in any list of --merge, or not among the best of another image; "
+    "raise --top-k, or add a list with them",
     "merge": "not in any list of --merge; add one with them",
 }
 """Why an image may be without a pair, and the way out."""

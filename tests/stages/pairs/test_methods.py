@@ -17,6 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
 from tests.scenes.kapture_files import (
     table,
@@ -86,6 +87,104 @@ def test_near_cameras_that_look_the_same_way(tmp_path: Path) -> None:
     assert len(names_in(tmp_path / "wide.txt")) == 6
 
 
+def test_pairs_of_nearly_one_place_are_left_out(tmp_path: Path) -> None:
+    places = {"a": 0.0, "b": 0.04, "c": 0.05, "d": 1.0}
+    poses = {name: facing(0, [x, 0, 0]) for name, x in places.items()}
+    mapping = write_dataset(tmp_path / "m", list(places), poses)
+    settings = {"method": "poses", "top_k": 1}
+    run(mapping, tmp_path / "p.txt", min_distance=0.045, **settings)
+    assert names_in(tmp_path / "p.txt") == [("a", "c"), ("b", "d"), ("c", "d")]
+    with pytest.raises(ConfigError, match="--min-distance: found 3.0, expected at mo"):
+        run(mapping, tmp_path / "p.txt", min_distance=3.0, max_distance=2.0)
+
+
+# gnss
+
+
+def write_positions(root: Path, wgs84: npt.NDArray[np.float64], prefix: str) -> Path:
+    """A dataset of images at (N, 3) latitudes, longitudes and altitudes."""
+    names = [f"{prefix}{i:02d}" for i in range(len(wgs84))]
+    write_dataset(root, names)
+    data = kcsv.kapture_from_dir(str(root))
+    positions = {
+        name: GnssPosition(latitude=lat, longitude=lon, altitude=altitude)
+        for name, (lat, lon, altitude) in zip(names, wgs84.tolist())
+        if np.isfinite(lat)
+    }
+    add_gnss(data, positions)
+    kcsv.kapture_to_dir(str(root), data)
+    return root
+
+
+def drive(count: int, seed: int) -> npt.NDArray[np.float64]:
+    """Positions within some hundred metres of the antimeridian, far in the north."""
+    rng = np.random.default_rng(seed)
+    latitudes, offsets = 68 + rng.normal(0, 2e-3, (2, count)) * [[1], [3]] - [[0], [68]]
+    longitudes = (offsets + 360) % 360 - 180
+    return np.column_stack([latitudes, longitudes, rng.normal(50, 400, count)])
+
+
+def on_the_ground(wgs84: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N, 3) positions from the centre of the Earth, on the WGS84 ellipsoid."""
+    latitude, longitude = np.radians(wgs84[:, :2]).T
+    semi_major, flattening = 6378137.0, 1 / 298.257223563
+    squared = flattening * (2 - flattening)
+    normal = semi_major / np.sqrt(1 - squared * np.sin(latitude) ** 2)
+    return np.column_stack(
+        [
+            normal * np.cos(latitude) * np.cos(longitude),
+            normal * np.cos(latitude) * np.sin(longitude),
+            normal * (1 - squared) * np.sin(latitude),
+        ]
+    )
+
+
+def test_gnss_neighbours_by_brute_force(tmp_path: Path) -> None:
+    at, queries_at = drive(30, 1), drive(6, 2)
+    mapping = write_positions(tmp_path / "m", at, "m")
+    query = write_positions(tmp_path / "q", queries_at, "q")
+    settings = {"method": "gnss", "min_distance": 60.0, "max_distance": 300.0}
+    run(mapping, tmp_path / "p.txt", query=query, top_k=4, **settings)
+    found = {pair.names: pair.score for pair in read_pairs(tmp_path / "p.txt")}
+    expected = {}
+    for i, place in enumerate(on_the_ground(queries_at)):
+        metres = np.linalg.norm(on_the_ground(at) - place, axis=1)
+        near = [j for j in np.argsort(metres) if 60 <= metres[j] <= 300][:4]
+        expected |= {(f"q{i:02d}", f"m{j:02d}"): 1 / (1 + metres[j]) for j in near}
+    assert len(expected) > 10
+    assert found == pytest.approx(expected, rel=1e-5)
+    run(mapping, tmp_path / "all.txt", top_k=0, **settings)
+    apart = np.linalg.norm(on_the_ground(at)[:, None] - on_the_ground(at), axis=2)
+    within = np.argwhere(np.triu((apart >= 60) & (apart <= 300), 1))
+    assert names_in(tmp_path / "all.txt") and set(names_in(tmp_path / "all.txt")) == {
+        (f"m{i:02d}", f"m{j:02d}") for i, j in within.tolist()
+    }
+
+
+def test_images_without_gnss_positions(mapping: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match="records_gnss.txt: found no image with a GNSS position"
+    ):
+        run(mapping, tmp_path / "p.txt", method="gnss")
+    at = drive(4, 0)
+    at[2] = np.nan
+    partial = write_positions(tmp_path / "partial", at, "m")
+    report = run(partial, tmp_path / "p.txt", method="gnss")
+    assert [failure.name for failure in report.failed] == ["m02"]
+    assert len(names_in(tmp_path / "p.txt")) == 3
+
+
+def test_gnss_of_two_frames(tmp_path: Path) -> None:
+    mapping = write_positions(tmp_path / "m", drive(3, 0), "m")
+    query = write_positions(tmp_path / "q", drive(3, 1), "q")
+    sensors = query / "sensors/sensors.txt"
+    sensors.write_text(
+        sensors.read_text("utf-8").replace("EPSG:4326", "LOCAL"), "utf-8"
+    )
+    with pytest.raises(DatasetError, match="on Earth in one and in a local frame"):
+        run(mapping, tmp_path / "p.txt", query=query, method="gnss")
+
+
 def test_queries_near_mapping_cameras(tmp_path: Path) -> None:
     mapping = write_dataset(
         tmp_path / "m",
@@ -152,6 +251,33 @@ def test_images_that_see_points_in_common(mapping: Path, tmp_path: Path) -> None
     assert [failure.name for failure in report.failed] == [e]
     run(mapping, tmp_path / "best.txt", min_score=2.0, top_k=1, **settings)
     assert names_in(tmp_path / "best.txt") == [(a, b), (a, c)]
+
+
+def test_covisibility_over_the_union_by_brute_force(tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(8)]
+    rng = np.random.default_rng(3)
+    tracks = [
+        rng.choice(names, rng.integers(2, 5), replace=False).tolist() for _ in range(60)
+    ]
+    map_path = write_map(tmp_path / "map", tracks)
+    settings = {"method": "covisibility", "map_path": map_path, "top_k": 0}
+    run(map_path, tmp_path / "p.txt", covisibility_score="iou", **settings)
+    found = {pair.names: pair.score for pair in read_pairs(tmp_path / "p.txt")}
+    seen = {n: {i for i, t in enumerate(tracks) if n in t} for n in names}
+    overlaps = {
+        (a, b): len(seen[a] & seen[b]) / len(seen[a] | seen[b])
+        for a, b in itertools.combinations(names, 2)
+    }
+    assert found == pytest.approx({p: s for p, s in overlaps.items() if s}, rel=1e-5)
+    least = float(np.median(list(overlaps.values())))
+    report = run(
+        map_path,
+        tmp_path / "few.txt",
+        covisibility_score="iou",
+        min_score=least,
+        **settings,
+    )
+    assert 0 < report.done == sum(score >= least for score in overlaps.values())
 
 
 def test_covisibility_needs_a_map_of_these_images(
