@@ -97,7 +97,9 @@ def read_signature(module: str, function: str = "run") -> Signature:
 
 def setting_parameters(settings: type) -> Iterator[Parameter]:
     """The fields of a settings dataclass; a tuple of texts or paths takes several."""
-    types, texts = get_type_hints(settings), docstring_texts(settings.__doc__)
+    types, texts = get_type_hints(settings), {}
+    for kind in reversed(settings.__mro__):
+        texts |= docstring_texts(kind.__doc__)
     for field in dataclasses.fields(settings):
         kind = types[field.name]
         item = next(iter(get_args(kind)), None)

@@ -13,28 +13,20 @@ from r2d2_kapture.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderConfig(Checked):
-    """Settings of a folder of photographs.
+class CameraConfig(Checked):
+    """Settings of the cameras of images that come without a calibration.
 
     Attributes:
-        camera_mode: which photographs share a camera: ``single`` all of the same size;
-            ``per-folder`` those of the same folder and size; ``per-image`` none;
-            ``auto`` those of the same folder, size, EXIF camera and focal length, and
-            none without EXIF data.
         camera_model: COLMAP's model of the photographs' cameras, such as PINHOLE or
             OPENCV; by default SIMPLE_RADIAL.
         camera_params: known parameters of --camera-model, separated by commas as COLMAP
             has them (PINHOLE: fx,fy,cx,cy), in pixels, (0, 0) the corner of the image;
             then all photographs must have the same size, and mapping keeps the
             parameters; by default from EXIF, or guessed, and refined.
-        exhaustive_limit: number of photographs up to which all are paired with each
-            other; above it each is paired with the most similar ones.
     """
 
-    camera_mode: CameraMode = "auto"
     camera_model: CameraModel | None = None
     camera_params: str | None = None
-    exhaustive_limit: int = bounded(200, at_least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +63,23 @@ class FolderConfig(Checked):
         if self.camera_params is None:
             return ()
         return tuple(map(float, self.camera_params.split(",")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderConfig(CameraConfig):
+    """Settings of a folder of photographs.
+
+    Attributes:
+        camera_mode: which photographs share a camera: ``single`` all of the same size;
+            ``per-folder`` those of the same folder and size; ``per-image`` none;
+            ``auto`` those of the same folder, size, EXIF camera and focal length, and
+            none without EXIF data.
+        exhaustive_limit: number of photographs up to which all are paired with each
+            other; above it each is paired with the most similar ones.
+    """
+
+    camera_mode: CameraMode = "auto"
+    exhaustive_limit: int = bounded(200, at_least=0)
 
     def pairing(self, asked: PairsConfig, images: int) -> PairsConfig:
         """The pair method of photographs: not exhaustive above the limit.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import Checked, bounded
+from r2d2_kapture.config.checks import bounded
+from r2d2_kapture.config.photographs import CameraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoConfig(Checked):
+class VideoConfig(CameraConfig):
     """Settings of the frames that are taken from a video.
 
     Attributes:

@@ -18,7 +18,7 @@ import numpy as np
 import pycolmap
 
 from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
-from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.config.photographs import CameraConfig, FolderConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, ImageError
 from r2d2_kapture.io.colmap.cameras import (
     GUESSED_MODEL,
@@ -288,7 +288,7 @@ def _describe(
         config = FolderConfig(camera_mode="per-image")
     mode = config.camera_mode
     if config.params:
-        _check_given(shots, config)
+        check_given({shot.size for shot in shots}, config)
         mode = "single" if mode == "auto" else mode
     groups: dict[tuple[object, ...], list[_Shot]] = {}
     for shot in shots:
@@ -305,17 +305,24 @@ def _describe(
     return kapture.Kapture(sensors=sensors, records_camera=records), sources
 
 
-def _check_given(shots: list[_Shot], config: FolderConfig) -> None:
-    """Refuse known parameters where they are not those of all images."""
-    sizes = sorted({shot.size for shot in shots})
-    listed = ", ".join(f"{width} x {height}" for width, height in sizes[:3])
+def check_given(sizes: Collection[tuple[int, int]], config: CameraConfig) -> None:
+    """Refuse known parameters where they are not those of all images.
+
+    Args:
+        sizes: (W, H) of the images in pixels.
+        config: with known parameters.
+
+    Raises:
+        ConfigError: there are several sizes, or the principal point is outside.
+    """
+    listed = ", ".join(f"{width} x {height}" for width, height in sorted(sizes)[:3])
     if len(sizes) > 1:
         raise ConfigError(
             f"--camera-params: found photographs of {len(sizes)} sizes ({listed}), "
             "expected one, since parameters belong to pixels; leave those of other "
             "sizes out with --exclude"
         )
-    camera = _given(shots[0].size, config)
+    camera = _given(next(iter(sizes)), config)
     x, y = camera.principal_point_x, camera.principal_point_y
     if not (0 < x < camera.width and 0 < y < camera.height):
         raise ConfigError(
@@ -325,7 +332,7 @@ def _check_given(shots: list[_Shot], config: FolderConfig) -> None:
         )
 
 
-def _given(size: tuple[int, int], config: FolderConfig) -> pycolmap.Camera:
+def _given(size: tuple[int, int], config: CameraConfig) -> pycolmap.Camera:
     width, height = size
     return pycolmap.Camera(
         model=config.camera_model, width=width, height=height, params=config.params
@@ -344,21 +351,31 @@ def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
 
 
 def _sensor(group: list[_Shot], config: FolderConfig) -> tuple[kapture.Camera, str]:
-    """The camera of images, and where its parameters come from.
-
-    The name of an unknown one is the model that it is to have, see colmap_camera.
-    """
+    """The camera of images, and where its parameters come from."""
     width, height = group[0].size
-    if config.params:
-        return kapture_camera(_given((width, height), config), "center"), GIVEN
     known = [shot.focal_length for shot in group if shot.focal_length is not None]
-    if not known:
-        size = [width, height]
-        return kapture.Camera(UNKNOWN_CAMERA, size, config.camera_model), "guess"
+    if config.params or not known:
+        source = GIVEN if config.params else "guess"
+        return camera_without_calibration((width, height), config), source
     camera = pycolmap.Camera.create_from_model_name(
         0, config.camera_model or GUESSED_MODEL, float(np.median(known)), width, height
     )
     return kapture_camera(camera, "center"), "exif"
+
+
+def camera_without_calibration(
+    size: tuple[int, int], config: CameraConfig
+) -> kapture.Camera:
+    """The camera that the user knows, or else an unknown one.
+
+    Args:
+        size: (W, H) of its images in pixels.
+        config: known parameters, or the model that mapping is to estimate, which is the
+            name of an unknown camera, see colmap_camera.
+    """
+    if config.params:
+        return kapture_camera(_given(size, config), "center")
+    return kapture.Camera(UNKNOWN_CAMERA, list(size), config.camera_model)
 
 
 def link_folder(link: Path, target: Path) -> None:

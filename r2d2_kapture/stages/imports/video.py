@@ -104,9 +104,9 @@ def run(
     """Take frames of videos into a kapture dataset: sharp ones that show something new.
 
     Each interval gives its sharpest frame; those that are blurred beside their
-    neighbours, and those that moved too little, are left out. A video is a camera of
-    unknown parameters, which mapping estimates. Timestamps are milliseconds since the
-    first frame, and names are VIDEO/frame_MILLISECONDS.jpg.
+    neighbours, and those that moved too little, are left out. Each video has a
+    camera, which mapping estimates unless its parameters are given. Timestamps are
+    milliseconds since the first frame, and names are VIDEO/frame_MILLISECONDS.jpg.
 
     Args:
         config: settings.
@@ -120,7 +120,8 @@ def run(
         videos/VIDEO.json lists the frames and why others were left out.
 
     Raises:
-        ConfigError: PyAV is not installed, or the names of videos cannot name cameras.
+        ConfigError: PyAV is not installed, the names of videos cannot name cameras, or
+            known parameters do not fit the size of the frames.
         ImageError: no such file, or it is not a video.
         OutputError: the output was made with other settings or of another video of
             the same name, or cannot be written.
@@ -146,7 +147,8 @@ def run(
             warnings += taken.warnings
         records = (output / FOLDER).glob("*.json")
         known = [read_record(path) for path in sorted(records)]
-        write_tables(output, describe([one for one in known if one is not None]))
+        videos = [one for one in known if one is not None]
+        write_tables(output, describe(videos, config))
         write_origin(output / "sensors", "center")
         report = Report(
             stage="import",

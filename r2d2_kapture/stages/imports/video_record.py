@@ -10,7 +10,11 @@ from typing import Any
 
 import kapture
 
-from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA
+from r2d2_kapture.config.photographs import CameraConfig
+from r2d2_kapture.io.colmap.image_folder import (
+    camera_without_calibration,
+    check_given,
+)
 from r2d2_kapture.io.outputs.atomic import read_json
 
 FOLDER = "videos"
@@ -96,11 +100,17 @@ def read_record(path: Path) -> Taken | None:
         return None
 
 
-def describe(videos: Sequence[Taken]) -> kapture.Kapture:
-    """Sensors and records of videos: each is a camera of unknown parameters."""
+def describe(videos: Sequence[Taken], config: CameraConfig) -> kapture.Kapture:
+    """Sensors and records of videos, each of which is a camera.
+
+    Raises:
+        ConfigError: known parameters, and videos of several sizes or another one.
+    """
+    if config.params:
+        check_given({video.size for video in videos}, config)
     sensors, records = kapture.Sensors(), kapture.RecordsCamera()
     for video in videos:
-        sensors[video.name] = kapture.Camera(UNKNOWN_CAMERA, list(video.size))
+        sensors[video.name] = camera_without_calibration(video.size, config)
         for frame in video.kept:
             records[frame.milliseconds, video.name] = video.image(frame)
     return kapture.Kapture(sensors=sensors, records_camera=records)

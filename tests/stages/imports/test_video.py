@@ -90,6 +90,18 @@ def test_the_dataset_is_a_camera_without_parameters(film: Path, tmp_path: Path) 
     assert data.trajectories is None
 
 
+def test_known_parameters_are_those_of_the_camera(film: Path, tmp_path: Path) -> None:
+    config = VideoConfig(camera_model="PINHOLE", camera_params="150,151,80,60")
+    run(config, video=[film], output=tmp_path / "K")
+    camera = open_dataset(tmp_path / "K").data.sensors[film.stem]
+    assert camera.camera_type.name == "PINHOLE"
+    # kapture counts pixels from their centres
+    assert camera.camera_params == [160, 120, 150, 151, 79.5, 59.5]
+    wrong = VideoConfig(camera_model="PINHOLE", camera_params="150,151,800,60")
+    with pytest.raises(ConfigError, match=r"principal point \(800, 60\) outside"):
+        run(wrong, video=[film], output=tmp_path / "L")
+
+
 @pytest.mark.parametrize("turned", [90, 180, 270])
 def test_frames_are_stored_as_displayed(turned: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
