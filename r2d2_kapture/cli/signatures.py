@@ -97,7 +97,8 @@ def read_signature(module: str, function: str = "run") -> Signature:
 
 def setting_parameters(settings: type) -> Iterator[Parameter]:
     """The fields of a settings dataclass; a tuple of texts or paths takes several."""
-    types, texts = get_type_hints(settings), {}
+    types = get_type_hints(settings)
+    texts: dict[str, str] = {}
     for kind in reversed(settings.__mro__):
         texts |= docstring_texts(kind.__doc__)
     for field in dataclasses.fields(settings):
