@@ -259,7 +259,10 @@ def value_name(kind: Any, text: str = "") -> str:
         text: its help, which states the unit: "in pixels", "in degrees", "file".
     """
     if get_origin(kind) in (Union, UnionType):
-        names = [value_name(k, text) for k in get_args(kind) if k is not NoneType]
+        kinds = [k for k in get_args(kind) if k is not NoneType]
+        if set(kinds) == {float, str}:
+            return "TIME"  # with or without a unit
+        names = [value_name(k, text) for k in kinds]
         listed = ",".join(name.strip("{}") for name in names)
         return names[0] if len(names) == 1 else f"{{{listed}}}"
     if get_origin(kind) is Literal:

@@ -130,7 +130,11 @@ def run(
     _check_names(video)
     manifest = Manifest(
         model={},
-        settings={STAGE: "import video", **dataclasses.asdict(config)},
+        settings={
+            STAGE: "import video",
+            **dataclasses.asdict(config),
+            "every": config.interval,
+        },
         versions=package_versions(),
     )
     earlier, new = Counter[str](), Counter[str]()
@@ -259,8 +263,10 @@ def _shown(
 def _sharpest(frames: Iterable[VideoFrame], config: VideoConfig) -> Iterator[Candidate]:
     """The sharpest frame of each interval; the first of equally sharp ones."""
 
+    every = config.interval
+
     def interval(frame: VideoFrame) -> int:
-        return int(frame.seconds / config.every) if config.every else _time(frame)
+        return int(frame.seconds / every) if every else _time(frame)
 
     for _, group in itertools.groupby(frames, interval):
         measured = ((sharpness(frame.gray), frame) for frame in group)

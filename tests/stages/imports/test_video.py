@@ -102,6 +102,20 @@ def test_known_parameters_are_those_of_the_camera(film: Path, tmp_path: Path) ->
         run(wrong, video=[film], output=tmp_path / "L")
 
 
+@pytest.mark.parametrize(
+    "every, seconds",
+    [(0.5, 0.5), ("0.5s", 0.5), ("500ms", 0.5), ("2", 2), (".25s", 0.25), (0, 0)],
+)
+def test_intervals_with_units(every: float | str, seconds: float) -> None:
+    assert VideoConfig(every=every).interval == seconds
+
+
+@pytest.mark.parametrize("every", [-1, "-1s", "half", "1 h", "", "nan", "inf", 1e-9])
+def test_intervals_that_are_none(every: float | str) -> None:
+    with pytest.raises(ConfigError, match="--every: found .*, expected seconds"):
+        VideoConfig(every=every)
+
+
 @pytest.mark.parametrize("turned", [90, 180, 270])
 def test_frames_are_stored_as_displayed(turned: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -166,7 +180,7 @@ def test_other_settings_and_other_videos_are_refused(
     root = tmp_path / "K"
     run(EVERY_FRAME, video=[film], output=root)
     before = files_below(root)
-    with pytest.raises(OutputError, match=r"every: 0, not 0\.2"):
+    with pytest.raises(OutputError, match=r"every: 0\.0, not 0\.2"):
         run(VideoConfig(every=0.2, image_format="png"), video=[film], output=root)
     write_video(film, steps.frames[:4], lossless=True)
     with pytest.raises(OutputError, match="another video named 'Allée"):
