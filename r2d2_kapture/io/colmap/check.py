@@ -7,7 +7,6 @@ reads out of bounds, on some contents.
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -134,15 +133,18 @@ def open_to_read(path: Path) -> Iterator[sqlite3.Connection]:
         DatasetError: no SQLite database, broken off, or broken where it is read.
     """
     check_file(path)
-    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
-    log = write_ahead_log(path)
-    if not (log.is_file() and log.stat().st_size) and not os.access(
-        path.parent, os.W_OK
-    ):
-        uri += "&immutable=1"  # SQLite makes files beside one in write-ahead mode
+    log, mode = write_ahead_log(path), "mode=ro"
+    if not (log.is_file() and log.stat().st_size) and _in_write_ahead_mode(path):
+        mode = "immutable=1"  # else SQLite makes files beside it, and leaves them
+    uri = f"file:{quote(str(path.resolve()))}?{mode}"
     with sqlite_errors(path), closing(sqlite3.connect(uri, uri=True)) as connection:
         connection.row_factory = sqlite3.Row
         yield connection
+
+
+def _in_write_ahead_mode(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(20)[18:20] == b"\2\2"
 
 
 def check_file(path: Path) -> None:

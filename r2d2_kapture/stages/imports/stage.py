@@ -1,0 +1,77 @@
+"""Import: what other tools and devices made becomes a kapture dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.video import VideoConfig
+from r2d2_kapture.stages.imports import colmap
+from r2d2_kapture.stages.imports import video as videos
+from r2d2_kapture.types import Report
+
+
+def run(
+    config: VideoConfig = VideoConfig(),
+    *,
+    database: Path | None = None,
+    model: Path | None = None,
+    images: Path | None = None,
+    video: Sequence[Path] = (),
+    output: Path,
+    keypoints_type: str | None = None,
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Make a kapture dataset of a COLMAP database or model, or both, or of videos.
+
+    Databases of COLMAP 3 and 4 and binary and text models are read as they are, and
+    never changed. What both know is taken from the model: cameras, rigs and frames.
+    Pixels count from the center of the first one in the dataset. Run it again to
+    resume.
+
+    Args:
+        config: which frames of videos are taken.
+        database: COLMAP database: cameras, rigs, frames, images, keypoints,
+            descriptors, matches, two-view geometries and pose priors.
+        model: folder of a COLMAP model, or one that holds it as sparse or 0: poses,
+            points and their observations; without a database keypoints too.
+        images: folder that the names of images are relative to; the dataset gets a
+            link to it. Without it the dataset has no pixels.
+        video: files of any format that FFmpeg reads, whose frames become images; their
+            names must differ.
+        output: folder of the kapture dataset; verified matches are in its folder
+            verified, as kapture_r2d2_verify writes them.
+        keypoints_type: name of the features in the dataset; by default the type that
+            the database states in lower case, such as sift, else colmap.
+        options: force and progress are used.
+
+    Raises:
+        ConfigError: not either of the two, or settings of videos without any.
+        DatasetError: the database or the model cannot be read or does not belong to
+            the other, holds what kapture cannot, or none of its images is there.
+        ImageError: a video cannot be read.
+        OutputError: the output exists and must not be replaced, or cannot be written.
+    """
+    if video:
+        given = {"database": database, "model": model, "images": images}
+        useless = [f"--{name}" for name, path in given.items() if path is not None]
+        require(
+            not useless,
+            f"--video: found {', '.join(useless)} too, expected videos or a "
+            "reconstruction; import them into datasets of their own",
+        )
+        return videos.run(config, video=video, output=output, options=options)
+    require(
+        config == VideoConfig(),
+        "--every, --min-sharpness and other settings of videos: found no --video",
+    )
+    return colmap.run(
+        database=database,
+        model=model,
+        images=images,
+        output=output,
+        keypoints_type=keypoints_type,
+        options=options,
+    )
