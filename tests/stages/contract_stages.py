@@ -14,6 +14,7 @@ from tests.scenes.images import write_crops
 from tests.scenes.kapture_files import write_noise_dataset
 from tests.scenes.megadepth import write_scene
 from tests.scenes.pipeline import PipelineScene
+from tests.scenes.reconstruction import synthesize
 from tests.scenes.world import Scene
 
 TINY = "--model {checkpoint} --gpu -1 --precision fp32 --min-size 32 --top-k 20"
@@ -195,6 +196,14 @@ STAGES = (
         },
     ),
     Stage(
+        command="imports",
+        flags="--database {inputs}/reconstruction/database.db "
+        "--model {inputs}/reconstruction/sparse "
+        "--images {inputs}/reconstruction/images --output {output}/dataset",
+        other="--keypoints-type other",
+        foreign="dataset/sensors/sensors.txt",
+    ),
+    Stage(
         command="export",
         flags="--kapture-root {inputs}/colmap --to colmap-db "
         "--output {output}/colmap.db",
@@ -243,6 +252,8 @@ def write_inputs(folder: Path) -> Path:
     )
     write_scene(folder / "megadepth")
     Scene(times=2).write_kapture(folder / "colmap")
+    (folder / "reconstruction").mkdir()
+    synthesize(folder / "reconstruction")
     write_shifted(folder / "shifted")
     return scene.query
 

@@ -90,7 +90,7 @@ class DatasetFiles:
             header: names of its columns.
             rows: its fields.
         """
-        with open_item(self.root, self.root / name) as file:
+        with open_item(self.root, self.root / name, keep_same=True) as file:
             text = io.TextIOWrapper(file, encoding="utf-8", newline="")
             kcsv.table_to_file(text, rows, header=f"# {header}")
             text.flush()
@@ -104,7 +104,7 @@ class DatasetFiles:
             tables = sorted(Path(scratch).rglob("*.txt"), key=lambda p: p.name == LAST)
             for table in tables:
                 place = self.root / table.relative_to(scratch)
-                write_item(self.root, place, table.read_bytes())
+                self._write_other(place, table.read_bytes())
 
     def _describe(self, folder: Path, *fields: object) -> None:
         kind = folder.parent.name
@@ -112,11 +112,16 @@ class DatasetFiles:
         header += ", keypoints_type, metric_type" if kind == "descriptors" else ""
         text = io.StringIO()
         kcsv.table_to_file(text, [fields], header=header)
-        write_item(self.root, folder / f"{kind}.txt", text.getvalue().encode())
+        self._write_other(folder / f"{kind}.txt", text.getvalue().encode())
 
     def _origin(self, folder: Path) -> None:
         text = json.dumps({"pixel_origin": "center"}, indent=2) + "\n"
-        write_item(self.root, folder / ORIGIN_NAME, text.encode())
+        self._write_other(folder / ORIGIN_NAME, text.encode())
+
+    def _write_other(self, path: Path, data: bytes) -> None:
+        """Write a small file unless it has this content."""
+        with open_item(self.root, path, keep_same=True) as file:
+            file.write(data)
 
     def _write_missing(self, path: Path, data: bytes) -> bool:
         try:

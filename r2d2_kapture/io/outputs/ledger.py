@@ -12,6 +12,7 @@ What every command agrees on:
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -237,10 +238,17 @@ def write_item(folder: Path, path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def open_item(folder: Path, path: Path) -> Iterator[BinaryIO]:
+def open_item(
+    folder: Path, path: Path, *, keep_same: bool = False
+) -> Iterator[BinaryIO]:
     """Give a file to write, which becomes ``path`` in an open folder when it is whole.
 
     What a killed run leaves is kept apart, so that it is never taken for an output.
+
+    Args:
+        folder: that is open.
+        path: in it.
+        keep_same: whether a file of the same content stays as it is.
 
     Raises:
         OutputError: the file system refused, or a link leads out of the folder.
@@ -255,7 +263,10 @@ def open_item(folder: Path, path: Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        if keep_same and path.is_file() and filecmp.cmp(partial, path, shallow=False):
+            partial.unlink()
+        else:
+            os.replace(partial, path)
     except OSError as error:
         raise output_error(path, error) from error
 

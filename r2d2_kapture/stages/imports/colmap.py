@@ -17,6 +17,7 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import write_ahead_log
+from r2d2_kapture.io.colmap.geometry_log import LOG_NAME
 from r2d2_kapture.io.colmap.image_folder import link_folder
 from r2d2_kapture.io.colmap.scene import (
     ColmapScene,
@@ -61,6 +62,16 @@ from r2d2_kapture.types import Report, counted, some_names
 
 REPORT_NAME = "import_report.json"
 IMAGES = Path("sensors") / "records_data"
+TABLES = [
+    f"{name}.txt"
+    for name in "sensors rigs records_camera records_gnss trajectories".split()
+]
+FEATURE_FILES = {
+    "keypoints": ("**/*.kpt", "keypoints.txt", ORIGIN_NAME),
+    "descriptors": ("**/*.desc", "descriptors.txt"),
+    "matches": ("**/*.matches", LOG_NAME),
+}
+"""Patterns below the folder of a type."""
 TYPE = "keypoints_type"
 
 
@@ -177,18 +188,18 @@ def _contents(output: Path, keypoints_type: str | None = None) -> Contents:
     types = {keypoints_type}
     if earlier is not None:
         types.add(earlier.settings.get(TYPE))
-    kinds = ("keypoints", "descriptors", "matches")
-    folders = [
-        f"{root}reconstruction/{kind}/{glob.escape(name)}/**/*"
+    features = [
+        f"{root}reconstruction/{kind}/{glob.escape(name)}/{pattern}"
         for root in ("", f"{VERIFIED}/")
-        for kind in kinds
+        for kind, patterns in FEATURE_FILES.items()
         for name in types
         if name
+        for pattern in patterns
     ]
-    tables = [f"sensors/{name}" for name in ("*.txt", ORIGIN_NAME, IMAGES.name)]
+    tables = [f"sensors/{name}" for name in (*TABLES, ORIGIN_NAME, IMAGES.name)]
     points = [kcsv.CSV_FILENAMES[p] for p in (kapture.Points3d, kapture.Observations)]
     return Contents(
-        what="dataset", files=(*folders, *tables, *points, REPORT_NAME, FINISHED_NAME)
+        what="dataset", files=(*features, *tables, *points, REPORT_NAME, FINISHED_NAME)
     )
 
 

@@ -19,7 +19,7 @@ from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin, place_keyp
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.stages.imports import run
 from r2d2_kapture.types import Report
-from tests.stages.imports.worlds import Made, synthesize
+from tests.scenes.reconstruction import Made, synthesize
 
 
 @pytest.fixture(scope="module")
