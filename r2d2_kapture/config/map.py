@@ -10,6 +10,7 @@ from r2d2_kapture.config.checks import Checked, bounded, require
 MapMethod = Literal["auto", "triangulate", "incremental", "global"]
 Calibration = Literal["auto", "none", "view_graph"]
 PointsFrom = Literal["triangulation", "depth", "matched_depth"]
+PriorUse = Literal["auto", "align", "off"]
 Switch = bool | Literal["auto"]
 
 
@@ -35,6 +36,14 @@ class MapConfig(Checked):
             only matches that agree with those; ``auto`` maps both ways (of more than
             100 images, those that connect best) and keeps what registers more images,
             then what more verified matches agree with.
+        priors: how the positions of images are used, of EXIF, GNSS records or the
+            database: ``auto`` has bundle adjustment of ``incremental`` weigh them, and
+            aligns other maps to them; ``align`` estimates poses without them, and
+            aligns; ``off`` ignores them. A map of estimated poses is then in metres,
+            east, north, up; known poses stay, and georeference.json has the way there.
+            Fewer than 3 positions, or positions on a line, are not used.
+        prior_accuracy: standard deviation in metres of positions that say none,
+            horizontally; altitudes deviate twice as much.
         refine_rigs: if poses are unknown, let bundle adjustment refine the poses of
             cameras in their rig.
         two_view_tracks: keep points observed by only two keypoints; ``auto`` does so if
@@ -54,6 +63,8 @@ class MapConfig(Checked):
     points_from: PointsFrom = "triangulation"
     refine_intrinsics: Switch = "auto"
     calibration: Calibration = "auto"
+    priors: PriorUse = "auto"
+    prior_accuracy: float = bounded(5.0, above=0)
     refine_rigs: bool = False
     two_view_tracks: Switch = "auto"
     min_matches: int = bounded(15, at_least=1)

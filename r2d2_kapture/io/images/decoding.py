@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -143,6 +143,16 @@ def exif_camera(path: Path) -> tuple[float | None, str]:
         focal = float(details.get(ExifTags.Base.FocalLengthIn35mmFilm) or 0)
         maker, model = (tags.get(t) for t in (ExifTags.Base.Make, ExifTags.Base.Model))
         return focal if focal > 0 else None, f"{maker}-{model}-{focal:f}"
+
+
+def gps_tags(path: Path) -> dict[int, Any]:
+    """Read the GPS tags of EXIF data by their numbers; empty without any.
+
+    Raises:
+        ImageError: as ``image_size``, or the tags are broken.
+    """
+    with _opened(path) as image:
+        return dict(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
 
 
 def read_mask(path: Path) -> BoolArray:

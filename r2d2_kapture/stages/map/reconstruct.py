@@ -162,6 +162,9 @@ def _map_unknown_poses(
                 config, content, constant, poses_known=False
             )
             step_by_step.image_names = sorted(names or ())
+            # a position that is grossly wrong must not bend the map
+            step_by_step.use_prior_position = workspace.use_priors
+            step_by_step.use_robust_loss_on_prior_position = workspace.use_priors
             found = pycolmap.incremental_mapping(
                 *places,
                 options=step_by_step,

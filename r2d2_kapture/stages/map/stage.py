@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,32 +17,30 @@ from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.check import (
     check_database,
     copy_database,
-    database_sha256,
     write_ahead_log,
 )
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.update import remove_features_of
+from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, write_georeference
 from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.depth_maps import (
     depth_map_files,
     depth_maps,
-    state_of_depth_maps,
 )
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import (
-    STAGE,
     Contents,
     is_made_with,
     rebuilding,
     write_report,
 )
-from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
+from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.stages.map.checks import left_out
 from r2d2_kapture.stages.map.drawing import (
     CLOUD_NAME,
@@ -52,11 +49,10 @@ from r2d2_kapture.stages.map.drawing import (
     PICTURE_NAME,
     draw_model,
 )
-from r2d2_kapture.stages.map.reconstruct import (
-    map_unknown_poses,
-    model_numbers,
-    triangulate,
-)
+from r2d2_kapture.stages.map.manifest import map_manifest, older_manifest
+from r2d2_kapture.stages.map.metric import georeference, map_with_priors
+from r2d2_kapture.stages.map.priors import find_priors
+from r2d2_kapture.stages.map.reconstruct import model_numbers, triangulate
 from r2d2_kapture.stages.map.sources import (
     cameras_of_sensors,
     known_cameras,
@@ -70,7 +66,7 @@ REPORT_NAME = "report.json"
 CONTENTS = Contents(
     what="maps",
     files=(
-        *("**/*.bin", "**/map.ply", "**/map.png"),
+        *("**/*.bin", "**/map.ply", "**/map.png", GEOREFERENCE_NAME),
         *(f"kapture/**/{name}" for name in MAP_DATASET_FILES),
         REPORT_NAME,
         "report.html",
@@ -87,6 +83,7 @@ DETAILS = (
     "images_of_further_models",
     "calibration",
     "calibrations",
+    "priors",
     "camera_origin",
     "keypoint_origin",
 )
@@ -109,8 +106,10 @@ def run(
     by incremental or global mapping. Writes ``sparse`` (a binary COLMAP model),
     ``kapture`` (a dataset with points3d, observations and the keypoints that they
     index), ``map.png`` and ``map.ply`` (coloured points and cameras), ``models``
-    (further models not connected to the map, if poses were unknown) and
-    ``report.json``. Images whose file and camera differ in size are left out, and fail.
+    (further models not connected to the map, if poses were unknown),
+    ``georeference.json`` (where the map lies on Earth, if its images have positions)
+    and ``report.json``. Images whose file and camera differ in size are left out, and
+    fail.
 
     Args:
         config: settings of mapping.
@@ -149,9 +148,9 @@ def run(
     poses = read_camera_poses(dataset)
     unlike = unlike_sensors(dataset)
     failed = (*dataset.left_out, *unlike.values())
-    manifest = _manifest(config, dataset, database, keypoints_type, unlike)
+    manifest = map_manifest(config, dataset, database, keypoints_type, unlike)
     earlier = read_json(output / REPORT_NAME)
-    older = _older_manifest(earlier)
+    older = older_manifest(earlier)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
     if is_done and earlier and not options.force:
         return _noted(finished, _report_of_earlier(earlier, output, started), output)
@@ -188,12 +187,20 @@ def run(
         method = _choose_method(config, content, poses, dataset.root)
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
-        models, calibration = (
-            triangulate(config, workspace, known, options, depth_maps(dataset))
-            if known
-            else map_unknown_poses(config, workspace, options)
-        )
-        drawn = _write_models(models, folder, METRES if known else OWN_UNITS)
+        priors, no_priors = find_priors(config, dataset, copy)
+        if known:
+            models, calibration = triangulate(
+                config, workspace, known, options, depth_maps(dataset)
+            )
+            metric = georeference(models[0], priors)
+        else:
+            models, calibration, metric = map_with_priors(
+                config, workspace, options, priors
+            )
+        if metric.georeference is not None:
+            write_georeference(folder, metric.georeference)
+        unit = METRES if known or metric.in_metres else OWN_UNITS
+        drawn = _write_models(models, folder, unit)
         write_map_dataset(
             folder / "kapture",
             models[0],
@@ -210,7 +217,7 @@ def run(
         report = Report(
             stage="map",
             unit="",
-            summary=_summary(numbers, len(content.images)),
+            summary=_summary(numbers | metric.details(), len(content.images)),
             done=1,
             skipped=0,
             failed=(*failed, *absent),
@@ -218,6 +225,8 @@ def run(
                 *warnings,
                 *_not_in_database(dataset, content, database),
                 *_left_out_warnings(without_pose),
+                *no_priors,
+                *metric.warnings,
                 *drawn,
             ),
             seconds=time.monotonic() - started,
@@ -227,6 +236,7 @@ def run(
                 "images": len(content.images),
                 **numbers,
                 **calibration,
+                **metric.details(),
                 "camera_origin": origin,
                 "keypoint_origin": keypoints.origin,
             },
@@ -311,9 +321,10 @@ def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
 
 def _summary(numbers: Mapping[str, Any], images: int) -> str:
     """Summary of a map from the numbers of its report."""
+    metres = ", in metres" if "priors" in numbers else ""
     return (
         f"{numbers.get('registered_images', 0)} of {counted(images, 'photograph')} in "
-        f"the map, {counted(numbers.get('points', 0), 'point')}"
+        f"the map, {counted(numbers.get('points', 0), 'point')}{metres}"
     )
 
 
@@ -325,7 +336,8 @@ def _without_pose(
 
 
 def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
-    unit = METRES if earlier.get("method") == "triangulate" else OWN_UNITS
+    known = earlier.get("method") == "triangulate"
+    unit = METRES if known or "priors" in earlier else OWN_UNITS
     drawn = draw_model(output, output / "sparse", unit=unit)
     return Report(
         stage="map",
@@ -340,54 +352,3 @@ def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) ->
         outputs=(output,),
         details={name: earlier[name] for name in DETAILS if name in earlier},
     )
-
-
-def _manifest(
-    config: MapConfig,
-    dataset: Dataset,
-    database: Path,
-    keypoints_type: str | None,
-    left_out: Collection[str],
-) -> Manifest:
-    """The settings of a map, its database, and the dataset without images left out."""
-    digest = hashlib.sha256()
-    for name in ("sensors", "rigs", "records_camera", "trajectories"):
-        path = dataset.root / "sensors" / f"{name}.txt"
-        digest.update(path.read_bytes() if path.is_file() else b"-")
-    for name in sorted(left_out):
-        digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
-    settings = dataclasses.asdict(config)
-    if config.points_from == "triangulation":
-        del settings["points_from"]  # as maps were made before there was a choice
-    else:
-        digest.update(state_of_depth_maps(dataset))
-    return Manifest(
-        model={},
-        settings={
-            **settings,
-            "keypoints_type": keypoints_type,
-            STAGE: "map",
-        },
-        versions=package_versions() | {"pycolmap": pycolmap.__version__},
-        inputs={
-            "database": (str(database.resolve()), database_sha256(database)),
-            "dataset": ("", digest.hexdigest()),
-        },
-    )
-
-
-def _older_manifest(report: Mapping[str, Any]) -> Manifest | None:
-    """The manifest of a map whose report holds it, as before version 0.2."""
-    try:
-        inputs = report["inputs"]
-        return Manifest(
-            model={},
-            settings={**inputs["settings"], STAGE: report["stage"]},
-            versions={},
-            inputs={
-                "database": (inputs["database"], inputs["digests"]["database"]),
-                "dataset": ("", inputs["digests"]["dataset"]),
-            },
-        )
-    except (TypeError, KeyError):
-        return None

@@ -25,12 +25,14 @@ class Workspace:
         images: folder of the images, for the colours of points; may be missing.
         scratch: an empty folder.
         known_cameras: ids of the cameras whose intrinsics are reliable.
+        use_priors: whether bundle adjustment uses the database's position priors.
     """
 
     database: Path
     images: Path
     scratch: Path
     known_cameras: frozenset[int]
+    use_priors: bool = False
 
     @property
     def image_folder(self) -> Path:
