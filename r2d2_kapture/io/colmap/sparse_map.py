@@ -8,8 +8,7 @@ described in colmap.github.io/format.html and kapture's kapture_format.adoc.
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +26,11 @@ from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.kapture.dataset import open_dataset, read_lines
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, find_camera_origin
+from r2d2_kapture.io.kapture.points3d import (
+    read_observations,
+    read_points3d,
+    table_rows,
+)
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.types import IndexArray
 
@@ -184,7 +188,7 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
     if table is None:
         return
     types = set()
-    for _, fields in _rows(table):
+    for _, fields in table_rows(table):
         if len(fields) > 1:
             types.add(fields[1])
             if fields[1] in (keypoints_type, UNNAMED_TYPE):
@@ -204,7 +208,7 @@ def recorded_keypoints_type(path: Path) -> str | None:
         path: see ``read_sparse_map``.
     """
     table = _observations_of(path)
-    types = {row[1] for _, row in _rows(table) if len(row) > 1} if table else set()
+    types = {row[1] for _, row in table_rows(table) if len(row) > 1} if table else set()
     return types.pop() if len(types) == 1 else None
 
 
@@ -316,10 +320,8 @@ def _read_kapture(
     poses = read_camera_poses(dataset).cam_from_world
     found = find_camera_origin(dataset, camera_origin)
     cameras = image_cameras(dataset.data, found.origin)
-    points = _read_points(root / kcsv.CSV_FILENAMES[kapture.Points3d])
-    seen = _read_observations(
-        root / kcsv.CSV_FILENAMES[kapture.Observations], keypoints_type, len(points)
-    )
+    points, _ = read_points3d(root)
+    seen = read_observations(root, keypoints_type, len(points))
     images = {}
     for name, cam_from_world in poses.items():
         observed = seen.get(name, {})
@@ -338,63 +340,3 @@ def _read_kapture(
         image_folder=dataset.image_path(""),
         warnings=found.warnings,
     )
-
-
-def _read_points(path: Path) -> DoubleArray:
-    """(P, 3) positions; colours are passed over."""
-    numbers = []
-    for place, fields in _rows(path):
-        try:
-            numbers.append([float(field) for field in fields[:3]])
-        except ValueError:
-            numbers.append([])
-        if len(numbers[-1]) != 3 or not np.isfinite(numbers[-1]).all():
-            raise DatasetError(
-                f"{place}: found '{', '.join(fields)[:80]}', expected X, Y, Z; map "
-                "again"
-            )
-    return np.array(numbers, np.float64).reshape(-1, 3)
-
-
-def _read_observations(
-    path: Path, keypoints_type: str | None, point_count: int
-) -> dict[str, dict[int, int]]:
-    """The point row of each observing keypoint, by image; the first row counts."""
-    rows = list(_rows(path))
-    types = {fields[1] for _, fields in rows if len(fields) > 1}
-    if keypoints_type is None and len(types) > 1:
-        raise DatasetError(
-            f"{path}: found observations of keypoints types {', '.join(sorted(types))};"
-            " choose one with --keypoints-type"
-        )
-    seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
-    for place, fields in rows:
-        try:
-            point, indices = int(fields[0]), [int(field) for field in fields[3::2]]
-        except ValueError:
-            point, indices = -1, []
-        complete = len(fields) >= 2 and len(fields) % 2 == 0
-        if not complete or not 0 <= point < point_count or min(indices, default=0) < 0:
-            raise DatasetError(
-                f"{place}: found '{', '.join(fields)[:80]}', expected the row of one of"
-                f" {point_count} points, the keypoints type, and pairs of image and "
-                "keypoint; map again"
-            )
-        if keypoints_type in (None, fields[1]):
-            for name, keypoint in zip(fields[2::2], indices):
-                first = seen[name].setdefault(keypoint, point)
-                seen[name][keypoint] = min(first, point)
-    return seen
-
-
-def _rows(path: Path) -> Iterable[tuple[str, list[str]]]:
-    """Place and fields of each row of a kapture table."""
-    if not path.is_file():
-        raise DatasetError(
-            f"{path}: missing, expected a kapture dataset that holds a map; run "
-            "kapture_r2d2_map first"
-        )
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip() and not line.startswith("#"):
-            place = f"{path}, line {number}"
-            yield place, [field.strip() for field in line.split(",")]

@@ -35,7 +35,7 @@ def source_features(source: Source, descriptors_type: str | None) -> LocalFeatur
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FeatureFormat:
+class FeatureFormat:
     """Attributes:
     source: of the images.
     tables: their keypoints and descriptors.
@@ -55,7 +55,7 @@ class _FeatureFormat:
         return self.tables.descriptors.files(self.source.names)
 
 
-class H5File(_FeatureFormat):
+class H5File(FeatureFormat):
     """The features of all images in one file, see io/features/hdf5.py."""
 
     def write(
@@ -76,7 +76,7 @@ class H5File(_FeatureFormat):
         return Written(failed=tuple(failed), details={"scores": NO_SCORES})
 
 
-class ColmapTexts(_FeatureFormat):
+class ColmapTexts(FeatureFormat):
     """A file an image, see io/features/colmap_text.py."""
 
     def write(

@@ -32,6 +32,14 @@ class Written:
     details: Mapping[str, object] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def __add__(self, other: Written) -> Written:
+        """What two steps have made."""
+        return Written(
+            failed=(*self.failed, *other.failed),
+            details={**self.details, **other.details},
+            warnings=(*self.warnings, *other.warnings),
+        )
+
 
 class Format(Protocol):
     """A source that is open for one format."""

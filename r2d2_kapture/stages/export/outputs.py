@@ -21,6 +21,7 @@ from r2d2_kapture.io.outputs.ledger import (
 )
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.export.formats import Format, Written
+from r2d2_kapture.stages.export.inputs import Inputs
 from r2d2_kapture.stages.export.source import Source
 from r2d2_kapture.types import Report
 
@@ -36,7 +37,7 @@ class Export:
     Attributes:
         source: what is exported.
         form: the format, open.
-        root: the input that the manifest names.
+        inputs: what of it the user gave.
         settings: of the manifest, besides those of source and format.
         output: file or folder.
         started: by time.monotonic.
@@ -45,7 +46,7 @@ class Export:
 
     source: Source
     form: Format
-    root: Path
+    inputs: Inputs
     settings: dict[str, Any]
     output: Path
     started: float
@@ -62,7 +63,7 @@ class Export:
         """
         notes = self.output.with_name(f".{self.output.name}.export")
         contents = dataclasses.replace(FILE, named=self.output)
-        finished, manifest = self._inputs(notes)
+        finished, manifest = self._digests(notes)
         state = DatabaseState(path=notes / STATE_NAME, database=self.output)
         self._refuse_others(state)
         if self._is_done(notes, contents, manifest):
@@ -92,7 +93,7 @@ class Export:
         Raises:
             OutputError: as ``to_file``, of a folder.
         """
-        finished, manifest = self._inputs(self.output)
+        finished, manifest = self._digests(self.output)
         if self._is_done(self.output, contents, manifest):
             earlier = finished.report(self.started)
             if earlier is not None:
@@ -107,7 +108,8 @@ class Export:
             return report
         return finished.note(report, map(self.output.joinpath, made))
 
-    def _inputs(self, notes: Path) -> tuple[Finished, Manifest]:
+    def _digests(self, notes: Path) -> tuple[Finished, Manifest]:
+        name = "pipeline" if self.inputs.layout else "kapture_root"
         settings = {
             STAGE: "export",
             **self.settings,
@@ -120,7 +122,7 @@ class Export:
             model={},
             settings=settings,
             versions=package_versions(),
-            inputs={"kapture_root": (str(self.root.resolve()), finished.inputs)},
+            inputs={name: (str(self.inputs.root.resolve()), finished.inputs)},
         )
         return finished, manifest
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.features.reading import check_inside
+from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
@@ -18,7 +21,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.types import some_names
+from r2d2_kapture.types import Failure, some_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,8 @@ class Source:
 def open_source(
     root: Path,
     *,
+    roots: Sequence[Path] = (),
+    of_others: Container[str] = (),
     keypoints_type: str | None,
     camera_origin: CameraOrigin,
     keypoint_origin: CameraOrigin,
@@ -70,6 +75,8 @@ def open_source(
 
     Args:
         root: of the dataset.
+        roots: where its features are; by default in the dataset.
+        of_others: images of other datasets that have features there.
         keypoints_type: None takes the only one there is.
         camera_origin, keypoint_origin: as the user gives them.
 
@@ -78,14 +85,14 @@ def open_source(
     """
     dataset = open_dataset(root)
     cameras = find_camera_origin(dataset, camera_origin)
-    table = open_feature_table([root], "keypoints", keypoints_type)
+    table = open_feature_table(roots or [root], "keypoints", keypoints_type)
     keypoints, warnings = place_keypoints(table, keypoint_origin, dataset, cameras)
     refuse_other_images(keypoints, dataset)
     return Source(
         dataset=dataset,
         cameras=cameras,
         keypoints=keypoints,
-        roots=(root,),
+        roots=tuple(roots or [root]),
         names=tuple(name for name in dataset.image_names if name in keypoints),
         settings={
             "keypoints_type": keypoints.type_name,
@@ -94,9 +101,25 @@ def open_source(
         },
         warnings=(
             *warnings,
-            *_unlike_names(dataset.image_names, keypoints.image_names),
+            *_unlike_names(
+                dataset.image_names,
+                (name for name in keypoints.image_names if name not in of_others),
+            ),
         ),
     )
+
+
+def unusable_images(source: Source) -> dict[str, Failure]:
+    """Images whose camera or keypoints belong to a picture of another size, by name."""
+    failed = unlike_sensors(source.dataset, source.names)
+    rest = set(source.names) - failed.keys()
+    for name, image in dataset_images(source.dataset, rest).items():
+        rows = source.keypoints.read(name)
+        try:
+            check_inside(rows, image.size, f"'{name}'")
+        except FeatureFormatError as error:
+            failed[name] = Failure(name=name, reason=str(error))
+    return failed
 
 
 def _unlike_names(images: Iterable[str], featured: Iterable[str]) -> Iterator[str]:

@@ -1,65 +1,105 @@
-"""Export of features of a kapture dataset to the formats of other tools."""
+"""Export of datasets, and of what a pipeline made, to the formats of other tools."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from r2d2_kapture.config.cameras import CameraMode
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import ExportFormat
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import CameraOrigin
-from r2d2_kapture.io.kapture.match_store import find_matches
+from r2d2_kapture.io.colmap.bundler import BUNDLE_NAME, LIST_NAME
+from r2d2_kapture.io.colmap.verified import find_verified
+from r2d2_kapture.io.kapture.match_store import find_matches, open_matches
 from r2d2_kapture.io.outputs.ledger import Contents
-from r2d2_kapture.stages.export.colmap_database import ColmapDatabase
+from r2d2_kapture.stages.export.colmap import (
+    DATABASE_NAME,
+    MODEL_NAME,
+    Bundler,
+    Colmap,
+    Colmap3,
+    ColmapDatabase,
+)
+from r2d2_kapture.stages.export.content import Content, find_descriptors
+from r2d2_kapture.stages.export.dataset_content import DatasetContent
 from r2d2_kapture.stages.export.feature_files import (
     ColmapTexts,
     H5File,
     source_features,
 )
 from r2d2_kapture.stages.export.formats import Format
+from r2d2_kapture.stages.export.inputs import Inputs, find_inputs
 from r2d2_kapture.stages.export.outputs import REPORT_NAME, Export
+from r2d2_kapture.stages.export.pipeline_content import PipelineContent
 from r2d2_kapture.stages.export.source import Source, open_source
 from r2d2_kapture.types import Report
 
-DEFAULT_OUTPUTS: dict[ExportFormat, str] = {
-    "colmap-db": "colmap.db",
-    "h5": "features.h5",
-    "colmap-text": "colmap_text",
+MODEL_FILES = (DATABASE_NAME, f"{MODEL_NAME}/*.bin", f"{MODEL_NAME}/*.txt")
+FILES: dict[ExportFormat, str] = {"colmap-db": "colmap.db", "h5": "features.h5"}
+"""Formats of one file, and its default name."""
+FOLDERS: dict[ExportFormat, tuple[str, tuple[str, ...]]] = {
+    "colmap": ("colmap", MODEL_FILES),
+    "colmap3": ("colmap3", MODEL_FILES),
+    "bundler": ("bundler", (BUNDLE_NAME, LIST_NAME)),
+    "colmap-text": ("colmap_text", ("**/*.txt",)),
 }
-FOLDERS: dict[ExportFormat, Contents] = {
-    "colmap-text": Contents(
-        what="export", files=("**/*.txt", REPORT_NAME), by_name=True
-    ),
+"""Formats of several files, the default name of their folder, and what is in it."""
+COLMAP_FORMATS: dict[ExportFormat, Callable[..., Format]] = {
+    "colmap": Colmap,
+    "colmap3": Colmap3,
+    "colmap-db": ColmapDatabase,
+    "bundler": Bundler,
 }
-"""Formats of several files, and what these are called."""
+FEATURE_FORMATS: dict[ExportFormat, Callable[..., Format]] = {
+    "h5": H5File,
+    "colmap-text": ColmapTexts,
+}
+WITH_TEXT: tuple[ExportFormat, ...] = ("colmap", "colmap3")
+WITH_DESCRIPTORS = WITH_TEXT
+WITH_MODEL = (*WITH_TEXT, "bundler")
+VERIFIED_NAME = "verified"
+"""Where kapture_r2d2_import puts verified matches in a dataset."""
 
 
 def run(
     *,
-    kapture_root: Path,
+    kapture_root: Path | None = None,
+    pipeline: Path | None = None,
     to: ExportFormat,
     output: Path | None = None,
+    verified: Path | None = None,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     camera_origin: CameraOrigin = "auto",
     keypoint_origin: CameraOrigin = "auto",
     camera_mode: CameraMode = "auto",
+    text: bool = False,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Export the features of a kapture dataset for other tools.
+    """Export a kapture dataset, or what a pipeline made, for other tools.
 
-    The output is a COLMAP 4 database, hloc's HDF5 layout, or COLMAP's text files.
-    Images whose size differs from that of their camera or keypoints get no keypoints
-    and no matches in a database, and fail.
+    The output is a COLMAP database with or without a model, Bundler's file, hloc's HDF5
+    layout, or COLMAP's text files. Images whose size differs from that of their camera
+    or keypoints get no keypoints and no matches in a database, and fail.
 
     Args:
-        kapture_root: folder of a kapture dataset.
-        to: ``colmap-db``: cameras, rigs, frames, images, keypoints in COLMAP's pixel
-            origin, matches; ``h5``: features file of hloc; ``colmap-text``: one file
-            per image.
-        output: file, or folder for colmap-text; by default colmap.db, features.h5 or
-            colmap_text in the dataset.
+        kapture_root: folder of a kapture dataset; or
+        pipeline: output folder of kapture_r2d2_pipeline: its database with verified
+            geometries and its map, as they are.
+        to: ``colmap``: a folder with database.db (cameras, rigs, frames, images,
+            keypoints in COLMAP's pixel origin, descriptors, matches, two-view
+            geometries, pose priors) and sparse, the binary model of images with poses,
+            points and tracks, in the same ids; ``colmap3``: the same for COLMAP 3.8;
+            ``colmap-db``: a database of COLMAP 4 alone, without descriptors;
+            ``bundler``: bundle.out and its list of images; ``h5``: features file of
+            hloc; ``colmap-text``: one file per image.
+        output: file, or folder for colmap, colmap3, bundler and colmap-text; by default
+            colmap.db, features.h5 or one named as the format in the dataset.
+        verified: output of kapture_r2d2_verify, for two-view geometries; by default the
+            folder verified in --kapture-root, if any.
         keypoints_type, descriptors_type: by default the only existing one.
         camera_origin: pixel origin of principal points: the ``center`` of the first
             pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
@@ -68,45 +108,86 @@ def run(
         keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
             first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
             origin stated in files, else that of the cameras.
-        camera_mode: for colmap-db, which images of unknown cameras (UNKNOWN_CAMERA)
-            share one: ``auto`` those of the same sensor of the dataset; ``single`` all
-            of the same size; ``per-folder`` those of the same folder and size;
-            ``per-image`` none; known cameras, and those of rigs, are never merged.
+        camera_mode: for COLMAP's formats, which images of unknown cameras
+            (UNKNOWN_CAMERA) share one: ``auto`` those of the same sensor of the
+            dataset; ``single`` all of the same size; ``per-folder`` those of the same
+            folder and size; ``per-image`` none; known cameras, and those of rigs, are
+            never merged. A pipeline has decided it.
+        text: write the model of colmap and colmap3 as text.
         options: force (redo an export, or replace a file of others) and progress are
             used.
 
     Raises:
+        ConfigError: neither or both of a dataset and a pipeline.
         DatasetError, FeatureFormatError, OutputError: nothing is written. A file that
             no export wrote, or one made with other settings, stays without force.
     """
     started = time.monotonic()
+    require(
+        not text or to in WITH_TEXT,
+        f"--text: found --to {to}, expected one of {', '.join(WITH_TEXT)}",
+    )
+    inputs = find_inputs(kapture_root, pipeline)
     source = open_source(
-        kapture_root,
-        keypoints_type=keypoints_type,
+        inputs.mapping,
+        roots=inputs.roots,
+        of_others=inputs.query_images(),
+        keypoints_type=keypoints_type or inputs.keypoints_type,
         camera_origin=camera_origin,
         keypoint_origin=keypoint_origin,
     )
+    form: Format
+    if to in COLMAP_FORMATS:
+        form = COLMAP_FORMATS[to](
+            source=source,
+            content=_content(to, source, inputs, verified, camera_mode),
+            descriptors=(
+                find_descriptors(source, descriptors_type)
+                if to in WITH_DESCRIPTORS
+                else None
+            ),
+            text=text,
+        )
+    else:
+        tables = source_features(source, descriptors_type)
+        form = FEATURE_FORMATS[to](source=source, tables=tables)
+    name, files = FOLDERS.get(to) or (FILES[to], ())
     export = Export(
         source=source,
-        form=_open_format(to, source, descriptors_type, camera_mode),
-        root=kapture_root,
+        form=form,
+        inputs=inputs,
         settings={"to": to},
-        output=output or kapture_root / DEFAULT_OUTPUTS[to],
+        output=output or inputs.root / name,
         started=started,
         options=options,
     )
-    return export.to_folder(FOLDERS[to]) if to in FOLDERS else export.to_file()
+    if not files:
+        return export.to_file()
+    texts = to == "colmap-text"
+    return export.to_folder(
+        Contents(what="export", files=(*files, REPORT_NAME), by_name=texts)
+    )
 
 
-def _open_format(
+def _content(
     to: ExportFormat,
     source: Source,
-    descriptors_type: str | None,
+    inputs: Inputs,
+    verified: Path | None,
     camera_mode: CameraMode,
-) -> Format:
-    if to == "colmap-db":
-        matches = find_matches(source.roots, source.keypoints.type_name)
-        return ColmapDatabase(source=source, matches=matches, camera_mode=camera_mode)
-    tables = source_features(source, descriptors_type)
-    kind = H5File if to == "h5" else ColmapTexts
-    return kind(source=source, tables=tables)
+) -> Content:
+    """What COLMAP's formats hold."""
+    if inputs.layout is not None:
+        return PipelineContent(layout=inputs.layout)
+    keypoints_type = source.keypoints.type_name
+    if verified is not None:
+        open_matches([verified], keypoints_type)  # it must be there
+    geometries = verified or inputs.mapping / VERIFIED_NAME
+    return DatasetContent(
+        source=source,
+        matches=find_matches([inputs.matches], keypoints_type),
+        verified=(
+            find_verified(geometries, keypoints_type) if to in WITH_MODEL else None
+        ),
+        camera_mode=camera_mode,
+    )

@@ -1,0 +1,99 @@
+"""What COLMAP's formats hold: a database, and a model of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import pycolmap
+
+from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.io.colmap.descriptors import write_descriptors
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
+from r2d2_kapture.stages.export.feature_files import source_features
+from r2d2_kapture.stages.export.formats import Written
+from r2d2_kapture.stages.export.source import Source
+from r2d2_kapture.types import Failure
+
+FoundModel = tuple[pycolmap.Reconstruction | None, tuple[str, ...]]
+"""A model, None where no image has a pose, and warnings."""
+
+
+class Content(Protocol):
+    """A source as COLMAP has it."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those on which it depends, besides those of the source."""
+
+    @property
+    def files(self) -> Iterator[Path]:
+        """Those that it reads, besides those of the source."""
+
+    def write_database(self, path: Path) -> Written:
+        """Write a COLMAP 4 database, without descriptors, where there is no file."""
+
+    def model(self, database: Path) -> FoundModel:
+        """The model of the database's images.
+
+        Args:
+            database: by ``write_database``; its rigs may be dropped.
+        """
+
+
+def find_descriptors(
+    source: Source, descriptors_type: str | None
+) -> LocalFeatureTables | None:
+    """The descriptors of a source, where it has some.
+
+    Raises:
+        DatasetError, FeatureFormatError: see ``open_local_features``.
+    """
+    there = any(find_feature_folders(root, "descriptors") for root in source.roots)
+    if descriptors_type is None and not there:
+        return None
+    return source_features(source, descriptors_type)
+
+
+def add_descriptors(
+    database: Path,
+    source: Source,
+    tables: LocalFeatureTables,
+    without: Iterable[Failure],
+) -> Written:
+    """Add the descriptors of the images of a source to a database of its keypoints.
+
+    Args:
+        database: with the keypoints.
+        source: of the images.
+        tables: of their descriptors.
+        without: images that have failed.
+    """
+    failed: list[Failure] = []
+    wanted = set(source.names) - {failure.name for failure in without}
+
+    def read(name: str) -> Any:
+        if name not in wanted:
+            return None
+        try:
+            tables.check_counts(name)
+            return tables.beside_keypoints(name).read_stored(name)
+        except FeatureFormatError as error:
+            failed.append(Failure(name=name, reason=str(error)))
+            return None
+
+    count = write_descriptors(database, tables.descriptors.type_name, read)
+    return Written(failed=tuple(failed), details={"descriptors": count})
+
+
+@contextmanager
+def temporary_database(content: Content) -> Iterator[tuple[Path, Written]]:
+    """Give a database of a content that lasts for the block."""
+    with TemporaryDirectory(prefix="r2d2_kapture_") as folder, quiet_pycolmap():
+        path = Path(folder) / "database.db"
+        yield path, content.write_database(path)

@@ -1,0 +1,124 @@
+"""Where what is exported lies: in a dataset, or where a pipeline says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2d2_kapture.errors import ConfigError, DatasetError
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.outputs.atomic import read_json
+from r2d2_kapture.stages.pipeline_layout import Layout
+
+REPORT_NAME = "pipeline_report.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Folders to read.
+
+    Attributes:
+        root: that the user gave.
+        mapping: dataset of the images.
+        queries: datasets by name.
+        roots: folders of features.
+        matches: kapture folder of matches.
+        keypoints_type: of the features in use; None if there is one alone.
+        layout: of the outputs of a pipeline, if it is one.
+    """
+
+    root: Path
+    mapping: Path
+    queries: Mapping[str, Path]
+    roots: tuple[Path, ...]
+    matches: Path
+    keypoints_type: str | None = None
+    layout: Layout | None = None
+
+    def query_datasets(self) -> dict[str, Dataset]:
+        """The queries that are still there, by name.
+
+        Raises:
+            DatasetError: one of them is broken.
+        """
+        return {
+            name: open_dataset(path)
+            for name, path in self.queries.items()
+            if path.is_dir()
+        }
+
+    def query_images(self) -> frozenset[str]:
+        """Names of the images of all queries; see ``query_datasets``."""
+        datasets = self.query_datasets().values()
+        return frozenset(name for one in datasets for name in one.image_names)
+
+
+def find_inputs(kapture_root: Path | None, pipeline: Path | None) -> Inputs:
+    """The folders of a dataset, or of a pipeline.
+
+    Raises:
+        ConfigError: neither or both are given.
+        DatasetError: see ``_read_pipeline``.
+    """
+    if pipeline is not None and kapture_root is None:
+        return _read_pipeline(pipeline)
+    if kapture_root is None or pipeline is not None:
+        found = "neither" if kapture_root is None else "both"
+        raise ConfigError(
+            f"--kapture-root, --pipeline: found {found}, expected one of them"
+        )
+    return Inputs(
+        root=kapture_root,
+        mapping=kapture_root,
+        queries={},
+        roots=(kapture_root,),
+        matches=kapture_root,
+    )
+
+
+def _read_pipeline(work: Path) -> Inputs:
+    """Read where the inputs of a pipeline are.
+
+    Args:
+        work: its output folder.
+
+    Raises:
+        DatasetError: no pipeline has ended there, or an input is no longer there.
+    """
+    layout = Layout(output=work)
+    report = work / REPORT_NAME
+    if not report.is_file():
+        raise DatasetError(
+            f"{work}: found no {REPORT_NAME}, expected the output of "
+            "kapture_r2d2_pipeline; give its --output, or run it to its end"
+        )
+    try:
+        inputs: dict[str, Any] = read_json(report)["inputs"]
+        mapping = Path(inputs["mapping"]["path"])
+        queries = {name: Path(one["path"]) for name, one in inputs["queries"].items()}
+        features = list(map(Path, inputs["features"]))
+        keypoints_type: str | None = inputs["keypoints_type"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(
+            f"{report}: found no inputs of the pipeline, expected those of mapping, "
+            "queries and features; run kapture_r2d2_pipeline again"
+        ) from error
+    for path in (mapping, *features):
+        if not path.is_dir():
+            raise DatasetError(
+                f"{path}: found no such folder, expected an input of {work}; put it "
+                "back, or run kapture_r2d2_pipeline again"
+            )
+    own = [layout.features] if layout.features.is_dir() else []
+    there = [path for path in queries.values() if path.is_dir()]
+    return Inputs(
+        layout=layout,
+        root=work,
+        matches=layout.matches,
+        mapping=mapping,
+        queries=queries,
+        roots=(*own, *features, mapping, *there),
+        keypoints_type=keypoints_type,
+    )
