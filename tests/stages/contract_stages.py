@@ -213,6 +213,14 @@ STAGES = (
         replaced=True,
     ),
     Stage(
+        command="export",
+        variant="colmap",
+        flags="--kapture-root {inputs}/colmap --to colmap --output {output}/colmap",
+        other="--camera-mode per-image",
+        foreign="colmap/mine.txt",
+        items=False,
+    ),
+    Stage(
         command="colmap",
         flags="--images {inputs}/shifted --database {output}/map.db "
         "--sparse {output}/sparse --map.refine-intrinsics false --match.gpu -1 "

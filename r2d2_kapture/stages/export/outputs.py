@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.colmap.check import database_sha256
 from r2d2_kapture.io.colmap.state import DatabaseState
+from r2d2_kapture.io.outputs.atomic import read_json
+from r2d2_kapture.io.outputs.atomic_folder import owned
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import (
     STAGE,
@@ -27,6 +30,8 @@ from r2d2_kapture.types import Report
 
 STATE_NAME = ".state.json"
 REPORT_NAME = "report.json"
+DIGESTS = "sha256"
+"""In the report of a folder: of its files."""
 FILE = Contents(what="export", files=())
 
 
@@ -94,19 +99,38 @@ class Export:
             OutputError: as ``to_file``, of a folder.
         """
         finished, manifest = self._digests(self.output)
-        if self._is_done(self.output, contents, manifest):
-            earlier = finished.report(self.started)
+        done = self._is_done(self.output, contents, manifest)
+        if done and (earlier := finished.report(self.started)) is not None:
+            return earlier
+        intact = self._check_unchanged(contents)
+        if done and intact:
+            earlier = finished.report(self.started, checked=True)
             if earlier is not None:
                 return earlier
         with rebuilding(self.output, contents, manifest) as folder:
             written = self.form.write(
                 folder, lambda complete: None, progress=self.options.progress
             )
-            report = write_report(folder / REPORT_NAME, self._report(written))
-            made = [p.relative_to(folder) for p in folder.rglob("*") if p.is_file()]
+            made = sorted(p.relative_to(folder) for p in owned(folder, ["**/*"]))
+            digests = {str(path): database_sha256(folder / path) for path in made}
+            report = self._report(written)
+            write_report(folder / REPORT_NAME, report, {DIGESTS: digests})
         if report.failed:  # these are tried again
             return report
         return finished.note(report, map(self.output.joinpath, made))
+
+    def _check_unchanged(self, contents: Contents) -> bool:
+        """Whether all files of an earlier export are there; refuse changed ones."""
+        digests = read_json(self.output / REPORT_NAME).get(DIGESTS)
+        if not isinstance(digests, dict):
+            return False
+        there = [name for name in digests if (self.output / name).is_file()]
+        for name in there:
+            path = self.output / name
+            changed = database_sha256(path) != digests[name]
+            if changed and not self.options.replaces:
+                raise contents.refusal(path, "a file that was changed since its export")
+        return len(there) == len(digests)
 
     def _digests(self, notes: Path) -> tuple[Finished, Manifest]:
         name = "pipeline" if self.inputs.layout else "kapture_root"

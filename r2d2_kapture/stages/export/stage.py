@@ -12,6 +12,7 @@ from r2d2_kapture.config.extract import ExportFormat
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.io.colmap.bundler import BUNDLE_NAME, LIST_NAME
+from r2d2_kapture.io.colmap.sparse_map import COLMAP_FILES, ENDS
 from r2d2_kapture.io.colmap.verified import find_verified
 from r2d2_kapture.io.kapture.match_store import find_matches, open_matches
 from r2d2_kapture.io.outputs.ledger import Contents
@@ -37,7 +38,10 @@ from r2d2_kapture.stages.export.pipeline_content import PipelineContent
 from r2d2_kapture.stages.export.source import Source, open_source
 from r2d2_kapture.types import Report
 
-MODEL_FILES = (DATABASE_NAME, f"{MODEL_NAME}/*.bin", f"{MODEL_NAME}/*.txt")
+MODEL_FILES = (
+    DATABASE_NAME,
+    *(f"{MODEL_NAME}/{name}.{end}" for name in COLMAP_FILES for end in ENDS),
+)
 FILES: dict[ExportFormat, str] = {"colmap-db": "colmap.db", "h5": "features.h5"}
 """Formats of one file, and its default name."""
 FOLDERS: dict[ExportFormat, tuple[str, tuple[str, ...]]] = {

@@ -200,6 +200,31 @@ def test_the_database_of_a_pipeline_alone_is_its_copy(
     assert (again.done, again.skipped) == (0, 12)
 
 
+def test_changed_files_of_an_export_are_not_replaced_unless_forced(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--pipeline", str(work), "--to", "colmap"]
+    command += ["--output", str(tmp_path / "out"), "--quiet"]
+    database = tmp_path / "out/database.db"
+    assert export_main(command) == 0
+    with closing(pycolmap.Database.open(str(database))) as opened:
+        opened.num_images()  # turns write-ahead logging on, which changes nothing
+    assert export_main(command) == 0
+    assert "already done" in capsys.readouterr().out
+    with closing(pycolmap.Database.open(str(database))) as opened:
+        opened.clear_two_view_geometries()
+    assert export_main(command) == 2
+    error = one_error_line(capsys)
+    assert f"{database}: found a file that was changed since its export" in error
+    assert export_main([*command, "--force"]) == 0
+    assert geometries(database) == geometries(work / "database.db")
+    points = tmp_path / "out/sparse/points3D.bin"
+    content = points.read_bytes()
+    points.unlink()
+    assert export_main(command) == 0
+    assert points.read_bytes() == content
+
+
 def test_text_models_are_written_on_request(
     root: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
