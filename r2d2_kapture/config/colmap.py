@@ -46,7 +46,8 @@ class ColmapConfig:
             "database has no poses",
         )
         require(
-            self.pairing.method in ("exhaustive", "sequential", "gnss", "local"),
+            self.pairing.method
+            in ("exhaustive", "sequential", "gnss", "local", "lowres"),
             f"--pairing.method: found {self.pairing.method}, expected exhaustive, "
-            "sequential, gnss or local, or a list by --pairs",
+            "sequential, gnss, local or lowres, or a list by --pairs",
         )

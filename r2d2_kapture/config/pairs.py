@@ -17,6 +17,7 @@ PairMethod = Literal[
     "covisibility",
     "global",
     "local",
+    "lowres",
     "fuse",
     "merge",
 ]
@@ -33,6 +34,9 @@ ADDED = (
     "min_distance",
     "covisibility_score",
     "fusion",
+    "lowres_size",
+    "lowres_keypoints",
+    "lowres_candidates",
 )
 """Settings that outputs of earlier versions do not note."""
 
@@ -48,7 +52,9 @@ class PairsConfig(Checked):
             whatever the direction; ``covisibility`` images that observe common points
             of a map, score --covisibility-score; ``global`` similar global features,
             score their cosine; ``local`` the same with features aggregated from local
-            ones (VLAD); ``fuse`` the best of all lists of --merge together, by
+            ones (VLAD); ``lowres`` images with matches at low resolution, of the
+            bundled model, score the number that agree with a fundamental matrix;
+            ``fuse`` the best of all lists of --merge together, by
             --fusion; ``merge`` only the lists of --merge, one after another.
         top_k: best partners of an image, 0 for all; by default 20, and all for merge;
             not for exhaustive and sequential.
@@ -86,7 +92,11 @@ class PairsConfig(Checked):
         vlad_clusters: visual words of the vocabulary of ``local``.
         vlad_dim: dimension of VLAD descriptors after whitening, if there are at least
             four mapping images per dimension; 0 keeps all dimensions.
-        seed: random seed of the vocabulary.
+        lowres_size: longest side in pixels of the images of ``lowres``.
+        lowres_keypoints: keypoints of an image of ``lowres``.
+        lowres_candidates: images, the most similar as by ``local``, that each image is
+            matched with by ``lowres``; 0 matches all with all.
+        seed: random seed of the vocabulary, and of ``lowres``'s sampling of matches.
         slice: ``i/n`` writes part i of n of the list, for runs on a cluster.
     """
 
@@ -111,6 +121,9 @@ class PairsConfig(Checked):
     fusion: Fusion = "round_robin"
     vlad_clusters: int = bounded(64, at_least=1)
     vlad_dim: int = bounded(256, at_least=0)
+    lowres_size: int = bounded(512, at_least=64)
+    lowres_keypoints: int = bounded(512, at_least=16)
+    lowres_candidates: int = bounded(50, at_least=0)
     seed: int = bounded(0, at_least=0, below=2**32, note="32 bits")
     slice: str = "1/1"
 

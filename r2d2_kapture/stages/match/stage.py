@@ -111,11 +111,49 @@ def run(
         FeatureFormatError: no pair can be matched, or descriptors require another
             metric than L2 or cosine.
     """
-    started = time.monotonic()
     device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
-    matcher = build_matcher(config.matcher, device)
     tables = open_local_features(features, keypoints_type, descriptors_type)
-    wanted = in_caching_order(read_pairs(pairs, tables.keypoints))
+    listed = read_pairs(pairs, tables.keypoints)
+    return run_matcher(
+        build_matcher(config.matcher, device),
+        tables=tables,
+        pairs=listed,
+        output=output,
+        device=device,
+        cache_gb=config.cache_gb,
+        warnings=() if listed else (f"{pairs}: found no pair to match",),
+        options=options,
+    )
+
+
+def run_matcher(
+    matcher: Matcher,
+    *,
+    tables: LocalFeatureTables,
+    pairs: Sequence[ImagePair],
+    output: Path,
+    device: torch.device,
+    cache_gb: float = MatchConfig.cache_gb,
+    warnings: tuple[str, ...] = (),
+    options: RunOptions = RunOptions(),
+) -> Report:
+    """Match pairs by a matcher; see ``run``.
+
+    Args:
+        matcher: of two images.
+        tables: their features.
+        pairs: to match.
+        output: folder for ``reconstruction/matches/<keypoints type>``.
+        device: of the matcher.
+        cache_gb: gigabytes of features cached in memory for later pairs.
+        warnings: of the pairs, for the report.
+        options: how to run.
+
+    Raises:
+        DatasetError, OutputError, FeatureFormatError: as ``run``.
+    """
+    started = time.monotonic()
+    wanted = in_caching_order(pairs)
     require_usable(tables, wanted)
     images = sorted({image for pair in wanted for image in pair})
     refuse_replaced_images(tables.keypoints, images)
@@ -124,7 +162,7 @@ def run(
     cache: LoadingCache[str, MatchInput] = LoadingCache(
         InputReader(tables, device, with_keypoints=matcher.needs_keypoints),
         lambda features: features.nbytes,
-        int(config.cache_gb * 1e9),
+        int(cache_gb * 1e9),
     )
     with open_match_writer(output, keypoints_type, manifest, options) as writer:
         writer.follow(feature_states(tables, images))
@@ -144,7 +182,7 @@ def run(
             seconds=time.monotonic() - started,
             outputs=(matches_folder(output, keypoints_type),),
             warnings=(
-                *(() if wanted else (f"{pairs}: found no pair to match",)),
+                *warnings,
                 *hidden_features(tables.keypoints),
                 *empty_warning(tables, wanted),
                 *tally.warnings(),

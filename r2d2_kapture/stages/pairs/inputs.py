@@ -19,6 +19,8 @@ from r2d2_kapture.matching.pair_selection import (
     Scores,
     Selection,
     best_partners,
+    every_with_every,
+    exhaustive,
     without_same,
 )
 from r2d2_kapture.types import Failure
@@ -36,7 +38,7 @@ class PairInputs:
         lists: of pairs, by their file.
         keypoints_type, descriptors_type, global_features_type: names; None takes the
             only existing one.
-        described: kapture folder for computed global features.
+        described: kapture folder for computed features.
         options: how to run.
     """
 
@@ -76,6 +78,16 @@ class Selected:
     failed: tuple[Failure, ...] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+def every_pair(inputs: PairInputs) -> list[ImagePair]:
+    """All pairs, score 1."""
+    first, second = inputs.first_names, inputs.mapping_names
+    if inputs.query is None:
+        selection = exhaustive(len(first))
+    else:
+        selection = every_with_every(len(first), len(second))
+    return named(selection, first, second)
 
 
 def best_named(

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.io.colmap.sparse_map import map_files
-from r2d2_kapture.matching.pair_selection import every_with_every, exhaustive
 from r2d2_kapture.stages.pairs.fusion import select_by_fusion
 from r2d2_kapture.stages.pairs.geometry import (
     select_by_covisibility,
     select_by_gnss,
     select_by_poses,
 )
-from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, named
+from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, every_pair
+from r2d2_kapture.stages.pairs.lowres import select_by_low_resolution
 from r2d2_kapture.stages.pairs.sequences import select_sequential
 from r2d2_kapture.stages.pairs.similarity import (
     global_features,
@@ -43,12 +43,7 @@ def method_files(config: PairsConfig, inputs: PairInputs) -> Iterator[Path]:
 
 def select_exhaustive(config: PairsConfig, inputs: PairInputs) -> Selected:
     """All pairs."""
-    first, second = inputs.first_names, inputs.mapping_names
-    if inputs.query is None:
-        selection = exhaustive(len(first))
-    else:
-        selection = every_with_every(len(first), len(second))
-    return Selected(pairs=named(selection, first, second))
+    return Selected(pairs=every_pair(inputs))
 
 
 def select_nothing(config: PairsConfig, inputs: PairInputs) -> Selected:
@@ -64,6 +59,7 @@ PAIR_METHODS: Mapping[PairMethod, Callable[[PairsConfig, PairInputs], Selected]]
     "covisibility": select_by_covisibility,
     "global": select_by_global_features,
     "local": select_by_local_features,
+    "lowres": select_by_low_resolution,
     "fuse": select_by_fusion,
     "merge": select_nothing,
 }

@@ -67,13 +67,13 @@ def run(
     """Choose image pairs to match, and write their list.
 
     Pairs are all, neighbours in time or space, images that observe the same points of a
-    map, or similar by existing global features or ones aggregated from local features;
-    or the best of several lists.
-    Without --query, mapping images are paired with each other; with it, queries with
-    mapping images. A query is paired with another one only if that is a mapping image
-    too. Images without a pair are named in the report. The list is ordered by the first
-    image's name, then by descending score, and written by each run, since inputs may
-    have changed; global features are kept.
+    map, similar by existing global features or ones aggregated from local features,
+    that match at low resolution, or the best of several lists. Without --query, mapping
+    images are paired with each other; with it, queries with mapping images. A query is
+    paired with another one only if that is a mapping image too. Images without a pair
+    are named in the report. The list is ordered by the first image's name, then by
+    descending score, and written by each run, since inputs may have changed; computed
+    features are kept.
 
     Args:
         config: the method and its settings.
@@ -91,9 +91,9 @@ def run(
         only: images that may be paired, such as those with features; None takes all.
         keypoints_type, descriptors_type, global_features_type: by default the only
             existing one.
-        global_features_output: kapture folder for the global features that --method
-            local computes, to share between lists; by default <output>_features next to
-            the list.
+        global_features_output: kapture folder for the features that --method local,
+            --method lowres and the search for loops compute, to share between lists; by
+            default <output>_features next to the list.
         options: how to run.
 
     Raises:

@@ -24,6 +24,8 @@ REASONS: Mapping[PairMethod, str] = {
     + OTHER_METHOD,
     "local": "without keypoints, or not similar enough; lower --min-score, or "
     + OTHER_METHOD,
+    "lowres": "without matches at low resolution; raise --lowres-candidates or "
+    "--lowres-keypoints, or " + OTHER_METHOD,
     "fuse": "not in any list of --merge, or not among the best of another image; "
     "raise --top-k, or add a list with them",
     "merge": "not in any list of --merge; add one with them",
