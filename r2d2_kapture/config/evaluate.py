@@ -9,9 +9,9 @@ from typing import Literal
 
 from r2d2_kapture.config.checks import Checked, require
 
-PoseFormat = Literal["gangnam", "robotcar", "aachen", "extended_cmu", "eth_ms"]
-"""How visuallocalization.net names images in a text file of poses; the module
-io/kapture/pose_files.py describes each."""
+PoseFormat = Literal["gangnam", "robotcar", "aachen", "extended_cmu", "eth_ms", "rio10"]
+"""How visuallocalization.net, and RIO10, name images in a text file of poses; the
+module io/kapture/pose_files.py describes each."""
 
 TextFormat = Literal["auto", PoseFormat]
 

@@ -54,7 +54,8 @@ class LocalizeConfig(Checked):
         seed: random seed.
         format: how poses.txt names images for visuallocalization.net: aachen
             and extended_cmu by file name, robotcar by the last folder too, gangnam by
-            the whole name, eth_ms by timestamp and device.
+            the whole name, eth_ms by timestamp and device; rio10 is the format of
+            RIO10, with poses that map the camera to the world.
     """
 
     max_error: float = bounded(12.0, above=0, below=math.inf, note="pixels above 0")

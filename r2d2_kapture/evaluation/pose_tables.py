@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Collection, Mapping, Sequence
 
-from r2d2_kapture.evaluation.poses import PoseEvaluation, PoseSummary
+from r2d2_kapture.evaluation.poses import PoseEvaluation, PoseSummary, Thresholds
 
 TOTAL = "all"
 """What the table calls the line of all images."""
@@ -21,23 +21,36 @@ def text_table(evaluations: Mapping[str, PoseEvaluation]) -> str:
 
     Recall is in percent of all images, the other figures in metres and degrees.
     """
-    thresholds = next(iter(evaluations.values())).thresholds
-    all_localized = all(not one.total.missing for one in evaluations.values())
-    header = ["estimate", "images of", "images", "localized", "median", "mean"]
-    header += [] if all_localized else ["median of all"]
-    header += [f"{position:g} m {rotation:g} deg" for position, rotation in thresholds]
-    rows = [
-        [name, condition, *_cells(summary, all_localized)]
+    summaries = [
+        (name, condition, summary)
         for name, evaluation in evaluations.items()
         for condition, summary in [
             (TOTAL, evaluation.total),
             *evaluation.conditions.items(),
         ]
     ]
+    thresholds = next(iter(evaluations.values())).thresholds
     notes = [_alignment_line(name, one) for name, one in evaluations.items()]
-    if not all_localized:
-        notes.insert(0, MISSING_NOTE)
-    return "".join(f"{line}\n" for line in [*_aligned([header, *rows]), *notes] if line)
+    table = summary_table(("estimate", "images of"), summaries, thresholds)
+    return table + "".join(f"{line}\n" for line in notes if line)
+
+
+def summary_table(
+    titles: tuple[str, str],
+    summaries: Sequence[tuple[str, str, PoseSummary]],
+    thresholds: Thresholds,
+) -> str:
+    """A line for each summary, by the content of the first two columns.
+
+    Recall is in percent of all images, the other figures in metres and degrees.
+    """
+    all_localized = all(not summary.missing for _, _, summary in summaries)
+    header = [*titles, "images", "localized", "median", "mean"]
+    header += [] if all_localized else ["median of all"]
+    header += [f"{position:g} m {rotation:g} deg" for position, rotation in thresholds]
+    rows = [[*names, *_cells(summary, all_localized)] for *names, summary in summaries]
+    notes = [] if all_localized else [MISSING_NOTE]
+    return "".join(f"{line}\n" for line in [*_aligned([header, *rows]), *notes])
 
 
 def _cells(summary: PoseSummary, all_localized: bool) -> list[str]:

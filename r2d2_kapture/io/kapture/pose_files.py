@@ -10,6 +10,10 @@ robotcar       the last folder, if any, and the file name: ``rear/14181337327449
 gangnam        the whole name of the image, as kapture keeps it
 eth_ms         ``timestamp/device``: the pose is that of the rig where the camera is in
                one, else that of the camera
+rio10          the last folder and the file name without ``.color.jpg``:
+               ``seq01_02/frame-000000``; the pose maps the camera to the world, as the
+               evaluation of github.com/WaldJohannaU/RIO10 reads it (its README writes
+               qw last, its programs read it first)
 
 Names with spaces are written as they are. They read back without doubt, because the
 last seven fields of a line are the pose; other readers may cut at the first space.
@@ -88,7 +92,10 @@ def write_submission(
         poses = _device_poses(dataset, cam_from_world)
     else:
         names = _short_names(cam_from_world, _SHORTEN[pose_format], path)
-        poses = {short: cam_from_world[name] for short, name in names.items()}
+        poses = {
+            short: _turned(cam_from_world[name], pose_format)
+            for short, name in names.items()
+        }
     write_pose_file(path, poses)
 
 
@@ -120,7 +127,9 @@ def read_submission(
         images = [n for n in dataset.image_names if shorten(n) in lines]
         names = _short_names(images, shorten, path)
         known = set(names)
-        found = {name: lines[short] for short, name in names.items()}
+        found = {
+            name: _turned(lines[short], pose_format) for short, name in names.items()
+        }
     return SubmittedPoses(
         cam_from_world=dict(sorted(found.items())),
         unknown=tuple(sorted(lines.keys() - known)),
@@ -209,11 +218,21 @@ def _whole_name(name: str) -> str:
     return name
 
 
+def _frame_name(name: str) -> str:
+    return _folder_and_file_name(name).partition(".")[0]
+
+
+def _turned(pose: pycolmap.Rigid3d, pose_format: PoseFormat) -> pycolmap.Rigid3d:
+    """cam_from_world as a format has it, and back."""
+    return pose.inverse() if pose_format == "rio10" else pose
+
+
 _SHORTEN: dict[PoseFormat, Callable[[str], str]] = {
     "gangnam": _whole_name,
     "robotcar": _folder_and_file_name,
     "aachen": _file_name,
     "extended_cmu": _file_name,
+    "rio10": _frame_name,
 }
 
 
