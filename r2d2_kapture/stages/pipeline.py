@@ -228,7 +228,7 @@ def run(
             # before hours of work; single images are checked by the stages
             unlike_sensors(dataset)
         roots = [dataset.root for dataset in datasets]
-        check_methods(config, of_queries, [*features, *roots])
+        check_methods(config, of_map, of_queries.values(), [*features, *roots])
         require(
             masks is None or config.extract is not None,
             f"--masks {masks}: found existing features, so that nothing is extracted; "

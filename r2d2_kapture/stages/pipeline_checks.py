@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
@@ -35,23 +35,41 @@ def check_folders(output: Path, inputs: Sequence[Path]) -> None:
 
 
 def check_methods(
-    config: PipelineConfig, queries: Collection[str], roots: Iterable[Path]
+    config: PipelineConfig,
+    mapping: Dataset,
+    queries: Iterable[Dataset],
+    roots: Iterable[Path],
 ) -> None:
     """Refuse pair methods whose inputs a pipeline lacks, before any work.
+
+    Args:
+        config: of the pairs.
+        mapping, queries: the images.
+        roots: of features.
 
     Raises:
         ConfigError: naming the setting.
     """
-    sections = {"mapping_pairs": config.mapping_pairs}
-    if queries:
-        sections["query_pairs"] = config.query_pairs
-    for section, which in sections.items():
+    sections = {"mapping_pairs": (config.mapping_pairs, [mapping])}
+    if queries := list(queries):
+        sections["query_pairs"] = config.query_pairs, [mapping, *queries]
+    for section, (which, datasets) in sections.items():
         setting = f"--{section}.method {which.method}"
         require(
             which.method not in ("covisibility", "fuse", "merge"),
             f"{setting}: needs a map or lists that a pipeline does not have; choose "
             "another, or run kapture_r2d2_pairs separately",
         )
+        require(
+            which.method != "sequential" or section != "query_pairs",
+            f"{setting}: expected for the images of a map alone; choose another",
+        )
+        for dataset in datasets:
+            table = {"gnss": "records_gnss", "poses": "trajectories"}.get(which.method)
+            require(
+                table is None or bool(getattr(dataset.data, table)),
+                f"{setting}: found no {table}.txt in {dataset.root}; choose another",
+            )
         loops = which.method == "sequential"
         require(
             which.similarity != "global"

@@ -106,6 +106,17 @@ STAGES = (
         replaced=True,
     ),
     Stage(
+        command="pairs",
+        variant="lowres",
+        flags="--mapping {inputs}/noise --output {output}/pairs.txt --workers 1 "
+        "--method lowres --lowres-size 96 --lowres-keypoints 64 "
+        "--global-features-output {output}/small",
+        other="--top-k 2",
+        foreign="pairs.txt",
+        items=False,
+        replaced=True,
+    ),
+    Stage(
         command="match",
         flags=f"{FEATURES} --pairs {{pipeline}}/work/pairs/mapping.txt "
         "--output {output}/matches --gpu -1",

@@ -306,7 +306,9 @@ def test_inputs_are_no_outputs(scene: PipelineScene, name: str) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("method", ["global", "covisibility", "merge"])
+@pytest.mark.parametrize(
+    "method", ["global", "covisibility", "fuse", "merge", "sequential", "gnss"]
+)
 def test_pairs_that_cannot_be_made_are_reported_first(
     scene: PipelineScene,
     tmp_path: Path,
@@ -318,6 +320,16 @@ def test_pairs_that_cannot_be_made_are_reported_first(
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1 and f"--query_pairs.method {method}" in error[0]
     assert not (tmp_path / "work").exists()
+
+
+def test_sequential_pairs_close_loops(scene: PipelineScene, tmp_path: Path) -> None:
+    loops = PairsConfig(
+        method="sequential", overlap=1, loop_top_k=2, loop_every=1, vlad_clusters=4
+    )
+    run(scene, tmp_path, config=PipelineConfig(mapping_pairs=loops), queries={})
+    described = json.loads((tmp_path / "pairs/mapping.report.json").read_text("utf-8"))
+    assert described["loop_pairs"] > 0 and described["failed"] == []
+    assert (tmp_path / "retrieval/reconstruction/global_features").is_dir()
 
 
 def test_the_command_keeps_its_settings(scene: PipelineScene, tmp_path: Path) -> None:
