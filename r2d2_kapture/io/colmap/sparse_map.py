@@ -1,7 +1,6 @@
 """A map of 3D points and the keypoints that see them, as plain arrays.
 
-It is read from a COLMAP model (binary, or text if no image name has spaces) or from a
-kapture dataset with points3d, observations and trajectories. The files of both are
+It is read from a COLMAP model (binary or text) or from a kapture dataset with points3d, observations and trajectories. The files of both are
 described in colmap.github.io/format.html and kapture's kapture_format.adoc.
 """
 
@@ -46,8 +45,8 @@ KAPTURE_FILES = (
     *("sensors/trajectories.txt", f"sensors/{ORIGIN_NAME}"),
     *(kcsv.CSV_FILENAMES[part] for part in (kapture.Points3d, kapture.Observations)),
 )
-POSE_LINE_FIELDS = 10
-"""Fields of an image's first line in a text model; a name with spaces makes more."""
+NAME_FIELD = 9
+"""Fields before the name in an image's first line of a text model."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -251,10 +250,12 @@ def _is_colmap_model(folder: Path) -> bool:
 
 
 def _read_model(folder: Path) -> pycolmap.Reconstruction:
-    _check_model_files(folder)
+    names = _check_model_files(folder)
     try:
         with quiet_pycolmap():
             model = pycolmap.Reconstruction(str(folder))
+            for image_id, name in names.items():
+                model.image(image_id).name = name
             for image_id in model.reg_image_ids():
                 model.image(image_id).cam_from_world()  # raises without place in a rig
             return model
@@ -295,22 +296,28 @@ def _map_image_of_colmap(image: pycolmap.Image, point_ids: IndexArray) -> MapIma
     )
 
 
-def _check_model_files(folder: Path) -> None:
-    """Refuse what pycolmap would read wrongly, or never finish reading."""
+def _check_model_files(folder: Path) -> dict[int, str]:
+    """Refuse what pycolmap would read wrongly, or never finish reading.
+
+    Returns:
+        Names by image id that COLMAP cuts at their first space.
+    """
     if not all((folder / f"{name}.bin").is_file() for name in MODEL_FILES):
-        _check_names_of_text_model(folder / "images.txt")
-        return
+        return _names_with_spaces(folder / "images.txt")
     check_binary_model(folder)
+    return {}
 
 
-def _check_names_of_text_model(path: Path) -> None:
+def _names_with_spaces(path: Path) -> dict[int, str]:
+    """Names with spaces in a text model; other spaces it reads."""
     lines = [line for line in read_lines(path) if not line.startswith("#")]
-    for line in lines[::2]:
-        if len(line.split(" ")) > POSE_LINE_FIELDS:  # other spaces it keeps
-            raise DatasetError(
-                f"{path}: image name with spaces in '{line[:80]}', which COLMAP cuts "
-                "in text models; write the model as binary"
-            )
+    fields = (line.rstrip("\r ").split(" ", NAME_FIELD) for line in lines[::2])
+    return {
+        int(found[0]): found[NAME_FIELD]
+        for found in fields
+        if len(found) > NAME_FIELD and " " in found[NAME_FIELD]
+        if found[0].isdecimal()
+    }
 
 
 def _read_kapture(
