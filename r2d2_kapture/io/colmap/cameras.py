@@ -29,6 +29,11 @@ GUESSED_MODEL = "SIMPLE_RADIAL"
 """Of an unknown camera, unless its name is that of a model."""
 UNKNOWN_FOCAL_FACTOR = 1.2
 """Focal length of an unknown camera in units of its longest side, as in COLMAP."""
+EQUAL_MODELS = {
+    "SIMPLE_FISHEYE": ("SIMPLE_RADIAL_FISHEYE", 1),
+    "FISHEYE": ("OPENCV_FISHEYE", 4),
+}
+"""kapture's model that is one of COLMAP's if its last parameters are 0: how many."""
 
 
 def camera_sensors(dataset: kapture.Kapture) -> dict[str, kapture.Camera]:
@@ -197,13 +202,16 @@ def kapture_camera(
     Raises:
         DatasetError: a camera model that kapture does not have.
     """
-    if camera.model_name not in kapture.CameraType.__members__:
+    model, params = camera.model_name, camera.params.copy()
+    if model not in kapture.CameraType.__members__ and model not in EQUAL_MODELS:
         raise DatasetError(
-            f"camera {camera.camera_id}: found COLMAP's model {camera.model_name}, "
-            "which kapture does not have; use another camera model"
+            f"camera {camera.camera_id}: found COLMAP's model {model}, which kapture "
+            "does not have; undistort the images with COLMAP, or calibrate another "
+            "camera model"
         )
-    params = camera.params.copy()
     params[list(camera.principal_point_idxs())] -= principal_point_shift(origin)
+    model, zeros = EQUAL_MODELS.get(model, (model, 0))
+    params = np.append(params, np.zeros(zeros))
     return kapture.Camera(
-        camera.model_name, [camera.width, camera.height, *params.tolist()], name=name
+        model, [camera.width, camera.height, *params.tolist()], name=name
     )

@@ -35,7 +35,7 @@ def read_pose_priors(database: pycolmap.Database) -> dict[str, Position]:
         image = prior.corr_data_id
         of_camera = image.sensor_id.type == pycolmap.SensorType.CAMERA
         if of_camera and image.id in names and prior.has_position():
-            found[names[image.id]] = _position(prior)
+            found[names[image.id]] = position_of(prior)
     return dict(sorted(found.items()))
 
 
@@ -130,7 +130,8 @@ def _fill(prior: pycolmap.PosePrior, position: Position) -> None:
     )
 
 
-def _position(prior: pycolmap.PosePrior) -> Position:
+def position_of(prior: pycolmap.PosePrior) -> Position:
+    """The position of a prior that has one."""
     variances = np.diag(prior.position_covariance)
     accuracy = float(np.sqrt(variances[0])) if prior.has_position_cov() else None
     x, y, z = map(float, prior.position)

@@ -125,8 +125,8 @@ class ColmapScene:
         """
         made = kapture.Kapture(
             sensors=kapture.Sensors(),
-            rigs=kapture.Rigs(),
-            trajectories=kapture.Trajectories(),
+            rigs=kapture.Rigs() if self.real_rigs else None,
+            trajectories=kapture.Trajectories() if self.posed else None,
             records_camera=kapture.RecordsCamera(),
         )
         for camera_id, camera in sorted(self.cameras.items()):
@@ -190,7 +190,7 @@ def scene_of_model(model: pycolmap.Reconstruction) -> ColmapScene:
 
 
 def scene_of_database(database: StoredDatabase) -> ColmapScene:
-    """The scene of a database, without poses."""
+    """The scene of a database, with the poses that one of COLMAP 3 may have."""
     cameras = database.cameras()
     content = database.content
     rigs = [_members(rig) for rig in database.rigs()]
@@ -198,10 +198,15 @@ def scene_of_database(database: StoredDatabase) -> ColmapScene:
     alone = [camera_id for camera_id in cameras if camera_id not in held]
     rigs += [{camera_id: pycolmap.Rigid3d()} for camera_id in alone]
     frame_of = database.frames()
+    poses = database.prior_poses()
+    frames = _grouped(rigs, content.names, content.camera_of, frame_of)
     return ColmapScene(
         cameras=cameras,
         rigs=rigs,
-        frames=_grouped(rigs, content.names, content.camera_of, frame_of),
+        frames=[
+            dataclasses.replace(frame, rig_from_world=poses.get(frame.image_ids[0]))
+            for frame in frames
+        ],
         names=dict(content.names),
         camera_of=dict(content.camera_of),
         guessed=frozenset(i for i, camera in cameras.items() if _is_guess(camera)),
@@ -209,7 +214,7 @@ def scene_of_database(database: StoredDatabase) -> ColmapScene:
 
 
 def joined(
-    database: ColmapScene, model: ColmapScene, places: tuple[object, object]
+    database: ColmapScene, model: ColmapScene, places: tuple[str, str]
 ) -> ColmapScene:
     """The images of a database with what a model of it says of them.
 
@@ -268,7 +273,7 @@ def _same_cameras(
     database: ColmapScene,
     model: ColmapScene,
     ids: Mapping[int, int],
-    places: tuple[object, object],
+    places: tuple[str, str],
 ) -> dict[int, int]:
     """The database's id of each camera of the model that took an image."""
     camera_ids: dict[int, int] = {}

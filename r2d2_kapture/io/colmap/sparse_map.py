@@ -1,7 +1,8 @@
 """A map of 3D points and the keypoints that see them, as plain arrays.
 
-It is read from a COLMAP model (binary or text) or from a kapture dataset with points3d, observations and trajectories. The files of both are
-described in colmap.github.io/format.html and kapture's kapture_format.adoc.
+It is read from a COLMAP model or from a kapture dataset with points3d, observations and
+trajectories. The files of both are described in colmap.github.io/format.html and
+kapture's kapture_format.adoc.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from r2d2_kapture.errors import DatasetError, ReconstructionError
 from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.text_names import names_with_spaces
 from r2d2_kapture.io.kapture.dataset import open_dataset, read_lines
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, find_camera_origin
 from r2d2_kapture.io.kapture.points3d import (
@@ -45,8 +47,6 @@ KAPTURE_FILES = (
     *("sensors/trajectories.txt", f"sensors/{ORIGIN_NAME}"),
     *(kcsv.CSV_FILENAMES[part] for part in (kapture.Points3d, kapture.Observations)),
 )
-NAME_FIELD = 9
-"""Fields before the name in an image's first line of a text model."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -303,21 +303,9 @@ def _check_model_files(folder: Path) -> dict[int, str]:
         Names by image id that COLMAP cuts at their first space.
     """
     if not all((folder / f"{name}.bin").is_file() for name in MODEL_FILES):
-        return _names_with_spaces(folder / "images.txt")
+        return names_with_spaces(folder / "images.txt")
     check_binary_model(folder)
     return {}
-
-
-def _names_with_spaces(path: Path) -> dict[int, str]:
-    """Names with spaces in a text model; other spaces it reads."""
-    lines = [line for line in read_lines(path) if not line.startswith("#")]
-    fields = (line.rstrip("\r ").split(" ", NAME_FIELD) for line in lines[::2])
-    return {
-        int(found[0]): found[NAME_FIELD]
-        for found in fields
-        if len(found) > NAME_FIELD and " " in found[NAME_FIELD]
-        if found[0].isdecimal()
-    }
 
 
 def _read_kapture(

@@ -102,8 +102,10 @@ class StoredDatabase:
                 rig.add_ref_sensor(camera_sensor(row["ref_sensor_id"]))
         for row in self._rows("SELECT * FROM rig_sensors ORDER BY sensor_id"):
             if row["sensor_type"] == CAMERA:
+                pose = _values(row, "sensor_from_rig", 7)
                 rigs[row["rig_id"]].add_sensor(
-                    camera_sensor(row["sensor_id"]), _rigid3d(row["sensor_from_rig"])
+                    camera_sensor(row["sensor_id"]),
+                    _rigid3d(pose) if np.isfinite(pose).all() else None,
                 )
         return list(rigs.values())
 
@@ -180,6 +182,59 @@ class StoredDatabase:
                 if geometry is not None:
                     yield pair, geometry
 
+    def pose_priors(self) -> Iterator[tuple[int, pycolmap.PosePrior]]:
+        """Image id and prior of each image that has a position.
+
+        COLMAP 4 says which sensor's, 3.10 and later which image's, and those before
+        have latitude, longitude and altitude of EXIF data beside the image.
+        """
+        there = columns_of(self.connection, "pose_priors")
+        if "position" in there:
+            yield from self._stored_priors("corr_data_id" in there)
+        elif "prior_tx" in columns_of(self.connection, "images"):
+            for row in self._rows("SELECT * FROM images"):
+                position = [row[f"prior_t{axis}"] for axis in "xyz"]
+                if _has_rotation(row) or None in position or not any(position):
+                    continue
+                prior = pycolmap.PosePrior(
+                    position=np.array(position, np.float64),
+                    coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
+                )
+                yield row["image_id"], prior
+
+    def _stored_priors(
+        self, of_sensors: bool
+    ) -> Iterator[tuple[int, pycolmap.PosePrior]]:
+        image_id = "corr_data_id" if of_sensors else "image_id"
+        where = f"WHERE corr_sensor_type = {CAMERA}" if of_sensors else ""
+        for row in self._rows(f"SELECT * FROM pose_priors {where}"):
+            prior = pycolmap.PosePrior(
+                position=_values(row, "position", 3),
+                position_covariance=_values(row, "position_covariance", 9).reshape(
+                    3, 3
+                ),
+                coordinate_system=pycolmap.PosePriorCoordinateSystem(
+                    row["coordinate_system"]
+                ),
+            )
+            if row[image_id] in self.content.names and prior.has_position():
+                yield row[image_id], prior
+
+    def prior_poses(self) -> dict[int, pycolmap.Rigid3d]:
+        """The cam_from_world that a database of COLMAP 3 has beside images.
+
+        kapture_export_colmap writes poses there.
+        """
+        if "prior_qw" not in columns_of(self.connection, "images"):
+            return {}
+        fields = [*(f"prior_q{axis}" for axis in "wxyz"), "prior_tx", "prior_ty"]
+        fields.append("prior_tz")
+        return {
+            row["image_id"]: _rigid3d(np.array([row[name] for name in fields]))
+            for row in self._rows("SELECT * FROM images")
+            if _has_rotation(row) and None not in [row[name] for name in fields]
+        }
+
     def count(self, table: str) -> int:
         """Rows of a table, 0 where it is missing."""
         if not columns_of(self.connection, table):
@@ -240,10 +295,20 @@ def _matrix(what: str, row: sqlite3.Row, dtype: type) -> np.ndarray[Any, Any]:
     return blob_matrix(what, row["rows"], row["cols"], row["data"], dtype)
 
 
-def _rigid3d(blob: object) -> pycolmap.Rigid3d | None:
-    """The pose that a blob holds as quaternion, w first, and translation, if any."""
-    values = float64_values(blob)
+def _has_rotation(row: sqlite3.Row) -> bool:
+    """Whether an image of COLMAP 3 has a rotation beside it, not only a position."""
+    return any(row[f"prior_q{axis}"] for axis in "wxyz")
+
+
+def _values(row: sqlite3.Row, name: str, count: int) -> npt.NDArray[np.float64]:
+    """The numbers of a blob, NaN where it is missing; their number is checked."""
+    values = float64_values(row[name]) if name in row.keys() else None
     if values is None or len(values) == 0:
-        return None
+        return np.full(count, np.nan)
+    return values
+
+
+def _rigid3d(values: npt.NDArray[np.float64]) -> pycolmap.Rigid3d:
+    """The pose of a quaternion, w first, and a translation."""
     w, x, y, z = values[:4]
     return pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([x, y, z, w])), values[4:])

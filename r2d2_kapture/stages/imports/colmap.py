@@ -19,17 +19,25 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import write_ahead_log
 from r2d2_kapture.io.colmap.geometry_log import LOG_NAME
 from r2d2_kapture.io.colmap.image_folder import link_folder
+from r2d2_kapture.io.colmap.pose_priors import position_of
 from r2d2_kapture.io.colmap.scene import (
     ColmapScene,
     joined,
     scene_of_database,
     scene_of_model,
+    sensor_id,
 )
 from r2d2_kapture.io.colmap.sparse_map import map_files, read_colmap_model
 from r2d2_kapture.io.colmap.stored_database import StoredDatabase, open_stored
 from r2d2_kapture.io.kapture.dataset import check_table_name
 from r2d2_kapture.io.kapture.dataset_files import DatasetFiles
 from r2d2_kapture.io.kapture.feature_store import FeatureType
+from r2d2_kapture.io.kapture.gnss import (
+    GnssPosition,
+    LocalPosition,
+    Position,
+    add_gnss,
+)
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.outputs.atomic import output_error
 from r2d2_kapture.io.outputs.atomic_folder import owned
@@ -138,7 +146,7 @@ def run(
             return earlier
     with ExitStack() as stack:
         source = _open(stack, database, model)
-        warnings = _check_images(source.scene, images)
+        warnings = (*_unplaced(source.scene), *_check_images(source.scene, images))
         features = source.features(keypoints_type)
         contents = _contents(output, features.type_name)
         ledger = open_ledger(output, contents, manifest, options, anew=options.force)
@@ -169,11 +177,13 @@ class _Source:
         database: None where there is none.
         model: that of a database alone is empty.
         scene: of both.
+        data: sensors, rigs, records and trajectories of it.
     """
 
     database: StoredDatabase | None
     model: pycolmap.Reconstruction
     scene: ColmapScene
+    data: kapture.Kapture
 
     def features(self, type_name: str | None) -> Features:
         """The features that the dataset gets."""
@@ -207,21 +217,40 @@ def _open(stack: ExitStack, database: Path | None, model: Path | None) -> _Sourc
     """Open what is given, and see that it belongs together."""
     stored = None if database is None else stack.enter_context(open_stored(database))
     found = pycolmap.Reconstruction() if model is None else read_colmap_model(model)
-    scene = scene_of_model(found)
-    if stored is not None:
-        of_database = scene_of_database(stored)
-        scene = joined(of_database, scene, (database, model))
+    if stored is None:
+        scene = scene_of_model(found)
+    elif model is None:
+        scene = scene_of_database(stored)
+    else:
+        places = (str(database), str(model))
+        scene = joined(scene_of_database(stored), scene_of_model(found), places)
         _check_keypoints(stored, found, model)
     place = database or model or Path()
     if not scene.names:
         raise DatasetError(f"{place}: found no image; extract features of some first")
     for name in scene.names.values():
         check_table_name(name, place)
-    return _Source(database=stored, model=found, scene=scene)
+    try:
+        data = scene.to_kapture("center")
+    except DatasetError as error:
+        raise DatasetError(f"{place}: {error}") from error
+    add_gnss(data, {} if stored is None else _positions(stored))
+    return _Source(database=stored, model=found, scene=scene, data=data)
+
+
+def _positions(database: StoredDatabase) -> dict[str, Position]:
+    """Pose priors by image name; those on Earth, where there are both kinds."""
+    found = {
+        database.content.names[image_id]: position_of(prior)
+        for image_id, prior in database.pose_priors()
+    }
+    kinds = {type(position) for position in found.values()}
+    kind = GnssPosition if GnssPosition in kinds else LocalPosition
+    return {n: position for n, position in found.items() if isinstance(position, kind)}
 
 
 def _check_keypoints(
-    database: StoredDatabase, model: pycolmap.Reconstruction, place: Path | None
+    database: StoredDatabase, model: pycolmap.Reconstruction, place: Path
 ) -> None:
     """Refuse a model whose observations count other keypoints."""
     ids = {name: image_id for image_id, name in database.content.names.items()}
@@ -234,6 +263,17 @@ def _check_keypoints(
                 f"{expected} of {database.path}; give the database that the model was "
                 "made of, or the model alone"
             )
+
+
+def _unplaced(scene: ColmapScene) -> tuple[str, ...]:
+    """The warning on cameras of rigs that kapture cannot have there."""
+    if not scene.unplaced:
+        return ()
+    names = some_names(map(sensor_id, scene.unplaced))
+    return (
+        f"{counted(len(scene.unplaced), 'camera')} of rigs, {names}, have no known place "
+        "in them: they are imported as cameras outside rigs, with the same timestamps",
+    )
 
 
 def _check_images(scene: ColmapScene, images: Path | None) -> tuple[str, ...]:
@@ -280,12 +320,12 @@ def _write(
             tar=False,
         ),
     )
-    data = scene.to_kapture("center")
     details: dict[str, Any] = {
         "cameras": len(scene.cameras),
         "rigs": len(scene.real_rigs),
         "images": len(scene.names),
         "images_with_pose": scene.posed,
+        "images_with_gnss": sum(map(len, (source.data.records_gnss or {}).values())),
         TYPE: features.type_name if features.columns else "",
     }
     bar = Progress("import", "image", len(scene.names), shown=options.progress)
@@ -305,5 +345,5 @@ def _write(
             link_folder(output / IMAGES, images)
         except OSError as error:
             raise output_error(output / IMAGES, error) from error
-    target.write_sensors(data)
+    target.write_sensors(source.data)
     return new, details
