@@ -25,7 +25,7 @@ from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.text_names import names_with_spaces
-from r2d2_kapture.io.kapture.dataset import open_dataset, read_lines
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, find_camera_origin
 from r2d2_kapture.io.kapture.points3d import (
     read_observations,
