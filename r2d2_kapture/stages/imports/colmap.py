@@ -272,7 +272,7 @@ def _unplaced(scene: ColmapScene) -> tuple[str, ...]:
     names = some_names(map(sensor_id, scene.unplaced))
     return (
         f"{counted(len(scene.unplaced), 'camera')} of rigs have no known place in them,"
-        f" {names}: they are imported as cameras outside rigs, with the same timestamps",
+        f" {names}: they become cameras outside rigs, with the same timestamps",
     )
 
 
