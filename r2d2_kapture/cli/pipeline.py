@@ -46,7 +46,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
-from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.pipeline import OF_GIVEN_MODEL, PipelineConfig
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
@@ -99,7 +99,7 @@ class Recipe:
     flow: Callable[[Namespace], int]
     example: str
     preset: str | None = None
-    taken: Collection[str] = ("images", "mapping")
+    taken: Collection[str] = ("images", "mapping", "model_in")
     add_inputs: AddInputs = lambda parser: None
     defaults: Mapping[str, Any] = field(default_factory=dict)
 
@@ -121,6 +121,15 @@ def _parse(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
     """Parse flags and presets; short flags set the settings that they stand for."""
     resolved = resolve_extraction_preset(arguments, PRESETS, section="extract")
     flags = parser.parse_args(resolved)
+    if flags.get("model_in") is not None:
+        parser.set_defaults(
+            {
+                f"{section}.{name}": value
+                for section, values in OF_GIVEN_MODEL.items()
+                for name, value in values.items()
+            }
+        )
+        flags = parser.parse_args(resolved)
     for name in names_of(FolderConfig):
         if flags[name] is not None:
             flags["photographs"][name] = flags[name]
@@ -145,7 +154,9 @@ def run_pipeline(
     config, options = pipeline_config(flags), run_options(flags)
     _, parameters = read_signature(STAGE)
     values = parameter_values(flags, parameters) | inputs
+    # the features of a model's images are in neither dataset
     datasets = [*queries.values(), values.get("mapping")]
+    datasets = datasets if values.get("model_in") is None else []
     extract, weights = choose_extraction(flags, datasets)
     if extract is None and flags.preset is not None:
         raise ConfigError(

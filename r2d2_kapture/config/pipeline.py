@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import ExtractConfig
@@ -12,6 +14,12 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.verify import VerifyConfig
+
+OF_GIVEN_MODEL: Mapping[str, Mapping[str, Any]] = {
+    "mapping_pairs": {"method": "covisibility"},
+    "verify": {"geometry": "known_poses"},
+}
+"""Defaults, by section, that differ where a model is given."""
 
 
 @dataclass(frozen=True, kw_only=True)

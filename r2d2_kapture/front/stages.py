@@ -22,7 +22,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.pairs import PairsConfig
-from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.pipeline import OF_GIVEN_MODEL, PipelineConfig
 from r2d2_kapture.config.presets import read_preset
 from r2d2_kapture.config.settings import (
     make_settings,
@@ -175,10 +175,14 @@ def run_pipeline(
     """
     inputs, settings = sort_arguments(pipeline.run, arguments)
     datasets = {name: Path(path) for name, path in (queries or {}).items()}
-    roots = [*inputs.get("features", ()), inputs.get("mapping"), *datasets.values()]
-    sections = {} if config is None else read_preset(str(config), "pipelines")
+    given = inputs.get("model_in") is not None
+    of_datasets = [] if given else [inputs.get("mapping"), *datasets.values()]
+    roots = [*inputs.get("features", ()), *of_datasets]
+    sections = {name: dict(OF_GIVEN_MODEL[name]) for name in OF_GIVEN_MODEL if given}
+    of_preset = {} if config is None else read_preset(str(config), "pipelines")
     extraction_preset = {} if preset is None else read_preset(str(preset), "extract")
-    for name, values in [("extract", extraction_preset), *settings.items()]:
+    every = [*of_preset.items(), ("extract", extraction_preset), *settings.items()]
+    for name, values in every:
         sections[name] = {**sections.get(name, {}), **values}
     ours = sections.pop("extract")
     extract: ExtractConfig | None

@@ -48,7 +48,7 @@ CURVES_NAME = "errors.png"
 PLAN_NAME = "plan.png"
 REPORT_NAME = "evaluate_report.json"
 OUTPUT_NAMES = (RESULTS_NAME, TABLE_NAME, CSV_NAME, CURVES_NAME, PLAN_NAME)
-CONTENTS = Contents(what="results", files=OUTPUT_NAMES)
+CONTENTS = Contents(what="results", files=(*OUTPUT_NAMES, REPORT_NAME))
 
 Poses = Mapping[str, pycolmap.Rigid3d]
 Conditions = Mapping[str, Sequence[str]]

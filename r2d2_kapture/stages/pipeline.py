@@ -25,13 +25,16 @@ from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
 from r2d2_kapture.stages.localize import POSES_NAME
-from r2d2_kapture.stages.photographs import Photographs, is_plain
+from r2d2_kapture.stages.given_model import take_model
+from r2d2_kapture.stages.photographs import MAPPING, Photographs, is_plain
 from r2d2_kapture.stages.pipeline_checks import (
     check_folders,
     check_methods,
+    check_model,
     refuse_other_map,
 )
 from r2d2_kapture.stages.pipeline_layout import Layout
+from r2d2_kapture.stages.pipeline_leftovers import remove_older_poses
 from r2d2_kapture.stages.run_record import run_record, with_earlier_work
 from r2d2_kapture.types import Failure, Report
 
@@ -58,13 +61,23 @@ class Sources:
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """The stages of a pipeline, with what they share."""
+    """The stages of a pipeline, with what they share.
+
+    Attributes:
+        config: of all stages.
+        mapping: dataset of the map's images.
+        sources: features of all images.
+        layout: of the outputs.
+        options: how the stages run.
+        model_in: that the dataset was made of; None without one.
+    """
 
     config: PipelineConfig
     mapping: Dataset
     sources: Sources
     layout: Layout
     options: RunOptions
+    model_in: Path | None = None
 
     def build_map(self) -> Iterator[Report]:
         """Pairs of mapping images, their matches, the geometry of those, the map."""
@@ -116,6 +129,26 @@ class Steps:
                 options=dataclasses.replace(self.options, replace=True),
             )
 
+    def register(self, queries: Mapping[str, Dataset]) -> Report:
+        """The map and all localized queries as one COLMAP model."""
+        return localize.register(
+            self.config.localize,
+            map_path=self.layout.map,
+            localized=[
+                localize.QueryInputs(
+                    query=query,
+                    poses=self.layout.localized(name),
+                    pairs=self.layout.pairs(name),
+                    features=self.sources.roots,
+                    matches=[self.layout.matches],
+                    keypoints_type=self.sources.keypoints_type,
+                )
+                for name, query in queries.items()
+            ],
+            output=self.layout.model,
+            options=self.options,
+        )
+
     def _match(
         self, which: PairsConfig, query: Dataset | None, pairs_file: Path
     ) -> Iterator[Report]:
@@ -126,6 +159,7 @@ class Steps:
             query=query,
             output=pairs_file,
             features=self.sources.roots,
+            map_path=self.model_in if which.method == "covisibility" else None,
             only=self.sources.images,
             keypoints_type=self.sources.keypoints_type,
             descriptors_type=self.sources.descriptors_type,
@@ -149,6 +183,7 @@ def run(
     *,
     mapping: Path | None = None,
     images: Path | None = None,
+    model_in: Path | None = None,
     queries: Mapping[str, Path],
     output: Path,
     weights: Weights | None = None,
@@ -169,6 +204,9 @@ def run(
             kept; without poses, they are estimated.
         images: folder of the map's photographs, searched recursively and not changed;
             cameras come from EXIF and --camera-mode.
+        model_in: COLMAP model of photographs in --images, of COLMAP 3 or 4, binary or
+            text; its poses and cameras are kept, and its images matched and its points
+            triangulated again; work/model has it with the localized queries.
         queries: kapture datasets to localize, by the name of their outputs; may be
             empty. Those with poses are evaluated. A folder of photographs may replace
             any dataset, see Photographs.
@@ -194,6 +232,7 @@ def run(
     started = time.monotonic()
     layout = Layout(output=output)
     given = [path for path in (images, mapping, *queries.values()) if path is not None]
+    check_model(config, model_in=model_in, images=images, mapping=mapping)
     check_folders(output, [*given, *features])
     photographs = Photographs(
         config=config.photographs,
@@ -209,8 +248,17 @@ def run(
         announce(report)
 
     with ExitStack() as held:
-        if images is not None or any(is_plain(path) for path in given):
+        makes_datasets = images is not None or any(is_plain(path) for path in given)
+        if makes_datasets:
             held.enter_context(exclusive(output))
+        model = None
+        if model_in is not None and images is not None:
+            mapping = layout.datasets / MAPPING
+            model = take_model(model_in, images, mapping, options)
+            pairing = model.pairing(config.mapping_pairs)
+            config = dataclasses.replace(config, mapping_pairs=pairing)
+            images = None
+            note(model.report)
         inputs = photographs.take(images=images, mapping=mapping, queries=queries)
         for report in inputs.reports:
             note(report)
@@ -219,22 +267,30 @@ def run(
                 f"{images or mapping}: found 1 usable photograph, expected 2 or more "
                 "that overlap: a map is made of pairs"
             )
-        config = _with_limit(config, inputs.photographs)
-        of_map = open_dataset(inputs.mapping)
+        of_map = open_dataset(inputs.mapping) if model is None else model.dataset
+        count = inputs.photographs if model is None else len(of_map.image_names)
+        config = _with_limit(config, count)
         of_queries = {name: open_dataset(path) for name, path in inputs.queries.items()}
         datasets = [of_map, *of_queries.values()]
         refuse_shared_names([dataset.image_paths for dataset in datasets])
         for dataset in datasets:
             # before hours of work; single images are checked by the stages
             unlike_sensors(dataset)
-        roots = [dataset.root for dataset in datasets]
-        check_methods(config, of_map, of_queries.values(), [*features, *roots])
+        # a model's own features are not those that it is mapped with
+        roots = [one.root for one in datasets if model is None or one is not of_map]
+        check_methods(
+            config,
+            of_map,
+            of_queries.values(),
+            [*features, *roots],
+            model_in=model_in,
+        )
         require(
             masks is None or config.extract is not None,
             f"--masks {masks}: found existing features, so that nothing is extracted; "
             "give a --model to extract, or omit the masks",
         )
-        if not inputs.reports:
+        if not makes_datasets:
             held.enter_context(exclusive(output))
         if options.replaces:
             options = dataclasses.replace(options, force=False, replace=True)
@@ -279,15 +335,20 @@ def run(
             sources=sources,
             layout=layout,
             options=options,
+            model_in=model_in,
         )
         for report in steps.build_map():
             note(report)
+        removed = remove_older_poses(layout, queries) if options.replaces else ()
         for name, query in of_queries.items():
             for report in steps.localize(name, query):
                 note(report)
         if queries:
             join_submissions([layout.localized(name) for name in queries], layout)
+            if model is not None:
+                note(steps.register(of_queries))
         whole = summarize(reports, layout, queries, time.monotonic() - started)
+        whole = dataclasses.replace(whole, warnings=(*whole.warnings, *removed))
         record = run_record(
             config,
             mapping=of_map,
@@ -295,6 +356,7 @@ def run(
             features=features,
             keypoints_type=sources.keypoints_type,
             extractor=extractor,
+            model_in=model_in,
         )
         path = output / REPORT_NAME
         stages = with_earlier_work([item.to_json() for item in reports], path)
@@ -331,7 +393,7 @@ def summarize(
             failed.setdefault(item.name, named)
     outputs = [layout.map, *(layout.localized(name) for name in queries)]
     outputs += [layout.evaluated(name) for name in queries]
-    outputs.append(layout.submission)
+    outputs += [layout.model, layout.submission]
     return Report(
         stage="pipeline",
         unit="stage",

@@ -34,11 +34,44 @@ def check_folders(output: Path, inputs: Sequence[Path]) -> None:
             )
 
 
+def check_model(
+    config: PipelineConfig,
+    *,
+    model_in: Path | None,
+    images: Path | None,
+    mapping: Path | None,
+) -> None:
+    """Refuse inputs that do not go with a model, or that it lacks.
+
+    Raises:
+        ConfigError: naming the flag.
+    """
+    if model_in is None:
+        return
+    require(
+        mapping is None,
+        f"--model-in {model_in}: found --mapping {mapping}, expected --images: the "
+        "folder of the model's photographs",
+    )
+    require(
+        images is not None,
+        f"--model-in {model_in}: found no --images, expected the folder that the image "
+        "names of the model are relative to",
+    )
+    require(
+        config.photographs.camera_model is None,
+        f"--camera-model {config.photographs.camera_model}: found --model-in, whose "
+        "cameras are kept; leave it out",
+    )
+
+
 def check_methods(
     config: PipelineConfig,
     mapping: Dataset,
     queries: Iterable[Dataset],
     roots: Iterable[Path],
+    *,
+    model_in: Path | None = None,
 ) -> None:
     """Refuse pair methods whose inputs a pipeline lacks, before any work.
 
@@ -46,6 +79,7 @@ def check_methods(
         config: of the pairs.
         mapping, queries: the images.
         roots: of features.
+        model_in: that of the map's images, which covisibility needs.
 
     Raises:
         ConfigError: naming the setting.
@@ -55,8 +89,10 @@ def check_methods(
         sections["query_pairs"] = config.query_pairs, [mapping, *queries]
     for section, (which, datasets) in sections.items():
         setting = f"--{section}.method {which.method}"
+        has_map = model_in is not None and section == "mapping_pairs"
         require(
-            which.method not in ("covisibility", "fuse", "merge"),
+            which.method not in ("fuse", "merge")
+            and (which.method != "covisibility" or has_map),
             f"{setting}: needs a map or lists that a pipeline does not have; choose "
             "another, or run kapture_r2d2_pairs separately",
         )

@@ -60,6 +60,11 @@ class Layout:
         return self.output / "evaluation" / query
 
     @property
+    def model(self) -> Path:
+        """The map and all localized queries as one COLMAP model, of a given model."""
+        return self.output / "model"
+
+    @property
     def submission(self) -> Path:
         """Poses of all query datasets, in the format of visuallocalization.net."""
         return self.output / "submission.txt"

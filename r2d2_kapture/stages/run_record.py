@@ -43,6 +43,7 @@ def run_record(
     features: Sequence[Path],
     keypoints_type: str | None,
     extractor: Extractor | None,
+    model_in: Path | None = None,
 ) -> dict[str, Any]:
     """The inputs and environment of a pipeline, as plain JSON values.
 
@@ -52,13 +53,16 @@ def run_record(
         features: folders.
         keypoints_type: of the features in use; None takes the only existing one.
         extractor: of local features, if any.
+        model_in: that the dataset of the map was made of, if any.
     """
+    given = {} if model_in is None else {"model_in": str(model_in.resolve())}
     return {
         "inputs": {
             "mapping": describe_dataset(mapping),
             "queries": {name: describe_dataset(one) for name, one in queries.items()},
             "features": [str(folder.resolve()) for folder in features],
             "keypoints_type": keypoints_type,
+            **given,
         },
         "settings": plain_settings(config),
         "model": None if extractor is None else describe_model(extractor),

@@ -29,7 +29,8 @@ from r2d2_kapture.io.kapture.dataset import PARTIAL_FOLDER
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.atomic import output_error, write_json_atomic
 from r2d2_kapture.io.outputs.atomic_folder import building_folder, owned
-from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
+from r2d2_kapture.io.outputs.lock import LOCK_NAME, exclusive
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, read_manifest
 from r2d2_kapture.types import Report
 
@@ -215,6 +216,25 @@ def _remove_ours(folder: Path, contents: Contents) -> None:
     try:
         for path in (*ours, folder / FILE_NAME):
             path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+
+
+def remove_outputs(folder: Path, contents: Contents) -> None:
+    """Remove what a command makes in a folder, and the folders that are empty then.
+
+    Raises:
+        OutputError: the file system refused, another run is writing the folder, or it
+            is a link.
+    """
+    with exclusive(folder):
+        _remove_ours(folder, contents)
+    try:
+        for name in (FINISHED_NAME, LOCK_NAME):
+            (folder / name).unlink(missing_ok=True)
+        for place, _, _ in os.walk(folder, topdown=False):
+            if not any(Path(place).iterdir()):
+                os.rmdir(place)
     except OSError as error:
         raise output_error(folder, error) from error
 

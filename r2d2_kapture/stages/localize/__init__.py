@@ -3,7 +3,9 @@
 from r2d2_kapture.stages.localize.cameras import QueryFrame, QueryImage, with_exif
 from r2d2_kapture.stages.localize.frames import gather_evidence, localize_frame
 from r2d2_kapture.stages.localize.matches import QueryMatches
+from r2d2_kapture.stages.localize.output import CONTENTS
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
+from r2d2_kapture.stages.localize.registered import MODELS, QueryInputs, register
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QueryResult,
@@ -13,16 +15,20 @@ from r2d2_kapture.stages.localize.results import (
 from r2d2_kapture.stages.localize.stage import run
 
 __all__ = [
+    "CONTENTS",
     "CREDIBLE",
+    "MODELS",
     "POSES_NAME",
     "QueryFrame",
     "QueryImage",
+    "QueryInputs",
     "QueryMatches",
     "QueryResult",
     "gather_evidence",
     "localize_frame",
     "read_localized",
     "read_reason",
+    "register",
     "run",
     "with_exif",
 ]

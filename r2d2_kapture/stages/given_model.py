@@ -1,0 +1,183 @@
+"""A COLMAP model of anyone as the input of a pipeline: poses and cameras are kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import kapture
+import pycolmap
+
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
+from r2d2_kapture.io.kapture.camera_sizes import CameraImage, unlike_cameras
+from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.stages import imports
+from r2d2_kapture.types import Failure, Report, counted, some_names
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenModel:
+    """A model as a dataset.
+
+    Attributes:
+        dataset: its registered images whose files are there; others are left out.
+        has_points: whether images observe points in common.
+        report: of the import.
+    """
+
+    dataset: Dataset
+    has_points: bool
+    report: Report
+
+    def pairing(self, asked: PairsConfig) -> PairsConfig:
+        """The pair method: not covisibility, where no points are seen."""
+        if asked.method == "covisibility" and not self.has_points:
+            return dataclasses.replace(asked, method="exhaustive")
+        return asked
+
+
+def take_model(
+    path: Path, images: Path, output: Path, options: RunOptions = RunOptions()
+) -> GivenModel:
+    """Make a dataset of a model, to be mapped again in its poses.
+
+    Args:
+        path: of the model, see ``read_colmap_model``.
+        images: folder that its image names are relative to.
+        output: folder of the dataset.
+        options: whether a dataset of another model is replaced, and progress shown.
+
+    Returns:
+        Images without a file are failures of the dataset, and images that are not
+        registered a warning of the report.
+
+    Raises:
+        DatasetError: no model, no registered image, no image file, or none of the size
+            of its camera.
+        OutputError: another dataset is there, or it cannot be written.
+    """
+    model = read_colmap_model(path)
+    registered = {image.name: image for image in map(model.image, model.reg_image_ids())}
+    if not registered:
+        found = counted(model.num_images(), "image")
+        raise DatasetError(
+            f"{path}: found a model of {found}, none of them with a pose, expected 2 or "
+            "more; register them with COLMAP first, or map the photographs alone: omit "
+            "--model-in"
+        )
+    missing = _missing(registered, images, path)
+    used = registered.keys() - missing
+    if len(used) == 1:
+        raise DatasetError(
+            f"{images}: found 1 of {counted(len(registered), 'image')} of {path}, "
+            "expected 2 or more: a map is made of pairs"
+        )
+    unlike_cameras(_sizes(registered.values(), images, path), path)
+    report = imports.run(
+        model=path,
+        images=images,
+        output=output,
+        # keypoints that are there stay: they are not used
+        options=dataclasses.replace(
+            options, force=False, replace=options.replaces
+        ),
+    )
+    return GivenModel(
+        dataset=_part(open_dataset(output), used, _failures(missing, images, path)),
+        has_points=model.num_points3D() > 0,
+        report=dataclasses.replace(
+            report, warnings=(*report.warnings, *_warnings(model, path))
+        ),
+    )
+
+
+def _missing(names: Iterable[str], images: Path, model: Path) -> list[str]:
+    """The images that have no file.
+
+    Raises:
+        DatasetError: all of them.
+    """
+    every = sorted(names)
+    missing = [name for name in every if not (images / name).is_file()]
+    if len(missing) == len(every):
+        raise DatasetError(
+            f"{images}: found none of the {counted(len(every), 'image')} of {model}: "
+            f"{some_names(every)}; give the --images that these names are relative to"
+            f"{_hint(every[0], images)}"
+        )
+    return missing
+
+
+def _hint(name: str, images: Path) -> str:
+    """Where a file of this name is, if it is near."""
+    for depth, folder in enumerate(PurePosixPath(name).parents):
+        inside = PurePosixPath(name).relative_to(folder)
+        if depth and (images / inside).is_file():
+            return f": '{images / inside}' is there"
+    place = next(images.rglob(PurePosixPath(name).name), None)
+    return "" if place is None else f": '{place}' is there"
+
+
+def _failures(names: Sequence[str], images: Path, model: Path) -> tuple[Failure, ...]:
+    reason = (
+        f"{images}: has no such file, which {model} names; complete the folder, or "
+        "remove the image from the model"
+    )
+    return tuple(Failure(name=name, reason=reason) for name in names)
+
+
+def _sizes(
+    registered: Iterable[pycolmap.Image], images: Path, model: Path
+) -> dict[str, CameraImage]:
+    """The files of images, with the sizes of their cameras."""
+    return {
+        image.name: CameraImage(
+            path=images / image.name,
+            size=(image.camera.width, image.camera.height),
+            camera=f"camera {image.camera_id} of {model}",
+        )
+        for image in registered
+    }
+
+
+def _part(
+    dataset: Dataset, names: Iterable[str], failed: tuple[Failure, ...]
+) -> Dataset:
+    """The dataset without the records of other images."""
+    wanted = frozenset(names)
+    records = kapture.RecordsCamera()
+    for timestamp, sensor_id, name in image_records(dataset.data).values():
+        if name in wanted:
+            records[timestamp, sensor_id] = name
+    data = kapture.Kapture(
+        sensors=dataset.data.sensors,
+        rigs=dataset.data.rigs,
+        trajectories=dataset.data.trajectories,
+        records_camera=records,
+    )
+    return dataclasses.replace(
+        dataset,
+        data=data,
+        image_names=tuple(name for name in dataset.image_names if name in wanted),
+        left_out=(*dataset.left_out, *failed),
+    )
+
+
+def _warnings(model: pycolmap.Reconstruction, path: Path) -> Iterator[str]:
+    if not model.num_points3D():
+        yield (
+            f"{path} has no points, by which images that see the same are known: all "
+            "are paired, or those that look alike"
+        )
+    names = sorted(i.name for i in model.images.values() if not i.has_pose)
+    if names:
+        yield (
+            f"{counted(len(names), 'image')} of {path} without a pose are left out of "
+            f"the map: {some_names(names)}; give them with --query to localize them"
+        )

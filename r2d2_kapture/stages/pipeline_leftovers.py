@@ -1,0 +1,60 @@
+"""What a forced pipeline removes: poses of queries in the map that was before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from r2d2_kapture.io.outputs.atomic import remove_file
+from r2d2_kapture.io.outputs.ledger import STAGE, remove_outputs
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
+from r2d2_kapture.stages import evaluate, localize
+from r2d2_kapture.stages.pipeline_layout import Layout
+from r2d2_kapture.types import some_names
+
+REPORT_NAME = "report.json"
+
+
+def remove_older_poses(layout: Layout, queries: Collection[str]) -> tuple[str, ...]:
+    """Remove poses in an earlier map, of queries that this run does not localize.
+
+    Files of others stay, as do features and matches of these queries.
+
+    Args:
+        layout: of the outputs.
+        queries: names of those that this run localizes.
+
+    Returns:
+        A sentence for the report that names the queries; none without any.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    older = [
+        folder.name
+        for folder in sorted(layout.localized(".").glob("*"))
+        if folder.name not in queries
+        and (manifest := read_manifest(folder / FILE_NAME)) is not None
+        and manifest.settings.get(STAGE) == "localize"
+        and _time(folder) < _time(layout.map)
+    ]
+    for name in older:
+        remove_outputs(layout.localized(name), localize.CONTENTS)
+        if layout.evaluated(name).is_dir():
+            remove_outputs(layout.evaluated(name), evaluate.CONTENTS)
+    if not older:
+        return ()
+    # those with other queries are written again
+    remove_file(layout.submission)
+    if layout.model.is_dir():
+        remove_outputs(layout.model, localize.MODELS)
+    return (
+        f"poses of {some_names(older)} in the earlier map were removed; give --query "
+        "again to localize in this one",
+    )
+
+
+def _time(folder: Path) -> int:
+    """When a stage last made something there; 0 if it never ended."""
+    path = folder / REPORT_NAME
+    return path.stat().st_mtime_ns if path.is_file() else 0
