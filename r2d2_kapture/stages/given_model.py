@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
+from r2d2_kapture.io.images.search import find_images
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, unlike_cameras
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
@@ -43,7 +44,12 @@ class GivenModel:
 
 
 def take_model(
-    path: Path, images: Path, output: Path, options: RunOptions = RunOptions()
+    path: Path,
+    images: Path,
+    output: Path,
+    *,
+    exclude: Sequence[str] = (),
+    options: RunOptions = RunOptions(),
 ) -> GivenModel:
     """Make a dataset of a model, to be mapped again in its poses.
 
@@ -51,11 +57,12 @@ def take_model(
         path: of the model, see ``read_colmap_model``.
         images: folder that its image names are relative to.
         output: folder of the dataset.
+        exclude: patterns of images that may be missing in the model.
         options: whether a dataset of another model is replaced, and progress shown.
 
     Returns:
-        Images without a file are failures of the dataset, and images that are not
-        registered a warning of the report.
+        Images without a file are failures of the dataset; those of the folder that are
+        not registered are named in a warning of the report.
 
     Raises:
         DatasetError: no model, no registered image, no image file, or none of the size
@@ -63,7 +70,9 @@ def take_model(
         OutputError: another dataset is there, or it cannot be written.
     """
     model = read_colmap_model(path)
-    registered = {image.name: image for image in map(model.image, model.reg_image_ids())}
+    registered = {
+        image.name: image for image in map(model.image, model.reg_image_ids())
+    }
     if not registered:
         found = counted(model.num_images(), "image")
         raise DatasetError(
@@ -84,15 +93,17 @@ def take_model(
         images=images,
         output=output,
         # keypoints that are there stay: they are not used
-        options=dataclasses.replace(
-            options, force=False, replace=options.replaces
-        ),
+        options=dataclasses.replace(options, force=False, replace=options.replaces),
     )
     return GivenModel(
         dataset=_part(open_dataset(output), used, _failures(missing, images, path)),
         has_points=model.num_points3D() > 0,
         report=dataclasses.replace(
-            report, warnings=(*report.warnings, *_warnings(model, path))
+            report,
+            warnings=(
+                *report.warnings,
+                *_warnings(model, registered, path, images, exclude),
+            ),
         ),
     )
 
@@ -169,15 +180,27 @@ def _part(
     )
 
 
-def _warnings(model: pycolmap.Reconstruction, path: Path) -> Iterator[str]:
+def _warnings(
+    model: pycolmap.Reconstruction,
+    registered: Collection[str],
+    path: Path,
+    images: Path,
+    exclude: Sequence[str],
+) -> Iterator[str]:
+    """What of the model and of the folder is not used."""
     if not model.num_points3D():
         yield (
             f"{path} has no points, by which images that see the same are known: all "
             "are paired, or those that look alike"
         )
-    names = sorted(i.name for i in model.images.values() if not i.has_pose)
-    if names:
+    others = sorted(
+        file.relative_to(images).as_posix()
+        for file in find_images([str(images)], exclude).paths
+        if file.relative_to(images).as_posix() not in registered
+    )
+    if others:
         yield (
-            f"{counted(len(names), 'image')} of {path} without a pose are left out of "
-            f"the map: {some_names(names)}; give them with --query to localize them"
+            f"{counted(len(others), 'image')} of {images} not registered in {path}: "
+            f"{some_names(others)}; give them with --query, in a folder of their own, "
+            "to localize them"
         )

@@ -24,8 +24,8 @@ from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
-from r2d2_kapture.stages.localize import POSES_NAME
 from r2d2_kapture.stages.given_model import take_model
+from r2d2_kapture.stages.localize import POSES_NAME
 from r2d2_kapture.stages.photographs import MAPPING, Photographs, is_plain
 from r2d2_kapture.stages.pipeline_checks import (
     check_folders,
@@ -254,7 +254,9 @@ def run(
         model = None
         if model_in is not None and images is not None:
             mapping = layout.datasets / MAPPING
-            model = take_model(model_in, images, mapping, options)
+            model = take_model(
+                model_in, images, mapping, exclude=exclude, options=options
+            )
             pairing = model.pairing(config.mapping_pairs)
             config = dataclasses.replace(config, mapping_pairs=pairing)
             images = None

@@ -256,6 +256,17 @@ STAGES = (
         foreign="work/database.db",
         replaced=True,
     ),
+    Stage(
+        command="pipeline",
+        variant="model_in",
+        flags="--model-in {pipeline}/work/map/sparse "
+        "--images {inputs}/scene/mapping/sensors/records_data "
+        f"--query queries={{query}} {FEATURES} --match.gpu -1 "
+        "--output {output}/work --query_pairs.method exhaustive",
+        other="--localize.max-error 8",
+        needs="pipeline",
+        foreign="work/model/mine.txt",
+    ),
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,12 @@ from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin, place_keyp
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
+from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, rebuilding
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.localize.correspondences import gather_correspondences
 from r2d2_kapture.stages.localize.matches import read_query_matches, retrieve
+from r2d2_kapture.stages.localize.output import TABLES
 from r2d2_kapture.types import IndexArray, Report, some_names
 
 DoubleArray = npt.NDArray[np.float64]
@@ -155,24 +158,20 @@ def register(
     """
     started = time.monotonic()
     settings = {STAGE: "register", **dataclasses.asdict(config)}
-    finished = Finished.of(
-        output / FINISHED_NAME,
-        settings,
-        (
-            *map_files(map_path),
-            *(f for one in localized for f in (one.poses / "sensors").glob("*.*")),
-            *(one.pairs for one in localized),
-        ),
-    )
+    files = list(map_files(map_path))
+    for one in localized:
+        files += [one.poses / "sensors" / f"{name}.txt" for name in TABLES]
+        files.append(one.pairs)
+    finished = Finished.of(output / FINISHED_NAME, settings, files)
+    if not options.force and (report := finished.report(started)):
+        return report
     manifest = Manifest(
         model={},
         settings=settings,
         versions=package_versions() | {"pycolmap": pycolmap.__version__},
-        inputs={"map": (str(map_path.resolve()), finished.inputs)},
+        inputs={"map": (str(map_path.resolve()), _digest(files))},
     )
-    is_done = is_made_with(output, MODELS, manifest, options)
-    if is_done and not options.force and (report := finished.report(started)):
-        return report
+    is_made_with(output, MODELS, manifest, options)
     with rebuilding(output, MODELS, manifest) as folder, quiet_pycolmap():
         model, sparse_map = read_colmap_model(map_path), read_sparse_map(map_path)
         there: list[str] = []
@@ -196,6 +195,12 @@ def register(
         details={"registered_images": model.num_reg_images()},
     )
     return finished.note(report, sorted(output.glob("*.*")))
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """SHA-256 of the contents of those files that are there, in their order."""
+    there = (path for path in files if path.is_file())
+    return hashlib.sha256("".join(map(sha256_of, there)).encode()).hexdigest()
 
 
 def _known_warnings(names: Sequence[str]) -> Iterator[str]:
