@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,16 @@ from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin, place_keypoints
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.image_records import sha256_of
-from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, rebuilding
+from r2d2_kapture.io.outputs.ledger import (
+    STAGE,
+    Contents,
+    is_made_with,
+    rebuilding,
+    write_report,
+)
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.localize.correspondences import gather_correspondences
 from r2d2_kapture.stages.localize.matches import read_query_matches, retrieve
@@ -43,7 +51,8 @@ from r2d2_kapture.types import IndexArray, Report, some_names
 
 DoubleArray = npt.NDArray[np.float64]
 
-MODELS = Contents(what="models", files=("*.bin",))
+REPORT_NAME = "report.json"
+MODELS = Contents(what="models", files=("*.bin", REPORT_NAME))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +180,10 @@ def register(
         versions=package_versions() | {"pycolmap": pycolmap.__version__},
         inputs={"map": (str(map_path.resolve()), _digest(files))},
     )
-    is_made_with(output, MODELS, manifest, options)
+    is_done = is_made_with(output, MODELS, manifest, options)
+    earlier = read_json(output / REPORT_NAME)
+    if is_done and earlier and not options.force:
+        return _noted(finished, _report(earlier, started, output, done=False))
     with rebuilding(output, MODELS, manifest) as folder, quiet_pycolmap():
         model, sparse_map = read_colmap_model(map_path), read_sparse_map(map_path)
         there: list[str] = []
@@ -182,18 +194,36 @@ def register(
             count += added
             there += known
         model.write(str(folder))
-    report = Report(
+        made = {
+            "queries": count,
+            "registered_images": model.num_reg_images(),
+            "warnings": list(_known_warnings(sorted(there))),
+        }
+        report = _report(made, started, output, done=True)
+        write_report(folder / REPORT_NAME, report, made)
+    return _noted(finished, report)
+
+
+def _report(
+    made: Mapping[str, Any], started: float, output: Path, *, done: bool
+) -> Report:
+    """The report of a run, or of an earlier one whose model is there."""
+    return Report(
         stage="register",
         unit="query",
-        summary=f"{model.num_reg_images()} images in the model",
-        done=count,
-        skipped=0,
+        summary=f"{made['registered_images']} images in the model",
+        done=made["queries"] if done else 0,
+        skipped=0 if done else made["queries"],
         failed=(),
-        warnings=tuple(_known_warnings(sorted(there))),
+        warnings=tuple(made["warnings"]),
         seconds=time.monotonic() - started,
         outputs=(output,),
-        details={"registered_images": model.num_reg_images()},
+        details={"registered_images": made["registered_images"]},
     )
+
+
+def _noted(finished: Finished, report: Report) -> Report:
+    (output,) = report.outputs
     return finished.note(report, sorted(output.glob("*.*")))
 
 
