@@ -76,9 +76,9 @@ def take_model(
     if not registered:
         found = counted(model.num_images(), "image")
         raise DatasetError(
-            f"{path}: found a model of {found}, none of them with a pose, expected 2 or "
-            "more; register them with COLMAP first, or map the photographs alone: omit "
-            "--model-in"
+            f"{path}: found a model of {found}, none of them with a pose, expected 2 "
+            "or more; register them with COLMAP first, or map the photographs alone: "
+            "omit --model-in"
         )
     missing = _missing(registered, images, path)
     used = registered.keys() - missing
