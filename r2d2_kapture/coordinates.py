@@ -17,6 +17,8 @@ PixelOrigin = Literal["center", "corner"]
 CameraOrigin = Literal["auto", "center", "corner"]
 """Pixel origin of a dataset's principal points, as given by the user."""
 ResizeMap = Literal["corrected", "published"]
+Turn = Literal[0, 90, 180, 270]
+"""Degrees by which an image is turned clockwise."""
 FloatArray = npt.NDArray[np.floating]
 
 if TYPE_CHECKING:
@@ -75,6 +77,30 @@ def pixel_that_holds(xy: Coordinate) -> Coordinate:
     """Column or row of the pixel at coordinates of any shape; on an edge the next one,
     as COLMAP reads its masks."""
     return (xy + HALF_PIXEL) // 1
+
+
+def stored_from_turned(
+    xy: FloatArray, turn: Turn, stored_size: tuple[int, int]
+) -> FloatArray:
+    """Map positions in an image that was turned to the image as stored, exactly.
+
+    Args:
+        xy: (N, 2) pixels of the turned image, (0, 0) at the centre of the first one.
+        turn: degrees by which the stored image was turned clockwise.
+        stored_size: (W, H) of the stored image in pixels.
+
+    Returns:
+        (N, 2) pixels of the stored image, of the same origin and type.
+    """
+    x, y = xy[:, 0], xy[:, 1]
+    right, bottom = stored_size[0] - 1, stored_size[1] - 1
+    columns = {
+        0: (x, y),
+        90: (y, bottom - x),
+        180: (right - x, bottom - y),
+        270: (right - y, x),
+    }[turn]
+    return np.stack(columns, axis=1)
 
 
 def colmap_from_kapture(keypoints: FloatArray) -> FloatArray:

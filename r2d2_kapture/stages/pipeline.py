@@ -12,6 +12,7 @@ from pathlib import Path
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.extractors.registry import build_extractor
@@ -193,6 +194,7 @@ def run(
     global_features_type: str | None = None,
     exclude: Sequence[str] = (),
     masks: Path | None = None,
+    rotations: str = "off",
     options: RunOptions = RunOptions(),
     announce: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -221,6 +223,9 @@ def run(
         exclude: patterns of what to leave out of folders of photographs.
         masks: folder of masks of the images of all datasets, see MaskFolder; used by
             extraction only.
+        rotations: quarter turns in which extraction sees images: ``off``, ``exif``,
+            ``auto`` (EXIF's first, else the one in which an image matches others), or
+            degrees clockwise; keypoints stay in stored pixels.
         options: how the stages run. With ``force`` each stage replaces its outputs of
             other settings or inputs, and keeps the others: outputs that depend on a
             change are made again.
@@ -292,6 +297,11 @@ def run(
             f"--masks {masks}: found existing features, so that nothing is extracted; "
             "give a --model to extract, or omit the masks",
         )
+        require(
+            read_rotations(rotations).is_off or config.extract is not None,
+            f"--rotations {rotations}: found existing features, so that nothing is "
+            "extracted; give a --model to extract, or omit the rotations",
+        )
         if not makes_datasets:
             held.enter_context(exclusive(output))
         if options.replaces:
@@ -321,6 +331,7 @@ def run(
                         output=layout.features,
                         keypoints_type=sources.keypoints_type,
                         masks=masks,
+                        rotations=rotations,
                         options=options,
                     )
                 )

@@ -33,6 +33,7 @@ from r2d2_kapture.io.outputs.ledger import (
     write_item,
 )
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME
 from r2d2_kapture.io.outputs.recorded_features import FeatureWriter, RowStore
 from r2d2_kapture.types import LocalFeatures
 
@@ -103,7 +104,8 @@ def _contents(kind: str) -> Contents:
         what=kind,
         files=(
             *(f"**/*{SUFFIXES[kind]}", f"{kind}.txt", f"{kind}.tar"),
-            *(RECORDS_NAME, "extract_report.json", "extract_config.yaml", ORIGIN_NAME),
+            *(RECORDS_NAME, ORIENTATIONS_NAME, ORIGIN_NAME),
+            *("extract_report.json", "extract_config.yaml"),
         ),
         flag=f"--{kind}-type or --output",
         by_name=True,

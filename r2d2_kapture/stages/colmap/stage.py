@@ -11,6 +11,7 @@ from typing import Any
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.extract import EXTRACTORS
 from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
+from r2d2_kapture.config.rotations import Rotations, read_rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import DatasetError
@@ -52,6 +53,7 @@ def run(
     pairs_list: Path | None = None,
     exclude: Sequence[str] = (),
     masks: Path | None = None,
+    rotations: str = "off",
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Put features and matches of a folder of images into a COLMAP 4 database.
@@ -74,6 +76,9 @@ def run(
             (COLMAP) per line; by default chosen by --pairing.
         exclude: patterns of what to leave out of the folder, see find_images.
         masks: folder of masks, see MaskFolder.
+        rotations: quarter turns in which extraction sees images: ``off``, ``exif``,
+            ``auto`` (EXIF's first, else the one in which an image matches others), or
+            degrees clockwise; keypoints stay in stored pixels.
         options: how to run. ``force`` replaces third-party features, and redoes
             finished work, also of other settings.
 
@@ -86,7 +91,7 @@ def run(
     started = time.monotonic()
     work = Layout(output=work_folder(database))
     extractor = build_extractor(config.extract, weights)
-    manifest = _manifest(config, extractor)
+    manifest = _manifest(config, extractor, read_rotations(rotations))
     with open_ledger(work.output, CONTENTS, manifest, options):
         # all that is in the work folder is of it
         inside = dataclasses.replace(options, replace=True)
@@ -112,6 +117,7 @@ def run(
             kapture_root=inputs.mapping,
             output=work.features,
             masks=masks,
+            rotations=rotations,
             options=inside,
         )
         keypoints = open_feature_table([work.features], "keypoints", extractor.label)
@@ -177,7 +183,9 @@ def _summary(images: int, pairs: int, mapped: Sequence[Report]) -> str:
     return made
 
 
-def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
+def _manifest(
+    config: ColmapConfig, extractor: Extractor, rotations: Rotations
+) -> Manifest:
     """Settings that determine the content of the work folder; devices do not."""
     sections: dict[str, dict[str, Any]] = {
         "": dataclasses.asdict(config.folder),
@@ -192,6 +200,8 @@ def _manifest(config: ColmapConfig, extractor: Extractor) -> Manifest:
         for name, value in section.items()
     }
     settings |= {"extractor": extractor.name, **EXTRACTORS.code(extractor.name)}
+    if not rotations.is_off:
+        settings["rotations"] = rotations.text
     model = {"name": extractor.label}
     if extractor.weights is not None:
         model["sha256"] = extractor.weights.sha256

@@ -7,7 +7,9 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import FileFormat
+from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.io.features.plain_files import open_feature_files
@@ -20,6 +22,7 @@ from r2d2_kapture.stages.extract.stage import (
     extract_missing,
     make_manifest,
 )
+from r2d2_kapture.stages.extract.turns import Turning
 from r2d2_kapture.types import Failure, Report
 
 
@@ -32,6 +35,7 @@ def run(
     image_root: Path | None = None,
     folders: Sequence[Path] = (),
     masks: Path | None = None,
+    rotations: str = "off",
     notes: Sequence[str] = (),
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -53,10 +57,23 @@ def run(
             different.
         folders: that the images were found in, if several.
         masks: folder of masks with these names, see MaskFolder.
+        rotations: quarter turns in which the network sees images; keypoints stay in
+            stored pixels: ``off``; ``exif``, as EXIF's orientation has it; ``auto``,
+            that first, else the one in which an image matches others; or degrees
+            clockwise, one for all images (90) or two to choose from (0,180).
         notes: warnings on the choice of images, for the report.
         options: how to run.
+
+    Raises:
+        ConfigError: images are turned to match, but nowhere to record it.
     """
     started = time.monotonic()
+    turning = Turning(rotations=read_rotations(rotations), folder=output_dir)
+    require(
+        output_dir is not None or not turning.rotations.by_matching,
+        f"--rotations {rotations}: found no --output-dir, expected the folder of the "
+        "features, in which the rotations are recorded",
+    )
     every = name_images(images, image_root, folders, output_dir, force=options.force)
     nameless = _not_in_hdf5(every) if file_format == "h5" else {}
     paths = {name: path for name, path in every.items() if name not in nameless}
@@ -64,7 +81,7 @@ def run(
         name: path if output_dir is None else output_dir / name
         for name, path in paths.items()
     }
-    manifest = make_manifest(extractor)
+    manifest = make_manifest(extractor, turning.rotations)
     mask_folder = open_masks(masks)
     with open_feature_files(
         file_format,
@@ -74,7 +91,7 @@ def run(
         style=extractor.file_style,
         force=options.force,
     ) as files:
-        report = extract_missing(files, extractor, paths, mask_folder, options)
+        report = extract_missing(files, extractor, paths, mask_folder, options, turning)
     report = dataclasses.replace(
         report,
         stage="extract_images",

@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2d2_kapture.config.extract import EXTRACTORS
+from r2d2_kapture.config.rotations import OFF, Rotations, read_rotations
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.coordinates import Turn
 from r2d2_kapture.core.extraction import Extractor, Image
+from r2d2_kapture.core.quarter_turns import NO_TURNS, in_stored_pixels, turned
 from r2d2_kapture.core.streaming import Loaded, stream
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.images.decoding import read_rgb
@@ -29,6 +32,7 @@ from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.outputs.recorded_features import FeatureStore
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
+from r2d2_kapture.stages.extract.turns import Turning
 from r2d2_kapture.types import Failure, LocalFeatures, Report, counted, some_names
 
 REPORT_NAME = "extract_report.json"
@@ -66,6 +70,8 @@ def run(
     tar: bool = False,
     exclude: Sequence[str] = (),
     masks: Path | None = None,
+    rotations: str = "off",
+    rotations_like: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Extract local features, of R2D2 by default, from images of a kapture dataset.
@@ -83,6 +89,13 @@ def run(
         tar: write keypoints.tar and descriptors.tar instead of one file per image.
         exclude: patterns of names that are left out, see is_excluded.
         masks: folder of masks, see MaskFolder.
+        rotations: quarter turns in which the network sees images; keypoints stay in
+            stored pixels: ``off``; ``exif``, as EXIF's orientation has it; ``auto``,
+            that first, else the one in which an image matches others; or degrees
+            clockwise, one for all images (90) or two to choose from (0,180).
+        rotations_like: kapture folder of features extracted before, such as those of
+            the map, which images are turned to match; features of other images in the
+            same output are such too.
         options: how to run.
 
     Raises:
@@ -108,9 +121,22 @@ def run(
         descriptor_dtype=extractor.descriptor_type,
         tar=tar,
     )
-    manifest = make_manifest(extractor)
+    turning = Turning(
+        rotations=read_rotations(rotations),
+        folder=feature_type.folder("keypoints"),
+        like=(
+            None
+            if rotations_like is None
+            else dataclasses.replace(feature_type, root=rotations_like).folder(
+                "keypoints"
+            )
+        ),
+    )
+    manifest = make_manifest(extractor, turning.rotations)
     with open_feature_writer(feature_type, manifest, options) as writer:
-        report = extract_missing(writer, extractor, paths, mask_folder, options)
+        report = extract_missing(
+            writer, extractor, paths, mask_folder, options, turning
+        )
         report = dataclasses.replace(
             report,
             failed=(*dataset.left_out, *report.failed),
@@ -127,16 +153,19 @@ def extract_missing(
     paths: Mapping[str, Path],
     masks: MaskFolder | None,
     options: RunOptions,
+    turning: Turning = Turning(),
 ) -> Report:
     """Extract the images whose features are not in a store; report on all of them."""
     todo = outstanding(paths, store, masks)
     skipped = len(paths) - len(todo.images)
+    turns = turning.turns(extractor, paths, todo.images, options)
     tally = extract_images(
         extractor,
         todo.images,
         store.write,
         options,
         masks=masks,
+        turns=turns.of,
         already_done=skipped,
     )
     details = {
@@ -145,6 +174,7 @@ def extract_missing(
         "keypoints_per_image": round(tally.keypoints / max(tally.done, 1)),
         "device": str(extractor.runtime.device),
         "precision": extractor.runtime.precision,
+        **turns.details,
     }
     if "preprocessing" in extractor.provenance:  # which weights may decide
         details["preprocessing"] = extractor.provenance["preprocessing"]
@@ -158,6 +188,7 @@ def extract_missing(
         warnings=(
             *(() if masks is None else masks.warnings(paths)),
             *todo.warnings,
+            *turns.warnings,
             *tally.warnings,
         ),
         seconds=0.0,
@@ -173,6 +204,7 @@ def extract_images(
     options: RunOptions,
     *,
     masks: MaskFolder | None = None,
+    turns: Mapping[str, Turn] = NO_TURNS,
     already_done: int = 0,
 ) -> Tally:
     """Decode, extract and write images, all steps in parallel.
@@ -183,6 +215,7 @@ def extract_images(
         write: stores the features of an image, with the record of its file.
         options: how to run.
         masks: of the images; None keeps all keypoints.
+        turns: in which the network sees them, by name; features are in stored pixels.
         already_done: number of images counted as finished by the progress bar.
     """
     tally = Tally()
@@ -191,12 +224,16 @@ def extract_images(
     def load(name: str) -> Loaded:
         path = paths[name]
         image, record = _read(path)
+        turn = turns.get(name, 0)
+        image = turned(image, turn)
         if masks is None:
             records[name] = record
             return Loaded(name=name, image=image, mask=None)
         digest = masks.digest(name, path)
         records[name] = dataclasses.replace(record, mask=digest)
         mask = masks.read(name, path, record.size)
+        if mask is not None:
+            mask = turned(mask, turn)
         return Loaded(name=name, image=image, mask=mask)
 
     bar = Progress(
@@ -218,7 +255,8 @@ def extract_images(
                 if options.strict:
                     break
                 continue
-            write_behind(write, name, result, records.pop(name))
+            features = in_stored_pixels(result, turns.get(name, 0))
+            write_behind(write, name, features, records.pop(name))
             tally.done += 1
             tally.keypoints += len(result)
             if len(result) == 0:
@@ -249,9 +287,10 @@ def _loaded(loading: Iterator[Loading], tally: Tally, strict: bool) -> Iterator[
         yield loaded
 
 
-def make_manifest(extractor: Extractor) -> Manifest:
+def make_manifest(extractor: Extractor, rotations: Rotations = OFF) -> Manifest:
     """The manifest of features: weights, resolved settings, third-party code."""
     weights = extractor.weights
+    turning = {} if rotations.is_off else {"rotations": rotations.text}
     return Manifest(
         model={"name": extractor.name} if weights is None else weights.record,
         settings={
@@ -259,6 +298,7 @@ def make_manifest(extractor: Extractor) -> Manifest:
             **extractor.provenance,
             **EXTRACTORS.code(extractor.name),
             "precision": extractor.runtime.precision,
+            **turning,
         },
         versions=package_versions(),
     )
