@@ -11,7 +11,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.types import some_names
 
 RELEASE = "release"
-"""A folder that does not name a scene, but what is above it does."""
+"""A folder that does not name a scene, but the two above it do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +49,9 @@ class Benchmark:
             if path.is_dir() and any(path.glob(self.scene))
         }
         if not folders:
-            what = f"no {self.scene}" if dataset.is_dir() else "no such folder"
             raise DatasetError(
-                f"{dataset}: found {what}, expected {self.title}: {self.layout}"
+                f"{dataset}: found no {self.scene}, expected {self.title}: "
+                f"{self.layout}"
             )
         named = {path: _name(path) for path in folders}
         if len(set(named.values())) < len(named):
@@ -68,4 +68,6 @@ class Benchmark:
 
 def _name(path: Path) -> str:
     path = path.resolve()
-    return path.parent.name if path.name == RELEASE else path.name
+    if path.name != RELEASE:
+        return path.name
+    return f"{path.parents[1].name}_{path.parent.name}"

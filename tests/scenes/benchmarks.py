@@ -20,8 +20,8 @@ from tests.scenes.kapture_files import write_features, write_rows
 
 Array = npt.NDArray[np.float64]
 POINTS, DIM = 150, 32
-SLOPE = np.array([0.2, -0.1, 1.0])
-"""Normal of the wall of a flat miniature, which is 5 m in front of the origin."""
+WALLS = np.array([[0.5, -0.1, 1.0], [-0.4, 0.05, 1.0]]) / 5
+"""Normals of two walls that meet in front of the cameras, over their distances."""
 
 
 def pinhole(
@@ -50,15 +50,13 @@ class Miniature:
         truth: cam_from_world of each image, by its name after the import.
     """
 
-    def __init__(self, root: Path, *, flat: bool = False) -> None:
+    def __init__(self, root: Path, *, walls: bool = False) -> None:
         rng = np.random.default_rng(0)
         self.root = root
         self.truth: dict[str, pycolmap.Rigid3d] = {}
         self.points = rng.uniform([-2.5, -1.5, 4], [2.5, 1.5, 8], (POINTS, 3))
-        if flat:
-            x, y = self.points[:, :2].T
-            z = 5 - (SLOPE[0] * x + SLOPE[1] * y) / SLOPE[2]
-            self.points = np.column_stack([x, y, z])
+        if walls:
+            self.points /= (self.points @ WALLS.T).max(axis=1, keepdims=True)
         self._descriptors = unit_rows(POINTS, DIM)
         self._keypoints: dict[str, npt.NDArray[np.float32]] = {}
 
@@ -82,15 +80,15 @@ class Miniature:
     def depth(
         self, camera: pycolmap.Camera, cam_from_world: pycolmap.Rigid3d
     ) -> npt.NDArray[np.float32]:
-        """(H, W) depth of the wall at the centres of pixels."""
+        """(H, W) depth of the walls at the centres of pixels."""
         columns, rows = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
         pixels = np.column_stack([columns.ravel(), rows.ravel()]).astype(np.float64)
         rays = camera.cam_from_img(colmap_from_kapture(pixels))
         rays = np.column_stack([rays, np.ones(len(rays))])
         world_from_cam = cam_from_world.inverse()
-        across = (world_from_cam.rotation * rays) @ SLOPE
-        depth = (5 * SLOPE[2] - world_from_cam.translation @ SLOPE) / across
-        return depth.reshape(camera.height, camera.width).astype(np.float32)
+        left = 1 - world_from_cam.translation @ WALLS.T
+        nearness = ((world_from_cam.rotation * rays) @ WALLS.T / left).max(axis=1)
+        return (1 / nearness).reshape(camera.height, camera.width).astype(np.float32)
 
     def write_features(self, folder: Path) -> Path:
         """Keypoints and descriptors of all images, of the type ``points``."""
