@@ -1,0 +1,39 @@
+"""The recipe from a video to a map."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from pipelines.video_to_map import main
+from r2d2_kapture.synthetic.rendering import PinholeCamera
+from tests.scenes.video import library, walk, write_video
+
+FLAGS = "--preset fast --extract.top-k 800 --workers 1 --every 0s --min-motion 0.2"
+
+
+def test_a_video_becomes_a_map(tmp_path: Path) -> None:
+    library()
+    camera = PinholeCamera(image_size=(320, 240), focal_length=300.0)
+    steps = walk(camera, 10, still=(4,), blurred=(7,), half_angle=0.25)
+    film = tmp_path / "a walk.mp4"
+    write_video(film, steps.frames)
+    arguments = ["--video", str(film), "--output", str(tmp_path / "work")]
+    assert main([*arguments, *FLAGS.split()]) == 0
+    found = pycolmap.Reconstruction(str(tmp_path / "work" / "map" / "sparse"))
+    names = [found.image(i).name for i in found.reg_image_ids()]
+    numbers = [int(re.findall(r"frame_(\d+)", name)[0]) // 100 for name in names]
+    assert sorted(numbers) == [0, 1, 2, 3, 5, 6, 8, 9]
+    centers = np.array([-p[:3, :3].T @ p[:3, 3] for p in steps.cam_from_world])
+    world = pycolmap.align_reconstruction_to_locations(
+        found, names, centers[numbers], 3, pycolmap.RANSACOptions(max_error=0.1)
+    )
+    assert world is not None
+    found.transform(world)
+    errors = [
+        np.linalg.norm(found.find_image_with_name(name).projection_center() - center)
+        for name, center in zip(names, centers[numbers])
+    ]
+    length = np.linalg.norm(centers[0] - centers[-1])
+    assert np.median(errors) < 0.01 * length
