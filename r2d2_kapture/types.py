@@ -328,6 +328,9 @@ WORDS = {
     "recall": ("recall", "%"),
     "known_share": ("known share", "%"),
     "with_focal_length": ("cameras with a focal length from EXIF", ""),
+    "with_position": ("photographs with a position from EXIF", ""),
+    "residual_median": ("median distance of cameras and positions", "m"),
+    "residual_95": ("95 % of the distances below", "m"),
     "with_focal_length_found": ("queries whose focal length was found", ""),
     "in_rigs": ("queries in rigs", ""),
 }

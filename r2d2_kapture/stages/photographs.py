@@ -132,6 +132,7 @@ class Photographs:
             "cameras": folder.cameras,
             "with_focal_length": folder.with_focal_length,
         }
+        places = {"with_position": folder.with_position}
         return Report(
             stage="photographs",
             unit="photograph",
@@ -146,6 +147,7 @@ class Photographs:
                 "folder": str(images),
                 "images": len(folder.names),
                 **({} if query else cameras),
+                **(places if folder.with_position else {}),
             },
         )
 

@@ -14,6 +14,7 @@ keypoints    x and y, shifted by half a pixel from the centre origin to COLMAP's
              and orientation or affine shape too, where rows have COLMAP's columns.
 matches      of pairs in order of names.
 geometries   two-view geometries of the same pairs, where they are given.
+pose priors  positions of images, where they are given; see pose_priors.py.
 
 No descriptors: COLMAP would cast them to bytes and take them for SIFT, while
 verification, triangulation and mapping use keypoints and matches only.
@@ -28,6 +29,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import kapture
 import numpy as np
@@ -42,8 +44,10 @@ from r2d2_kapture.io.colmap.cameras import (
     resolve_camera_origin,
 )
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
 from r2d2_kapture.io.colmap.rigs import colmap_frames, colmap_rigs
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
+from r2d2_kapture.io.kapture.gnss import Position
 from r2d2_kapture.io.kapture.pairs import sorted_pairs
 from r2d2_kapture.io.kapture.rigs import rig_cameras
 from r2d2_kapture.io.kapture.tables import image_records
@@ -86,6 +90,7 @@ def write_database(
     read_matches: ReadMatches,
     pairs: Iterable[tuple[str, str]],
     read_geometry: ReadGeometry | None = None,
+    positions: Mapping[str, Position] = MappingProxyType({}),
     camera_origin: CameraOrigin = "auto",
     overwrite: bool = False,
     before_move: Callable[[Path], None] = lambda complete: None,
@@ -102,6 +107,7 @@ def write_database(
         pairs: image names; (a, b) and (b, a) are one pair.
         read_geometry: gives the two-view geometry of such a pair, from the first to
             the second image, in COLMAP's pixel origin; None leaves it out.
+        positions: of images by name, which become pose priors.
         camera_origin: where principal points are counted from. kapture's convention
             is the centre of the first pixel, cameras that came from COLMAP count from
             its corner. ``auto`` is ``corner`` if any principal point lies at exactly
@@ -123,7 +129,7 @@ def write_database(
     with building(path, before_move) as local:
         # no DatabaseTransaction: on a full disk its commit aborts the process
         with closing(pycolmap.Database.open(str(local))) as database:
-            return _fill_database(
+            summary = _fill_database(
                 database,
                 dataset,
                 read_keypoints=read_keypoints,
@@ -132,6 +138,8 @@ def write_database(
                 pairs=pairs,
                 camera_origin=camera_origin,
             )
+            write_pose_priors(database, positions)
+            return summary
 
 
 @contextmanager

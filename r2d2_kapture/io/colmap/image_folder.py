@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,17 +19,17 @@ import pycolmap
 
 from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
 from r2d2_kapture.config.photographs import CameraConfig, FolderConfig
-from r2d2_kapture.errors import ConfigError, DatasetError, ImageError
+from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.cameras import (
     GUESSED_MODEL,
     UNKNOWN_CAMERA,
     colmap_camera,
     kapture_camera,
 )
-from r2d2_kapture.io.colmap.exif import read_exif
-from r2d2_kapture.io.images.decoding import image_orientation, image_size
+from r2d2_kapture.io.colmap.shots import Shot, known_shots, read_shots
 from r2d2_kapture.io.images.search import find_images
-from r2d2_kapture.io.kapture.dataset import check_table_name, open_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.gnss import GNSS_FILE, add_gnss
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.kapture.writing import write_tables
 from r2d2_kapture.io.names import shown
@@ -55,6 +55,7 @@ class ImageFolder:
         names: images of the dataset, in order.
         cameras: how many there are.
         with_focal_length: how many of them have one from EXIF.
+        with_position: how many images have a position from EXIF.
         failed: images that are left out, and why.
         warnings: sentences on files that were not taken for images, see find_images,
             and on those that may be other than the user thinks.
@@ -65,30 +66,10 @@ class ImageFolder:
     names: tuple[str, ...]
     cameras: int
     with_focal_length: int
+    with_position: int
     failed: tuple[Failure, ...]
     warnings: tuple[str, ...]
     unchanged: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Shot:
-    """An image file.
-
-    Attributes:
-        name: below the folder.
-        stamp: size in bytes and time of change of the file.
-        size: (W, H) in pixels as stored.
-        focal_length: in pixels from EXIF, or None.
-        model: maker, model, focal length and size in one, or None.
-        orientation: of the EXIF tag, 1 to 8; never applied.
-    """
-
-    name: str
-    stamp: tuple[int, int]
-    size: tuple[int, int]
-    focal_length: float | None
-    model: str | None
-    orientation: int
 
 
 def write_image_folder_dataset(
@@ -104,7 +85,8 @@ def write_image_folder_dataset(
     """Make a kapture dataset of the images below a folder, which stay where they are.
 
     ``root/sensors/records_data`` becomes a link to the folder, or holds one. Timestamps
-    are places in the order of names. Made again, it is the same.
+    are places in the order of names. Positions of EXIF become GNSS records. Made again,
+    it is the same.
 
     Args:
         images: folder, searched recursively.
@@ -134,8 +116,8 @@ def write_image_folder_dataset(
         words = "a dataset that was not made from a folder of images"
         raise DATASETS.refusal(root, words, forcible=False)
     found = find_images([str(images)], exclude, masks)
-    known = _known_shots(root)
-    shots, failed = _read_shots(images, found.paths, known, query)
+    known = known_shots(read_json(root / STATE_NAME))
+    shots, failed = read_shots(images, found.paths, known, query)
     if not shots:
         raise DatasetError(
             f"{images}: none of {len(failed)} images can be used; first: "
@@ -154,6 +136,8 @@ def write_image_folder_dataset(
         link = root / "sensors" / "records_data" / (query or "")
         link.parent.mkdir(parents=True, exist_ok=True)
         link_folder(link, images)
+        if dataset.records_gnss is None:  # left of photographs that had positions
+            (root / "sensors" / GNSS_FILE).unlink(missing_ok=True)
         write_tables(root, dataset)
         write_origin(root / "sensors", "center")
     except OSError as error:
@@ -163,6 +147,7 @@ def write_image_folder_dataset(
         names=tuple(shot.name for shot in shots),
         cameras=len(sources),
         with_focal_length=sum(source == "exif" for source in sources.values()),
+        with_position=sum(shot.position is not None for shot in shots),
         failed=tuple(failed),
         warnings=(*found.warnings, *_warnings(shots, config, query)),
         unchanged=sum((shot.name, *shot.stamp) in known for shot in shots),
@@ -170,7 +155,7 @@ def write_image_folder_dataset(
 
 
 def _refuse_others(
-    root: Path, images: Path, shots: Collection[_Shot], known: Collection[_Shot]
+    root: Path, images: Path, shots: Collection[Shot], known: Collection[Shot]
 ) -> None:
     """Refuse to replace images by those of another folder; copies may move."""
     earlier = {(shot.name, shot.stamp[0]) for shot in known}
@@ -205,65 +190,8 @@ def _sources(root: Path) -> dict[str, str]:
     return dict(cameras) if isinstance(cameras, dict) else {}
 
 
-def _known_shots(root: Path) -> dict[tuple[str, int, int], _Shot]:
-    """What an earlier run found, by name and stamp: COLMAP decodes a whole image."""
-    try:
-        shots = [
-            _Shot(
-                name=str(item["name"]),
-                stamp=(int(item["stamp"][0]), int(item["stamp"][1])),
-                size=(int(item["size"][0]), int(item["size"][1])),
-                focal_length=item["focal_length"],
-                model=item["model"],
-                orientation=int(item["orientation"]),
-            )
-            for item in read_json(root / STATE_NAME).get("files", ())
-        ]
-    except (ValueError, TypeError, KeyError, IndexError):
-        return {}
-    return {(shot.name, *shot.stamp): shot for shot in shots}
-
-
-def _read_shots(
-    images: Path,
-    paths: Sequence[Path],
-    known: Mapping[tuple[str, int, int], _Shot],
-    query: str | None,
-) -> tuple[list[_Shot], list[Failure]]:
-    shots, failed = [], []
-    for path in paths:
-        name = (Path(query or "") / path.relative_to(images)).as_posix()
-        status = path.stat()
-        stamp = status.st_size, status.st_mtime_ns
-        try:
-            earlier = known.get((name, *stamp))
-            shots.append(earlier or _read_shot(path, name, stamp, query is None))
-        except (ImageError, DatasetError) as error:
-            failed.append(Failure(name=shown(name), reason=shown(str(error))))
-    return sorted(shots, key=lambda shot: shot.name), failed
-
-
-def _read_shot(path: Path, name: str, stamp: tuple[int, int], exif: bool) -> _Shot:
-    check_table_name(name, path)
-    if name.startswith("#"):
-        raise DatasetError(
-            f"{path}: name '{name}' starts with #, which kapture's lists do not "
-            "support; rename the image"
-        )
-    size = image_size(path)
-    focal_length, model = read_exif(path, size) if exif else (None, None)
-    return _Shot(
-        name=name,
-        stamp=stamp,
-        size=size,
-        focal_length=focal_length,
-        model=model,
-        orientation=image_orientation(path),
-    )
-
-
 def _warnings(
-    shots: Sequence[_Shot], config: FolderConfig, query: str | None
+    shots: Sequence[Shot], config: FolderConfig, query: str | None
 ) -> Iterator[str]:
     turned = [shot.name for shot in shots if shot.orientation != 1]
     if turned and (query is not None or len({shot.orientation for shot in shots}) > 1):
@@ -271,6 +199,14 @@ def _warnings(
             f"{len(turned)} of {len(shots)} photographs are stored turned or mirrored, "
             "and their EXIF orientation is not applied: they hardly match upright "
             f"ones: {some_names(turned)}; store them upright (mogrify -auto-orient)"
+        )
+    broken = {s.name: s.position_fault for s in shots if s.position_fault}
+    if broken:
+        first = next(iter(broken))
+        yield (
+            f"{len(broken)} of {len(shots)} photographs have a broken GPS position in "
+            f"EXIF, which is not used: {some_names(broken)} ('{shown(first)}': "
+            f"{broken[first]})"
         )
     sizes = len({shot.size for shot in shots})
     if query is None and config.camera_mode == "single" and sizes > 1:
@@ -281,7 +217,7 @@ def _warnings(
 
 
 def _describe(
-    shots: list[_Shot], config: FolderConfig, query: str | None
+    shots: list[Shot], config: FolderConfig, query: str | None
 ) -> tuple[kapture.Kapture, dict[str, str]]:
     """Cameras and records, and where each camera's parameters come from."""
     if query is not None:
@@ -290,7 +226,7 @@ def _describe(
     if config.params:
         check_given({shot.size for shot in shots}, config)
         mode = "single" if mode == "auto" else mode
-    groups: dict[tuple[object, ...], list[_Shot]] = {}
+    groups: dict[tuple[object, ...], list[Shot]] = {}
     for shot in shots:
         groups.setdefault(_camera_key(shot, mode), []).append(shot)
     sensors, sources = kapture.Sensors(), {}
@@ -302,7 +238,9 @@ def _describe(
     records = kapture.RecordsCamera()
     for timestamp, shot in enumerate(shots):
         records[timestamp, sensor_of[shot.name]] = shot.name
-    return kapture.Kapture(sensors=sensors, records_camera=records), sources
+    dataset = kapture.Kapture(sensors=sensors, records_camera=records)
+    add_gnss(dataset, {s.name: s.position for s in shots if s.position is not None})
+    return dataset, sources
 
 
 def check_given(sizes: Collection[tuple[int, int]], config: CameraConfig) -> None:
@@ -339,7 +277,7 @@ def _given(size: tuple[int, int], config: CameraConfig) -> pycolmap.Camera:
     )
 
 
-def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
+def _camera_key(shot: Shot, mode: CameraMode) -> tuple[object, ...]:
     folder = str(PurePosixPath(shot.name).parent)
     if mode == "single":
         return (shot.size,)
@@ -350,7 +288,7 @@ def _camera_key(shot: _Shot, mode: CameraMode) -> tuple[object, ...]:
     return (shot.name,)
 
 
-def _sensor(group: list[_Shot], config: FolderConfig) -> tuple[kapture.Camera, str]:
+def _sensor(group: list[Shot], config: FolderConfig) -> tuple[kapture.Camera, str]:
     """The camera of images, and where its parameters come from."""
     width, height = group[0].size
     known = [shot.focal_length for shot in group if shot.focal_length is not None]

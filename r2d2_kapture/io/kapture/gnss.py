@@ -28,6 +28,7 @@ from r2d2_kapture.io.kapture.rigs import RigsAbove, rigs_above
 from r2d2_kapture.io.kapture.tables import image_records
 
 GNSS = "gnss"
+GNSS_FILE = "records_gnss.txt"
 GNSS_PREFIX = "GPS_"
 """Of kapture's own importers: the device is named after the camera that has it."""
 WGS84_CODES = ("EPSG:4326", "EPSG:4979")
@@ -86,7 +87,7 @@ def read_gnss(dataset: Dataset) -> dict[str, Position]:
         DatasetError: coordinates that are not known, or out of range; positions on
             Earth and in a local frame.
     """
-    source = dataset.root / "sensors" / "records_gnss.txt"
+    source = dataset.root / "sensors" / GNSS_FILE
     records = dataset.data.records_gnss or {}
     above = rigs_above(dataset.data) if records else {}
     cameras = [s for s, one in dataset.data.sensors.items() if one.sensor_type != GNSS]

@@ -14,6 +14,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.io.colmap.check import database_sha256
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.depth_maps import state_of_depth_maps
+from r2d2_kapture.io.kapture.gnss import GNSS_FILE
 from r2d2_kapture.io.outputs.ledger import STAGE
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 
@@ -40,7 +41,7 @@ def map_manifest(
         del settings["points_from"]  # as maps were made before there was a choice
     else:
         digest.update(state_of_depth_maps(dataset))
-    positions = dataset.root / "sensors" / "records_gnss.txt"
+    positions = dataset.root / "sensors" / GNSS_FILE
     if positions.is_file():
         digest.update(positions.read_bytes())
     elif all(settings[name] == value for name, value in DEFAULTS.items()):

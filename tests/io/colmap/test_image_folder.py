@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import kapture
@@ -16,7 +17,7 @@ from PIL import Image
 from r2d2_kapture.config.cameras import MODEL_PARAMETERS, CameraMode
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
-from r2d2_kapture.io.colmap import image_folder
+from r2d2_kapture.io.colmap import shots
 from r2d2_kapture.io.colmap.cameras import (
     UNKNOWN_CAMERA,
     colmap_camera,
@@ -29,6 +30,7 @@ from r2d2_kapture.io.colmap.image_folder import (
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.io.images.formats import reads_avif
 from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.gnss import GnssPosition, read_gnss
 from r2d2_kapture.io.names import shown
 from tests.scenes.kapture_files import write_noise_dataset
 
@@ -43,14 +45,16 @@ def save(
     size: tuple[int, int] = SIZE,
     model: str = "M1",
     orientation: int = 1,
+    gps: Mapping[int, object] | None = None,
 ) -> None:
-    """An image of noise, with EXIF of a maker, a model and a 35 mm focal length."""
+    """An image of noise, with EXIF of maker, model, 35 mm focal length and place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
     exif = Image.Exif()
     if focal is not None:
         exif[0x010F], exif[0x0110], exif[0x0112] = "Maker", model, orientation
         exif.get_ifd(0x8769)[0xA405] = focal
+    exif.get_ifd(0x8825).update(gps or {})
     Image.fromarray(pixels).save(path, exif=exif)
 
 
@@ -234,7 +238,7 @@ def test_a_file_that_did_not_change_is_not_decoded_again(
         raise AssertionError("decoded")
 
     with monkeypatch.context() as patched:
-        patched.setattr(image_folder, "read_exif", decode)
+        patched.setattr(shots, "read_exif", decode)
         again = write_image_folder_dataset(photos, tmp_path / "dataset")
         assert again == dataclasses.replace(first, unchanged=8)
         with pytest.raises(AssertionError):
@@ -368,3 +372,41 @@ def test_models_are_those_of_kapture_with_the_parameters_of_colmap() -> None:
         camera = pycolmap.Camera.create_from_model_name(0, model, 1.0, 4, 3)
         assert camera.params_info.replace(" ", "") == names
         assert len(camera.params) == len(names.split(","))
+
+
+def test_positions_of_exif_become_records_and_go_with_them(tmp_path: Path) -> None:
+    photos, root = tmp_path / "photos", tmp_path / "dataset"
+    save(photos / "none.jpg", FOCAL_35MM)
+    there = {1: "S", 2: (33.0, 51.0, 24.48), 3: "E", 4: (151.0, 12.0, 55.08)}
+    for name, more in {"a b.jpg": {5: b"\1", 6: 12.5}, "é.jpg": {6: 0.5}}.items():
+        save(photos / name, FOCAL_35MM, gps=there | more)
+    save(photos / "odd.jpg", FOCAL_35MM, gps=there | {1: "X"})
+    folder = write_image_folder_dataset(photos, root)
+    found = read_gnss(open_dataset(root))
+    assert list(found) == ["a b.jpg", "é.jpg"] and folder.with_position == 2
+    for name, altitude in (("a b.jpg", -12.5), ("é.jpg", 0.5)):
+        position = found[name]
+        assert isinstance(position, GnssPosition)
+        assert position.latitude == pytest.approx(-33.8568, abs=1e-9)
+        assert position.longitude == pytest.approx(151.2153, abs=1e-9)
+        assert position.altitude == altitude
+    (said,) = folder.warnings
+    assert said == (
+        "1 of 4 photographs have a broken GPS position in EXIF, which is not used: "
+        "'odd.jpg' ('odd.jpg': GPSLatitudeRef 'X', not N or S)"
+    )
+    again = write_image_folder_dataset(photos, root)
+    assert again == dataclasses.replace(folder, unchanged=4)
+    assert read_gnss(open_dataset(root)) == found
+    for name in ("a b.jpg", "é.jpg"):
+        save(photos / name, FOCAL_35MM, size=(80, 48))
+    write_image_folder_dataset(photos, root)
+    assert read_gnss(open_dataset(root)) == {}
+    assert not (root / "sensors" / "records_gnss.txt").exists()
+
+
+def test_queries_have_positions_too(tmp_path: Path) -> None:
+    save(tmp_path / "new" / "a.jpg", gps={1: "N", 2: (1.0,), 3: "W", 4: (2.5,)})
+    write_image_folder_dataset(tmp_path / "new", tmp_path / "query", query="new")
+    found = read_gnss(open_dataset(tmp_path / "query"))
+    assert found == {"new/a.jpg": GnssPosition(latitude=1.0, longitude=-2.5)}
