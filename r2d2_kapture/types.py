@@ -316,6 +316,7 @@ WORDS = {
         "median standard deviation of positions",
         "units of the map",
     ),
+    "median_gnss_distance": ("median distance from the queries' GNSS positions", "m"),
     "median_position": ("median position error", "m"),
     "mean_position": ("mean position error", "m"),
     "median_position_of_all": ("median position error, missing ones included", "m"),

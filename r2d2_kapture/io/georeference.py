@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,13 +92,14 @@ def read_georeference(path: Path) -> Georeference | None:
     """Read where a map lies; None if that is not known.
 
     Args:
-        path: output of kapture_r2d2_map, or the model or dataset in it.
+        path: output of kapture_r2d2_map or of kapture_r2d2_colmap --sparse, or the
+            model or dataset in it.
 
     Raises:
         DatasetError: the file is broken.
     """
-    file = find_georeference(path)
-    if not file.exists():
+    file = next(filter(Path.exists, georeference_files(path)), None)
+    if file is None:
         return None
     content = read_json(file)
     try:
@@ -121,7 +123,8 @@ def read_georeference(path: Path) -> Georeference | None:
         ) from error
 
 
-def find_georeference(path: Path) -> Path:
-    """Where the file of a map is, or would be."""
-    inside = path.name in PARTS_OF_MAP and not (path / GEOREFERENCE_NAME).exists()
-    return (path.parent if inside else path) / GEOREFERENCE_NAME
+def georeference_files(path: Path) -> Iterator[Path]:
+    """Where the file of a map may be; most are missing."""
+    folders = [path, path / "0"]
+    folders += [path.parent] if path.name in PARTS_OF_MAP else []
+    yield from (folder / GEOREFERENCE_NAME for folder in folders)

@@ -29,7 +29,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import kapture
 import numpy as np
@@ -90,7 +89,7 @@ def write_database(
     read_matches: ReadMatches,
     pairs: Iterable[tuple[str, str]],
     read_geometry: ReadGeometry | None = None,
-    positions: Mapping[str, Position] = MappingProxyType({}),
+    positions: Mapping[str, Position] | None = None,
     camera_origin: CameraOrigin = "auto",
     overwrite: bool = False,
     before_move: Callable[[Path], None] = lambda complete: None,
@@ -138,7 +137,7 @@ def write_database(
                 pairs=pairs,
                 camera_origin=camera_origin,
             )
-            write_pose_priors(database, positions)
+            write_pose_priors(database, positions or {})
             return summary
 
 

@@ -22,6 +22,7 @@ from r2d2_kapture.io.colmap.cameras import (
     colmap_camera,
     kapture_camera,
 )
+from r2d2_kapture.io.kapture.gnss import GNSS_FILE, Position, add_gnss
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, write_origin
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.io.kapture.rigs import RigCameras, rig_cameras
@@ -29,7 +30,14 @@ from r2d2_kapture.io.kapture.tables import CameraRecord, image_records
 
 MAP_DATASET_FILES = (
     *("sensors.txt", "rigs.txt", "records_camera.txt", "trajectories.txt"),
-    *("points3d.txt", "observations.txt", "keypoints.txt", "*.kpt", ORIGIN_NAME),
+    *(
+        GNSS_FILE,
+        "points3d.txt",
+        "observations.txt",
+        "keypoints.txt",
+        "*.kpt",
+        ORIGIN_NAME,
+    ),
 )
 """Names of the files of the dataset of a map."""
 
@@ -59,6 +67,7 @@ def write_map_dataset(
     origin: PixelOrigin,
     keypoints: MapKeypoints,
     known_poses: Mapping[str, pycolmap.Rigid3d],
+    positions: Mapping[str, Position],
 ) -> None:
     """Write the registered images of a model, and what they observe.
 
@@ -72,6 +81,7 @@ def write_map_dataset(
         origin: that the dataset's principal points are counted from.
         keypoints: of the images.
         known_poses: cam_from_world that the dataset has and the model kept.
+        positions: of images, by GNSS.
     """
     images = {image.name: image for image in model.images.values() if image.has_pose}
     sensors = camera_sensors(dataset)
@@ -92,6 +102,7 @@ def write_map_dataset(
         points3d=_points(model),
         observations=_observations(model, keypoints.type_name),
     )
+    add_gnss(world, {name: positions[name] for name in positions.keys() & images})
     kcsv.kapture_to_dir(str(root), world)
     write_origin(root / "sensors", origin)
     described = get_feature_csv_fullpath(

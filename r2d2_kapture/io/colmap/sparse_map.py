@@ -25,6 +25,7 @@ from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.text_names import names_with_spaces
+from r2d2_kapture.io.georeference import georeference_files
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, find_camera_origin
 from r2d2_kapture.io.kapture.points3d import (
@@ -148,6 +149,7 @@ def map_files(path: Path) -> Iterator[Path]:
     for folder in (path, *map(path.joinpath, ("sparse", "0", "kapture"))):
         yield from (folder / f"{name}.{end}" for name in COLMAP_FILES for end in ENDS)
         yield from map(folder.joinpath, KAPTURE_FILES)
+    yield from georeference_files(path)
     yield path.parent / "kapture" / kcsv.CSV_FILENAMES[kapture.Observations]
 
 

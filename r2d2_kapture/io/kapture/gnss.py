@@ -109,6 +109,14 @@ def read_gnss(dataset: Dataset) -> dict[str, Position]:
     return found
 
 
+def usable_gnss(dataset: Dataset) -> tuple[dict[str, Position], tuple[str, ...]]:
+    """As read_gnss; without positions and with a warning where it raises."""
+    try:
+        return read_gnss(dataset), ()
+    except DatasetError as error:
+        return {}, (f"{error}; its positions are not used",)
+
+
 def add_gnss(data: kapture.Kapture, positions: Mapping[str, Position]) -> None:
     """Add GNSS records of images, and a device for each of their cameras.
 

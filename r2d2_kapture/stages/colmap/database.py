@@ -21,6 +21,7 @@ from r2d2_kapture.io.colmap.check import check_database, copy_database
 from r2d2_kapture.io.colmap.database import building, colmap_keypoints, colmap_matches
 from r2d2_kapture.io.colmap.follow import follow_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.pose_priors import read_pose_priors, write_pose_priors
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.colmap.update import (
     add_images,
@@ -32,6 +33,7 @@ from r2d2_kapture.io.colmap.update import (
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, size_difference
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
+from r2d2_kapture.io.kapture.gnss import Position, usable_gnss
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.kapture.pairs import sorted_pairs
 from r2d2_kapture.io.kapture.tables import image_records
@@ -139,10 +141,11 @@ class DatabaseUpdate:
             options=options,
         )
         keypoints_of = {name: images.view(name).keypoints for name in names}
-        inputs = _digest(images, names, verified)
+        positions, no_positions = usable_gnss(dataset)
+        inputs = _digest(images, names, verified, positions)
         if self.force or not self.state.is_current(inputs):
             self.check(keypoints)
-            self._write(dataset, keypoints_of, matches, verified, inputs)
+            self._write(dataset, keypoints_of, matches, verified, positions, inputs)
         return Report(
             stage="verify",
             unit="pair",
@@ -151,6 +154,7 @@ class DatabaseUpdate:
             failed=tuple(verified.failed),
             seconds=time.monotonic() - started,
             outputs=(self.database,),
+            warnings=no_positions,
             details=verified.details(),
         )
 
@@ -201,6 +205,7 @@ class DatabaseUpdate:
         keypoints: Mapping[str, FloatArray],
         matches: MatchTable,
         verified: VerifiedPairs,
+        positions: Mapping[str, Position],
         inputs: str,
     ) -> None:
         added: set[str] = set()
@@ -224,6 +229,11 @@ class DatabaseUpdate:
                         opened.write_keypoints(ids[name], xy)
                     elif opened.num_keypoints_for_image(ids[name]) != len(xy):
                         opened.update_keypoints(ids[name], xy)
+                ours = self.state.added | added
+                theirs = read_pose_priors(opened).keys() - ours
+                write_pose_priors(
+                    opened, {n: p for n, p in positions.items() if n not in theirs}
+                )
                 for first, second in verified.geometries:
                     found = matches.read(first, second)
                     if found is not None:
@@ -290,9 +300,16 @@ def _of_other_size(database: pycolmap.Database, dataset: Dataset) -> dict[str, s
     return found
 
 
-def _digest(images: ImageSource, names: list[str], verified: VerifiedPairs) -> str:
+def _digest(
+    images: ImageSource,
+    names: list[str],
+    verified: VerifiedPairs,
+    positions: Mapping[str, Position],
+) -> str:
     """Digest of all inputs of what is written."""
     digest = hashlib.sha256(verified.digest().encode())
     for name in names:
         digest.update(f"{name} {images.view(name).digest}\n".encode())
+    for name, position in sorted(positions.items()):
+        digest.update(f"{name} {position}\n".encode())
     return digest.hexdigest()

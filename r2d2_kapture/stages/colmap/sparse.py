@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ import pycolmap
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
+from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, write_georeference
 from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, rebuilding
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.map import (
+    METRES,
+    OWN_UNITS,
     Workspace,
     draw_model,
+    find_priors,
     left_out,
-    map_unknown_poses,
+    map_settings,
+    map_with_priors,
     model_numbers,
     read_verified,
 )
@@ -31,7 +36,7 @@ from r2d2_kapture.types import Failure, Report
 MARK = "r2d2_kapture.json"
 CONTENTS = Contents(
     what="sparse models",
-    files=("[0-9]*/*.bin", "[0-9]*/map.p*", MARK),
+    files=("[0-9]*/*.bin", "[0-9]*/map.p*", f"0/{GEOREFERENCE_NAME}", MARK),
     flag="--sparse",
 )
 
@@ -56,7 +61,8 @@ def write_sparse_models(
         database: with two-view geometries; read only.
         images: their folder, for the colours of points.
         output: gets folders 0, 1, ..., the model of most images first, with map.png
-            and map.ply in each.
+            and map.ply in each; the first has georeference.json where position priors
+            of the database put it on Earth.
         options: how to run. ``force`` replaces models of other settings.
         given: known cameras, which mapping does not refine.
 
@@ -72,7 +78,7 @@ def write_sparse_models(
     check_database(database)
     if config.method == "auto":
         config = dataclasses.replace(config, method="incremental")
-    manifest = _manifest(dataclasses.asdict(config), database_sha256(database))
+    manifest = _manifest(map_settings(config), database_sha256(database))
     earlier = read_json(output / MARK)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=_older(earlier))
     if is_done and earlier and not options.force:
@@ -83,7 +89,7 @@ def write_sparse_models(
             done=0,
             skipped=len(places),
             failed=tuple(Failure(**failure) for failure in earlier["failed"]),
-            warnings=tuple(text for p in places for text in draw_model(p, p)),
+            warnings=tuple(text for p in places for text in _drawn(p, earlier)),
             seconds=time.monotonic() - started,
             outputs=(output,),
             details=earlier["numbers"],
@@ -106,13 +112,19 @@ def write_sparse_models(
                 if any(_is_same(camera, known) for known in given)
             ),
         )
-        models, calibration = map_unknown_poses(config, workspace, options)
-        warnings: list[str] = []
+        priors, too_few = find_priors(config, copy)
+        models, calibration, metric = map_with_priors(
+            config, workspace, options, priors
+        )
+        warnings = [*too_few, *metric.warnings]
+        unit = METRES if metric.in_metres else OWN_UNITS
         for number, model in enumerate(models):
             place = folder / str(number)
             place.mkdir()
             model.write(str(place))
-            warnings += draw_model(place, model)
+            warnings += draw_model(place, model, unit=unit)
+        if metric.georeference is not None:
+            write_georeference(folder / "0", metric.georeference)
         report = Report(
             stage="map",
             unit="model",
@@ -122,7 +134,7 @@ def write_sparse_models(
             warnings=tuple(warnings),
             seconds=time.monotonic() - started,
             outputs=(output,),
-            details=model_numbers(models) | calibration,
+            details=model_numbers(models) | calibration | metric.details(),
         )
         mark = {
             "images": str(images.resolve()),
@@ -131,6 +143,12 @@ def write_sparse_models(
         }
         write_json_atomic(folder / MARK, mark)
     return report
+
+
+def _drawn(place: Path, earlier: Mapping[str, Any]) -> tuple[str, ...]:
+    """The warnings of pictures that had to be drawn again."""
+    unit = METRES if "priors" in earlier["numbers"] else OWN_UNITS
+    return draw_model(place, place, unit=unit)
 
 
 def _is_same(camera: pycolmap.Camera, other: pycolmap.Camera) -> bool:

@@ -19,6 +19,7 @@ from r2d2_kapture.io.colmap.model_points import add_points, set_keypoints
 from r2d2_kapture.io.colmap.verified import VerifiedMatches
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.kapture.feature_provenance import refuse_stale_matches
+from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.kapture.points3d import (
     OBSERVATIONS_NAME,
@@ -71,6 +72,7 @@ class DatasetContent:
         unlike = unusable_images(source)
         geometries = None if self.verified is None else self.verified.read
         pairs = {*self.matches.pairs, *self._verified_pairs()}
+        positions, no_positions = usable_gnss(source.dataset)
         summary = write_database(
             path,
             data,
@@ -78,6 +80,7 @@ class DatasetContent:
             read_matches=self._read_matches,
             read_geometry=geometries,
             pairs=[pair for pair in pairs if unlike.keys().isdisjoint(pair)],
+            positions=positions,
             camera_origin=source.cameras.origin,
         )
         return Written(
@@ -86,6 +89,7 @@ class DatasetContent:
             warnings=(
                 *source.cameras.warnings,
                 *single_camera_hint(data, self.camera_mode),
+                *no_positions,
             ),
         )
 

@@ -14,6 +14,7 @@ from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.stages.localize.positions import POSITIONS_NAME
 from r2d2_kapture.stages.localize.results import POSES_NAME, QUERIES_FOLDER
 
 REPORT_NAME = "report.json"
@@ -23,7 +24,7 @@ CONTENTS = Contents(
     files=(
         *(f"sensors/{name}.txt" for name in TABLES),
         *(f"sensors/{ORIGIN_NAME}", f"{QUERIES_FOLDER}/**/*.json"),
-        *(POSES_NAME, REPORT_NAME),
+        *(POSES_NAME, POSITIONS_NAME, REPORT_NAME),
     ),
 )
 

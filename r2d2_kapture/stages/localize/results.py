@@ -24,6 +24,8 @@ from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 QUERIES_FOLDER = "queries"
 POSES_NAME = "poses.txt"
+PLACES = ("wgs84", "gnss_distance")
+"""What only the outcomes in a map on Earth have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,9 @@ class QueryResult:
         doubts: why it is doubtful.
         focal_length: ``fixed``, ``refined`` or ``estimated``.
         camera: kapture's sensor parameters: model, width, height, and so on.
+        wgs84: latitude and longitude in degrees and altitude in metres of the camera,
+            if it is known where the map lies on Earth.
+        gnss_distance: in metres from the query's own GNSS position, if it has one.
     """
 
     image: str
@@ -87,6 +92,8 @@ class QueryResult:
     doubts: tuple[str, ...] = ()
     focal_length: str = "fixed"
     camera: tuple[str, ...] = ()
+    wgs84: tuple[float, ...] | None = None
+    gnss_distance: float | None = None
 
     @property
     def localized(self) -> bool:
@@ -103,7 +110,10 @@ class QueryResult:
     def to_json(self) -> dict[str, Any]:
         """The outcome as plain JSON values, exact when read back."""
         status = "localized" if self.localized else "failed"
-        return {"status": status, **dataclasses.asdict(self)}
+        values = dataclasses.asdict(self)
+        places = {name: values.pop(name) for name in PLACES}
+        known = {name: value for name, value in places.items() if value is not None}
+        return {"status": status, **values, **known}
 
 
 def result_path(output: Path, image: str) -> Path:
@@ -131,6 +141,7 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
         content["tried"] = tuple(Support(**tried) for tried in content["tried"])
         for name in ("rig", "cam_from_world", "camera", "doubts"):
             content[name] = content[name] and tuple(content[name])
+        content["wgs84"] = tuple(content.get("wgs84", ())) or None
         if content["covariance"] is not None:
             content["covariance"] = tuple(map(tuple, content["covariance"]))
         result = QueryResult(**content)

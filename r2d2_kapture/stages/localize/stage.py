@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,16 @@ import numpy as np
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.coordinates import PixelOrigin
 from r2d2_kapture.errors import (
     DatasetError,
 )
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.sparse_map import (
-    SparseMap,
     check_keypoints_type,
     map_files,
     read_sparse_map,
 )
+from r2d2_kapture.io.georeference import read_georeference
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import (
@@ -32,7 +29,8 @@ from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_stale_matches,
 )
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
-from r2d2_kapture.io.kapture.match_store import MatchTable, open_matches
+from r2d2_kapture.io.kapture.gnss import usable_gnss
+from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.kapture.pixel_origins import (
@@ -43,25 +41,14 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
-from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.stages.background_io import read_ahead
-from r2d2_kapture.stages.localize.cameras import (
-    QueryFrame,
-    QueryImage,
-    query_frames,
-    with_exif,
-)
-from r2d2_kapture.stages.localize.frames import (
-    Evidence,
-    gather_evidence,
-    inputs_digest,
-    localize_frame,
+from r2d2_kapture.stages.localize.cameras import query_frames
+from r2d2_kapture.stages.localize.localizer import (
+    FrameOutcome,
+    Localizer,
+    localize_frames,
 )
 from r2d2_kapture.stages.localize.matches import (
-    QueryMatches,
     Retrieval,
-    no_matches,
-    read_query_matches,
     refuse_moved_keypoints,
     retrieval_warnings,
     retrieve,
@@ -72,106 +59,19 @@ from r2d2_kapture.stages.localize.output import (
     localized_manifest,
     refuse_inputs,
 )
+from r2d2_kapture.stages.localize.positions import (
+    POSITIONS_NAME,
+    Places,
+    write_positions,
+)
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QUERIES_FOLDER,
     QueryResult,
-    read_localized,
     result_path,
     write_localized,
-    write_result,
 )
 from r2d2_kapture.types import Failure, Report
-
-
-@dataclass(frozen=True, kw_only=True)
-class FrameOutcome:
-    """The outcome of the images of a frame.
-
-    Attributes:
-        results: one per image; those without a pose may be left out if not fresh.
-        fresh: whether they were computed by this run.
-    """
-
-    results: tuple[QueryResult, ...]
-    fresh: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Localizer:
-    """Localizes frames independently; may be used by several threads.
-
-    Attributes:
-        config: settings.
-        origin: pixel origin of the principal points of the query dataset.
-        sparse_map: the map.
-        keypoints: of queries, and of map images if available.
-        matches: of queries with map images.
-        retrieval: partners of the queries.
-        unlike: queries whose file and camera differ in size; they fail.
-        output: folder of the outcomes.
-        force: compute existing outcomes again.
-    """
-
-    config: LocalizeConfig
-    origin: PixelOrigin
-    sparse_map: SparseMap
-    keypoints: FeatureTable
-    matches: MatchTable
-    retrieval: Retrieval
-    unlike: Mapping[str, Failure]
-    output: Path
-    force: bool
-
-    def localize(self, frame: QueryFrame) -> FrameOutcome:
-        """Localize a frame and write its outcome, unless it exists.
-
-        Failed frames are tried again.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-        evidence = self._evidence(frame)
-        if not self.force:
-            there = self._there(evidence)
-            if len(there) == len(frame.images):
-                return FrameOutcome(results=there, fresh=False)
-        results = localize_frame(evidence, self.config, self.origin)
-        for result in results:
-            write_result(self.output, result)
-        return FrameOutcome(results=results, fresh=True)
-
-    def recall(self, frame: QueryFrame) -> FrameOutcome:
-        """Existing poses of a frame that are up to date."""
-        results = self._there(self._evidence(frame))
-        return FrameOutcome(results=results, fresh=False)
-
-    def _evidence(self, frame: QueryFrame) -> Evidence:
-        images = tuple(map(with_exif, frame.images))
-        matches = [self._matches(image) for image in images]
-        frame = dataclasses.replace(frame, images=images)
-        return gather_evidence(frame, matches, self.sparse_map, self.config)
-
-    def _matches(self, image: QueryImage) -> QueryMatches:
-        if image.name in self.unlike:
-            return no_matches(error=self.unlike[image.name].reason)
-        return read_query_matches(
-            image.name,
-            (image.camera.width, image.camera.height),
-            self.retrieval.of_query[image.name],
-            self.sparse_map,
-            self.keypoints,
-            self.matches,
-        )
-
-    def _there(self, evidence: Evidence) -> tuple[QueryResult, ...]:
-        digest = inputs_digest(evidence, self.config)
-        known = [
-            read_localized(self.output, image.name)
-            for image, matches in zip(evidence.frame.images, evidence.matches)
-            if matches.error is None
-        ]
-        return tuple(r for r in known if r is not None and r.inputs == digest)
 
 
 def run(
@@ -202,7 +102,8 @@ def run(
             dataset.
         matches: output of kapture_r2d2_match, or kapture datasets with matches.
         output: folder for a kapture dataset of the poses, ``poses.txt``, one JSON file
-            per query in ``queries``, and ``report.json``.
+            per query in ``queries``, ``report.json``, and of a map on Earth
+            ``positions.csv``: latitude, longitude, altitude.
         keypoints_type: of features and matches; by default the only existing one.
         options: how to run; ``workers`` frames are localized in parallel, without rigs.
             Poses do not depend on it.
@@ -243,12 +144,14 @@ def run(
     )
     refuse_other_images(keypoints, dataset)
     check_keypoints_type(map_path, keypoints.type_name)
+    gnss, no_positions = usable_gnss(dataset)
     localizer = Localizer(
         config=config,
         origin=origin,
         keypoints=keypoints,
         matches=table,
         retrieval=retrieval,
+        places=Places(georeference=read_georeference(map_path), gnss=gnss),
         unlike=unlike_sensors(dataset),
         sparse_map=read_sparse_map(map_path, keypoints.type_name),
         output=output,
@@ -264,37 +167,26 @@ def run(
         outcomes += map(localizer.recall, frames[len(outcomes) :])
         results = [result for outcome in outcomes for result in outcome.results]
         write_localized(output, dataset, results, config.format, origin)
+        write_positions(output, results)
         seconds = time.monotonic() - started
         report = _report(localizer, outcomes, dataset.left_out, seconds)
         report = dataclasses.replace(
-            report, warnings=(*counted_from.warnings, *warnings, *report.warnings)
+            report,
+            warnings=(
+                *counted_from.warnings,
+                *warnings,
+                *no_positions,
+                *report.warnings,
+            ),
         )
         write_report(output / REPORT_NAME, report)
         if report.failed:  # these are tried again
             return report
         made = [output / name for name in (REPORT_NAME, POSES_NAME, FILE_NAME)]
+        made += [output / POSITIONS_NAME] if (output / POSITIONS_NAME).exists() else []
         made += sorted((output / "sensors").glob("*.*"))
         made += [result_path(output, name) for name in dataset.image_names]
         return finished.note(report, made)
-
-
-def localize_frames(
-    localizer: Localizer, frames: Sequence[QueryFrame], options: RunOptions
-) -> Iterator[FrameOutcome]:
-    """The outcomes of frames, in order; with ``strict`` up to a failure."""
-    total = sum(len(frame.images) for frame in frames)
-    bar = Progress("localize", "query", total, shown=options.progress)
-    # in parallel, pycolmap's poses of rigs are not reproducible
-    in_turn = any(len(frame.images) > 1 for frame in frames)
-    workers = 1 if in_turn else options.workers
-    working = read_ahead(frames, localizer.localize, workers)
-    with bar, closing(working):
-        for _, future in working:
-            outcome = future.result()
-            bar.update(len(outcome.results))
-            yield outcome
-            if options.strict and not all(r.localized for r in outcome.results):
-                return
 
 
 def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
@@ -369,6 +261,9 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
             if result.position_std is not None
         ],
     }
+    if localizer.places.georeference is not None:
+        distances = [r.gnss_distance for r in localized if r.gnss_distance is not None]
+        medians = {**medians, "median_gnss_distance": distances}
     unknown = localizer.retrieval.unknown
     return {
         "localized": sum(result.verdict != "doubtful" for result in localized),

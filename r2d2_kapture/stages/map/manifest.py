@@ -18,8 +18,17 @@ from r2d2_kapture.io.kapture.gnss import GNSS_FILE
 from r2d2_kapture.io.outputs.ledger import STAGE
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 
-DEFAULTS = {name: getattr(MapConfig, name) for name in ("priors", "prior_accuracy")}
-"""Settings that change nothing without positions of images."""
+LATER = ("points_from", "priors", "prior_accuracy")
+"""Settings that earlier versions did not have; their defaults are what those did."""
+
+
+def map_settings(config: MapConfig) -> dict[str, Any]:
+    """The settings of a map, as far as they are not what every earlier version did."""
+    settings = dataclasses.asdict(config)
+    for name in LATER:
+        if settings[name] == getattr(MapConfig, name):
+            del settings[name]
+    return settings
 
 
 def map_manifest(
@@ -36,21 +45,15 @@ def map_manifest(
         digest.update(path.read_bytes() if path.is_file() else b"-")
     for name in sorted(left_out):
         digest.update(f"without {name}\n".encode("utf-8", "surrogateescape"))
-    settings = dataclasses.asdict(config)
-    if config.points_from == "triangulation":
-        del settings["points_from"]  # as maps were made before there was a choice
-    else:
+    if config.points_from != "triangulation":
         digest.update(state_of_depth_maps(dataset))
     positions = dataset.root / "sensors" / GNSS_FILE
     if positions.is_file():
         digest.update(positions.read_bytes())
-    elif all(settings[name] == value for name, value in DEFAULTS.items()):
-        for name in DEFAULTS:
-            del settings[name]  # likewise
     return Manifest(
         model={},
         settings={
-            **settings,
+            **map_settings(config),
             "keypoints_type": keypoints_type,
             STAGE: "map",
         },

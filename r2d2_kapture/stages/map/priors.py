@@ -17,7 +17,6 @@ import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.pose_priors import (
     deviations,
@@ -26,8 +25,7 @@ from r2d2_kapture.io.colmap.pose_priors import (
 )
 from r2d2_kapture.io.geodesy import EnuFrame, Positions
 from r2d2_kapture.io.georeference import Georeference, transform
-from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.gnss import GnssPosition, Position, in_metres, read_gnss
+from r2d2_kapture.io.kapture.gnss import GnssPosition, Position, in_metres
 from r2d2_kapture.types import some_names
 
 FEWEST = 3
@@ -128,23 +126,24 @@ class Fit:
 
 
 def find_priors(
-    config: MapConfig, dataset: Dataset, database: Path
+    config: MapConfig, database: Path, known: Mapping[str, Position] | None = None
 ) -> tuple[Priors | None, tuple[str, ...]]:
-    """The positions of a dataset, else those of its database.
+    """The positions of the images of a database.
+
+    Args:
+        config: whether, and how accurate they are.
+        database: a copy, whose priors are used where no others are known.
+        known: positions of a dataset.
 
     Returns:
         None where there are too few; with a warning where there are any.
     """
     if config.priors == "off":
         return None, ()
-    try:
-        known: Mapping[str, Position] = read_gnss(dataset)
-    except DatasetError as error:
-        return None, (f"{error}; the map is made without positions",)
     with quiet_pycolmap(), closing(pycolmap.Database.open(str(database))) as opened:
-        known = known or read_pose_priors(opened)
+        positions_of = known or read_pose_priors(opened)
         there = {image.name for image in opened.read_all_images()}
-    named = {name: one for name, one in known.items() if name in there}
+    named = {name: one for name, one in positions_of.items() if name in there}
     with_altitude = {
         name: one
         for name, one in named.items()

@@ -30,6 +30,7 @@ from r2d2_kapture.io.kapture.depth_maps import (
     depth_map_files,
     depth_maps,
 )
+from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.outputs.atomic import read_json
@@ -163,6 +164,7 @@ def run(
         remove_features_of(copy, unlike)
         (Path(scratch) / "models").mkdir()
         content = read_verified(copy, database)
+        positions, no_positions = usable_gnss(dataset)
         # unknown cameras may be shared differently than in the dataset
         groups = {image.name: image.camera_id for image in content.images}
         data = regrouped(dataset.data, groups)
@@ -187,7 +189,7 @@ def run(
         method = _choose_method(config, content, poses, dataset.root)
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
-        priors, no_priors = find_priors(config, dataset, copy)
+        priors, too_few = find_priors(config, copy, positions)
         if known:
             models, calibration = triangulate(
                 config, workspace, known, options, depth_maps(dataset)
@@ -208,6 +210,7 @@ def run(
             origin=origin,
             keypoints=keypoints,
             known_poses=known,
+            positions=positions,
         )
         posed = known or {image.name for image in content.images}
         without_pose = {i.name for i in content.images} - set(posed)
@@ -225,7 +228,8 @@ def run(
                 *warnings,
                 *_not_in_database(dataset, content, database),
                 *_left_out_warnings(without_pose),
-                *no_priors,
+                *no_positions,
+                *too_few,
                 *metric.warnings,
                 *drawn,
             ),

@@ -12,6 +12,7 @@ from r2d2_kapture.config.evaluate import DEFAULT_THRESHOLDS
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
+from r2d2_kapture.io.georeference import read_georeference
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.localization import localization_section
@@ -38,7 +39,14 @@ def content_sections(subject: Subject) -> list[page.Section]:
     statistics = subject.statistics
     summary = subject.pipeline or _summary_of_map(subject.map)
     sections = [summary_section(summary)] if summary else []
-    sections.append(map_section(statistics, subject.images, given=_given(summary)))
+    sections.append(
+        map_section(
+            statistics,
+            subject.images,
+            given=_given(summary),
+            georeference=read_georeference(subject.map),
+        )
+    )
     views = subject.query_views
     if subject.queries:
         sections.append(_localization(subject, views))

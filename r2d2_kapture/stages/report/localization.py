@@ -19,6 +19,7 @@ from r2d2_kapture.evaluation.poses import (
 )
 from r2d2_kapture.io.images.decoding import RGBArray
 from r2d2_kapture.pictures.matches import draw_matches
+from r2d2_kapture.stages.localize import QueryResult
 from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import cumulative, histogram
 from r2d2_kapture.stages.report.images import (
@@ -38,6 +39,7 @@ PICTURE_SIDE = 1000
 """Longest side of these pictures in pixels."""
 MOST_ROWS = 500
 """Greatest number of queries in a table."""
+PLACE_TITLES = ("latitude", "longitude", "altitude (m)", "distance from GNSS (m)")
 
 
 def localization_section(
@@ -241,7 +243,10 @@ def _table(outcomes: Sequence[Outcome]) -> Markup:
     known = any(one.position is not None for one in outcomes)
     titles = ["query", "verdict", "inliers", "correspondences"]
     titles += ["position error (m)", "rotation error (deg)"] if known else []
-    titles += ["position deviation", "why"]
+    placed = any(one.result and one.result.wgs84 for one in outcomes)
+    titles += ["position deviation"]
+    titles += [*PLACE_TITLES] if placed else []
+    titles += ["why"]
     rows = [
         [
             one.name,
@@ -250,11 +255,25 @@ def _table(outcomes: Sequence[Outcome]) -> Markup:
             None if one.result is None else one.result.correspondences,
             *((_finite(one.position), _finite(one.rotation)) if known else ()),
             None if one.result is None else one.result.position_std,
+            *(_place(one.result) if placed else ()),
             _why(one),
         ]
         for one in outcomes
     ]
     return page.table(titles, rows, tall=True)
+
+
+def _place(result: QueryResult | None) -> list[page.Cell]:
+    """Latitude, longitude, altitude, and the distance from the GNSS position."""
+    if result is None or result.wgs84 is None:
+        return [None] * len(PLACE_TITLES)
+    latitude, longitude, altitude = result.wgs84
+    return [
+        f"{latitude:.7f}",
+        f"{longitude:.7f}",
+        f"{altitude:.2f}",
+        result.gnss_distance,
+    ]
 
 
 def _finite(value: float | None) -> float | None:

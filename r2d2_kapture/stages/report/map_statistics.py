@@ -12,6 +12,7 @@ from r2d2_kapture.evaluation.map_statistics import (
     ImageStatistics,
     MapStatistics,
 )
+from r2d2_kapture.io.georeference import Georeference
 from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.charts import bars, histogram
 from r2d2_kapture.stages.report.images import thumbnail
@@ -25,7 +26,11 @@ MOST_CAMERAS = 100
 
 
 def map_section(
-    statistics: MapStatistics, images: Mapping[str, Path], *, given: int | None = None
+    statistics: MapStatistics,
+    images: Mapping[str, Path],
+    *,
+    given: int | None = None,
+    georeference: Georeference | None = None,
 ) -> page.Section:
     """The section of a map.
 
@@ -33,8 +38,10 @@ def map_section(
         statistics: of the map.
         images: the file of each image by name; files may be missing.
         given: number of input images of the map; None if unknown.
+        georeference: where the map lies on Earth; None if unknown.
     """
-    blocks = [page.numbers(_figures(statistics, given)), *_charts(statistics)]
+    figures = _figures(statistics, given) | _place(georeference)
+    blocks = [page.numbers(figures), *_charts(statistics)]
     blocks += _weakest(statistics.images, images)
     blocks += [*_images(statistics.images), *_cameras(statistics.cameras)]
     return page.Section("map", "Map", page.join(blocks))
@@ -54,6 +61,23 @@ def _figures(statistics: MapStatistics, given: int | None) -> dict[str, str]:
         figures["mean track length"] = f"{mean:.2f}"
     if statistics.mean_error is not None:
         figures["mean reprojection error"] = f"{statistics.mean_error:.2f} px"
+    return figures
+
+
+def _place(georeference: Georeference | None) -> dict[str, str]:
+    """Where the frame in metres begins, and how well positions of images fit."""
+    if georeference is None:
+        return {}
+    frame = georeference.frame
+    figures = {
+        "images with a position": f"{georeference.images:,}",
+        "median distance from these": f"{georeference.residual_median:.3g} m",
+        "95 % of them below": f"{georeference.residual_95:.3g} m",
+    }
+    if frame is not None:
+        figures["origin (WGS84)"] = (
+            f"{frame.latitude:.7f}, {frame.longitude:.7f}, {frame.altitude:.2f} m"
+        )
     return figures
 
 

@@ -42,6 +42,7 @@ from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_stale_matches,
 )
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.gnss import Position, usable_gnss
 from r2d2_kapture.io.kapture.match_store import (
     MatchTable,
     match_name,
@@ -96,8 +97,8 @@ def run(
     """Keep matches that agree with a two-view geometry, in a COLMAP 4 database.
 
     The geometry is estimated or known. The database has cameras, rigs, frames, every
-    image of the dataset, keypoints, all matches and all two-view geometries. Run it
-    again to resume.
+    image of the dataset, keypoints, all matches and all two-view geometries, and GNSS
+    records as pose priors. Run it again to resume.
 
     Args:
         config: settings of verification.
@@ -173,7 +174,8 @@ def run(
             options=options,
         )
         _remove_others(folder, found)
-        inputs = _inputs_digest(dataset, images, found)
+        positions, no_positions = usable_gnss(opened)
+        inputs = _inputs_digest(dataset, images, found, positions)
         if not state.is_current(inputs):
             _claim(state, options.replaces)  # again: verification may have taken hours
             check_unused(database)
@@ -184,6 +186,7 @@ def run(
                 read_matches=table.read,
                 pairs=found.geometries,
                 read_geometry=found.geometry,
+                positions=positions,
                 camera_origin=origin,
                 overwrite=True,
                 before_move=lambda complete: state.expect(complete, inputs),
@@ -210,6 +213,7 @@ def run(
                 *counted_from.warnings,
                 *warnings,
                 *hidden_matches(table),
+                *no_positions,
                 *unpaired_warning(
                     work.unpaired, len(dataset.image_names), UNPAIRED_REASON
                 ),
@@ -364,7 +368,12 @@ def _poses(
     return poses
 
 
-def _inputs_digest(dataset: Dataset, images: ImageSource, found: VerifiedPairs) -> str:
+def _inputs_digest(
+    dataset: Dataset,
+    images: ImageSource,
+    found: VerifiedPairs,
+    positions: Mapping[str, Position],
+) -> str:
     """Digest of all inputs of the database."""
     digest = hashlib.sha256(found.digest().encode())
     data = dataset.data
@@ -376,4 +385,6 @@ def _inputs_digest(dataset: Dataset, images: ImageSource, found: VerifiedPairs) 
     digest.update(repr(sorted(map(repr, rows))).encode())
     for name in sorted(dataset.image_names):
         digest.update(f"{name} {images.view(name).digest}\n".encode())
+    for name, position in sorted(positions.items()):
+        digest.update(f"{name} {position}\n".encode())
     return digest.hexdigest()
