@@ -22,6 +22,7 @@ from r2d2_kapture.io.outputs.atomic import output_error
 from r2d2_kapture.stages.export.content import (
     Content,
     add_descriptors,
+    add_pose_priors,
     temporary_database,
 )
 from r2d2_kapture.stages.export.formats import BeforeMove, Written
@@ -61,8 +62,9 @@ class ColmapFormat:
             yield from self.descriptors.descriptors.files(self.source.names)
 
     def _fill(self, database: Path) -> Written:
-        """Write the database of COLMAP 4, with descriptors."""
+        """Write the database of COLMAP 4, with pose priors and descriptors."""
         written = self.content.write_database(database)
+        written += add_pose_priors(database, self.source)
         if self.descriptors is not None:
             written += add_descriptors(
                 database, self.source, self.descriptors, written.failed

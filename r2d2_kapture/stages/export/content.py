@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -13,7 +13,9 @@ import pycolmap
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.colmap.descriptors import write_descriptors
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.gnss import read_gnss
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.stages.export.feature_files import source_features
 from r2d2_kapture.stages.export.formats import Written
@@ -89,6 +91,20 @@ def add_descriptors(
 
     count = write_descriptors(database, tables.descriptors.type_name, read)
     return Written(failed=tuple(failed), details={"descriptors": count})
+
+
+def add_pose_priors(database: Path, source: Source) -> Written:
+    """Add the GNSS positions of the images of a source to a database.
+
+    Raises:
+        DatasetError: records that are broken.
+    """
+    positions = read_gnss(source.dataset)
+    if not positions:
+        return Written()
+    with closing(pycolmap.Database.open(str(database))) as opened:
+        write_pose_priors(opened, positions)
+        return Written(details={"pose_priors": opened.num_pose_priors()})
 
 
 @contextmanager

@@ -13,6 +13,8 @@ import pytest
 
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.io.colmap.check import check_database
+from r2d2_kapture.io.colmap.pose_priors import read_pose_priors
+from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
 from r2d2_kapture.stages import export
 from tests.commands import one_error_line
 from tests.scenes.features import unit_rows
@@ -26,9 +28,13 @@ NO_POSE = "seq é/walker/0 b.jpg"
 @pytest.fixture
 def scene() -> Scene:
     scene = Scene(times=3)
+    add_gnss(scene.dataset, {scene.names[0]: POSITION})
     # the walker of the first time has no pose
     del scene.dataset.trajectories[0, "walker"]
     return scene
+
+
+POSITION = GnssPosition(latitude=55.7, longitude=13.2, altitude=71.5, accuracy=5.0)
 
 
 @pytest.fixture
@@ -106,6 +112,7 @@ def test_database_and_model_say_what_the_dataset_does(
         pairs = len(list(itertools.combinations(scene.names, 2)))
         assert database.num_matched_image_pairs() == pairs
         assert database.num_verified_image_pairs() == 0
+        assert read_pose_priors(database) == {scene.names[0]: POSITION}
 
 
 def test_sift_of_bytes_is_of_colmaps_type(

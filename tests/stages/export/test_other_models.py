@@ -14,6 +14,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.cli.export import main as export_main
+from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
 from r2d2_kapture.stages import export
 from tests.commands import one_error_line
 from tests.scenes.world import HEIGHT, WIDTH, Scene
@@ -171,3 +172,17 @@ def test_bundler_refuses_cameras_that_it_cannot_describe(
         assert export_main([*command, "corner"]) == 2
         assert expected in one_error_line(capsys)
         assert not (root / "bundler").exists()
+
+
+def test_version_3_has_prior_positions_in_the_rows_of_images(tmp_path: Path) -> None:
+    scene = Scene(times=2)
+    known = GnssPosition(latitude=55.7, longitude=13.2, altitude=71.5)
+    add_gnss(scene.dataset, {scene.names[0]: known})
+    root = scene.write_kapture(tmp_path / "k")
+    export.run(kapture_root=root, to="colmap3", output=tmp_path / "out")
+    with closing(sqlite3.connect(tmp_path / "out/database.db")) as connection:
+        query = "SELECT prior_tx, prior_ty, prior_tz FROM images WHERE name = ?"
+        (row,) = connection.execute(query, (scene.names[0],))
+        assert row == (55.7, 13.2, 71.5)
+        (row,) = connection.execute(query, (scene.names[1],))
+        assert row == (None, None, None)
