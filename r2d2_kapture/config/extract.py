@@ -13,7 +13,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Preprocessing = Literal["caffe", "torch"]
 FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 """Formats of the features of image files."""
-ExportFormat = Literal["colmap", "colmap3", "colmap-db", "bundler", "h5", "colmap-text"]
+ExportFormat = Literal[
+    "colmap", "colmap3", "colmap-db", "bundler", "hloc", "h5", "colmap-text"
+]
 DEFAULT_MODEL = "fast_r2d2_v4"
 """The default bundled model."""
 AUTO = "auto"

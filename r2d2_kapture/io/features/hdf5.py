@@ -17,7 +17,8 @@ Source: https://github.com/cvg/Hierarchical-Localization, hloc/extract_features.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -41,7 +42,10 @@ ROOM_PER_IMAGE = 1 << 14
 
 
 def write_h5(
-    path: Path, items: Iterable[tuple[str, LocalFeatures]], settings: str = ""
+    path: Path,
+    items: Iterable[tuple[str, LocalFeatures]],
+    settings: str = "",
+    uncertainty: float | None = None,
 ) -> None:
     """Write the features of all images; the file appears when it is complete.
 
@@ -49,17 +53,15 @@ def write_h5(
         path: the file to make or replace.
         items: image names and features, taken one at a time.
         settings: JSON of how the features were made.
+        uncertainty: standard deviation of keypoints in pixels, by which hloc scales the
+            thresholds of verification; None leaves it out.
 
     Raises:
         FeatureFormatError: a name that HDF5 cannot store with the others.
         OutputError: the file system refused.
     """
-    with (
-        atomic_path(path) as temporary,
-        h5py.File(temporary, "w") as file,
-        temporary.open("r+b") as space,
-    ):
-        reserved = _reserve(space, 0, ROOM_TO_CLOSE + len(settings.encode()))
+    with creating_h5(path) as (file, reserve):
+        reserve(len(settings.encode()))
         # of fixed length: HDF5 never ends reading others from a damaged heap
         file.attrs["settings"] = np.bytes_(settings.encode() or b" ")
         images: set[str] = set()
@@ -67,7 +69,7 @@ def write_h5(
         for name, features in items:
             _reserve_name(path, name, images, folders)
             values = 4 * len(features) + features.descriptors.size
-            reserved = _reserve(space, reserved, 4 * values + ROOM_PER_IMAGE)
+            reserve(4 * values + ROOM_PER_IMAGE)
             group = file.create_group(name)
             group["keypoints"] = features.keypoints
             group["scores"] = features.scores
@@ -77,6 +79,32 @@ def write_h5(
             )
             group["image_size"] = np.array(features.image_size, dtype=np.int64)
             group["scales"] = features.scales
+            if uncertainty is not None:
+                group["keypoints"].attrs["uncertainty"] = uncertainty
+
+
+@contextmanager
+def creating_h5(path: Path) -> Iterator[tuple[h5py.File, Callable[[int], None]]]:
+    """Give an HDF5 file to fill, which appears when the block ends, and room in it.
+
+    HDF5 crashes its process where a write fails: the second value takes a number of
+    bytes of the disk before they are written.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    with (
+        atomic_path(path) as temporary,
+        h5py.File(temporary, "w") as file,
+        temporary.open("r+b") as space,
+    ):
+        reserved = _reserve(space, 0, ROOM_TO_CLOSE)
+
+        def reserve(size: int) -> None:
+            nonlocal reserved
+            reserved = _reserve(space, reserved, size)
+
+        yield file, reserve
         file.flush()
         space.truncate(file.id.get_filesize())  # give back what was not used
 
@@ -265,7 +293,7 @@ def _reserve(space: IO[bytes], start: int, size: int) -> int:
     Returns:
         Where the reserved space ends.
     """
-    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+    if size and hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         os.posix_fallocate(space.fileno(), start, size)
     return start + size
 

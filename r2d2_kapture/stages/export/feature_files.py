@@ -69,7 +69,7 @@ class H5File(FeatureFormat):
         failed: list[Failure] = []
         with atomic_path(output) as complete:
             items = readable_features(
-                self.source, self.tables, failed, progress=progress
+                self.source.paths, self.tables, failed, progress=progress
             )
             write_h5(complete, items)
             before_move(complete)
@@ -89,7 +89,7 @@ class ColmapTexts(FeatureFormat):
         """See ``Format``."""
         failed: list[Failure] = []
         for name, item in readable_features(
-            self.source, self.tables, failed, progress=progress
+            self.source.paths, self.tables, failed, progress=progress
         ):
             write_colmap_text(
                 output / f"{name}.txt",

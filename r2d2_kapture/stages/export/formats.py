@@ -11,7 +11,6 @@ from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.io.images.decoding import image_size
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.stages.export.source import Source
 from r2d2_kapture.types import Failure, LocalFeatures
 
 BeforeMove = Callable[[Path], None]
@@ -69,18 +68,24 @@ class Format(Protocol):
 
 
 def readable_features(
-    source: Source,
+    paths: Mapping[str, Path],
     tables: LocalFeatureTables,
     failed: list[Failure],
     *,
     progress: bool | None,
 ) -> Iterator[tuple[str, LocalFeatures]]:
-    """Read features image by image; append those that cannot be read to ``failed``."""
-    bar = Progress("export", "photograph", len(source.names), shown=progress)
-    for name in bar.over(source.names):
+    """Read features image by image.
+
+    Args:
+        paths: of the images, by name.
+        tables: of their features.
+        failed: gets those that cannot be read.
+        progress: see ``Format.write``.
+    """
+    bar = Progress("export", "photograph", len(paths), shown=progress)
+    for name, path in bar.over(list(paths.items())):
         try:
-            size = image_size(source.dataset.image_path(name))
-            features = tables.read(name, size)
+            features = tables.read(name, image_size(path))
         except (FeatureFormatError, ImageError) as error:
             failed.append(Failure(name=name, reason=str(error)))
             continue

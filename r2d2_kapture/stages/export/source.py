@@ -53,6 +53,11 @@ class Source:
         yield from self.keypoints.files(self.names)
 
     @property
+    def paths(self) -> dict[str, Path]:
+        """Where the pixels of the images with keypoints are, by name."""
+        return {name: self.dataset.image_path(name) for name in self.names}
+
+    @property
     def details(self) -> dict[str, object]:
         """Of the report."""
         return {

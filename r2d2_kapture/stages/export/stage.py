@@ -32,6 +32,7 @@ from r2d2_kapture.stages.export.feature_files import (
     source_features,
 )
 from r2d2_kapture.stages.export.formats import Format
+from r2d2_kapture.stages.export.hloc import HLOC_FILES, open_hloc
 from r2d2_kapture.stages.export.inputs import Inputs, find_inputs
 from r2d2_kapture.stages.export.outputs import REPORT_NAME, Export
 from r2d2_kapture.stages.export.pipeline_content import PipelineContent
@@ -48,6 +49,7 @@ FOLDERS: dict[ExportFormat, tuple[str, tuple[str, ...]]] = {
     "colmap": ("colmap", MODEL_FILES),
     "colmap3": ("colmap3", MODEL_FILES),
     "bundler": ("bundler", (BUNDLE_NAME, LIST_NAME)),
+    "hloc": ("hloc", HLOC_FILES),
     "colmap-text": ("colmap_text", ("**/*.txt",)),
 }
 """Formats of several files, the default name of their folder, and what is in it."""
@@ -77,6 +79,7 @@ def run(
     verified: Path | None = None,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
+    global_features_type: str | None = None,
     camera_origin: CameraOrigin = "auto",
     keypoint_origin: CameraOrigin = "auto",
     camera_mode: CameraMode = "auto",
@@ -98,13 +101,16 @@ def run(
             geometries, pose priors) and sparse, the binary model of images with poses,
             points and tracks, in the same ids; ``colmap3``: the same for COLMAP 3.8;
             ``colmap-db``: a database of COLMAP 4 alone, without descriptors;
-            ``bundler``: bundle.out and its list of images; ``h5``: features file of
-            hloc; ``colmap-text``: one file per image.
-        output: file, or folder for colmap, colmap3, bundler and colmap-text; by default
-            colmap.db, features.h5 or one named as the format in the dataset.
+            ``bundler``: bundle.out and its list of images; ``hloc``: features.h5,
+            matches.h5, global-feats.h5 and pairs.txt, of a pipeline also pairs and
+            cameras of queries; ``h5``: features.h5 alone; ``colmap-text``: one file per
+            image.
+        output: file for colmap-db and h5, else folder; by default in the dataset or
+            --pipeline, and named colmap.db, features.h5 or as the format.
         verified: output of kapture_r2d2_verify, for two-view geometries; by default the
             folder verified in --kapture-root, if any.
-        keypoints_type, descriptors_type: by default the only existing one.
+        keypoints_type, descriptors_type, global_features_type: by default the only
+            existing one.
         camera_origin: pixel origin of principal points: the ``center`` of the first
             pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
             in files, else infers it from principal points at (W / 2, H / 2) and from
@@ -151,6 +157,14 @@ def run(
                 else None
             ),
             text=text,
+        )
+    elif to == "hloc":
+        form = open_hloc(
+            source,
+            inputs,
+            descriptors_type=descriptors_type,
+            global_features_type=global_features_type,
+            camera_origin=camera_origin,
         )
     else:
         tables = source_features(source, descriptors_type)
