@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 from tests.scenes.images import write_crops
 from tests.scenes.kapture_files import write_noise_dataset
@@ -232,6 +233,22 @@ STAGES = (
         items=False,
     ),
     Stage(
+        command="imports",
+        variant="hloc",
+        flags="--hloc {inputs}/hloc/features.h5 --output {output}/features",
+        other="--keypoints-type mine",
+        foreign="features/mine.txt",
+    ),
+    Stage(
+        command="export",
+        variant="hloc",
+        flags="--pipeline {pipeline}/work --to hloc --output {output}/hloc",
+        other="--keypoint-origin corner",
+        needs="pipeline",
+        foreign="hloc/mine.txt",
+        items=False,
+    ),
+    Stage(
         command="colmap",
         flags="--images {inputs}/shifted --database {output}/map.db "
         "--sparse {output}/sparse --map.refine-intrinsics false --match.gpu -1 "
@@ -281,7 +298,12 @@ def write_inputs(folder: Path) -> Path:
         folder / "room", mapping_images=3, query_images=1, image_size=(96, 72)
     )
     write_scene(folder / "megadepth")
-    Scene(times=2).write_kapture(folder / "colmap")
+    world = Scene(times=2)
+    world.write_kapture(folder / "colmap")
+    features = world.features(dim=8)
+    (folder / "hloc").mkdir()
+    items = [(name, features(name)) for name in world.names]
+    write_h5(folder / "hloc" / "features.h5", items)
     (folder / "reconstruction").mkdir()
     synthesize(folder / "reconstruction")
     write_shifted(folder / "shifted")

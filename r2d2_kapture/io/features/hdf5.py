@@ -130,7 +130,7 @@ def read_h5(
     Raises:
         FeatureFormatError: absent, truncated, of another format, or without the image.
     """
-    with _open(path) as file:
+    with open_h5(path) as file:
         try:
             _require_image(file, name)
             group = file[name]
@@ -180,7 +180,7 @@ def read_h5_matches(path: Path, name1: str, name2: str) -> PairMatches:
         FeatureFormatError: absent, truncated, of another format, or without the pair.
     """
     plain1, plain2 = name1.replace("/", "-"), name2.replace("/", "-")
-    with _open(path) as file:
+    with open_h5(path) as file:
         try:
             for separator in "/_":
                 if (key := f"{plain1}{separator}{plain2}") in file:
@@ -228,7 +228,7 @@ def h5_settings(path: Path) -> str:
     Raises:
         FeatureFormatError: absent, truncated or of another format.
     """
-    with _open(path) as file:
+    with open_h5(path) as file:
         try:
             value = file.attrs.get("settings", "")
         except (OSError, RuntimeError, ValueError, TypeError) as error:
@@ -251,7 +251,7 @@ def h5_names(path: Path) -> list[str]:
         if _is_image(entry):
             names.append(name)
 
-    with _open(path) as file:
+    with open_h5(path) as file:
         try:
             file.visititems(add_image)
         except (OSError, RuntimeError, KeyError) as error:
@@ -278,10 +278,17 @@ def _is_image(entry: h5py.Group | h5py.Dataset) -> bool:
     return isinstance(entry["keypoints"], h5py.Dataset)
 
 
-def _open(path: Path) -> h5py.File:
+@contextmanager
+def open_h5(path: Path) -> Iterator[h5py.File]:
+    """Open a file to read.
+
+    Raises:
+        FeatureFormatError: absent, truncated or of another format, also in the block.
+    """
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:
         raise FeatureFormatError(
             f"{path}: cannot read as an HDF5 file: {error}; {WAY_OUT}"
         ) from error

@@ -9,6 +9,7 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.video import VideoConfig
 from r2d2_kapture.stages.imports import colmap
+from r2d2_kapture.stages.imports import hloc as hloc_files
 from r2d2_kapture.stages.imports import video as videos
 from r2d2_kapture.types import Report
 
@@ -20,11 +21,12 @@ def run(
     model: Path | None = None,
     images: Path | None = None,
     video: Sequence[Path] = (),
+    hloc: Sequence[Path] = (),
     output: Path,
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
-    """Make a kapture dataset of a COLMAP database or model, or both, or of videos.
+    """Make a kapture dataset of COLMAP's files, of videos, or of files of hloc.
 
     Databases of COLMAP 3 and 4 and binary and text models are read as they are, and
     never changed. What both know is taken from the model: cameras, rigs and frames.
@@ -41,10 +43,14 @@ def run(
             link to it. Without it the dataset has no pixels.
         video: files of any format that FFmpeg reads, whose frames become images; their
             names must differ.
+        hloc: HDF5 files of hloc: features, and any of matches and global features,
+            told apart by what they hold. The output has no images and cameras: it is
+            for --features and --matches beside a dataset of them.
         output: folder of the kapture dataset; verified matches are in its folder
             verified, as kapture_r2d2_verify writes them.
         keypoints_type: name of the features in the dataset; by default the type that
-            the database states in lower case, such as sift, else colmap.
+            the database states in lower case, such as sift, else colmap; of hloc the
+            name of the file of features.
         options: force and progress are used.
 
     Raises:
@@ -54,19 +60,25 @@ def run(
         ImageError: a video cannot be read.
         OutputError: the output exists and must not be replaced, or cannot be written.
     """
-    if video:
+    if video or hloc:
         given = {"database": database, "model": model, "images": images}
         useless = [f"--{name}" for name, path in given.items() if path is not None]
+        useless += ["--hloc"] if video and hloc else []
         require(
             not useless,
-            f"--video: found {', '.join(useless)} too, expected videos or a "
-            "reconstruction; import them into datasets of their own",
+            f"--{'video' if video else 'hloc'}: found {', '.join(useless)} too, "
+            "expected one source; import them into datasets of their own",
         )
+    if video:
         return videos.run(config, video=video, output=output, options=options)
     require(
         config == VideoConfig(),
         "--every, --min-sharpness and other settings of videos: found no --video",
     )
+    if hloc:
+        return hloc_files.run(
+            hloc=hloc, output=output, keypoints_type=keypoints_type, options=options
+        )
     return colmap.run(
         database=database,
         model=model,
