@@ -233,11 +233,11 @@ def _write_global(table: FeatureTable, path: Path, images: Iterable[str]) -> int
 def _warnings(dropped: int, spaced: Sequence[str]) -> Iterator[str]:
     if dropped:
         yield (
-            f"{dropped} matches are left out: hloc keeps one match for each keypoint of "
-            "a pair's first image, the best"
+            f"{dropped} matches are left out: hloc keeps one match, the best, for each "
+            "keypoint of a pair's first image"
         )
     if spaced:
         yield (
-            f"{len(spaced)} images have spaces in their names, at which hloc splits its "
-            f"lists: {some_names(spaced)}; rename them before hloc reads pairs.txt"
+            f"{len(spaced)} images have spaces in their names, at which hloc splits "
+            f"its lists: {some_names(spaced)}; rename them before hloc reads pairs.txt"
         )
