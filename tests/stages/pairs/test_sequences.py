@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.stages import extract
+from r2d2_kapture.stages.pairs.lowres import low_resolution
+from r2d2_kapture.synthetic.rendering import PinholeCamera, look_at
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import (
     table,
@@ -18,6 +22,7 @@ from tests.scenes.kapture_files import (
     write_files,
     write_global_features,
 )
+from tests.scenes.rendered import write_photographs
 from tests.stages.pair_runs import names_in, run
 
 LEFT_AND_RIGHT = "l, , camera, UNKNOWN_CAMERA, 6, 4\nr, , camera, UNKNOWN_CAMERA, 6, 4"
@@ -270,3 +275,37 @@ def test_lists_of_an_earlier_version_are_known(tmp_path: Path) -> None:
     run(mapping, tmp_path / "p.txt", method="sequential")
     text = (tmp_path / "p.report.json").read_text("utf-8")
     assert "loop_top_k" not in text and "max_interval" not in text
+
+
+# a rendered walk
+TURN = 7
+"""Frames of the way out; as many lead back."""
+
+
+def test_a_walk_there_and_back_along_a_wall(tmp_path: Path) -> None:
+    """The way back is higher up; its images meet those of the way out near by."""
+    there = np.linspace(-4.5, 4.5, TURN)
+    walk = [(x, 1.2) for x in there] + [(x, 1.35) for x in there[::-1] + 0.2]
+    poses = {
+        f"{i:03d}.jpg": look_at(np.array([x, 1.0, z]), np.array([x, 4.0, z]))
+        for i, (x, z) in enumerate(walk)
+    }
+    camera = PinholeCamera(image_size=(160, 120), focal_length=120.0)
+    mapping = write_photographs(tmp_path / "walk", poses, camera)
+    small = PairsConfig(lowres_size=160, lowres_keypoints=200)
+    extract.run(low_resolution(small), kapture_root=mapping)
+    report = run(
+        mapping,
+        tmp_path / "p.txt",
+        method="sequential",
+        overlap=1,
+        loop_top_k=1,
+        loop_every=1,
+        loop_gap=2,
+        vlad_clusters=16,
+    )
+    loops = {(i, j) for i, j in steps_of(tmp_path / "p.txt") if j - i > 2}
+    assert report.details["loop_pairs"] == len(loops)
+    # the other images of a place are nearer in time than the gap
+    same = {(i, 2 * TURN - 1 - i) for i in range(TURN - 1)}
+    assert len(loops & same) >= 4
