@@ -73,6 +73,12 @@ def shaken(image: np.ndarray, width: int = 9) -> np.ndarray:
     return np.mean(shifted, axis=0).round().astype(np.uint8)
 
 
+def noise_frames(count: int) -> list[np.ndarray]:
+    """Tiny frames without anything in common."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (32, 48, 3), dtype=np.uint8) for _ in range(count)]
+
+
 def write_video(
     path: Path,
     frames: Iterable[np.ndarray],

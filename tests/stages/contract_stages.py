@@ -16,6 +16,7 @@ from tests.scenes.kapture_files import write_noise_dataset
 from tests.scenes.megadepth import write_scene
 from tests.scenes.pipeline import PipelineScene
 from tests.scenes.reconstruction import synthesize
+from tests.scenes.video import noise_frames, write_video
 from tests.scenes.world import Scene
 
 TINY = "--model {checkpoint} --gpu -1 --precision fp32 --min-size 32 --top-k 20"
@@ -216,6 +217,14 @@ STAGES = (
         foreign="dataset/sensors/sensors.txt",
     ),
     Stage(
+        command="imports",
+        variant="video",
+        flags="--video {inputs}/walk.mkv --every 0 --output {output}/dataset "
+        "--min-motion 0",
+        other="--every 0.3",
+        foreign="dataset/sensors/sensors.txt",
+    ),
+    Stage(
         command="export",
         flags="--kapture-root {inputs}/colmap --to colmap-db "
         "--output {output}/colmap.db",
@@ -307,6 +316,7 @@ def write_inputs(folder: Path) -> Path:
     (folder / "reconstruction").mkdir()
     synthesize(folder / "reconstruction")
     write_shifted(folder / "shifted")
+    write_video(folder / "walk.mkv", noise_frames(8), lossless=True)
     return scene.query
 
 

@@ -123,8 +123,8 @@ def run(
     paths = {name: path.resolve() for name, path in given.items() if path is not None}
     require(
         bool(paths),
-        "--database, --model: found neither, expected a COLMAP database, a model, or "
-        "both",
+        "--database, --model, --video: found none, expected a COLMAP database, a "
+        "model, both, or videos",
     )
     settings: dict[str, Any] = {
         STAGE: "import",

@@ -27,7 +27,7 @@ from r2d2_kapture.core.frame_choice import (
     with_neighbours,
 )
 from r2d2_kapture.errors import ConfigError, ImageError
-from r2d2_kapture.io.kapture.pixel_origins import write_origin
+from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, write_origin
 from r2d2_kapture.io.kapture.writing import write_tables
 from r2d2_kapture.io.names import broken_in_table_by, shown
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
@@ -65,8 +65,9 @@ CONTENTS = Contents(
     files=(
         f"{IMAGES}/*/frame_*.*",
         f"{FOLDER}/*.json",
-        "sensors/*.txt",
-        "sensors/*.json",
+        "sensors/sensors.txt",
+        "sensors/records_camera.txt",
+        f"sensors/{ORIGIN_NAME}",
         REPORT_NAME,
     ),
 )
@@ -128,6 +129,9 @@ def run(
     """
     started = time.monotonic()
     _check_names(video)
+    for path in video:
+        with open_video(path):
+            pass  # before a folder is made
     manifest = Manifest(
         model={},
         settings={

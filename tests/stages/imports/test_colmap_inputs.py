@@ -357,7 +357,7 @@ def test_what_is_not_given_or_not_there_is_one_line(
     empty = made.root / "empty"
     empty.mkdir()
     for typed, words in (
-        ([], "--database, --model: found neither"),
+        ([], "--database, --model, --video: found none"),
         (["--model", str(empty)], "empty: found no COLMAP model"),
         (["--database", str(empty)], "empty: found a folder, expected a COLMAP"),
         (["--model", model, "--images", str(empty)], "found none of the 12 images"),
