@@ -28,6 +28,12 @@ class DistillationConfig(Checked):
         least_repeatability: least repeatability of keypoints in that distance.
         least_score: score of the teacher's keypoints, 0 to 1, below which their
             surroundings are not reliable.
+        weight_reward: weight of the reward of matching the network's own keypoints: a
+            match gains up to 1, and costs if it is wrong; 0 leaves it out.
+        wrong_cost: what a wrong match costs; the higher, the fewer and the more exact
+            keypoints are.
+        reward_points: most keypoints of an image that are matched for the reward.
+        reward_temperature: temperature of the softmax over similarities in the reward.
         keep_statistics: normalise by the statistics of the initial weights, instead of
             those of each batch.
     """
@@ -42,4 +48,8 @@ class DistillationConfig(Checked):
     weight_reprojection: float = bounded(1.0, at_least=0)
     least_repeatability: float = bounded(0.5, at_least=0)
     least_score: float = bounded(0.03, at_least=0)
+    weight_reward: float = bounded(0.0, at_least=0)
+    wrong_cost: float = bounded(20.0, at_least=0)
+    reward_points: int = bounded(256, at_least=1)
+    reward_temperature: float = bounded(0.03, above=0)
     keep_statistics: bool = False

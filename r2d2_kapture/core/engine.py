@@ -416,6 +416,16 @@ def _convolution(
 
         return convolve_fused
 
+    if runtime.device.type == "cuda" and relu and torch.version.cuda:
+
+        def convolve_by_cudnn(x: Tensor) -> Tensor:
+            result: Tensor = torch.cudnn_convolution_relu(
+                x, weight, offset, [1, 1], padding, dilation, 1
+            )
+            return result
+
+        return convolve_by_cudnn
+
     def convolve(x: Tensor) -> Tensor:
         result = F.conv2d(x, weight, offset, padding=padding, dilation=dilation)
         return result.relu_() if relu else result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r2d2_kapture.coordinates import HALF_PIXEL, pixel_that_holds
+
+FIT_RADIUS = 2
+"""Pixels along each axis that the sub-pixel fit reads around a maximum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +121,7 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     Returns:
         (N, 2) float32, x then y, in pixels of the map.
     """
-    radius = 2
-    steps = torch.arange(-radius, radius + 1, device=repeatability.device)
-    dy, dx = (grid.flatten() for grid in torch.meshgrid(steps, steps, indexing="ij"))
+    dx, dy, weights = _quadratic_fit(repeatability.device)
     height, width = repeatability.shape
     near_rows = (rows[:, None] + dy).clamp(0, height - 1)
     near_columns = (columns[:, None] + dx).clamp(0, width - 1)
@@ -127,7 +129,7 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     odds = window / (1 - window).clamp_min(torch.finfo(window.dtype).eps)
     odds = odds - odds[:, odds.shape[1] // 2, None]  # exactly flat where the map is
     # a product in float32 would round a row differently in another number of rows
-    fit = odds.double() @ _quadratic_fit(dx, dy)
+    fit = odds.double() @ weights
     gx, gy, hxx, hxy, hyy = fit.float().unbind(dim=1)
     determinant = hxx * hyy - hxy * hxy
     peak = (hxx < 0) & (hyy < 0) & (determinant > 1e-3 * hxx * hyy)
@@ -138,14 +140,24 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     return torch.where(peak[:, None], offsets, 0.0)
 
 
-def _quadratic_fit(dx: Tensor, dy: Tensor) -> Tensor:
-    """(K, 5) float64 weights that turn K samples into gx, gy, hxx, hxy, hyy."""
-    x, y = dx.double(), dy.double()
-    terms = torch.stack([torch.ones_like(x), x, y, x * x / 2, x * y, y * y / 2], dim=1)
-    weighted = terms * torch.exp(-(x * x + y * y) / 2)[:, None]
-    solution = torch.linalg.solve(terms.T @ weighted, weighted.T)
-    weights: Tensor = solution[1:].T
-    return weights
+@functools.cache
+def _quadratic_fit(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Where the 5x5 samples of a fit are, and what makes a surface of them.
+
+    Returns:
+        (25,) int64 columns and rows relative to the maximum, and (25, 5) float64
+        weights that turn the samples into gx, gy, hxx, hxy, hyy.
+    """
+    # made once: solving on a GPU takes longer than a level's maxima
+    with torch.inference_mode(False):
+        steps = torch.arange(-FIT_RADIUS, FIT_RADIUS + 1)
+        dy, dx = (g.flatten() for g in torch.meshgrid(steps, steps, indexing="ij"))
+        x, y = dx.double(), dy.double()
+        ones = torch.ones_like(x)
+        terms = torch.stack([ones, x, y, x * x / 2, x * y, y * y / 2], dim=1)
+        weighted = terms * torch.exp(-(x * x + y * y) / 2)[:, None]
+        solution = torch.linalg.solve(terms.T @ weighted, weighted.T)
+        return dx.to(device), dy.to(device), solution[1:].T.to(device)
 
 
 def unmasked(xy: Tensor, keep: Tensor) -> Tensor:

@@ -172,15 +172,20 @@ class R2D2Extractor(NetworkExtractor):
             rows, columns = rows[allowed], columns[allowed]
         scores = reliability[rows, columns] * repeatability[rows, columns]
         order = ((rank << 24) + rows + tile.top << 24) + columns + tile.left
-        kept = best_first(
-            torch.cat([best.scores, scores]),
-            torch.cat([best.order, order]),
-            settings.top_k,
-        )
-        new = kept[kept >= len(best)] - len(best)
-        if not len(new):
-            return best
-        rows, columns = rows[new], columns[new]
+        survivors = best
+        if 0 < settings.top_k < len(best) + len(scores):
+            kept = best_first(
+                torch.cat([best.scores, scores]),
+                torch.cat([best.order, order]),
+                settings.top_k,
+            )
+            survivors = best.take(torch.sort(kept[kept < len(best)]).values)
+            new = kept[kept >= len(best)] - len(best)
+            rows, columns, scores, order = (
+                values[new] for values in (rows, columns, scores, order)
+            )
+        if not len(rows):
+            return survivors
         xy = self._level_xy(repeatability, rows, columns)
         features = maps.features[index]
         if settings.subpixel:
@@ -190,11 +195,10 @@ class R2D2Extractor(NetworkExtractor):
         added = Candidates(
             xy=self._image_xy(xy, tile, level, upload),
             scales=torch.full_like(xy[:, 0], level.scale),
-            scores=scores[new],
+            scores=scores,
             descriptors=descriptors,
-            order=order[new],
+            order=order,
         )
-        survivors = best.take(torch.sort(kept[kept < len(best)]).values)
         return concatenate([survivors, added])
 
     def _level_xy(self, repeatability: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -111,17 +111,44 @@ def mutual_maxima(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor
     best = first.new_full((count,), -torch.inf)
     row_of_column = torch.full((count,), -1, device=first.device)
     if len(first) and count:
-        buffer = _block_buffer(first, count)
-        start = 0
-        for block in first.tensor_split(-(-len(first) // len(buffer))):
-            padded = buffer[: len(block)]
-            similarity = padded[:, :count]
-            torch.mm(block, second.T, out=similarity)
-            _take_block(padded, similarity, start, best, row_of_column)
-            start += len(block)
+        search = _search_plainly if first.is_cuda else _search_in_cache
+        search(first, second, best, row_of_column)
     columns = (row_of_column >= 0).nonzero()[:, 0]
     columns = columns[row_of_column[columns].argsort()]
     return row_of_column[columns], columns, best[columns]
+
+
+def _search_in_cache(
+    first: Tensor, second: Tensor, best: Tensor, row_of_column: Tensor
+) -> None:
+    """Fill (M,) maxima of the columns, and which row each holds, or -1."""
+    buffer = _block_buffer(first, len(second))
+    start = 0
+    for block in first.tensor_split(-(-len(first) // len(buffer))):
+        padded = buffer[: len(block)]
+        similarity = padded[:, : len(second)]
+        torch.mm(block, second.T, out=similarity)
+        _take_block(padded, similarity, start, best, row_of_column)
+        start += len(block)
+
+
+def _search_plainly(
+    first: Tensor, second: Tensor, best: Tensor, row_of_column: Tensor
+) -> None:
+    """Do the same by arg-maxes, which are fast on a GPU and wait for nothing."""
+    nearest = []
+    start = 0
+    for block in first.tensor_split(-(-len(first) // block_rows(first, len(second)))):
+        similarity = block @ second.T
+        nearest.append(similarity.argmax(1))
+        block_best, row = similarity.max(0)
+        # strictly: of equal maxima the earlier block's stays
+        row_of_column[:] = torch.where(block_best > best, row + start, row_of_column)
+        torch.maximum(best, block_best, out=best)
+        start += len(block)
+    columns = torch.arange(len(second), device=first.device)
+    one_way = torch.cat(nearest)[row_of_column] != columns
+    row_of_column.masked_fill_(one_way, -1)
 
 
 def _block_buffer(first: Tensor, count: int) -> Tensor:

@@ -26,6 +26,7 @@ from r2d2_kapture.training.keypoints import (
 )
 from r2d2_kapture.training.loop import LOSS, Batch, Objective
 from r2d2_kapture.training.losses import cosine_loss, peaky_loss
+from r2d2_kapture.training.reward import THRESHOLDS, reward_loss
 from r2d2_kapture.training.teacher import Taught, Teacher
 
 
@@ -92,6 +93,10 @@ class DistillationObjective(Objective):
             + weights.weight_cosine * terms["cosine"]
             + weights.weight_peaky * terms["peaky"]
         )
+        if settings.weight_reward:
+            worth = self._reward(first, second, aflow, generator)
+            total = total - settings.weight_reward * worth["reward"]
+            terms |= worth
         return {
             LOSS: total,
             **terms,
@@ -99,6 +104,29 @@ class DistillationObjective(Objective):
             "queries": total.new_tensor(len(correct)),
             "keypoints": total.new_tensor(keypoints),
         }
+
+    def _reward(
+        self,
+        first: DenseFeatures,
+        second: DenseFeatures,
+        aflow: Tensor,
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """The reward of matching, at a threshold drawn at random, and its precision."""
+        settings = self._distillation
+        low, high = THRESHOLDS
+        drawn = torch.rand((), generator=generator).item()
+        loss, right = reward_loss(
+            first,
+            second,
+            aflow,
+            threshold=low + (high - low) * drawn,
+            cost=settings.wrong_cost,
+            per_image=settings.reward_points,
+            temperature=settings.reward_temperature,
+            border=self._loss.border,
+        )
+        return {"reward": -loss, "right": right}
 
     def _taught(
         self,

@@ -63,13 +63,21 @@ def reprojection_loss(
 
 
 @torch.no_grad()
-def best_maxima(repeatability: Tensor, per_image: int, border: int) -> Tensor:
-    """Where the highest maxima of each image are, to a fraction of a pixel.
+def best_maxima(
+    repeatability: Tensor,
+    per_image: int,
+    border: int,
+    *,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """Where the best maxima of each image are, to a fraction of a pixel.
 
     Args:
         repeatability: (B, 1, H, W), 0 to 1.
         per_image: how many, at most H * W.
         border: pixels along the border without any, 2 at least.
+        scores: (B, 1, H, W), 0 to 1, the higher the better; by default the
+            repeatability.
 
     Returns:
         (B, per_image, 2) positions (x, y); NaN where an image has fewer.
@@ -81,7 +89,8 @@ def best_maxima(repeatability: Tensor, per_image: int, border: int) -> Tensor:
     inside = _inside(pixels, (width, height), border)
     rows, columns = rows[inside], columns[inside]
     heights = torch.zeros_like(tall)
-    heights[rows, columns] = tall[rows, columns]
+    worth = tall if scores is None else scores.flatten(0, 2)
+    heights[rows, columns] = worth[rows, columns]
     found, place = heights.view(batch, -1).topk(per_image)
     y, x = place.div(width, rounding_mode="floor"), place % width
     tops = torch.arange(batch, device=y.device)[:, None] * height

@@ -29,6 +29,13 @@ def definition(first: Array, second: Array) -> tuple[npt.NDArray[np.int64], Arra
     return np.stack([rows, forward[rows]], 1), similarity[rows, forward[rows]]
 
 
+@pytest.fixture(autouse=True, params=["in_cache", "plainly"])
+def search(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, and as on a GPU: both must find the same."""
+    if request.param == "plainly":
+        monkeypatch.setattr(mutual_nn, "_search_in_cache", mutual_nn._search_plainly)
+
+
 def use_blocks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """Of so few rows that a small matrix has many, of unequal size."""
     monkeypatch.setattr(mutual_nn, "BLOCK_VALUES", {"cpu": 1})
