@@ -29,9 +29,9 @@ from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import extract, match, pairs
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
 from r2d2_kapture.stages.colmap.sparse import work_folder, write_sparse_models
-from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
 from r2d2_kapture.stages.pipeline_layout import Layout
+from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"

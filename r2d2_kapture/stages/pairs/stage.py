@@ -42,7 +42,7 @@ from r2d2_kapture.stages.pairs.inputs import (
 )
 from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, method_files
 from r2d2_kapture.stages.pairs.retrieval import VOCABULARY_NAME
-from r2d2_kapture.stages.pairs.unpaired import REASONS, find_unpaired, unpaired_warning
+from r2d2_kapture.stages.unpaired import REASONS, find_unpaired, unpaired_warning
 from r2d2_kapture.types import Failure, Report
 
 LISTS = Contents(what="pairs", files=())

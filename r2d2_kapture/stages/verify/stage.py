@@ -62,7 +62,7 @@ from r2d2_kapture.io.outputs.atomic import remove_file
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.stages.pairs import find_unpaired, unpaired_warning
+from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.stages.verify.pairs import (
     CACHED_IMAGES,
     ImageSource,

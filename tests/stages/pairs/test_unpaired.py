@@ -10,7 +10,7 @@ import pytest
 
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.models.checkpoints import Checkpoint
-from r2d2_kapture.stages.pairs.unpaired import unpaired_warning
+from r2d2_kapture.stages.unpaired import unpaired_warning
 from r2d2_kapture.types import Report
 from tests.scenes.extraction import patch_extraction
 from tests.scenes.features import unit_rows
