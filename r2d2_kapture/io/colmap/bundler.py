@@ -69,8 +69,7 @@ def write_bundler(folder: Path, model: pycolmap.Reconstruction) -> None:
         lines += [_row(point.xyz), " ".join(map(str, point.color.tolist()))]
         lines.append(" ".join(_track(model, point, places)))
     write_text_atomic(folder / BUNDLE_NAME, "\n".join(lines) + "\n")
-    named = (f"{image.name} 0 {image.camera.focal_length_x!r}\n" for image in images)
-    write_text_atomic(folder / LIST_NAME, "".join(named))
+    write_text_atomic(folder / LIST_NAME, "".join(f"{i.name}\n" for i in images))
 
 
 def _camera_lines(image: pycolmap.Image) -> list[str]:
