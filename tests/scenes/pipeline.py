@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import kapture
@@ -15,6 +16,8 @@ from tests.scenes.world import Scene
 TIMES = 5
 QUERY_TIME = 2
 DIM = 32
+PHOTOGRAPHED = "nuit é"
+"""Name of the folder of photographs to localize."""
 PIXEL_NOISE = 0.2
 
 
@@ -70,3 +73,17 @@ class PipelineScene:
             *("--query_pairs.method", "exhaustive"),
             "--quiet",
         ]
+
+
+class Photographs(PipelineScene):
+    """The scene's images as two folders of files, and their features by name."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.photos = root / "mes photos é"
+        self.queries = root / PHOTOGRAPHED
+        (self.mapping / "sensors" / "records_data").rename(self.photos)
+        (self.query / "sensors" / "records_data").rename(self.queries)
+        for kind in ("keypoints", "descriptors"):
+            folder = self.features / "reconstruction" / kind / "points"
+            shutil.copytree(folder / "seq é", folder / PHOTOGRAPHED / "seq é")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +26,12 @@ from r2d2_kapture.stages.extract import stage as extract_stage
 from r2d2_kapture.stages.photographs import Photographs as Taken
 from r2d2_kapture.types import Failure, FloatArray, Report
 from tests.scenes.extraction import patch_network
-from tests.scenes.pipeline import PipelineScene
+from tests.scenes.pipeline import PHOTOGRAPHED as QUERY
+from tests.scenes.pipeline import Photographs, PipelineScene
 
-QUERY = "nuit é"
 KNOWN = PipelineConfig(
     photographs=FolderConfig(camera_model="PINHOLE", camera_params="500,500,320,240")
 )
-
-
-class Photographs(PipelineScene):
-    """The scene's images as two folders of files, and their features by name."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.photos = root / "mes photos é"
-        self.queries = root / QUERY
-        (self.mapping / "sensors" / "records_data").rename(self.photos)
-        (self.query / "sensors" / "records_data").rename(self.queries)
-        for kind in ("keypoints", "descriptors"):
-            folder = self.features / "reconstruction" / kind / "points"
-            shutil.copytree(folder / "seq é", folder / QUERY / "seq é")
 
 
 @pytest.fixture

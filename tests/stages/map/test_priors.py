@@ -12,32 +12,19 @@ import kapture.io.csv as kcsv
 import numpy as np
 import pycolmap
 import pytest
-from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
-from r2d2_kapture.io.geodesy import EnuFrame
 from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, read_georeference
 from r2d2_kapture.io.kapture.gnss import GnssPosition, LocalPosition, Position, add_gnss
 from r2d2_kapture.types import FloatArray, Report
+from tests.scenes import gps
+from tests.scenes.gps import METRES, SITE, places
 from tests.scenes.world import Scene
 from tests.stages.map_runs import model_of, remove_poses, run
 
-SITE = EnuFrame(latitude=-33.8568, longitude=151.2153, altitude=12.0)
-METRES = 10.0
-"""Of a unit of the scene."""
-TURN = Rotation.from_euler("xyz", [-80, 10, 35], degrees=True)
-"""From the scene to east, north, up."""
 Change = Callable[[dict[str, FloatArray]], Any]
-
-
-def truth(scene: Scene) -> dict[str, FloatArray]:
-    """Where each image was taken: east, north, up of the site."""
-    return {
-        name: METRES * TURN.apply(pose.inverse().t_raw) + [30, -20, 5]
-        for name, pose in scene.poses.items()
-    }
 
 
 def on_earth(enu: FloatArray, accuracy: float | None = None) -> GnssPosition:
@@ -68,11 +55,10 @@ def errors(root: Path, scene: Scene) -> FloatArray:
     """(N,) metres between the cameras on Earth by the map, and where they were."""
     found = read_georeference(root / "map")
     assert found is not None
-    placed, true = centers(root), truth(scene)
+    placed = centers(root)
     wgs84 = found.wgs84(np.array(list(placed.values())))
     assert wgs84 is not None
-    offsets = SITE.enu_from_wgs84(wgs84) - [true[name] for name in placed]
-    return np.linalg.norm(offsets, axis=1)
+    return gps.errors(dict(zip(placed, wgs84)), scene)
 
 
 def warned(report: Report, words: str) -> str:
@@ -89,7 +75,7 @@ def scene() -> Scene:
 def test_an_exact_scene_is_in_metres_on_earth(
     root: Path, scene: Scene, priors: Any
 ) -> None:
-    give(root, {name: on_earth(enu) for name, enu in truth(scene).items()})
+    give(root, {name: on_earth(enu) for name, enu in places(scene).items()})
     report = run(root, MapConfig(priors=priors))
     assert errors(root, scene).max() < 1e-3
     # the map itself is in metres, east, north, up
@@ -99,11 +85,11 @@ def test_an_exact_scene_is_in_metres_on_earth(
         found.metric_from_map.matrix(), np.eye(4)[:3], rtol=0, atol=1e-12
     )
     up = found.frame.enu_from_wgs84(
-        SITE.wgs84_from_enu(np.array(list(truth(scene).values())))
+        SITE.wgs84_from_enu(np.array(list(places(scene).values())))
     )
     placed = centers(root)
     np.testing.assert_allclose(
-        [placed[name] for name in truth(scene)], up, rtol=0, atol=1e-3
+        [placed[name] for name in places(scene)], up, rtol=0, atol=1e-3
     )
     assert "in metres" in report.summary and report.warnings == ()
     said = report.details["priors"]
@@ -116,7 +102,8 @@ def test_an_exact_scene_is_in_metres_on_earth(
 def test_noise_and_a_gross_outlier_do_no_harm(root: Path, scene: Scene) -> None:
     rng = np.random.default_rng(1)
     noisy = {
-        name: enu + rng.normal(0, [0.2, 0.2, 0.4]) for name, enu in truth(scene).items()
+        name: enu + rng.normal(0, [0.2, 0.2, 0.4])
+        for name, enu in places(scene).items()
     }
     wrong = sorted(noisy)[4]
     noisy[wrong] = noisy[wrong] + [800, -300, 100]
@@ -136,7 +123,7 @@ def test_positions_less_accurate_than_they_say_still_align(
         root,
         {
             name: on_earth(enu + rng.normal(0, 0.3, 3), accuracy=0.05)
-            for name, enu in truth(scene).items()
+            for name, enu in places(scene).items()
         },
     )
     report = run(root)
@@ -150,7 +137,7 @@ def test_known_poses_stay_and_the_way_to_earth_is_known(
     run(root)
     before = {name: center.tobytes() for name, center in centers(root).items()}
     positions: dict[str, Position] = {
-        name: on_earth(enu) for name, enu in truth(scene).items()
+        name: on_earth(enu) for name, enu in places(scene).items()
     }
     give(root, positions, poses=True)
     run(root, output=root / "placed")
@@ -187,7 +174,7 @@ def test_known_poses_stay_and_the_way_to_earth_is_known(
 def test_positions_that_do_not_fit_leave_the_map_free(
     root: Path, scene: Scene, change: Change, words: str
 ) -> None:
-    positions = change(truth(scene))
+    positions = change(places(scene))
     give(root, {name: on_earth(np.array(enu)) for name, enu in positions.items()})
     report = run(root)
     warned(report, words)
@@ -202,12 +189,12 @@ def test_positions_that_do_not_fit_leave_the_map_free(
 
 def test_a_line_is_found_whatever_the_images_show(root: Path, scene: Scene) -> None:
     """The walker's images are on a line, and only these have positions."""
-    walker = np.array([p for n, p in truth(scene).items() if "walker" in n])
+    walker = np.array([p for n, p in places(scene).items() if "walker" in n])
     middle = walker.mean(axis=0)
     axis = np.linalg.svd(walker - middle)[2][0]
     positions: dict[str, Position] = {
         name: on_earth(middle + axis * (axis @ (place - middle)), accuracy=0.5)
-        for name, place in truth(scene).items()
+        for name, place in places(scene).items()
         if "walker" in name
     }
     give(root, positions)
@@ -215,7 +202,7 @@ def test_a_line_is_found_whatever_the_images_show(root: Path, scene: Scene) -> N
 
 
 def test_a_local_frame_is_kept(root: Path, scene: Scene) -> None:
-    true = truth(scene)
+    true = places(scene)
     give(root, {n: LocalPosition(x=p[0], y=p[1], z=p[2]) for n, p in true.items()})
     run(root)
     for name, center in centers(root).items():
@@ -228,7 +215,7 @@ def test_a_local_frame_is_kept(root: Path, scene: Scene) -> None:
 def test_the_databases_priors_serve_a_dataset_without(root: Path, scene: Scene) -> None:
     remove_poses(root)
     positions: dict[str, Position] = {
-        name: on_earth(enu) for name, enu in truth(scene).items()
+        name: on_earth(enu) for name, enu in places(scene).items()
     }
     with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
         write_pose_priors(database, positions)
@@ -238,7 +225,7 @@ def test_the_databases_priors_serve_a_dataset_without(root: Path, scene: Scene) 
 
 def test_altitudes_that_are_not_known(root: Path, scene: Scene) -> None:
     """Of some images: the others have them; of all: the site is taken for level."""
-    true = truth(scene)
+    true = places(scene)
     positions: dict[str, Position] = {name: on_earth(enu) for name, enu in true.items()}
     for name in list(positions)[::2]:
         positions[name] = GnssPosition(**{**vars(positions[name]), "altitude": None})
@@ -248,7 +235,7 @@ def test_altitudes_that_are_not_known(root: Path, scene: Scene) -> None:
 
 
 def test_coordinates_of_others_are_warned_of(root: Path, scene: Scene) -> None:
-    give(root, {name: on_earth(enu) for name, enu in truth(scene).items()})
+    give(root, {name: on_earth(enu) for name, enu in places(scene).items()})
     sensors = root / "mapping" / "sensors" / "sensors.txt"
     text = sensors.read_text("utf-8").replace("EPSG:4326", "EPSG:2154")
     sensors.write_text(text, "utf-8")
@@ -258,7 +245,7 @@ def test_coordinates_of_others_are_warned_of(root: Path, scene: Scene) -> None:
 def test_a_second_run_finds_the_map_and_other_settings_are_refused(
     root: Path, scene: Scene
 ) -> None:
-    give(root, {name: on_earth(enu) for name, enu in truth(scene).items()})
+    give(root, {name: on_earth(enu) for name, enu in places(scene).items()})
     first = run(root)
     bytes_of = {p: p.read_bytes() for p in (root / "map").rglob("*") if p.is_file()}
     again = run(root)
