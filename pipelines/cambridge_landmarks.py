@@ -19,6 +19,7 @@ BENCHMARK = Benchmark(
     places=("", "*"),
     layout="scenes such as ShopFacade, each with dataset_train.txt, dataset_test.txt, "
     "reconstruction.nvm and seq1/frame00001.png",
+    submitted=False,
 )
 
 

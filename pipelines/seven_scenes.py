@@ -20,6 +20,7 @@ BENCHMARK = Benchmark(
     places=("", "*"),
     layout="scenes such as chess, each with TrainSplit.txt, TestSplit.txt and "
     "seq-01/frame-000000.color.png, .depth.png and .pose.txt",
+    submitted=False,
 )
 
 

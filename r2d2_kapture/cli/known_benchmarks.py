@@ -15,8 +15,8 @@ from r2d2_kapture.cli.pipeline import (
     Recipe,
     add_folder,
     pipeline_config,
+    pipeline_report,
     print_report,
-    run_pipeline,
 )
 from r2d2_kapture.cli.stage_flags import run_options
 from r2d2_kapture.config.benchmarks import Benchmark
@@ -67,6 +67,7 @@ def run_benchmark(
     """
     from r2d2_kapture.stages.imports.benchmarks import (
         TABLE_NAME,
+        Localized,
         import_scene,
         report_scenes,
     )
@@ -75,9 +76,8 @@ def run_benchmark(
     config, options = pipeline_config(flags), run_options(flags)
     output: Path = flags.output
     scenes = benchmark.find(flags.dataset, flags.scenes)
-    queries: dict[str, tuple[str, ...]] = {}
+    localized: dict[str, Localized] = {}
     failed: list[Failure] = []
-    codes: list[int] = []
     for name, folder in scenes.items():
         show(f"{benchmark.title}, {name}: {folder}")
         flags.output = output / name
@@ -91,7 +91,7 @@ def run_benchmark(
         for report in datasets.reports:
             print_report(report)
         try:
-            code = run_pipeline(
+            report = pipeline_report(
                 flags, mapping=datasets.mapping, queries=datasets.queries
             )
         except ReconstructionError as error:
@@ -99,16 +99,17 @@ def run_benchmark(
                 raise
             failed.append(Failure(name=name, reason=str(error)))
             continue
-        codes.append(code)
-        queries[name] = tuple(datasets.queries)
+        print_report(report)
+        localized[name] = Localized(queries=tuple(datasets.queries), report=report)
     flags.output = output
     whole = report_scenes(
         output,
-        queries,
+        localized,
         config.evaluate.thresholds,
+        submitted=benchmark.submitted,
         failed=failed,
         seconds=time.monotonic() - started,
     )
     if output / TABLE_NAME in whole.outputs:
         show((output / TABLE_NAME).read_text("utf-8").rstrip())
-    return max(finish(whole), *codes, 0)
+    return finish(whole)

@@ -141,7 +141,14 @@ def _parse(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
 def run_pipeline(
     flags: Namespace, *, queries: Mapping[str, Path], **inputs: Path
 ) -> int:
-    """Run a pipeline and return the exit code.
+    """Run a pipeline, see ``pipeline_report``, and return the exit code."""
+    return finish(pipeline_report(flags, queries=queries, **inputs))
+
+
+def pipeline_report(
+    flags: Namespace, *, queries: Mapping[str, Path], **inputs: Path
+) -> Report:
+    """Run a pipeline and return its report, which is not printed yet.
 
     Args:
         flags: of a Recipe.
@@ -177,7 +184,7 @@ def run_pipeline(
     )
     name = "r2d2" if extract is None else extract.extractor.extractor
     write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags, name))
-    return finish(with_page(report, lambda: write_page(pipeline=flags.output)))
+    return with_page(report, lambda: write_page(pipeline=flags.output))
 
 
 def print_report(report: Report) -> None:

@@ -24,12 +24,14 @@ class Benchmark:
         places: patterns of folders, below the dataset's, that may be scenes; an empty
             one is that folder itself.
         layout: what a dataset consists of, for messages.
+        submitted: whether the poses of all scenes are handed in as one file.
     """
 
     title: str
     scene: str
     places: tuple[str, ...]
     layout: str
+    submitted: bool = True
 
     def find(self, dataset: Path, chosen: Sequence[str] = ()) -> dict[str, Path]:
         """The folders of scenes by name, in order of names.

@@ -83,7 +83,7 @@ def cambridge(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
 
 def test_cambridge(cambridge: Miniature, tmp_path: Path) -> None:
     assert cambridge_landmarks.main(command(cambridge, tmp_path / "work")) == 0
-    poses = read_pose_file(tmp_path / "work/submission.txt")
+    poses = read_pose_file(tmp_path / "work/Shop Façade/submission.txt")
     assert len(poses) == 2
     assert max(far(poses, cambridge.truth)) < 1e-3
     report = json.loads((tmp_path / "work/benchmark_report.json").read_text())

@@ -16,6 +16,8 @@ from tools.kapture_import_7scenes import import_7scenes
 from tools.kapture_import_RIO10 import INTRINSICS, import_rio10
 
 from pipelines import rio10, seven_scenes
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.benchmarks.rgbd import (
     DEPTH_FOCAL,
     colour_from_depth,
@@ -36,6 +38,7 @@ from tests.scenes.benchmarks import (
     view,
     write_lines,
 )
+from tests.scenes.contents import files_below
 
 MAPPING, QUERIES = (0, 1, 2, 3, 4), (0.5, 2.5)
 
@@ -75,6 +78,12 @@ def command(root: Path, output: Path, *more: str) -> list[str]:
     ]
 
 
+def stamps(folder: Path) -> dict[Path, int]:
+    """Times of change of files, but for locks."""
+    paths = [path for path in folder.rglob("*") if path.name != ".lock"]
+    return {path: path.lstat().st_mtime_ns for path in paths if path.is_file()}
+
+
 def test_seven_scenes(
     chess: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,24 +93,81 @@ def test_seven_scenes(
     assert "0.05 m 5 deg" in printed and "100.0 %" in printed
     (result,) = json.loads((output / "benchmark_report.json").read_text())["results"]
     assert (result["scene"], result["images"], result["localized"]) == ("chess", 2, 2)
-    poses = read_pose_file(output / "submission.txt")
+    poses = read_pose_file(output / "chess/submission.txt")
     assert set(poses) == {
         "seq-02/frame-000000.color.png",
         "seq-02/frame-000001.color.png",
     }
     assert max(far(poses, chess.truth)) < 0.01  # depth is whole millimetres
-    before = {p: p.lstat().st_mtime_ns for p in output.rglob("*") if p.is_file()}
+    before = stamps(output)
     assert seven_scenes.main(command(root, output)) == 0
     assert "import mapping: 5 images, already done" in capsys.readouterr().out
-    changed = [p for p, stamp in before.items() if p.lstat().st_mtime_ns != stamp]
-    assert not [p for p in changed if "chess/datasets" in str(p) or "map" in p.parts]
+    assert stamps(output) == before
+
+
+def test_a_scene_without_a_map_does_not_hold_up_the_others(
+    chess: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, output = tmp_path / "data", tmp_path / "work"
+    shutil.copytree(chess.root.parent / "features", root / "features")
+    for name in ("chess", "fire", "heads"):
+        shutil.copytree(chess.root, root / name)
+    for path in (root / "chess").rglob("*.depth.png"):
+        save_millimetres(path, np.zeros((480, 640), np.float32))
+    assert seven_scenes.main(command(root, output)) == 1
+    printed = capsys.readouterr().out
+    assert "  failed: chess: no 3D points were found from 10 verified pairs" in printed
+    rows = [line.split()[:3] for line in (output / "results.txt").open()]
+    assert rows[1:] == [
+        ["fire", "test", "2"],
+        ["heads", "test", "2"],
+        ["all", "scenes", "4"],
+    ]
+    assert not (output / "submission.txt").exists()  # scenes have images of one name
+    typed = command(root, output, "--scenes", "chess")
+    assert seven_scenes.main(typed) == 2
+    assert "no 3D points were found" in one_error_line(capsys)
+
+
+def test_a_killed_import_goes_on(chess: Miniature, tmp_path: Path) -> None:
+    """Depth maps of a killed run are kept where they are whole, tables are last."""
+    import_scene(read_seven_scenes, chess.root, tmp_path / "whole", depth=True)
+    partial = tmp_path / "partial"
+    shutil.copytree(tmp_path / "whole", partial, symlinks=True)
+    mapping = partial / "mapping" / "sensors"
+    (mapping / "records_camera.txt").unlink()
+    links = sorted((mapping / "records_data/seq-01").iterdir())
+    kept = links[1].lstat().st_mtime_ns
+    for path in links[-2:]:
+        path.unlink()
+    import_scene(read_seven_scenes, chess.root, partial, depth=True)
+    assert files_below(partial) == files_below(tmp_path / "whole")
+    assert links[1].lstat().st_mtime_ns == kept
+
+
+def test_datasets_of_another_folder_are_refused(
+    chess: Miniature, tmp_path: Path
+) -> None:
+    output = tmp_path / "datasets"
+    import_scene(read_seven_scenes, chess.root, output, depth=False)
+    other = shutil.copytree(chess.root, tmp_path / "fire")
+    with pytest.raises(OutputError, match="found the dataset of .*chess; choose"):
+        import_scene(read_seven_scenes, other, output, depth=False)
+    force = RunOptions(force=True)
+    import_scene(read_seven_scenes, other, output, depth=False, options=force)
+    link = output / "test/sensors/records_data/seq-02/frame-000000.color.png"
+    assert link.resolve() == (other / "seq-02/frame-000000.color.png").resolve()
+    (output / "mapping" / "benchmark.json").unlink()
+    with pytest.raises(OutputError, match="a dataset of others"):
+        import_scene(read_seven_scenes, other, output, depth=False, options=force)
 
 
 def test_seven_scenes_without_depth(chess: Miniature, tmp_path: Path) -> None:
     more = ("--map.points-from", "triangulation")
     assert seven_scenes.main(command(chess.root.parent, tmp_path / "work", *more)) == 0
     assert (
-        max(far(read_pose_file(tmp_path / "work/submission.txt"), chess.truth)) < 1e-3
+        max(far(read_pose_file(tmp_path / "work/chess/submission.txt"), chess.truth))
+        < 1e-3
     )
     assert not list((tmp_path / "work").rglob("*.depth"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +44,19 @@ class SceneDatasets:
     mapping: Path
     queries: Mapping[str, Path]
     reports: tuple[Report, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Localized:
+    """A scene whose pipeline has run.
+
+    Attributes:
+        queries: names of its query datasets.
+        report: of the pipeline.
+    """
+
+    queries: tuple[str, ...]
+    report: Report
 
 
 def import_scene(
@@ -103,56 +117,63 @@ def import_scene(
 
 def report_scenes(
     output: Path,
-    queries: Mapping[str, Sequence[str]],
+    scenes: Mapping[str, Localized],
     thresholds: Thresholds,
     *,
+    submitted: bool,
     failed: Sequence[Failure] = (),
     seconds: float = 0.0,
 ) -> Report:
-    """Join the poses of all scenes, and the errors of those with true poses.
+    """Join the errors of all scenes with true poses, and their poses.
 
-    Writes ``submission.txt``, ``results.txt`` and ``benchmark_report.json``.
+    Writes ``results.txt``, ``benchmark_report.json``, and ``submission.txt``.
 
     Args:
         output: folder of the scenes' pipelines, by name.
-        queries: of the scenes that were localized, by name.
+        scenes: what was localized, by name.
         thresholds: pairs of metres and degrees.
+        submitted: whether all poses are to be in one file.
         failed: scenes that could not be mapped.
         seconds: of the whole run.
 
     Raises:
         OutputError: the file system refused.
     """
-    layouts = {name: Layout(output=output / name) for name in queries}
-    texts = [
-        layout.submission.read_text("utf-8")
-        for layout in layouts.values()
-        if layout.submission.is_file()
-    ]
-    whole = Layout(output=output)
-    write_text_atomic(whole.submission, "".join(texts))
+    outputs: list[Path] = []
+    layouts = {name: Layout(output=output / name) for name in scenes}
+    if submitted:
+        outputs.append(Layout(output=output).submission)
+        texts = [layout.submission.read_text("utf-8") for layout in layouts.values()]
+        write_text_atomic(outputs[0], "".join(texts))
     errors = {
         (name, query): _read_errors(layout.evaluated(query) / CSV_NAME)
         for name, layout in layouts.items()
-        for query in queries[name]
+        for query in scenes[name].queries
         if (layout.evaluated(query) / CSV_NAME).is_file()
     }
     summaries = {key: summarize(found, thresholds) for key, found in errors.items()}
-    outputs = [whole.submission]
     if summaries:
-        joined = [error for found in errors.values() for error in found]
-        total = summarize(joined, thresholds)
         shown = [(*key, found) for key, found in summaries.items()]
-        shown += [(ALL, "", total)] if len(summaries) > 1 else []
+        if len(summaries) > 1:
+            joined = [error for found in errors.values() for error in found]
+            shown.append((ALL, "", summarize(joined, thresholds)))
         table = summary_table(("scene", "queries"), shown, thresholds)
         write_text_atomic(output / TABLE_NAME, table)
         outputs.append(output / TABLE_NAME)
+    work = [scene.report for scene in scenes.values()]
     report = Report(
         stage="benchmark",
         unit="scene",
-        done=len(queries),
-        skipped=0,
-        failed=tuple(failed),
+        done=sum(bool(one.done) for one in work),
+        skipped=sum(not one.done for one in work),
+        failed=(
+            *failed,
+            *(
+                dataclasses.replace(item, name=f"{name}: {item.name}")
+                for name, scene in scenes.items()
+                for item in scene.report.failed
+            ),
+        ),
         seconds=seconds,
         outputs=tuple(outputs),
     )
