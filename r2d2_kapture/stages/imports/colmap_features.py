@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.geometry_log import (
     LOG_NAME,
+    PairGeometry,
     log_geometry,
     pair_geometry,
     read_geometries,
@@ -25,6 +28,7 @@ from r2d2_kapture.io.kapture.pairs import sorted_pair
 from r2d2_kapture.io.outputs.atomic import output_error
 from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.types import FloatArray, IndexArray, PairMatches
 
 VERIFIED = "verified"
@@ -32,7 +36,10 @@ VERIFIED = "verified"
 BYTE_TYPES = (pycolmap.FeatureExtractorType.SIFT,)
 """Whose descriptors are numbers of a byte; those of others are float32."""
 UNIT_TOLERANCE = 0.01
-NO_KEYPOINTS = 2
+WRITERS = 8
+
+Item = TypeVar("Item")
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,9 +125,14 @@ def import_model_keypoints(
     if not features.columns:
         return 0, {}
     target.describe_keypoints(features.columns)
+
+    def write(item: tuple[str, FloatArray]) -> bool:
+        name, rows = item
+        return target.write_rows("keypoints", name, kapture_from_colmap(rows))
+
     new = count = 0
-    for name, rows in model_keypoints(model):
-        new += target.write_rows("keypoints", name, kapture_from_colmap(rows))
+    for (_, rows), is_new in _in_threads(model_keypoints(model), write):
+        new += is_new
         count += len(rows)
         bar.update()
     return new, {"keypoints": count}
@@ -133,31 +145,40 @@ def import_database_features(
     names = database.content.names
     new: set[int] = set()
     counts = {"keypoints": 0, "descriptors": 0}
+
+    def write_keypoints(item: tuple[int, FloatArray]) -> bool:
+        image_id, rows = item
+        moved = rows[:, : features.columns].copy()
+        moved[:, :2] = kapture_from_colmap(moved[:, :2])
+        return target.write_rows("keypoints", names[image_id], moved)
+
+    def write_descriptors(item: tuple[int, npt.NDArray[np.uint8]]) -> bool:
+        image_id, values = item
+        stored = np.ascontiguousarray(values).view(np.dtype(features.descriptor_dtype))
+        return target.write_rows("descriptors", names[image_id], stored)
+
     if features.columns:
         target.describe_keypoints(features.columns)
-    for image_id, rows in database.keypoints():
-        bar.update()
-        if features.columns:
-            rows = rows[:, : features.columns].reshape(len(rows), features.columns)
-            moved = rows.copy()
-            moved[:, :2] = kapture_from_colmap(rows[:, :2])
-            if target.write_rows("keypoints", names[image_id], moved):
-                new.add(image_id)
+        for (image_id, rows), is_new in _in_threads(
+            database.keypoints(), write_keypoints
+        ):
+            bar.update()
+            new |= {image_id} if is_new else set()
             counts["keypoints"] += len(rows)
     if features.descriptor_dtype is not None:
         target.describe_descriptors(
             features.descriptor_dtype, features.descriptor_columns
         )
-        for image_id, values in database.descriptors():
-            stored = np.ascontiguousarray(values).view(features.descriptor_dtype)
-            if target.write_rows("descriptors", names[image_id], stored):
-                new.add(image_id)
+        for (image_id, values), is_new in _in_threads(
+            database.descriptors(), write_descriptors
+        ):
+            new |= {image_id} if is_new else set()
             counts["descriptors"] += len(values)
     return len(new), {name: count for name, count in counts.items() if count}
 
 
 def import_matches(
-    database: StoredDatabase, target: DatasetFiles, options_shown: bool | None
+    database: StoredDatabase, target: DatasetFiles, shown: bool | None
 ) -> dict[str, int]:
     """Write matches to the dataset, and inliers of geometries to its folder verified.
 
@@ -166,11 +187,15 @@ def import_matches(
     names = database.content.names
     counts = {"pairs": 0, "matches": 0, "verified_pairs": 0, "inliers": 0}
     total = database.count("matches") + database.count("two_view_geometries")
-    bar = Progress("import", "pair", total, shown=options_shown)
+    bar = Progress("import", "pair", total, shown=shown)
+
+    def write(item: tuple[Pair, IndexArray]) -> bool:
+        ids, rows = item
+        return target.write_matches(target.root, _names(names, ids), _matches(rows))
+
     with bar:
-        for ids, rows in database.matches():
+        for (_, rows), _ in _in_threads(database.matches(), write):
             bar.update()
-            target.write_matches(target.root, _names(names, ids), _matches(rows))
             counts["pairs"] += 1
             counts["matches"] += len(rows)
         only_inliers = not counts["pairs"]
@@ -195,25 +220,38 @@ def _import_geometries(
     except OSError as error:
         raise output_error(folder, error) from error
     known = read_geometries(folder / LOG_NAME)
+
+    def write(item: tuple[Pair, pycolmap.TwoViewGeometry]) -> PairGeometry:
+        ids, geometry = item
+        pair = _names(names, ids)
+        count = matched.get(ids, len(geometry.inlier_matches))
+        if sorted_pair(*pair) != pair:
+            pair = sorted_pair(*pair)
+            geometry.invert()
+        matches = _matches(geometry.inlier_matches.astype(np.int64))
+        target.write_matches(root, pair, matches)
+        if only_inliers and len(matches):
+            target.write_matches(target.root, pair, matches)
+        return pair_geometry(pair, "", geometry, count)
+
     pairs = inliers = 0
     with open_log(folder / LOG_NAME) as log:
-        for ids, geometry in database.geometries():
+        for _, found in _in_threads(database.geometries(), write):
             bar.update()
-            pair = _names(names, ids)
-            count = matched.get(ids, len(geometry.inlier_matches))
-            if sorted_pair(*pair) != pair:
-                pair = sorted_pair(*pair)
-                geometry.invert()
-            matches = _matches(geometry.inlier_matches.astype(np.int64))
-            target.write_matches(root, pair, matches)
-            if only_inliers and len(matches):
-                target.write_matches(target.root, pair, matches)
-            found = pair_geometry(pair, "", geometry, count)
-            if known.get(pair) != found:
+            if known.get(found.pair) != found:
                 log_geometry(log, found)
-            pairs += len(matches) > 0
-            inliers += len(matches)
+            pairs += found.inliers > 0
+            inliers += found.inliers
     return pairs, inliers
+
+
+def _in_threads(
+    items: Iterable[Item], write: Callable[[Item], Written]
+) -> Iterator[tuple[Item, Written]]:
+    """Write items in threads: a disk flushes several files in the time of one."""
+    with closing(read_ahead(items, write, WRITERS)) as running:
+        for item, future in running:
+            yield item, future.result()
 
 
 def _matches(rows: IndexArray) -> PairMatches:
@@ -223,7 +261,7 @@ def _matches(rows: IndexArray) -> PairMatches:
     )
 
 
-def _names(names: Any, ids: Pair) -> tuple[str, str]:
+def _names(names: Mapping[int, str], ids: Pair) -> tuple[str, str]:
     return names[ids[0]], names[ids[1]]
 
 
