@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -102,6 +103,7 @@ def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
     selected = Selected(
         pairs=named(concatenate(parts), names, names),
         details={"sequences": len(cameras)},
+        warnings=interval_warning(config, images, cameras),
     )
     if not config.loop_top_k:
         return selected
@@ -110,7 +112,7 @@ def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
         pairs=selected.pairs + loops.pairs,
         failed=loops.failed,
         details=selected.details | loops.details,
-        warnings=loops.warnings,
+        warnings=selected.warnings + loops.warnings,
     )
 
 
@@ -142,6 +144,28 @@ def sequences(config: PairsConfig, frames: Sequence[Frame]) -> list[list[Frame]]
         bounds = [0, *(np.flatnonzero(gaps) + 1).tolist(), len(found)]
         parts += [found[start:end] for start, end in itertools.pairwise(bounds)]
     return parts
+
+
+def interval_warning(
+    config: PairsConfig, images: Sequence[Frame], cut: Sequence[Sequence[Frame]]
+) -> tuple[str, ...]:
+    """The warning on an interval shorter than all there are, as in another unit.
+
+    Args:
+        config: the interval.
+        images: of all cameras.
+        cut: their sequences.
+    """
+    whole = sequences(dataclasses.replace(config, max_interval=None), images)
+    if len(cut) < len(images) or len(whole) == len(images):
+        return ()
+    gaps = [np.diff([frame.timestamp for frame in run]) for run in whole]
+    shortest = np.concatenate(gaps).min()
+    return (
+        f"--max-interval {config.max_interval:g}: no image has a neighbour in time, "
+        f"the shortest interval is {shortest}; it is in units of the dataset's "
+        "timestamps",
+    )
 
 
 def neighbours(config: PairsConfig, sequence: IndexArray) -> Selection:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.checks import require
-from r2d2_kapture.config.pairs import PairMethod, PairsConfig
+from r2d2_kapture.config.pairs import ADDED, PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
@@ -302,7 +302,9 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
         raise LISTS.refusal(output, found)
     # as JSON has them
     ours = json.loads(json.dumps(settings))
-    LISTS.refuse(output, differences(report.get("settings", {}), ours))
+    unsaid = {name: getattr(PairsConfig, name) for name in ADDED}
+    theirs = report.get("settings", {})
+    LISTS.refuse(output, differences(unsaid | theirs, unsaid | ours))
 
 
 def sha256(data: bytes) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.config.pairs import PairsConfig
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.stages import extract
 from r2d2_kapture.stages.pairs.lowres import low_resolution
@@ -78,6 +78,10 @@ def test_a_gap_in_time_ends_a_sequence(tmp_path: Path) -> None:
     assert "'e', 'f'; single photographs" in report.warnings[0]
     run(tmp_path, tmp_path / "q.txt", max_interval=10.0, **settings)
     assert names_in(tmp_path / "q.txt") == [("a", "b"), ("c", "d")]
+    report = run(tmp_path, tmp_path / "none.txt", max_interval=0.5, **settings)
+    assert report.done == 0
+    assert "--max-interval 0.5: no image has a neighbour in time" in report.warnings[0]
+    assert "the shortest interval is 10;" in report.warnings[0]
 
 
 @pytest.mark.parametrize("overlap, quadratic", [(1, False), (2, False), (3, True)])
@@ -275,6 +279,8 @@ def test_lists_of_an_earlier_version_are_known(tmp_path: Path) -> None:
     run(mapping, tmp_path / "p.txt", method="sequential")
     text = (tmp_path / "p.report.json").read_text("utf-8")
     assert "loop_top_k" not in text and "max_interval" not in text
+    with pytest.raises(OutputError, match="made with loop_every: 10, not 3"):
+        run(mapping, tmp_path / "p.txt", method="sequential", loop_every=3)
 
 
 # a rendered walk
