@@ -107,7 +107,7 @@ class FeatureTable:
 
     Attributes:
         kind, type_name: which features.
-        dsize: values of a row.
+        dsize: values of a row; 2 for keypoints of several widths, which share x and y.
         folders: where they are; an image's rows come from the first that has them.
     """
 
@@ -267,15 +267,21 @@ def open_feature_table(
     refuse_clashing_records([folder.path for folder in chosen])
     for folder in chosen[1:]:
         first = chosen[0]
-        if (folder.dtype, folder.dsize) != (first.dtype, first.dsize):
+        # columns after x and y may be of several tools: COLMAP's SIFT has 6, ours 3
+        same = folder.dsize == first.dsize or kind == "keypoints"
+        if folder.dtype != first.dtype or not same:
             raise DatasetError(
                 f"{folder.path}: found {kind} of {folder.dsize} {folder.dtype.name}, "
                 f"but {first.dsize} {first.dtype.name} of the same name '{name}' in "
                 f"{first.path}; features of two kinds cannot be mixed: give one "
                 "another type name"
             )
+    widths = {folder.dsize for folder in chosen}
     return FeatureTable(
-        kind=kind, type_name=name, dsize=chosen[0].dsize, folders=chosen
+        kind=kind,
+        type_name=name,
+        dsize=widths.pop() if len(widths) == 1 else 2,
+        folders=chosen,
     )
 
 

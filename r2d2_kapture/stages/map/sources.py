@@ -154,7 +154,11 @@ def map_keypoints(
     return MapKeypoints(
         type_name=table.type_name,
         dsize=table.dsize,
-        read=lambda name: rows(name) if name in table else np.zeros((0, table.dsize)),
+        read=lambda name: (
+            rows(name)[:, : table.dsize]
+            if name in table
+            else np.zeros((0, table.dsize))
+        ),
         origin=min(origins) if as_stored else "center",
     )
 
