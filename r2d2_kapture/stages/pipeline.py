@@ -135,17 +135,16 @@ class Steps:
         return localize.register(
             self.config.localize,
             map_path=self.layout.map,
-            localized=[
-                localize.QueryInputs(
+            localized={
+                self.layout.localized(name): localize.QueryInputs(
                     query=query,
-                    poses=self.layout.localized(name),
                     pairs=self.layout.pairs(name),
                     features=self.sources.roots,
-                    matches=[self.layout.matches],
+                    matches=(self.layout.matches,),
                     keypoints_type=self.sources.keypoints_type,
                 )
                 for name, query in queries.items()
-            ],
+            },
             output=self.layout.model,
             options=self.options,
         )

@@ -156,6 +156,15 @@ STAGES = (
         foreign="localized/mine.txt",
     ),
     Stage(
+        command="localize",
+        variant="unmatched",
+        flags=f"--map {{pipeline}}/work/map --query {{query}} {FEATURES} "
+        "--output {output}/localized --model-output {output}/model",
+        other="--max-error 8",
+        needs="pipeline",
+        foreign="localized/mine.txt",
+    ),
+    Stage(
         command="evaluate",
         flags="--ground-truth {query} --output {output}/evaluation "
         "--estimated {pipeline}/work/localized/queries",

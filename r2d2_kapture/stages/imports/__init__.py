@@ -1,5 +1,6 @@
 """Imports: kapture datasets of what other tools and devices made."""
 
+from r2d2_kapture.stages.imports.database_features import import_descriptors
 from r2d2_kapture.stages.imports.stage import run
 
-__all__ = ["run"]
+__all__ = ["import_descriptors", "run"]

@@ -3,9 +3,10 @@
 from r2d2_kapture.stages.localize.cameras import QueryFrame, QueryImage, with_exif
 from r2d2_kapture.stages.localize.frames import gather_evidence, localize_frame
 from r2d2_kapture.stages.localize.matches import QueryMatches
+from r2d2_kapture.stages.localize.missing_inputs import QueryInputs
 from r2d2_kapture.stages.localize.output import CONTENTS
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
-from r2d2_kapture.stages.localize.registered import MODELS, QueryInputs, register
+from r2d2_kapture.stages.localize.registered import MODELS, register
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QueryResult,

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import kapture
+
 from r2d2_kapture.config.extract import ExtractConfig, SiftConfig
 from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.pairs import PairsConfig
@@ -14,13 +16,17 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
+from r2d2_kapture.io.colmap.sparse_map import (
+    read_sparse_map,
+    recorded_keypoints_type,
+)
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_table import (
     find_feature_folders,
     open_feature_table,
 )
 from r2d2_kapture.stages import extract, imports, match, pairs
-from r2d2_kapture.types import Failure, Report, some_names
+from r2d2_kapture.types import Report, counted
 
 SIFT = "sift"
 """What the import calls the features of a database that says so."""
@@ -32,25 +38,23 @@ DATABASE = "database.db"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Completed:
-    """All inputs of localization.
+class QueryInputs:
+    """The inputs of localization, besides the map.
 
     Attributes:
         query: dataset of the queries.
-        features: folders of the features of queries and map images.
-        keypoints_type: of these.
         pairs: list of queries and map images.
+        features: folders of the features of both.
         matches: folders of their matches.
-        failed: queries that features could not be extracted from.
-        warnings: what the user should know of what was made.
+        keypoints_type: of features and matches; None takes the only one there is.
+        warnings: sentences on what was made for them.
     """
 
     query: Dataset
-    features: tuple[Path, ...]
-    keypoints_type: str | None
     pairs: Path
+    features: tuple[Path, ...]
     matches: tuple[Path, ...]
-    failed: tuple[Failure, ...] = ()
+    keypoints_type: str | None
     warnings: tuple[str, ...] = ()
 
 
@@ -63,7 +67,7 @@ def complete(
     pairs_file: Path | None,
     place: Path,
     options: RunOptions,
-) -> Completed:
+) -> QueryInputs:
     """Make pairs and matches of queries with the images of a map.
 
     Features of the map are those given, those next to it, or the descriptors of the
@@ -87,11 +91,12 @@ def complete(
         workers=options.workers, replace=options.replaces, progress=options.progress
     )
     dataset = query_dataset(query, place, options)
-    mapping, roots, type_name = _map_features(
-        map_path, dataset, features, keypoints_type, place, options
+    images = tuple(read_sparse_map(map_path, keypoints_type).images)
+    roots, type_name = _map_features(
+        map_path, images, [*features, dataset.root], keypoints_type, place, options
     )
     reports: list[Report] = []
-    if not _have_features([*roots, dataset.root], type_name, dataset.image_names):
+    if not _any_features([*roots, dataset.root], type_name, dataset.image_names):
         if type_name != SIFT:
             raise DatasetError(
                 f"{dataset.root}: found no features of type '{type_name}', expected "
@@ -99,25 +104,24 @@ def complete(
                 f"kapture_r2d2_extract --kapture-root {dataset.root} --model MODEL "
                 f"--keypoints-type {type_name}"
             )
-        extractor = build_extractor(ExtractConfig(extractor=SiftConfig()), None)
         reports.append(
             extract.run(
-                extractor,
+                build_extractor(ExtractConfig(extractor=SiftConfig()), None),
                 kapture_root=dataset,
-                output=place / "features",
+                output=place / "query_features",
                 keypoints_type=type_name,
                 options=options,
             )
         )
-        roots = (*roots, place / "features")
+        roots = (*roots, place / "query_features")
     roots = tuple(dict.fromkeys([*roots, dataset.root]))
     if pairs_file is None:
         pairs_file = place / "pairs.txt"
-        few = len(mapping.image_names) <= FEW_IMAGES
+        few = len(images) <= FEW_IMAGES
         reports.append(
             pairs.run(
                 PairsConfig(method="exhaustive" if few else "local"),
-                mapping=mapping,
+                mapping=_named(images, place),
                 query=dataset,
                 output=pairs_file,
                 features=roots,
@@ -138,13 +142,12 @@ def complete(
             options=options,
         )
     )
-    return Completed(
+    return QueryInputs(
         query=dataset,
         features=roots,
         keypoints_type=type_name,
         pairs=pairs_file,
         matches=(place / "matches",),
-        failed=tuple(f for report in reports[:1] for f in report.failed),
         warnings=tuple(
             f"{report.stage}: {text}" for report in reports for text in report.warnings
         ),
@@ -157,10 +160,82 @@ def query_dataset(query: DatasetOrPath, place: Path, options: RunOptions) -> Dat
     Raises:
         DatasetError: no dataset, and no photographs.
     """
-    if isinstance(query, Path) and query.is_dir() and not (query / "sensors").exists():
-        name = query.resolve().name
-        query = place / "query"
-        write_image_folder_dataset(
-            query, query, FolderConfig(), query=name, replace=options.replaces
+    if isinstance(query, Dataset) or (query / "sensors").exists():
+        return open_dataset(query)
+    if not query.is_dir():
+        return open_dataset(query)  # which says what is wrong
+    made = write_image_folder_dataset(
+        query,
+        place / "query",
+        FolderConfig(),
+        query=query.resolve().name,
+        replace=options.replaces,
+    )
+    return open_dataset(made.root)
+
+
+def _map_features(
+    map_path: Path,
+    images: Sequence[str],
+    features: Sequence[Path],
+    keypoints_type: str | None,
+    place: Path,
+    options: RunOptions,
+) -> tuple[tuple[Path, ...], str]:
+    """Folders with the features of a map's images, and their type.
+
+    Raises:
+        DatasetError: there are none, with the commands that make some.
+    """
+    beside = map_path.resolve().parent / "features"
+    for roots in (features, [*features, beside] if beside.is_dir() else ()):
+        wanted = keypoints_type or recorded_keypoints_type(map_path)
+        there = [root for root in roots if find_feature_folders(root, "keypoints")]
+        if there and _any_features(there, wanted, images):
+            table = open_feature_table(there, "keypoints", wanted)
+            return tuple(there), table.type_name
+    database = _database_of(map_path)
+    if database is None:
+        raise DatasetError(
+            f"{map_path}: found no descriptors of its {counted(len(images), 'image')}: "
+            f"no --features of them, and no {DATABASE} in this folder or above it; "
+            "give one of them, or map the images again with features of ours: "
+            f"kapture_r2d2_pipeline --model-in {map_path} --images DIR --query DIR "
+            "--output work"
         )
-    return open_dataset(query)
+    report = imports.import_descriptors(
+        database, images, place / "map_features", options
+    )
+    there = [root for root in features if find_feature_folders(root, "keypoints")]
+    return (place / "map_features", *there), report.details["keypoints_type"]
+
+
+def _database_of(map_path: Path) -> Path | None:
+    """The database of a COLMAP model: in its folder, or in the next two above."""
+    folder = map_path.resolve()
+    places = [place / DATABASE for place in (folder, *folder.parents[:2])]
+    return next((path for path in places if path.is_file()), None)
+
+
+def _any_features(
+    roots: Sequence[Path], type_name: str | None, images: Iterable[str]
+) -> bool:
+    """Whether some of the images have keypoints of a type."""
+    folders = [one for root in roots for one in find_feature_folders(root, "keypoints")]
+    if type_name is not None and type_name not in {one.type_name for one in folders}:
+        return False
+    if not folders:
+        return False
+    table = open_feature_table(roots, "keypoints", type_name)
+    return any(name in table for name in images)
+
+
+def _named(images: Sequence[str], root: Path) -> Dataset:
+    """A dataset of names alone, as pairs need it."""
+    data = kapture.Kapture(
+        sensors=kapture.Sensors(), records_camera=kapture.RecordsCamera()
+    )
+    data.sensors["map"] = kapture.Camera("UNKNOWN_CAMERA", [1, 1])
+    for timestamp, name in enumerate(images):
+        data.records_camera[timestamp, "map"] = name
+    return Dataset(root=root, data=data, image_names=tuple(images))

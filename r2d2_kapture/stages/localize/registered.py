@@ -26,7 +26,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
     read_colmap_model,
     read_sparse_map,
 )
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture.match_store import MatchTable, open_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs
@@ -46,6 +46,7 @@ from r2d2_kapture.io.outputs.ledger import (
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.localize.correspondences import gather_correspondences
 from r2d2_kapture.stages.localize.matches import read_query_matches, retrieve
+from r2d2_kapture.stages.localize.missing_inputs import QueryInputs
 from r2d2_kapture.stages.localize.output import TABLES
 from r2d2_kapture.types import IndexArray, Report, some_names
 
@@ -53,25 +54,6 @@ DoubleArray = npt.NDArray[np.float64]
 
 REPORT_NAME = "report.json"
 MODELS = Contents(what="models", files=("*.bin", REPORT_NAME))
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueryInputs:
-    """The inputs of localized queries.
-
-    Attributes:
-        query: their dataset.
-        poses: output folder of their localization.
-        pairs: list of the queries and map images.
-        features, matches, keypoints_type: as localization took them.
-    """
-
-    query: Dataset
-    poses: Path
-    pairs: Path
-    features: Sequence[Path]
-    matches: Sequence[Path]
-    keypoints_type: str | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +123,7 @@ def register(
     config: LocalizeConfig,
     *,
     map_path: Path,
-    localized: Sequence[QueryInputs],
+    localized: Mapping[Path, QueryInputs],
     output: Path,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -154,7 +136,8 @@ def register(
     Args:
         config: of localization; keypoints agree up to its ``max_error``.
         map_path: a COLMAP model, see ``read_colmap_model``.
-        localized: the queries; images of the map stay as they are there.
+        localized: inputs of queries by the folder of their poses; queries that are
+            images of the map stay as they are there.
         output: folder of the model; it appears when complete.
         options: how to run.
 
@@ -168,9 +151,9 @@ def register(
     started = time.monotonic()
     settings = {STAGE: "register", **dataclasses.asdict(config)}
     files = list(map_files(map_path))
-    for one in localized:
-        files += [one.poses / "sensors" / f"{name}.txt" for name in TABLES]
-        files.append(one.pairs)
+    for poses, inputs in localized.items():
+        files += [poses / "sensors" / f"{name}.txt" for name in TABLES]
+        files.append(inputs.pairs)
     finished = Finished.of(output / FINISHED_NAME, settings, files)
     if not options.force and (report := finished.report(started)):
         return report
@@ -188,8 +171,8 @@ def register(
         model, sparse_map = read_colmap_model(map_path), read_sparse_map(map_path)
         there: list[str] = []
         count = 0
-        for one in localized:
-            queries = _open(config, one)
+        for poses, inputs in localized.items():
+            queries = _open(config, inputs, poses)
             added, known = _add(model, queries, sparse_map, config.max_error)
             count += added
             there += known
@@ -241,9 +224,11 @@ def _known_warnings(names: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _open(config: LocalizeConfig, inputs: QueryInputs) -> LocalizedQueries:
+def _open(
+    config: LocalizeConfig, inputs: QueryInputs, localized: Path
+) -> LocalizedQueries:
     """Read the poses and cameras of localized queries, and open their features."""
-    poses = open_dataset(inputs.poses)
+    poses = open_dataset(localized)
     origin = find_camera_origin(inputs.query, config.camera_origin)
     keypoints, _ = place_keypoints(
         open_feature_table(inputs.features, "keypoints", inputs.keypoints_type),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import (
@@ -53,6 +54,7 @@ from r2d2_kapture.stages.localize.matches import (
     retrieval_warnings,
     retrieve,
 )
+from r2d2_kapture.stages.localize.missing_inputs import QueryInputs, complete
 from r2d2_kapture.stages.localize.output import (
     CONTENTS,
     REPORT_NAME,
@@ -64,6 +66,7 @@ from r2d2_kapture.stages.localize.positions import (
     Places,
     write_positions,
 )
+from r2d2_kapture.stages.localize.registered import register
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QUERIES_FOLDER,
@@ -79,10 +82,11 @@ def run(
     *,
     map_path: Path,
     query: DatasetOrPath,
-    pairs: Path,
+    pairs: Path | None = None,
     features: Sequence[Path] = (),
-    matches: Sequence[Path],
+    matches: Sequence[Path] = (),
     output: Path,
+    model_output: Path | None = None,
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -94,16 +98,22 @@ def run(
         config: how poses are estimated and written.
         map_path: output of kapture_r2d2_map, another COLMAP model, or a kapture dataset
             with points3d and observations.
-        query: kapture dataset of the queries; its poses are not used.
+        query: kapture dataset of the queries, whose poses are not used; or, without
+            --matches, a folder of photographs.
         pairs: list of pairs of query and map image by kapture_r2d2_pairs, 'name, name,
-            score' (kapture) or 'name name' (hloc).
+            score' (kapture) or 'name name' (hloc); by default, without --matches, all
+            pairs with a map of up to 20 images, else 20 a query by --method local.
         features: kapture datasets or folders of local features by kapture_r2d2_extract,
             of the queries, and of the map images if available; by default the query
-            dataset.
-        matches: output of kapture_r2d2_match, or kapture datasets with matches.
+            dataset. To match, also those next to the map, or of the database.db that a
+            COLMAP model was made of; of SIFT, those of the queries are extracted.
+        matches: output of kapture_r2d2_match, or kapture datasets with matches; by
+            default they are made, in <output>_matches.
         output: folder for a kapture dataset of the poses, ``poses.txt``, one JSON file
             per query in ``queries``, ``report.json``, and of a map on Earth
             ``positions.csv``: latitude, longitude, altitude.
+        model_output: folder for a COLMAP model of the map and the localized queries;
+            none by default.
         keypoints_type: of features and matches; by default the only existing one.
         options: how to run; ``workers`` frames are localized in parallel, without rigs.
             Poses do not depend on it.
@@ -118,12 +128,64 @@ def run(
             other files; or it cannot be written.
         ReconstructionError: the map has no points.
     """
+    require(
+        pairs is not None or not matches,
+        "--matches: found no --pairs, expected the list of pairs that were matched",
+    )
+    if pairs is not None and matches:
+        dataset = open_dataset(query)
+        inputs = QueryInputs(
+            query=dataset,
+            pairs=pairs,
+            features=tuple(features or [dataset.root]),
+            matches=tuple(matches),
+            keypoints_type=keypoints_type,
+        )
+    else:
+        inputs = complete(
+            map_path=map_path,
+            query=query,
+            features=features,
+            keypoints_type=keypoints_type,
+            pairs_file=pairs,
+            place=output.with_name(f"{output.name}_matches"),
+            options=options,
+        )
+    report = localize_queries(config, map_path, inputs, output, options)
+    report = with_warnings(report, inputs.warnings)
+    if model_output is None:
+        return report
+    registered = register(
+        config,
+        map_path=map_path,
+        localized={output: inputs},
+        output=model_output,
+        options=options,
+    )
+    return dataclasses.replace(
+        with_warnings(report, registered.warnings),
+        outputs=(*report.outputs, *registered.outputs),
+    )
+
+
+def with_warnings(report: Report, warnings: Sequence[str]) -> Report:
+    """The report of a run whose other parts have warnings too."""
+    return dataclasses.replace(report, warnings=(*warnings, *report.warnings))
+
+
+def localize_queries(
+    config: LocalizeConfig,
+    map_path: Path,
+    inputs: QueryInputs,
+    output: Path,
+    options: RunOptions,
+) -> Report:
+    """Estimate the poses of queries whose inputs are complete; see ``run``."""
     started = time.monotonic()
-    dataset = open_dataset(query)
-    features = features or [dataset.root]
-    keypoints = open_feature_table(features, "keypoints", keypoints_type)
-    table = open_matches(matches, keypoints.type_name)
-    retrieval = _retrieval(pairs, dataset, keypoints)
+    dataset = inputs.query
+    keypoints = open_feature_table(inputs.features, "keypoints", inputs.keypoints_type)
+    table = open_matches(inputs.matches, keypoints.type_name)
+    retrieval = _retrieval(inputs.pairs, dataset, keypoints)
     finished = Finished.of(
         output / FINISHED_NAME,
         [dataclasses.asdict(config), dataclasses.asdict(retrieval)],
@@ -159,7 +221,7 @@ def run(
     )
     refuse_stale_matches(table, keypoints, retrieval.images)
     refuse_moved_keypoints(localizer.sparse_map, keypoints, retrieval.images)
-    refuse_inputs(output, [dataset.root, map_path, *features, *matches])
+    refuse_inputs(output, [dataset.root, map_path, *inputs.features, *inputs.matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with open_ledger(output, CONTENTS, manifest, options), quiet_pycolmap():
         outcomes = list(localize_frames(localizer, frames, options))
