@@ -15,87 +15,11 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.cli.pipeline import main
-from r2d2_kapture.config.pairs import PairsConfig
-from r2d2_kapture.config.pipeline import PipelineConfig
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages import pipeline
-from r2d2_kapture.types import Report
 from tests.commands import one_error_line
-from tests.scenes.pipeline import PipelineScene
+from tests.scenes.given_model import Given
 from tests.stages.test_pipeline import results
 
-CONFIG = PipelineConfig(
-    mapping_pairs=PairsConfig(method="covisibility"),
-    query_pairs=PairsConfig(method="exhaustive"),
-    verify=VerifyConfig(geometry="known_poses"),
-)
 LEFT = "seq é/left/0 b.jpg"
-
-
-class Given:
-    """A COLMAP model of a scene of others, with a rig, and photographs of its images.
-
-    Attributes:
-        scene: with features of the images, and queries.
-        model: folder of the model.
-        images: folder of its images.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.scene = PipelineScene(root)
-        self.images = self.scene.mapping / "sensors" / "records_data"
-        self.model = root / "sparse" / "0"
-        work = root / "theirs"
-        pipeline.run(
-            PipelineConfig(),
-            mapping=self.scene.mapping,
-            queries={},
-            output=work,
-            features=[self.scene.features],
-            options=RunOptions(progress=False),
-        )
-        shutil.copytree(work / "map" / "sparse", self.model)
-
-    def changed(self, path: Path, change: Callable[[Any], None]) -> Path:
-        """A copy of the model in which something is different."""
-        model = pycolmap.Reconstruction(str(self.model))
-        change(model)
-        path.mkdir()
-        model.write(str(path))
-        return path
-
-    def run(self, output: Path, **changes: Any) -> list[Report]:
-        """The reports of the stages, and last that of all."""
-        reports: list[Report] = []
-        inputs: dict[str, Any] = {
-            "config": CONFIG,
-            "model_in": self.model,
-            "images": self.images,
-            "queries": {"queries": self.scene.query},
-            "features": [self.scene.features],
-            "options": RunOptions(progress=False),
-        }
-        whole = pipeline.run(
-            output=output, announce=reports.append, **(inputs | changes)
-        )
-        return [*reports, whole]
-
-    def command(
-        self,
-        output: Path,
-        *more: str,
-        model: Path | None = None,
-        images: Path | None = None,
-    ) -> list[str]:
-        """What a user types after kapture_r2d2_pipeline."""
-        return [
-            *("--model-in", str(model or self.model)),
-            *("--images", str(images or self.images)),
-            *("--features", str(self.scene.features), "--output", str(output)),
-            "--quiet",
-            *more,
-        ]
 
 
 @pytest.fixture(scope="module")
