@@ -6,16 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from r2d2_kapture.config.checks import Checked, bounded
+from r2d2_kapture.config.checks import bounded
 from r2d2_kapture.config.evaluate import PoseFormat
-from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.config.origins import OriginConfig
 
 FocalLength = Literal["auto", "refine", "estimate"]
 RigUse = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalizeConfig(Checked):
+class LocalizeConfig(OriginConfig):
     """Settings of pose estimation and of its output.
 
     Attributes:
@@ -33,13 +33,6 @@ class LocalizeConfig(Checked):
         focal_length: ``auto`` keeps those of sensors.txt, and estimates those of
             unknown cameras from EXIF and the map; ``refine`` also refines those of
             sensors.txt; ``estimate`` treats every focal length as unknown.
-        camera_origin: pixel origin of principal points: the ``center`` of the first
-            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
-            in files, else infers it from principal points at (W / 2, H / 2) and from
-            names of COLMAP's import.
-        keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
-            first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
-            origin stated in files, else that of the cameras.
         doubt_deviation: a pose is doubtful if the standard deviation of its position is
             larger, in units of the distance to its points, or of the map's extent if
             that is less; for keypoint errors of 1 px.
@@ -66,8 +59,6 @@ class LocalizeConfig(Checked):
     covisibility_clustering: bool = True
     rigs: RigUse = "auto"
     focal_length: FocalLength = "auto"
-    camera_origin: CameraOrigin = "auto"
-    keypoint_origin: CameraOrigin = "auto"
     doubt_deviation: float = bounded(0.05, at_least=0)
     doubt_inliers: int = bounded(30, at_least=0)
     doubt_ratio: float = bounded(0.02, at_least=0)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r2d2_kapture.config.cameras import CameraMode
-from r2d2_kapture.config.checks import Checked, bounded
-from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.config.checks import bounded
+from r2d2_kapture.config.origins import OriginConfig
 
 GeometrySource = Literal["estimate", "known_poses"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyConfig(Checked):
+class VerifyConfig(OriginConfig):
     """Settings of geometric verification.
 
     Attributes:
@@ -30,13 +30,6 @@ class VerifyConfig(Checked):
             of the dataset; ``single`` all of the same size; ``per-folder`` those of the
             same folder and size; ``per-image`` none. Known cameras, and those of rigs,
             are never merged.
-        camera_origin: pixel origin of principal points: the ``center`` of the first
-            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
-            in files, else infers it from principal points at (W / 2, H / 2) and from
-            names of COLMAP's import.
-        keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
-            first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
-            origin stated in files, else that of the cameras.
     """
 
     geometry: GeometrySource = "estimate"
@@ -45,5 +38,3 @@ class VerifyConfig(Checked):
     max_trials: int = bounded(10_000, at_least=1)
     seed: int = bounded(0, at_least=0)
     camera_mode: CameraMode = "auto"
-    camera_origin: CameraOrigin = "auto"
-    keypoint_origin: CameraOrigin = "auto"

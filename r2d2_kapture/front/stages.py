@@ -20,6 +20,7 @@ from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import OF_GIVEN_MODEL, PipelineConfig
@@ -114,9 +115,7 @@ def extract_images(
 
 def export(**arguments: Any) -> Report:
     """Export features to COLMAP or hloc, as kapture_r2d2_export does."""
-    inputs, settings = sort_arguments(export_stage.run, arguments)
-    refuse_unknown(settings, [])
-    return export_stage.run(**inputs)
+    return _run(export_stage.run, OriginConfig, arguments)
 
 
 def choose_pairs(**arguments: Any) -> Report:

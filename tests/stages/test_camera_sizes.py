@@ -15,9 +15,8 @@ from r2d2_kapture.evaluation.posed_images import read_posed_dataset
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.stages import pipeline
+from r2d2_kapture.stages import export, pipeline
 from r2d2_kapture.stages.benchmark.chosen_pairs import choose_pairs
-from r2d2_kapture.stages.extract import export
 from r2d2_kapture.stages.extract import stage as extract
 from r2d2_kapture.types import Report
 from tests.scenes.images import write_image_files

@@ -35,8 +35,8 @@ from r2d2_kapture.io.outputs.image_records import (
     stamp_image,
 )
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.stages import export
 from r2d2_kapture.stages.benchmark.stored_features import features_in_kapture
-from r2d2_kapture.stages.extract import export
 from r2d2_kapture.stages.localize import stage as localize
 from r2d2_kapture.stages.map.sources import map_keypoints
 from r2d2_kapture.stages.match import stage as match

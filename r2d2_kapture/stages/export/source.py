@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r2d2_kapture.coordinates import CameraOrigin
+from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
@@ -73,8 +73,7 @@ def open_source(
     roots: Sequence[Path] = (),
     of_others: Container[str] = (),
     keypoints_type: str | None,
-    camera_origin: CameraOrigin,
-    keypoint_origin: CameraOrigin,
+    origins: OriginConfig,
 ) -> Source:
     """Open a dataset that holds keypoints.
 
@@ -83,15 +82,17 @@ def open_source(
         roots: where its features are; by default in the dataset.
         of_others: images of other datasets that have features there.
         keypoints_type: None takes the only one there is.
-        camera_origin, keypoint_origin: as the user gives them.
+        origins: as the user gives them.
 
     Raises:
         DatasetError: the dataset or its keypoints cannot be used.
     """
     dataset = open_dataset(root)
-    cameras = find_camera_origin(dataset, camera_origin)
+    cameras = find_camera_origin(dataset, origins.camera_origin)
     table = open_feature_table(roots or [root], "keypoints", keypoints_type)
-    keypoints, warnings = place_keypoints(table, keypoint_origin, dataset, cameras)
+    keypoints, warnings = place_keypoints(
+        table, origins.keypoint_origin, dataset, cameras
+    )
     refuse_other_images(keypoints, dataset)
     return Source(
         dataset=dataset,
@@ -101,8 +102,8 @@ def open_source(
         names=tuple(name for name in dataset.image_names if name in keypoints),
         settings={
             "keypoints_type": keypoints.type_name,
-            "keypoint_origin": keypoint_origin,
-            "camera_origin": camera_origin,
+            "keypoint_origin": origins.keypoint_origin,
+            "camera_origin": origins.camera_origin,
         },
         warnings=(
             *warnings,

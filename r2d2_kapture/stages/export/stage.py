@@ -9,8 +9,8 @@ from pathlib import Path
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import ExportFormat
+from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.io.colmap.bundler import BUNDLE_NAME, LIST_NAME
 from r2d2_kapture.io.colmap.sparse_map import COLMAP_FILES, ENDS
 from r2d2_kapture.io.colmap.verified import find_verified
@@ -71,6 +71,7 @@ VERIFIED_NAME = "verified"
 
 
 def run(
+    config: OriginConfig = OriginConfig(),
     *,
     kapture_root: Path | None = None,
     pipeline: Path | None = None,
@@ -80,8 +81,6 @@ def run(
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
     global_features_type: str | None = None,
-    camera_origin: CameraOrigin = "auto",
-    keypoint_origin: CameraOrigin = "auto",
     camera_mode: CameraMode = "auto",
     text: bool = False,
     options: RunOptions = RunOptions(),
@@ -93,6 +92,7 @@ def run(
     or keypoints get no keypoints and no matches in a database, and fail.
 
     Args:
+        config: of cameras and keypoints.
         kapture_root: folder of a kapture dataset; or
         pipeline: output folder of kapture_r2d2_pipeline: its database with verified
             geometries and its map, as they are.
@@ -111,13 +111,6 @@ def run(
             folder verified in --kapture-root, if any.
         keypoints_type, descriptors_type, global_features_type: by default the only
             existing one.
-        camera_origin: pixel origin of principal points: the ``center`` of the first
-            pixel (kapture) or its ``corner`` (COLMAP); ``auto`` takes the origin stated
-            in files, else infers it from principal points at (W / 2, H / 2) and from
-            names of COLMAP's import.
-        keypoint_origin: pixel origin of third-party keypoints: the ``center`` of the
-            first pixel (R2D2, hloc) or its ``corner`` (COLMAP); ``auto`` takes the
-            origin stated in files, else that of the cameras.
         camera_mode: for COLMAP's formats, which images of unknown cameras
             (UNKNOWN_CAMERA) share one: ``auto`` those of the same sensor of the
             dataset; ``single`` all of the same size; ``per-folder`` those of the same
@@ -143,8 +136,7 @@ def run(
         roots=inputs.roots,
         of_others=inputs.query_images(),
         keypoints_type=keypoints_type or inputs.keypoints_type,
-        camera_origin=camera_origin,
-        keypoint_origin=keypoint_origin,
+        origins=config,
     )
     form: Format
     if to in COLMAP_FORMATS:
@@ -164,7 +156,7 @@ def run(
             inputs,
             descriptors_type=descriptors_type,
             global_features_type=global_features_type,
-            camera_origin=camera_origin,
+            camera_origin=config.camera_origin,
         )
     else:
         tables = source_features(source, descriptors_type)

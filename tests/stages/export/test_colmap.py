@@ -12,6 +12,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.cli.export import main as export_main
+from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.colmap.pose_priors import read_pose_priors
 from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
@@ -22,6 +23,7 @@ from tests.scenes.kapture_files import write_rows
 from tests.scenes.world import Scene
 
 DIM = 16
+CENTER = OriginConfig(camera_origin="center")
 NO_POSE = "seq é/walker/0 b.jpg"
 
 
@@ -67,9 +69,7 @@ def test_database_and_model_say_what_the_dataset_does(
     root: Path, scene: Scene, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
-    report = export.run(
-        kapture_root=root, to="colmap", output=output, camera_origin="center"
-    )
+    report = export.run(CENTER, kapture_root=root, to="colmap", output=output)
     assert report.done == len(scene.names)
     assert report.details["descriptors"] == len(scene.names) * len(scene.points)
     assert [text for text in report.warnings if "no pose" in text] == [
@@ -145,9 +145,7 @@ def test_verified_matches_become_geometries(work: Path, tmp_path: Path) -> None:
     features = work.parent / "features/reconstruction"
     (mapping / "reconstruction").symlink_to(features)
     try:
-        report = export.run(
-            **roots, to="colmap", output=tmp_path / "one", camera_origin="center"
-        )
+        report = export.run(CENTER, **roots, to="colmap", output=tmp_path / "one")
     finally:
         (mapping / "reconstruction").unlink()
     assert report.details["pairs"] == 66

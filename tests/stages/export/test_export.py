@@ -14,6 +14,7 @@ import pycolmap
 import pytest
 from PIL import Image
 
+from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.stages import export
 from tests.scenes.kapture_files import write_rows
@@ -84,7 +85,9 @@ def test_text_has_the_bytes_and_shapes_of_colmap(
     np.testing.assert_allclose(rows[:, 2], np.linspace(1, 4, COUNT), atol=1e-4)
     angles = np.arctan2(shapes[:, 4], shapes[:, 2])
     np.testing.assert_allclose(rows[:, 3], angles, rtol=1e-5)
-    moved = text_rows(root, tmp_path / "moved", keypoint_origin="center")
+    moved = text_rows(
+        root, tmp_path / "moved", config=OriginConfig(keypoint_origin="center")
+    )
     np.testing.assert_allclose(moved[:, :2], shapes[:, :2] + 0.5, atol=1e-4)
 
 
@@ -125,8 +128,7 @@ def test_a_database_keeps_the_columns_that_colmap_reads(
         kapture_root=root,
         to="colmap-db",
         output=tmp_path / "a.db",
-        camera_origin="corner",
-        keypoint_origin="corner",
+        config=OriginConfig(camera_origin="corner", keypoint_origin="corner"),
     )
     assert [w.split()[0] for w in report.warnings] == ["keypoints"] * (columns == 5)
     with closing(pycolmap.Database.open(str(tmp_path / "a.db"))) as database:

@@ -18,6 +18,7 @@ import pytest
 
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.cli.imports import main as import_main
+from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.io.features.hloc import first_matches
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.local_features import open_local_features
@@ -30,6 +31,7 @@ from tests.scenes.kapture_files import write_global_features, write_rows
 from tests.scenes.world import FOCAL, HEIGHT, WIDTH, Scene, pair_matches
 
 DIM = 16
+CENTER = OriginConfig(camera_origin="center")
 QUERY = "seq/walker/2_b.jpg"
 
 
@@ -83,9 +85,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, scene: PlainScene) -> Path:
 @pytest.fixture(scope="module")
 def exported(root: Path) -> Path:
     output = root.parent / "hloc"
-    report = export.run(
-        kapture_root=root, to="hloc", output=output, camera_origin="center"
-    )
+    report = export.run(CENTER, kapture_root=root, to="hloc", output=output)
     assert (report.done, report.failed) == (12, ())
     assert report.details["pairs"] == 66
     assert report.details["global_features"] == 12
@@ -123,10 +123,10 @@ def test_hloc_triangulates_and_localizes_with_our_files(
     lines = poses.read_text("utf-8").splitlines(keepends=True)
     poses.write_text("".join(line for line in lines if "2, walker" not in line))
     export.run(
+        CENTER,
         kapture_root=mapping,
         to="colmap",
         output=tmp_path / "colmap",
-        camera_origin="center",
     )
     reference = pycolmap.Reconstruction(str(tmp_path / "colmap/sparse"))
     camera = reference.find_image_with_name("seq/walker/1_b.jpg").camera
