@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.drawing import plot_overlay as plot_overlay
     from r2d2_kapture.front.features import LocalFeatures as LocalFeatures
     from r2d2_kapture.front.images import ImageExtractor as ImageExtractor
+    from r2d2_kapture.front.images import find_turns as find_turns
     from r2d2_kapture.front.images import load_extractor as load_extractor
     from r2d2_kapture.front.localizer import Localization as Localization
     from r2d2_kapture.front.localizer import Localizer as Localizer
@@ -61,7 +62,7 @@ _MODULES = {
     "errors": ("R2D2KaptureError",),
     "front.drawing": ("plot_keypoints", "plot_matches", "plot_overlay"),
     "front.features": ("LocalFeatures",),
-    "front.images": ("ImageExtractor", "load_extractor"),
+    "front.images": ("ImageExtractor", "find_turns", "load_extractor"),
     "front.localizer": ("Localization", "Localizer"),
     "front.reports": ("report_map", "report_pipeline", "report_results"),
     "front.results": ("plot_results", "results_table"),

@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from r2d2_kapture.cli.door_flags import changed_flags
 from r2d2_kapture.cli.extraction_flags import (
     add_extraction_flags,
+    add_rotations_flag,
     check_settings,
     make_extractor,
     resolve_extraction_preset,
@@ -28,6 +29,7 @@ from r2d2_kapture.cli.stage_flags import (
 )
 from r2d2_kapture.cli.sweep import Variant, expand_sweeps
 from r2d2_kapture.config.extract import AUTO, DEFAULT_MODEL, EXTRACTORS
+from r2d2_kapture.config.rotations import OFF, read_rotations
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def add_evaluation_flags(parser: CommandParser, item: str, of_dataset: bool) -> 
         "NAME:MODEL with weights, as in --rivals sift aliked:aliked-n16.pth",
     )
     add_extraction_flags(parser)
+    add_rotations_flag(parser, "others" if of_dataset else "the first of its sequence")
     add_stage_flags(parser, item)
     # the network uses cores of its own
     parser.set_defaults({"workers": WORKERS})
@@ -163,7 +166,11 @@ def _rival(
         ) from error
     from r2d2_kapture.stages.benchmark.feature_sources import ExtractedFeatures
 
-    return ExtractedFeatures(label=extractor.label, extractor=extractor), flags
+    rotations = read_rotations(namespace.rotations)
+    made = ExtractedFeatures(
+        label=extractor.label, extractor=extractor, rotations=rotations
+    )
+    return made, flags
 
 
 def _stored_source(
@@ -188,6 +195,7 @@ def _refuse_extraction(
         "--sweep": namespace.sweep != [],
         "--model": namespace.model is not None,
         "--extractor": namespace.extractor != AUTO,
+        "--rotations": namespace.rotations != OFF.text,
     }
     given = [flag for flag, is_given in flags.items() if is_given]
     for name in EXTRACTORS.settings():
@@ -258,4 +266,8 @@ def _extracted(
     if flags.label is not None:
         model = flags.label if len(names) == 1 else f"{flags.label} {model}"
     settings = [f"{k}={v}" for k, v in variant.values.items() if k != "model"]
-    return ExtractedFeatures(label=" ".join([model, *settings]), extractor=extractor)
+    return ExtractedFeatures(
+        label=" ".join([model, *settings]),
+        extractor=extractor,
+        rotations=read_rotations(flags.rotations),
+    )

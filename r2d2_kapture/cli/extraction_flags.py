@@ -37,6 +37,7 @@ from r2d2_kapture.config.extract import (
     SiftConfig,
 )
 from r2d2_kapture.config.presets import read_preset
+from r2d2_kapture.config.rotations import OFF
 from r2d2_kapture.config.settings import names_of, refuse_unknown
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
@@ -228,6 +229,20 @@ def add_folder_flags(parser: CommandParser) -> None:
         metavar="DIR",
         help="folder of masks, IMAGE.png (a.jpg.png, as COLMAP has it) or a.png, of "
         "the size of the image as stored: no keypoints where they are black",
+    )
+
+
+def add_rotations_flag(parser: CommandParser, against: str) -> None:
+    """Add --rotations; ``against`` is what images are turned to match."""
+    parser.group("features").add_argument(
+        "--rotations",
+        type=str,
+        metavar="TURNS",
+        default=OFF.text,
+        help="quarter turns in which the network sees images; keypoints stay in stored "
+        "pixels: off; exif, as EXIF's orientation has it; auto, that first, else the "
+        f"one in which an image matches {against}; or degrees clockwise, one for all "
+        "images (90) or two to choose from (0,180)",
     )
 
 

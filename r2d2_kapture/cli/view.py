@@ -19,6 +19,7 @@ from r2d2_kapture.cli.door_flags import chosen_settings
 from r2d2_kapture.cli.extraction_flags import (
     add_extraction_flags,
     add_folder_flags,
+    add_rotations_flag,
     make_extractor,
     parse_extraction,
 )
@@ -26,6 +27,7 @@ from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values
 from r2d2_kapture.config.match import MATCHERS, MatchConfig
+from r2d2_kapture.config.rotations import OFF
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
@@ -135,6 +137,7 @@ def _parser() -> CommandParser:
     )
     add_folder_flags(parser)
     add_extraction_flags(parser, OWN_FLAGS)
+    add_rotations_flag(parser, "the first")
     return parser
 
 
@@ -169,6 +172,7 @@ def _flags(names: Iterable[str]) -> str:
 
 
 def _stored(namespace: Namespace, source: str) -> Report:
+    _refuse_rotations(namespace)
     function = STORED[source]
     _, parameters = read_signature(STAGE, function)
     values = parameter_values(namespace, parameters)
@@ -219,10 +223,20 @@ def _two_images(namespace: Namespace, images: tuple[Path, Path]) -> Report:
         verification,
         images=images,
         output_dir=namespace.output_dir,
+        rotations=namespace.rotations,
     )
 
 
+def _refuse_rotations(namespace: Namespace) -> None:
+    if namespace.rotations != OFF.text:
+        raise ConfigError(
+            f"--rotations {namespace.rotations}: expected only with two image files to "
+            "match"
+        )
+
+
 def _keypoints(namespace: Namespace) -> Report:
+    _refuse_rotations(namespace)
     found = find_images(namespace.photographs, namespace.exclude, namespace.masks)
     extractor = make_extractor(namespace, OWN_FLAGS)
     from r2d2_kapture.stages.extract import view

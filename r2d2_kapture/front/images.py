@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,23 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import AUTO
+from r2d2_kapture.config.rotations import TURNS, read_rotations
+from r2d2_kapture.coordinates import Turn
 from r2d2_kapture.core.extraction import Extractor
+from r2d2_kapture.core.quarter_turns import in_stored_pixels, turned
 from r2d2_kapture.errors import ConfigError, ImageError
 from r2d2_kapture.front.arguments import make_extractor
 from r2d2_kapture.front.features import LocalFeatures
-from r2d2_kapture.io.images.decoding import RGBArray, read_rgb, rgb_of_picture
+from r2d2_kapture.io.images.decoding import (
+    RGBArray,
+    check_file,
+    read_rgb,
+    rgb_of_picture,
+)
 from r2d2_kapture.models.files import Weights
+from r2d2_kapture.stages.extract import turns_like_the_first
 
 ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8]
 
@@ -42,20 +52,51 @@ class ImageExtractor:
         """Settings that determine the features, besides weights and precision."""
         return self.extractor.provenance
 
-    def __call__(self, image: ImageLike) -> LocalFeatures:
+    def __call__(self, image: ImageLike, *, turn: Turn = 0) -> LocalFeatures:
         """Extract the features of an image, in pixels of the file.
 
         Args:
             image: path; PIL image; or (H, W, 3) RGB or (H, W) grey array of uint8. No
                 orientation tag is applied.
+            turn: degrees clockwise, 0, 90, 180 or 270, by which the network sees it
+                turned; see find_turns.
 
         Raises:
             ImageError: it cannot be read, or is an array of another shape or type.
+            ConfigError: another turn.
         """
-        return LocalFeatures.of(self.extractor(read_image(image)))
+        require(turn in TURNS, f"turn={turn}: expected one of 0, 90, 180, 270")
+        features = self.extractor(turned(read_image(image), turn))
+        return LocalFeatures.of(in_stored_pixels(features, turn))
 
     def __repr__(self) -> str:
         return f"ImageExtractor({self.extractor.label!r}, {dict(self.settings)})"
+
+
+def find_turns(
+    extractor: ImageExtractor,
+    images: Sequence[str | Path],
+    rotations: str = "auto",
+) -> list[Turn]:
+    """Quarter turns in which images match the first, for ``extractor(image, turn=)``.
+
+    Args:
+        extractor: of the features.
+        images: files; the first is seen as EXIF's orientation has it.
+        rotations: see ``--rotations`` of kapture_r2d2_extract.
+
+    Returns:
+        Degrees clockwise, one for each image.
+
+    Raises:
+        ConfigError: no image, or other rotations.
+    """
+    require(len(images) > 0, "images: found none, expected one or more files")
+    paths = [Path(image) for image in images]
+    for path in paths:
+        check_file(path)
+    asked = read_rotations(rotations)
+    return turns_like_the_first(extractor.extractor, asked, paths)
 
 
 def load_extractor(

@@ -14,8 +14,9 @@ import torch
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.match import MATCHERS
+from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.settings import make_settings
-from r2d2_kapture.coordinates import colmap_from_kapture
+from r2d2_kapture.coordinates import Turn, colmap_from_kapture
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.front.arguments import PathLike, one_or_more
 from r2d2_kapture.front.images import ImageExtractor, ImageLike
@@ -24,6 +25,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
     read_sparse_map,
     recorded_keypoints_type,
 )
+from r2d2_kapture.io.images.orientation import exif_orientation
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
@@ -90,6 +92,8 @@ class Localizer:
             that of the extractor.
         top_k: number of most similar map images that a query is matched with.
         matcher: name of a matcher, with default settings, or a matcher object.
+        rotations: quarter turns in which the network sees a query, until one gives a
+            pose; see ``--rotations`` of kapture_r2d2_extract.
         settings: of localization, as the flags of kapture_r2d2_localize are named.
 
     Raises:
@@ -106,6 +110,7 @@ class Localizer:
         keypoints_type: str | None = None,
         top_k: int = 20,
         matcher: str | Matcher = "mutual_nearest",
+        rotations: str = "off",
         **settings: Any,
     ) -> None:
         folder = Path(map_path)
@@ -115,6 +120,7 @@ class Localizer:
         _refuse_other_weights(tables, extractor)
         self.extractor = extractor
         self.top_k = top_k
+        self.rotations = read_rotations(rotations)
         self.config = make_settings(LocalizeConfig, settings)
         self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
         if isinstance(matcher, str):
@@ -140,7 +146,32 @@ class Localizer:
             ImageError: the image cannot be read.
             ConfigError: a camera of images of another size.
         """
-        features = self.extractor(image)
+        path = Path(image) if isinstance(image, (str, Path)) else None
+        first, *others = self._turns(path)
+        found = self._localize(image, first, camera)
+        for turn in others:
+            if found.cam_from_world is not None:
+                break
+            again = self._localize(image, turn, camera)
+            found = again if again.cam_from_world is not None else found
+        return found
+
+    def _turns(self, path: Path | None) -> list[Turn]:
+        """In which a query is tried, EXIF's first."""
+        turns = self.rotations.turns
+        if not self.rotations.exif:
+            return list(turns)
+        exif = 0 if path is None else exif_orientation(path).turn
+        first = exif if exif in turns else turns[0]
+        others = [turn for turn in turns if turn != first]
+        return [first, *(others if self.rotations.by_matching else ())]
+
+    def _localize(
+        self, image: ImageLike, turn: Turn, camera: pycolmap.Camera | None
+    ) -> Localization:
+        # extractors of others may know no turns
+        turns = {"turn": turn} if turn else {}
+        features = self.extractor(image, **turns)
         if camera is not None:
             require_size("camera", camera, features)
         path = Path(image) if isinstance(image, (str, Path)) else Path("")

@@ -25,6 +25,7 @@ from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import OF_GIVEN_MODEL, PipelineConfig
 from r2d2_kapture.config.presets import read_preset
+from r2d2_kapture.config.rotations import OFF, read_rotations
 from r2d2_kapture.config.settings import (
     make_settings,
     names_of,
@@ -221,6 +222,7 @@ def evaluate_sequences(
     extractor: str = AUTO,
     preset: PathLike | None = None,
     label: str | None = None,
+    rotations: str = OFF.text,
     **arguments: Any,
 ) -> Report:
     """Measure accuracy on homography sequences, as kapture_r2d2_hpatches does.
@@ -231,7 +233,11 @@ def evaluate_sequences(
     config = make_settings(HomographyConfig, take_settings(HomographyConfig, settings))
     return benchmark.run(
         hpatches.open_benchmark(config, root=Path(root)),
-        sources=[_source(make_extractor(extractor, model, preset, settings), label)],
+        sources=[
+            _source(
+                make_extractor(extractor, model, preset, settings), label, rotations
+            )
+        ],
         output=Path(output),
         **inputs,
     )
@@ -246,6 +252,7 @@ def evaluate_pairs(
     extractor: str = AUTO,
     preset: PathLike | None = None,
     label: str | None = None,
+    rotations: str = OFF.text,
     **arguments: Any,
 ) -> Report:
     """Measure accuracy on pairs of known cameras, as kapture_r2d2_pair_poses does.
@@ -260,6 +267,8 @@ def evaluate_pairs(
         extractor: its name; auto is the one for the model.
         preset: of configs/extract.
         label: name of the features in tables.
+        rotations: quarter turns in which the network sees images, see --rotations of
+            the command.
         arguments: see the module.
     """
     inputs, settings = sort_arguments(benchmark.run, arguments)
@@ -270,7 +279,11 @@ def evaluate_pairs(
             gt=None if gt is None else Path(gt),
             kapture_root=None if kapture_root is None else Path(kapture_root),
         ),
-        sources=[_source(make_extractor(extractor, model, preset, settings), label)],
+        sources=[
+            _source(
+                make_extractor(extractor, model, preset, settings), label, rotations
+            )
+        ],
         output=Path(output),
         **inputs,
     )
@@ -282,5 +295,11 @@ def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:
     return run(make_settings(settings, values), **inputs)
 
 
-def _source(extractor: Extractor, label: str | None) -> ExtractedFeatures:
-    return ExtractedFeatures(label=label or extractor.label, extractor=extractor)
+def _source(
+    extractor: Extractor, label: str | None, rotations: str
+) -> ExtractedFeatures:
+    return ExtractedFeatures(
+        label=label or extractor.label,
+        extractor=extractor,
+        rotations=read_rotations(rotations),
+    )

@@ -38,6 +38,7 @@ def view_pair(
     model: PathLike | None = None,
     extractor: str = AUTO,
     preset: PathLike | None = None,
+    rotations: str = "off",
     **settings: Any,
 ) -> Report:
     """Match two photographs and draw the matches.
@@ -48,6 +49,8 @@ def view_pair(
         model: name of a bundled model, or path of weights; see load_extractor.
         extractor: its name; auto is the one for the model.
         preset: of configs/extract.
+        rotations: quarter turns in which the network sees the photographs, see
+            --rotations of the command.
         settings: of extraction, matching, verification and cameras, as the flags of
             the command are named.
     """
@@ -59,6 +62,7 @@ def view_pair(
         *configs[1:],
         images=(Path(image1), Path(image2)),
         output_dir=Path(output_dir),
+        rotations=rotations,
     )
 
 

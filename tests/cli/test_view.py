@@ -89,6 +89,35 @@ def test_photographs_turned_apart_by_exif_are_reported(
     assert "orientation" not in capsys.readouterr().out
 
 
+def test_a_photograph_that_is_stored_turned_is_matched_upright(
+    photos: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundled model, whose features the view from the side does not match."""
+    first, second = photos
+    with Image.open(second) as image:
+        on_side = image.transpose(Image.Transpose.ROTATE_270)
+    on_side.save(tmp_path / "on_side.png")
+    loose = "--reliability-thr 0 --repeatability-thr 0 --min-size 64 --top-k 300"
+    flags = ["--gpu", "-1", *loose.split(), "--output-dir", str(tmp_path / "out")]
+    assert view([str(first), str(second), *flags]) == 0
+    upright = numbers(tmp_path / "out")
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    turned = [str(first), str(tmp_path / "on_side.png"), "--rotations", "auto"]
+    assert view([*turned, *flags]) == 0
+    found = numbers(tmp_path / "out")
+    assert list(found["turned"].values()) == [0, 270]
+    assert found["matches"] == upright["matches"]
+    # a point at (x, y) upright, counted from the corner, is stored at (H - y, x)
+    height = upright["images"][1]["size"][1]
+    stored = np.array([[0, -1, height], [1, 0, 0], [0, 0, 1]]) @ upright["H"]
+    H = np.array(found["H"]) / found["H"][2][2]
+    assert H == pytest.approx(stored / stored[2, 2], abs=0.2)
+    capsys.readouterr()
+    assert view([str(first), "--keypoints", "--rotations", "auto", *flags]) == 2
+    assert "expected only with two image files" in one_error_line(capsys)
+
+
 def test_names_that_are_alike_or_not_utf_8(
     photos: tuple[Path, Path], flags: list[str], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import kapture
 import numpy as np
 import pycolmap
 import pytest
+from PIL import Image
 
 import r2d2_kapture as rk
 from r2d2_kapture.errors import ConfigError, DatasetError
@@ -143,6 +145,39 @@ def test_queries_are_localized_one_at_a_time(
         error = found.cam_from_world.inverse().translation - true.inverse().translation
         assert np.linalg.norm(error) < 0.01
         assert found.inliers > 50 and found.camera is not None
+
+
+class TurnedFeatures(StoredFeatures):
+    """Gives features only where the network sees images turned by 180 degrees."""
+
+    def __call__(self, image: Path, turn: int = 0) -> Any:
+        features = super().__call__(image)
+        kept = slice(None if turn == 180 else 3)
+        return dataclasses.replace(
+            features,
+            **{
+                name: getattr(features, name)[kept]
+                for name in ("keypoints", "scales", "scores", "descriptors")
+            },
+        )
+
+
+@pytest.mark.parametrize(
+    ("rotations", "localized"), [("off", False), ("auto", True), ("90,270", False)]
+)
+def test_a_query_is_tried_in_other_rotations(
+    scene: PipelineScene, work: Path, tmp_path: Path, rotations: str, localized: bool
+) -> None:
+    localizer = rk.Localizer(
+        str(work / "map"),
+        TurnedFeatures(scene),  # type: ignore[arg-type]
+        features=[str(scene.features)],
+        rotations=rotations,
+    )
+    path = tmp_path / "records_data" / open_dataset(scene.query).image_names[0]
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (640, 480)).save(path)
+    assert (localizer(path).cam_from_world is not None) == localized
 
 
 def test_a_localizer_refuses_settings_that_cannot_be(

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from r2d2_kapture.config.rotations import OFF, Rotations
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.coordinates import Turn
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import FeatureFormatError, ImageError
 from r2d2_kapture.evaluation.feature_files import feature_path
@@ -18,7 +20,12 @@ from r2d2_kapture.io.outputs.image_changes import outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.stages.benchmark.benchmark import Item, LoadFeatures, Subject
-from r2d2_kapture.stages.extract import extract_images, make_manifest
+from r2d2_kapture.stages.extract import (
+    Turning,
+    extract_images,
+    make_manifest,
+    turns_like_the_first,
+)
 from r2d2_kapture.types import Failure, LocalFeatures
 
 Evaluate = Callable[[Item[Subject], LoadFeatures], None]
@@ -64,14 +71,17 @@ class ExtractedFeatures:
     Attributes:
         label: see FeatureSource.
         extractor: with its weights and settings.
+        rotations: quarter turns in which it sees images; those of items without shared
+            images match the first one.
     """
 
     label: str
     extractor: Extractor
+    rotations: Rotations = OFF
 
     @property
     def manifest(self) -> Manifest:
-        return make_manifest(self.extractor)
+        return make_manifest(self.extractor, self.rotations)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -110,9 +120,23 @@ class ExtractedFeatures:
             {name: Path(name) for name in images},
             collect,
             dataclasses.replace(options, progress=False),
+            turns=self._turns(items),
         )
         reasons = {images[one.name].name: one.reason for one in tally.failed}
         return [Failure(name=name, reason=reason) for name, reason in reasons.items()]
+
+    def _turns(self, items: Sequence[Item[Subject]]) -> dict[str, Turn]:
+        """Turns by the path of an image; none where images stay as stored."""
+        if self.rotations.is_off:
+            return {}
+        return {
+            str(image): turn
+            for item in items
+            for image, turn in zip(
+                item.images,
+                turns_like_the_first(self.extractor, self.rotations, item.images),
+            )
+        }
 
     def prepare(
         self, images: Sequence[Path], root: Path, folder: Path, options: RunOptions
@@ -129,11 +153,14 @@ class ExtractedFeatures:
             force=False,  # a run with --force starts with an empty folder
         ) as files:
             todo = outstanding(paths, files).images
+            turning = Turning(rotations=self.rotations, folder=folder)
+            turns = turning.turns(self.extractor, paths, todo, options)
             tally = extract_images(
                 self.extractor,
                 todo,
                 files.write,
                 options,
+                turns=turns.of,
                 already_done=len(paths) - len(todo),
             )
         reasons = {failure.name: failure.reason for failure in tally.failed}

@@ -16,6 +16,7 @@ from r2d2_kapture.io.outputs.atomic import is_temporary
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.lock import LOCK_NAME
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME
 from r2d2_kapture.matching.matcher import Matcher, matcher_record
 from r2d2_kapture.stages.benchmark.worst_pictures import RECORD_NAME
 
@@ -32,6 +33,7 @@ CONTENTS = Contents(
         f"{RESULTS}/**/*.json",
         f"{FEATURES}/**/*.*.*",  # such as a.jpg.r2d2
         f"{FEATURES}/{LOCK_NAME}",
+        f"{FEATURES}/{ORIENTATIONS_NAME}",
         RECORD_NAME,
         "worst_*.png",
         "extract_config.yaml",

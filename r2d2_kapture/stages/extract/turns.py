@@ -81,7 +81,7 @@ class Turning:
         kept = {} if options.force else _of_these_files(recorded, todo)
         asked = {name: path for name, path in todo.items() if name not in kept}
         tags = {name: _orientation(path) for name, path in asked.items()}
-        found = {name: self._guess(tags[name]) for name in asked}
+        found = {name: self.guess(tags[name]) for name in asked}
         apart: tuple[str, ...] = ()
         if self.rotations.by_matching and asked:
             there = {n: p for n, p in paths.items() if n not in asked}
@@ -109,7 +109,8 @@ class Turning:
             details={"turned": _counts(turns)},
         )
 
-    def _guess(self, tag: Orientation) -> Turn:
+    def guess(self, tag: Orientation) -> Turn:
+        """The turn of an image before any matching."""
         allowed = self.rotations.turns
         return tag.turn if self.rotations.exif and tag.turn in allowed else allowed[0]
 
@@ -134,6 +135,38 @@ class Turning:
                 "expected the folder of features that kapture_r2d2_extract wrote"
             )
         return images
+
+
+def turns_like_the_first(
+    extractor: Extractor,
+    rotations: Rotations,
+    images: Sequence[Path],
+    options: RunOptions = RunOptions(progress=False),
+) -> list[Turn]:
+    """Turns in which images match the first one, which is seen as EXIF has it.
+
+    Args:
+        extractor: of the features.
+        rotations: that are asked for.
+        images: files, at least one.
+        options: how to run.
+    """
+    turning = Turning(rotations=rotations)
+    paths = {str(number): path for number, path in enumerate(images)}
+    turns = {name: turning.guess(_orientation(path)) for name, path in paths.items()}
+    if rotations.by_matching:
+        first = FixedImage(path=images[0], turn=turns["0"])
+        others = {name: path for name, path in paths.items() if name != "0"}
+        guesses = {name: turns[name] for name in others}
+        turns |= find_turns(
+            extractor,
+            others,
+            guesses,
+            rotations,
+            fixed={"0": first},
+            options=options,
+        ).turns
+    return [turns[name] for name in paths]
 
 
 def _fixed(

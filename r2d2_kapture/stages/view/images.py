@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,12 @@ import numpy as np
 import pycolmap
 
 from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.config.view import ViewConfig
+from r2d2_kapture.coordinates import Turn
 from r2d2_kapture.core.extraction import Extractor
+from r2d2_kapture.core.quarter_turns import in_stored_pixels, turned
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.colmap.cameras import photograph_camera
 from r2d2_kapture.io.images.decoding import (
@@ -23,6 +26,7 @@ from r2d2_kapture.io.images.decoding import (
 )
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import build_matcher
+from r2d2_kapture.stages.extract import turns_like_the_first
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
 from r2d2_kapture.stages.view.pair import ViewedPair, report_of
 from r2d2_kapture.stages.view.sources import short_names
@@ -37,6 +41,7 @@ def run(
     *,
     images: tuple[Path, Path],
     output_dir: Path | None = None,
+    rotations: str = "off",
 ) -> Report:
     """Match two image files, and draw matches and geometry.
 
@@ -47,6 +52,8 @@ def run(
         images: the files.
         output_dir: folder of pictures and numbers, see write_pair; None takes that of
             the first image. Existing files are replaced.
+        rotations: quarter turns in which the network sees the images; those that
+            matches decide are of the second. Pictures show the images as stored.
 
     Raises:
         ConfigError: an unknown camera model, or parameters that do not match it.
@@ -57,9 +64,20 @@ def run(
     names = short_names([path.absolute().as_posix() for path in images])
     for path in images:
         check_file(path)
+    asked = read_rotations(rotations)
+    turns: Sequence[Turn] = (0, 0)
+    if not asked.is_off:
+        turns = turns_like_the_first(extractor, asked, images)
     with Progress("view", "photograph", len(images)) as bar:
-        first, second = (_extracted(extractor, path, bar) for path in images)
-    made_of = {"model": extractor.label, "settings": extractor.provenance}
+        first, second = (
+            _extracted(extractor, path, turn, bar) for path, turn in zip(images, turns)
+        )
+    made_of: dict[str, Any] = {
+        "model": extractor.label,
+        "settings": extractor.provenance,
+    }
+    if not asked.is_off:
+        made_of["turned"] = dict(zip(names, turns))
     pair = matched_pair(
         (names[0], names[1]),
         images,
@@ -69,7 +87,7 @@ def run(
         known_cameras(config, images, (first, second)),
         made_of,
     )
-    notes = _turned_apart(pair.names, images)
+    notes = _turned_apart(pair.names, images) if asked.is_off else ()
     return report_of(pair, output_dir or images[0].parent, started, notes)
 
 
@@ -80,15 +98,17 @@ def _turned_apart(names: tuple[str, str], images: tuple[Path, Path]) -> tuple[st
         return ()
     return (
         f"EXIF orientation is {first} in {names[0]} and {second} in {names[1]}: pixels "
-        "are matched as stored, turned against each other, and few match so; store "
-        "both upright first (mogrify -auto-orient)",
+        "are matched as stored, turned against each other, and few match so; give "
+        "--rotations exif or auto",
     )
 
 
-def _extracted(extractor: Extractor, path: Path, bar: Progress) -> LocalFeatures:
-    features = extractor(read_rgb(path))
+def _extracted(
+    extractor: Extractor, path: Path, turn: Turn, bar: Progress
+) -> LocalFeatures:
+    features = extractor(turned(read_rgb(path), turn))
     bar.update()
-    return features
+    return in_stored_pixels(features, turn)
 
 
 def matched_pair(
