@@ -22,6 +22,7 @@ from tests.scenes.benchmarks import (
     far,
     pinhole,
     square,
+    typed,
     view,
     words,
     write_lines,
@@ -75,11 +76,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
 
 
 def command(root: Path, output: Path) -> list[str]:
-    return [
-        *("--dataset", str(root), "--output", str(output), "--quiet"),
-        *("--features", str(root.parent / "features")),
-        *("--query_pairs.vlad-clusters", "4"),
-    ]
+    return typed(root, root.parent / "features", output)
 
 
 def test_inloc(mini: Miniature, tmp_path: Path) -> None:

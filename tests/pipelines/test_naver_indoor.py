@@ -15,7 +15,7 @@ from pipelines import naver_indoor
 from r2d2_kapture.io.kapture.pose_files import read_pose_file
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from tests.commands import one_error_line
-from tests.scenes.benchmarks import Miniature, far, pinhole, view
+from tests.scenes.benchmarks import Miniature, far, pinhole, typed, view
 
 SPLITS = {"mapping": (0, 1, 2, 3, 4), "validation": (0.5,), "test": (2.5,)}
 TURNS = {"22970285": 0.08, "22970286": -0.08}
@@ -63,12 +63,10 @@ def test_floors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_floor(mini, "GangnamStation/B1")
     mini.write_features(tmp_path / "features")
     (mini.root / "HyundaiDepartmentStore" / "B1").mkdir(parents=True)
-    typed = ["--dataset", str(mini.root), "--output", str(tmp_path / "work")]
-    typed += ["--features", str(tmp_path / "features"), "--quiet"]
-    typed += ["--query_pairs.vlad-clusters", "4"]
-    assert naver_indoor.main([*typed, "--scenes", "Gangnam"]) == 2
+    line = typed(mini.root, tmp_path / "features", tmp_path / "work")
+    assert naver_indoor.main([*line, "--scenes", "Gangnam"]) == 2
     assert "found 'GangnamStation_B1'" in one_error_line(capsys)
-    assert naver_indoor.main(typed) == 0
+    assert naver_indoor.main(line) == 0
     poses = read_pose_file(tmp_path / "work/submission.txt")
     assert len(poses) == 4
     assert max(far(poses, mini.truth)) < 1e-3
@@ -77,6 +75,6 @@ def test_floors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert (result["scene"], result["queries"]) == ("GangnamStation_B1", "validation")
     assert [t["share"] for t in result["recall"]] == [1, 1, 1]
-    typed[1] = str(mini.root / "HyundaiDepartmentStore")
-    assert naver_indoor.main(typed) == 2
+    line[1] = str(mini.root / "HyundaiDepartmentStore")
+    assert naver_indoor.main(line) == 2
     assert "sensors.txt, expected Gangnam and Hyundai: floors" in one_error_line(capsys)

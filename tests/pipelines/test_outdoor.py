@@ -27,6 +27,7 @@ from tests.scenes.benchmarks import (
     far,
     pinhole,
     square,
+    typed,
     view,
     words,
     write_lines,
@@ -43,12 +44,7 @@ FOCAL, RADIAL = 500.0, 0.08
 
 
 def command(mini: Miniature, output: Path, *more: str) -> list[str]:
-    """What a user types, with features of all images."""
-    return [
-        *("--dataset", str(mini.root), "--output", str(output), "--quiet"),
-        *("--features", str(mini.root.parent / "features")),
-        *("--query_pairs.vlad-clusters", "4", *more),
-    ]
+    return typed(mini.root, mini.root.parent / "features", output, *more)
 
 
 def write_cambridge(root: Path) -> Miniature:
@@ -344,10 +340,9 @@ def test_what_they_lack(
     shutil.copytree(mini.root.parent, tmp_path / "data")
     damage(tmp_path / "data" / mini.root.name)
     main: Recipe = getattr(recipe, "main")
-    typed = ["--dataset", str(tmp_path / "data" / mini.root.name), "--quiet"]
-    typed += ["--output", str(tmp_path / "work")]
-    typed += ["--features", str(tmp_path / "data" / "features")]
-    assert main(typed) == 2
+    data = tmp_path / "data"
+    line = typed(data / mini.root.name, data / "features", tmp_path / "work")
+    assert main(line) == 2
     assert text in one_error_line(capsys)
 
 

@@ -35,6 +35,7 @@ from tests.scenes.benchmarks import (
     pinhole,
     save_millimetres,
     square,
+    typed,
     view,
     write_lines,
 )
@@ -70,12 +71,7 @@ def chess(tmp_path_factory: pytest.TempPathFactory) -> Miniature:
 
 
 def command(root: Path, output: Path, *more: str) -> list[str]:
-    """What a user types, with features of both splits."""
-    return [
-        *("--dataset", str(root), "--output", str(output), "--quiet"),
-        *("--features", str(root / "features")),
-        *("--query_pairs.vlad-clusters", "4", *more),
-    ]
+    return typed(root, root / "features", output, *more)
 
 
 def stamps(folder: Path) -> dict[Path, int]:
@@ -124,8 +120,8 @@ def test_a_scene_without_a_map_does_not_hold_up_the_others(
         ["all", "scenes", "4"],
     ]
     assert not (output / "submission.txt").exists()  # scenes have images of one name
-    typed = command(root, output, "--scenes", "chess")
-    assert seven_scenes.main(typed) == 2
+    line = command(root, output, "--scenes", "chess")
+    assert seven_scenes.main(line) == 2
     assert "no 3D points were found" in one_error_line(capsys)
 
 
@@ -232,17 +228,17 @@ def test_what_seven_scenes_lacks(
 ) -> None:
     shutil.copytree(chess.root, tmp_path / "data" / "chess")
     damage(tmp_path / "data" / "chess")
-    typed = ["--dataset", str(tmp_path / "data"), "--output", str(tmp_path / "work")]
-    typed += ["--features", str(chess.root.parent / "features"), "--quiet"]
-    assert seven_scenes.main(typed) == 2
+    features = chess.root.parent / "features"
+    line = typed(tmp_path / "data", features, tmp_path / "work")
+    assert seven_scenes.main(line) == 2
     assert words in one_error_line(capsys)
 
 
 def test_scenes_are_chosen(
     chess: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    typed = command(chess.root.parent, tmp_path / "work", "--scenes", "fire")
-    assert seven_scenes.main(typed) == 2
+    line = command(chess.root.parent, tmp_path / "work", "--scenes", "fire")
+    assert seven_scenes.main(line) == 2
     assert "--scenes fire: found 'chess'" in one_error_line(capsys)
 
 
@@ -324,6 +320,5 @@ def test_what_rio10_lacks(
     rio: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(rio.root / "seq01_01", tmp_path / "seq01" / "seq01_01")
-    typed = ["--dataset", str(tmp_path), "--output", str(tmp_path / "work")]
-    assert rio10.main([*typed, "--features", str(rio.root)]) == 2
+    assert rio10.main(typed(tmp_path, rio.root, tmp_path / "work")) == 2
     assert "found seq01_01, expected seqXX_01 (the map) and" in one_error_line(capsys)

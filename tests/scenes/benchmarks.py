@@ -141,3 +141,11 @@ def far(
     metres = [np.linalg.norm(center(found[n]) - center(truth[n])) for n in found]
     turns = [(found[n] * truth[n].inverse()).rotation.angle() for n in found]
     return max(metres), float(np.degrees(max(turns)))
+
+
+def typed(dataset: Path, features: Path, output: Path, *more: str) -> list[str]:
+    """What a user types after the name of a recipe, with features of all images."""
+    return [
+        *("--dataset", str(dataset), "--output", str(output), "--quiet"),
+        *("--features", str(features), "--query_pairs.vlad-clusters", "4", *more),
+    ]
