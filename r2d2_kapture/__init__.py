@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.stages import export as export
     from r2d2_kapture.front.stages import extract as extract
     from r2d2_kapture.front.stages import extract_images as extract_images
+    from r2d2_kapture.front.stages import import_dataset as import_dataset
     from r2d2_kapture.front.stages import localize as localize
     from r2d2_kapture.front.stages import match_pairs as match_pairs
     from r2d2_kapture.front.stages import run_pipeline as run_pipeline
@@ -75,6 +76,7 @@ _MODULES = {
         "export",
         "extract",
         "extract_images",
+        "import_dataset",
         "localize",
         "match_pairs",
         "run_pipeline",

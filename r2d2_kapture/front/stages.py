@@ -32,6 +32,7 @@ from r2d2_kapture.config.settings import (
     refuse_unknown,
 )
 from r2d2_kapture.config.verify import VerifyConfig
+from r2d2_kapture.config.video import VideoConfig
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.front.arguments import (
     PathLike,
@@ -47,6 +48,7 @@ from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages import evaluate as evaluate_stage
 from r2d2_kapture.stages import export as export_stage
 from r2d2_kapture.stages import extract as extract_stage
+from r2d2_kapture.stages import imports as imports_stage
 from r2d2_kapture.stages import localize as localize_stage
 from r2d2_kapture.stages import map as map_stage
 from r2d2_kapture.stages import match as match_stage
@@ -117,6 +119,11 @@ def extract_images(
 def export(**arguments: Any) -> Report:
     """Export features to COLMAP or hloc, as kapture_r2d2_export does."""
     return _run(export_stage.run, OriginConfig, arguments)
+
+
+def import_dataset(**arguments: Any) -> Report:
+    """Make a dataset of what others made, as kapture_r2d2_import does."""
+    return _run(imports_stage.run, VideoConfig, arguments)
 
 
 def choose_pairs(**arguments: Any) -> Report:
