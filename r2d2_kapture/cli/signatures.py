@@ -28,7 +28,12 @@ BUILT_IN: Mapping[str, Any] = {
     "DatasetOrPath": Path,
 }
 SEQUENCE = re.compile(r"(?:Sequence|Collection|tuple)\[(\w+)(?:, \.\.\.)?\]")
-DESTS = {"map_path": "map", "pairs_list": "pairs", "file_format": "format"}
+DESTS = {
+    "source": "from",
+    "map_path": "map",
+    "pairs_list": "pairs",
+    "file_format": "format",
+}
 """Names of flags that parameters do not have, because something else has."""
 LIGHT = ("r2d2_kapture.config.", "r2d2_kapture.coordinates")
 """Modules whose types may be imported."""

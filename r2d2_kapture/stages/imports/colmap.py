@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import kapture
-import kapture.io.csv as kcsv
 import pycolmap
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import write_ahead_log
-from r2d2_kapture.io.colmap.geometry_log import LOG_NAME
-from r2d2_kapture.io.colmap.image_folder import link_folder
 from r2d2_kapture.io.colmap.pose_priors import position_of
 from r2d2_kapture.io.colmap.scene import (
     ColmapScene,
@@ -30,34 +26,26 @@ from r2d2_kapture.io.colmap.scene import (
 from r2d2_kapture.io.colmap.sparse_map import map_files, read_colmap_model
 from r2d2_kapture.io.colmap.stored_database import StoredDatabase, open_stored
 from r2d2_kapture.io.kapture.dataset import check_table_name
-from r2d2_kapture.io.kapture.dataset_files import DatasetFiles
-from r2d2_kapture.io.kapture.feature_store import FeatureType
 from r2d2_kapture.io.kapture.gnss import (
     GnssPosition,
     LocalPosition,
     Position,
     add_gnss,
 )
-from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
-from r2d2_kapture.io.outputs.atomic import output_error
 from r2d2_kapture.io.outputs.atomic_folder import owned
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import (
     STAGE,
-    Contents,
     is_made_with,
     open_ledger,
     write_report,
 )
 from r2d2_kapture.io.outputs.manifest import (
-    FILE_NAME,
     Manifest,
     package_versions,
-    read_manifest,
 )
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.imports.colmap_features import (
-    VERIFIED,
     Features,
     features_of_database,
     features_of_model,
@@ -66,21 +54,16 @@ from r2d2_kapture.stages.imports.colmap_features import (
     import_model_keypoints,
 )
 from r2d2_kapture.stages.imports.colmap_points import import_points
+from r2d2_kapture.stages.imports.target import (
+    IMAGES,
+    REPORT_NAME,
+    TYPE,
+    check_images,
+    dataset_contents,
+    dataset_files,
+    link_images,
+)
 from r2d2_kapture.types import Report, counted, some_names
-
-REPORT_NAME = "import_report.json"
-IMAGES = Path("sensors") / "records_data"
-TABLES = [
-    f"{name}.txt"
-    for name in "sensors rigs records_camera records_gnss trajectories".split()
-]
-FEATURE_FILES = {
-    "keypoints": ("**/*.kpt", "keypoints.txt", ORIGIN_NAME),
-    "descriptors": ("**/*.desc", "descriptors.txt"),
-    "matches": ("**/*.matches", LOG_NAME),
-}
-"""Patterns below the folder of a type."""
-TYPE = "keypoints_type"
 
 
 def run(
@@ -141,14 +124,19 @@ def run(
         versions=package_versions(),
         inputs={name: (str(path), finished.inputs) for name, path in paths.items()},
     )
-    if not options.force and is_made_with(output, _contents(output), manifest, options):
+    if not options.force and is_made_with(
+        output, dataset_contents(output), manifest, options
+    ):
         if (earlier := finished.report(started)) is not None:
             return earlier
     with ExitStack() as stack:
         source = _open(stack, database, model)
-        warnings = (*_unplaced(source.scene), *_check_images(source.scene, images))
+        warnings = (
+            *_unplaced(source.scene),
+            *check_images(source.scene.names.values(), images),
+        )
         features = source.features(keypoints_type)
-        contents = _contents(output, features.type_name)
+        contents = dataset_contents(output, features.type_name)
         ledger = open_ledger(output, contents, manifest, options, anew=options.force)
         emptied = stack.enter_context(ledger)
         new, details = _write(source, features, images, output, options)
@@ -190,27 +178,6 @@ class _Source:
         if self.database is not None:
             return features_of_database(self.database, type_name)
         return features_of_model(self.model, type_name)
-
-
-def _contents(output: Path, keypoints_type: str | None = None) -> Contents:
-    """What an import makes: not the features that others add to the dataset."""
-    earlier = read_manifest(output / FILE_NAME)
-    types = {keypoints_type}
-    if earlier is not None:
-        types.add(earlier.settings.get(TYPE))
-    features = [
-        f"{root}reconstruction/{kind}/{glob.escape(name)}/{pattern}"
-        for root in ("", f"{VERIFIED}/")
-        for kind, patterns in FEATURE_FILES.items()
-        for name in types
-        if name
-        for pattern in patterns
-    ]
-    tables = [f"sensors/{name}" for name in (*TABLES, ORIGIN_NAME, IMAGES.name)]
-    points = [kcsv.CSV_FILENAMES[p] for p in (kapture.Points3d, kapture.Observations)]
-    return Contents(
-        what="dataset", files=(*features, *tables, *points, REPORT_NAME, FINISHED_NAME)
-    )
 
 
 def _open(stack: ExitStack, database: Path | None, model: Path | None) -> _Source:
@@ -276,31 +243,6 @@ def _unplaced(scene: ColmapScene) -> tuple[str, ...]:
     )
 
 
-def _check_images(scene: ColmapScene, images: Path | None) -> tuple[str, ...]:
-    """The warning on images that are not in their folder."""
-    names = sorted(scene.names.values())
-    if images is None:
-        return (
-            "without --images the dataset has no pixels: features cannot be extracted "
-            "from it",
-        )
-    if not images.is_dir():
-        what = "a file" if images.exists() else "no such folder"
-        raise DatasetError(f"{images}: found {what}, expected the folder of the images")
-    missing = [name for name in names if not (images / name).is_file()]
-    if len(missing) == len(names):
-        raise DatasetError(
-            f"{images}: found none of the {counted(len(names), 'image')}, such as "
-            f"'{names[0]}'; expected the folder that their names are relative to"
-        )
-    if not missing:
-        return ()
-    return (
-        f"{len(missing)} of {len(names)} images are not in {images}: "
-        f"{some_names(missing)}",
-    )
-
-
 def _write(
     source: _Source,
     features: Features,
@@ -310,15 +252,8 @@ def _write(
 ) -> tuple[int, dict[str, Any]]:
     """Write the dataset; how many images got features, and counts for the report."""
     scene = source.scene
-    target = DatasetFiles(
-        root=output,
-        features=FeatureType(
-            root=output,
-            keypoints_type=features.type_name,
-            descriptors_type=features.type_name,
-            descriptor_dim=features.descriptor_columns,
-            tar=False,
-        ),
+    target = dataset_files(
+        output, features.type_name, descriptor_columns=features.descriptor_columns
     )
     details: dict[str, Any] = {
         "cameras": len(scene.cameras),
@@ -339,11 +274,6 @@ def _write(
     if source.database is not None:
         details |= import_matches(source.database, target, options.progress)
     details |= import_points(source.model, features.type_name, target)
-    if images is not None:
-        try:
-            (output / IMAGES).parent.mkdir(exist_ok=True)
-            link_folder(output / IMAGES, images)
-        except OSError as error:
-            raise output_error(output / IMAGES, error) from error
+    link_images(output, images)
     target.write_sensors(source.data)
     return new, details

@@ -29,10 +29,9 @@ from r2d2_kapture.io.outputs.atomic import output_error
 from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import read_ahead
+from r2d2_kapture.stages.imports.target import VERIFIED
 from r2d2_kapture.types import FloatArray, IndexArray, PairMatches
 
-VERIFIED = "verified"
-"""Folder of verified matches in the dataset, as kapture_r2d2_verify writes them."""
 BYTE_TYPES = (pycolmap.FeatureExtractorType.SIFT,)
 """Whose descriptors are numbers of a byte; those of others are float32."""
 UNIT_TOLERANCE = 0.01

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
+from r2d2_kapture.config.imports import ImportSource
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.video import VideoConfig
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages.imports import colmap
 from r2d2_kapture.stages.imports import hloc as hloc_files
+from r2d2_kapture.stages.imports import others
 from r2d2_kapture.stages.imports import video as videos
 from r2d2_kapture.types import Report
 
@@ -22,6 +25,7 @@ def run(
     images: Path | None = None,
     video: Sequence[Path] = (),
     hloc: Sequence[Path] = (),
+    source: ImportSource = "colmap",
     output: Path,
     keypoints_type: str | None = None,
     options: RunOptions = RunOptions(),
@@ -46,6 +50,9 @@ def run(
         hloc: HDF5 files of hloc: features, and any of matches and global features,
             told apart by what they hold. The output has no images and cameras: it is
             for --features and --matches beside a dataset of them.
+        source: the tool that made --model, if not COLMAP: ``nvm``, a file of VisualSFM;
+            ``bundler``, bundle.out, with bundle.out.list.txt or list.txt beside it;
+            ``openmvg``, sfm_data.json; ``opensfm``, the folder of a project.
         output: folder of the kapture dataset; verified matches are in its folder
             verified, as kapture_r2d2_verify writes them.
         keypoints_type: name of the features in the dataset; by default the type that
@@ -78,6 +85,18 @@ def run(
     if hloc:
         return hloc_files.run(
             hloc=hloc, output=output, keypoints_type=keypoints_type, options=options
+        )
+    if source != "colmap":
+        if model is None or database is not None:
+            found = "no --model" if model is None else "--database"
+            raise ConfigError(f"--from {source}: found {found}, expected --model alone")
+        return others.run(
+            source,
+            model=model,
+            images=images,
+            output=output,
+            keypoints_type=keypoints_type,
+            options=options,
         )
     return colmap.run(
         database=database,
