@@ -25,6 +25,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
     read_sparse_map,
     recorded_keypoints_type,
 )
+from r2d2_kapture.io.georeference import read_georeference
 from r2d2_kapture.io.images.orientation import exif_orientation
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.local_features import (
@@ -40,6 +41,7 @@ from r2d2_kapture.matching.matcher import (
 )
 from r2d2_kapture.matching.vlad import Vocabulary, learn_centres
 from r2d2_kapture.stages.localize import (
+    Places,
     QueryFrame,
     QueryImage,
     QueryMatches,
@@ -68,7 +70,8 @@ class Localization:
         doubts: why the pose may be wrong although points agree with it; empty for a
             good one.
         features: of the query.
-        details: the JSON record of the query, see docs/formats.md.
+        details: the JSON record of the query, see docs/formats.md; its wgs84 is
+            latitude, longitude and altitude in a map on Earth.
     """
 
     cam_from_world: pycolmap.Rigid3d | None
@@ -123,6 +126,7 @@ class Localizer:
         self.rotations = read_rotations(rotations)
         self.config = make_settings(LocalizeConfig, settings)
         self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
+        self._places = Places(georeference=read_georeference(folder), gnss={})
         if isinstance(matcher, str):
             matcher = build_matcher(MATCHERS.settings_of(matcher)())
         self._matcher = matcher
@@ -178,7 +182,7 @@ class Localizer:
         matches = self._match(features)
         frame = QueryFrame(rig_id=None, images=(_query_image(path, features, camera),))
         evidence = gather_evidence(frame, [matches], self.sparse_map, self.config)
-        found = localize_frame(evidence, self.config, "corner")[0]
+        found = self._places.of(localize_frame(evidence, self.config, "corner")[0])
         return Localization(
             cam_from_world=found.pose if found.localized else None,
             inliers=found.inliers,
