@@ -197,8 +197,8 @@ def _warnings(
     if turned and (query is not None or len({shot.orientation for shot in shots}) > 1):
         yield (
             f"{len(turned)} of {len(shots)} photographs are stored turned or mirrored, "
-            "and their EXIF orientation is not applied: they hardly match upright "
-            f"ones: {some_names(turned)}; store them upright (mogrify -auto-orient)"
+            "by their EXIF orientation: without --rotations exif or auto they hardly "
+            f"match upright ones: {some_names(turned)}"
         )
     broken = {s.name: s.position_fault for s in shots if s.position_fault}
     if broken:
