@@ -56,6 +56,8 @@ def find_descriptors(
     Raises:
         DatasetError, FeatureFormatError: see ``open_local_features``.
     """
+    if not source.keypoints.folders:
+        return None
     there = any(find_feature_folders(root, "descriptors") for root in source.roots)
     if descriptors_type is None and not there:
         return None

@@ -167,7 +167,7 @@ class Export:
         return Report(
             stage="export",
             unit="photograph",
-            done=len(self.source.names) - len(written.failed),
+            done=self.source.image_count - len(written.failed),
             skipped=0,
             failed=(*self.source.dataset.left_out, *written.failed),
             seconds=time.monotonic() - self.started,

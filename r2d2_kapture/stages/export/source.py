@@ -13,7 +13,11 @@ from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
-from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.feature_table import (
+    FeatureTable,
+    find_feature_folders,
+    open_feature_table,
+)
 from r2d2_kapture.io.kapture.pixel_origins import (
     FoundOrigin,
     find_camera_origin,
@@ -22,6 +26,9 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 )
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.types import Failure, some_names
+
+NO_KEYPOINTS = FeatureTable(kind="keypoints", type_name="none", dsize=2, folders=())
+"""Of a dataset of cameras, images and poses alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +65,12 @@ class Source:
         return {name: self.dataset.image_path(name) for name in self.names}
 
     @property
+    def image_count(self) -> int:
+        """Images with keypoints; of a dataset without any, all."""
+        without = not self.keypoints.folders
+        return len(self.dataset.image_names if without else self.names)
+
+    @property
     def details(self) -> dict[str, object]:
         """Of the report."""
         return {
@@ -72,6 +85,7 @@ def open_source(
     *,
     roots: Sequence[Path] = (),
     of_others: Container[str] = (),
+    keypoints_needed: bool = True,
     keypoints_type: str | None,
     origins: OriginConfig,
 ) -> Source:
@@ -81,6 +95,7 @@ def open_source(
         root: of the dataset.
         roots: where its features are; by default in the dataset.
         of_others: images of other datasets that have features there.
+        keypoints_needed: refuse a dataset without any.
         keypoints_type: None takes the only one there is.
         origins: as the user gives them.
 
@@ -89,7 +104,11 @@ def open_source(
     """
     dataset = open_dataset(root)
     cameras = find_camera_origin(dataset, origins.camera_origin)
-    table = open_feature_table(roots or [root], "keypoints", keypoints_type)
+    places = roots or [root]
+    if not keypoints_needed and keypoints_type is None and _lack_keypoints(places):
+        table = NO_KEYPOINTS
+    else:
+        table = open_feature_table(places, "keypoints", keypoints_type)
     keypoints, warnings = place_keypoints(
         table, origins.keypoint_origin, dataset, cameras
     )
@@ -115,6 +134,10 @@ def open_source(
     )
 
 
+def _lack_keypoints(roots: Iterable[Path]) -> bool:
+    return not any(find_feature_folders(root, "keypoints") for root in roots)
+
+
 def unusable_images(source: Source) -> dict[str, Failure]:
     """Images whose camera or keypoints belong to a picture of another size, by name."""
     failed = unlike_sensors(source.dataset, source.names)
@@ -131,6 +154,9 @@ def unusable_images(source: Source) -> dict[str, Failure]:
 def _unlike_names(images: Iterable[str], featured: Iterable[str]) -> Iterator[str]:
     """The warnings on images without features and features without images."""
     there, recorded = set(featured), set(images)
+    if not there:
+        yield "there are no keypoints: cameras, images and poses are exported alone"
+        return
     found = (
         ("images have no features", "they are not exported", recorded - there),
         (

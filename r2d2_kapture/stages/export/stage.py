@@ -135,6 +135,7 @@ def run(
         inputs.mapping,
         roots=inputs.roots,
         of_others=inputs.query_images(),
+        keypoints_needed=to not in COLMAP_FORMATS,
         keypoints_type=keypoints_type or inputs.keypoints_type,
         origins=config,
     )

@@ -127,8 +127,9 @@ def run(
         raise DatasetError(f"{files.features}: found no image, expected features")
     for image in images:
         check_table_name(image, files.features)
+    job = _Import(files=files, name=name, output=output, manifest=manifest)
+    job.target(1)  # whose name is checked
     with open_ledger(output, contents, manifest, options, anew=options.force):
-        job = _Import(files=files, name=name, output=output, manifest=manifest)
         new, counts, failed = job.features(images, options)
         details: dict[str, object] = {
             TYPE: name,
@@ -196,7 +197,7 @@ class _Import:
             except FeatureFormatError as error:
                 failed.append(Failure(name=image, reason=str(error)))
                 continue
-            target = self._target(width)
+            target = self.target(width)
             if columns is None:
                 target.describe_keypoints(COLUMNS)
                 target.describe_descriptors(np.dtype(np.float32), width)
@@ -228,7 +229,7 @@ class _Import:
                 "imported"
             )
         total = 0
-        target = self._target(1)
+        target = self.target(1)
         bar = Progress("import", "pair", len(pairs), shown=options.progress)
         for pair in bar.over(pairs):
             matches = read_h5_matches(path, *pair)
@@ -254,7 +255,8 @@ class _Import:
                 writer.write(image, row)
         return {GLOBAL_TYPE: path.stem, "global_features": len(rows)}
 
-    def _target(self, width: int) -> DatasetFiles:
+    def target(self, width: int) -> DatasetFiles:
+        """The dataset, for descriptors of a width."""
         features = FeatureType(
             root=self.output,
             keypoints_type=self.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -113,6 +114,20 @@ def test_database_and_model_say_what_the_dataset_does(
         assert database.num_matched_image_pairs() == pairs
         assert database.num_verified_image_pairs() == 0
         assert read_pose_priors(database) == {scene.names[0]: POSITION}
+
+
+def test_a_dataset_without_keypoints_becomes_a_model_of_poses(
+    root: Path, scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(root / "reconstruction")
+    report = export.run(CENTER, kapture_root=root, to="colmap", output=tmp_path / "out")
+    assert report.done == len(scene.names)
+    assert "there are no keypoints" in report.warnings[-1]
+    model = pycolmap.Reconstruction(str(tmp_path / "out/sparse"))
+    assert (model.num_reg_images(), model.num_points3D()) == (8, 0)
+    command = ["--kapture-root", str(root), "--output", str(tmp_path / "other")]
+    assert export_main([*command, "--to", "hloc"]) == 2
+    assert "found keypoints types none; extract" in one_error_line(capsys)
 
 
 def test_sift_of_bytes_is_of_colmaps_type(

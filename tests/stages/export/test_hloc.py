@@ -369,6 +369,7 @@ def test_wrong_files_are_named_in_one_line(
         ([empty], "found no features, matches or global features"),
         ([tmp_path / "none.h5"], "none.h5"),
         ([features, "--model", exported], "--hloc: found --model too"),
+        ([features, "--keypoints-type", "a/b"], "feature type 'a/b'"),
     ):
         assert import_main(["--hloc", *map(str, flags), *output]) == 2
         assert expected in one_error_line(capsys)
