@@ -18,6 +18,7 @@ from r2d2_kapture.cli.imports import main
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
+from r2d2_kapture.io.colmap.geometry_log import LOG_NAME, read_geometries
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.gnss import GnssPosition, LocalPosition, read_gnss
@@ -387,3 +388,45 @@ def test_a_killed_import_is_no_dataset_and_goes_on(
     report = run(database=made.database, model=made.sparse, output=out, options=QUIET)
     assert (report.done, report.skipped) == (1, 11)
     assert len(open_dataset(out).image_names) == 12
+
+
+def test_a_database_that_is_open_is_read_with_what_is_pending(tmp_path: Path) -> None:
+    with database_of(tmp_path / "a.db", pinhole()) as database:
+        database.write_keypoints(1, np.ones((3, 2), np.float32))
+        dataset = imported(tmp_path / "made", database=tmp_path / "a.db")
+        assert dataset.image_names == ("a.jpg", "b.jpg")
+        table = open_feature_table([tmp_path / "made"], "keypoints")
+        assert table.read("a.jpg").tolist() == [[0.5, 0.5]] * 3
+        database.write_image(pycolmap.Image(name="c.jpg", camera_id=1))
+    again = imported(tmp_path / "made", database=tmp_path / "a.db")
+    assert again.image_names == ("a.jpg", "b.jpg", "c.jpg")
+
+
+def test_inliers_alone_are_the_matches_too(tmp_path: Path) -> None:
+    rows = np.array([[0, 2], [1, 0]], np.uint32)
+    with database_of(tmp_path / "a.db", pinhole(), ("z.jpg", "a.jpg")) as database:
+        for image_id in (1, 2):
+            database.write_keypoints(image_id, np.ones((3, 2), np.float32))
+        geometry = pycolmap.TwoViewGeometry()
+        geometry.config = pycolmap.TwoViewGeometryConfiguration.UNCALIBRATED
+        geometry.inlier_matches = rows
+        geometry.F = np.arange(9.0).reshape(3, 3)
+        database.write_two_view_geometry(1, 2, geometry)
+    report = run(database=tmp_path / "a.db", output=tmp_path / "made", options=QUIET)
+    assert report.details["pairs"] == report.details["verified_pairs"] == 1
+    for root in (tmp_path / "made", tmp_path / "made" / "verified"):
+        found = find_matches([root], "colmap").read("a.jpg", "z.jpg")
+        assert found is not None and found.indices.tolist() == rows[:, ::-1].tolist()
+    (log,) = (tmp_path / "made").rglob(LOG_NAME)
+    logged = read_geometries(log)["a.jpg", "z.jpg"]
+    assert logged.F == geometry.F.T.tolist()
+
+
+def test_keypoints_of_several_widths_become_positions(tmp_path: Path) -> None:
+    with database_of(tmp_path / "a.db", pinhole()) as database:
+        database.write_keypoints(1, np.full((3, 4), 2, np.float32))
+        database.write_keypoints(2, np.full((1, 6), 3, np.float32))
+    report = run(database=tmp_path / "a.db", output=tmp_path / "made", options=QUIET)
+    assert any("4 and 6 columns" in text for text in report.warnings)
+    table = open_feature_table([tmp_path / "made"], "keypoints")
+    assert table.dsize == 2 and table.read("b.jpg").tolist() == [[2.5, 2.5]]
