@@ -230,7 +230,7 @@ def _features_of(map_path: Path) -> Path:
     raise DatasetError(
         f"{map_path}: found {what}, expected the folder of a map that "
         "kapture_r2d2_pipeline made; or give features=, the folder of the features of "
-        "its images"
+        "its images (of a COLMAP database, what kapture_r2d2_import makes of it)"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from r2d2_kapture.io.kapture.feature_table import (
     open_feature_table,
 )
 from r2d2_kapture.stages import extract, imports, match, pairs
-from r2d2_kapture.types import Report, counted
+from r2d2_kapture.types import Failure, Report, counted
 
 SIFT = "sift"
 """What the import calls the features of a database that says so."""
@@ -47,6 +48,7 @@ class QueryInputs:
         features: folders of the features of both.
         matches: folders of their matches.
         keypoints_type: of features and matches; None takes the only one there is.
+        failed: queries whose features could not be extracted.
         warnings: sentences on what was made for them.
     """
 
@@ -55,6 +57,7 @@ class QueryInputs:
     features: tuple[Path, ...]
     matches: tuple[Path, ...]
     keypoints_type: str | None
+    failed: tuple[Failure, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -90,7 +93,7 @@ def complete(
     options = RunOptions(
         workers=options.workers, replace=options.replaces, progress=options.progress
     )
-    dataset = query_dataset(query, place, options)
+    dataset, notes = query_dataset(query, place, options)
     images = tuple(read_sparse_map(map_path, keypoints_type).images)
     roots, type_name = _map_features(
         map_path, images, [*features, dataset.root], keypoints_type, place, options
@@ -148,22 +151,33 @@ def complete(
         keypoints_type=type_name,
         pairs=pairs_file,
         matches=(place / "matches",),
-        warnings=tuple(
-            f"{report.stage}: {text}" for report in reports for text in report.warnings
+        failed=tuple(
+            failure
+            for report in reports
+            for failure in report.failed
+            if report.stage == "extract"
+        ),
+        warnings=(
+            *notes,
+            *(f"{one.stage}: {text}" for one in reports for text in one.warnings),
         ),
     )
 
 
-def query_dataset(query: DatasetOrPath, place: Path, options: RunOptions) -> Dataset:
+def query_dataset(
+    query: DatasetOrPath, place: Path, options: RunOptions
+) -> tuple[Dataset, tuple[str, ...]]:
     """The queries; of a folder of photographs a dataset of links is made.
+
+    Returns:
+        The dataset, and sentences on files that are not in it.
 
     Raises:
         DatasetError: no dataset, and no photographs.
     """
-    if isinstance(query, Dataset) or (query / "sensors").exists():
-        return open_dataset(query)
-    if not query.is_dir():
-        return open_dataset(query)  # which says what is wrong
+    plain = isinstance(query, Path) and query.is_dir()
+    if isinstance(query, Dataset) or not plain or (query / "sensors").exists():
+        return open_dataset(query), ()
     made = write_image_folder_dataset(
         query,
         place / "query",
@@ -171,7 +185,9 @@ def query_dataset(query: DatasetOrPath, place: Path, options: RunOptions) -> Dat
         query=query.resolve().name,
         replace=options.replaces,
     )
-    return open_dataset(made.root)
+    dataset = open_dataset(made.root)
+    failed = (*dataset.left_out, *made.failed)
+    return dataclasses.replace(dataset, left_out=failed), made.warnings
 
 
 def _map_features(

@@ -152,7 +152,6 @@ def run(
             options=options,
         )
     report = localize_queries(config, map_path, inputs, output, options)
-    report = with_warnings(report, inputs.warnings)
     if model_output is None:
         return report
     registered = register(
@@ -163,14 +162,10 @@ def run(
         options=options,
     )
     return dataclasses.replace(
-        with_warnings(report, registered.warnings),
+        report,
+        warnings=(*report.warnings, *registered.warnings),
         outputs=(*report.outputs, *registered.outputs),
     )
-
-
-def with_warnings(report: Report, warnings: Sequence[str]) -> Report:
-    """The report of a run whose other parts have warnings too."""
-    return dataclasses.replace(report, warnings=(*warnings, *report.warnings))
 
 
 def localize_queries(
@@ -232,9 +227,12 @@ def localize_queries(
         write_positions(output, results)
         seconds = time.monotonic() - started
         report = _report(localizer, outcomes, dataset.left_out, seconds)
+        known = {failure.name: failure for failure in inputs.failed}
         report = dataclasses.replace(
             report,
+            failed=tuple(known.get(one.name, one) for one in report.failed),
             warnings=(
+                *inputs.warnings,
                 *counted_from.warnings,
                 *warnings,
                 *no_positions,

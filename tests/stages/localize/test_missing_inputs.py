@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -72,6 +73,32 @@ def test_the_map_of_a_pipeline_has_its_features_beside_it(
     arguments = ["--map", str(work / "map"), "--query", str(given.scene.query)]
     assert main([*arguments, "--output", str(output), "--quiet"]) == 0
     assert len(found_poses(output)) == 3
+
+
+def test_photographs_are_extracted_as_the_map_was(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Grey ones have no keypoints, what is no image is named."""
+    photos = tmp_path / "photos é"
+    photos.mkdir()
+    Image.new("RGB", (64, 48), "grey").save(photos / "grey.png")
+    Image.effect_noise((200, 150), 80).save(photos / "noise.png")
+    whole = (photos / "noise.png").read_bytes()
+    (photos / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "text.jpg").write_text("no image")
+    output = tmp_path / "localized"
+    arguments = ["--map", str(given.model), "--query", str(photos)]
+    assert main([*arguments, "--output", str(output), "--quiet"]) == 1
+    report = json.loads((output / "report.json").read_text("utf-8"))
+    failed = {item["name"]: item["reason"] for item in report["failed"]}
+    assert failed.keys() == {
+        *(f"photos é/{name}.png" for name in ("grey", "noise", "cut")),
+        "photos é/text.jpg",
+    }
+    assert failed["photos é/grey.png"] == "no keypoints"
+    assert "truncated" in failed["photos é/cut.png"]
+    assert failed["photos é/noise.png"] == "no matches with 12 map images"
+    assert any("without keypoints: 1" in text for text in report["warnings"])
 
 
 def without_database(given: Given, folder: Path) -> Sequence[str]:
