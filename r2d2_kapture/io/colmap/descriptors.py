@@ -16,10 +16,15 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.types import FloatArray
+
 SIFT_VALUES = 128
 
-ReadDescriptors = Callable[[str], npt.NDArray[Any] | None]
-"""(N, D) rows of an image by name, one for each keypoint; None leaves it out."""
+ReadDescriptors = Callable[[str, FloatArray], npt.NDArray[Any] | None]
+"""Takes an image's name and the (N, 2) keypoints of the database.
+
+Gives (N, D) rows, one for each keypoint; None leaves the image out.
+"""
 
 
 def colmap_descriptors(
@@ -48,8 +53,7 @@ def write_descriptors(path: Path, type_name: str, read: ReadDescriptors) -> int:
     Args:
         path: of the database, which has none of these.
         type_name: of all descriptors.
-        read: gives those of an image; of another number than its keypoints in the
-            database they are left out.
+        read: gives those of an image.
 
     Returns:
         How many.
@@ -57,9 +61,9 @@ def write_descriptors(path: Path, type_name: str, read: ReadDescriptors) -> int:
     count = 0
     with closing(pycolmap.Database.open(str(path))) as database:
         for image in database.read_all_images():
-            rows = read(image.name)
-            count_of = database.num_keypoints_for_image
-            if rows is not None and len(rows) == count_of(image.image_id):
+            keypoints = database.read_keypoints(image.image_id)
+            rows = read(image.name, keypoints[:, :2])
+            if rows is not None:
                 found = colmap_descriptors(type_name, rows)
                 database.write_descriptors(image.image_id, found)
                 count += len(rows)

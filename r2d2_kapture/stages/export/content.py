@@ -8,22 +8,29 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pycolmap
 
-from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.io.colmap.database import colmap_keypoints
 from r2d2_kapture.io.colmap.descriptors import write_descriptors
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
-from r2d2_kapture.io.kapture.feature_table import find_feature_folders
+from r2d2_kapture.io.kapture.feature_table import FeatureTable, find_feature_folders
 from r2d2_kapture.io.kapture.gnss import read_gnss
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.stages.export.feature_files import source_features
 from r2d2_kapture.stages.export.formats import Written
 from r2d2_kapture.stages.export.source import Source
-from r2d2_kapture.types import Failure
+from r2d2_kapture.types import Failure, FloatArray
 
 FoundModel = tuple[pycolmap.Reconstruction | None, tuple[str, ...]]
 """A model, None where no image has a pose, and warnings."""
+
+
+SAME_PIXELS = 1e-3
+"""By which keypoints of a database and of files may differ, as they are rounded."""
 
 
 class Content(Protocol):
@@ -77,14 +84,18 @@ def add_descriptors(
         source: of the images.
         tables: of their descriptors.
         without: images that have failed.
+
+    Raises:
+        DatasetError: the keypoints of the database are others.
     """
     failed: list[Failure] = []
     wanted = set(source.names) - {failure.name for failure in without}
 
-    def read(name: str) -> Any:
-        if name not in wanted:
+    def read(name: str, keypoints: FloatArray) -> npt.NDArray[Any] | None:
+        if name not in wanted or not len(keypoints):
             return None
         try:
+            _check_same(name, source.keypoints, keypoints)
             tables.check_counts(name)
             return tables.beside_keypoints(name).read_stored(name)
         except FeatureFormatError as error:
@@ -93,6 +104,17 @@ def add_descriptors(
 
     count = write_descriptors(database, tables.descriptors.type_name, read)
     return Written(failed=tuple(failed), details={"descriptors": count})
+
+
+def _check_same(name: str, table: FeatureTable, stored: FloatArray) -> None:
+    """Refuse keypoints that were made anew since the database was."""
+    rows = colmap_keypoints(name, table.read(name))
+    if rows.shape != stored.shape or np.abs(rows - stored).max() > SAME_PIXELS:
+        places = ", ".join(str(folder.path) for folder in table.folders)
+        raise DatasetError(
+            f"'{name}': the {len(rows)} keypoints of {places} are not the "
+            f"{len(stored)} of the database; run kapture_r2d2_pipeline again"
+        )
 
 
 def add_pose_priors(database: Path, source: Source) -> Written:

@@ -210,6 +210,22 @@ def test_colmap_maps_what_a_pipeline_made_as_it_is(work: Path, tmp_path: Path) -
     assert maps[0].compute_mean_reprojection_error() < 0.5
 
 
+def test_features_that_were_made_anew_since_are_refused(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = work.parent / "features/reconstruction/keypoints/points/seq é/left"
+    file = folder / "0 b.jpg.kpt"
+    content = file.read_bytes()
+    file.write_bytes(content[12:] + content[:12])
+    command = ["--pipeline", str(work), "--to", "colmap"]
+    try:
+        assert export_main([*command, "--output", str(tmp_path / "out")]) == 2
+    finally:
+        file.write_bytes(content)
+    assert "are not the 120 of the database" in one_error_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_database_of_a_pipeline_alone_is_its_copy(
     work: Path, tmp_path: Path
 ) -> None:
