@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.rotations import OFF, Rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import Turn
@@ -46,6 +47,9 @@ class Turns:
 class Turning:
     """How the images of an extraction are turned.
 
+    Raises:
+        ConfigError: features to match, but nothing that matches decide.
+
     Attributes:
         rotations: that are asked for.
         folder: of the features, where turns are recorded; None for nowhere.
@@ -55,6 +59,13 @@ class Turning:
     rotations: Rotations = OFF
     folder: Path | None = None
     like: Path | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.like is None or self.rotations.by_matching,
+            f"--rotations-like: found --rotations {self.rotations.text}, expected auto "
+            "or two turns to choose from (0,180 or 90,270)",
+        )
 
     def turns(
         self,
@@ -225,7 +236,7 @@ def _warnings(apart: Sequence[str], tags: Mapping[str, Orientation]) -> tuple[st
     mirrored = sorted(name for name, tag in tags.items() if tag.mirrored)
     found = (
         (
-            "photographs match no other in any rotation",
+            "photographs without a match in the largest group, in any rotation",
             "they are turned as EXIF has it, or as most of those that they match",
             apart,
         ),

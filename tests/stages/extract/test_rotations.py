@@ -188,6 +188,8 @@ def test_a_folder_without_features_cannot_be_matched(
     flags = ("--rotations", "auto", "--rotations-like", str(tmp_path / "nothing"))
     assert run_dataset(root, tmp_path / "out", *flags) == 2
     assert "found no images.jsonl" in one_error_line(capsys)
+    assert run_dataset(root, tmp_path / "out", *flags[2:]) == 2
+    assert "--rotations-like: found --rotations off" in one_error_line(capsys)
 
 
 def test_exif_turns_without_matching(
@@ -247,7 +249,7 @@ def test_an_image_of_something_else_is_reported(
     assert run_images(photos, features, "--rotations", "auto") == 1
     assert recorded(features)["b"] == 270
     said = capsys.readouterr().out
-    assert "match no other in any rotation: 2 ('uniform.png', 'z.png')" in said
+    assert "in the largest group, in any rotation: 2 ('uniform.png', 'z.png')" in said
     assert "failed: " in said and "broken.png" in said
 
 
