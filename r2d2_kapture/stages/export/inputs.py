@@ -9,6 +9,7 @@ from typing import Any
 
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.match_store import matches_folder
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.pipeline_layout import Layout
 
@@ -120,5 +121,11 @@ def _read_pipeline(work: Path) -> Inputs:
         mapping=mapping,
         queries=queries,
         roots=(*own, *features, mapping, *there),
-        keypoints_type=keypoints_type,
+        keypoints_type=keypoints_type or _verified_type(layout.verified),
     )
+
+
+def _verified_type(verified: Path) -> str | None:
+    """The only type of keypoints whose matches a pipeline has verified."""
+    folders = sorted(matches_folder(verified, "any").parent.glob("*/"))
+    return folders[0].name if len(folders) == 1 else None

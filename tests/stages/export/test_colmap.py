@@ -226,6 +226,22 @@ def test_features_that_were_made_anew_since_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_other_keypoints_beside_those_of_a_pipeline_are_passed_over(
+    work: Path, tmp_path: Path
+) -> None:
+    others = write_rows(
+        work.parent / "features/reconstruction/keypoints/others",
+        "keypoints",
+        {"a.jpg": np.zeros((1, 2), np.float32)},
+        fields="others, float32, 2",
+    )
+    try:
+        report = export.run(pipeline=work, to="colmap", output=tmp_path / "out")
+    finally:
+        shutil.rmtree(others)
+    assert report.details["keypoints_type"] == "points"
+
+
 def test_the_database_of_a_pipeline_alone_is_its_copy(
     work: Path, tmp_path: Path
 ) -> None:
