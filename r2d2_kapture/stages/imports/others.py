@@ -11,7 +11,7 @@ import importlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ from r2d2_kapture.stages.imports.target import (
     dataset_files,
     link_images,
 )
-from r2d2_kapture.types import FloatArray, Report
+from r2d2_kapture.types import FloatArray, Report, counted, some_names
 
 KAPTURE_ERRORS = (
     *(OSError, ValueError, KeyError, IndexError, TypeError, AssertionError),
@@ -66,13 +66,14 @@ class Tool:
     """A tool of kapture.
 
     Attributes:
-        convert: reads a file or folder, with the folder of images, into a dataset.
+        convert: reads a file or folder, with the folder of images, into a dataset;
+            gives the names of images that it lists, which it may pass over.
         what: it reads.
         sizes: whether it looks into images for their sizes.
         warnings: on what is left out, for the report.
     """
 
-    convert: Callable[[Path, Path | None, Path], None]
+    convert: Callable[[Path, Path | None, Path], Collection[str]]
     what: str
     sizes: bool = False
     warnings: tuple[str, ...] = ()
@@ -129,9 +130,10 @@ def run(
     if made_already and (earlier := finished.report(started)) is not None:
         return earlier
     with tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch:
-        data = _convert(tool, model, images, Path(scratch))
+        data, listed = _convert(tool, model, images, Path(scratch))
         names = [name for _, _, name in kapture.flatten(data.records_camera or {})]
-        warnings = (*check_images(names, images), *tool.warnings)
+        lost = sorted(set(listed) - set(names))
+        warnings = (*check_images(names, images), *_lost(lost, images), *tool.warnings)
         type_name = keypoints_type or min(data.keypoints or {}, default=source)
         contents = dataset_contents(output, type_name)
         ledger = open_ledger(output, contents, manifest, options, anew=options.force)
@@ -158,13 +160,17 @@ def run(
 
 def _convert(
     tool: Tool, model: Path, images: Path | None, scratch: Path
-) -> kapture.Kapture:
-    """Let kapture read a reconstruction, and count cameras from pixel centers."""
+) -> tuple[kapture.Kapture, Collection[str]]:
+    """Let kapture read a reconstruction, and count cameras from pixel centers.
+
+    Returns:
+        The dataset, and names of images that the tool lists.
+    """
     quiet_kapture()
     for name in ("nvm", "bundler", "openmvg", "opensfm"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        tool.convert(model, images, scratch)
+        listed = tool.convert(model, images, scratch)
         data = kcsv.kapture_from_dir(str(scratch))
     except KAPTURE_ERRORS as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -181,7 +187,17 @@ def _convert(
     for sensor_id, sensor in camera_sensors(data).items():
         camera = colmap_camera(sensor, 0, "corner")
         data.sensors[sensor_id] = kapture_camera(camera, "center", sensor.name)
-    return data
+    return data, listed
+
+
+def _lost(names: Collection[str], images: Path | None) -> tuple[str, ...]:
+    """The warning on images that kapture's tool has passed over."""
+    if not names:
+        return ()
+    return (
+        f"{counted(len(names), 'image')} without a readable file in {images} are left "
+        f"out, with what they observe: {some_names(names)}",
+    )
 
 
 def _tables(data: kapture.Kapture) -> kapture.Kapture:
@@ -211,23 +227,27 @@ def _write(
     if data.keypoints:
         target.describe_keypoints(2)
         table = open_feature_table([scratch], "keypoints")
-        for name in table.image_names:
+        for name in filter(sizes.__contains__, table.image_names):
             xy = _positions(source, table, name, sizes[name])
             target.write_rows("keypoints", name, xy)
             count += len(xy)
-    seen = data.observations or kapture.Observations()
+    seen = {
+        row: [pair for pair in pairs if pair[0] in sizes]
+        for row, kinds in sorted((data.observations or {}).items())
+        for pairs in kinds.values()
+    }
     type_name = target.features.keypoints_type
     if len(points):
         rows = (row.tolist() for row in points)
         header = "X, Y, Z, R, G, B" if points.shape[1] == 6 else "X, Y, Z"
         target.write_table(kcsv.CSV_FILENAMES[kapture.Points3d], header, rows)
-    if len(seen):
+    if seen:
         target.write_table(
             kcsv.CSV_FILENAMES[kapture.Observations],
             "point3d_id, keypoints_type, [image_path, feature_id]*",
             (
-                [row, type_name, *(f for pair in seen[row, kind] for f in pair)]
-                for row, kind in sorted(seen.key_pairs())
+                [row, type_name, *(field for pair in pairs for field in pair)]
+                for row, pairs in seen.items()
             ),
         )
     return {
@@ -238,7 +258,7 @@ def _write(
         TYPE: type_name if count else "",
         "keypoints": count,
         "points": len(points),
-        "observations": seen.observations_number(),
+        "observations": sum(map(len, seen.values())),
     }
 
 
@@ -263,25 +283,45 @@ def _turn_world(data: kapture.Kapture) -> None:
             data.trajectories[timestamp, device] = turned
 
 
-def _nvm(model: Path, images: Path | None, scratch: Path) -> None:
+def _checked(names: Iterable[str], source: Path) -> list[str]:
+    """Names that stay in their folder: kapture writes files by them as they are."""
+    return [check_table_name(name, source) for name in names]
+
+
+def _nvm(model: Path, images: Path | None, scratch: Path) -> Collection[str]:
+    fields = (line.split() for line in model.read_text("utf-8").splitlines()[1:])
+    names = [line[0] for line in fields if line and not _is_number(line[0])]
     tool = importlib.import_module("tools.kapture_import_nvm")
+    listed = _checked(names, model)
     tool.import_nvm(str(model), str(images), str(scratch), None, False, True)
+    return listed
 
 
-def _bundler(model: Path, images: Path | None, scratch: Path) -> None:
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _bundler(model: Path, images: Path | None, scratch: Path) -> Collection[str]:
     beside = (model.with_name(f"{model.name}.list.txt"), model.with_name("list.txt"))
-    listed = next((path for path in beside if path.is_file()), beside[0])
+    path = next((path for path in beside if path.is_file()), beside[0])
+    listed = _checked(filter(None, path.read_text("utf-8").split("\n")), path)
     tool = importlib.import_module("tools.kapture_import_bundler")
     place = str(scratch)
-    tool.import_bundler(str(model), str(listed), str(images), place, False, True)
+    tool.import_bundler(str(model), str(path), str(images), place, False, True)
+    return listed
 
 
-def _openmvg(model: Path, images: Path | None, scratch: Path) -> None:
+def _openmvg(model: Path, images: Path | None, scratch: Path) -> Collection[str]:
     tool = importlib.import_module("kapture.converter.openmvg.import_openmvg")
     tool.import_openmvg(str(model), None, None, str(scratch), TransferAction.skip)
+    return ()
 
 
-def _opensfm(model: Path, images: Path | None, scratch: Path) -> None:
+def _opensfm(model: Path, images: Path | None, scratch: Path) -> Collection[str]:
     """Without features, which are not in pixels, and matches, which are pickles."""
     project = scratch / "project"
     project.mkdir()
@@ -292,6 +332,7 @@ def _opensfm(model: Path, images: Path | None, scratch: Path) -> None:
     tool.import_opensfm(
         str(project), str(scratch), images_import_method=TransferAction.skip
     )
+    return ()
 
 
 TOOLS: dict[ImportSource, Tool] = {

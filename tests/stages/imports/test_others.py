@@ -15,6 +15,7 @@ from PIL import Image
 from r2d2_kapture.cli.imports import main
 from r2d2_kapture.config.imports import ImportSource
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
@@ -241,6 +242,44 @@ def test_poses_and_cameras_are_the_tools(
         assert set(read_gnss(dataset).values()) == {
             GnssPosition(latitude=46.5, longitude=6.5, altitude=400)
         }
+
+
+def test_names_that_leave_their_folder_are_refused_before_kapture_writes(
+    made: Made, tmp_path: Path
+) -> None:
+    model = write_nvm(made)
+    text = model.read_text("utf-8")
+    name = images_of(made)[0].name
+    evil = tmp_path / "evil.nvm"
+    for other in (f"../../../../../../..{tmp_path}/x.png", f"{tmp_path}/x.png"):
+        (tmp_path / "x.png").write_bytes((made.images / name).read_bytes())
+        evil.write_text(text.replace(name, other), encoding="utf-8")
+        with pytest.raises(DatasetError, match="leaves the dataset's folder"):
+            run(
+                source="nvm",
+                model=evil,
+                images=made.images,
+                output=tmp_path / "out",
+                options=QUIET,
+            )
+        assert not list(tmp_path.glob("*.kpt"))
+
+
+def test_images_without_file_are_left_out_by_name(made: Made, tmp_path: Path) -> None:
+    model = write_nvm(made)
+    name = images_of(made)[1].name
+    moved = tmp_path / "lost.nvm"
+    moved.write_text(model.read_text("utf-8").replace(name, "lost.png"), "utf-8")
+    report = run(
+        source="nvm",
+        model=moved,
+        images=made.images,
+        output=tmp_path / "out",
+        options=QUIET,
+    )
+    assert report.done == made.model.num_images() - 1
+    assert any("'lost.png'" in text for text in report.warnings)
+    assert errors(read_sparse_map(tmp_path / "out"), tmp_path / "out").max() < 1e-4
 
 
 def test_what_is_no_reconstruction_is_one_line(
