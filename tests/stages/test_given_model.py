@@ -12,9 +12,15 @@ from typing import Any
 import numpy as np
 import pycolmap
 import pytest
+from jsonargparse import Namespace
 from PIL import Image
 
+from r2d2_kapture.cli import pipeline as command
 from r2d2_kapture.cli.pipeline import main
+from r2d2_kapture.config.pipeline import PipelineConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import OutputError
+from r2d2_kapture.front.stages import run_pipeline
 from tests.commands import one_error_line
 from tests.scenes.given_model import Given
 from tests.stages.test_pipeline import results
@@ -178,14 +184,12 @@ def test_another_model_is_refused_until_force(given: Given, tmp_path: Path) -> N
             pycolmap.Sim3d(2.0, pycolmap.Rotation3d(), np.array([5.0, 0, 0]))
         ),
     )
-    asked = ("--mapping_pairs.method", "exhaustive", "--verify.geometry", "estimate")
-    query = ("--query", f"q={given.scene.query}")
-    assert main(given.command(output, *asked, *query)) == 0
-    assert settings(output) == ("exhaustive", "estimate")
-    assert main(given.command(output, *asked, model=moved)) == 2
-    # those that are not asked for are such as a model allows
-    assert main(given.command(output, "--force", model=moved)) == 0
-    assert settings(output) == ("covisibility", "known_poses")
+    given.run(output, queries={"q": given.scene.query})
+    with pytest.raises(OutputError, match="--force"):
+        given.run(output, model_in=moved, queries={})
+    force = RunOptions(progress=False, force=True)
+    *_, whole = given.run(output, model_in=moved, queries={}, options=force)
+    assert "poses of 'q' in the earlier map were removed" in whole.warnings[-1]
     for name, pose in poses(moved).items():
         mapped = poses(output / "map" / "sparse")[name]
         np.testing.assert_allclose(mapped, pose, rtol=0, atol=1e-12)
@@ -199,6 +203,40 @@ def settings(output: Path) -> tuple[str, str]:
     """The methods of pairs and of verification that a run had."""
     of = json.loads((output / "pipeline_report.json").read_text("utf-8"))["settings"]
     return of["mapping_pairs"]["method"], of["verify"]["geometry"]
+
+
+def test_the_command_chooses_what_a_model_allows(
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[PipelineConfig] = []
+
+    def noted(flags: Namespace, **inputs: Any) -> int:
+        chosen.append(command.pipeline_config(flags))
+        return 0
+
+    monkeypatch.setattr(command, "run_pipeline", noted)
+    asked = ("--mapping_pairs.method", "exhaustive", "--verify.geometry", "estimate")
+    for more in ((), asked):
+        assert main(given.command(tmp_path / "work", *more)) == 0
+    methods = [(one.mapping_pairs.method, one.verify.geometry) for one in chosen]
+    # those that are asked for are taken
+    assert methods == [("covisibility", "known_poses"), ("exhaustive", "estimate")]
+
+
+def test_in_python_the_settings_are_those_of_the_command(
+    given: Given, tmp_path: Path
+) -> None:
+    output = tmp_path / "work"
+    report = run_pipeline(
+        model_in=given.model,
+        images=str(given.images),
+        features=given.scene.features,
+        output=output,
+        progress=False,
+        mapping_pairs={"top_k": 3},
+    )
+    assert report.failed == () and (output / "report.html").is_file()
+    assert settings(output) == ("covisibility", "known_poses")
 
 
 def unregister(model: pycolmap.Reconstruction) -> None:
