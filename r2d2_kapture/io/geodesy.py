@@ -49,6 +49,10 @@ class EnuFrame:
         """The inverse of enu_from_wgs84."""
         return np.asarray(_transform().enu_to_ellipsoid(enu, *self._origin))
 
+    def __str__(self) -> str:
+        """Its origin, for people."""
+        return f"{self.latitude:.7f}, {self.longitude:.7f}, {self.altitude:.2f} m"
+
     @property
     def _origin(self) -> tuple[float, float, float]:
         return self.latitude, self.longitude, self.altitude

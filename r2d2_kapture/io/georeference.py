@@ -31,7 +31,8 @@ class Georeference:
         images: number of images with a position.
         outliers: of them, those that disagree with the map.
         residual_median, residual_95: median and 95th percentile of the distances in
-            metres between the cameras and the positions of their images.
+            metres between the cameras and the positions of their images, without the
+            outliers.
     """
 
     frame: EnuFrame | None

@@ -21,6 +21,7 @@ from r2d2_kapture.io.kapture.tables import (
     KEY_FIELDS,
     CameraRecord,
     check_cameras,
+    check_gnss,
     check_record_sensors,
     check_records,
     check_table,
@@ -164,6 +165,9 @@ def check_dataset(root: Path) -> tuple[list[CameraRecord], tuple[Failure, ...]]:
         path = root / "sensors" / f"{name}.txt"
         if path.is_file():
             check_table(path, _table(read_lines(path)))
+    path = root / "sensors" / "records_gnss.txt"
+    if path.is_file():
+        check_gnss(path, _table(read_lines(path)))
     path = root / "sensors" / "records_camera.txt"
     records, left_out = _camera_records(path)
     return check_records(path, records), left_out

@@ -93,6 +93,31 @@ def check_cameras(path: Path, rows: Rows) -> None:
             )
 
 
+def check_gnss(path: Path, rows: Rows) -> None:
+    """Refuse GNSS records that kapture could not read, and would not name.
+
+    Args:
+        path: of records_gnss.txt.
+        rows: its fields.
+
+    Raises:
+        DatasetError: naming the row.
+    """
+    for row in rows:
+        try:
+            if len(row) not in (6, 7):
+                raise ValueError(f"{len(row)} fields")
+            for number in (row[0], row[5]):
+                int(number)
+            for number in (*row[2:5], *row[6:]):
+                float(number)
+        except ValueError as error:
+            raise DatasetError(
+                f"{path}: found '{', '.join(row)[:80]}' ({error}), expected timestamp, "
+                "device_id, x, y, z, utc, dop; correct or delete the row"
+            ) from error
+
+
 def check_records(
     path: Path | str, records: Iterable[CameraRecord]
 ) -> list[CameraRecord]:

@@ -56,7 +56,7 @@ class Metric:
         if self.used == GEOREFERENCE:
             numbers["metres_per_unit"] = round(float(found.metric_from_map.scale), 6)
         if found.frame is not None:
-            numbers["origin"] = dataclasses.asdict(found.frame)
+            numbers["origin"] = str(found.frame)
         return {"priors": numbers}
 
 

@@ -99,13 +99,14 @@ class Fit:
         self, frame: EnuFrame | None, metric_from_map: pycolmap.Sim3d
     ) -> Georeference:
         """Of the map as it is, or as this similarity has moved it."""
+        agreed = self.residuals[self.agree]
         return Georeference(
             frame=frame,
             metric_from_map=metric_from_map,
             images=len(self.names),
             outliers=int((~self.agree).sum()),
-            residual_median=round(float(np.median(self.residuals)), 4),
-            residual_95=round(float(np.percentile(self.residuals, 95)), 4),
+            residual_median=round(float(np.median(agreed)), 4),
+            residual_95=round(float(np.percentile(agreed, 95)), 4),
         )
 
     def warnings(self) -> tuple[str, ...]:

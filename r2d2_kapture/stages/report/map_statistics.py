@@ -75,9 +75,7 @@ def _place(georeference: Georeference | None) -> dict[str, str]:
         "95 % of them below": f"{georeference.residual_95:.3g} m",
     }
     if frame is not None:
-        figures["origin (WGS84)"] = (
-            f"{frame.latitude:.7f}, {frame.longitude:.7f}, {frame.altitude:.2f} m"
-        )
+        figures["origin (WGS84)"] = str(frame)
     return figures
 
 

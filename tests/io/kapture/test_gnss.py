@@ -151,7 +151,9 @@ def test_utm_becomes_degrees(tmp_path: Path) -> None:
         ("EPSG:32661", "1, 2, 3", "found coordinates 'EPSG:32661'"),
         ("EPSG:4326", "181, 2, 3", "found x 181 and y 2, expected the longitude"),
         ("EPSG:4326", "51.5, -90.5, 3", "found x 51.5 and y -90.5"),
-        ("EPSG:4326", "a, 2, 3", "kapture cannot read it"),
+        ("EPSG:4326", "a, 2, 3", "records_gnss.txt: found '5, one, a, 2, 3, 0, 0' (co"),
+        ("EPSG:4326", "1", "records_gnss.txt: found '5, one, 1, 0, 0' (5 fields)"),
+        ("EPSG:4326", "1, 2, 3, 4, 5", "(9 fields), expected timestamp, device_id, x"),
         ("", "1, 2, 3", "gnss sensor 'one': found no coordinates, expected"),
     ],
 )

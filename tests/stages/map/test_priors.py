@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -16,8 +17,10 @@ import pytest
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
+from r2d2_kapture.io.geodesy import EnuFrame
 from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, read_georeference
 from r2d2_kapture.io.kapture.gnss import GnssPosition, LocalPosition, Position, add_gnss
+from r2d2_kapture.stages.map.priors import Priors, fit_priors
 from r2d2_kapture.types import FloatArray, Report
 from tests.scenes import gps
 from tests.scenes.gps import METRES, SITE, places
@@ -96,7 +99,8 @@ def test_an_exact_scene_is_in_metres_on_earth(
     assert (said["images"], said["outliers"]) == (12, 0)
     assert said["residual_95"] < 1e-3
     stored = json.loads((root / "map" / GEOREFERENCE_NAME).read_text("utf-8"))
-    assert stored["origin"] == said["origin"] and stored["unit"] == "metre"
+    assert EnuFrame(**stored["origin"]) == found.frame and stored["unit"] == "metre"
+    assert said["origin"] == str(found.frame) and said["origin"].endswith(" m")
 
 
 def test_noise_and_a_gross_outlier_do_no_harm(root: Path, scene: Scene) -> None:
@@ -111,6 +115,7 @@ def test_noise_and_a_gross_outlier_do_no_harm(root: Path, scene: Scene) -> None:
     report = run(root)
     assert errors(root, scene).max() < 0.5  # of noise, not of 860 m
     assert report.details["priors"]["outliers"] == 1
+    assert 0.1 < report.details["priors"]["residual_95"] < 2
     assert report.details["priors"]["used"] == "bundle adjustment"
     assert wrong in warned(report, "disagree with the map")
 
@@ -201,6 +206,28 @@ def test_a_line_is_found_whatever_the_images_show(root: Path, scene: Scene) -> N
     warned(run(root), "on a line, about which the map may turn: the map is not in")
 
 
+@pytest.mark.parametrize(("noise", "warned_of"), [(0.0, False), (0.9, True)])
+def test_a_rotation_that_is_uncertain_is_warned_of(
+    root: Path, scene: Scene, noise: float, warned_of: bool
+) -> None:
+    run(root)  # known poses
+    true = places(scene)
+    rng = np.random.default_rng(0)
+    priors = Priors(
+        names=list(true),
+        positions=np.array(list(true.values())) + rng.normal(0, noise, (12, 3)),
+        deviations=np.full((12, 3), noise or 1.0),
+        frame=None,
+    )
+    fit = fit_priors(model_of(root), priors)
+    assert fit is not None and fit.problem is None
+    assert (fit.turn > 6) == warned_of
+    said = [text for text in fit.warnings() if "nearly on a line" in text]
+    assert len(said) == warned_of
+    if warned_of:
+        assert fit.noise == pytest.approx(noise, rel=0.5)
+
+
 def test_a_local_frame_is_kept(root: Path, scene: Scene) -> None:
     true = places(scene)
     give(root, {n: LocalPosition(x=p[0], y=p[1], z=p[2]) for n, p in true.items()})
@@ -223,12 +250,29 @@ def test_the_databases_priors_serve_a_dataset_without(root: Path, scene: Scene) 
     assert errors(root, scene).max() < 1e-3
 
 
-def test_altitudes_that_are_not_known(root: Path, scene: Scene) -> None:
-    """Of some images: the others have them; of all: the site is taken for level."""
+def test_a_site_without_any_altitude_is_taken_for_level(
+    root: Path, scene: Scene
+) -> None:
+    true = places(scene)
+    give(
+        root,
+        {
+            name: dataclasses.replace(on_earth(enu), altitude=None)
+            for name, enu in true.items()
+        },
+    )
+    report = run(root)
+    heights = np.array([center[2] for center in centers(root).values()])
+    assert "priors" in report.details and np.abs(heights).max() < 3
+
+
+def test_images_without_altitude_follow_those_with_one(
+    root: Path, scene: Scene
+) -> None:
     true = places(scene)
     positions: dict[str, Position] = {name: on_earth(enu) for name, enu in true.items()}
     for name in list(positions)[::2]:
-        positions[name] = GnssPosition(**{**vars(positions[name]), "altitude": None})
+        positions[name] = dataclasses.replace(on_earth(true[name]), altitude=None)
     give(root, positions)
     run(root)
     assert errors(root, scene).max() < 1e-3
