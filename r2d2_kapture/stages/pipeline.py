@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
-from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
-from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
+from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.files import Weights
-from r2d2_kapture.stages import evaluate, extract, localize, map, match, pairs, verify
+from r2d2_kapture.stages import extract
 from r2d2_kapture.stages.given_model import take_model
 from r2d2_kapture.stages.localize import POSES_NAME
 from r2d2_kapture.stages.photographs import MAPPING, Photographs, is_plain
@@ -36,146 +34,11 @@ from r2d2_kapture.stages.pipeline_checks import (
 )
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.stages.pipeline_leftovers import remove_older_poses
+from r2d2_kapture.stages.pipeline_steps import Sources, Steps
 from r2d2_kapture.stages.run_record import run_record, with_earlier_work
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "pipeline_report.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """The features of all images.
-
-    Attributes:
-        roots: folders that are searched.
-        keypoints_type, descriptors_type, global_features_type: in use; None is the only
-            existing one.
-        images: that may be paired; None takes all.
-    """
-
-    roots: tuple[Path, ...]
-    keypoints_type: str | None
-    descriptors_type: str | None
-    global_features_type: str | None
-    images: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """The stages of a pipeline, with what they share.
-
-    Attributes:
-        config: of all stages.
-        mapping: dataset of the map's images.
-        sources: features of all images.
-        layout: of the outputs.
-        options: how the stages run.
-        model_in: that the dataset was made of; None without one.
-    """
-
-    config: PipelineConfig
-    mapping: Dataset
-    sources: Sources
-    layout: Layout
-    options: RunOptions
-    model_in: Path | None = None
-
-    def build_map(self) -> Iterator[Report]:
-        """Pairs of mapping images, their matches, the geometry of those, the map."""
-        pairs_file = self.layout.pairs("mapping")
-        yield from self._match(self.config.mapping_pairs, None, pairs_file)
-        yield verify.run(
-            self.config.verify,
-            mapping=self.mapping,
-            features=self.sources.roots,
-            matches=[self.layout.matches],
-            pairs=pairs_file,
-            database=self.layout.database,
-            output=self.layout.verified,
-            keypoints_type=self.sources.keypoints_type,
-            options=self.options,
-        )
-        yield map.run(
-            self.config.map,
-            mapping=self.mapping,
-            database=self.layout.database,
-            output=self.layout.map,
-            features=self.sources.roots,
-            keypoints_type=self.sources.keypoints_type,
-            options=self.options,
-        )
-
-    def localize(self, name: str, query: Dataset) -> Iterator[Report]:
-        """Pairs of queries with mapping images, matches, poses, and their errors."""
-        pairs_file = self.layout.pairs(name)
-        yield from self._match(self.config.query_pairs, query, pairs_file)
-        yield localize.run(
-            self.config.localize,
-            map_path=self.layout.map,
-            query=query,
-            pairs=pairs_file,
-            features=self.sources.roots,
-            matches=[self.layout.matches],
-            output=self.layout.localized(name),
-            keypoints_type=self.sources.keypoints_type,
-            options=self.options,
-        )
-        if query.data.trajectories:
-            yield evaluate.run(
-                self.config.evaluate,
-                ground_truth=query,
-                estimated={name: self.layout.localized(name)},
-                output=self.layout.evaluated(name),
-                map_path=self.layout.map,
-                options=dataclasses.replace(self.options, replace=True),
-            )
-
-    def register(self, queries: Mapping[str, Dataset]) -> Report:
-        """The map and all localized queries as one COLMAP model."""
-        return localize.register(
-            self.config.localize,
-            map_path=self.layout.map,
-            localized={
-                self.layout.localized(name): localize.QueryInputs(
-                    query=query,
-                    pairs=self.layout.pairs(name),
-                    features=self.sources.roots,
-                    matches=(self.layout.matches,),
-                    keypoints_type=self.sources.keypoints_type,
-                )
-                for name, query in queries.items()
-            },
-            output=self.layout.model,
-            options=self.options,
-        )
-
-    def _match(
-        self, which: PairsConfig, query: Dataset | None, pairs_file: Path
-    ) -> Iterator[Report]:
-        """Pairs of mapping images, or of queries with them, and their matches."""
-        yield pairs.run(
-            which,
-            mapping=self.mapping,
-            query=query,
-            output=pairs_file,
-            features=self.sources.roots,
-            map_path=self.model_in if which.method == "covisibility" else None,
-            only=self.sources.images,
-            keypoints_type=self.sources.keypoints_type,
-            descriptors_type=self.sources.descriptors_type,
-            global_features_type=self.sources.global_features_type,
-            global_features_output=self.layout.retrieval,
-            options=self.options,
-        )
-        yield match.run(
-            self.config.match,
-            features=self.sources.roots,
-            pairs=pairs_file,
-            output=self.layout.matches,
-            keypoints_type=self.sources.keypoints_type,
-            descriptors_type=self.sources.descriptors_type,
-            options=self.options,
-        )
 
 
 def run(
