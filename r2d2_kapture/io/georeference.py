@@ -42,6 +42,13 @@ class Georeference:
     residual_median: float
     residual_95: float
 
+    @property
+    def up(self) -> Positions | None:
+        """(3,) direction in the map that is up; None in a local frame."""
+        if self.frame is None:
+            return None
+        return np.asarray(self.metric_from_map.rotation.matrix()[2])
+
     def metric(self, centers: Positions) -> Positions:
         """(N, 3) metres in the frame of (N, 3) positions in the map."""
         return transform(self.metric_from_map, centers)

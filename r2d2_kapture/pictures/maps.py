@@ -77,22 +77,27 @@ class MapCloud:
         )
 
 
-def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
+def draw_map(
+    cloud: MapCloud, path: Path, *, unit: str, up: Array | None = None
+) -> None:
     """Draw a map in top and side view, on one scale.
 
-    The up direction comes from up_axis; a few distant points are cut off.
+    A few distant points are cut off.
 
     Args:
         cloud: with at least one camera.
         path: of the picture; its suffix (.png, .pdf) selects the format.
         unit: of the axes, such as "m".
+        up: (3,) direction in the map that is up; None estimates it by up_axis.
 
     Raises:
         OutputError: ``path`` cannot be written.
     """
+    known = "up by GNSS" if up is not None else "up is estimated from them"
+    up = up_axis(cloud.cam_from_world) if up is None else up
     centers = camera_centers(cloud.cam_from_world)
     forward = cloud.cam_from_world[:, 2, :3].mean(axis=0)
-    axes = view_axes(up_axis(cloud.cam_from_world), centers, forward)
+    axes = view_axes(up, centers, forward)
     origin = np.median(centers, axis=0)
     points = (cloud.points - origin) @ axes.T
     low, high = _limits(points, (centers - origin) @ axes.T)
@@ -119,9 +124,7 @@ def draw_map(cloud: MapCloud, path: Path, *, unit: str) -> None:
     panels[0].set_title(
         f"{len(cloud.points)} points, {len(centers)} images", fontsize=11, loc="right"
     )
-    panels[1].set_title(
-        "red: cameras; up is estimated from them", fontsize=9, loc="right"
-    )
+    panels[1].set_title(f"red: cameras; {known}", fontsize=9, loc="right")
     save(figure, path)
 
 

@@ -15,7 +15,11 @@ import pycolmap
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
-from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, write_georeference
+from r2d2_kapture.io.georeference import (
+    GEOREFERENCE_NAME,
+    read_georeference,
+    write_georeference,
+)
 from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, rebuilding
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
@@ -122,7 +126,8 @@ def write_sparse_models(
             place = folder / str(number)
             place.mkdir()
             model.write(str(place))
-            warnings += draw_model(place, model, unit=unit)
+            lies = metric.georeference if number == 0 else None
+            warnings += draw_model(place, model, unit=unit, georeference=lies)
         if metric.georeference is not None:
             write_georeference(folder / "0", metric.georeference)
         report = Report(
@@ -148,7 +153,8 @@ def write_sparse_models(
 def _drawn(place: Path, earlier: Mapping[str, Any]) -> tuple[str, ...]:
     """The warnings of pictures that had to be drawn again."""
     unit = METRES if "priors" in earlier["numbers"] else OWN_UNITS
-    return draw_model(place, place, unit=unit)
+    lies = read_georeference(place)
+    return draw_model(place, place, unit=unit, georeference=lies)
 
 
 def _is_same(camera: pycolmap.Camera, other: pycolmap.Camera) -> bool:

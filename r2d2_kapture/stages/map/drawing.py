@@ -9,6 +9,7 @@ import pycolmap
 from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.georeference import Georeference
 from r2d2_kapture.pictures.maps import MapCloud, draw_map, write_map_ply
 
 PICTURE_NAME = "map.png"
@@ -28,7 +29,11 @@ FAILURES = (
 
 
 def draw_model(
-    place: Path, model: pycolmap.Reconstruction | Path, *, unit: str = OWN_UNITS
+    place: Path,
+    model: pycolmap.Reconstruction | Path,
+    *,
+    unit: str = OWN_UNITS,
+    georeference: Georeference | None = None,
 ) -> tuple[str, ...]:
     """Write map.png and map.ply of a map, if they are missing.
 
@@ -36,6 +41,7 @@ def draw_model(
         place: folder to write in.
         model: the model, or the folder of its files.
         unit: of the world.
+        georeference: says what is up, if it is known.
 
     Returns:
         A warning if they cannot be drawn, else empty.
@@ -52,7 +58,8 @@ def draw_model(
         if not points.exists():
             write_map_ply(cloud, points)
         if not picture.exists():
-            draw_map(cloud, picture, unit=unit)
+            up = None if georeference is None else georeference.up
+            draw_map(cloud, picture, unit=unit, up=up)
     except FAILURES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return (f"the map is complete but could not be drawn: {reason}",)

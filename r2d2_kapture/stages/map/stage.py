@@ -22,7 +22,12 @@ from r2d2_kapture.io.colmap.check import (
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.update import remove_features_of
-from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, write_georeference
+from r2d2_kapture.io.georeference import (
+    GEOREFERENCE_NAME,
+    Georeference,
+    read_georeference,
+    write_georeference,
+)
 from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
@@ -202,7 +207,7 @@ def run(
         if metric.georeference is not None:
             write_georeference(folder, metric.georeference)
         unit = METRES if known or metric.in_metres else OWN_UNITS
-        drawn = _write_models(models, folder, unit)
+        drawn = _write_models(models, folder, unit, metric.georeference)
         write_map_dataset(
             folder / "kapture",
             models[0],
@@ -290,7 +295,10 @@ def _choose_method(
 
 
 def _write_models(
-    models: list[pycolmap.Reconstruction], folder: Path, unit: str
+    models: list[pycolmap.Reconstruction],
+    folder: Path,
+    unit: str,
+    georeference: Georeference | None,
 ) -> tuple[str, ...]:
     """Write the first model as the map and the others next to it; return warnings."""
     further = [folder / "models" / str(i) for i in range(1, len(models))]
@@ -299,7 +307,8 @@ def _write_models(
         place.mkdir(parents=True)
         model.write(str(place))
         beside = place if place in further else folder
-        warnings += draw_model(beside, model, unit=unit)
+        lies = None if place in further else georeference
+        warnings += draw_model(beside, model, unit=unit, georeference=lies)
     return tuple(warnings)
 
 
@@ -342,7 +351,8 @@ def _without_pose(
 def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
     known = earlier.get("method") == "triangulate"
     unit = METRES if known or "priors" in earlier else OWN_UNITS
-    drawn = draw_model(output, output / "sparse", unit=unit)
+    lies = read_georeference(output)
+    drawn = draw_model(output, output / "sparse", unit=unit, georeference=lies)
     return Report(
         stage="map",
         unit="",
