@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -27,6 +27,7 @@ from r2d2_kapture.core.frame_choice import (
     with_neighbours,
 )
 from r2d2_kapture.errors import ConfigError, ImageError
+from r2d2_kapture.io.colmap.image_folder import check_given
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, write_origin
 from r2d2_kapture.io.kapture.writing import write_tables
 from r2d2_kapture.io.names import broken_in_table_by, shown
@@ -58,6 +59,8 @@ from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "import_report.json"
 REACH = 5
+ROUNDING = 1e-6
+"""Of intervals: 0.3 / 0.1 is below 3, and the frame at 0.3 s begins the fourth."""
 JPEG = {"format": "JPEG", "quality": 95, "subsampling": 0}
 IMAGES = Path("sensors", "records_data")
 CONTENTS = Contents(
@@ -150,13 +153,11 @@ def run(
                 taken = _known(output, path, sha256)
                 counts = new if taken is None else earlier
                 if taken is None:
-                    taken = _take(opened, sha256, output, config, options)
+                    others = {one.size for one in _recorded(output, path.stem)}
+                    taken = _take(opened, sha256, output, config, options, others)
             counts.update(frame.verdict for frame in taken.frames)
             warnings += taken.warnings
-        records = (output / FOLDER).glob("*.json")
-        known = [read_record(path) for path in sorted(records)]
-        videos = [one for one in known if one is not None]
-        write_tables(output, describe(videos, config))
+        write_tables(output, describe(list(_recorded(output)), config))
         write_origin(output / "sensors", "center")
         report = Report(
             stage="import",
@@ -211,10 +212,32 @@ def _known(output: Path, path: Path, sha256: str) -> Taken | None:
     return taken if all(image.is_file() for image in images) else None
 
 
+def _recorded(output: Path, but: str | None = None) -> Iterator[Taken]:
+    """What is recorded of all videos, or of all but one of this name."""
+    for path in sorted((output / FOLDER).glob("*.json")):
+        taken = read_record(path)
+        if taken is not None and taken.name != but:
+            yield taken
+
+
 def _take(
-    video: Video, sha256: str, output: Path, config: VideoConfig, options: RunOptions
+    video: Video,
+    sha256: str,
+    output: Path,
+    config: VideoConfig,
+    options: RunOptions,
+    others: Collection[tuple[int, int]],
 ) -> Taken:
-    """Write the frames of a video, and last the record that says they are complete."""
+    """Write the frames of a video, and last the record that says they are complete.
+
+    Args:
+        video: open.
+        sha256: of its file.
+        output: the dataset.
+        config: settings.
+        options: how to run.
+        others: sizes of the other videos, whose parameters this one shares.
+    """
     name, suffix = video.path.stem, config.image_format
     frames: list[Frame] = []
     broken: list[str] = []
@@ -223,6 +246,8 @@ def _take(
     sharp = _without_blurred(_sharpest(shown_frames, config), config.min_sharpness)
     for candidate in _without_doubled(sharp, config.min_motion):
         frame, size = candidate.frame, candidate.size
+        if config.params:  # before anything of it is written
+            check_given({size, *others}, config)
         if frame.verdict == KEPT:
             place = output / IMAGES / image_name(name, frame, suffix)
             if not place.is_file():
@@ -270,7 +295,7 @@ def _sharpest(frames: Iterable[VideoFrame], config: VideoConfig) -> Iterator[Can
     every = config.interval
 
     def interval(frame: VideoFrame) -> int:
-        return int(frame.seconds / every) if every else _time(frame)
+        return int(frame.seconds / every + ROUNDING) if every else _time(frame)
 
     for _, group in itertools.groupby(frames, interval):
         measured = ((sharpness(frame.gray), frame) for frame in group)

@@ -150,7 +150,7 @@ def find_priors(
         for name, one in named.items()
         if not isinstance(one, GnssPosition) or one.altitude is not None
     }
-    used = with_altitude or named
+    used = with_altitude if len(with_altitude) >= FEWEST else named
     if not used:
         return None, ()
     positions, frame = in_metres(used)

@@ -135,10 +135,15 @@ def run(
         described=global_features_output or output.with_name(f"{output.stem}_features"),
         options=options,
     )
-    merged = list(itertools.chain.from_iterable(inputs.lists.values()))
+    lists = list(inputs.lists.values())
+    merged = list(itertools.chain.from_iterable(lists))
     finished = Finished.of(
         output.with_name(f".{output.name}{FINISHED_NAME}"),
-        [settings, sorted(only or ()), list(map(dataclasses.astuple, merged))],
+        [
+            settings,
+            sorted(only or ()),
+            [list(map(dataclasses.astuple, one)) for one in lists],
+        ],
         (
             *(f for dataset in datasets for f in dataset.files),
             *method_files(config, inputs),

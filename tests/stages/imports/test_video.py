@@ -16,7 +16,7 @@ from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.stages.imports.video import run
 from r2d2_kapture.synthetic.rendering import PinholeCamera
 from tests.scenes.contents import files_below
-from tests.scenes.video import Walk, library, walk, write_video
+from tests.scenes.video import Walk, library, noise_frames, walk, write_video
 
 CAMERA = PinholeCamera(image_size=(160, 120), focal_length=150.0)
 EVERY_FRAME = VideoConfig(every=0, image_format="png")
@@ -76,6 +76,30 @@ def test_intervals_give_their_sharpest_frame(
     times = list(kept_frames(tmp_path / "K"))
     assert [time // 300 for time in times] == list(range(7))
     assert not {time // 100 for time in times} & steps.blurred
+
+
+def test_intervals_of_a_frame_leave_none_out(tmp_path: Path) -> None:
+    """0.3 / 0.1 and others are a hair below whole numbers."""
+    film = tmp_path / "film.mkv"
+    write_video(film, noise_frames(30), lossless=True)
+    config = VideoConfig(every="100ms", min_motion=0, min_sharpness=0)
+    run(config, video=[film], output=tmp_path / "K")
+    assert list(kept_frames(tmp_path / "K")) == list(range(0, 3000, 100))
+
+
+def test_a_video_that_parameters_do_not_fit_leaves_the_others_alone(
+    film: Path, tmp_path: Path
+) -> None:
+    root, other = tmp_path / "K", tmp_path / "other.mkv"
+    write_video(other, noise_frames(3), lossless=True)
+    config = VideoConfig(camera_model="PINHOLE", camera_params="150,151,20,15")
+    first = run(config, video=[film], output=root)
+    before = files_below(root)
+    with pytest.raises(ConfigError, match=r"2 sizes \(48 x 32, 160 x 120\)"):
+        run(config, video=[film, other], output=root)
+    assert files_below(root) == before
+    again = run(config, video=[film], output=root)
+    assert (again.done, again.skipped) == (0, first.done)
 
 
 def test_the_dataset_is_a_camera_without_parameters(film: Path, tmp_path: Path) -> None:

@@ -167,3 +167,18 @@ def test_twice_is_once(mapping: Path, query: Path, lists: list[Path]) -> None:
     again = fuse(mapping, lists, query=query)
     assert (again.done, again.skipped) == (0, report.done)
     assert lists[0].with_name("p.txt").read_bytes() == data
+
+
+def test_a_pair_that_moves_to_another_list_is_noticed(
+    mapping: Path, query: Path, tmp_path: Path
+) -> None:
+    """All lists one after another are the same pairs, and the ranks are not."""
+    best, second, third = (("q1", name) for name in ("m1", "m2", "m3"))
+    lists = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    found = []
+    for one, two in ([[best, second], [third]], [[best], [second, third]]):
+        write(lists[0], dict.fromkeys(one, 1.0))
+        write(lists[1], dict.fromkeys(two, 1.0))
+        fuse(mapping, lists, query=query)
+        found.append(names_in(tmp_path / "p.txt"))
+    assert found == [[best, third, second], [best, second, third]]
