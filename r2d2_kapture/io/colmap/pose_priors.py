@@ -133,7 +133,8 @@ def _fill(prior: pycolmap.PosePrior, position: Position) -> None:
 def position_of(prior: pycolmap.PosePrior) -> Position:
     """The position of a prior that has one."""
     variances = np.diag(prior.position_covariance)
-    accuracy = float(np.sqrt(variances[0])) if prior.has_position_cov() else None
+    known = prior.has_position_cov() and variances[0] > 0
+    accuracy = float(np.sqrt(variances[0])) if known else None
     x, y, z = map(float, prior.position)
     if prior.coordinate_system != pycolmap.PosePriorCoordinateSystem.WGS84:
         return LocalPosition(x=x, y=y, z=z, accuracy=accuracy)

@@ -260,13 +260,26 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
                 model.image(image_id).name = name
             for image_id in model.reg_image_ids():
                 model.image(image_id).cam_from_world()  # raises without place in a rig
-            return model
     except (ValueError, IndexError, OverflowError, RuntimeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
         raise DatasetError(
             f"{folder}: not a readable COLMAP model: {reason}; map again, or convert "
             "the model again"
         ) from error
+    _check_tracks(model, folder)
+    return model
+
+
+def _check_tracks(model: pycolmap.Reconstruction, folder: Path) -> None:
+    """Refuse images that see points which are not there, as a text file broken off."""
+    seen = model.compute_num_observations()
+    tracked = sum(point.track.length() for point in model.points3D.values())
+    if seen > tracked:
+        raise DatasetError(
+            f"{folder}: found {seen} observations of points in its images, but "
+            f"{tracked} in points3D, expected the same: the file was broken off, or "
+            "belongs to another model; write the model again"
+        )
 
 
 def _map_of_colmap(model: pycolmap.Reconstruction) -> SparseMap:

@@ -98,8 +98,8 @@ class StoredDatabase:
         rigs = {}
         for row in self._rows("SELECT * FROM rigs ORDER BY rig_id"):
             rigs[row["rig_id"]] = rig = pycolmap.Rig(rig_id=row["rig_id"])
-            if row["ref_sensor_type"] == CAMERA:
-                rig.add_ref_sensor(camera_sensor(row["ref_sensor_id"]))
+            kind = pycolmap.SensorType(row["ref_sensor_type"])
+            rig.add_ref_sensor(pycolmap.sensor_t(kind, row["ref_sensor_id"]))
         for row in self._rows("SELECT * FROM rig_sensors ORDER BY sensor_id"):
             if row["sensor_type"] == CAMERA:
                 pose = _values(row, "sensor_from_rig", 7)

@@ -283,7 +283,14 @@ def check_table_name(name: str, source: Path) -> str:
     broken = broken_in_table_by(name)
     if name.strip() and broken is not None:
         raise _unholdable(name, broken, source)
-    return check_relative_name(name, source)
+    check_relative_name(name, source)
+    path = PurePosixPath(name).as_posix()
+    if path != name:
+        raise DatasetError(
+            f"{source}: name '{shown(name)[:80]}' is another than its path "
+            f"'{shown(path)[:80]}', by which its features are found; rename the image"
+        )
+    return name
 
 
 def _unholdable(name: str, broken: str, source: Path) -> DatasetError:

@@ -53,6 +53,11 @@ class GnssPosition:
     altitude: float | None = None
     accuracy: float | None = None
 
+    @property
+    def in_range(self) -> bool:
+        """Whether latitude and longitude are degrees as above."""
+        return abs(self.latitude) <= 90 and abs(self.longitude) <= 180
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalPosition:
@@ -210,13 +215,14 @@ def _position(record: kapture.RecordGnss, code: str, place: str) -> Position | N
             f"{', '.join(WGS84_CODES)}, EPSG:326ZZ, EPSG:327ZZ (UTM) or {LOCAL_CODE} "
             "in sensors.txt; convert them"
         )
-    if abs(x) > 180 or abs(y) > 90:
+    altitude = z if math.isfinite(z) else None
+    found = GnssPosition(latitude=y, longitude=x, altitude=altitude, accuracy=known)
+    if not found.in_range:
         raise DatasetError(
             f"{place}: found x {x:g} and y {y:g}, expected the longitude from -180 to "
             "180 and the latitude from -90 to 90 degrees"
         )
-    altitude = z if math.isfinite(z) else None
-    return GnssPosition(latitude=y, longitude=x, altitude=altitude, accuracy=known)
+    return found
 
 
 def _record(position: Position) -> kapture.RecordGnss:

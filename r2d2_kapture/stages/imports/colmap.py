@@ -109,10 +109,11 @@ def run(
         "--database, --model, --video: found none, expected a COLMAP database, a "
         "model, both, or videos",
     )
+    images = images and images.resolve()  # --force removes a link in the dataset
     settings: dict[str, Any] = {
         STAGE: "import",
         "sources": " and ".join(paths),
-        "images": None if images is None else str(images.resolve()),
+        "images": None if images is None else str(images),
         TYPE: keypoints_type,
     }
     files = [] if database is None else [database, write_ahead_log(database)]
@@ -132,7 +133,7 @@ def run(
     with ExitStack() as stack:
         source = _open(stack, database, model)
         warnings = (
-            *_unplaced(source.scene),
+            *source.warnings,
             *check_images(source.scene.names.values(), images),
         )
         features = source.features(keypoints_type)
@@ -166,12 +167,14 @@ class _Source:
         model: that of a database alone is empty.
         scene: of both.
         data: sensors, rigs, records and trajectories of it.
+        warnings: on what of it is left out.
     """
 
     database: StoredDatabase | None
     model: pycolmap.Reconstruction
     scene: ColmapScene
     data: kapture.Kapture
+    warnings: tuple[str, ...]
 
     def features(self, type_name: str | None) -> Features:
         """The features that the dataset gets."""
@@ -201,19 +204,47 @@ def _open(stack: ExitStack, database: Path | None, model: Path | None) -> _Sourc
         data = scene.to_kapture("center")
     except DatasetError as error:
         raise DatasetError(f"{place}: {error}") from error
-    add_gnss(data, {} if stored is None else _positions(stored))
-    return _Source(database=stored, model=found, scene=scene, data=data)
+    positions, unused = ({}, ()) if stored is None else _positions(stored)
+    add_gnss(data, positions)
+    return _Source(
+        database=stored,
+        model=found,
+        scene=scene,
+        data=data,
+        warnings=(*_unplaced(scene), *unused),
+    )
 
 
-def _positions(database: StoredDatabase) -> dict[str, Position]:
-    """Pose priors by image name; those on Earth, where there are both kinds."""
+def _positions(
+    database: StoredDatabase,
+) -> tuple[dict[str, Position], tuple[str, ...]]:
+    """Pose priors by image name; those on Earth, where there are both kinds.
+
+    Returns:
+        These, and the warning on some that are out of range.
+    """
     found = {
         database.content.names[image_id]: position_of(prior)
         for image_id, prior in database.pose_priors()
     }
     kinds = {type(position) for position in found.values()}
     kind = GnssPosition if GnssPosition in kinds else LocalPosition
-    return {n: position for n, position in found.items() if isinstance(position, kind)}
+    wrong = sorted(
+        name
+        for name, position in found.items()
+        if isinstance(position, GnssPosition) and not position.in_range
+    )
+    positions = {
+        name: position
+        for name, position in found.items()
+        if isinstance(position, kind) and name not in wrong
+    }
+    if not wrong:
+        return positions, ()
+    return positions, (
+        f"pose priors of {counted(len(wrong), 'image')} are no latitude and longitude "
+        f"in degrees: {some_names(wrong)}; they are not imported",
+    )
 
 
 def _check_keypoints(

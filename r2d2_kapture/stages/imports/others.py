@@ -110,10 +110,11 @@ def run(
         f"--from {source}: found no --images, expected the folder of the images, whose "
         "sizes its files lack",
     )
+    images = images and images.resolve()  # --force removes a link in the dataset
     settings: dict[str, Any] = {
         STAGE: "import",
         "sources": source,
-        "images": None if images is None else str(images.resolve()),
+        "images": None if images is None else str(images),
         TYPE: keypoints_type,
     }
     inside = sorted(model.glob("*.json")) + sorted(model.glob("exif/**/*"))

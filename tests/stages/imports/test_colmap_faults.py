@@ -1,0 +1,115 @@
+"""Sources of COLMAP that are odd or wrong in part: what is kept, and what is said."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+
+from r2d2_kapture.cli.imports import main
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.gnss import GnssPosition, read_gnss
+from r2d2_kapture.stages.imports import run
+from tests.commands import one_error_line
+from tests.scenes.reconstruction import Made, synthesize
+
+QUIET = RunOptions(progress=False)
+CAMERA, IMU = pycolmap.SensorType.CAMERA, pycolmap.SensorType.IMU
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    return synthesize(tmp_path)
+
+
+def test_the_link_to_images_survives_force_though_given_itself(made: Made) -> None:
+    output = made.root / "out"
+    run(model=made.sparse, images=made.images, output=output, options=QUIET)
+    link = output / "sensors" / "records_data"
+    again = RunOptions(force=True, progress=False)
+    run(model=made.sparse, images=link, output=output, options=again)
+    assert os.readlink(link) == str(made.images.resolve())
+    assert all((link / i.name).is_file() for i in made.model.images.values())
+
+
+def with_imu(path: Path, pose: pycolmap.Rigid3d) -> None:
+    """A rig whose reference is an IMU, as COLMAP 4 may have it."""
+    with closing(pycolmap.Database.open(str(path))) as database:
+        rig = pycolmap.Rig(rig_id=1)
+        rig.add_ref_sensor(pycolmap.sensor_t(IMU, 7))
+        frame = pycolmap.Frame(rig_id=1)
+        for number in (1, 2):
+            size = {"width": 64, "height": 48, "params": [50.0, 32, 24]}
+            camera = pycolmap.Camera(model="SIMPLE_PINHOLE", **size)
+            sensor = pycolmap.sensor_t(CAMERA, database.write_camera(camera))
+            rig.add_sensor(sensor, pose if number == 1 else pycolmap.Rigid3d())
+            image = pycolmap.Image(name=f"{number}.jpg", camera_id=sensor.id)
+            data = pycolmap.data_t(sensor, database.write_image(image))
+            frame.add_data_id(data)
+        database.write_rig(rig, use_rig_id=True)
+        database.write_frame(frame)
+
+
+def test_rigs_that_are_based_on_an_imu_keep_their_cameras(tmp_path: Path) -> None:
+    pose = pycolmap.Rigid3d(
+        pycolmap.Rotation3d(np.array([0.0, 0.6, 0, 0.8])), np.array([1.0, 2, 3])
+    )
+    with_imu(tmp_path / "a.db", pose)
+    run(database=tmp_path / "a.db", output=tmp_path / "out", options=QUIET)
+    (devices,) = open_dataset(tmp_path / "out").data.rigs.values()
+    first, second = (devices[f"camera_{n:05d}"] for n in (1, 2))
+    assert [*first.r_raw, *first.t_raw] == [0.8, 0, 0.6, 0, 1, 2, 3]
+    assert [*second.r_raw, *second.t_raw] == [1, 0, 0, 0, 0, 0, 0]
+
+
+def test_priors_that_are_nowhere_on_earth_are_left_out_and_named(made: Made) -> None:
+    names = [made.model.image(number).name for number in (1, 2)]
+    with closing(pycolmap.Database.open(str(made.database))) as database:
+        for name, latitude in zip(names, (45.0, 200.0), strict=True):
+            prior = pycolmap.PosePrior(
+                corr_data_id=database.read_image_with_name(name).data_id,
+                position=np.array([latitude, 7, 400]),
+                position_covariance=-np.eye(3),
+                coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
+            )
+            database.write_pose_prior(prior)
+    output = made.root / "out"
+    report = run(database=made.database, output=output, options=QUIET)
+    expected = GnssPosition(latitude=45, longitude=7, altitude=400, accuracy=None)
+    assert read_gnss(open_dataset(output)) == {names[0]: expected}
+    (line,) = [text for text in report.warnings if "pose priors" in text]
+    assert f"'{names[1]}'" in line and "of 1 image are" in line
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
+def test_text_models_that_are_broken_off_are_refused(
+    part: float, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = made.root / "text"
+    text.mkdir()
+    made.model.write_text(str(text))
+    points = text / "points3D.txt"
+    lines = points.read_text().splitlines(keepends=True)
+    whole = "".join(lines[: int(len(lines) * part)])
+    points.write_text(whole)  # at the end of a line, where nothing else tells
+    assert main(["--model", str(text), "--output", str(made.root / "out")]) == 2
+    assert "text: found" in one_error_line(capsys)
+    assert not (made.root / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["./a.jpg", "a//b.jpg", "folder/"])
+def test_names_that_are_other_paths_are_refused(
+    name: str, made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(sqlite3.connect(made.database)) as connection:
+        connection.execute("UPDATE images SET name = ? WHERE image_id = 1", (name,))
+        connection.commit()
+    arguments = ["--database", str(made.database), "--output", str(made.root / "out")]
+    assert main(arguments) == 2
+    assert f"name '{name}' is another than its path" in one_error_line(capsys)
