@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mapping", type=Path, help="kapture dataset of the map")
     parser.add_argument("--query", type=Path, help="kapture dataset of the queries")
-    parser.add_argument("--model", default="fast_r2d2_v4")
+    parser.add_argument("--model", default="fast_r2d2_v6")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--work", type=Path, help="folder of the map, to keep it")
     options = parser.parse_args()

@@ -40,7 +40,7 @@ def matches_and_map(demo: Path) -> Image.Image:
     """Two images with their matches, next to the map."""
     images = demo / "mapping" / "sensors" / "records_data" / "mapping"
     path1, path2 = images / "0000.jpg", images / "0002.jpg"
-    extractor = rk.load_extractor("fast_r2d2_v4", top_k=1000)
+    extractor = rk.load_extractor("fast_r2d2_v6", top_k=1000)
     a, b = extractor(path1), extractor(path2)
     verified = rk.verify(a, b, rk.match(a, b))
     drawn = io.BytesIO()

@@ -16,7 +16,7 @@ FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 ExportFormat = Literal[
     "colmap", "colmap3", "colmap-db", "bundler", "hloc", "h5", "colmap-text"
 ]
-DEFAULT_MODEL = "fast_r2d2_v4"
+DEFAULT_MODEL = "fast_r2d2_v6"
 """The default bundled model."""
 AUTO = "auto"
 """The extractor of the checkpoint's network."""

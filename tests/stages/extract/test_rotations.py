@@ -13,6 +13,7 @@ from PIL import Image
 
 from r2d2_kapture.cli import extract as command
 from r2d2_kapture.cli import extract_images as images_command
+from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.coordinates import Turn, stored_from_turned
 from r2d2_kapture.core.quarter_turns import turned
 from r2d2_kapture.io.features.npz import read_npz
@@ -130,7 +131,7 @@ def test_a_dataset_records_turns_and_resumes_with_them(
 ) -> None:
     root, output = save_dataset(tmp_path / "set", STORED), tmp_path / "out"
     assert run_dataset(root, output, "--rotations", "auto") == 0
-    keypoints = output / "reconstruction" / "keypoints" / "fast_r2d2_v4"
+    keypoints = output / "reconstruction" / "keypoints" / DEFAULT_MODEL
     assert recorded(keypoints) == {n: quarter(-t) for n, t in STORED.items()}
     times = ("images.jsonl", "extract_report.json")
     first = tree(output, times)
@@ -171,7 +172,7 @@ def test_queries_are_turned_to_match_the_map(
     assert run_dataset(query, alone, *flags) == 0
     assert run_dataset(query, tmp_path / "one", "--rotations", "auto") == 0
     for output in (alone, tmp_path / "one"):
-        keypoints = output / "reconstruction" / "keypoints" / "fast_r2d2_v4"
+        keypoints = output / "reconstruction" / "keypoints" / DEFAULT_MODEL
         # the map stays as it is stored, on its side: so is the query to be seen
         assert recorded(keypoints)["g"] == 90
         tables = open_local_features([output])

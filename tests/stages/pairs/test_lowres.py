@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from r2d2_kapture.config.extract import DEFAULT_MODEL
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.kapture.match_store import find_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs
@@ -68,7 +69,7 @@ def test_pairs_that_see_the_same(mapping: Path, described: Path) -> None:
     path = described.with_name("p.txt")
     seen = {*itertools.combinations(LEFT, 2), *itertools.combinations(RIGHT, 2)}
     assert set(names_in(path)) == seen
-    table = find_matches([described], "fast_r2d2_v4_256_200")
+    table = find_matches([described], f"{DEFAULT_MODEL}_256_200")
     assert len(table.pairs) == 15
     for pair in read_pairs(path):
         assert pair.score == table.count(*pair.names) >= 15
