@@ -53,7 +53,8 @@ class PairsConfig(Checked):
             of a map, score --covisibility-score; ``global`` similar global features,
             score their cosine; ``local`` the same with features aggregated from local
             ones (VLAD); ``lowres`` images with matches at low resolution, of the
-            bundled model, score the number that agree with a fundamental matrix;
+            bundled model, score the number that agree with a fundamental matrix,
+            where that is more than by chance;
             ``fuse`` the best of all lists of --merge together, by
             --fusion; ``merge`` only the lists of --merge, one after another.
         top_k: best partners of an image, 0 for all; by default 20, and all for merge;

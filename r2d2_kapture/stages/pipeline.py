@@ -30,6 +30,7 @@ from r2d2_kapture.stages.pipeline_checks import (
     check_folders,
     check_methods,
     check_model,
+    refuse_other_features,
     refuse_other_map,
 )
 from r2d2_kapture.stages.pipeline_layout import Layout
@@ -185,6 +186,8 @@ def run(
                 keypoints_type=keypoints_type or extractor.label,
                 descriptors_type=keypoints_type or extractor.label,
             )
+            if not options.replaces:
+                refuse_other_features(layout, keypoints_type or extractor.label)
             for dataset in datasets:
                 note(
                     extract.run(

@@ -129,3 +129,26 @@ def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
     if paired and paired.isdisjoint(mapping.image_names):
         found = f"a map of other images than those of {mapping.root}"
         raise Contents(what="map", files=()).refusal(layout.output, found)
+
+
+def refuse_other_features(layout: Layout, keypoints_type: str) -> None:
+    """Refuse an output with features of other models, such as an earlier default.
+
+    Args:
+        layout: of the outputs.
+        keypoints_type: of the features that would be extracted beside them.
+
+    Raises:
+        OutputError: naming their type.
+    """
+    if not layout.features.is_dir():
+        return
+    folders = find_feature_folders(layout.features, "keypoints")
+    types = sorted(folder.type_name for folder in folders)
+    if types and keypoints_type not in types:
+        earlier = ", ".join(types)
+        raise OutputError(
+            f"{layout.output}: found features of type {earlier}, expected "
+            f"{keypoints_type}; give their --model ({earlier}) to continue with them, "
+            f"choose another --output, or --force to redo it with {keypoints_type}"
+        )

@@ -19,6 +19,7 @@ from r2d2_kapture.errors import OutputError
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
 from r2d2_kapture.stages import pipeline
 from r2d2_kapture.types import Report
+from tests.scenes.contents import files_below
 from tests.scenes.extraction import patch_network
 from tests.scenes.pipeline import PipelineScene
 from tests.stages.test_pipeline import results
@@ -139,6 +140,21 @@ def test_other_features_replace_all(run: Runs, tmp_path: Path) -> None:
     assert not set(after.values()) & set(before.values())
     # the same features come out, so that what is made of the matches stays
     assert made(reports)[2:] == ["match", "match"]
+
+
+def test_features_of_another_model_are_kept(run: Runs, tmp_path: Path) -> None:
+    """As where the same command meets a new default model."""
+    output = tmp_path / "work"
+    run(output, BASE)
+    before = files_below(output)
+    label = run.checkpoint.name
+    newer = Runs(run.scene, dataclasses.replace(run.checkpoint, name="newer"))
+    expected = rf"{label}, expected newer; give their --model \({label}\).*--force"
+    with pytest.raises(OutputError, match=expected):
+        newer(output, BASE)
+    assert files_below(output) == before
+    assert made(run(output, BASE)) == []
+    assert made(newer(output, BASE, force=True))[:2] == ["extract", "extract"]
 
 
 def test_what_others_put_there_is_replaced(run: Runs, tmp_path: Path) -> None:

@@ -50,10 +50,11 @@ class Manifest:
 
     def differences(self, other: Manifest) -> list[str]:
         """What ``other`` was made with that differs, as ``name: theirs, not ours``."""
-        ours, theirs = (
-            {**made.settings, "weights SHA-256": str(made.model.get("sha256"))[:12]}
-            for made in (self, other)
-        )
+        ours, theirs = {**self.settings}, {**other.settings}
+        if self.model.get("sha256") != other.model.get("sha256"):
+            ours["--model"], theirs["--model"] = map(
+                _weights, (self.model, other.model)
+            )
         for name, (path, digest) in self.inputs.items():
             their_path, their_digest = other.inputs.get(name, ("", ""))
             if their_digest != digest:
@@ -81,6 +82,10 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
         f"{key}: {_shown(theirs.get(key))}, not {_shown(ours.get(key))}"
         for key in differing
     ]
+
+
+def _weights(model: Mapping[str, Any]) -> str:
+    return f"{model.get('name')} (SHA-256 {str(model.get('sha256'))[:12]})"
 
 
 def _shown(value: Any) -> str:

@@ -44,10 +44,14 @@ from r2d2_kapture.types import PairMatches
 
 MIN_SIZE = 256
 """Longest side in pixels below which no level is searched."""
-MAX_ERROR = 4.0
-"""Greatest distance of a match to its epipolar line, in pixels of the small images."""
+MAX_ERROR = 1 / 128
+"""Greatest distance of a match to its epipolar line, as a share of the longest side of
+the small images: 4 pixels of 512."""
 MAX_TRIALS = 1000
 """Samples of RANSAC: enough for half of the matches to be right."""
+DEVIATIONS = 2.0
+"""By which inliers exceed those of shuffled matches. Of 1763 pairs of photographs of
+different places none does, with the default settings; of 166 of one building all but 2."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,19 +59,28 @@ class VerifiedNearestConfig(MutualNearestConfig):
     """Mutual nearest neighbours that agree with a fundamental matrix.
 
     Attributes:
-        size: longest side of an image in the pixels of ``max_error``.
-        max_error: greatest distance of a match to its epipolar line.
-        max_trials, seed: of RANSAC.
+        size: longest side of an image in pixels.
+        max_error: greatest distance of a match to its epipolar line, as a share of it.
+        max_trials: of RANSAC.
+        deviations: of the number of inliers of shuffled matches, taken as Poisson's,
+            by which those of a pair exceed it; others are left without matches.
+        seed: of RANSAC, and of the shuffling.
     """
 
     size: int
     max_error: float = MAX_ERROR
     max_trials: int = MAX_TRIALS
+    deviations: float = DEVIATIONS
     seed: int = 0
 
 
 class VerifiedNearest(Matcher):
-    """Mutual nearest neighbours, and of these the inliers of a fundamental matrix."""
+    """Mutual nearest neighbours, and of these the inliers of a fundamental matrix.
+
+    Some of any few matches agree with the best of many matrices. How many they are
+    depends on their number and on where the keypoints lie, so the same keypoints,
+    matched at random, show what chance gives.
+    """
 
     settings_class: ClassVar[type] = VerifiedNearestConfig
     needs_keypoints: ClassVar[bool] = True
@@ -78,24 +91,34 @@ class VerifiedNearest(Matcher):
     def __call__(self, features1: MatchInput, features2: MatchInput) -> PairMatches:
         """Match two images; scores are cosine similarities."""
         matches = match_mutual_nearest(features1.descriptors, features2.descriptors)
+        points1, points2 = (
+            self._small(features)[rows]
+            for features, rows in zip((features1, features2), matches.indices.T)
+        )
+        inliers = self._inliers(points1, points2)
+        shuffled = np.random.default_rng(self.settings.seed).permutation(points2)
+        chance = self._inliers(points1, shuffled).sum()
+        if inliers.sum() <= chance + self.settings.deviations * chance**0.5:
+            inliers[:] = False
+        return PairMatches(
+            indices=matches.indices[inliers], scores=matches.scores[inliers]
+        )
+
+    def _inliers(
+        self, points1: npt.NDArray[np.float64], points2: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.bool_]:
+        """(N,) which of the matches of (N, 2) points agree with the best geometry."""
         options = pycolmap.RANSACOptions(
-            max_error=self.settings.max_error,
+            max_error=self.settings.max_error * self.settings.size,
             min_num_trials=min(100, self.settings.max_trials),
             max_num_trials=self.settings.max_trials,
             random_seed=self.settings.seed,
             num_threads=1,
         )
-        points = [
-            self._small(features)[rows]
-            for features, rows in zip((features1, features2), matches.indices.T)
-        ]
-        found = pycolmap.estimate_fundamental_matrix(*points, options)
-        inliers = np.zeros(len(matches), bool)
-        if found is not None:
-            inliers = np.asarray(found["inlier_mask"], bool)
-        return PairMatches(
-            indices=matches.indices[inliers], scores=matches.scores[inliers]
-        )
+        found = pycolmap.estimate_fundamental_matrix(points1, points2, options)
+        if found is None:
+            return np.zeros(len(points1), bool)
+        return np.array(found["inlier_mask"], bool)
 
     def _small(self, features: MatchInput) -> npt.NDArray[np.float64]:
         """(N, 2) keypoints in pixels of the small image."""

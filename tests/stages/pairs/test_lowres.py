@@ -184,3 +184,20 @@ def test_too_few_matches_for_a_geometry(count: int) -> None:
         image_size=(64, 48),
     )
     assert len(VerifiedNearest(VerifiedNearestConfig(size=64))(features, features)) == 0
+
+
+@pytest.mark.parametrize("size, count", [(512, 30), (256, 30), (128, 80)])
+def test_matches_at_random_agree_with_no_geometry(size: int, count: int) -> None:
+    places = np.random.default_rng(7).uniform(0, (640, 480), (2, count, 2))
+    rows = torch.from_numpy(unit_rows(count, dim=64))
+    features = [
+        MatchInput(
+            descriptors=rows, keypoints=torch.from_numpy(xy), image_size=(640, 480)
+        )
+        for xy in places
+    ]
+    matched = VerifiedNearest(VerifiedNearestConfig(size=size))(*features)
+    assert len(matched) == 0
+    # a geometry there is: it is no more than chance
+    anything = VerifiedNearestConfig(size=size, deviations=-count)
+    assert len(VerifiedNearest(anything)(*features)) >= 7
