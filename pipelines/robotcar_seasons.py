@@ -17,8 +17,8 @@ from r2d2_kapture.config.benchmarks import Benchmark
 
 BENCHMARK = Benchmark(
     title="RobotCar Seasons",
-    scene="images.*",
-    places=("3D-models/individual/colmap_reconstructions/*",),
+    scene="points3D.*",
+    places=("", "3D-models/individual/colmap_reconstructions/*"),
     layout="images, intrinsics, extrinsics, and in 3D-models/individual the folders "
     "colmap_reconstructions/001_aligned and queries_per_location",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +45,12 @@ class Benchmark:
             DatasetError: there is none.
             ConfigError: a chosen one is not there.
         """
+        # readers look beside a scene and above it, and "." has no name
+        root = Path(os.path.abspath(dataset))
         folders = {
             path
             for place in self.places
-            for path in (dataset.glob(place) if place else [dataset])
+            for path in (root.glob(place) if place else [root])
             if path.is_dir() and any(path.glob(self.scene))
         }
         if not folders:

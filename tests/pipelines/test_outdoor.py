@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import kapture
 import numpy as np
@@ -321,7 +322,7 @@ LACKS = [
         robotcar_seasons,
         "robotcar",
         lambda d: shutil.rmtree(d / "3D-models/individual/colmap_reconstructions"),
-        "found no images.*, expected RobotCar Seasons: images, intrinsics, extrinsics",
+        "found no points3D.*, expected RobotCar Seasons: images, intrinsics, extrinsics",
     ),
 ]
 
@@ -344,6 +345,37 @@ def test_what_they_lack(
     line = typed(data / mini.root.name, data / "features", tmp_path / "work")
     assert main(line) == 2
     assert text in one_error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "fixture", "below"),
+    [
+        (
+            robotcar_seasons,
+            "robotcar",
+            "3D-models/individual/colmap_reconstructions/001_aligned",
+        ),
+        (extended_cmu_seasons, "cmu", "."),
+        (cambridge_landmarks, "cambridge", "."),
+    ],
+)
+def test_a_scene_is_found_from_within(
+    recipe: ModuleType,
+    fixture: str,
+    below: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As its own dataset, by a path that does not name it."""
+    folder = request.getfixturevalue(fixture).root / below
+    monkeypatch.chdir(folder)
+    assert recipe.BENCHMARK.find(Path(".")) == {folder.name: folder}
+
+
+def test_a_location_alone(robotcar: Miniature) -> None:
+    whole = robotcar_seasons.BENCHMARK.find(robotcar.root)
+    (model,) = whole.values()
+    assert robotcar_seasons.BENCHMARK.find(model) == whole
 
 
 def test_missing_images_are_left_out(

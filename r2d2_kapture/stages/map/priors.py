@@ -43,6 +43,11 @@ LARGEST_TURN = 20.0
 ROUNDING = 1e-6
 """Relative: what is smaller does not count as an extent."""
 
+NO_ALTITUDE = (
+    "none of the positions has an altitude: they are taken for level, and altitudes on "
+    "Earth for unknown ones that count from 0 m"
+)
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -173,7 +178,7 @@ def find_priors(
         ),
         frame=frame,
     )
-    return priors, ()
+    return priors, () if with_altitude else (NO_ALTITUDE,)
 
 
 def fit_priors(

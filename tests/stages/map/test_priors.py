@@ -264,6 +264,7 @@ def test_a_site_without_any_altitude_is_taken_for_level(
     report = run(root)
     heights = np.array([center[2] for center in centers(root).values()])
     assert "priors" in report.details and np.abs(heights).max() < 3
+    warned(report, "none of the positions has an altitude")
 
 
 @pytest.mark.parametrize(("known", "exact"), [(6, True), (2, False)])
