@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,9 @@ class Export:
             earlier = finished.report(self.started, checked=True)
             if earlier is not None:
                 return earlier
-        with rebuilding(self.output, contents, manifest) as folder:
+        ours = (*contents.files, *map(glob.escape, self._earlier()))
+        replaced = dataclasses.replace(contents, files=ours)
+        with rebuilding(self.output, replaced, manifest) as folder:
             written = self.form.write(
                 folder, lambda complete: None, progress=self.options.progress
             )
@@ -121,16 +124,19 @@ class Export:
 
     def _check_unchanged(self, contents: Contents) -> bool:
         """Whether all files of an earlier export are there; refuse changed ones."""
-        digests = read_json(self.output / REPORT_NAME).get(DIGESTS)
-        if not isinstance(digests, dict):
-            return False
+        digests = self._earlier()
         there = [name for name in digests if (self.output / name).is_file()]
         for name in there:
             path = self.output / name
             changed = database_sha256(path) != digests[name]
             if changed and not self.options.replaces:
                 raise contents.refusal(path, "a file that was changed since its export")
-        return len(there) == len(digests)
+        return bool(digests) and len(there) == len(digests)
+
+    def _earlier(self) -> dict[str, Any]:
+        """Files of an earlier export, of any format, with their digests."""
+        digests = read_json(self.output / REPORT_NAME).get(DIGESTS)
+        return digests if isinstance(digests, dict) else {}
 
     def _digests(self, notes: Path) -> tuple[Finished, Manifest]:
         name = "pipeline" if self.inputs.layout else "kapture_root"

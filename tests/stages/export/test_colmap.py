@@ -14,6 +14,7 @@ import pytest
 
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.config.origins import OriginConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.colmap.pose_priors import read_pose_priors
 from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
@@ -275,6 +276,23 @@ def test_changed_files_of_an_export_are_not_replaced_unless_forced(
     points.unlink()
     assert export_main(command) == 0
     assert points.read_bytes() == content
+
+
+def test_another_format_replaces_what_the_earlier_one_made_and_nothing_else(
+    root: Path, tmp_path: Path
+) -> None:
+    output, alone = tmp_path / "out", tmp_path / "alone"
+    assert export.run(kapture_root=root, to="colmap", output=output).outputs
+    (output / "sparse" / "notes é [1].txt").write_text("mine")
+    forced = RunOptions(force=True)
+    export.run(kapture_root=root, to="bundler", output=output, options=forced)
+    export.run(kapture_root=root, to="bundler", output=alone)
+    there, expected = (
+        {path.relative_to(at) for path in at.rglob("*") if path.is_file()}
+        for at in (output, alone)
+    )
+    assert there - expected == {Path("sparse") / "notes é [1].txt"}
+    assert expected <= there
 
 
 def test_text_models_are_written_on_request(
