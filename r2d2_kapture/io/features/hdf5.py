@@ -168,7 +168,9 @@ def read_h5(
             raise FeatureFormatError(f"{path}: image '{name}': {error}") from error
 
 
-def read_h5_matches(path: Path, name1: str, name2: str) -> PairMatches:
+def read_h5_matches(
+    path: Path, name1: str, name2: str, counts: tuple[int, int] | None = None
+) -> PairMatches:
     """Read the matches of a pair from a file in hloc's layout, in either order.
 
     One group a pair, ``A/B`` with "-" for the "/" in names (``A_B`` in older files):
@@ -176,17 +178,24 @@ def read_h5_matches(path: Path, name1: str, name2: str) -> PairMatches:
     ``matching_scores0`` (N,) their scores.
     Source: https://github.com/cvg/Hierarchical-Localization, hloc/utils/io.py.
 
+    Args:
+        path: of the file.
+        name1, name2: of the images.
+        counts: their numbers of keypoints; None where they are not known.
+
     Raises:
-        FeatureFormatError: absent, truncated, of another format, or without the pair.
+        FeatureFormatError: absent, truncated, of another format, without the pair, or
+            of other keypoints than ``counts``.
     """
+    count1, count2 = counts or (None, None)
     plain1, plain2 = name1.replace("/", "-"), name2.replace("/", "-")
     with open_h5(path) as file:
         try:
             for separator in "/_":
                 if (key := f"{plain1}{separator}{plain2}") in file:
-                    return _matches(file[key])
+                    return _matches(file[key], count1)
                 if (key := f"{plain2}{separator}{plain1}") in file:
-                    return _matches(file[key]).swapped()
+                    return _matches(file[key], count2).swapped()
             there = sorted(_pairs_of(file, plain1))
         except (OSError, RuntimeError, KeyError, ValueError, AttributeError) as error:
             raise FeatureFormatError(
@@ -199,8 +208,12 @@ def read_h5_matches(path: Path, name1: str, name2: str) -> PairMatches:
     )
 
 
-def _matches(group: h5py.Group) -> PairMatches:
+def _matches(group: h5py.Group, count: int | None) -> PairMatches:
     second = np.asarray(group["matches0"][()]).ravel()
+    if count not in (None, len(second)):
+        raise ValueError(
+            f"found {len(second)} rows, expected one for each of {count} keypoints"
+        )
     (first,) = np.nonzero(second >= 0)
     scores = np.ones(len(second), np.float32)
     if "matching_scores0" in group:

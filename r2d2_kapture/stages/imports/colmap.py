@@ -118,7 +118,9 @@ def run(
     }
     files = [] if database is None else [database, write_ahead_log(database)]
     files += [] if model is None else list(map_files(model))
-    finished = Finished.of(output / FINISHED_NAME, settings, files)
+    finished = Finished.of(
+        output / FINISHED_NAME, settings, [path.resolve() for path in files]
+    )
     manifest = Manifest(
         model={},
         settings=settings,

@@ -41,7 +41,7 @@ from r2d2_kapture.io.outputs.manifest import (
     read_manifest,
 )
 from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.types import Failure, Report, some_names
+from r2d2_kapture.types import Failure, LocalFeatures, Report, some_names
 
 REPORT_NAME = "import_report.json"
 TYPE, GLOBAL_TYPE = "keypoints_type", "global_features_type"
@@ -110,13 +110,14 @@ def run(
             None if files.global_features is None else files.global_features.stem
         ),
     }
-    finished = Finished.of(output / FINISHED_NAME, settings, hloc)
-    places = ", ".join(str(path.resolve()) for path in hloc)
+    kinds = files.features, files.matches, files.global_features
+    paths = [path.resolve() for path in kinds if path is not None]
+    finished = Finished.of(output / FINISHED_NAME, settings, paths)
     manifest = Manifest(
         model={},
         settings=settings,
         versions=package_versions(),
-        inputs={"hloc": (places, finished.inputs)},
+        inputs={"hloc": (", ".join(map(str, paths)), finished.inputs)},
     )
     contents = _contents(output, settings)
     if not options.force and is_made_with(output, contents, manifest, options):
@@ -189,6 +190,7 @@ class _Import:
             try:
                 found = read_h5(self.files.features, image, as_stored=True)
                 width = found.descriptors.shape[1]
+                _check_finite(found)
                 if columns not in (None, width):
                     raise FeatureFormatError(
                         f"found descriptors of {width} values, expected {columns} as "
@@ -232,8 +234,12 @@ class _Import:
         target = self.target(1)
         bar = Progress("import", "pair", len(pairs), shown=options.progress)
         for pair in bar.over(pairs):
-            matches = read_h5_matches(path, *pair)
-            matches.check_counts(pair, (counts[pair[0]], counts[pair[1]]))
+            sizes = counts[pair[0]], counts[pair[1]]
+            matches = read_h5_matches(path, *pair, sizes)
+            try:
+                matches.check_counts(pair, sizes)
+            except FeatureFormatError as error:
+                raise FeatureFormatError(f"{path}: {error}") from error
             target.write_matches(self.output, pair, matches)
             total += len(matches)
         return {"pairs": len(pairs), "matches": total}
@@ -265,6 +271,15 @@ class _Import:
             tar=False,
         )
         return DatasetFiles(root=self.output, features=features)
+
+
+def _check_finite(features: LocalFeatures) -> None:
+    """Refuse what arithmetic of half precision, or a broken tool, leaves."""
+    for name in ("keypoints", "scales", "descriptors"):
+        if not np.isfinite(getattr(features, name)).all():
+            raise FeatureFormatError(
+                f"{name}: found NaN or infinity, expected numbers; extract it again"
+            )
 
 
 def _sort(paths: Sequence[Path]) -> _Files:

@@ -117,13 +117,14 @@ def run(
         "images": None if images is None else str(images),
         TYPE: keypoints_type,
     }
-    inside = sorted(model.glob("*.json")) + sorted(model.glob("exif/**/*"))
-    finished = Finished.of(output / FINISHED_NAME, settings, [model, *inside])
+    place = model.resolve()
+    inside = sorted(place.glob("*.json")) + sorted(place.glob("exif/**/*"))
+    finished = Finished.of(output / FINISHED_NAME, settings, [place, *inside])
     manifest = Manifest(
         model={},
         settings=settings,
         versions=package_versions(),
-        inputs={"model": (str(model.resolve()), finished.inputs)},
+        inputs={"model": (str(place), finished.inputs)},
     )
     made_already = not options.force and is_made_with(
         output, dataset_contents(output), manifest, options

@@ -15,7 +15,7 @@ from r2d2_kapture.io.colmap.image_folder import link_folder
 from r2d2_kapture.io.kapture.dataset_files import DatasetFiles
 from r2d2_kapture.io.kapture.feature_store import FeatureType
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
-from r2d2_kapture.io.outputs.atomic import output_error
+from r2d2_kapture.io.outputs.atomic import output_error, read_json
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
@@ -41,7 +41,8 @@ TYPE = "keypoints_type"
 def dataset_contents(output: Path, keypoints_type: str | None = None) -> Contents:
     """What an import makes: not the features that others add to the dataset."""
     earlier = read_manifest(output / FILE_NAME)
-    types = {keypoints_type}
+    # the report knows the type that was chosen by default
+    types = {keypoints_type, read_json(output / REPORT_NAME).get(TYPE)}
     if earlier is not None:
         types.add(earlier.settings.get(TYPE))
     features = [

@@ -113,3 +113,27 @@ def test_names_that_are_other_paths_are_refused(
     arguments = ["--database", str(made.database), "--output", str(made.root / "out")]
     assert main(arguments) == 2
     assert f"name '{name}' is another than its path" in one_error_line(capsys)
+
+
+def test_force_leaves_one_type_of_features_whatever_was_there(made: Made) -> None:
+    output, again = made.root / "out", RunOptions(force=True, progress=False)
+    run(model=made.sparse, output=output, options=QUIET)
+    run(database=made.database, output=output, options=again)
+    alone = made.root / "alone"
+    run(database=made.database, output=alone, options=QUIET)
+    there, expected = (
+        {path.relative_to(root) for path in root.rglob("*") if path.is_file()}
+        for root in (output, alone)
+    )
+    assert there == expected
+
+
+def test_a_finished_import_is_known_by_another_way_to_its_files(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = made.root / "out"
+    run(database=made.database, model=made.sparse, output=output, options=QUIET)
+    monkeypatch.chdir(made.root)
+    database, model = (Path(p.name) for p in (made.database, made.sparse))
+    report = run(database=database, model=model, output=output, options=QUIET)
+    assert (report.done, report.skipped) == (0, 12)
