@@ -155,6 +155,7 @@ def test_features_of_another_model_are_kept(run: Runs, tmp_path: Path) -> None:
     assert files_below(output) == before
     assert made(run(output, BASE)) == []
     assert made(newer(output, BASE, force=True))[:2] == ["extract", "extract"]
+    assert made(newer(output, BASE)) == []
 
 
 def test_what_others_put_there_is_replaced(run: Runs, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def run(
         remove_file(output)
         write_json_atomic(report_path, described)
         write_bytes_atomic(output, data)
-    elif report.failed or read_json(report_path).get("unpaired") != list(unpaired):
+    elif report.failed or _says_otherwise(report_path, described):
         write_json_atomic(report_path, described)
     if report.failed:  # these are tried again
         return report
@@ -293,6 +293,13 @@ def part_of(config: PairsConfig, every: Sequence[ImagePair]) -> Sequence[ImagePa
 def name_order(pair: ImagePair) -> ImagePair:
     """The pair with its names in order."""
     return pair if pair.image1 <= pair.image2 else swapped(pair)
+
+
+def _says_otherwise(report_path: Path, described: dict[str, Any]) -> bool:
+    """Whether the report of an equal list names other settings or unpaired images."""
+    written = read_json(report_path)
+    ours = json.loads(json.dumps(described))
+    return any(written.get(key) != ours[key] for key in ("settings", "unpaired"))
 
 
 def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> None:
