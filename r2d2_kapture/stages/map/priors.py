@@ -34,7 +34,7 @@ CHI2_LARGEST = 16.27
 FACTORS = (1, 3, 10)
 """By which deviations may be larger than said, for an alignment."""
 LEAST_SHARE = 0.5
-"""Of the positions that must agree with the map."""
+"""More of the positions must agree with the map."""
 LARGEST_SCALE_ERROR = 0.2
 WARNED_TURN = 6.0
 LARGEST_TURN = 20.0
@@ -287,7 +287,7 @@ def _judged(
 
 
 def _most(agree: Bools) -> bool:
-    return bool(agree.sum() >= max(FEWEST, LEAST_SHARE * len(agree)))
+    return bool(agree.sum() >= FEWEST and agree.sum() > LEAST_SHARE * len(agree))
 
 
 def _extents(

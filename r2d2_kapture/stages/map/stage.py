@@ -334,7 +334,9 @@ def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
 
 def _summary(numbers: Mapping[str, Any], images: int) -> str:
     """Summary of a map from the numbers of its report."""
-    metres = ", in metres" if "priors" in numbers else ""
+    priors = numbers.get("priors", {})
+    # known poses keep their unit
+    metres = ", in metres" if priors and "metres_per_unit" not in priors else ""
     return (
         f"{numbers.get('registered_images', 0)} of {counted(images, 'photograph')} in "
         f"the map, {counted(numbers.get('points', 0), 'point')}{metres}"

@@ -145,7 +145,7 @@ def test_known_poses_stay_and_the_way_to_earth_is_known(
         name: on_earth(enu) for name, enu in places(scene).items()
     }
     give(root, positions, poses=True)
-    run(root, output=root / "placed")
+    report = run(root, output=root / "placed")
     (root / "placed").rename(root / "new")
     (root / "map").rename(root / "old")
     (root / "new").rename(root / "map")
@@ -155,6 +155,7 @@ def test_known_poses_stay_and_the_way_to_earth_is_known(
     found = read_georeference(root / "map" / "sparse")
     assert found is not None
     assert found.metric_from_map.scale == pytest.approx(METRES, rel=1e-6)
+    assert "metres" not in report.summary  # their unit is another one
 
 
 @pytest.mark.parametrize(
@@ -171,10 +172,17 @@ def test_known_poses_stay_and_the_way_to_earth_is_known(
         ),
         (
             lambda t: dict(zip(t, np.random.default_rng(0).normal(0, 80, (12, 3)))),
-            "uncertain (28 m): the map is not in metres",
+            "uncertain (66 m): the map is not in metres",
+        ),
+        (
+            lambda t: {
+                name: place + [0, 400.0 * (i % 2), 0]
+                for i, (name, place) in enumerate(t.items())
+            },
+            "6 of 12 images disagree with the map: the map is not in metres",
         ),
     ],
-    ids=["one", "one place", "wrong line", "random"],
+    ids=["one", "one place", "wrong line", "random", "half elsewhere"],
 )
 def test_positions_that_do_not_fit_leave_the_map_free(
     root: Path, scene: Scene, change: Change, words: str
