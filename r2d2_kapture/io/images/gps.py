@@ -21,6 +21,8 @@ from r2d2_kapture.io.kapture.gnss import METRES_PER_DOP, GnssPosition
 Tags = Mapping[int, Any]
 GPS = ExifTags.GPS
 BELOW = (1, 3)
+WGS84_NAMES = ("WGS84", "WGS1984")
+"""Of the datum, without spaces and hyphens."""
 
 
 class ExifPosition(NamedTuple):
@@ -51,7 +53,7 @@ def parse_gps(tags: Tags) -> ExifPosition:
     if GPS.GPSLatitude not in tags and GPS.GPSLongitude not in tags:
         return ExifPosition()
     datum = _text(tags.get(GPS.GPSMapDatum)).replace("-", "").replace(" ", "")
-    if datum and not datum.startswith("WGS84"):
+    if datum and not datum.startswith(WGS84_NAMES):
         return ExifPosition(fault=f"datum '{datum[:20]}', not WGS84")
     try:
         latitude = _degrees(tags, GPS.GPSLatitude, GPS.GPSLatitudeRef, "NS", 90)

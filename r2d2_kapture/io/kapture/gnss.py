@@ -34,6 +34,8 @@ GNSS_PREFIX = "GPS_"
 WGS84_CODES = ("EPSG:4326", "EPSG:4979")
 LOCAL_CODE = "LOCAL"
 UTM_CODE = re.compile(r"EPSG:32([67])(0[1-9]|[1-5]\d|60)")
+UTM_EASTING, UTM_NORTHING = (100_000, 900_000), 10_000_000
+"""Metres: no zone is wider, not even off Norway, and no hemisphere higher."""
 METRES_PER_DOP = 5.0
 """Standard deviation in metres of a position of dop 1: that of a phone or a drone."""
 
@@ -207,6 +209,12 @@ def _position(record: kapture.RecordGnss, code: str, place: str) -> Position | N
         return None
     utm = UTM_CODE.fullmatch(code.strip().upper())
     if utm:
+        if not (UTM_EASTING[0] <= x <= UTM_EASTING[1] and 0 <= y <= UTM_NORTHING):
+            raise DatasetError(
+                f"{place}: found x {x:g} and y {y:g}, expected the easting of UTM "
+                f"from {UTM_EASTING[0]} to {UTM_EASTING[1]} and the northing from 0 to "
+                f"{UTM_NORTHING} metres"
+            )
         zone, north = int(utm[2]), utm[1] == "6"
         y, x, _ = wgs84_from_utm(np.array([[x, y, 0.0]]), zone, north=north)[0].tolist()
     elif code.strip().upper() not in WGS84_CODES:

@@ -93,7 +93,10 @@ def write_sparse_models(
             done=0,
             skipped=len(places),
             failed=tuple(Failure(**failure) for failure in earlier["failed"]),
-            warnings=tuple(text for p in places for text in _drawn(p, earlier)),
+            warnings=(
+                *earlier.get("warnings", ()),
+                *(text for p in places for text in _drawn(p, earlier)),
+            ),
             seconds=time.monotonic() - started,
             outputs=(output,),
             details=earlier["numbers"],
@@ -120,7 +123,8 @@ def write_sparse_models(
         models, calibration, metric = map_with_priors(
             config, workspace, options, priors
         )
-        warnings = [*too_few, *metric.warnings]
+        on_positions = [*too_few, *metric.warnings]
+        warnings = list(on_positions)
         unit = METRES if metric.in_metres else OWN_UNITS
         for number, model in enumerate(models):
             place = folder / str(number)
@@ -145,6 +149,7 @@ def write_sparse_models(
             "images": str(images.resolve()),
             "numbers": report.details,
             "failed": [dataclasses.asdict(failure) for failure in report.failed],
+            "warnings": on_positions,
         }
         write_json_atomic(folder / MARK, mark)
     return report

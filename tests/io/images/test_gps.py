@@ -57,6 +57,7 @@ def changed(**values: Any) -> GnssPosition:
         ({DOP: 0.0}, LONDON),
         ({DATUM: "WGS-84"}, LONDON),
         ({DATUM: "WGS 84\0"}, LONDON),
+        ({DATUM: "WGS-1984"}, LONDON),
         ({DATUM: b"\0\0"}, LONDON),
     ],
 )

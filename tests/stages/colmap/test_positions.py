@@ -51,6 +51,18 @@ def test_positions_become_priors_and_the_model_is_in_metres(
     assert content(path) == before and again.details == report.details
 
 
+def test_warnings_on_positions_are_repeated(
+    photos: Path, checkpoint: Checkpoint, scene: Scene
+) -> None:
+    name, place = next(iter(gps.places(scene).items()))
+    gps.tag(photos / name, place)
+    warned = [
+        [w for w in run(photos, checkpoint, sparse=sparse).warnings if "position" in w]
+        for sparse in [photos.parent / "sparse"] * 2
+    ]
+    assert warned[0] == warned[1] and "images have a position, expected" in warned[0][0]
+
+
 def test_priors_of_others_stay(
     photos: Path, foreign: Foreign, checkpoint: Checkpoint, scene: Scene
 ) -> None:
