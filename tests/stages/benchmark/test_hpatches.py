@@ -100,6 +100,7 @@ def test_features_of_a_broken_sequence_are_let_go(
         paths: dict[str, Path],
         write: Callable[[str, LocalFeatures, ImageRecord], None],
         options: RunOptions,
+        turns: object,
     ) -> Tally:
         for name in list(paths)[1:]:
             features = extract(source, paths[name])
