@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import kapture
+import numpy as np
 import pycolmap
 
 from r2d2_kapture.config.checks import require
@@ -64,6 +65,11 @@ from r2d2_kapture.stages.imports.target import (
     link_images,
 )
 from r2d2_kapture.types import Report, counted, some_names
+
+MOVED = 1.0
+"""Pixels by which a keypoint of both may differ: more than rounding and origins do."""
+SAMPLES = 32
+"""Keypoints of an image that are compared."""
 
 
 def run(
@@ -252,7 +258,9 @@ def _positions(
 def _check_keypoints(
     database: StoredDatabase, model: pycolmap.Reconstruction, place: Path
 ) -> None:
-    """Refuse a model whose observations count other keypoints."""
+    """Refuse a model whose observations are of other keypoints, such as undistorted."""
+    images = {image.name: image for image in model.images.values()}
+    way_out = "give the database that the model was made of, or the model alone"
     ids = {name: image_id for image_id, name in database.content.names.items()}
     for image in model.images.values():
         found = image.num_points2D()
@@ -260,9 +268,19 @@ def _check_keypoints(
         if found not in (0, expected):
             raise DatasetError(
                 f"{place}: found {found} keypoints of '{image.name}', expected the "
-                f"{expected} of {database.path}; give the database that the model was "
-                "made of, or the model alone"
+                f"{expected} of {database.path}; {way_out}"
             )
+    for image_id, rows in database.keypoints():
+        name = database.content.names[image_id]
+        points = images[name].points2D if name in images else ()
+        for i in range(0, len(points), max(1, len(points) // SAMPLES)):
+            at, stored = points[i].xy, rows[i, :2]
+            if np.abs(at - stored).max() > MOVED:
+                raise DatasetError(
+                    f"{place}: found keypoint {i} of '{name}' at {at.tolist()}, "
+                    f"expected it at {stored.tolist()} as in {database.path}; "
+                    f"{way_out}"
+                )
 
 
 def _unplaced(scene: ColmapScene) -> tuple[str, ...]:

@@ -203,9 +203,12 @@ def _map_features(
     Raises:
         DatasetError: there are none, with the commands that make some.
     """
-    beside = map_path.resolve().parent / "features"
-    for roots in (features, [*features, beside] if beside.is_dir() else ()):
-        wanted = keypoints_type or recorded_keypoints_type(map_path)
+    recorded = recorded_keypoints_type(map_path)
+    wanted = keypoints_type or recorded
+    # the map of a pipeline is work/map, and its model work/map/sparse
+    levels = 1 if recorded is None else 2
+    above = [one / "features" for one in map_path.resolve().parents[:levels]]
+    for roots in (features, *([*features, one] for one in above if one.is_dir())):
         there = [root for root in roots if find_feature_folders(root, "keypoints")]
         if there and _any_features(there, wanted, images):
             table = open_feature_table(there, "keypoints", wanted)

@@ -137,3 +137,19 @@ def test_a_finished_import_is_known_by_another_way_to_its_files(
     database, model = (Path(p.name) for p in (made.database, made.sparse))
     report = run(database=database, model=model, output=output, options=QUIET)
     assert (report.done, report.skipped) == (0, 12)
+
+
+def test_a_model_of_moved_keypoints_is_refused_with_its_database(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As COLMAP's image_undistorter makes it: as many keypoints, in other places."""
+    model = pycolmap.Reconstruction(str(made.sparse))
+    image = model.image(3)
+    for point in image.points2D:
+        point.xy = point.xy + [0, 5]
+    model.write(str(made.sparse))
+    arguments = ["--database", str(made.database), "--model", str(made.sparse)]
+    assert main([*arguments, "--output", str(made.root / "out")]) == 2
+    error = one_error_line(capsys)
+    assert f"sparse: found keypoint 0 of '{image.name}'" in error
+    assert not (made.root / "out").exists()

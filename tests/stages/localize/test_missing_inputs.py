@@ -63,14 +63,16 @@ def test_the_database_of_a_model_is_found(given: Given, tmp_path: Path) -> None:
     assert [p.name for p in before if before[p] != after[p] and p.name != ".lock"] == []
 
 
+@pytest.mark.parametrize("which", ["map", "map/sparse"])
 def test_the_map_of_a_pipeline_has_its_features_beside_it(
-    given: Given, tmp_path: Path
+    which: str, given: Given, tmp_path: Path
 ) -> None:
     work = tmp_path / "work"
-    shutil.copytree(given.model, work / "map" / "sparse")
+    shutil.copytree(given.scene.query.parent / "theirs" / "map", work / "map")
+    (work / "database.db").write_bytes(b"of a pipeline, which has no descriptors")
     shutil.copytree(given.scene.features, work / "features")
     output = tmp_path / "localized"
-    arguments = ["--map", str(work / "map"), "--query", str(given.scene.query)]
+    arguments = ["--map", str(work / which), "--query", str(given.scene.query)]
     assert main([*arguments, "--output", str(output), "--quiet"]) == 0
     assert len(found_poses(output)) == 3
 
