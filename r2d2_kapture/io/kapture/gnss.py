@@ -17,13 +17,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import kapture
 import numpy as np
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.geodesy import EnuFrame, Positions, wgs84_from_utm
-from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.dataset import Dataset, read_lines
 from r2d2_kapture.io.kapture.rigs import RigsAbove, rigs_above
 from r2d2_kapture.io.kapture.tables import image_records
 
@@ -91,11 +92,13 @@ def read_gnss(dataset: Dataset) -> dict[str, Position]:
         dataset: its records are used.
 
     Raises:
-        DatasetError: coordinates that are not known, or out of range; positions on
-            Earth and in a local frame.
+        DatasetError: records of devices that sensors.txt lacks; coordinates that are
+            not known, or out of range; positions on Earth and in a local frame.
     """
     source = dataset.root / "sensors" / GNSS_FILE
     records = dataset.data.records_gnss or {}
+    if not records:
+        _refuse_unread(source)
     above = rigs_above(dataset.data) if records else {}
     cameras = [s for s, one in dataset.data.sensors.items() if one.sensor_type != GNSS]
     found: dict[str, Position] = {}
@@ -174,6 +177,17 @@ def in_metres(
     )
     frame = frame or EnuFrame.around(wgs84)
     return frame.enu_from_wgs84(wgs84), frame
+
+
+def _refuse_unread(source: Path) -> None:
+    """Refuse records that kapture passed over, since sensors.txt lacks their devices."""
+    lines = read_lines(source) if source.is_file() else []
+    rows = [line for line in lines if line.strip() and not line.startswith("#")]
+    if rows:
+        raise DatasetError(
+            f"{source}: found '{rows[0][:80]}', and no gnss sensor of this device in "
+            "sensors.txt; add such as 'GPS_camera, , gnss, EPSG:4326'"
+        )
 
 
 def _device_of(

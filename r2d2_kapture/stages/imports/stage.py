@@ -71,6 +71,8 @@ def run(
         given = {"database": database, "model": model, "images": images}
         useless = [f"--{name}" for name, path in given.items() if path is not None]
         useless += ["--hloc"] if video and hloc else []
+        useless += ["--from"] if source != "colmap" else []
+        useless += ["--keypoints-type"] if video and keypoints_type else []
         require(
             not useless,
             f"--{'video' if video else 'hloc'}: found {', '.join(useless)} too, "

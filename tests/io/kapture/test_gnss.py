@@ -131,6 +131,15 @@ def test_records_without_a_fix_are_passed_over(tmp_path: Path, row: str) -> None
     assert read(root) == {}
 
 
+@pytest.mark.parametrize("sensors", ["", "other, , gnss, EPSG:4326\n"])
+def test_records_of_devices_that_are_no_sensors_are_named(
+    tmp_path: Path, sensors: str
+) -> None:
+    root = write_dataset(tmp_path, "5, one, 1, 2, 3, 0, 0\n", sensors=sensors)
+    with pytest.raises(DatasetError, match="'5, one, 1, 2, 3, 0, 0', and no gnss sen"):
+        read(root)
+
+
 def test_utm_becomes_degrees(tmp_path: Path) -> None:
     root = write_dataset(
         tmp_path,

@@ -363,6 +363,12 @@ def test_what_is_not_given_or_not_there_is_one_line(
         (["--database", str(empty)], "empty: found a folder, expected a COLMAP"),
         (["--model", model, "--images", str(empty)], "found none of the 12 images"),
         (["--model", model, "--every", "2"], "found no --video"),
+        (["--video", str(made.database), "--from", "nvm"], "found --from too"),
+        (["--hloc", str(made.database), "--from", "nvm"], "found --from too"),
+        (
+            ["--video", str(made.database), "--keypoints-type", "sift"],
+            "found --keypoints-type too",
+        ),
     ):
         assert main([*typed, "--output", out]) == 2
         assert words in one_error_line(capsys)
