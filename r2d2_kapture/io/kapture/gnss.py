@@ -180,7 +180,7 @@ def in_metres(
 
 
 def _refuse_unread(source: Path) -> None:
-    """Refuse records that kapture passed over, since sensors.txt lacks their devices."""
+    """Refuse records that kapture passed over as sensors.txt lacks their devices."""
     lines = read_lines(source) if source.is_file() else []
     rows = [line for line in lines if line.strip() and not line.startswith("#")]
     if rows:
