@@ -116,6 +116,7 @@ def _check_rigs(
             values is None
             or len(values) != RIG_POSE_VALUES
             or not np.isfinite(values).all()
+            or not values[:4].any()
         ):
             raise wrong_row(
                 f"{what}: found a sensor_from_rig of camera {sensor_id} that is no "

@@ -266,12 +266,23 @@ def _read_model(folder: Path) -> pycolmap.Reconstruction:
             f"{folder}: not a readable COLMAP model: {reason}; map again, or convert "
             "the model again"
         ) from error
-    _check_tracks(model, folder)
+    _check_model(model, folder)
     return model
 
 
-def _check_tracks(model: pycolmap.Reconstruction, folder: Path) -> None:
-    """Refuse images that see points which are not there, as a text file broken off."""
+def _check_model(model: pycolmap.Reconstruction, folder: Path) -> None:
+    """Refuse two images of one name, and those that see points which are not there.
+
+    COLMAP takes a text file that was broken off at the end of a line for a whole one.
+    """
+    names: set[str] = set()
+    for image in model.images.values():
+        if image.name in names:
+            raise DatasetError(
+                f"{folder}: found two images of the name '{image.name}', expected each "
+                "name once; rename one of them"
+            )
+        names.add(image.name)
     seen = model.compute_num_observations()
     tracked = sum(point.track.length() for point in model.points3D.values())
     if seen > tracked:

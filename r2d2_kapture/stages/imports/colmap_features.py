@@ -95,6 +95,8 @@ def features_of_database(database: StoredDatabase, type_name: str | None) -> Fea
             "expected one; extract all images with one extractor again"
         )
     ((kind, size),) = kinds
+    if kind not in map(int, pycolmap.FeatureExtractorType.__members__.values()):
+        kind = UNDEFINED  # of a later COLMAP
     dtype = _descriptor_dtype(database, kind, size)
     return Features(
         type_name=type_name or _kind_name(kind),
@@ -272,10 +274,17 @@ def _kind_name(kind: int) -> str:
 
 def _descriptor_dtype(database: StoredDatabase, kind: int, size: int) -> np.dtype[Any]:
     """What the bytes of descriptors are: of no stated type by their values."""
+    whole = size % np.dtype("<f4").itemsize == 0
     if kind != UNDEFINED:
-        is_bytes = pycolmap.FeatureExtractorType(kind) in BYTE_TYPES
-        return np.dtype("u1" if is_bytes else "<f4")
-    if size % np.dtype("<f4").itemsize:
+        if pycolmap.FeatureExtractorType(kind) in BYTE_TYPES:
+            return np.dtype("u1")
+        if not whole:
+            raise DatasetError(
+                f"{database.path}: found descriptors of type {_kind_name(kind)} of "
+                f"{size} bytes, expected float32 numbers; extract the images again"
+            )
+        return np.dtype("<f4")
+    if not whole:
         return np.dtype("u1")
     for _, rows in database.descriptors():
         if len(rows):

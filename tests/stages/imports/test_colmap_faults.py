@@ -107,9 +107,7 @@ def test_text_models_that_are_broken_off_are_refused(
 def test_names_that_are_other_paths_are_refused(
     name: str, made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with closing(sqlite3.connect(made.database)) as connection:
-        connection.execute("UPDATE images SET name = ? WHERE image_id = 1", (name,))
-        connection.commit()
+    execute(made.database, "UPDATE images SET name = ? WHERE image_id = 1", name)
     arguments = ["--database", str(made.database), "--output", str(made.root / "out")]
     assert main(arguments) == 2
     assert f"name '{name}' is another than its path" in one_error_line(capsys)
@@ -153,3 +151,60 @@ def test_a_model_of_moved_keypoints_is_refused_with_its_database(
     error = one_error_line(capsys)
     assert f"sparse: found keypoint 0 of '{image.name}'" in error
     assert not (made.root / "out").exists()
+
+
+def execute(path: Path, query: str, *values: object) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(query, values)
+        connection.commit()
+
+
+def test_descriptors_of_a_type_that_is_not_known_keep_their_bytes(made: Made) -> None:
+    with closing(sqlite3.connect(made.database)) as connection:
+        query = "SELECT data FROM descriptors WHERE image_id = 1"
+        ((stored,),) = connection.execute(query)
+    execute(made.database, "UPDATE descriptors SET type = 99")
+    run(database=made.database, output=made.root / "out", options=QUIET)
+    folder = made.root / "out/reconstruction/descriptors/colmap"
+    path = folder / f"{made.model.image(1).name}.desc"
+    assert path.read_bytes() == stored
+
+
+@pytest.mark.parametrize(
+    ("query", "values", "words"),
+    [
+        (
+            "UPDATE descriptors SET type = 1, cols = 126, data = zeroblob(126 * rows)",
+            (),
+            "descriptors of type aliked_n16rot of 126 bytes, expected float32",
+        ),
+        (
+            "UPDATE rig_sensors SET sensor_from_rig = zeroblob(?)",
+            (7 * 8,),
+            "that is no quaternion and translation",
+        ),
+    ],
+)
+def test_rows_of_no_meaning_are_one_line(
+    query: str,
+    values: tuple[object, ...],
+    words: str,
+    made: Made,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    execute(made.database, query, *values)
+    arguments = ["--database", str(made.database), "--output", str(made.root / "out")]
+    assert main(arguments) == 2
+    assert words in one_error_line(capsys)
+
+
+def test_two_images_of_one_name_are_refused(
+    made: Made, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = pycolmap.Reconstruction(str(made.sparse))
+    model.image(2).name = model.image(1).name
+    model.write(str(made.sparse))
+    arguments = ["--model", str(made.sparse), "--output", str(made.root / "out")]
+    assert main(arguments) == 2
+    words = f"sparse: found two images of the name '{model.image(1).name}'"
+    assert words in one_error_line(capsys)
