@@ -31,13 +31,13 @@ from r2d2_kapture.io.colmap.image_folder import check_given
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, write_origin
 from r2d2_kapture.io.kapture.writing import write_tables
 from r2d2_kapture.io.names import broken_in_table_by, shown
-from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.atomic import remove_file, write_json_atomic
 from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.outputs.ledger import (
     STAGE,
     Contents,
+    open_item,
     open_ledger,
-    write_item,
     write_report,
 )
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
@@ -250,8 +250,9 @@ def _take(
             check_given({size, *others}, config)
         if frame.verdict == KEPT:
             place = output / IMAGES / image_name(name, frame, suffix)
-            if not place.is_file():
-                write_item(output, place, candidate.data)
+            # a killed run may have left the frame of another video of this name
+            with open_item(output, place, keep_same=True) as file:
+                file.write(candidate.data)
         frames.append(frame)
     if not frames:
         reason = broken[0] if broken else f"{video.path}: found no frames in it"
@@ -264,6 +265,10 @@ def _take(
         frames=tuple(frames),
         warnings=tuple(_warnings(video, frames, broken)),
     )
+    kept = {output / IMAGES / taken.image(frame) for frame in taken.kept}
+    for place in (output / IMAGES / name).glob("frame_*.*"):
+        if place not in kept:
+            remove_file(place)
     write_json_atomic(record_path(output, name), taken.to_json())
     return taken
 

@@ -186,6 +186,25 @@ def test_a_lost_frame_is_taken_again(film: Path, tmp_path: Path) -> None:
     }
 
 
+def test_what_a_killed_run_left_of_another_video_is_replaced(
+    film: Path, steps: Walk, tmp_path: Path
+) -> None:
+    root, other = tmp_path / "K", tmp_path / "other" / film.name
+    write_video(other, steps.frames[10::-1], lossless=True)
+    run(EVERY_FRAME, video=[film], output=root)
+    record = root / "videos" / f"{film.stem}.json"
+    record.unlink()  # which is written last
+    run(EVERY_FRAME, video=[other], output=root)
+    run(EVERY_FRAME, video=[other], output=tmp_path / "L")
+    for left, right in zip(
+        kept_frames(root).items(), kept_frames(tmp_path / "L").items(), strict=True
+    ):
+        assert left[0] == right[0]
+        np.testing.assert_array_equal(left[1], right[1])
+    files = [{p.name for p in at.rglob("frame_*")} for at in (root, tmp_path / "L")]
+    assert files[0] == files[1]
+
+
 def test_videos_are_added(film: Path, steps: Walk, tmp_path: Path) -> None:
     root = tmp_path / "K"
     second = tmp_path / "second.mkv"
