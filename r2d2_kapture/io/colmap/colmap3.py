@@ -26,6 +26,7 @@ MODELS = 11
 SIFT = int(pycolmap.FeatureExtractorType.SIFT)
 CALIBRATED = int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED)
 CALIBRATED_RIG = int(pycolmap.TwoViewGeometryConfiguration.CALIBRATED_RIG)
+WGS84 = int(pycolmap.PosePriorCoordinateSystem.WGS84)
 COLMAP_4_FILES = ("rigs.bin", "frames.bin", "rigs.txt", "frames.txt")
 PRIORS = tuple(f"prior_{name}" for name in ("qw", "qx", "qy", "qz", "tx", "ty", "tz"))
 
@@ -88,10 +89,12 @@ class LeftOut:
     Attributes:
         rigs: of several cameras.
         descriptors: images whose descriptors are not SIFT.
+        positions: images whose prior is not of WGS84.
     """
 
     rigs: int
     descriptors: int
+    positions: int
 
     @property
     def warnings(self) -> Iterator[str]:
@@ -105,6 +108,11 @@ class LeftOut:
             yield (
                 f"descriptors of {self.descriptors} images are left out, which COLMAP "
                 "3 would take for SIFT; the matches are there"
+            )
+        if self.positions:
+            yield (
+                f"positions of {counted(self.positions, 'image')} in a local frame are "
+                "left out, which COLMAP 3 would take for latitude and longitude"
             )
 
 
@@ -150,7 +158,7 @@ def write_colmap3_database(source: Path, target: Path) -> LeftOut:
             "INSERT INTO images (image_id, name, camera_id) "
             "SELECT image_id, name, camera_id FROM source.images"
         )
-        _write_priors(connection)
+        positions = _write_priors(connection)
         connection.execute(
             "INSERT INTO descriptors SELECT image_id, rows, cols, data "
             "FROM source.descriptors WHERE type = ?",
@@ -170,24 +178,30 @@ def write_colmap3_database(source: Path, target: Path) -> LeftOut:
             (SIFT,),
         ).fetchone()
         connection.execute("COMMIT")
-    return LeftOut(rigs=rigs, descriptors=others)
+    return LeftOut(rigs=rigs, descriptors=others, positions=positions)
 
 
-def _write_priors(connection: sqlite3.Connection) -> None:
-    """Prior positions; those of WGS84 are latitude, longitude, altitude in both."""
+def _write_priors(connection: sqlite3.Connection) -> int:
+    """Prior positions of WGS84: latitude, longitude, altitude; how many are others."""
     rows = connection.execute(
-        "SELECT corr_data_id, position FROM source.pose_priors "
+        "SELECT corr_data_id, position, coordinate_system FROM source.pose_priors "
         "WHERE corr_sensor_type = ?",
         (int(pycolmap.SensorType.CAMERA.value),),
     ).fetchall()
-    for image_id, blob in rows:
+    others = 0
+    for image_id, blob, system in rows:
         position = np.frombuffer(blob or b"", np.float64)
-        if len(position) == 3 and np.isfinite(position).all():
-            connection.execute(
-                "UPDATE images SET prior_tx = ?, prior_ty = ?, prior_tz = ? "
-                "WHERE image_id = ?",
-                (*position.tolist(), image_id),
-            )
+        if len(position) != 3 or not np.isfinite(position).all():
+            continue
+        if system != WGS84:
+            others += 1
+            continue
+        connection.execute(
+            "UPDATE images SET prior_tx = ?, prior_ty = ?, prior_tz = ? "
+            "WHERE image_id = ?",
+            (*position.tolist(), image_id),
+        )
+    return others
 
 
 def remove_rigs_and_frames(folder: Path) -> None:

@@ -135,6 +135,11 @@ class Hloc:
                 self.global_features, output / GLOBAL_NAME, usable
             )
         warnings = list(self._write_queries(output, usable))
+        if not wanted:
+            warnings.append(
+                f"there are no matches of type {self.tables.keypoints.type_name}: "
+                f"{PAIRS_NAME} and {MATCHES_NAME} are empty"
+            )
         warnings += _warnings(dropped, sorted(name for name in usable if " " in name))
         return Written(failed=tuple(failed), details=details, warnings=tuple(warnings))
 

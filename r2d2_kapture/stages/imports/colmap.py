@@ -237,21 +237,23 @@ def _positions(
     }
     kinds = {type(position) for position in found.values()}
     kind = GnssPosition if GnssPosition in kinds else LocalPosition
-    wrong = sorted(
-        name
-        for name, position in found.items()
-        if isinstance(position, GnssPosition) and not position.in_range
-    )
     positions = {
-        name: position
-        for name, position in found.items()
-        if isinstance(position, kind) and name not in wrong
+        n: position for n, position in found.items() if isinstance(position, kind)
     }
-    if not wrong:
-        return positions, ()
-    return positions, (
-        f"pose priors of {counted(len(wrong), 'image')} are no latitude and longitude "
-        f"in degrees: {some_names(wrong)}; they are not imported",
+    wrong = [
+        name
+        for name, position in positions.items()
+        if isinstance(position, GnssPosition) and not position.in_range
+    ]
+    left_out = (
+        ("no latitude and longitude in degrees", wrong),
+        ("in a local frame, beside those of others on Earth", found.keys() - positions),
+    )
+    return {n: position for n, position in positions.items() if n not in wrong}, tuple(
+        f"pose priors of {counted(len(names), 'image')} are {what}: "
+        f"{some_names(sorted(names))}; they are not imported"
+        for what, names in left_out
+        if names
     )
 
 

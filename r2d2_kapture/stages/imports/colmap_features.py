@@ -289,7 +289,8 @@ def _descriptor_dtype(database: StoredDatabase, kind: int, size: int) -> np.dtyp
     for _, rows in database.descriptors():
         if len(rows):
             values = np.ascontiguousarray(rows).view("<f4")
-            lengths = np.linalg.norm(values.astype(np.float64), axis=1)
+            with np.errstate(invalid="ignore"):  # of bytes that are no numbers
+                lengths = np.linalg.norm(values.astype(np.float64), axis=1)
             unit = np.abs(lengths - 1) < UNIT_TOLERANCE  # also of NaN it is False
             return np.dtype("<f4" if unit.all() else "u1")
     return np.dtype("u1")

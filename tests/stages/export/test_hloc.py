@@ -227,6 +227,13 @@ def test_a_keypoint_of_the_first_image_keeps_its_best_match() -> None:
     np.testing.assert_allclose(scores, [0.9, 0, 0.7, 0])
 
 
+def test_files_without_matches_say_so(root: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(root, tmp_path / "k")
+    shutil.rmtree(bare / "reconstruction" / "matches")
+    report = export.run(CENTER, kapture_root=bare, to="hloc", output=tmp_path / "out")
+    assert any("there are no matches of type r2d2" in one for one in report.warnings)
+
+
 def test_a_pipeline_gives_lists_of_its_queries(work: Path, tmp_path: Path) -> None:
     report = export.run(pipeline=work, to="hloc", output=tmp_path / "out")
     assert any("spaces in their names" in text for text in report.warnings)

@@ -14,7 +14,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.cli.export import main as export_main
-from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
+from r2d2_kapture.io.kapture.gnss import GnssPosition, LocalPosition, add_gnss
 from r2d2_kapture.stages import export
 from tests.commands import one_error_line
 from tests.scenes.world import HEIGHT, WIDTH, Scene
@@ -186,3 +186,16 @@ def test_version_3_has_prior_positions_in_the_rows_of_images(tmp_path: Path) -> 
         assert row == (55.7, 13.2, 71.5)
         (row,) = connection.execute(query, (scene.names[1],))
         assert row == (None, None, None)
+
+
+def test_version_3_is_given_no_local_positions_that_it_would_take_for_degrees(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(times=2)
+    add_gnss(scene.dataset, {scene.names[0]: LocalPosition(x=5, y=6, z=7)})
+    root = scene.write_kapture(tmp_path / "k")
+    report = export.run(kapture_root=root, to="colmap3", output=tmp_path / "out")
+    assert any("positions of 1 image in a local frame" in w for w in report.warnings)
+    with closing(sqlite3.connect(tmp_path / "out/database.db")) as connection:
+        rows = connection.execute("SELECT DISTINCT prior_tx FROM images").fetchall()
+    assert rows == [(None,)]

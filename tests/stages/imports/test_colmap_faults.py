@@ -68,23 +68,28 @@ def test_rigs_that_are_based_on_an_imu_keep_their_cameras(tmp_path: Path) -> Non
     assert [*second.r_raw, *second.t_raw] == [1, 0, 0, 0, 0, 0, 0]
 
 
-def test_priors_that_are_nowhere_on_earth_are_left_out_and_named(made: Made) -> None:
-    names = [made.model.image(number).name for number in (1, 2)]
+def test_priors_that_do_not_go_with_the_others_are_left_out_and_named(
+    made: Made,
+) -> None:
+    names = [made.model.image(number).name for number in (1, 2, 3)]
+    systems = pycolmap.PosePriorCoordinateSystem
+    places = ((45.0, systems.WGS84), (200.0, systems.WGS84), (9.0, systems.CARTESIAN))
     with closing(pycolmap.Database.open(str(made.database))) as database:
-        for name, latitude in zip(names, (45.0, 200.0), strict=True):
+        for name, (latitude, system) in zip(names, places, strict=True):
             prior = pycolmap.PosePrior(
                 corr_data_id=database.read_image_with_name(name).data_id,
                 position=np.array([latitude, 7, 400]),
                 position_covariance=-np.eye(3),
-                coordinate_system=pycolmap.PosePriorCoordinateSystem.WGS84,
+                coordinate_system=system,
             )
             database.write_pose_prior(prior)
     output = made.root / "out"
     report = run(database=made.database, output=output, options=QUIET)
     expected = GnssPosition(latitude=45, longitude=7, altitude=400, accuracy=None)
     assert read_gnss(open_dataset(output)) == {names[0]: expected}
-    (line,) = [text for text in report.warnings if "pose priors" in text]
-    assert f"'{names[1]}'" in line and "of 1 image are" in line
+    wrong, local = [text for text in report.warnings if "pose priors" in text]
+    assert f"'{names[1]}'" in wrong and "of 1 image are" in wrong
+    assert f"local frame, beside those of others on Earth: '{names[2]}'" in local
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
@@ -159,6 +164,7 @@ def execute(path: Path, query: str, *values: object) -> None:
         connection.commit()
 
 
+@pytest.mark.filterwarnings("error")
 def test_descriptors_of_a_type_that_is_not_known_keep_their_bytes(made: Made) -> None:
     with closing(sqlite3.connect(made.database)) as connection:
         query = "SELECT data FROM descriptors WHERE image_id = 1"
