@@ -132,12 +132,12 @@ def run(
         inputs = photographs.take(images=images, mapping=mapping, queries=queries)
         for report in inputs.reports:
             note(report)
-        if inputs.photographs == 1:
+        of_map = open_dataset(inputs.mapping) if model is None else model.dataset
+        if len(of_map.image_names) == 1:
             raise DatasetError(
                 f"{images or mapping}: found 1 usable photograph, expected 2 or more "
                 "that overlap: a map is made of pairs"
             )
-        of_map = open_dataset(inputs.mapping) if model is None else model.dataset
         count = inputs.photographs if model is None else len(of_map.image_names)
         config = _with_limit(config, count)
         of_queries = {name: open_dataset(path) for name, path in inputs.queries.items()}

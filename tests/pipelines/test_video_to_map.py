@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
+import pytest
 
 from pipelines.video_to_map import main
 from r2d2_kapture.synthetic.rendering import PinholeCamera
-from tests.scenes.video import library, walk, write_video
+from tests.commands import one_error_line
+from tests.scenes.video import library, noise_frames, walk, write_video
 
 FLAGS = "--preset fast --extract.top-k 800 --workers 1 --every 0s --min-motion 0.2"
 
@@ -37,3 +39,15 @@ def test_a_video_becomes_a_map(tmp_path: Path) -> None:
     ]
     length = np.linalg.norm(centers[0] - centers[-1])
     assert np.median(errors) < 0.01 * length
+
+
+def test_a_video_of_one_frame_is_refused_before_extraction(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library()
+    write_video(tmp_path / "one.mp4", noise_frames(1))
+    work = tmp_path / "work"
+    assert main(["--video", str(tmp_path / "one.mp4"), "--output", str(work)]) == 2
+    text = one_error_line(capsys)
+    assert "frames: found 1 usable photograph, expected 2 or more" in text
+    assert not (work / "features").exists()
