@@ -119,7 +119,8 @@ def run(
     }
     place = model.resolve()
     inside = sorted(place.glob("*.json")) + sorted(place.glob("exif/**/*"))
-    finished = Finished.of(output / FINISHED_NAME, settings, [place, *inside])
+    files = [place, *inside, *_lists_of_names(place)]
+    finished = Finished.of(output / FINISHED_NAME, settings, files)
     manifest = Manifest(
         model={},
         settings=settings,
@@ -307,8 +308,13 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def _lists_of_names(model: Path) -> tuple[Path, Path]:
+    """Where the names of the images of a bundle.out may be."""
+    return model.with_name(f"{model.name}.list.txt"), model.with_name("list.txt")
+
+
 def _bundler(model: Path, images: Path | None, scratch: Path) -> Collection[str]:
-    beside = (model.with_name(f"{model.name}.list.txt"), model.with_name("list.txt"))
+    beside = _lists_of_names(model)
     path = next((path for path in beside if path.is_file()), beside[0])
     listed = _checked(filter(None, path.read_text("utf-8").split("\n")), path)
     tool = importlib.import_module("tools.kapture_import_bundler")

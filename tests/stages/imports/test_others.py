@@ -282,6 +282,27 @@ def test_images_without_file_are_left_out_by_name(made: Made, tmp_path: Path) ->
     assert errors(read_sparse_map(tmp_path / "out"), tmp_path / "out").max() < 1e-4
 
 
+def test_a_changed_list_of_names_is_imported_again(made: Made, tmp_path: Path) -> None:
+    model, listed = tmp_path / "bundle.out", tmp_path / "list.txt"
+    theirs = write_bundler(made)
+    model.write_bytes(theirs.read_bytes())
+    names = theirs.with_name("bundle.out.list.txt").read_text("utf-8").split()
+
+    def poses(order: list[str]) -> dict[str, pycolmap.Rigid3d]:
+        listed.write_text("\n".join(order) + "\n", "utf-8")
+        run(
+            source="bundler",
+            model=model,
+            images=made.images,
+            output=tmp_path / "out",
+            options=QUIET,
+        )
+        return read_camera_poses(open_dataset(tmp_path / "out")).cam_from_world
+
+    first, second = poses(names)[names[0]], poses(names[::-1])[names[-1]]
+    assert first.matrix().tolist() == second.matrix().tolist()
+
+
 def test_what_is_no_reconstruction_is_one_line(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
