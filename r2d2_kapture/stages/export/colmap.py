@@ -116,7 +116,8 @@ class Colmap3(ColmapFormat):
             left_out = write_colmap3_database(newer, database)
             written += self._write_model(newer, output / MODEL_NAME)
             remove_rigs_and_frames(output / MODEL_NAME)
-        return written + Written(warnings=tuple(left_out.warnings))
+        none_left = {"descriptors": 0} if left_out.descriptors else {}
+        return written + Written(details=none_left, warnings=tuple(left_out.warnings))
 
 
 class ColmapDatabase(ColmapFormat):

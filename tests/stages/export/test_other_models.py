@@ -36,6 +36,7 @@ def colmap3(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("colmap3") / "out"
     report = export.run(pipeline=work, to="colmap3", output=output)
     assert report.done == 12
+    assert report.details["descriptors"] == 0
     assert [text.partition(":")[0][:30] for text in report.warnings] == [
         "COLMAP 3 has no rigs",
         "descriptors of 12 images are l",
