@@ -243,7 +243,7 @@ class _Search:
 
 def agreement(first: LocalFeatures, second: LocalFeatures) -> int:
     """Inliers of the epipolar geometry of two images; 0 where it may be one of wrong
-    matches, or they match turned against each other."""
+    matches, or they match turned against each other, or mirrored."""
     rows = match_features(MutualNearest(), first, second).indices
     if len(rows) < MIN_INLIERS:
         return 0
@@ -267,6 +267,9 @@ def agreement(first: LocalFeatures, second: LocalFeatures) -> int:
     if count < max(MIN_INLIERS, LEAST_SHARE * len(rows)):
         return 0
     one, other = (xy[inliers] @ np.array([1, 1j]) for xy in points)
-    # the rotation of the best similarity, as points of the complex plane
-    rotation = np.vdot(one - one.mean(), other - other.mean())
+    one, other = one - one.mean(), other - other.mean()
+    # of the best similarity, as points of the complex plane
+    rotation, reflection = np.vdot(one, other), one @ other
+    if abs(reflection) > abs(rotation):
+        return 0
     return count if abs(np.degrees(np.angle(rotation))) <= MAX_ANGLE else 0

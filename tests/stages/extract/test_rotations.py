@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from r2d2_kapture.core.quarter_turns import turned
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.matching.turn_graph import quarter
-from r2d2_kapture.types import LocalFeatures
+from r2d2_kapture.stages.extract.orientation import agreement
+from r2d2_kapture.types import FloatArray, LocalFeatures
 from tests.commands import one_error_line
 from tests.scenes.images import textured_image
 from tests.scenes.kapture_files import table, write_files
@@ -282,3 +283,35 @@ def test_what_cannot_be_is_refused_in_one_line(
     arguments = ["--images", str(photos), *SETTINGS.split(), *flags]
     assert images_command.main(arguments) == 2
     assert said in one_error_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("seen", "matches"),
+    [
+        (lambda x, y: (x, y), 60),
+        (lambda x, y: (-0.2 * y + 0.9 * x, 0.9 * y + 0.2 * x), 60),
+        (lambda x, y: (-y, x), 0),
+        (lambda x, y: (-x, y), 0),
+        (lambda x, y: (x, -y), 0),
+    ],
+    ids=["same", "rolled", "turned", "mirrored", "mirrored and turned"],
+)
+def test_images_that_match_upright_agree(
+    seen: Callable[[FloatArray, FloatArray], Sequence[FloatArray]], matches: int
+) -> None:
+    """A mirrored image, of which an epipolar geometry exists too, is of no turn."""
+    rng = np.random.default_rng(0)
+    xy = rng.uniform((-200, -100), (200, 100), (60, 2)).astype(np.float32)
+    other = np.column_stack(seen(*xy.T)).astype(np.float32)
+    ones = np.ones(60, np.float32)
+    first, second = (
+        LocalFeatures(
+            keypoints=points + 240,
+            scales=ones,
+            scores=ones,
+            descriptors=np.eye(60, dtype=np.float32),
+            image_size=(480, 480),
+        )
+        for points in (xy, other)
+    )
+    assert agreement(first, second) == matches
