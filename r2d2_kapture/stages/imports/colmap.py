@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -195,6 +196,8 @@ def _open(stack: ExitStack, database: Path | None, model: Path | None) -> _Sourc
     """Open what is given, and see that it belongs together."""
     stored = None if database is None else stack.enter_context(open_stored(database))
     found = pycolmap.Reconstruction() if model is None else read_colmap_model(model)
+    if model is not None:
+        _check_finite(found, model)
     if stored is None:
         scene = scene_of_model(found)
     elif model is None:
@@ -255,6 +258,21 @@ def _positions(
         for what, names in left_out
         if names
     )
+
+
+def _check_finite(model: pycolmap.Reconstruction, place: Path) -> None:
+    """Refuse poses and points that an adjustment without solution leaves."""
+    poses = (
+        (f"pose of '{image.name}'", image.cam_from_world().matrix())
+        for image in map(model.image, model.reg_image_ids())
+    )
+    points = ((f"point {i}", point.xyz) for i, point in model.points3D.items())
+    for what, values in itertools.chain(poses, points):
+        if not np.isfinite(values).all():
+            raise DatasetError(
+                f"{place}: {what}: found NaN or infinity, expected numbers; remove it "
+                "from the model, or map again"
+            )
 
 
 def _check_keypoints(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -214,3 +215,31 @@ def test_two_images_of_one_name_are_refused(
     assert main(arguments) == 2
     words = f"sparse: found two images of the name '{model.image(1).name}'"
     assert words in one_error_line(capsys)
+
+
+def lose_pose(model: pycolmap.Reconstruction) -> str:
+    image = model.image(1)
+    nowhere = pycolmap.Rigid3d(pycolmap.Rotation3d(), np.array([np.nan, 0, 0]))
+    model.frame(image.frame_id).rig_from_world = nowhere
+    return "sparse: pose of '"
+
+
+def lose_point(model: pycolmap.Reconstruction) -> str:
+    number = min(model.points3D)
+    model.point3D(number).xyz = np.array([np.inf, 0, 0])
+    return f"sparse: point {number}: found NaN or infinity"
+
+
+@pytest.mark.parametrize("lose", [lose_pose, lose_point])
+def test_poses_and_points_that_are_no_numbers_are_refused(
+    lose: Callable[[pycolmap.Reconstruction], str],
+    made: Made,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = pycolmap.Reconstruction(str(made.sparse))
+    words = lose(model)
+    model.write(str(made.sparse))
+    arguments = ["--model", str(made.sparse), "--output", str(made.root / "out")]
+    assert main(arguments) == 2
+    assert words in one_error_line(capsys)
+    assert not (made.root / "out").exists()
