@@ -26,6 +26,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
     recorded_keypoints_type,
 )
 from r2d2_kapture.io.georeference import read_georeference
+from r2d2_kapture.io.images.gps import read_exif_position
 from r2d2_kapture.io.images.orientation import exif_orientation
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.local_features import (
@@ -70,8 +71,9 @@ class Localization:
         doubts: why the pose may be wrong although points agree with it; empty for a
             good one.
         features: of the query.
-        details: the JSON record of the query, see docs/formats.md; its wgs84 is
-            latitude, longitude and altitude in a map on Earth.
+        details: the JSON record of the query, see docs/formats.md; in a map on Earth
+            its wgs84 is latitude, longitude (degrees) and altitude (m), and its
+            gnss_distance the metres from the position in the photograph's EXIF.
     """
 
     cam_from_world: pycolmap.Rigid3d | None
@@ -126,7 +128,7 @@ class Localizer:
         self.rotations = read_rotations(rotations)
         self.config = make_settings(LocalizeConfig, settings)
         self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
-        self._places = Places(georeference=read_georeference(folder), gnss={})
+        self._georeference = read_georeference(folder)
         if isinstance(matcher, str):
             matcher = build_matcher(MATCHERS.settings_of(matcher)())
         self._matcher = matcher
@@ -180,9 +182,15 @@ class Localizer:
             require_size("camera", camera, features)
         path = Path(image) if isinstance(image, (str, Path)) else Path("")
         matches = self._match(features)
-        frame = QueryFrame(rig_id=None, images=(_query_image(path, features, camera),))
+        query = _query_image(path, features, camera)
+        frame = QueryFrame(rig_id=None, images=(query,))
         evidence = gather_evidence(frame, [matches], self.sparse_map, self.config)
-        found = self._places.of(localize_frame(evidence, self.config, "corner")[0])
+        position = read_exif_position(path).position if path.name else None
+        places = Places(
+            georeference=self._georeference,
+            gnss={} if position is None else {query.name: position},
+        )
+        found = places.of(localize_frame(evidence, self.config, "corner")[0])
         return Localization(
             cam_from_world=found.pose if found.localized else None,
             inliers=found.inliers,

@@ -18,10 +18,12 @@ import r2d2_kapture as rk
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
+from r2d2_kapture.io.georeference import Georeference, write_georeference
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from tests.scenes.gps import SITE, tag
 from tests.scenes.pipeline import PipelineScene
 
 
@@ -178,6 +180,43 @@ def test_a_query_is_tried_in_other_rotations(
     path.parent.mkdir(parents=True)
     Image.new("RGB", (640, 480)).save(path)
     assert (localizer(path).cam_from_world is not None) == localized
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_query_is_on_earth_and_compared_with_its_own_position(
+    scene: PipelineScene, work: Path, tmp_path: Path, tagged: bool
+) -> None:
+    placed = shutil.copytree(work / "map", tmp_path / "map")
+    lies = Georeference(
+        frame=SITE,
+        metric_from_map=pycolmap.Sim3d(),
+        images=9,
+        outliers=0,
+        residual_median=0.5,
+        residual_95=1.5,
+    )
+    write_georeference(placed, lies)
+    dataset = open_dataset(scene.query)
+    truth = read_camera_poses(dataset).cam_from_world
+    name = min(truth)
+    center = truth[name].inverse().translation
+    path = tmp_path / "records_data" / name
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (640, 480)).save(path)
+    if tagged:
+        tag(path, center + [3, 4, 12])
+    localizer = rk.Localizer(
+        placed,
+        StoredFeatures(scene),  # type: ignore[arg-type]
+        features=[scene.features],
+    )
+    sensor = dataset.data.sensors[image_records(dataset.data)[name].sensor_id]
+    details = localizer(path, colmap_camera(sensor, 1, "center")).details
+    assert details.wgs84 is not None
+    there = SITE.enu_from_wgs84(np.array([details.wgs84]))[0]
+    assert np.linalg.norm(there - center) < 0.02
+    expected = pytest.approx(13, abs=0.03) if tagged else None
+    assert details.gnss_distance == expected
 
 
 def test_a_localizer_refuses_settings_that_cannot_be(
