@@ -70,7 +70,8 @@ class Manifest:
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """Settings that differ, as ``name: theirs, not ours``, in order of names; only the
-    extractor where that does, since each has settings of its own."""
+    extractor where that does, since each has settings of its own. Those that are not
+    there, or None, are ``default``."""
     differing = [
         key
         for key in sorted(ours.keys() | theirs.keys())
@@ -89,7 +90,7 @@ def _weights(model: Mapping[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "unset" if value is None else str(value)
+    return "default" if value is None else str(value)
 
 
 def json_text(content: dict[str, Any]) -> str:

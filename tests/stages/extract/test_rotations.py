@@ -145,7 +145,7 @@ def test_a_dataset_records_turns_and_resumes_with_them(
     assert tree(output, times) == first
     capsys.readouterr()
     assert run_dataset(root, output) == 2
-    assert "rotations: auto, not unset" in one_error_line(capsys)
+    assert "rotations: auto, not default" in one_error_line(capsys)
 
 
 def test_a_replaced_image_gets_a_turn_anew(tmp_path: Path) -> None:

@@ -307,7 +307,7 @@ def test_a_second_run_finds_the_map_and_other_settings_are_refused(
     again = run(root)
     assert (again.done, again.skipped, again.summary) == (0, 1, first.summary)
     assert again.details["priors"] == first.details["priors"]
-    with pytest.raises(OutputError, match="prior_accuracy: unset, not 9.0"):
+    with pytest.raises(OutputError, match="prior_accuracy: default, not 9.0"):
         run(root, MapConfig(prior_accuracy=9.0))
     assert bytes_of == {
         p: p.read_bytes() for p in (root / "map").rglob("*") if p.is_file()

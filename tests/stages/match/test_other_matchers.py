@@ -72,5 +72,5 @@ def test_the_stage_matches_as_the_matcher_does(
             np.testing.assert_array_equal(stored.indices, expected.indices)
             np.testing.assert_allclose(stored.scores, expected.scores, rtol=1e-6)
     assert run(features, tmp_path / "one", **values).done == 0
-    with pytest.raises(OutputError, match=f"matcher: {values['matcher']}, not unset"):
+    with pytest.raises(OutputError, match=f"matcher: {values['matcher']}, not default"):
         run(features, tmp_path / "one")

@@ -227,7 +227,7 @@ def test_a_run_begins_with_given_weights(
             start_from=(str(checkpoint_path),),
         )
     # the run knows which weights it began with
-    with pytest.raises(OutputError, match="start_from: [0-9a-f]{64}, not unset"):
+    with pytest.raises(OutputError, match="start_from: [0-9a-f]{64}, not default"):
         run(config, pictures, tmp_path / "run")
 
 
@@ -475,7 +475,7 @@ def test_a_taught_run_resumes_and_knows_its_teacher(
     with pytest.raises(OutputError, match="teacher: 0{64}, not 1{64}"):
         run(config, pictures, broken, teacher=teacher)
     untaught = changed(TINY, "optimization", plain_ap_weight=0.0)
-    with pytest.raises(OutputError, match="teacher: 0{64}, not unset"):
+    with pytest.raises(OutputError, match="teacher: 0{64}, not default"):
         run(untaught, pictures, broken)
 
 
