@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,8 @@ def run(
         ground_truth: folder of a kapture dataset with the true poses; images without
             one are counted and left out.
         estimated: by name: kapture datasets, or text files, see
-            io/kapture/pose_files.py.
+            io/kapture/pose_files.py. Names of a dataset may begin with a folder that
+            those of the true poses lack, as a pipeline adds to photographs.
         output: folder of results.json, results.txt, per_image.csv, errors.png, plan.png
             and evaluate_report.json; existing equal results are kept.
         image_names: images to evaluate; None takes all.
@@ -141,7 +142,7 @@ def run(
     evaluations: dict[str, Evaluated] = {}
     failed: list[Failure] = []
     for name, path in estimated.items():
-        poses, unknown = _read_estimate(path, dataset, true, config)
+        poses, unknown, folder = _read_estimate(path, dataset, true, config)
         try:
             evaluation = evaluate_poses(
                 true,
@@ -156,7 +157,7 @@ def run(
                 break
             continue
         evaluations[name] = Evaluated(path=path, unknown=unknown, evaluation=evaluation)
-        warnings += _unknown_images(name, unknown)
+        warnings += [*_without_folder(name, folder), *_unknown_images(name, unknown)]
     results = {
         "ground_truth": str(dataset.root.resolve()),
         "images": len(true),
@@ -280,12 +281,14 @@ def _image_list(path: Path, known: set[str]) -> list[str]:
 
 def _read_estimate(
     path: Path, dataset: Dataset, true: Poses, config: EvaluateConfig
-) -> tuple[Poses, tuple[str, ...]]:
-    """Read poses, and the names of images that are not in the ground truth.
+) -> tuple[Poses, tuple[str, ...], str]:
+    """Read poses, the names of images that are not in the ground truth, and the folder
+    that was left out of names, see _query_folder.
 
     Raises:
         DatasetError: none of the images has a true pose.
     """
+    folder = ""
     if path.is_file():
         submitted = read_submission(path, dataset, config.text_format)
         poses = submitted.cam_from_world
@@ -293,16 +296,38 @@ def _read_estimate(
         images = poses.keys() | unknown
     else:
         found = read_camera_poses(open_dataset(path))
-        poses = found.cam_from_world
+        images = found.cam_from_world.keys() | set(found.without_pose)
+        folder = _query_folder(images, true)
+        images = {name.removeprefix(folder) for name in images}
+        poses = {n.removeprefix(folder): p for n, p in found.cam_from_world.items()}
         unknown = poses.keys() - set(dataset.image_names)
-        images = poses.keys() | set(found.without_pose)
     if images and not images & true.keys():
         raise DatasetError(
             f"{path}: found none of the images with a true pose in {dataset.root}, "
             f"such as '{min(true)}', but images such as '{min(images)}'; give an "
             "estimate of the same images"
         )
-    return poses, tuple(sorted(unknown))
+    return poses, tuple(sorted(unknown)), folder
+
+
+def _query_folder(names: Collection[str], true: Poses) -> str:
+    """The folder of all names without which they are in the ground truth, with its
+    slash: a pipeline begins the names of photographs to localize so; else empty."""
+    first, slash, _ = min(names, default="").partition("/")
+    folder = first + slash
+    common = bool(slash) and all(name.startswith(folder) for name in names)
+    if not common or not true.keys().isdisjoint(names):
+        return ""
+    found = any(name.removeprefix(folder) in true for name in names)
+    return folder if found else ""
+
+
+def _without_folder(estimate: str, folder: str) -> Iterator[str]:
+    if folder:
+        yield (
+            f"images of '{estimate}' are compared without the first folder of their "
+            f"names, '{folder}', which those of the ground truth lack"
+        )
 
 
 def _settings(config: EvaluateConfig) -> dict[str, Any]:

@@ -110,6 +110,23 @@ def test_a_text_file_in_any_format_gives_the_same_figures(
         evaluate_one(truth, tmp_path / "robotcar.txt", tmp_path / "p", config)
 
 
+def test_names_may_begin_with_the_folder_of_queries(truth, localized, tmp_path):
+    """As those of photographs that a pipeline localized."""
+    names = [f"requêtes/{name}" for name in NAMES]
+    poses = {f"requêtes/{name}": pose for name, pose in offset_poses(3).items()}
+    photographs = write_dataset(tmp_path / "photographs", names, poses)
+    _, expected = evaluate_one(truth, localized, tmp_path / "plain")
+    report, figures = evaluate_one(truth, photographs, tmp_path / "out")
+    assert figures == expected and figures["unknown_images"] == 0
+    (warning,) = report.warnings
+    assert "'requêtes/'" in warning
+    # of two folders none is that of the queries
+    poses["other/a.jpg"] = poses.pop("requêtes/" + NAMES[0])
+    mixed = write_dataset(tmp_path / "mixed", [*names, "other/a.jpg"], poses)
+    with pytest.raises(DatasetError, match="none of the images with a true pose"):
+        evaluate_one(truth, mixed, tmp_path / "refused")
+
+
 def test_several_estimates_in_one_table(truth, localized, tmp_path):
     better = write_dataset(tmp_path / "b", NAMES, offset_poses(4, [0.1] * 4))
     report = evaluate.run(
