@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.coordinates import CameraOrigin
-from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.features.hdf5 import write_h5
 from r2d2_kapture.io.features.hloc import (
     camera_line,
@@ -17,7 +16,6 @@ from r2d2_kapture.io.features.hloc import (
     write_h5_global,
     write_h5_matches,
 )
-from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_provenance import refuse_stale_matches
 from r2d2_kapture.io.kapture.feature_table import (
     FeatureTable,
@@ -27,12 +25,12 @@ from r2d2_kapture.io.kapture.feature_table import (
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.kapture.match_store import MatchTable, find_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs, sorted_pair
-from r2d2_kapture.io.kapture.pixel_origins import find_camera_origin
 from r2d2_kapture.io.outputs.atomic import write_text_atomic
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.export.feature_files import NO_SCORES, source_features
 from r2d2_kapture.stages.export.formats import BeforeMove, Written, readable_features
 from r2d2_kapture.stages.export.inputs import Inputs
+from r2d2_kapture.stages.export.query_cameras import Queries
 from r2d2_kapture.stages.export.source import Source
 from r2d2_kapture.types import Failure, PairMatches, some_names
 
@@ -64,7 +62,7 @@ class Hloc:
     """
 
     source: Source
-    queries: Mapping[str, Dataset]
+    queries: Mapping[str, Queries]
     tables: LocalFeatureTables
     matches: MatchTable
     pairs_files: Mapping[str, Path] = field(default_factory=dict)
@@ -87,8 +85,8 @@ class Hloc:
         names = self._names
         yield from self.tables.descriptors.files(names)
         yield from self.matches.files(self.matches.pairs)
-        for dataset in self.queries.values():
-            yield from dataset.files
+        for queries in self.queries.values():
+            yield from queries.files
         yield from self.pairs_files.values()
         if self.global_features is not None:
             yield from self.global_features.files(names)
@@ -96,7 +94,7 @@ class Hloc:
     @property
     def _names(self) -> list[str]:
         """All images with keypoints."""
-        of_queries = (n for one in self.queries.values() for n in one.image_names)
+        of_queries = (n for q in self.queries.values() for n in q.dataset.image_names)
         table = self.source.keypoints
         return [*self.source.names, *(name for name in of_queries if name in table)]
 
@@ -140,14 +138,15 @@ class Hloc:
                 f"there are no matches of type {self.tables.keypoints.type_name}: "
                 f"{PAIRS_NAME} and {MATCHES_NAME} are empty"
             )
-        warnings += _warnings(dropped, sorted(name for name in usable if " " in name))
+        warnings += _dropped_warning(dropped)
+        warnings += self._spaces_warning(lists, usable)
         return Written(failed=tuple(failed), details=details, warnings=tuple(warnings))
 
     @property
     def _paths(self) -> dict[str, Path]:
         paths = self.source.paths
-        for dataset in self.queries.values():
-            paths |= dataset.image_paths
+        for queries in self.queries.values():
+            paths |= queries.dataset.image_paths
         return {name: paths[name] for name in self._names}
 
     def _pairs(self, usable: Container[str]) -> dict[str, list[Pair]]:
@@ -182,16 +181,28 @@ class Hloc:
 
     def _write_queries(self, output: Path, usable: Container[str]) -> Iterator[str]:
         """Write lists of queries with their cameras; warn of what is not certain."""
-        for name, dataset in self.queries.items():
-            found = find_camera_origin(dataset, self.camera_origin)
-            cameras = image_cameras(dataset.data, found.origin)
-            lines = [
-                camera_line(image, cameras[image]) + "\n"
-                for image in dataset.image_names
-                if image in usable
-            ]
-            write_text_atomic(output / f"queries-{name}.txt", "".join(lines))
-            yield from found.warnings
+        for name, queries in self.queries.items():
+            images = [one for one in queries.dataset.image_names if one in usable]
+            cameras, warnings = queries.cameras(images, self.camera_origin)
+            text = "".join(camera_line(one, cameras[one]) + "\n" for one in images)
+            write_text_atomic(output / f"queries-{name}.txt", text)
+            yield from warnings
+
+    def _spaces_warning(
+        self, lists: Mapping[str, Sequence[Pair]], usable: Iterable[str]
+    ) -> Iterator[str]:
+        """Warn of names that hloc splits, and of the files that have them."""
+        spaced = {name for name in usable if " " in name}
+        listed = {file: {n for pair in lists[file] for n in pair} for file in lists}
+        for query, queries in self.queries.items():
+            listed[f"queries-{query}.txt"] = {*queries.dataset.image_names}
+        files = [file for file, names in listed.items() if names & spaced]
+        if files:
+            yield (
+                f"{len(spaced)} images have spaces in their names, at which hloc "
+                f"splits its lists: {some_names(sorted(spaced))}; rename them before "
+                f"hloc reads {', '.join(files)}"
+            )
 
 
 def open_hloc(
@@ -207,10 +218,13 @@ def open_hloc(
     Raises:
         DatasetError, FeatureFormatError: features or queries cannot be used.
     """
-    queries = inputs.query_datasets()
-    lists = (
-        {} if inputs.layout is None else {n: inputs.layout.pairs(n) for n in queries}
-    )
+    queries: dict[str, Queries] = {}
+    lists: dict[str, Path] = {}
+    if inputs.layout is not None:
+        for name, dataset in inputs.query_datasets().items():
+            localized = inputs.layout.localized(name)
+            queries[name] = Queries(dataset=dataset, localized=localized)
+            lists[name] = inputs.layout.pairs(name)
     roots = [*inputs.roots, *([inputs.layout.retrieval] if inputs.layout else [])]
     there = [root for root in roots if root.is_dir()]
     has_global = any(find_feature_folders(root, "global_features") for root in there)
@@ -235,14 +249,9 @@ def _write_global(table: FeatureTable, path: Path, images: Iterable[str]) -> int
     return len(rows)
 
 
-def _warnings(dropped: int, spaced: Sequence[str]) -> Iterator[str]:
+def _dropped_warning(dropped: int) -> Iterator[str]:
     if dropped:
         yield (
             f"{dropped} matches are left out: hloc keeps one match, the best, for each "
             "keypoint of a pair's first image"
-        )
-    if spaced:
-        yield (
-            f"{len(spaced)} images have spaces in their names, at which hloc splits "
-            f"its lists: {some_names(spaced)}; rename them before hloc reads pairs.txt"
         )

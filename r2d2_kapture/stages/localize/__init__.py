@@ -13,6 +13,7 @@ from r2d2_kapture.stages.localize.results import (
     QueryResult,
     read_localized,
     read_reason,
+    result_path,
 )
 from r2d2_kapture.stages.localize.stage import run
 
@@ -32,6 +33,7 @@ __all__ = [
     "read_localized",
     "read_reason",
     "register",
+    "result_path",
     "run",
     "with_exif",
 ]

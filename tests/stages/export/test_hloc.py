@@ -6,6 +6,8 @@ half a pixel added on the way into COLMAP, lists that are split at spaces.
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -236,7 +238,8 @@ def test_files_without_matches_say_so(root: Path, tmp_path: Path) -> None:
 
 def test_a_pipeline_gives_lists_of_its_queries(work: Path, tmp_path: Path) -> None:
     report = export.run(pipeline=work, to="hloc", output=tmp_path / "out")
-    assert any("spaces in their names" in text for text in report.warnings)
+    (spaces,) = (text for text in report.warnings if "spaces in their" in text)
+    assert spaces.endswith("pairs.txt, pairs-queries.txt, queries-queries.txt")
     names = {path.name for path in (tmp_path / "out").glob("*.txt")}
     assert names == {"pairs.txt", "pairs-queries.txt", "queries-queries.txt"}
     lines = (tmp_path / "out/queries-queries.txt").read_text("utf-8").splitlines()
@@ -249,6 +252,42 @@ def test_a_pipeline_gives_lists_of_its_queries(work: Path, tmp_path: Path) -> No
             query, other = line.split(".jpg ")
             assert query.endswith("2 b")  # the query comes first, as hloc finds it
             assert group_of(f"{query}.jpg", other) in file
+
+
+def test_queries_have_the_camera_that_was_found_else_a_guess_which_is_counted(
+    work: Path, tmp_path: Path
+) -> None:
+    """Of three queries one was refined, one is as it was, one failed."""
+    copy = Path(shutil.copytree(work, tmp_path / "work"))
+    query = Path(shutil.copytree(work.parent / "query é", tmp_path / "query"))
+    sensors = query / "sensors/sensors.txt"
+    sensors.write_text(
+        re.sub(
+            r"PINHOLE, 640, 480, .*", "UNKNOWN_CAMERA, 640, 480", sensors.read_text()
+        )
+    )
+    report = copy / "pipeline_report.json"
+    content = json.loads(report.read_text("utf-8"))
+    content["inputs"]["queries"]["queries"]["path"] = str(query)
+    report.write_text(json.dumps(content))
+    refined, _, failed = sorted((copy / "localized/queries/queries").rglob("*.json"))
+    found = json.loads(refined.read_text("utf-8"))
+    camera = ["SIMPLE_RADIAL", "640", "480", "511.5", "319.5", "239.5", "-0.02"]
+    refined.write_text(
+        json.dumps(found | {"focal_length": "refined", "camera": camera})
+    )
+    lost = json.loads(failed.read_text("utf-8"))
+    failed.write_text(json.dumps(lost | {"status": "failed", "cam_from_world": None}))
+    done = export.run(pipeline=copy, to="hloc", output=tmp_path / "out")
+    lines = (tmp_path / "out/queries-queries.txt").read_text("utf-8").splitlines()
+    cameras = {line.split(".jpg ")[0]: line.split(".jpg ")[1] for line in lines}
+    names = [json.loads(p.read_text("utf-8"))["image"][:-4] for p in (refined, failed)]
+    assert cameras.pop(names[0]) == "SIMPLE_RADIAL 640 480 511.5 320.0 240.0 -0.02"
+    assert cameras.pop(names[1]) == "SIMPLE_RADIAL 640 480 768.0 320.0 240.0 0.0"
+    known = f"PINHOLE {WIDTH} {HEIGHT} {FOCAL} {FOCAL} 320.0 240.0"
+    assert list(cameras.values()) == [known]
+    (guess,) = (text for text in done.warnings if "guess" in text)
+    assert guess.startswith("1 of 3 queries") and f"'{names[1]}.jpg'" in guess
 
 
 def test_names_that_hloc_takes_for_one_are_refused(
