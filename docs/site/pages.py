@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 import r2d2_kapture
 
 ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ".github/CONTRIBUTING.md"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -33,12 +34,15 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         page_of(name): command_page(name, module) for name, module in commands().items()
     }
     contents["reference.md"] = reference_page()
-    contents["contributing.md"] = (ROOT / ".github" / "CONTRIBUTING.md").read_text(
-        encoding="utf-8"
-    )
+    contents["contributing.md"] = (ROOT / GUIDE).read_text(encoding="utf-8")
     for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Lead links to the guide of .github to its page."""
+    return markdown.replace(f"(../{GUIDE})", "(contributing.md)")
 
 
 def commands() -> Mapping[str, str]:
