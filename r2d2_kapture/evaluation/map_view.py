@@ -14,6 +14,8 @@ LEAST_TURN = 5e-3
 """Of the lesser variance: cameras that turn by fewer than 4 degrees show no plane."""
 CANCELLED = 0.2
 """Length of the mean upper side of images that look straight down in all directions."""
+NADIR = 0.97
+"""Mean cosine to the axis of turning of images that look straight down along it."""
 SMALLEST = 1e-9
 """Of a share of the viewing direction that is more than rounding."""
 TAILS = (2.0, 98.0)
@@ -39,8 +41,8 @@ def up_axis(cam_from_world: Array) -> Array:
 
     Photographs are held level: where the cameras turn, up is the direction most nearly
     orthogonal to all horizontal axes of the images. Otherwise it is the mean upper side
-    of the images; looking straight down, where these cancel out, it is towards the
-    cameras.
+    of the images. Images that look along the axis that they turn about, or whose upper
+    sides cancel out, are taken to look down: up is then towards the cameras.
 
     Args:
         cam_from_world: (N, 3, 4) float64, N >= 1; camera axes right, down, forward.
@@ -49,12 +51,14 @@ def up_axis(cam_from_world: Array) -> Array:
         (3,) float64 of unit length.
     """
     right, down, forward = np.moveaxis(cam_from_world[:, :, :3], 1, 0)
-    upper = -down.mean(axis=0)
+    upper, backward = -down.mean(axis=0), -forward.mean(axis=0)
     if np.linalg.norm(upper) < CANCELLED:
-        upper = -forward.mean(axis=0)
+        upper = backward
     variances, directions = np.linalg.eigh(right.T @ right / len(right))
     level = variances[0] < LEVEL * variances[1] and variances[1] > LEAST_TURN
     up = directions[:, 0] if level or not upper.any() else upper
+    if level and abs(up @ backward) > NADIR:
+        upper = backward
     result: Array = up * np.copysign(1 / np.linalg.norm(up), up @ upper)
     return result
 

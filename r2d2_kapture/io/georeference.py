@@ -43,11 +43,11 @@ class Georeference:
     residual_95: float
 
     @property
-    def up(self) -> Positions | None:
-        """(3,) direction in the map that is up; None in a local frame."""
+    def axes(self) -> Positions | None:
+        """(3, 3) directions in the map, rows east, north, up; None in a local frame."""
         if self.frame is None:
             return None
-        return np.asarray(self.metric_from_map.rotation.matrix()[2])
+        return np.asarray(self.metric_from_map.rotation.matrix())
 
     def metric(self, centers: Positions) -> Positions:
         """(N, 3) metres in the frame of (N, 3) positions in the map."""

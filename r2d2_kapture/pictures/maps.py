@@ -76,9 +76,15 @@ class MapCloud:
             cam_from_world=np.array(poses).reshape(-1, 3, 4),
         )
 
+    def estimated_axes(self) -> Array:
+        """Directions right, back, up as far as the cameras show them, see view_axes."""
+        forward = self.cam_from_world[:, 2, :3].mean(axis=0)
+        centers = camera_centers(self.cam_from_world)
+        return view_axes(up_axis(self.cam_from_world), centers, forward)
+
 
 def draw_map(
-    cloud: MapCloud, path: Path, *, unit: str, up: Array | None = None
+    cloud: MapCloud, path: Path, *, unit: str, axes: Array | None = None
 ) -> None:
     """Draw a map in top and side view, on one scale.
 
@@ -88,16 +94,15 @@ def draw_map(
         cloud: with at least one camera.
         path: of the picture; its suffix (.png, .pdf) selects the format.
         unit: of the axes, such as "m".
-        up: (3,) direction in the map that is up; None estimates it by up_axis.
+        axes: (3, 3) directions in the map, rows east, north, up; None estimates up by
+            up_axis and turns the longest direction to the right.
 
     Raises:
         OutputError: ``path`` cannot be written.
     """
-    known = "up by GNSS" if up is not None else "up is estimated from them"
-    up = up_axis(cloud.cam_from_world) if up is None else up
+    known = "up is estimated from them" if axes is None else "north and up by GNSS"
     centers = camera_centers(cloud.cam_from_world)
-    forward = cloud.cam_from_world[:, 2, :3].mean(axis=0)
-    axes = view_axes(up, centers, forward)
+    axes = cloud.estimated_axes() if axes is None else axes
     origin = np.median(centers, axis=0)
     points = (cloud.points - origin) @ axes.T
     low, high = _limits(points, (centers - origin) @ axes.T)

@@ -61,6 +61,22 @@ def degrees_off(up):
         # an aerial survey: forth and back, and in all directions
         (turned([0, 180, 0, 180.0], held=LOOKING_DOWN), 1e-4),
         (turned(np.linspace(0, 330, 12), held=LOOKING_DOWN), 1e-4),
+        # a flight line and a turn at its end, with a gimbal that leans by some degrees
+        *(
+            (
+                turned(
+                    [heading, heading, heading, heading, heading + 30, heading + 60],
+                    pitches=[lean, -lean, lean, -lean, lean, -lean],
+                    rolls=[1, -1, 0, 2, -2, 0],
+                    held=LOOKING_DOWN,
+                ),
+                5,
+            )
+            for heading in (0, 90, 200)
+            for lean in (-3, 3)
+        ),
+        # towards the ceiling, held upright
+        (turned(np.linspace(-60, 60, 9), pitches=60), 1e-4),
     ],
 )
 def test_up(cameras, tolerance):

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pycolmap
 import pytest
 from PIL import Image
@@ -21,6 +22,7 @@ from r2d2_kapture.pictures.maps import (
 )
 
 GREEN = (0, 200, 0)
+BLUE = (0, 0, 200)
 
 
 def ring(count: int = 8) -> np.ndarray:
@@ -41,10 +43,15 @@ def cloud() -> MapCloud:
     return MapCloud(points=points, colors=colors, cam_from_world=ring())
 
 
-def share_of(path: Path, color: tuple[int, int, int]) -> float:
+def pixels_of(path: Path, color: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
-    return float((np.abs(pixels - color).max(axis=2) < 20).mean())
+    found: npt.NDArray[np.bool_] = np.abs(pixels - color).max(axis=2) < 20
+    return found
+
+
+def share_of(path: Path, color: tuple[int, int, int]) -> float:
+    return float(pixels_of(path, color).mean())
 
 
 def test_points_and_cameras_are_drawn(cloud: MapCloud, tmp_path: Path) -> None:
@@ -53,6 +60,31 @@ def test_points_and_cameras_are_drawn(cloud: MapCloud, tmp_path: Path) -> None:
     assert share_of(tmp_path / "a.png", GREEN) > 5e-3
     assert share_of(tmp_path / "a.png", CAMERA_RGB) > 1e-3
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("turn", [0, 70, 180])
+def test_north_is_above_and_east_to_the_right_where_they_are_known(
+    turn: int, tmp_path: Path
+) -> None:
+    """Of a drone's map that lies anywhere; the ground is below the drone."""
+    axes = Rotation.from_euler("zyx", [turn, turn / 2, turn], degrees=True).as_matrix()
+    block = np.random.default_rng(0).uniform(-1, 1, (200, 3)) * (3, 3, 0.1)
+    ground = np.concatenate([block + (6, 9, -30), block - (6, 9, 30)])
+    down = np.diag([1.0, -1.0, -1.0]) @ axes
+    centers = np.array([[x, -2.0 * x, 0] for x in range(-4, 5)]) @ axes
+    poses = [np.column_stack([down, -down @ center]) for center in centers]
+    cloud = MapCloud(
+        points=ground @ axes,
+        colors=np.repeat(np.array([GREEN, BLUE], np.uint8), 200, axis=0),
+        cam_from_world=np.array(poses),
+    )
+    draw_map(cloud, tmp_path / "map.png", unit="m", axes=axes)
+    (north, east), (south, west) = (
+        np.nonzero(pixels_of(tmp_path / "map.png", color)) for color in (GREEN, BLUE)
+    )
+    red = np.nonzero(pixels_of(tmp_path / "map.png", CAMERA_RGB))
+    assert north.min() < south.min() and east.min() > west.min()
+    assert red[0].max() < north.max()  # in the side view, which is below
 
 
 def test_far_points_do_not_shrink_the_picture(cloud: MapCloud, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def draw_model(
         place: folder to write in.
         model: the model, or the folder of its files.
         unit: of the world.
-        georeference: says what is up, if it is known.
+        georeference: says where north and up are, if it is known.
 
     Returns:
         A warning if they cannot be drawn, else empty.
@@ -58,8 +58,8 @@ def draw_model(
         if not points.exists():
             write_map_ply(cloud, points)
         if not picture.exists():
-            up = None if georeference is None else georeference.up
-            draw_map(cloud, picture, unit=unit, up=up)
+            axes = None if georeference is None else georeference.axes
+            draw_map(cloud, picture, unit=unit, axes=axes)
     except FAILURES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return (f"the map is complete but could not be drawn: {reason}",)

@@ -14,6 +14,7 @@ import pycolmap
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics, map_statistics
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
+from r2d2_kapture.io.georeference import Georeference, read_georeference
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
@@ -73,6 +74,11 @@ class Subject:
     def statistics(self) -> MapStatistics:
         """Statistics of the map, see map_statistics."""
         return map_statistics(self.model)
+
+    @cached_property
+    def georeference(self) -> Georeference | None:
+        """Where the map lies; None if that is not known."""
+        return read_georeference(self.map)
 
     @cached_property
     def query_views(self) -> dict[str, QueryViews]:

@@ -25,8 +25,6 @@ from r2d2_kapture.evaluation.map_view import (
     camera_centers,
     camera_frustums,
     robust_bounds,
-    up_axis,
-    view_axes,
 )
 from r2d2_kapture.pictures.maps import MapCloud, frustum_length
 from r2d2_kapture.stages.report.images import thumbnail
@@ -96,6 +94,7 @@ def view_section(subject: Subject, room: int) -> Section:
     """
     statistics = subject.statistics
     cloud = MapCloud.of_model(subject.model)
+    lies = subject.georeference
     mapping = list(mapping_cameras(subject.model, statistics))
     queries = [c for query in subject.queries for c in query_cameras(query, subject)]
     cameras = mapping + queries
@@ -118,7 +117,7 @@ def view_section(subject: Subject, room: int) -> Section:
         "keypoints": keypoints,
         "neighbours": _neighbours(statistics, mapping),
         "matches": _query_matches(subject, cameras, len(mapping)),
-        "frame": _frame(cloud, origin),
+        "frame": _frame(cloud, origin, None if lies is None else lies.axes),
     }
     groups = Counter(camera.group for camera in cameras)
     notes = [
@@ -299,15 +298,14 @@ def _address(path: Path | None, side: int) -> str:
     return "" if data is None else data_address(data, "image/jpeg")
 
 
-def _frame(cloud: MapCloud, origin: Array) -> dict[str, Any]:
+def _frame(cloud: MapCloud, origin: Array, axes: Array | None) -> dict[str, Any]:
     """Initial viewpoint and sizes of the scene."""
     centers = camera_centers(cloud.cam_from_world)
     boxes = [robust_bounds(places) for places in (cloud.points, centers) if len(places)]
     low = np.min([box[0] for box in boxes], axis=0)
     high = np.max([box[1] for box in boxes], axis=0)
     extent = float(np.linalg.norm(high - low)) or 1.0
-    forward = cloud.cam_from_world[:, 2, :3].mean(axis=0)
-    axes = view_axes(up_axis(cloud.cam_from_world), centers, forward)
+    axes = cloud.estimated_axes() if axes is None else axes
     return {
         "axes": axes.tolist(),
         "center": ((low + high) / 2 - origin).tolist(),

@@ -98,13 +98,16 @@ def test_the_distance_from_their_own_gnss_position_is_known(
     assert report.details["median_gnss_distance"] == pytest.approx(9, abs=2e-3)
 
 
-def test_up_is_where_altitudes_rise() -> None:
+def test_axes_are_where_latitudes_longitudes_and_altitudes_rise() -> None:
     """One unit of the map is 3 m."""
     lies = georeference(SITE)
-    assert lies.up is not None and georeference(None).up is None
-    wgs84 = lies.wgs84(np.stack([np.zeros(3), lies.up]))
+    assert lies.axes is not None and georeference(None).axes is None
+    wgs84 = lies.wgs84(np.stack([np.zeros(3), *lies.axes]))
     assert wgs84 is not None
-    assert wgs84[1, 2] - wgs84[0, 2] == pytest.approx(3, abs=1e-3)
+    east, north, up = wgs84[1:] - wgs84[0]
+    assert east[1] > 0 and east[0] == pytest.approx(0, abs=1e-8)
+    assert north[0] > 0 and north[1] == pytest.approx(0, abs=1e-8)
+    assert up[2] == pytest.approx(3, abs=1e-3)
 
 
 def test_a_map_that_is_nowhere_has_no_places(scene: LocalizationScene) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
+import numpy as np
+import pycolmap
 import pytest
+from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.geodesy import EnuFrame
+from r2d2_kapture.io.georeference import Georeference, write_georeference
 from r2d2_kapture.stages.report import PAGE_NAME, run, stage, with_page
 from r2d2_kapture.stages.report.subject import map_subject
 from r2d2_kapture.types import Report
@@ -80,6 +86,25 @@ def test_what_there_is_no_room_for_is_left_out_and_named(
         "0 of 2 images with a photograph",
     ):
         assert said in text
+
+
+def test_the_3d_view_has_east_and_north_where_they_are_known(sparse: Path) -> None:
+    turn = Rotation.from_euler("zyx", [20, 130, 40], degrees=True)
+    lies = Georeference(
+        frame=EnuFrame(latitude=30.2, longitude=-98.0, altitude=358.0),
+        metric_from_map=pycolmap.Sim3d(
+            2.0, pycolmap.Rotation3d(turn.as_quat()), np.ones(3)
+        ),
+        images=3,
+        outliers=0,
+        residual_median=0.1,
+        residual_95=0.2,
+    )
+    write_georeference(sparse / "0", lies)
+    run(map=sparse)
+    scripts = Elements((sparse / PAGE_NAME).read_text("utf-8")).scripts
+    [data] = [json.loads(s) for s in scripts if s.startswith('{"cameras"')]
+    np.testing.assert_allclose(data["frame"]["axes"], turn.as_matrix(), atol=1e-12)
 
 
 def test_names_of_queries_and_conditions_are_inert(
