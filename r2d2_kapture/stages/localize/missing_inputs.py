@@ -93,11 +93,16 @@ def complete(
     options = RunOptions(
         workers=options.workers, replace=options.replaces, progress=options.progress
     )
-    dataset, notes = query_dataset(query, place, options)
+    given = [*features]
+    if not _are_photographs(query):
+        query = open_dataset(query)
+        given.append(query.root)
     images = tuple(read_sparse_map(map_path, keypoints_type).images)
+    # refuses before anything is made
     roots, type_name = _map_features(
-        map_path, images, [*features, dataset.root], keypoints_type, place, options
+        map_path, images, given, keypoints_type, place, options
     )
+    dataset, notes = query_dataset(query, place, options)
     reports: list[Report] = []
     if not _any_features([*roots, dataset.root], type_name, dataset.image_names):
         if type_name != SIFT:
@@ -175,8 +180,7 @@ def query_dataset(
     Raises:
         DatasetError: no dataset, and no photographs.
     """
-    plain = isinstance(query, Path) and query.is_dir()
-    if isinstance(query, Dataset) or not plain or (query / "sensors").exists():
+    if isinstance(query, Dataset) or not _are_photographs(query):
         return open_dataset(query), ()
     made = write_image_folder_dataset(
         query,
@@ -188,6 +192,13 @@ def query_dataset(
     dataset = open_dataset(made.root)
     failed = (*dataset.left_out, *made.failed)
     return dataclasses.replace(dataset, left_out=failed), made.warnings
+
+
+def _are_photographs(query: DatasetOrPath) -> bool:
+    """Whether queries are a folder of photographs, and not a dataset."""
+    if isinstance(query, Dataset):
+        return False
+    return query.is_dir() and not (query / "sensors").exists()
 
 
 def _map_features(

@@ -166,6 +166,22 @@ def test_one_line_says_what_is_missing(
     assert not (tmp_path / "localized").exists()
 
 
+@pytest.mark.parametrize("case", ["no database", "no descriptors"])
+def test_nothing_is_made_of_photographs_before_a_refusal(
+    given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    make, expected = WRONG[case]
+    (tmp_path / "photos é").mkdir()
+    Image.new("RGB", (64, 48), "grey").save(tmp_path / "photos é" / "grey.png")
+    (tmp_path / "out").mkdir()
+    query = ["--query", str(tmp_path / "photos é")]
+    output = ["--output", str(tmp_path / "out" / "localized")]
+    assert main([*make(given, tmp_path), *query, *output]) == 2
+    line = one_error_line(capsys)
+    assert re.search(expected, line), line
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_queries_of_other_features_are_named(
     given: Given, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
