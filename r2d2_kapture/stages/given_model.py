@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
+import shlex
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,11 +16,11 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
-from r2d2_kapture.io.images.search import find_images
+from r2d2_kapture.io.images.search import find_images, leave_out_names
 from r2d2_kapture.io.kapture.camera_sizes import CameraImage, unlike_cameras
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
-from r2d2_kapture.stages import imports
+from r2d2_kapture.stages.imports import import_colmap
 from r2d2_kapture.types import Failure, Report, counted, some_names
 
 
@@ -57,16 +59,17 @@ def take_model(
         path: of the model, see ``read_colmap_model``.
         images: folder that its image names are relative to.
         output: folder of the dataset.
-        exclude: patterns of images that may be missing in the model.
+        exclude: patterns of images of the model and of the folder to leave out, see
+            is_excluded.
         options: whether a dataset of another model is replaced, and progress shown.
 
     Returns:
-        Images without a file are failures of the dataset; those of the folder that are
-        not registered are named in a warning of the report.
+        Images without a file are failures of the report; those of the folder that are
+        not registered are named in a warning.
 
     Raises:
-        DatasetError: no model, no registered image, no image file, or none of the size
-            of its camera.
+        DatasetError: no model, no registered image that is not excluded, no image file,
+            or none of the size of its camera.
         OutputError: another dataset is there, or it cannot be written.
     """
     model = read_colmap_model(path)
@@ -80,32 +83,49 @@ def take_model(
             "or more; register them with COLMAP first, or map the photographs alone: "
             "omit --model-in"
         )
-    missing = _missing(registered, images, path)
-    used = registered.keys() - missing
+    kept, notes = leave_out_names(
+        sorted(registered.keys() | set(_image_names(images))), exclude
+    )
+    wanted = registered.keys() & set(kept)
+    if not wanted:
+        raise DatasetError(f"{path}: {'; '.join(notes)}; no image is left to map")
+    missing = _missing(wanted, images, path)
+    used = wanted.difference(missing)
     if len(used) == 1:
         raise DatasetError(
-            f"{images}: found 1 of {counted(len(registered), 'image')} of {path}, "
+            f"{images}: found 1 of {counted(len(wanted), 'image')} of {path}, "
             "expected 2 or more: a map is made of pairs"
         )
-    unlike_cameras(_sizes(registered.values(), images, path), path)
-    report = imports.run(
+    unlike_cameras(_sizes((registered[name] for name in used), images, path), path)
+    report = import_colmap(
         model=path,
         images=images,
         output=output,
+        check_files=False,
         # keypoints that are there stay: they are not used
         options=dataclasses.replace(options, force=False, replace=options.replaces),
     )
     return GivenModel(
-        dataset=_part(open_dataset(output), used, _failures(missing, images, path)),
+        dataset=_part(open_dataset(output), used),
         has_points=model.num_points3D() > 0,
         report=dataclasses.replace(
             report,
+            failed=_failures(missing, images, path),
             warnings=(
                 *report.warnings,
-                *_warnings(model, registered, path, images, exclude),
+                *notes,
+                *_warnings(model, set(kept) - registered.keys(), path, images),
             ),
         ),
     )
+
+
+def _image_names(images: Path) -> list[str]:
+    """The images of a folder, relative to it; none where there is none."""
+    if not images.is_dir():
+        return []
+    found = find_images([str(images)]).paths
+    return [file.relative_to(images).as_posix() for file in found]
 
 
 def _missing(names: Iterable[str], images: Path, model: Path) -> list[str]:
@@ -136,11 +156,14 @@ def _hint(name: str, images: Path) -> str:
 
 
 def _failures(names: Sequence[str], images: Path, model: Path) -> tuple[Failure, ...]:
-    reason = (
-        f"{images}: has no such file, which {model} names; complete the folder, or "
-        "remove the image from the model"
+    reason = f"{images}: has no such file, which {model} names; complete the folder, or"
+    return tuple(
+        Failure(
+            name=name,
+            reason=f"{reason} leave it out: --exclude {shlex.quote(glob.escape(name))}",
+        )
+        for name in names
     )
-    return tuple(Failure(name=name, reason=reason) for name in names)
 
 
 def _sizes(
@@ -157,9 +180,7 @@ def _sizes(
     }
 
 
-def _part(
-    dataset: Dataset, names: Iterable[str], failed: tuple[Failure, ...]
-) -> Dataset:
+def _part(dataset: Dataset, names: Iterable[str]) -> Dataset:
     """The dataset without the records of other images."""
     wanted = frozenset(names)
     records = kapture.RecordsCamera()
@@ -176,16 +197,14 @@ def _part(
         dataset,
         data=data,
         image_names=tuple(name for name in dataset.image_names if name in wanted),
-        left_out=(*dataset.left_out, *failed),
     )
 
 
 def _warnings(
     model: pycolmap.Reconstruction,
-    registered: Collection[str],
+    others: Collection[str],
     path: Path,
     images: Path,
-    exclude: Sequence[str],
 ) -> Iterator[str]:
     """What of the model and of the folder is not used."""
     if not model.num_points3D():
@@ -193,14 +212,9 @@ def _warnings(
             f"{path} has no points, by which images that see the same are known: all "
             "are paired, or those that look alike"
         )
-    others = sorted(
-        file.relative_to(images).as_posix()
-        for file in find_images([str(images)], exclude).paths
-        if file.relative_to(images).as_posix() not in registered
-    )
     if others:
         yield (
             f"{counted(len(others), 'image')} of {images} not registered in {path}: "
-            f"{some_names(others)}; give them with --query, in a folder of their own, "
-            "to localize them"
+            f"{some_names(sorted(others))}; give them with --query, in a folder of "
+            "their own, to localize them"
         )

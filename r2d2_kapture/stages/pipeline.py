@@ -83,7 +83,8 @@ def run(
             --model extracts, by default its name.
         descriptors_type, global_features_type: of existing features; by default the
             only one.
-        exclude: patterns of what to leave out of folders of photographs.
+        exclude: patterns of what to leave out of folders of photographs; with
+            --model-in, of the images of the model, not of queries.
         masks: folder of masks of the images of all datasets, see MaskFolder; used by
             extraction only.
         rotations: quarter turns in which extraction sees images: ``off``, ``exif``,
@@ -105,7 +106,7 @@ def run(
     photographs = Photographs(
         config=config.photographs,
         output=layout.datasets,
-        exclude=exclude,
+        exclude=exclude if model_in is None else (),
         masks=masks,
         replace=options.replaces,
     )

@@ -146,10 +146,48 @@ def test_images_that_are_not_there_or_not_registered(
         tmp_path / "work", model_in=part, images=images, queries={}
     )
     (failure,) = whole.failed
-    assert failure.name.endswith(LEFT) and str(images) in failure.reason
+    assert failure.name == f"import: {LEFT}" and str(images) in failure.reason
+    assert failure.reason.endswith(f"--exclude '{LEFT}'")
+    # once, by the first stage alone
+    assert [len(report.failed) for report in reports] == [1, 0, 0, 0, 0]
+    assert not any("not in" in text for text in reports[0].warnings)
     (warning,) = [text for text in reports[0].warnings if "not registered" in text]
     assert "1 image of" in warning and "'seq é/walker/1 b.jpg'" in warning
     assert poses(tmp_path / "work/map/sparse").keys() == poses(part).keys() - {LEFT}
+
+
+def test_excluded_images_are_left_out_of_the_model(
+    given: Given, tmp_path: Path
+) -> None:
+    """Some are not there; queries, whatever their names, stay."""
+    images, features = tmp_path / "photos", with_query_features(given, tmp_path / "f")
+    shutil.copytree(given.images, images)
+    (images / LEFT).unlink()
+    exclude = (Path(LEFT).name, "seq é/walker/1 b.jpg", "2 b.jpg")
+    *reports, whole = given.run(
+        tmp_path / "work",
+        images=images,
+        exclude=exclude,
+        queries={"q": given.scene.query / "sensors/records_data"},
+        features=[features],
+    )
+    assert whole.failed == ()
+    left_out = [text for text in reports[0].warnings if "--exclude" in text]
+    assert ["matches nothing" in text for text in left_out] == [False, False, True]
+    expected = {n for n in poses(given.model) if Path(n).name != exclude[0]}
+    assert poses(tmp_path / "work/map/sparse").keys() == expected - {exclude[1]}
+    localized = poses(tmp_path / "work/model").keys() - expected
+    assert {name.partition("/")[0] for name in localized} == {"q"}
+    assert len(localized) == 3
+
+
+def with_query_features(given: Given, root: Path) -> Path:
+    """Features with those of the queries as photographs named q."""
+    shutil.copytree(given.scene.features, root)
+    for kind in ("keypoints", "descriptors"):
+        folder = root / "reconstruction" / kind / "points"
+        shutil.copytree(folder / "seq é", folder / "q" / "seq é")
+    return root
 
 
 def test_a_second_run_has_nothing_to_do(given: Given, work: Path) -> None:
@@ -289,6 +327,10 @@ WRONG: dict[str, tuple[Case, str]] = {
     "with a camera": (
         lambda given, path: {"more": ["--camera-model", "PINHOLE"]},
         "--camera-model PINHOLE: found --model-in, whose cameras are kept",
+    ),
+    "all images excluded": (
+        lambda given, path: {"more": ["--exclude", "*.jpg"]},
+        "12 left out by --exclude .*; no image is left to map",
     ),
     "covisible queries": (
         lambda given, path: {

@@ -80,6 +80,7 @@ def run(
     images: Path | None = None,
     output: Path,
     keypoints_type: str | None = None,
+    check_files: bool = True,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Make a kapture dataset of a COLMAP database, a COLMAP model, or both.
@@ -100,6 +101,8 @@ def run(
             verified, as kapture_r2d2_verify writes them.
         keypoints_type: name of the features in the dataset; by default the type that
             the database states in lower case, such as sift, else colmap.
+        check_files: whether images without a file are warned of, and refused if all
+            are.
         options: force and progress are used.
 
     Raises:
@@ -143,7 +146,7 @@ def run(
         source = _open(stack, database, model)
         warnings = (
             *source.warnings,
-            *check_images(source.scene.names.values(), images),
+            *(check_images(source.scene.names.values(), images) if check_files else ()),
         )
         features = source.features(keypoints_type)
         contents = dataset_contents(output, features.type_name)
