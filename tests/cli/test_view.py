@@ -158,7 +158,10 @@ def test_images_of_different_things_have_no_geometry(
     assert (
         "warning: found no geometry with enough inliers" in out
         and "inliers: 0\n" in out
+        and "turned by 90 or 180 degrees, give --rotations auto" in out
     )
+    view([*command, "--rotations", "exif"])
+    assert "give --rotations auto" not in capsys.readouterr().out
     found = numbers(tmp_path / "v")
     assert found["geometry"] is None and found["inliers"] == 0
     assert not list((tmp_path / "v").glob("*.overlay.png"))

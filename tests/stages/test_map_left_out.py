@@ -16,6 +16,8 @@ from r2d2_kapture.cli.map import main
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.manifest import Manifest
 from tests.stages.map_runs import remove_poses, run
 
 CONFIG = MapConfig(refine_intrinsics=False)
@@ -81,6 +83,43 @@ def test_every_image_left_out_is_named_with_its_reason(root: Path) -> None:
     again = run(root, CONFIG)
     assert (again.done, again.skipped) == (0, 1)
     assert again.failed == report.failed
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"extractor": "r2d2"}, True),
+        ({"extractor": "r2d2", "rotations": "exif"}, True),
+        ({"extractor": "r2d2", "rotations": "auto"}, False),
+        ({"extractor": "sift"}, False),
+        (None, False),
+    ],
+)
+def test_images_apart_may_be_turned(
+    root: Path, settings: dict[str, str] | None, named: bool
+) -> None:
+    """Only where the record of the features says that nothing was turned."""
+    if settings is not None:
+        for table in (root / "mapping").rglob("keypoints.txt"):
+            record = Manifest(model={}, settings=settings, versions={})
+            write_json_atomic(table.parent / "manifest.json", record.to_json())
+    names = sorted(image_records(open_dataset(root / "mapping").data))
+    few, *group = names[:5]
+    separate(root, group)
+    separate(root, [few], keep=20)
+    report = run(root, CONFIG)
+    said = [text for text in report.warnings if "--rotations auto" in text]
+    assert bool(said) == named
+    assert all(text.startswith("5 images had no more matches") for text in said)
+    assert run(root, CONFIG).warnings == report.warnings
+
+
+def test_images_that_others_surely_match_are_not_turned(root: Path) -> None:
+    for table in (root / "mapping").rglob("keypoints.txt"):
+        record = Manifest(model={}, settings={"extractor": "r2d2"}, versions={})
+        write_json_atomic(table.parent / "manifest.json", record.to_json())
+    report = run(root, MapConfig(refine_intrinsics=False))
+    assert not [text for text in report.warnings if "--rotations" in text]
 
 
 def test_a_partial_map_is_exit_code_1_as_often_as_it_is_found(

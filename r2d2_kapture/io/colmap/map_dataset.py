@@ -51,12 +51,14 @@ class MapKeypoints:
         dsize: values of a row.
         read: gives the (N, dsize) rows of an image.
         origin: that these rows count from.
+        folders: of their files.
     """
 
     type_name: str
     dsize: int
     read: Callable[[str], npt.NDArray[Any]]
     origin: PixelOrigin = "center"
+    folders: tuple[Path, ...] = ()
 
 
 def write_map_dataset(

@@ -26,6 +26,7 @@ class DatabaseContent:
         paired: ids of images that have inlier matches.
         most_inliers: of a pair of each of these images.
         verified_pairs: how many pairs have them.
+        counts: inliers and matches of each pair that has matches.
     """
 
     cameras: dict[int, pycolmap.Camera]
@@ -36,6 +37,7 @@ class DatabaseContent:
     paired: frozenset[int]
     most_inliers: dict[int, int]
     verified_pairs: int
+    counts: dict[tuple[int, int], tuple[int, int]]
 
 
 def read_database(path: Path) -> DatabaseContent:
@@ -43,6 +45,7 @@ def read_database(path: Path) -> DatabaseContent:
     with closing(pycolmap.Database.open(str(path))) as database:
         inliers = _images_of_pairs(*database.read_two_view_geometry_num_inliers())
         matches = _images_of_pairs(*database.read_num_matches())
+        inliers_of = dict(inliers)
         return DatabaseContent(
             cameras={
                 camera.camera_id: camera for camera in database.read_all_cameras()
@@ -58,6 +61,7 @@ def read_database(path: Path) -> DatabaseContent:
                 for image_id in pair
             },
             verified_pairs=len(inliers),
+            counts={pair: (inliers_of.get(pair, 0), count) for pair, count in matches},
         )
 
 

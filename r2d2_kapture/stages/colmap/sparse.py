@@ -32,6 +32,7 @@ from r2d2_kapture.stages.map import (
     left_out,
     map_settings,
     map_with_priors,
+    maybe_turned,
     model_numbers,
     read_verified,
 )
@@ -57,6 +58,7 @@ def write_sparse_models(
     output: Path,
     options: RunOptions,
     given: Sequence[pycolmap.Camera] = (),
+    as_stored: bool = False,
 ) -> Report:
     """Find poses and points of all images of a database.
 
@@ -69,6 +71,7 @@ def write_sparse_models(
             of the database put it on Earth.
         options: how to run. ``force`` replaces models of other settings.
         given: known cameras, which mapping does not refine.
+        as_stored: whether features depend on how images are turned, and these were not.
 
     Returns:
         A report that counts models; its numbers are mostly of the first one, its
@@ -123,8 +126,10 @@ def write_sparse_models(
         models, calibration, metric = map_with_priors(
             config, workspace, options, priors
         )
-        on_positions = [*too_few, *metric.warnings]
-        warnings = list(on_positions)
+        found = [*too_few, *metric.warnings]
+        if as_stored:
+            found += maybe_turned(models[0], content)
+        warnings = list(found)
         unit = METRES if metric.in_metres else OWN_UNITS
         for number, model in enumerate(models):
             place = folder / str(number)
@@ -149,7 +154,7 @@ def write_sparse_models(
             "images": str(images.resolve()),
             "numbers": report.details,
             "failed": [dataclasses.asdict(failure) for failure in report.failed],
-            "warnings": on_positions,
+            "warnings": found,
         }
         write_json_atomic(folder / MARK, mark)
     return report

@@ -31,6 +31,7 @@ from r2d2_kapture.stages.colmap.database import DatabaseUpdate
 from r2d2_kapture.stages.colmap.sparse import work_folder, write_sparse_models
 from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
 from r2d2_kapture.stages.pipeline_layout import Layout
+from r2d2_kapture.stages.turned_images import seen_as_stored
 from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
 from r2d2_kapture.types import Report, counted
 
@@ -143,7 +144,13 @@ def run(
             given = given_cameras(inputs.mapping)
             steps.append(
                 write_sparse_models(
-                    config.map, database, images, sparse, options, given
+                    config.map,
+                    database,
+                    images,
+                    sparse,
+                    options,
+                    given,
+                    seen_as_stored(folder.path for folder in keypoints.folders),
                 )
             )
         unpaired = find_unpaired(keypoints.image_names, listed)

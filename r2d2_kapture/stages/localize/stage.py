@@ -74,7 +74,8 @@ from r2d2_kapture.stages.localize.results import (
     result_path,
     write_localized,
 )
-from r2d2_kapture.types import Failure, Report
+from r2d2_kapture.stages.turned_images import WAY_OUT, by_chance, seen_as_stored
+from r2d2_kapture.types import Failure, Report, counted, some_names
 
 
 def run(
@@ -288,6 +289,7 @@ def _report(
                 localizer.retrieval, localizer.sparse_map, localizer.matches
             ),
             *_warnings(localized),
+            *_maybe_turned(localizer, (*fresh, *kept)),
         ),
         outputs=(localizer.output, localizer.output / POSES_NAME),
         details=_details(localizer, localized),
@@ -308,6 +310,25 @@ def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
             f"{len(doubtful)} of the written poses are doubtful: "
             f"{named}{', ...' if len(doubtful) > 3 else ''}; check them, see 'verdict' "
             f"in {QUERIES_FOLDER}/NAME.json"
+        )
+
+
+def _maybe_turned(
+    localizer: Localizer, results: Iterable[QueryResult]
+) -> Iterator[str]:
+    """The warning on queries of which no more than chance agrees with the map."""
+    names = sorted(
+        result.image
+        for result in results
+        if result.verdict != "good"
+        and result.correspondences
+        and by_chance(result.inliers, result.correspondences)
+    )
+    folders = [folder.path for folder in localizer.keypoints.folders]
+    if names and seen_as_stored(folders):
+        yield (
+            f"{counted(len(names), 'query')} agreed with the map no more than by "
+            f"chance: {some_names(names)}; {WAY_OUT}, and the map's as well"
         )
 
 

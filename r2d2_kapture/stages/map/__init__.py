@@ -1,6 +1,6 @@
 """Mapping: verified matches in, 3D points and poses out."""
 
-from r2d2_kapture.stages.map.checks import left_out
+from r2d2_kapture.stages.map.checks import left_out, maybe_turned
 from r2d2_kapture.stages.map.drawing import METRES, OWN_UNITS, draw_model
 from r2d2_kapture.stages.map.manifest import map_settings
 from r2d2_kapture.stages.map.metric import map_with_priors
@@ -16,6 +16,7 @@ __all__ = [
     "draw_model",
     "find_priors",
     "left_out",
+    "maybe_turned",
     "map_settings",
     "map_with_priors",
     "model_numbers",

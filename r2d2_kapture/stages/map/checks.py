@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 import pycolmap
 
@@ -10,7 +10,8 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.stages.localize import CREDIBLE
-from r2d2_kapture.types import Failure, counted
+from r2d2_kapture.stages.turned_images import WAY_OUT, by_chance
+from r2d2_kapture.types import Failure, counted, some_names
 
 MIN_POINTS = 30
 """Least points of a map: twice the inliers that localization requires, and as many as
@@ -82,7 +83,8 @@ def check_map(
     )
     raise ReconstructionError(
         f"{found}; images from one place give no depth: move sideways between them; "
-        "more overlapping images, more keypoints, or known cameras may help"
+        "more overlapping images, more keypoints, known cameras, or --rotations auto "
+        "for photographs turned against each other may help"
     )
 
 
@@ -146,6 +148,34 @@ def left_out(
             )
         failed.append(Failure(name=image.name, reason=reason))
     return tuple(sorted(failed, key=lambda failure: failure.name))
+
+
+def maybe_turned(
+    model: pycolmap.Reconstruction, content: DatabaseContent
+) -> Iterator[str]:
+    """The warning on images that no more than chance connects with a map.
+
+    Args:
+        model: the map, of features that are not invariant to rotation.
+        content: of the database.
+    """
+    seeing = _seeing(model)
+    connected = {
+        image_id
+        for pair, counts in content.counts.items()
+        if not by_chance(*counts) and not seeing.isdisjoint(pair)
+        for image_id in pair
+    }
+    apart = sorted(
+        image.name
+        for image in content.images
+        if image.image_id in content.matched - seeing - connected
+    )
+    if apart:
+        yield (
+            f"{counted(len(apart), 'image')} had no more matches with the map than by "
+            f"chance: {some_names(apart)}; {WAY_OUT}"
+        )
 
 
 def _seeing(model: pycolmap.Reconstruction) -> frozenset[int]:

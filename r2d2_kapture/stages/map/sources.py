@@ -160,6 +160,7 @@ def map_keypoints(
             else np.zeros((0, table.dsize))
         ),
         origin=min(origins) if as_stored else "center",
+        folders=tuple(folder.path for folder in table.folders),
     )
 
 

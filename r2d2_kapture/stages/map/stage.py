@@ -47,7 +47,7 @@ from r2d2_kapture.io.outputs.ledger import (
     write_report,
 )
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
-from r2d2_kapture.stages.map.checks import left_out
+from r2d2_kapture.stages.map.checks import left_out, maybe_turned
 from r2d2_kapture.stages.map.drawing import (
     CLOUD_NAME,
     METRES,
@@ -66,6 +66,7 @@ from r2d2_kapture.stages.map.sources import (
     origin_of_cameras,
 )
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
+from r2d2_kapture.stages.turned_images import seen_as_stored
 from r2d2_kapture.types import Failure, Report, counted, some_names
 
 REPORT_NAME = "report.json"
@@ -222,6 +223,7 @@ def run(
         named = {*without_pose, *unlike}
         numbers = model_numbers(models)
         absent = left_out(models, content, config, named)
+        as_stored = seen_as_stored(keypoints.folders)
         report = Report(
             stage="map",
             unit="",
@@ -236,6 +238,7 @@ def run(
                 *no_positions,
                 *too_few,
                 *metric.warnings,
+                *(maybe_turned(models[0], content) if as_stored else ()),
                 *drawn,
             ),
             seconds=time.monotonic() - started,

@@ -27,6 +27,7 @@ from r2d2_kapture.io.images.decoding import (
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import build_matcher
 from r2d2_kapture.stages.extract import turns_like_the_first
+from r2d2_kapture.stages.turned_images import INVARIANT, by_chance
 from r2d2_kapture.stages.two_view import Cameras, match, verify_by
 from r2d2_kapture.stages.view.pair import ViewedPair, report_of
 from r2d2_kapture.stages.view.sources import short_names
@@ -87,7 +88,9 @@ def run(
         known_cameras(config, images, (first, second)),
         made_of,
     )
-    notes = _turned_apart(pair.names, images) if asked.is_off else ()
+    notes: tuple[str, ...] = ()
+    if asked.is_off and extractor.name not in INVARIANT:
+        notes = _turned_apart(pair.names, images) or _maybe_turned(pair)
     return report_of(pair, output_dir or images[0].parent, started, notes)
 
 
@@ -100,6 +103,17 @@ def _turned_apart(names: tuple[str, str], images: tuple[Path, Path]) -> tuple[st
         f"EXIF orientation is {first} in {names[0]} and {second} in {names[1]}: pixels "
         "are matched as stored, turned against each other, and few match so; give "
         "--rotations exif or auto",
+    )
+
+
+def _maybe_turned(pair: ViewedPair) -> tuple[str, ...]:
+    """The warning on matches that may agree by chance alone."""
+    inliers, matches = len(pair.verified or ()), len(pair.matches)
+    if not by_chance(inliers, matches):
+        return ()
+    return (
+        f"{inliers} of {matches} matches agree, no more than by chance: if one of the "
+        "photographs is turned by 90 or 180 degrees, give --rotations auto",
     )
 
 
