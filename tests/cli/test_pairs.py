@@ -77,15 +77,18 @@ def test_local_features_merge_and_slice(
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (["--method", "global"], "found global_features types none"),
-        (["--method", "local"], "found keypoints types none"),
+        (["--method", "global"], "found no global features, expected"),
+        (["--method", "local"], "found no keypoints, expected local features"),
         (["--method", "poses"], "found no image with a pose"),
         (["--method", "covisibility"], "found no --map"),
         (["--method", "gnss"], "found no image with a GNSS position"),
         (["--method", "lowres", "--lowres-size", "9"], "--lowres-size: found 9"),
         (["--method", "merge"], "found no --merge"),
         (["--method", "fuse"], "found no --merge"),
-        (["--method", "sequential", "--loop-top-k", "1"], "found keypoints types none"),
+        (
+            ["--method", "sequential", "--loop-top-k", "1"],
+            "found no keypoints, expected local features",
+        ),
         (["--method", "sequential", "--max-interval", "0"], "--max-interval: found 0"),
         (["--slice", "3/2"], "--slice: found '3/2'"),
         (["--query", "nowhere"], "nowhere: found no such file or folder"),

@@ -35,6 +35,19 @@ from r2d2_kapture.types import (
 
 FeatureKind = Literal["keypoints", "descriptors", "global_features"]
 
+EXTRACT = (
+    "expected local features of the images; give the folder that has them with "
+    "--features (of a pipeline: WORK/features), or extract them with "
+    "kapture_r2d2_extract"
+)
+WAYS_OUT: dict[FeatureKind, str] = {
+    "keypoints": EXTRACT,
+    "descriptors": EXTRACT,
+    "global_features": "expected some of the images; give the folder that has them "
+    "with --features, or compare images by local features, which need none",
+}
+"""What is said of features that are missing."""
+
 SUFFIXES: dict[FeatureKind, str] = {
     "keypoints": ".kpt",
     "descriptors": ".desc",
@@ -369,11 +382,13 @@ def _choose(
     if wanted is None and len(found) == 1:
         return next(iter(found))
     places = ", ".join(str(root) for root in roots)
-    listed = ", ".join(sorted(found)) or "none"
     flag = f"--{kind.replace('_', '-')}-type"
+    if not found:
+        name = kind.replace("_", " ")
+        raise DatasetError(f"{places}: found no {name}, {WAYS_OUT[kind]}")
+    listed = ", ".join(sorted(found))
     if wanted is not None:
         raise DatasetError(
             f"{places}: found {kind} types {listed}, expected '{wanted}' ({flag})"
         )
-    way_out = f"choose one with {flag}" if found else "extract features first"
-    raise DatasetError(f"{places}: found {kind} types {listed}; {way_out}")
+    raise DatasetError(f"{places}: found {kind} types {listed}; choose one with {flag}")

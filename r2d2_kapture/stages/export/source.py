@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.origins import OriginConfig
-from r2d2_kapture.errors import FeatureFormatError
+from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_sizes import dataset_images, unlike_sensors
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
@@ -105,7 +105,14 @@ def open_source(
     dataset = open_dataset(root)
     cameras = find_camera_origin(dataset, origins.camera_origin)
     places = roots or [root]
-    if not keypoints_needed and keypoints_type is None and _lack_keypoints(places):
+    lacking = _lack_keypoints(places)
+    if lacking and keypoints_needed and [*places] == [root]:
+        raise DatasetError(
+            f"{root}: found no keypoints, expected local features in the dataset; if a "
+            "pipeline extracted them, export its output folder with --pipeline WORK "
+            f"alone; else run kapture_r2d2_extract --kapture-root {root}"
+        )
+    if lacking and not keypoints_needed and keypoints_type is None:
         table = NO_KEYPOINTS
     else:
         table = open_feature_table(places, "keypoints", keypoints_type)

@@ -180,8 +180,10 @@ def test_descriptors_of_the_keypoints_only(tmp_path: Path) -> None:
 
 
 def test_no_features_at_all(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="types none; extract features first"):
+    with pytest.raises(DatasetError, match="no global features, .*--features"):
         open_feature_table([tmp_path], "global_features")
+    with pytest.raises(DatasetError, match="keypoints, .* kapture_r2d2_extract"):
+        open_feature_table([tmp_path], "keypoints")
     with pytest.raises(DatasetError, match="found no such folder"):
         open_feature_table([tmp_path / "nowhere"], "keypoints")
 

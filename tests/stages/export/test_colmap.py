@@ -128,7 +128,9 @@ def test_a_dataset_without_keypoints_becomes_a_model_of_poses(
     assert (model.num_reg_images(), model.num_points3D()) == (8, 0)
     command = ["--kapture-root", str(root), "--output", str(tmp_path / "other")]
     assert export_main([*command, "--to", "hloc"]) == 2
-    assert "found keypoints types none; extract" in one_error_line(capsys)
+    line = one_error_line(capsys)
+    assert "found no keypoints, expected local features in the dataset" in line
+    assert "--pipeline WORK" in line and "--features" not in line
 
 
 def test_sift_of_bytes_is_of_colmaps_type(

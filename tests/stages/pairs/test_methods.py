@@ -133,7 +133,7 @@ def test_images_without_global_features_are_named(
 
 def test_no_global_features_and_two_types(mapping: Path, tmp_path: Path) -> None:
     output = tmp_path / "p.txt"
-    with pytest.raises(DatasetError, match="global_features types none"):
+    with pytest.raises(DatasetError, match="found no global features, .*--features"):
         run(mapping, output, method="global")
     rows = global_rows(dict(zip(NAMES, range(5))))
     write_global_features(mapping, rows)

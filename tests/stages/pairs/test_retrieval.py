@@ -169,7 +169,7 @@ def test_fewer_local_features_than_clusters(scenes: Path, tmp_path: Path) -> Non
 
 
 def test_no_local_features(mapping: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="keypoints types none"):
+    with pytest.raises(DatasetError, match="found no keypoints, .*--features"):
         run(mapping, tmp_path / "p.txt", method="local")
 
 
