@@ -231,8 +231,28 @@ def loop_closures(
         failed=described.failed,
         details={"loop_pairs": len({frozenset(pair.names) for pair in pairs})}
         | dict(described.details),
-        warnings=described.warnings,
+        warnings=(*described.warnings, *gap_warning(config, frames)),
     )
+
+
+def gap_warning(
+    config: PairsConfig, frames: Sequence[Sequence[Frame]]
+) -> Iterator[str]:
+    """The warning on a gap that leaves no loops: no frames are so far apart.
+
+    Args:
+        config: of loops.
+        frames: of each sequence; those of another one are always far.
+    """
+    if config.loop_gap is None or len(frames) != 1:
+        return
+    count = len(frames[0])
+    farthest = count // 2 if config.loop else count - 1
+    if config.loop_gap >= farthest:
+        yield (
+            f"--loop-gap {config.loop_gap}: no loops are possible, the {count} frames "
+            f"of the sequence are at most {farthest} steps apart; choose a smaller one"
+        )
 
 
 def distant(

@@ -218,6 +218,30 @@ def test_loops_join_two_sequences(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("gap", "loop", "possible"),
+    [(ROUND - 2, False, True), (ROUND - 1, False, False), (ROUND // 2, True, False)],
+)
+def test_a_gap_longer_than_the_sequence_is_warned_of(
+    gap: int, loop: bool, possible: bool, tmp_path: Path
+) -> None:
+    mapping = write_walk(tmp_path / "m", ROUND)
+    report = run(
+        mapping,
+        tmp_path / "p.txt",
+        method="sequential",
+        overlap=1,
+        loop=loop,
+        loop_by="global",
+        loop_top_k=1,
+        loop_every=ROUND,
+        loop_gap=gap,
+    )
+    assert bool(report.details["loop_pairs"]) == possible
+    warned = [text for text in report.warnings if text.startswith("--loop-gap")]
+    assert len(warned) == (not possible)
+
+
 def test_images_of_one_frame_are_no_loop(tmp_path: Path) -> None:
     """Nor those of the other camera a step later; all four look alike."""
     write_files(
