@@ -43,6 +43,8 @@ class Photographs:
     Attributes:
         config: cameras of the map's photographs; those of queries are estimated by
             localization.
+        of_queries: whether it is of the queries' photographs instead, where parameters
+            are known.
         output: folder for the datasets, by name.
         exclude: patterns of what to leave out of folders, see find_images.
         masks: folder of masks, which is skipped inside a folder of photographs.
@@ -51,6 +53,7 @@ class Photographs:
 
     config: FolderConfig
     output: Path
+    of_queries: bool = False
     exclude: Sequence[str] = ()
     masks: Path | None = None
     replace: bool = False
@@ -115,7 +118,7 @@ class Photographs:
             folder = write_image_folder_dataset(
                 images,
                 self.output / name,
-                self.config,
+                self.config if self.of_queries or query is None else FolderConfig(),
                 exclude=self.exclude,
                 masks=self.masks,
                 query=query,
@@ -155,7 +158,7 @@ class Photographs:
         """Refuse settings of photographs where datasets are given."""
         config = self.config
         require(
-            of_map or config.camera_model is None,
+            of_map or config.camera_model is None or (self.of_queries and any_folder),
             f"--camera-model {config.camera_model}: found a kapture dataset, expected "
             "a folder of photographs; a dataset has its cameras in sensors/sensors.txt",
         )

@@ -106,6 +106,7 @@ def run(
     photographs = Photographs(
         config=config.photographs,
         output=layout.datasets,
+        of_queries=model_in is not None,
         exclude=exclude if model_in is None else (),
         masks=masks,
         replace=options.replaces,

@@ -58,10 +58,11 @@ def check_model(
         f"--model-in {model_in}: found no --images, expected the folder that the image "
         "names of the model are relative to",
     )
+    model = config.photographs.camera_model
     require(
-        config.photographs.camera_model is None,
-        f"--camera-model {config.photographs.camera_model}: found --model-in, whose "
-        "cameras are kept; leave it out",
+        model is None or bool(config.photographs.params),
+        f"--camera-model {model}: found --model-in, whose cameras are kept, and no "
+        "--camera-params, expected those of the queries' camera; or leave it out",
     )
 
 

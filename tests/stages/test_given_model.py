@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -17,12 +18,13 @@ from PIL import Image
 
 from r2d2_kapture.cli import pipeline as command
 from r2d2_kapture.cli.pipeline import main
+from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.front.stages import run_pipeline
 from tests.commands import one_error_line
-from tests.scenes.given_model import Given
+from tests.scenes.given_model import CONFIG, Given
 from tests.stages.test_pipeline import results
 
 LEFT = "seq é/left/0 b.jpg"
@@ -181,6 +183,30 @@ def test_excluded_images_are_left_out_of_the_model(
     assert len(localized) == 3
 
 
+def test_a_known_camera_is_that_of_the_photographs_to_localize(
+    given: Given, tmp_path: Path
+) -> None:
+    known = FolderConfig(camera_model="PINHOLE", camera_params="500,510,321,239")
+    given.run(
+        tmp_path / "work",
+        config=dataclasses.replace(CONFIG, photographs=known),
+        queries={"q": given.scene.query / "sensors/records_data"},
+        features=[with_query_features(given, tmp_path / "f")],
+    )
+    model = pycolmap.Reconstruction(str(tmp_path / "work/model"))
+    theirs = pycolmap.Reconstruction(str(given.model))
+    names = {image.name for image in theirs.images.values()}
+    queries = [i for i in model.images.values() if i.name not in names]
+    assert len(queries) == 3
+    for image in queries:
+        assert image.camera.model == pycolmap.CameraModelId.PINHOLE
+        assert image.camera.params.tolist() == [500, 510, 321, 239]
+    for name in names:
+        kept = model.find_image_with_name(name).camera.params
+        before = theirs.find_image_with_name(name).camera.params
+        np.testing.assert_allclose(kept, before, rtol=0, atol=1e-12)
+
+
 def with_query_features(given: Given, root: Path) -> Path:
     """Features with those of the queries as photographs named q."""
     shutil.copytree(given.scene.features, root)
@@ -326,7 +352,14 @@ WRONG: dict[str, tuple[Case, str]] = {
     ),
     "with a camera": (
         lambda given, path: {"more": ["--camera-model", "PINHOLE"]},
-        "--camera-model PINHOLE: found --model-in, whose cameras are kept",
+        "--camera-model PINHOLE: found --model-in, whose cameras are kept, and no "
+        "--camera-params",
+    ),
+    "with a camera of no photographs": (
+        lambda given, path: {
+            "more": ["--camera-model", "PINHOLE", "--camera-params", "5,5,320,240"]
+        },
+        "--camera-model PINHOLE: found a kapture dataset",
     ),
     "all images excluded": (
         lambda given, path: {"more": ["--exclude", "*.jpg"]},

@@ -91,11 +91,12 @@ def write_image_folder_dataset(
     Args:
         images: folder, searched recursively.
         root: of the dataset; not inside ``images``.
-        config: which images share a camera, and what it is.
+        config: which images share a camera, and what it is; of a query only known
+            parameters count.
         exclude: patterns of what to leave out, see find_images.
         masks: folder of masks, left out where it lies in ``images``.
         query: name of photographs to localize: names of images begin with it, so that
-            they differ from the map's, and localization finds the cameras.
+            they differ from the map's, and localization finds cameras not known.
         replace: take images that have nothing in common with those of an earlier run.
 
     Raises:
@@ -220,7 +221,7 @@ def _describe(
     shots: list[Shot], config: FolderConfig, query: str | None
 ) -> tuple[kapture.Kapture, dict[str, str]]:
     """Cameras and records, and where each camera's parameters come from."""
-    if query is not None:
+    if query is not None and not config.params:
         config = FolderConfig(camera_mode="per-image")
     mode = config.camera_mode
     if config.params:
@@ -258,7 +259,7 @@ def check_given(sizes: Collection[tuple[int, int]], config: CameraConfig) -> Non
         raise ConfigError(
             f"--camera-params: found photographs of {len(sizes)} sizes ({listed}), "
             "expected one, since parameters belong to pixels; leave those of other "
-            "sizes out with --exclude"
+            "sizes out of the folder, or with --exclude"
         )
     camera = _given(next(iter(sizes)), config)
     x, y = camera.principal_point_x, camera.principal_point_y
