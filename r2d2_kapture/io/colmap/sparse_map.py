@@ -166,6 +166,12 @@ def read_colmap_model(path: Path) -> pycolmap.Reconstruction:
     folder = _colmap_model(path)
     if folder is not None:
         return _read_model(folder)
+    if (path / "sensors" / "sensors.txt").is_file():
+        raise DatasetError(
+            f"{path}: found a kapture dataset, expected a COLMAP model; make one with "
+            f"kapture_r2d2_export --kapture-root {path} --to colmap --output DIR and "
+            "give DIR; kapture_r2d2_pipeline takes the dataset as --mapping, too"
+        )
     raise DatasetError(
         f"{path}: found no COLMAP model (cameras, images and points3D, .bin or .txt), "
         "expected that of kapture_r2d2_map, kapture_r2d2_colmap --sparse or COLMAP"

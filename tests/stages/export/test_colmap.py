@@ -15,10 +15,12 @@ import pytest
 from r2d2_kapture.cli.export import main as export_main
 from r2d2_kapture.config.origins import OriginConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.check import check_database
 from r2d2_kapture.io.colmap.pose_priors import read_pose_priors
 from r2d2_kapture.io.kapture.gnss import GnssPosition, add_gnss
 from r2d2_kapture.stages import export
+from r2d2_kapture.stages import report as page
 from tests.commands import one_error_line
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_rows
@@ -182,6 +184,21 @@ def geometries(path: Path) -> list[tuple[object, ...]]:
             "SELECT pair_id, rows, cols, data, config, F, E, H, qvec, tvec "
             "FROM two_view_geometries ORDER BY pair_id"
         ).fetchall()
+
+
+def test_a_dataset_of_a_map_is_shown_by_the_export_that_the_error_names(
+    work: Path, tmp_path: Path
+) -> None:
+    dataset = Path(shutil.copytree(work / "map/kapture", tmp_path / "data é"))
+    with pytest.raises(
+        DatasetError, match="export --kapture-root .*data é --to colmap"
+    ):
+        page.run(map=dataset)
+    export.run(kapture_root=dataset, to="colmap", output=tmp_path / "colmap")
+    found = pycolmap.Reconstruction(str(tmp_path / "colmap/sparse"))
+    before = pycolmap.Reconstruction(str(work / "map/sparse"))
+    assert found.num_points3D() == before.num_points3D()
+    assert page.run(map=tmp_path / "colmap").done == 1
 
 
 def test_colmap_maps_what_a_pipeline_made_as_it_is(work: Path, tmp_path: Path) -> None:
