@@ -327,6 +327,7 @@ WORDS = {
         "degrees",
     ),
     "recall": ("recall", "%"),
+    "depth_rejected": ("matched keypoints rejected by their depth", ""),
     "known_share": ("known share", "%"),
     "with_focal_length": ("cameras with a focal length from EXIF", ""),
     "with_position": ("photographs with a position from EXIF", ""),

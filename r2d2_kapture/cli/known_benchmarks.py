@@ -91,6 +91,8 @@ def run_benchmark(
         for report in datasets.reports:
             print_report(report)
         try:
+            if config.map.points_from != "triangulation":
+                _require_depth(datasets.mapping, config.map.points_from)
             report = pipeline_report(
                 flags, mapping=datasets.mapping, queries=datasets.queries
             )
@@ -113,3 +115,20 @@ def run_benchmark(
     if output / TABLE_NAME in whole.outputs:
         show((output / TABLE_NAME).read_text("utf-8").rstrip())
     return finish(whole)
+
+
+def _require_depth(mapping: Path, points_from: str) -> None:
+    """Refuse a scene without depth maps before anything is extracted.
+
+    Raises:
+        ReconstructionError: points are to come from depth maps, and there are none.
+    """
+    from r2d2_kapture.io.kapture.dataset import open_dataset
+    from r2d2_kapture.io.kapture.depth_maps import depth_map_files
+
+    if not depth_map_files(open_dataset(mapping)):
+        raise ReconstructionError(
+            f"{mapping}: found no depth map, expected some, since points come from "
+            f"them (--map.points-from {points_from}); add them beside the images, or "
+            "give --map.points-from triangulation"
+        )

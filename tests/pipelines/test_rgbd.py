@@ -234,6 +234,22 @@ def test_what_seven_scenes_lacks(
     assert words in one_error_line(capsys)
 
 
+def test_without_depth_maps_nothing_is_matched(
+    chess: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(chess.root, tmp_path / "data" / "chess")
+    for path in (tmp_path / "data").rglob("*.depth.png"):
+        path.unlink()
+    line = typed(tmp_path / "data", chess.root.parent / "features", tmp_path / "work")
+    assert seven_scenes.main(line) == 2
+    error = one_error_line(capsys)
+    assert "chess/datasets/mapping: found no depth map, expected some" in error
+    assert "give --map.points-from triangulation" in error
+    assert not (tmp_path / "work/chess/matches").exists()
+    more = ("--map.points-from", "triangulation")
+    assert seven_scenes.main([*line, *more]) == 0
+
+
 def test_scenes_are_chosen(
     chess: Miniature, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

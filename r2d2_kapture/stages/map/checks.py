@@ -17,6 +17,11 @@ MIN_POINTS = 30
 """Least points of a map: twice the inliers that localization requires, and as many as
 COLMAP's mapper requires to register an image."""
 
+TRIANGULATION = (
+    "--points-from triangulation (--map.points-from triangulation in a pipeline)"
+)
+"""The flag of points that need no depth maps."""
+
 
 def drop_implausible(
     model: pycolmap.Reconstruction, constant: Container[int], min_angle: float
@@ -133,6 +138,12 @@ def left_out(
             reason = (
                 f"in a further model of {further[image.image_id]} images that is not "
                 "connected to the map; add images between the two"
+            )
+        elif config.points_from != "triangulation":
+            reason = (
+                f"observes no 3D point, with up to {inliers} verified matches with an "
+                f"image; points come from depth ({config.points_from}), so that its "
+                f"depth map or its pose may be wrong: correct it, or {TRIANGULATION}"
             )
         elif config.method == "triangulate":
             reason = (

@@ -20,6 +20,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.kapture.depth_maps import ReadDepth
+from r2d2_kapture.stages.map.checks import TRIANGULATION
 from r2d2_kapture.training.lookups import DepthMap, inverse_of_depth
 
 Array = npt.NDArray[np.float64]
@@ -52,7 +53,7 @@ def add_depth_points(
             f"--points-from {config.points_from}: found no depth map of "
             f"{len(images)} images with a pose, expected some in "
             "sensors/records_depth.txt of the dataset, of the camera, pose and time of "
-            "an image each; omit the flag to triangulate points"
+            f"an image each; {TRIANGULATION} needs none"
         )
     keypoints = _read_keypoints(database, images)
     places = {
@@ -76,6 +77,26 @@ def add_depth_points(
     enough = np.bincount(labels[seen], minlength=count) >= least
     seen &= enough[labels]
     _add_points(model, keypoints, points, labels, seen)
+
+
+def rejected_keypoints(
+    config: MapConfig, model: pycolmap.Reconstruction, database: Path
+) -> int:
+    """Keypoints with verified matches that observe no point of a map from depth: their
+    depth is unknown, or is not that of their matches."""
+    matched: set[tuple[int, int]] = set()
+    with closing(pycolmap.Database.open(str(database))) as opened:
+        for pair_id in opened.read_two_view_geometry_num_inliers()[0]:
+            pair = pycolmap.pair_id_to_image_pair(pair_id)
+            rows = opened.read_two_view_geometry(*pair).inlier_matches
+            if len(rows) >= config.min_matches:
+                for image_id, column in zip(pair, rows.T.tolist()):
+                    matched.update((image_id, row) for row in column)
+    return sum(
+        not model.image(image_id).points2D[row].has_point3D()
+        for image_id, row in matched
+        if model.exists_image(image_id) and model.image(image_id).has_pose
+    )
 
 
 def _read_keypoints(database: Path, images: list[pycolmap.Image]) -> dict[int, Array]:

@@ -21,7 +21,7 @@ from r2d2_kapture.io.kapture.depth_maps import ReadDepth
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
 from r2d2_kapture.stages.map.checks import check_map, drop_implausible
-from r2d2_kapture.stages.map.depth_points import add_depth_points
+from r2d2_kapture.stages.map.depth_points import add_depth_points, rejected_keypoints
 from r2d2_kapture.stages.map.pure_rotation import refuse_pure_rotation
 from r2d2_kapture.stages.map.workspace import (
     Workspace,
@@ -67,7 +67,11 @@ def triangulate(
         }
         return [_triangulate(config, place, chosen, options, depth_of)]
 
-    return map_calibrated(config, workspace, attempt)
+    models, details = map_calibrated(config, workspace, attempt)
+    if config.points_from != "triangulation":
+        rejected = rejected_keypoints(config, models[0], workspace.database)
+        details |= {"points_from": config.points_from, "depth_rejected": rejected}
+    return models, details
 
 
 def _triangulate(

@@ -90,6 +90,8 @@ DETAILS = (
     "images_of_further_models",
     "calibration",
     "calibrations",
+    "points_from",
+    "depth_rejected",
     "priors",
     "camera_origin",
     "keypoint_origin",

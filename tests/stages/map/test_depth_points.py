@@ -89,6 +89,20 @@ def test_points_lie_where_depth_puts_them(root: Path, scene: Scene) -> None:
     assert outputs(root / "again") == first
 
 
+def test_an_image_without_points_is_told_of_its_depth_map(
+    root: Path, scene: Scene
+) -> None:
+    wrong = scene.names[0]
+    path = Path(get_depth_map_fullpath(str(root / "mapping"), f"{wrong}.depth"))
+    depth_map_to_file(str(path), 2 * np.full((HEIGHT, WIDTH), 50, np.float32))
+    report = run(root, MATCHED)
+    (failure,) = report.failed
+    assert failure.name == wrong
+    assert "points come from depth (matched_depth)" in failure.reason
+    assert "--map.points-from triangulation" in failure.reason
+    assert run(root, MATCHED).details == report.details
+
+
 def test_depth_needs_no_second_view(root: Path, scene: Scene) -> None:
     """One place gives no triangulation; all its keypoints have depth."""
     run(root, DEPTH)
@@ -103,9 +117,12 @@ def test_a_wrong_depth_does_not_move_the_others(tmp_path: Path, scene: Scene) ->
     prepare(tmp_path, scene)
     wrong = scene.names[0]
     give_depth(tmp_path / "mapping", scene, wrong)
-    run(tmp_path, MATCHED)
+    report = run(tmp_path, MATCHED)
     assert far_from_truth(tmp_path, scene).max() < POINT_ERROR
     model = model_of(tmp_path)
+    assert report.details["points_from"] == "matched_depth"
+    few = model.find_image_with_name(wrong).num_points3D
+    assert report.details["depth_rejected"] >= len(scene.points) // 2 - few
     # those without depth of their own
     assert model.find_image_with_name(wrong).num_points3D < 5
 
