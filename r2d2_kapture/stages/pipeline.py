@@ -237,6 +237,7 @@ def run(
             keypoints_type=sources.keypoints_type,
             extractor=extractor,
             model_in=model_in,
+            rotations=rotations,
         )
         path = output / REPORT_NAME
         stages = with_earlier_work([item.to_json() for item in reports], path)

@@ -44,6 +44,7 @@ def run_record(
     keypoints_type: str | None,
     extractor: Extractor | None,
     model_in: Path | None = None,
+    rotations: str = "off",
 ) -> dict[str, Any]:
     """The inputs and environment of a pipeline, as plain JSON values.
 
@@ -54,8 +55,10 @@ def run_record(
         keypoints_type: of the features in use; None takes the only existing one.
         extractor: of local features, if any.
         model_in: that the dataset of the map was made of, if any.
+        rotations: in which extraction saw the images.
     """
     given = {} if model_in is None else {"model_in": str(model_in.resolve())}
+    given |= {} if rotations == "off" else {"rotations": rotations}
     return {
         "inputs": {
             "mapping": describe_dataset(mapping),

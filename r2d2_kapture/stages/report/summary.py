@@ -66,7 +66,7 @@ def summary_section(pipeline: Json) -> page.Section:
     blocks += _warnings(pipeline.get("warnings", []))
     blocks += _datasets(pipeline.get("inputs", {}))
     blocks += _model(pipeline.get("model"))
-    blocks += _settings(pipeline.get("settings"))
+    blocks += _settings(pipeline.get("settings"), pipeline.get("inputs", {}))
     blocks += _stages(stages, pipeline.get("inputs", {}))
     blocks += _environment(pipeline.get("environment", {}))
     return page.Section("summary", "Summary", page.join(blocks))
@@ -151,7 +151,7 @@ def _model(model: Json | None) -> Iterator[Markup]:
         yield page.paragraph(f"{model['name']}, licence: {licence}{checksum or ''}")
 
 
-def _settings(settings: Json | None) -> Iterator[Markup]:
+def _settings(settings: Json | None, inputs: Json) -> Iterator[Markup]:
     if settings is None:
         return
     extract = dict(settings.get("extract") or {})
@@ -162,7 +162,12 @@ def _settings(settings: Json | None) -> Iterator[Markup]:
         "extractor": extract.get("extractor"),
     }
     settings = {**settings, "extract": extract}
-    changed = changed_settings(settings, default_settings(chosen))
+    changed = {
+        name.replace("_", "-"): (inputs[name], default)
+        for name, default in (("model_in", None), ("rotations", "off"))
+        if name in inputs
+    }
+    changed |= changed_settings(settings, default_settings(chosen))
     yield page.heading("Settings that differ from the defaults")
     if not changed:
         yield page.paragraph("None: all settings have their defaults.")

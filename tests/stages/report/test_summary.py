@@ -38,6 +38,15 @@ def test_settings_go_by_their_flags() -> None:
     }
 
 
+def test_what_a_run_was_given_is_listed_with_the_settings() -> None:
+    plain = {"stages": [], "settings": plain_settings(PipelineConfig())}
+    given = {"model_in": "/sparse/é 0", "rotations": "auto"}
+    text = Elements(summary_section({**plain, "inputs": given}).html).text
+    for shown in ("model-in", "/sparse/é 0", "rotations", "auto", "off"):
+        assert shown in text
+    assert "rotations" not in Elements(summary_section(plain).html).text
+
+
 def test_another_matcher_is_compared_with_its_own_defaults() -> None:
     matcher = DualSoftmaxConfig(temperature=0.05)
     settings = plain_settings(PipelineConfig(match=MatchConfig(matcher=matcher)))
