@@ -309,12 +309,16 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02} min"
 
 
+METRES = "m"
+OWN_UNITS = "units of the map"
+MAP_UNIT = "map_unit"
+"""Name of the unit of a map, one of these, in a report; it stands for OWN_UNITS."""
 WORDS = {
     "median_error": ("median error", "px"),
     "mean_reprojection_error": ("mean reprojection error", "px"),
     "median_position_std": (
         "median standard deviation of positions",
-        "units of the map",
+        OWN_UNITS,
     ),
     "median_gnss_distance": ("median distance from the queries' GNSS positions", "m"),
     "median_position": ("median position error", "m"),
@@ -353,7 +357,11 @@ def _indented(values: Mapping[str, Any], indent: str, unit: str = "") -> list[st
     """One line per value, nested values below their key; empty values are omitted."""
     lines = []
     for key, value in values.items():
+        if key == MAP_UNIT:
+            continue  # printed with the numbers
         words, unit_of_value = WORDS.get(key, (key.replace("_", " "), unit))
+        if unit_of_value == OWN_UNITS:
+            unit_of_value = values.get(MAP_UNIT, OWN_UNITS)
         if isinstance(value, Mapping):
             below = _indented(value, indent + "  ", unit_of_value)
             # the keys of several items of one kind are their names

@@ -23,6 +23,11 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.front.stages import run_pipeline
+from r2d2_kapture.io.map_unit import read_map_unit
+from r2d2_kapture.stages.map import draw_model
+from r2d2_kapture.stages.report.content import content_sections
+from r2d2_kapture.stages.report.subject import pipeline_subject
+from r2d2_kapture.types import OWN_UNITS
 from tests.commands import one_error_line
 from tests.scenes.given_model import CONFIG, Given
 from tests.stages.test_pipeline import results
@@ -68,6 +73,24 @@ def test_poses_and_cameras_stay_and_points_are_made_again(
     truth = given.scene.scene.points
     for point in ours.points3D.values():
         assert np.linalg.norm(truth - point.xyz, axis=1).min() < 0.05
+
+
+def test_the_unit_of_a_model_is_unknown(work: Path) -> None:
+    localized = json.loads((work / "pipeline_report.json").read_text("utf-8"))
+    units = {stage["stage"]: stage.get("map_unit") for stage in localized["stages"]}
+    assert units["localize"] == read_map_unit(work / "map") == OWN_UNITS
+    html = "".join(one.html for one in content_sections(pipeline_subject(work)))
+    assert "position deviation (units of the map)" in html
+
+
+def test_a_picture_of_a_model_has_no_metres(work: Path, tmp_path: Path) -> None:
+    drawn = {}
+    for metric in (False, True):
+        place = tmp_path / str(metric)
+        place.mkdir()
+        assert draw_model(place, work / "map" / "sparse", metric_poses=metric) == ()
+        drawn[metric] = (place / "map.png").read_bytes()
+    assert (work / "map" / "map.png").read_bytes() == drawn[False] != drawn[True]
 
 
 def test_queries_are_registered_in_the_model(given: Given, work: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,6 @@ from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, rebuilding
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.stages.map import (
-    METRES,
-    OWN_UNITS,
     Workspace,
     draw_model,
     find_priors,
@@ -98,7 +96,7 @@ def write_sparse_models(
             failed=tuple(Failure(**failure) for failure in earlier["failed"]),
             warnings=(
                 *earlier.get("warnings", ()),
-                *(text for p in places for text in _drawn(p, earlier)),
+                *(text for p in places for text in _drawn(p)),
             ),
             seconds=time.monotonic() - started,
             outputs=(output,),
@@ -130,13 +128,12 @@ def write_sparse_models(
         if as_stored:
             found += maybe_turned(models[0], content)
         warnings = list(found)
-        unit = METRES if metric.in_metres else OWN_UNITS
         for number, model in enumerate(models):
             place = folder / str(number)
             place.mkdir()
             model.write(str(place))
             lies = metric.georeference if number == 0 else None
-            warnings += draw_model(place, model, unit=unit, georeference=lies)
+            warnings += draw_model(place, model, georeference=lies)
         if metric.georeference is not None:
             write_georeference(folder / "0", metric.georeference)
         report = Report(
@@ -160,11 +157,9 @@ def write_sparse_models(
     return report
 
 
-def _drawn(place: Path, earlier: Mapping[str, Any]) -> tuple[str, ...]:
+def _drawn(place: Path) -> tuple[str, ...]:
     """The warnings of pictures that had to be drawn again."""
-    unit = METRES if "priors" in earlier["numbers"] else OWN_UNITS
-    lies = read_georeference(place)
-    return draw_model(place, place, unit=unit, georeference=lies)
+    return draw_model(place, place, georeference=read_georeference(place))
 
 
 def _is_same(camera: pycolmap.Camera, other: pycolmap.Camera) -> bool:

@@ -16,6 +16,7 @@ from r2d2_kapture.io.georeference import Georeference
 from r2d2_kapture.io.kapture.gnss import GnssPosition, Position, in_metres
 from r2d2_kapture.io.outputs.atomic import remove_file, write_text_atomic
 from r2d2_kapture.stages.localize.results import QueryResult
+from r2d2_kapture.types import OWN_UNITS
 
 POSITIONS_NAME = "positions.csv"
 COLUMNS = ("image", "latitude", "longitude", "altitude", "gnss_distance")
@@ -28,10 +29,12 @@ class Places:
     Attributes:
         georeference: of the map; None if it is not known where that lies.
         gnss: positions of queries, by name.
+        unit: of the map.
     """
 
     georeference: Georeference | None
     gnss: Mapping[str, Position]
+    unit: str = OWN_UNITS
 
     def of(self, result: QueryResult) -> QueryResult:
         """The outcome of a query with its place."""

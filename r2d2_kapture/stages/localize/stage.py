@@ -39,6 +39,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     origins_text,
     place_keypoints,
 )
+from r2d2_kapture.io.map_unit import read_map_unit
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
@@ -75,7 +76,7 @@ from r2d2_kapture.stages.localize.results import (
     write_localized,
 )
 from r2d2_kapture.stages.turned_images import WAY_OUT, by_chance, seen_as_stored
-from r2d2_kapture.types import Failure, Report, counted, some_names
+from r2d2_kapture.types import MAP_UNIT, Failure, Report, counted, some_names
 
 
 def run(
@@ -209,7 +210,11 @@ def localize_queries(
         keypoints=keypoints,
         matches=table,
         retrieval=retrieval,
-        places=Places(georeference=read_georeference(map_path), gnss=gnss),
+        places=Places(
+            georeference=read_georeference(map_path),
+            gnss=gnss,
+            unit=read_map_unit(map_path),
+        ),
         unlike=unlike_sensors(dataset),
         sparse_map=read_sparse_map(map_path, keypoints.type_name),
         output=output,
@@ -349,6 +354,7 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
     return {
         "localized": sum(result.verdict != "doubtful" for result in localized),
         "doubtful": sum(result.verdict == "doubtful" for result in localized),
+        MAP_UNIT: localizer.places.unit,
         "in_rigs": sum(bool(result.rig) for result in localized),
         "with_focal_length_found": sum(r.focal_length != "fixed" for r in localized),
         **{

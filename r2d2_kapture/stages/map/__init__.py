@@ -1,7 +1,7 @@
 """Mapping: verified matches in, 3D points and poses out."""
 
 from r2d2_kapture.stages.map.checks import left_out, maybe_turned
-from r2d2_kapture.stages.map.drawing import METRES, OWN_UNITS, draw_model
+from r2d2_kapture.stages.map.drawing import draw_model
 from r2d2_kapture.stages.map.manifest import map_settings
 from r2d2_kapture.stages.map.metric import map_with_priors
 from r2d2_kapture.stages.map.priors import find_priors
@@ -10,8 +10,6 @@ from r2d2_kapture.stages.map.stage import run
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 
 __all__ = [
-    "METRES",
-    "OWN_UNITS",
     "Workspace",
     "draw_model",
     "find_priors",

@@ -10,12 +10,11 @@ from r2d2_kapture.errors import R2D2KaptureError
 from r2d2_kapture.io.colmap.binary import check_binary_model
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.georeference import Georeference
+from r2d2_kapture.io.map_unit import map_unit
 from r2d2_kapture.pictures.maps import MapCloud, draw_map, write_map_ply
 
 PICTURE_NAME = "map.png"
 CLOUD_NAME = "map.ply"
-METRES = "m"
-OWN_UNITS = "units of the map"
 FAILURES = (
     R2D2KaptureError,
     OSError,
@@ -32,7 +31,7 @@ def draw_model(
     place: Path,
     model: pycolmap.Reconstruction | Path,
     *,
-    unit: str = OWN_UNITS,
+    metric_poses: bool = False,
     georeference: Georeference | None = None,
 ) -> tuple[str, ...]:
     """Write map.png and map.ply of a map, if they are missing.
@@ -40,8 +39,8 @@ def draw_model(
     Args:
         place: folder to write in.
         model: the model, or the folder of its files.
-        unit: of the world.
-        georeference: says where north and up are, if it is known.
+        metric_poses: whether the map was made in known poses in metres.
+        georeference: says where north and up are, and the unit, if it is known.
 
     Returns:
         A warning if they cannot be drawn, else empty.
@@ -59,6 +58,7 @@ def draw_model(
             write_map_ply(cloud, points)
         if not picture.exists():
             axes = None if georeference is None else georeference.axes
+            unit = map_unit(georeference, metric_poses)
             draw_map(cloud, picture, unit=unit, axes=axes)
     except FAILURES as error:
         reason = " ".join(str(error).split()) or type(error).__name__

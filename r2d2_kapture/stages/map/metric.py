@@ -36,11 +36,6 @@ class Metric:
     used: str = ""
     warnings: tuple[str, ...] = ()
 
-    @property
-    def in_metres(self) -> bool:
-        """Whether the map was moved into the frame of the positions."""
-        return self.georeference is not None and self.used != GEOREFERENCE
-
     def details(self) -> dict[str, Any]:
         """Numbers for a report; none without positions that fit."""
         found = self.georeference

@@ -38,6 +38,12 @@ from r2d2_kapture.io.kapture.depth_maps import (
 from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
+from r2d2_kapture.io.map_unit import (
+    REPORT_NAME,
+    has_metric_poses,
+    map_unit,
+    read_map_unit,
+)
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import (
@@ -50,8 +56,6 @@ from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.stages.map.checks import left_out, maybe_turned
 from r2d2_kapture.stages.map.drawing import (
     CLOUD_NAME,
-    METRES,
-    OWN_UNITS,
     PICTURE_NAME,
     draw_model,
 )
@@ -67,9 +71,8 @@ from r2d2_kapture.stages.map.sources import (
 )
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 from r2d2_kapture.stages.turned_images import seen_as_stored
-from r2d2_kapture.types import Failure, Report, counted, some_names
+from r2d2_kapture.types import MAP_UNIT, METRES, Failure, Report, counted, some_names
 
-REPORT_NAME = "report.json"
 CONTENTS = Contents(
     what="maps",
     files=(
@@ -209,8 +212,8 @@ def run(
             )
         if metric.georeference is not None:
             write_georeference(folder, metric.georeference)
-        unit = METRES if known or metric.in_metres else OWN_UNITS
-        drawn = _write_models(models, folder, unit, metric.georeference)
+        metric_poses = bool(known) and has_metric_poses(dataset.root)
+        drawn = _write_models(models, folder, metric_poses, metric.georeference)
         write_map_dataset(
             folder / "kapture",
             models[0],
@@ -255,7 +258,10 @@ def run(
                 "keypoint_origin": keypoints.origin,
             },
         )
-        more = {"not_registered": _without_pose(models[0], content)}
+        more = {
+            MAP_UNIT: map_unit(metric.georeference, metric_poses),
+            "not_registered": _without_pose(models[0], content),
+        }
         write_report(folder / REPORT_NAME, report, more)
     return _noted(finished, report, output)
 
@@ -302,7 +308,7 @@ def _choose_method(
 def _write_models(
     models: list[pycolmap.Reconstruction],
     folder: Path,
-    unit: str,
+    metric_poses: bool,
     georeference: Georeference | None,
 ) -> tuple[str, ...]:
     """Write the first model as the map and the others next to it; return warnings."""
@@ -313,7 +319,9 @@ def _write_models(
         model.write(str(place))
         beside = place if place in further else folder
         lies = None if place in further else georeference
-        warnings += draw_model(beside, model, unit=unit, georeference=lies)
+        warnings += draw_model(
+            beside, model, metric_poses=metric_poses, georeference=lies
+        )
     return tuple(warnings)
 
 
@@ -356,10 +364,12 @@ def _without_pose(
 
 
 def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
-    known = earlier.get("method") == "triangulate"
-    unit = METRES if known or "priors" in earlier else OWN_UNITS
-    lies = read_georeference(output)
-    drawn = draw_model(output, output / "sparse", unit=unit, georeference=lies)
+    drawn = draw_model(
+        output,
+        output / "sparse",
+        metric_poses=read_map_unit(output) == METRES,
+        georeference=read_georeference(output),
+    )
     return Report(
         stage="map",
         unit="",

@@ -13,6 +13,7 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.evaluation.map_statistics import MapStatistics
 from r2d2_kapture.io.colmap.pair_counts import read_pair_counts
 from r2d2_kapture.io.georeference import read_georeference
+from r2d2_kapture.io.map_unit import read_map_unit
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.report import page
 from r2d2_kapture.stages.report.localization import localization_section
@@ -99,7 +100,8 @@ def _localization(subject: Subject, views: Mapping[str, QueryViews]) -> page.Sec
         )
         for queries in subject.queries
     ]
-    return localization_section(judged, views, images, thresholds)
+    unit = read_map_unit(subject.map)
+    return localization_section(judged, views, images, thresholds, unit)
 
 
 def _matches(

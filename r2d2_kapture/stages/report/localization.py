@@ -29,7 +29,7 @@ from r2d2_kapture.stages.report.images import (
 )
 from r2d2_kapture.stages.report.outcomes import Localized, Outcome
 from r2d2_kapture.stages.report.query_views import QueryViews
-from r2d2_kapture.types import FloatArray
+from r2d2_kapture.types import OWN_UNITS, FloatArray
 
 WORST, MOST_WORST = 6, 12
 """Greatest number of queries with drawn matches, per dataset and in total."""
@@ -47,6 +47,7 @@ def localization_section(
     views: Mapping[str, QueryViews],
     images: Mapping[str, Path],
     thresholds: Thresholds,
+    unit: str = OWN_UNITS,
 ) -> page.Section:
     """The section of one or more query datasets.
 
@@ -55,6 +56,7 @@ def localization_section(
         views: by name of the dataset, if its matches can be drawn.
         images: the file of each query and map image by name; files may be missing.
         thresholds: of the verdicts on accuracy.
+        unit: of the map.
     """
     blocks = [page.numbers(_verdicts(datasets)), *_verdicts_of_each(datasets)]
     blocks += _curves(datasets)
@@ -63,7 +65,7 @@ def localization_section(
     drawn = min(WORST, max(1, MOST_WORST // len(datasets)))
     for dataset in datasets:
         found = views.get(dataset.name)
-        blocks += _worst(dataset, drawn, found, images, len(datasets) > 1)
+        blocks += _worst(dataset, drawn, found, images, len(datasets) > 1, unit)
     return page.Section("localization", "Localization", page.join(blocks))
 
 
@@ -176,6 +178,7 @@ def _worst(
     views: QueryViews | None,
     images: Mapping[str, Path],
     named: bool,
+    unit: str,
 ) -> Iterator[Markup]:
     of = f" of {dataset.name}" if named else ""
     worst = dataset.worst_first
@@ -192,7 +195,7 @@ def _worst(
             )
             yield page.pictures(shown, "full")
     cut = f", the {MOST_ROWS} worst" if len(worst) > MOST_ROWS else ""
-    yield page.folded(f"Table of the queries{of}{cut}", _table(worst[:MOST_ROWS]))
+    yield page.folded(f"Table of the queries{of}{cut}", _table(worst[:MOST_ROWS], unit))
 
 
 def _picture(
@@ -239,12 +242,12 @@ def _why(one: Outcome) -> str:
     return "; ".join(one.result.doubts)
 
 
-def _table(outcomes: Sequence[Outcome]) -> Markup:
+def _table(outcomes: Sequence[Outcome], unit: str) -> Markup:
     known = any(one.position is not None for one in outcomes)
     titles = ["query", "verdict", "inliers", "correspondences"]
     titles += ["position error (m)", "rotation error (deg)"] if known else []
     placed = any(one.result and one.result.wgs84 for one in outcomes)
-    titles += ["position deviation"]
+    titles += [f"position deviation ({unit})"]
     titles += [*PLACE_TITLES] if placed else []
     titles += ["why"]
     rows = [

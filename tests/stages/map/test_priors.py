@@ -20,8 +20,9 @@ from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
 from r2d2_kapture.io.geodesy import EnuFrame
 from r2d2_kapture.io.georeference import GEOREFERENCE_NAME, read_georeference
 from r2d2_kapture.io.kapture.gnss import GnssPosition, LocalPosition, Position, add_gnss
+from r2d2_kapture.io.map_unit import read_map_unit
 from r2d2_kapture.stages.map.priors import Priors, fit_priors
-from r2d2_kapture.types import FloatArray, Report
+from r2d2_kapture.types import OWN_UNITS, FloatArray, Report
 from tests.scenes import gps
 from tests.scenes.gps import METRES, SITE, places
 from tests.scenes.world import Scene
@@ -87,6 +88,7 @@ def test_an_exact_scene_is_in_metres_on_earth(
     np.testing.assert_allclose(
         found.metric_from_map.matrix(), np.eye(4)[:3], rtol=0, atol=1e-12
     )
+    assert read_map_unit(root / "map") == "m"
     up = found.frame.enu_from_wgs84(
         SITE.wgs84_from_enu(np.array(list(places(scene).values())))
     )
@@ -155,6 +157,7 @@ def test_known_poses_stay_and_the_way_to_earth_is_known(
     found = read_georeference(root / "map" / "sparse")
     assert found is not None
     assert found.metric_from_map.scale == pytest.approx(METRES, rel=1e-6)
+    assert read_map_unit(root / "map") == OWN_UNITS
     assert "metres" not in report.summary  # their unit is another one
 
 
