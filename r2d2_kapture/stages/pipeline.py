@@ -24,7 +24,7 @@ from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import extract
 from r2d2_kapture.stages.given_model import take_model
-from r2d2_kapture.stages.localize import POSES_NAME
+from r2d2_kapture.stages.localize import POSES_NAME, POSITIONS_NAME
 from r2d2_kapture.stages.photographs import MAPPING, Photographs, is_plain
 from r2d2_kapture.stages.pipeline_checks import (
     check_folders,
@@ -273,6 +273,7 @@ def summarize(
             named = dataclasses.replace(item, name=f"{report.stage}: {item.name}")
             failed.setdefault(item.name, named)
     outputs = [layout.map, *(layout.localized(name) for name in queries)]
+    outputs += [layout.localized(name) / POSITIONS_NAME for name in queries]
     outputs += [layout.evaluated(name) for name in queries]
     outputs += [layout.model, layout.submission]
     return Report(

@@ -67,6 +67,8 @@ def test_photographs_with_gps(tmp_path: Path) -> None:
     assert read_gnss(open_dataset(work / "map" / "kapture")).keys() == centers.keys()
 
     localized = work / "localized" / PHOTOGRAPHED
+    for outputs in (whole.outputs, stages["localize"].outputs):
+        assert localized / "positions.csv" in outputs
     with (localized / "positions.csv").open(encoding="utf-8", newline="") as file:
         rows = {row.pop("image"): row for row in csv.DictReader(file)}
     assert len(rows) == 3

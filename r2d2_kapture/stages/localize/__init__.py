@@ -6,7 +6,7 @@ from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.missing_inputs import QueryInputs
 from r2d2_kapture.stages.localize.output import CONTENTS
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
-from r2d2_kapture.stages.localize.positions import Places
+from r2d2_kapture.stages.localize.positions import POSITIONS_NAME, Places
 from r2d2_kapture.stages.localize.registered import MODELS, register
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
@@ -22,6 +22,7 @@ __all__ = [
     "CREDIBLE",
     "MODELS",
     "POSES_NAME",
+    "POSITIONS_NAME",
     "Places",
     "QueryFrame",
     "QueryImage",

@@ -249,10 +249,16 @@ def localize_queries(
         if report.failed:  # these are tried again
             return report
         made = [output / name for name in (REPORT_NAME, POSES_NAME, FILE_NAME)]
-        made += [output / POSITIONS_NAME] if (output / POSITIONS_NAME).exists() else []
+        made += _positions_file(output)
         made += sorted((output / "sensors").glob("*.*"))
         made += [result_path(output, name) for name in dataset.image_names]
         return finished.note(report, made)
+
+
+def _positions_file(output: Path) -> list[Path]:
+    """The file of positions, which only a map on Earth gives."""
+    path = output / POSITIONS_NAME
+    return [path] if path.exists() else []
 
 
 def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
@@ -296,7 +302,11 @@ def _report(
             *_warnings(localized),
             *_maybe_turned(localizer, (*fresh, *kept)),
         ),
-        outputs=(localizer.output, localizer.output / POSES_NAME),
+        outputs=(
+            localizer.output,
+            localizer.output / POSES_NAME,
+            *_positions_file(localizer.output),
+        ),
         details=_details(localizer, localized),
     )
 
