@@ -95,6 +95,11 @@ class Progress:
         self._done += count
         self._bar.update(count)
 
+    def describe(self, description: str) -> None:
+        """Show from now on what is done under another description."""
+        self._description = description
+        self._bar.set_description(description)
+
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
         """Go through items, which are finished one after the other."""
         with self:

@@ -14,6 +14,7 @@ import pytest
 
 from r2d2_kapture.cli.map import main
 from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
@@ -120,6 +121,17 @@ def test_images_that_others_surely_match_are_not_turned(root: Path) -> None:
         write_json_atomic(table.parent / "manifest.json", record.to_json())
     report = run(root, MapConfig(refine_intrinsics=False))
     assert not [text for text in report.warnings if "--rotations" in text]
+
+
+def test_progress_says_which_model_is_made(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(image_records(open_dataset(root / "mapping").data))
+    separate(root, names[:4])
+    run(root, CONFIG, options=RunOptions(progress=True))
+    shown = capsys.readouterr().err
+    assert "map, incremental:" in shown
+    assert "map, incremental, model 2 of the rest:" in shown
 
 
 def test_a_partial_map_is_exit_code_1_as_often_as_it_is_found(

@@ -125,8 +125,10 @@ def map_calibrated(
         chosen = best_connected(pairs, TRIAL_IMAGES)
         names = frozenset(i.name for i in content.images if i.image_id in chosen)
         pairs = [pair for pair in pairs if chosen.issuperset(pair.image_ids)]
+    guessed = workspace.in_phase("cameras as guessed")
+    calibrated = calibrated.in_phase("cameras calibrated from pairs")
     trials = {
-        "none": _try(attempt, workspace.copy(), names, pairs, config),
+        "none": _try(attempt, guessed.copy(), names, pairs, config),
         "view_graph": _try(attempt, calibrated.copy(), names, pairs, config),
     }
     best = better(trials)
@@ -135,7 +137,8 @@ def map_calibrated(
         raise failure
     models = trials[best].models
     if names is not None:
-        models = attempt(calibrated if best == "view_graph" else workspace.copy(), None)
+        chosen_cameras = calibrated if best == "view_graph" else guessed
+        models = attempt(chosen_cameras.in_phase("all photographs").copy(), None)
     numbers = {name: trial.numbers() for name, trial in trials.items()}
     return models, {"calibration": best, "calibrations": numbers}
 

@@ -81,6 +81,7 @@ def map_with_priors(
         fit = fit_priors(models[0], priors, moved=True)
         if fit is not None and fit.problem is None:
             return models, calibration, _metric(fit, priors, ADJUSTED)
+        workspace = workspace.in_phase("once more without positions")
     models, calibration = map_unknown_poses(config, workspace, options)
     metric = Metric()
     for model in reversed(models):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pycolmap
@@ -147,8 +147,9 @@ def _map_unknown_poses(
         str(workspace.image_folder),
         str(workspace.scratch),
     )
+    title = ", ".join(["map", config.method, *workspace.phases])
     bar = Progress(
-        f"map, {config.method}",
+        title,
         # COLMAP's global mapping does not report its progress
         "" if config.method == "global" else "photograph",
         len(content.paired) if names is None else len(names),
@@ -172,7 +173,7 @@ def _map_unknown_poses(
             found = pycolmap.incremental_mapping(
                 *places,
                 options=step_by_step,
-                initial_image_pair_callback=partial(bar.update, 2),
+                initial_image_pair_callback=_started(bar, title),
                 next_image_callback=bar.update,
             )
     for model in found.values():
@@ -182,6 +183,19 @@ def _map_unknown_poses(
     models = _distinct(found.values(), least)
     check_map(models[0] if models else None, content, poses_known=False)
     return models
+
+
+def _started(bar: Progress, title: str) -> Callable[[], None]:
+    """Called with the first two images of each model: the others follow the first."""
+    models = itertools.count(1)
+
+    def two_images() -> None:
+        number = next(models)
+        if number > 1:
+            bar.describe(f"{title}, model {number} of the rest")
+        bar.update(2)
+
+    return two_images
 
 
 def model_numbers(models: list[pycolmap.Reconstruction]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Workspace:
         scratch: an empty folder.
         known_cameras: ids of the cameras whose intrinsics are reliable.
         use_priors: whether bundle adjustment uses the database's position priors.
+        phases: which of several maps this one is, for its progress.
     """
 
     database: Path
@@ -33,11 +34,16 @@ class Workspace:
     scratch: Path
     known_cameras: frozenset[int]
     use_priors: bool = False
+    phases: tuple[str, ...] = ()
 
     @property
     def image_folder(self) -> Path:
         """Folder of images for COLMAP, which requires the folder but not the images."""
         return self.images if self.images.is_dir() else self.scratch
+
+    def in_phase(self, phase: str) -> Workspace:
+        """The same for one of several maps."""
+        return dataclasses.replace(self, phases=(*self.phases, phase))
 
     def copy(self) -> Workspace:
         """A copy with its own database and empty folder."""
