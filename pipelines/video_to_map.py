@@ -34,10 +34,11 @@ def video_to_map(flags: Namespace) -> int:
     from r2d2_kapture.stages.imports import video
 
     frames = flags.output / "frames"
-    print_report(
-        video.run(config, video=flags.video, output=frames, options=run_options(flags))
+    taken = video.run(
+        config, video=flags.video, output=frames, options=run_options(flags)
     )
-    return run_pipeline(flags, mapping=frames, queries={})
+    print_report(taken)
+    return run_pipeline(flags, mapping=frames, queries={}, earlier=[taken])
 
 
 def add_video(parser: CommandParser) -> None:

@@ -139,20 +139,28 @@ def _parse(parser: CommandParser, arguments: Sequence[str]) -> Namespace:
 
 
 def run_pipeline(
-    flags: Namespace, *, queries: Mapping[str, Path], **inputs: Path
+    flags: Namespace,
+    *,
+    queries: Mapping[str, Path],
+    earlier: Sequence[Report] = (),
+    **inputs: Path,
 ) -> int:
     """Run a pipeline, see ``pipeline_report``, and return the exit code."""
-    return finish(pipeline_report(flags, queries=queries, **inputs))
+    return finish(pipeline_report(flags, queries=queries, earlier=earlier, **inputs))
 
 
 def pipeline_report(
-    flags: Namespace, *, queries: Mapping[str, Path], **inputs: Path
+    flags: Namespace,
+    *,
+    queries: Mapping[str, Path],
+    earlier: Sequence[Report] = (),
+    **inputs: Path,
 ) -> Report:
     """Run a pipeline and return its report, which is not printed yet.
 
     Args:
         flags: of a Recipe.
-        queries: as of stages.pipeline.
+        queries, earlier: as of stages.pipeline.
         inputs: images or mapping, as of stages.pipeline, if they are no flags.
 
     Raises:
@@ -178,6 +186,7 @@ def pipeline_report(
         dataclasses.replace(config, extract=extract),
         queries=queries,
         weights=weights,
+        earlier=earlier,
         **values,
         options=options,
         announce=print_report,

@@ -58,6 +58,7 @@ def run(
     exclude: Sequence[str] = (),
     masks: Path | None = None,
     rotations: str = "off",
+    earlier: Sequence[Report] = (),
     options: RunOptions = RunOptions(),
     announce: Callable[[Report], None] = lambda report: None,
 ) -> Report:
@@ -90,6 +91,7 @@ def run(
         rotations: quarter turns in which extraction sees images: ``off``, ``exif``,
             ``auto`` (EXIF's first, else the one in which an image matches others), or
             degrees clockwise; keypoints stay in stored pixels.
+        earlier: reports of what was done for the inputs before, to be listed as stages.
         options: how the stages run. With ``force`` each stage replaces its outputs of
             other settings or inputs, and keeps the others: outputs that depend on a
             change are made again.
@@ -111,7 +113,7 @@ def run(
         masks=masks,
         replace=options.replaces,
     )
-    reports: list[Report] = []
+    reports = [*earlier]
 
     def note(report: Report) -> None:
         reports.append(report)

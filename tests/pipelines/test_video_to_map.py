@@ -1,5 +1,6 @@
 """The recipe from a video to a map."""
 
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def test_a_video_becomes_a_map(tmp_path: Path) -> None:
     write_video(film, steps.frames)
     arguments = ["--video", str(film), "--output", str(tmp_path / "work")]
     assert main([*arguments, *FLAGS.split()]) == 0
+    report = json.loads((tmp_path / "work/pipeline_report.json").read_text("utf-8"))
+    taken = report["stages"][0]
+    assert (taken["stage"], taken["done"]) == ("import", 8)
+    assert (taken["left_out_as_blurred"], taken["left_out_as_doubled"]) == (1, 1)
+    page = (tmp_path / "work/report.html").read_text("utf-8")
+    assert "1 left out as blurred, 1 left out as doubled" in page
     found = pycolmap.Reconstruction(str(tmp_path / "work" / "map" / "sparse"))
     names = [found.image(i).name for i in found.reg_image_ids()]
     numbers = [int(re.findall(r"frame_(\d+)", name)[0]) // 100 for name in names]

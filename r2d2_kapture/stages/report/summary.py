@@ -29,6 +29,10 @@ MAPPED = (
     ("mean_reprojection_error", "mean reprojection error {:.2f} px"),
 )
 COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "import": (
+        ("left_out_as_blurred", "{:,} left out as blurred"),
+        ("left_out_as_doubled", "{:,} left out as doubled"),
+    ),
     "extract": (
         ("keypoints", "{:,} keypoints"),
         ("keypoints_per_image", "{:,} an image"),
