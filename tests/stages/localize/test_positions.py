@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from r2d2_kapture.io.georeference import (
     write_georeference,
 )
 from r2d2_kapture.io.kapture.gnss import GnssPosition, Position, add_gnss
+from r2d2_kapture.io.outputs.atomic import write_json_atomic
+from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.types import FloatArray
 from tests.scenes.localization import LocalizationScene
 
@@ -140,3 +143,15 @@ def test_a_broken_georeference_is_refused(scene: LocalizationScene, text: str) -
     with pytest.raises(DatasetError, match="not a georeference of a map") as error:
         scene.run(SINGLE)
     assert "\n" not in str(error.value)
+
+
+def test_queries_that_agree_by_chance_may_be_turned(scene: LocalizationScene) -> None:
+    strict = dataclasses.replace(SINGLE, min_inliers=9999)
+    assert not any("--rotations" in text for text in scene.run(strict).warnings)
+    record = Manifest(model={}, settings={"extractor": "r2d2"}, versions={})
+    for table in scene.root.rglob("keypoints.txt"):
+        write_json_atomic(table.parent / "manifest.json", record.to_json())
+    (said,) = (t for t in scene.run(strict).warnings if "--rotations auto" in t)
+    assert said.startswith("3 queries agreed with the map no more than by chance")
+    good = scene.run(SINGLE, output="good")
+    assert not any("--rotations" in text for text in good.warnings)
