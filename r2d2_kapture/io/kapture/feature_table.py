@@ -385,7 +385,8 @@ def _choose(
     flag = f"--{kind.replace('_', '-')}-type"
     if not found:
         name = kind.replace("_", " ")
-        raise DatasetError(f"{places}: found no {name}, {WAYS_OUT[kind]}")
+        of_type = "" if wanted is None else f" (of type '{wanted}')"
+        raise DatasetError(f"{places}: found no {name}{of_type}, {WAYS_OUT[kind]}")
     listed = ", ".join(sorted(found))
     if wanted is not None:
         raise DatasetError(

@@ -352,7 +352,7 @@ def test_photographs_to_localize_have_names_and_unknown_cameras_of_their_own(
     photos = tmp_path / "nuit é"
     for name in ("a.jpg", "sub/b c.jpg"):
         save(photos / name, FOCAL_35MM)
-    given = FolderConfig(camera_model="PINHOLE", camera_params="60,61,32.5,24")
+    given = FolderConfig(camera_mode="single", camera_model="PINHOLE")
     root = tmp_path / "dataset"
     made = write_image_folder_dataset(photos, root, given, query="nuit é")
     assert made.names == ("nuit é/a.jpg", "nuit é/sub/b c.jpg")
@@ -364,6 +364,19 @@ def test_photographs_to_localize_have_names_and_unknown_cameras_of_their_own(
     assert kinds == ["UNKNOWN_CAMERA", "UNKNOWN_CAMERA"]
     again = write_image_folder_dataset(photos, root, given, query="nuit é")
     assert again == dataclasses.replace(made, unchanged=2)
+
+
+def test_the_known_camera_of_photographs_to_localize_is_kept(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        save(tmp_path / "photos" / name, FOCAL_35MM)
+    given = FolderConfig(camera_model="PINHOLE", camera_params="60,61,32.5,24")
+    write_image_folder_dataset(
+        tmp_path / "photos", tmp_path / "dataset", given, query="night"
+    )
+    (sensor,) = open_dataset(tmp_path / "dataset").data.sensors.values()
+    assert sensor.camera_type.name == "PINHOLE"
+    # kapture counts pixels from their centres
+    assert sensor.camera_params[2:] == [60, 61, 32, 23.5]
 
 
 def test_models_are_those_of_kapture_with_the_parameters_of_colmap() -> None:
