@@ -172,7 +172,7 @@ def _link(root: Path, shot: Shot, source: Path) -> bool:
 
 
 def _write_depth(root: Path, shot: Shot, read: Callable[[Path], FloatArray]) -> None:
-    """Write a depth map as kapture has it, unless it is there and younger."""
+    """Write a depth map in the format of kapture, unless it is there and younger."""
     if shot.depth is None:
         return
     place = Path(get_depth_map_fullpath(str(root), depth_name(shot)))

@@ -38,7 +38,7 @@ def plain_name(name: str) -> str:
 
 
 def check_plain_names(names: Iterable[str]) -> None:
-    """Refuse images of which hloc cannot tell the pairs apart.
+    """Refuse images whose pairs hloc cannot distinguish.
 
     Raises:
         FeatureFormatError: naming two of them.

@@ -137,7 +137,7 @@ def register(
         config: of localization; keypoints agree up to its ``max_error``.
         map_path: a COLMAP model, see ``read_colmap_model``.
         localized: inputs of queries by the folder of their poses; queries that are
-            images of the map stay as they are there.
+            images of the map are left unchanged.
         output: folder of the model; it appears when complete.
         options: how to run.
 
