@@ -220,9 +220,11 @@ def test_force_redoes_what_is_ours_and_keeps_what_is_not(
 def writes(runs: Runs, stage: Stage) -> list[int]:
     """Numbers of writes of the first run: one drawn from each part of it, and the last.
 
-    With one thread of work a run writes as often as the next.
+    With one thread of work a run writes as often as the next, but for SQLite and
+    writers in threads, which may differ by one in a hundred.
     """
-    last = runs.first(stage).ended.writes
+    count = runs.first(stage).ended.writes
+    last = count - count // 100
     draw = random.Random(stage.name)
     ends = [1 + (last - 1) * part // KILLS for part in range(KILLS + 1)]
     parts = [range(*bounds) for bounds in itertools.pairwise(ends)]
