@@ -172,7 +172,7 @@ def _fit(near: DoubleArray, points: DoubleArray) -> DoubleArray:
 
 
 def _principal_axes(near: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """(N, 3) extents, ascending, and (N, 3, 3) axes, in columns, of (N, K, 3) points."""
+    """(N, 3) extents, ascending, and (N, 3, 3) axes, as columns, of (N, K, 3)."""
     centred = near - near.mean(axis=1, keepdims=True)
     covariance = np.einsum("nki,nkj->nij", centred, centred) / near.shape[1]
     variances, axes = np.linalg.eigh(covariance)
