@@ -101,8 +101,9 @@ def patch_tangents(
     centres = project(camera, in_camera)
 
     def on_surface(xy: DoubleArray) -> DoubleArray:
-        directions = np.reshape(camera.cam_ray_from_img(xy), (-1, 3))
-        return directions * offsets / (facing * directions).sum(axis=1, keepdims=True)
+        rays: DoubleArray = np.reshape(camera.cam_ray_from_img(xy), (-1, 3))
+        depths: DoubleArray = offsets / (facing * rays).sum(axis=1, keepdims=True)
+        return rays * depths
 
     ahead = [on_surface(centres + frames[:, :, axis]) for axis in range(2)]
     behind = [on_surface(centres - frames[:, :, axis]) for axis in range(2)]
@@ -193,4 +194,6 @@ def _aspects(frames: DoubleArray) -> DoubleArray:
     areas = a * d - b * c
     root = np.sqrt(np.maximum(squares**2 - 4 * areas**2, 0))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.sign(areas) * np.sqrt((squares - root) / (squares + root))
+        aspects = np.sqrt((squares - root) / (squares + root))
+    signed: DoubleArray = np.sign(areas) * aspects
+    return signed
