@@ -37,6 +37,7 @@ from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, write_pairs
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
+from r2d2_kapture.stages.background_io import one_core_a_thread
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import FloatArray, LocalFeatures
 
@@ -189,7 +190,7 @@ def time_kernels(folder: Path) -> list[tuple[str, float]]:
         "bfloat16 product": lambda: torch.mm(half1, half2.T, out=half_product),
         "bfloat16 product and maxima": screen,
     }
-    with match.one_core_a_thread():
+    with one_core_a_thread():
         return [(name, fastest(function)) for name, function in functions.items()]
 
 

@@ -1,12 +1,15 @@
-"""Reading ahead of and writing behind the network, with bounded memory."""
+"""Work in threads: reading ahead and writing behind, with bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import ParamSpec, TypeVar
+
+import torch
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -68,3 +71,14 @@ class WriteBehind:
         if error is None:
             for future in self._pending:
                 future.result()
+
+
+@contextmanager
+def one_core_a_thread() -> Iterator[None]:
+    """Limit torch to one thread, in every thread started inside."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

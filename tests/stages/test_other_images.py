@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
@@ -22,6 +21,7 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.io.colmap.database_keypoints import database_keypoints
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
@@ -38,7 +38,6 @@ from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.stages import export
 from r2d2_kapture.stages.benchmark.stored_features import features_in_kapture
 from r2d2_kapture.stages.localize import stage as localize
-from r2d2_kapture.stages.map.sources import map_keypoints
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.stages.pairs import stage as pairs
 from r2d2_kapture.stages.verify import stage as verify
@@ -341,12 +340,10 @@ def test_evaluation_refuses_features_of_a_picture_that_was_replaced(
 
 def test_maps_are_made_of_features_of_the_dataset(walk: Walk, dataset: Path) -> None:
     walk.all()
-    with closing(pycolmap.Database.open(str(walk.folder / "map.db"))) as database:
-        ids = {image.name: image.image_id for image in database.read_all_images()}
+    database = walk.folder / "map.db"
 
     def keypoints() -> MapKeypoints:
-        opened = open_dataset(dataset)
-        return map_keypoints(walk.folder / "map.db", ids, opened, [walk.features], "t")
+        return database_keypoints(database, open_dataset(dataset), [walk.features], "t")
 
     assert keypoints().type_name == "t"
     replace(dataset)

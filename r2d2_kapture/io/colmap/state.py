@@ -8,6 +8,7 @@ from pathlib import Path
 
 from r2d2_kapture.io.colmap.check import database_sha256, write_ahead_log
 from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
+from r2d2_kapture.io.outputs.ledger import Contents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,26 @@ class DatabaseState:
         """Images that stages added to the database, cameras and all."""
         names = read_json(self.path).get("added")
         return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
+
+    def claim(self, contents: Contents, *, replace: bool) -> None:
+        """Refuse a database that is not as the stage wrote it, unless it is replaced.
+
+        Args:
+            contents: of the stage, for the message.
+            replace: whether to take it for ours instead.
+
+        Raises:
+            OutputError: naming it; or the file system refused.
+        """
+        if not self.database.exists() or self.is_ours():
+            return
+        if not replace:
+            found = (
+                "a database that this stage did not write, or that has been changed "
+                "since"
+            )
+            raise contents.refusal(self.database, found)
+        self.adopt()
 
     def adopt(self) -> None:
         """Take the database that is there for ours.

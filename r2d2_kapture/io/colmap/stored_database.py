@@ -163,11 +163,19 @@ class StoredDatabase:
 
     def matches(self) -> Iterator[tuple[Pair, IndexArray]]:
         """Ids of two images, the smaller first, and (K, 2) rows of their keypoints."""
-        if self.has("matches"):
-            for row in self.connection.execute("SELECT * FROM matches"):
+        return self._indices("matches")
+
+    def inliers(self) -> Iterator[tuple[Pair, IndexArray]]:
+        """The verified ones of ``matches``, in order of ids."""
+        return self._indices("two_view_geometries")
+
+    def _indices(self, table: str) -> Iterator[tuple[Pair, IndexArray]]:
+        if self.has(table):
+            query = f"SELECT pair_id, rows, cols, data FROM {table} ORDER BY pair_id"
+            for row in self.connection.execute(query):
                 pair = self._pair(row)
                 if pair is not None:
-                    rows = _matrix("matches", row, np.uint32).astype(np.int64)
+                    rows = _matrix(table, row, np.uint32).astype(np.int64)
                     yield pair, rows.reshape(len(rows), 2)
 
     def geometries(self) -> Iterator[tuple[Pair, pycolmap.TwoViewGeometry]]:

@@ -19,6 +19,7 @@ from r2d2_kapture.io.colmap.check import (
     copy_database,
     write_ahead_log,
 )
+from r2d2_kapture.io.colmap.database_keypoints import database_keypoints
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.update import remove_features_of
@@ -66,7 +67,6 @@ from r2d2_kapture.stages.map.reconstruct import model_numbers, triangulate
 from r2d2_kapture.stages.map.sources import (
     cameras_of_sensors,
     known_cameras,
-    map_keypoints,
     origin_of_cameras,
 )
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
@@ -189,9 +189,8 @@ def run(
             scratch=Path(scratch) / "models",
             known_cameras=known_cameras(dataset, cameras),
         )
-        keypoints = map_keypoints(
+        keypoints = database_keypoints(
             copy,
-            {image.name: image.image_id for image in content.images},
             dataset,
             features,
             keypoints_type,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,11 @@ from r2d2_kapture.matching.matcher import (
     build_matcher,
     matcher_record,
 )
-from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
+from r2d2_kapture.stages.background_io import (
+    WriteBehind,
+    one_core_a_thread,
+    read_ahead,
+)
 from r2d2_kapture.stages.match.cache import LoadingCache
 from r2d2_kapture.stages.match.inputs import InputReader
 from r2d2_kapture.types import Failure, PairMatches, Report, counted, some_names
@@ -342,14 +346,3 @@ def match_pairs(
             write_behind(writer.write, *pair, matches)
             tally.add(matches)
     return tally
-
-
-@contextmanager
-def one_core_a_thread() -> Iterator[None]:
-    """Limit torch to one thread, in every thread started inside."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

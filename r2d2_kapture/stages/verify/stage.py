@@ -163,7 +163,7 @@ def run(
         )
     with exclusive(output):
         state = DatabaseState(path=output / STATE_NAME, database=database)
-        _claim(state, options.replaces)
+        state.claim(CONTENTS, replace=options.replaces)
         found = verify_pairs(
             config,
             images=images,
@@ -177,7 +177,8 @@ def run(
         positions, no_positions = usable_gnss(opened)
         inputs = _inputs_digest(dataset, images, found, positions)
         if not state.is_current(inputs):
-            _claim(state, options.replaces)  # again: verification may have taken hours
+            # again: verification may have taken hours
+            state.claim(CONTENTS, replace=options.replaces)
             check_unused(database)
             write_database(
                 database,
@@ -237,18 +238,6 @@ def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
             f"none of {count} pairs is verified, so that no map can be made; check "
             "that the images overlap, and that they were matched"
         )
-
-
-def _claim(state: DatabaseState, force: bool) -> None:
-    """Refuse a database that this stage did not write, unless forced."""
-    if not state.database.exists() or state.is_ours():
-        return
-    if not force:
-        found = (
-            "a database that this stage did not write, or that has been changed since"
-        )
-        raise CONTENTS.refusal(state.database, found)
-    state.adopt()
 
 
 def _remove_others(folder: Path, found: VerifiedPairs) -> None:
