@@ -17,7 +17,7 @@ PACKAGE = Path(r2d2_kapture.__file__).resolve().parent
 CHECKOUT = PACKAGE.parent
 
 BASE = {"errors", "types", "coordinates", "config"}
-LIBRARY = {"core", "models", "matching", "io"}
+LIBRARY = {"core", "models", "matching", "refinement", "io"}
 TASKS = {"extractors", "evaluation", "synthetic", "pictures"}
 ALLOWED = {
     "errors": set(),
@@ -27,6 +27,7 @@ ALLOWED = {
     "models": BASE,
     "core": BASE | {"models"},  # the engine runs a network
     "matching": BASE | {"models"},  # LightGlue has weights
+    "refinement": BASE,
     "io": BASE,
     "extractors": BASE | LIBRARY,
     "evaluation": BASE | LIBRARY,
@@ -47,6 +48,7 @@ FORBIDDEN = {
     "core": {"kapture", "pycolmap", "jsonargparse"},
     "models": {"kapture", "pycolmap", "jsonargparse"},
     "matching": {"kapture", "pycolmap", "jsonargparse"},
+    "refinement": {"kapture", "pycolmap", "jsonargparse"},
     "training": {"kapture", "pycolmap", "jsonargparse"},
     "extractors": {"kapture", "jsonargparse"},
     "evaluation": {"jsonargparse"},

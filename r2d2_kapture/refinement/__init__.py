@@ -1,0 +1,1 @@
+"""Sub-pixel registration of keypoints against patches of other images."""

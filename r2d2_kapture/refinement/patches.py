@@ -1,0 +1,227 @@
+"""Grey pyramids of images, and patches cut from them along affine frames.
+
+Positions are float64 pixels, (0, 0) at the centre of the first one. A frame is a 2x2
+matrix whose columns are the steps along x and y of one sample of a patch, in pixels of
+the image. Patches are read by bilinear interpolation from the level whose pixels are
+nearest to a sample in size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from r2d2_kapture.config.refine import RefineConfig
+
+Array = npt.NDArray[np.float64]
+
+GREY = (0.299, 0.587, 0.114)
+"""Weights of R, G and B, ITU-R BT.601."""
+
+BLUR = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+"""Filter before every second pixel is taken: Burt and Adelson, "The Laplacian pyramid
+as a compact image code", IEEE Transactions on Communications 1983."""
+
+MIN_SIDE = 8
+"""Pixels of the smallest level of a pyramid."""
+
+GRADIENT_MARGIN = 1
+"""Samples around a patch from which its gradients are taken."""
+
+CHUNK_SAMPLES = 1 << 18
+"""Samples that are worked on at a time."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GreyImage:
+    """An image and its halved levels, pixel (i, j) of level k at 2^k (i, j).
+
+    Attributes:
+        pixels: (P,) float32, of all levels one after another, row by row.
+        sizes: (L, 2) int64 width and height of each level.
+        starts: (L,) int64 index of each level's first pixel.
+    """
+
+    pixels: Tensor
+    sizes: Tensor
+    starts: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Templates:
+    """Patches of reference observations.
+
+    Attributes:
+        pixels: (N, L, S, S) uint8, layer l in steps of 2^l times the finest; all 0
+            where the patch leaves the image.
+        zooms: (N,) float64, finest step relative to the frame that was given.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    zooms: Array
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def take(self, index: npt.NDArray[Any]) -> Templates:
+        """The templates at the given positions, in that order."""
+        return Templates(pixels=self.pixels[index], zooms=self.zooms[index])
+
+
+def grey_image(
+    image: npt.NDArray[np.uint8], device: torch.device = torch.device("cpu")
+) -> GreyImage:
+    """Pyramid of an image.
+
+    Args:
+        image: (H, W, 3) RGB or (H, W) grey.
+        device: that it is kept on, and its patches are registered on.
+    """
+    level = torch.from_numpy(np.ascontiguousarray(image)).to(device).float()
+    if level.ndim == 3:
+        red, green, blue = (level[..., k] * GREY[k] for k in range(3))
+        level = red + green + blue
+    levels = [level]
+    while min(levels[-1].shape) >= 2 * MIN_SIDE:
+        levels.append(_halved(levels[-1]))
+    counts = torch.tensor([0, *(one.numel() for one in levels[:-1])])
+    return GreyImage(
+        pixels=torch.cat([one.flatten() for one in levels]),
+        sizes=torch.tensor([one.shape[::-1] for one in levels], device=device),
+        starts=counts.cumsum(0).to(device),
+    )
+
+
+def _halved(level: Tensor) -> Tensor:
+    """Every second pixel of the blurred level, from the first."""
+    for axis in (0, 1):
+        columns = level.T if axis == 0 else level
+        padded = F.pad(columns[None], (2, 2), mode="replicate")[0]
+        width = columns.shape[1]
+        parts = [padded[:, k : k + width : 2] * BLUR[k] for k in range(len(BLUR))]
+        blurred = torch.stack(parts).sum(dim=0)
+        level = blurred.T if axis == 0 else blurred
+    return level.contiguous()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Windows:
+    """Where patches of one image are read: on which level, along which frames.
+
+    Attributes:
+        image: that is read.
+        scales: (N,) float64 pixels of the image in one of the level.
+        widths: (N,) int32 of the level.
+        starts: (N,) int32 first pixel of the level.
+        limits: (N, 2) float64 largest x and y that are read.
+        extents: (N, 2) float64 reach of a patch in pixels of the level.
+        x, y: (N, S * S) float32 samples relative to the keypoint, on the level.
+    """
+
+    image: GreyImage
+    scales: Tensor
+    widths: Tensor
+    starts: Tensor
+    limits: Tensor
+    extents: Tensor
+    x: Tensor
+    y: Tensor
+
+    def take(self, rows: Tensor) -> Windows:
+        """The windows at the given positions."""
+        names = ("scales", "widths", "starts", "limits", "extents", "x", "y")
+        taken = {name: getattr(self, name)[rows] for name in names}
+        return Windows(image=self.image, **taken)
+
+    def inside(self, keypoints: Tensor) -> Tensor:
+        """(N,) bool, whether patches around (N, 2) float64 pixels are in the image."""
+        places = keypoints / self.scales[:, None]
+        low, high = places - self.extents, places + self.extents
+        return ((low >= 0) & (high < self.limits)).all(dim=1)
+
+    def read(self, keypoints: Tensor) -> Tensor:
+        """(N, S * S) float32 samples around (N, 2) float64 pixels that are inside."""
+        places = keypoints / self.scales[:, None]
+        whole = places.floor()
+        part = (places - whole).float()
+        columns, rows = whole.int().unbind(dim=1)
+        first = self.starts + rows * self.widths + columns
+        x, y = self.x + part[:, :1], self.y + part[:, 1:]
+        left, top = x.floor(), y.floor()
+        index = top.int() * self.widths[:, None] + left.int() + first[:, None]
+        x, y = x - left, y - top
+        above = self._mixed(index, x)
+        below = self._mixed(index + self.widths[:, None], x)
+        return torch.lerp(above, below, y)
+
+    def _mixed(self, index: Tensor, right: Tensor) -> Tensor:
+        """Pixels mixed with their right neighbours."""
+        flat = index.flatten()
+        first = self.image.pixels.index_select(0, flat)
+        second = self.image.pixels.index_select(0, flat + 1)
+        return torch.lerp(first.view_as(right), second.view_as(right), right)
+
+
+def windows(image: GreyImage, frames: Tensor, radius: int) -> Windows:
+    """Windows of (2 radius + 1)^2 samples along (N, 2, 2) float64 frames.
+
+    Their level is that whose pixels are nearest to a sample in size.
+    """
+    steps = torch.linalg.det(frames).abs().sqrt()
+    level = steps.clamp(1, 2**30).log2().round().long()
+    level = level.clamp(max=len(image.sizes) - 1)
+    scales = 2.0 ** level.double()
+    on_level = frames / scales[:, None, None]
+    grid = torch.arange(-radius, radius + 1, dtype=torch.float64, device=frames.device)
+    v, u = (g.flatten() for g in torch.meshgrid(grid, grid, indexing="ij"))
+    x = on_level[:, 0, :1] * u + on_level[:, 0, 1:] * v
+    y = on_level[:, 1, :1] * u + on_level[:, 1, 1:] * v
+    return Windows(
+        image=image,
+        scales=scales,
+        widths=image.sizes[level, 0].int(),
+        starts=image.starts[level].int(),
+        limits=(image.sizes[level] - 1).double(),
+        extents=on_level.abs().sum(dim=2) * radius,
+        x=x.float(),
+        y=y.float(),
+    )
+
+
+def cut_templates(
+    image: GreyImage, keypoints: Array, frames: Array, config: RefineConfig
+) -> Templates:
+    """Cut the patches that other observations are registered against.
+
+    Args:
+        image: of the keypoints.
+        keypoints: (N, 2) float64 pixels.
+        frames: (N, 2, 2) float64, of samples of the level that each was found at.
+        config: radius and number of layers.
+    """
+    radius = config.patch_radius + GRADIENT_MARGIN
+    side = 2 * radius + 1
+    steps = np.sqrt(np.abs(np.linalg.det(frames)))
+    zooms = 1 / np.maximum(steps, np.finfo(np.float64).tiny)
+    pixels = np.zeros((len(keypoints), config.layers, side, side), np.uint8)
+    places = torch.from_numpy(keypoints).to(image.pixels.device)
+    finest = torch.from_numpy(frames * zooms[:, None, None]).to(places.device)
+    for rows in torch.split(torch.arange(len(keypoints)), chunk_rows(side)):
+        for layer in range(config.layers):
+            around = windows(image, finest[rows] * 2**layer, radius)
+            inside = around.inside(places[rows]).nonzero()[:, 0]
+            grey = around.take(inside).read(places[rows][inside])
+            cut = grey.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+            pixels[rows[inside.cpu()], layer] = cut.reshape(-1, side, side)
+    return Templates(pixels=pixels, zooms=zooms)
+
+
+def chunk_rows(side: int) -> int:
+    """Patches of side^2 samples that are worked on at a time."""
+    return max(1, CHUNK_SAMPLES // side**2)
