@@ -15,6 +15,7 @@ from r2d2_kapture.io.features.reading import (
     patch_sides,
 )
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.refined_features import open_extracted
 from r2d2_kapture.types import FloatArray, LocalFeatures, unit_rows
 
 
@@ -28,10 +29,13 @@ class LocalFeatureTables:
         keypoints: (N, C) rows, see features/reading.py; (0, 0) is the centre of the
             top-left pixel.
         descriptors: (N, D) rows.
+        extracted: keypoints that others were refined from, with which their descriptors
+            lie; None where keypoints are not refined.
     """
 
     keypoints: FeatureTable
     descriptors: FeatureTable
+    extracted: FeatureTable | None = None
 
     def read_descriptors(self, image: str) -> FloatArray:
         """(N, D) float32 of unit L2 norm or zeros, one row a keypoint.
@@ -63,7 +67,7 @@ class LocalFeatureTables:
         Raises:
             FeatureFormatError: that part lacks the image.
         """
-        located = self.keypoints.locate(image)
+        located = (self.extracted or self.keypoints).locate(image)
         if located is None:
             return self.descriptors
         folder = located[0]
@@ -105,6 +109,8 @@ def open_local_features(
 ) -> LocalFeatureTables:
     """Open keypoints and the descriptors that belong to them.
 
+    Refined keypoints have the descriptors of those that they were refined from.
+
     Args:
         roots: see open_feature_table.
         keypoints_type, descriptors_type: names; None takes the only one there is.
@@ -115,9 +121,13 @@ def open_local_features(
         FeatureFormatError: descriptors that are compared by neither L2 nor cosine.
     """
     keypoints = open_feature_table(roots, "keypoints", keypoints_type)
+    extracted = open_extracted(keypoints, roots)
+    owner = keypoints if extracted is None else extracted
     descriptors = open_feature_table(
-        roots, "descriptors", descriptors_type, keypoints_type=keypoints.type_name
+        roots, "descriptors", descriptors_type, keypoints_type=owner.type_name
     )
     for folder in descriptors.folders:
         check_metric(folder.metric, str(folder.path / "descriptors.txt"))
-    return LocalFeatureTables(keypoints=keypoints, descriptors=descriptors)
+    return LocalFeatureTables(
+        keypoints=keypoints, descriptors=descriptors, extracted=extracted
+    )
