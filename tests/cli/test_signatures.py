@@ -20,8 +20,8 @@ from r2d2_kapture.errors import ConfigError
 
 STAGES = [
     *("colmap", "evaluate", "extract", "export", "extract.files", "fetch"),
-    *("localize", "map", "match", "megadepth", "pairs", "pipeline", "report"),
-    *("train", "train.view", "verify"),
+    *("localize", "map", "match", "megadepth", "pairs", "pipeline", "refine"),
+    *("report", "train", "train.view", "verify"),
 ]
 SOURCE = '''
 from collections.abc import Sequence

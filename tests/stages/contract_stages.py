@@ -138,6 +138,15 @@ STAGES = (
         replaced=True,
     ),
     Stage(
+        command="refine",
+        flags=f"{MAPPING} {FEATURES} --database {{pipeline}}/work/database.db "
+        "--output {output}/refined",
+        other="--max-step 1",
+        needs="pipeline",
+        foreign="refined/database.db",
+        replaced=True,
+    ),
+    Stage(
         command="map",
         flags="--mapping {inputs}/scene/mapping --database {pipeline}/work/database.db "
         "--output {output}/map --features {inputs}/scene/features",

@@ -7,12 +7,13 @@ other images. Images that are not there are added with cameras of their own.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import kapture
 import numpy as np
+import numpy.typing as npt
 import pycolmap
 
 from r2d2_kapture.io.colmap.cameras import camera_sensors, colmap_camera
@@ -22,6 +23,7 @@ from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.types import FloatArray
 
 Pair = tuple[str, str]
+BoolArray = npt.NDArray[np.bool_]
 
 
 def add_images(database: pycolmap.Database, dataset: kapture.Kapture) -> dict[str, int]:
@@ -152,3 +154,36 @@ def replace_pair(
         database.delete_two_view_geometry(*ids)
     if geometry is not None:
         database.write_two_view_geometry(*ids, geometry)
+
+
+def move_keypoints(
+    path: Path, moved: Callable[[str], tuple[FloatArray, BoolArray]]
+) -> None:
+    """Write new places of keypoints, which keep their numbers.
+
+    Args:
+        path: database that no process has open.
+        moved: gives the (N, 2) keypoints of an image, in COLMAP's pixel origin, and
+            (N,) which of them moved; the others stay as they are.
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        names = dict(connection.execute("SELECT image_id, name FROM images"))
+        stored = connection.execute(
+            "SELECT image_id, rows, cols FROM keypoints WHERE rows > 0 "
+            "ORDER BY image_id"
+        )
+        for image_id, rows, columns in stored.fetchall():
+            if image_id not in names:
+                continue
+            xy, is_moved = moved(names[image_id])
+            if not is_moved.any():
+                continue
+            where = "FROM keypoints WHERE image_id = ?"
+            (data,) = connection.execute(f"SELECT data {where}", [image_id]).fetchone()
+            values = np.frombuffer(data, "<f4").reshape(rows, columns).copy()
+            values[is_moved, :2] = xy[is_moved]
+            connection.execute(
+                "UPDATE keypoints SET data = ? WHERE image_id = ?",
+                (values.tobytes(), image_id),
+            )
+        connection.commit()
