@@ -18,6 +18,7 @@ import kapture.io.csv as kcsv
 import numpy as np
 import numpy.typing as npt
 import pycolmap
+from scipy.sparse import coo_array, csr_array
 
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import DatasetError, ReconstructionError
@@ -106,6 +107,17 @@ class SparseMap:
         """Diagonal of the box that holds the middle 90 % of the points on each axis."""
         low, high = np.percentile(self.points, [5, 95], axis=0)
         return float(np.linalg.norm(high - low))
+
+    @cached_property
+    def observers(self) -> csr_array:
+        """(P, I) int32 how many keypoints of each image observe each point."""
+        rows = [image.point_rows for image in self.images.values()]
+        points = np.concatenate([np.zeros(0, np.int64), *rows])
+        images = np.repeat(np.arange(len(rows)), list(map(len, rows)))
+        return coo_array(
+            (np.ones(len(points), np.int32), (points, images)),
+            shape=(len(self.points), len(rows)),
+        ).tocsr()
 
     @property
     def track_lengths(self) -> IndexArray:
