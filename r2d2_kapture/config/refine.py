@@ -21,15 +21,18 @@ class RefineConfig(Checked):
         max_step: greatest distance that a keypoint moves, in pixels of its level.
         prior: standard deviation of detected keypoints, in pixels of their level: a
             patch that does not determine its place stays there.
+        shape_prior: standard deviation of the entries of the local affinity, relative
+            to the frame that is given.
         min_similarity: least normalised cross-correlation with the reference patch.
         max_return: greatest distance between registration forth and back, in samples.
         max_iterations: of a layer.
     """
 
-    patch_radius: int = bounded(7, at_least=2, at_most=32)
+    patch_radius: int = bounded(8, at_least=2, at_most=32)
     layers: int = bounded(2, at_least=1, at_most=4)
     max_step: float = bounded(1.5, above=0)
     prior: float = bounded(0.5, above=0)
+    shape_prior: float = bounded(0.1, above=0)
     min_similarity: float = bounded(0.7, at_least=-1, at_most=1)
-    max_return: float = bounded(0.3, above=0)
-    max_iterations: int = bounded(10, at_least=1)
+    max_return: float = bounded(0.5, above=0)
+    max_iterations: int = bounded(6, at_least=1)

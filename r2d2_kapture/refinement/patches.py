@@ -34,7 +34,7 @@ MIN_SIDE = 8
 GRADIENT_MARGIN = 1
 """Samples around a patch from which its gradients are taken."""
 
-CHUNK_SAMPLES = 1 << 18
+CHUNK_SAMPLES = 1 << 17
 """Samples that are worked on at a time."""
 
 
@@ -116,43 +116,69 @@ class Windows:
 
     Attributes:
         image: that is read.
+        radius: samples on either side.
+        frames: (N, 2, 2) float64 of a sample, in pixels of the image.
         scales: (N,) float64 pixels of the image in one of the level.
         widths: (N,) int32 of the level.
         starts: (N,) int32 first pixel of the level.
         limits: (N, 2) float64 largest x and y that are read.
-        extents: (N, 2) float64 reach of a patch in pixels of the level.
-        x, y: (N, S * S) float32 samples relative to the keypoint, on the level.
     """
 
     image: GreyImage
+    radius: int
+    frames: Tensor
     scales: Tensor
     widths: Tensor
     starts: Tensor
     limits: Tensor
-    extents: Tensor
-    x: Tensor
-    y: Tensor
+
+    @classmethod
+    def of(cls, image: GreyImage, frames: Tensor, radius: int) -> Windows:
+        """On the level whose pixels are nearest to a sample in size."""
+        steps = torch.linalg.det(frames).abs().sqrt()
+        level = steps.clamp(1, 2**30).log2().round().long()
+        level = level.clamp(max=len(image.sizes) - 1)
+        return cls(
+            image=image,
+            radius=radius,
+            frames=frames,
+            scales=2.0 ** level.double(),
+            widths=image.sizes[level, 0].int(),
+            starts=image.starts[level].int(),
+            limits=(image.sizes[level] - 1).double(),
+        )
 
     def take(self, rows: Tensor) -> Windows:
         """The windows at the given positions."""
-        names = ("scales", "widths", "starts", "limits", "extents", "x", "y")
+        names = ("frames", "scales", "widths", "starts", "limits")
         taken = {name: getattr(self, name)[rows] for name in names}
-        return Windows(image=self.image, **taken)
+        return Windows(image=self.image, radius=self.radius, **taken)
 
-    def inside(self, keypoints: Tensor) -> Tensor:
-        """(N,) bool, whether patches around (N, 2) float64 pixels are in the image."""
-        places = keypoints / self.scales[:, None]
-        low, high = places - self.extents, places + self.extents
-        return ((low >= 0) & (high < self.limits)).all(dim=1)
+    def inside(self, places: Tensor, shape: Tensor, margin: int = 0) -> Tensor:
+        """(N,) bool, whether patches lie in the image.
 
-    def read(self, keypoints: Tensor) -> Tensor:
-        """(N, S * S) float32 samples around (N, 2) float64 pixels that are inside."""
-        places = keypoints / self.scales[:, None]
-        whole = places.floor()
-        part = (places - whole).float()
+        Args:
+            places: (N, 2) float64 pixels of their middles.
+            shape: (N, 2, 2) float64 that the frames are multiplied by.
+            margin: samples around them.
+        """
+        here = places / self.scales[:, None]
+        reach = (self._steps(shape).abs().sum(dim=2)) * (self.radius + margin)
+        return ((here >= reach) & (here + reach < self.limits)).all(dim=1)
+
+    def read(self, places: Tensor, shape: Tensor, margin: int = 0) -> Tensor:
+        """(N, S * S) float32 samples of patches that are inside, see there."""
+        here = places / self.scales[:, None]
+        whole = here.floor()
+        part = (here - whole).float()
         columns, rows = whole.int().unbind(dim=1)
         first = self.starts + rows * self.widths + columns
-        x, y = self.x + part[:, :1], self.y + part[:, 1:]
+        xu, xv, yu, yv = self._steps(shape).float().flatten(1).unbind(dim=1)
+        radius = self.radius + margin
+        line = torch.arange(-radius, radius + 1, device=places.device).float()
+        v, u = (g.flatten() for g in torch.meshgrid(line, line, indexing="ij"))
+        x = xu[:, None] * u + (xv[:, None] * v + part[:, :1])
+        y = yu[:, None] * u + (yv[:, None] * v + part[:, 1:])
         left, top = x.floor(), y.floor()
         index = top.int() * self.widths[:, None] + left.int() + first[:, None]
         x, y = x - left, y - top
@@ -160,38 +186,17 @@ class Windows:
         below = self._mixed(index + self.widths[:, None], x)
         return torch.lerp(above, below, y)
 
+    def _steps(self, shape: Tensor) -> Tensor:
+        """(N, 2, 2) float64 of a sample on the level."""
+        turned = (self.frames[:, :, :, None] * shape[:, None, :, :]).sum(dim=2)
+        return turned / self.scales[:, None, None]
+
     def _mixed(self, index: Tensor, right: Tensor) -> Tensor:
         """Pixels mixed with their right neighbours."""
         flat = index.flatten()
         first = self.image.pixels.index_select(0, flat)
         second = self.image.pixels.index_select(0, flat + 1)
         return torch.lerp(first.view_as(right), second.view_as(right), right)
-
-
-def windows(image: GreyImage, frames: Tensor, radius: int) -> Windows:
-    """Windows of (2 radius + 1)^2 samples along (N, 2, 2) float64 frames.
-
-    Their level is that whose pixels are nearest to a sample in size.
-    """
-    steps = torch.linalg.det(frames).abs().sqrt()
-    level = steps.clamp(1, 2**30).log2().round().long()
-    level = level.clamp(max=len(image.sizes) - 1)
-    scales = 2.0 ** level.double()
-    on_level = frames / scales[:, None, None]
-    grid = torch.arange(-radius, radius + 1, dtype=torch.float64, device=frames.device)
-    v, u = (g.flatten() for g in torch.meshgrid(grid, grid, indexing="ij"))
-    x = on_level[:, 0, :1] * u + on_level[:, 0, 1:] * v
-    y = on_level[:, 1, :1] * u + on_level[:, 1, 1:] * v
-    return Windows(
-        image=image,
-        scales=scales,
-        widths=image.sizes[level, 0].int(),
-        starts=image.starts[level].int(),
-        limits=(image.sizes[level] - 1).double(),
-        extents=on_level.abs().sum(dim=2) * radius,
-        x=x.float(),
-        y=y.float(),
-    )
 
 
 def cut_templates(
@@ -212,11 +217,12 @@ def cut_templates(
     pixels = np.zeros((len(keypoints), config.layers, side, side), np.uint8)
     places = torch.from_numpy(keypoints).to(image.pixels.device)
     finest = torch.from_numpy(frames * zooms[:, None, None]).to(places.device)
+    shape = torch.eye(2, dtype=torch.float64, device=places.device)[None]
     for rows in torch.split(torch.arange(len(keypoints)), chunk_rows(side)):
         for layer in range(config.layers):
-            around = windows(image, finest[rows] * 2**layer, radius)
-            inside = around.inside(places[rows]).nonzero()[:, 0]
-            grey = around.take(inside).read(places[rows][inside])
+            around = Windows.of(image, finest[rows] * 2**layer, radius)
+            inside = around.inside(places[rows], shape).nonzero()[:, 0]
+            grey = around.take(inside).read(places[rows][inside], shape)
             cut = grey.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
             pixels[rows[inside.cpu()], layer] = cut.reshape(-1, side, side)
     return Templates(pixels=pixels, zooms=zooms)

@@ -11,19 +11,13 @@ import torch
 from torch import Tensor
 
 from r2d2_kapture.config.refine import RefineConfig
-from r2d2_kapture.refinement.alignment import (
-    Layer,
-    Reference,
-    normalised,
-    window_weights,
-)
+from r2d2_kapture.refinement.alignment import Layer, Pose
 from r2d2_kapture.refinement.patches import (
     GRADIENT_MARGIN,
     GreyImage,
     Templates,
     Windows,
     chunk_rows,
-    windows,
 )
 
 Array = npt.NDArray[np.float64]
@@ -92,17 +86,25 @@ def register(
             times the frame that the template was cut with.
         config: the one that the templates were cut with.
     """
-    side = templates.pixels.shape[-1]
     device = image.pixels.device
     start = torch.from_numpy(np.asarray(keypoints, np.float64)).to(device)
     given = torch.from_numpy(np.asarray(frames, np.float64)).to(device)
     zooms = torch.from_numpy(templates.zooms).to(device)
-    found = _Found.none(start)
-    for rows in torch.split(torch.arange(len(start), device=device), chunk_rows(side)):
-        pixels = torch.from_numpy(templates.pixels[rows.cpu().numpy()]).to(device)
+    parts = []
+    size = chunk_rows(templates.pixels.shape[-1])
+    for rows in torch.split(torch.arange(len(start)), size):
+        pixels = torch.from_numpy(templates.pixels[rows.numpy()]).to(device)
+        found = _Found.none(start[rows])
         for layer in reversed(range(pixels.shape[1])):
             zoom = zooms[rows] * 2**layer
-            _align(found, rows, pixels[:, layer], image, given, zoom, config)
+            _align(found, pixels[:, layer], image, given[rows], zoom, config)
+        parts.append(found)
+    found = _Found(
+        **{
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in ("start", "shapes", "places", "before", "after", "outcomes")
+        }
+    )
     refined = torch.where((found.outcomes == MOVED)[:, None], found.places, start)
     return Registration(
         keypoints=refined.cpu().numpy(),
@@ -115,10 +117,19 @@ def register(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Found:
-    """What the layers so far have found, filled in by each."""
+    """What the layers so far have found, filled in by each.
+
+    Attributes:
+        start: (N, 2) float64 detected places.
+        places: (N, 2) float64 pixels found.
+        shapes: (N, 2, 2) float64 found.
+        before, after: (N,) float32 similarities, NaN unless a layer was readable.
+        outcomes: (N,) int8.
+    """
 
     start: Tensor
     places: Tensor
+    shapes: Tensor
     before: Tensor
     after: Tensor
     outcomes: Tensor
@@ -129,6 +140,7 @@ class _Found:
         return cls(
             start=start,
             places=start.clone(),
+            shapes=Pose.start(len(start), start.device).shape,
             before=unknown,
             after=unknown.clone(),
             outcomes=torch.full_like(unknown, BORDER, dtype=torch.int8),
@@ -137,75 +149,57 @@ class _Found:
 
 def _align(
     found: _Found,
-    rows: Tensor,
     pixels: Tensor,
     image: GreyImage,
     given: Tensor,
     zoom: Tensor,
     config: RefineConfig,
 ) -> None:
-    """Align one layer of some rows, from where the coarser layers ended.
+    """Align one layer, from where the coarser ones ended.
 
     Args:
-        found: of all rows, updated.
-        rows: (R,) int64 of this part.
-        pixels: (R, S, S) uint8 templates of this layer.
+        found: by the coarser layers, updated.
+        pixels: (N, S, S) uint8 templates of this layer.
         image: that is searched.
-        given: (N, 2, 2) float64 frames of all rows.
-        zoom: (R,) float64 of the frames of this layer.
+        given: (N, 2, 2) float64 frames.
+        zoom: (N,) float64 of a sample of this layer relative to them.
         config: of the registration.
     """
-    frames = given[rows] * zoom[:, None, None]
-    steps = torch.linalg.det(frames).abs().sqrt()
-    shown = (steps >= MIN_STEP) | found.after[rows].isnan()
-    cut = pixels.flatten(1).amax(dim=1) > 0
-    around = windows(image, frames, config.patch_radius)
-    beside = windows(image, frames, config.patch_radius + GRADIENT_MARGIN)
-    readable = beside.inside(found.start[rows]) & beside.inside(found.places[rows])
-    usable = (shown & cut & readable).nonzero()[:, 0]
-    if not len(usable):
+    frames = given * zoom[:, None, None]
+    around = Windows.of(image, frames, config.patch_radius)
+    rows = _readable(found, pixels, around).nonzero()[:, 0]
+    if not len(rows):
         return
-    weights = window_weights(config.patch_radius, frames.device)
-    layer = Layer(
-        weights=weights,
-        reference=Reference.of(pixels[usable].float(), weights),
-        around=around.take(usable),
-        frames=frames[usable],
-        start=found.start[rows[usable]],
-        variance=(config.prior / zoom[usable]).square(),
-        reach=config.max_step / zoom[usable],
-    )
-    shift = torch.linalg.solve(layer.frames, found.places[rows[usable]] - layer.start)
-    ended = layer.search(shift, config.max_iterations)
-    within = beside.take(usable).inside(layer.places(ended))
-    ended = torch.where(within[:, None], ended, 0.0)
-    before = layer.similarity(torch.zeros_like(ended))
-    after = layer.similarity(ended)
-    back = _way_back(layer, beside.take(usable), pixels[usable], ended)
-    outcomes = found.outcomes[rows[usable]]
-    outcomes[:] = MOVED
+    start, pixels, around = found.start[rows], pixels[rows], around.take(rows)
+    layer = Layer.of(pixels, around, start, 1 / zoom[rows], config)
+    shift = torch.linalg.solve(around.frames, found.places[rows] - start)
+    begun = Pose(shift=shift, shape=found.shapes[rows])
+    ended = layer.search(begun, config.max_iterations)
+    within = layer.inside(ended)
+    outside = (~within).nonzero()[:, 0]
+    none = Pose.start(len(rows), start.device)
+    ended.put(outside, none.take(outside))
+    before, after = layer.similarity(none), layer.similarity(ended)
+    outcomes = torch.full_like(found.outcomes[rows], MOVED)
     for outcome, holds in (
-        (RETURN, back > config.max_return),
+        (RETURN, layer.way_back(pixels, ended) > config.max_return),
         (WORSE, after < before),
         (SIMILARITY, after < config.min_similarity),
-        (FAR, ended.norm(dim=1) > layer.reach),
+        (FAR, ended.shift.norm(dim=1) > layer.reach),
         (TEXTURE, ~layer.reference.textured),
         (BORDER, ~within),
     ):
         outcomes[holds] = outcome
-    found.places[rows[usable]] = layer.places(ended)
-    found.before[rows[usable]] = before
-    found.after[rows[usable]] = after
-    found.outcomes[rows[usable]] = outcomes
+    found.places[rows], found.shapes[rows] = layer.places(ended), ended.shape
+    found.before[rows], found.after[rows] = before, after
+    found.outcomes[rows] = outcomes
 
 
-def _way_back(layer: Layer, beside: Windows, pixels: Tensor, shift: Tensor) -> Tensor:
-    """(N,) samples that the patches found would move the template, were it searched."""
-    side = pixels.shape[-1]
-    samples = beside.read(layer.places(shift)).view(-1, side, side)
-    reference = Reference.of(samples, layer.weights)
-    inner = slice(GRADIENT_MARGIN, -GRADIENT_MARGIN)
-    template = pixels[:, inner, inner].flatten(1).float()
-    patch, _ = normalised(template, layer.weights)
-    step = reference.step(patch, torch.zeros_like(shift), layer.variance)
-    return step.square().sum(dim=1).sqrt()
+def _readable(found: _Found, pixels: Tensor, around: Windows) -> Tensor:
+    """(N,) bool, whether a layer can be read and shows more than the coarser ones."""
+    steps: Tensor = torch.linalg.det(around.frames).abs().sqrt()
+    readable = (steps >= MIN_STEP) | found.after.isnan()
+    readable &= pixels.flatten(1).amax(dim=1) > 0
+    shape = Pose.start(len(steps), steps.device).shape
+    readable &= around.inside(found.start, shape, GRADIENT_MARGIN)
+    return readable & around.inside(found.places, found.shapes, GRADIENT_MARGIN)

@@ -144,7 +144,7 @@ def test_an_edge_moves_points_across_it_only() -> None:
     templates = cut_templates(grey_image(first), points, frames, CONFIG)
     found = register(templates, grey_image(second), points, frames, CONFIG)
     step = found.keypoints - points
-    np.testing.assert_allclose(step, [[0.6, 0.0]] * 2, atol=0.05)
+    np.testing.assert_allclose(step, [[0.6, 0.0]] * 2, atol=0.08)
 
 
 def test_places_beyond_the_largest_step_are_refused() -> None:
