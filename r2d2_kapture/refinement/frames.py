@@ -44,7 +44,7 @@ def scale_frames(scales: Scales) -> Array:
 
     Args:
         scales: (N,) side in pixels of the patch described (LocalFeatures.scales); one
-            pixel where it is not above 0.
+            pixel where it is not a number above 0.
 
     Returns:
         (N, 2, 2) float64, multiples of the identity.
@@ -55,7 +55,8 @@ def scale_frames(scales: Scales) -> Array:
 def _pixels(scales: Scales) -> Array:
     """(N,) side of a pixel of the level."""
     sides = np.asarray(scales, dtype=np.float64)
-    return np.where(sides > 0, sides, PATCH_DIAMETER) / PATCH_DIAMETER
+    known = np.isfinite(sides) & (sides > 0)
+    return np.where(known, sides, PATCH_DIAMETER) / PATCH_DIAMETER
 
 
 def local_affinities(

@@ -135,7 +135,7 @@ class Windows:
     @classmethod
     def of(cls, image: GreyImage, frames: Tensor, radius: int) -> Windows:
         """On the level whose pixels are nearest to a sample in size."""
-        steps = torch.linalg.det(frames).abs().sqrt()
+        steps = torch.linalg.det(frames).abs().sqrt().nan_to_num(nan=1)
         level = steps.clamp(1, 2**30).log2().round().long()
         level = level.clamp(max=len(image.sizes) - 1)
         return cls(
@@ -212,11 +212,13 @@ def cut_templates(
     """
     radius = config.patch_radius + GRADIENT_MARGIN
     side = 2 * radius + 1
-    steps = np.sqrt(np.abs(np.linalg.det(frames)))
-    zooms = 1 / np.maximum(steps, np.finfo(np.float64).tiny)
+    with np.errstate(invalid="ignore", over="ignore"):  # such frames are not read
+        steps = np.sqrt(np.abs(np.linalg.det(frames)))
+        zooms = 1 / np.maximum(steps, np.finfo(np.float64).tiny)
+        finest = torch.from_numpy(frames * zooms[:, None, None])
     pixels = np.zeros((len(keypoints), config.layers, side, side), np.uint8)
     places = torch.from_numpy(keypoints).to(image.pixels.device)
-    finest = torch.from_numpy(frames * zooms[:, None, None]).to(places.device)
+    finest = finest.to(places.device)
     shape = torch.eye(2, dtype=torch.float64, device=places.device)[None]
     for rows in torch.split(torch.arange(len(keypoints)), chunk_rows(side)):
         for layer in range(config.layers):

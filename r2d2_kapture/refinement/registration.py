@@ -35,6 +35,10 @@ MIN_STEP = 0.7
 """Pixels of the image in a sample of a layer that still shows more than the coarser
 one."""
 
+LEAST_AREA = 0.1
+"""Least side of a sample's area relative to its steps; those of other frames have no
+inverse."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Registration:
@@ -199,6 +203,7 @@ def _readable(found: _Found, pixels: Tensor, around: Windows) -> Tensor:
     """(N,) bool, whether a layer can be read and shows more than the coarser ones."""
     steps: Tensor = torch.linalg.det(around.frames).abs().sqrt()
     readable = (steps >= MIN_STEP) | found.after.isnan()
+    readable &= steps > LEAST_AREA * around.frames.flatten(1).norm(dim=1)
     readable &= pixels.flatten(1).amax(dim=1) > 0
     shape = Pose.start(len(steps), steps.device).shape
     readable &= around.inside(found.start, shape, GRADIENT_MARGIN)

@@ -79,7 +79,65 @@ def test_keypoints_at_and_over_the_border_stay_near_or_still(
     assert np.abs(found.keypoints - keypoints - SHIFT)[~outside].max() < 0.5
 
 
-@pytest.mark.parametrize("scale", [0.0, -32.0, np.nan])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["keypoint", "start", "frame", "target frame"])
+def test_what_is_not_finite_is_refused_and_changes_no_other(
+    reference: Pixels, target: Pixels, which: str, bad: float
+) -> None:
+    keypoints, start = grid(), grid() + SHIFT + [0.4, -0.3]
+    frames, target_frames = frames_of(25), frames_of(25)
+    good = registered(reference, target, keypoints, start, frames, target_frames)
+    assert good.moved.all()
+    inputs = {
+        "keypoint": keypoints,
+        "start": start,
+        "frame": frames,
+        "target frame": target_frames,
+    }
+    inputs[which][3, 0] = bad
+    found = registered(reference, target, keypoints, start, frames, target_frames)
+    assert np.flatnonzero(~found.moved).tolist() == [3]
+    assert found.keypoints[3].tobytes() == start[3].tobytes()
+    others = np.arange(25) != 3
+    np.testing.assert_array_equal(found.keypoints[others], good.keypoints[others])
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((2, 2)),
+        [[1, 1], [1, 1]],
+        [[1, 0], [0, 0]],
+        [[1e-300, 0], [0, 1e-300]],
+        [[1e6, 0], [0, 1e6]],
+        [[1e300, 0], [0, 1e300]],
+        [[1e4, 0], [0, 1e-4]],
+    ],
+    ids=["zero", "singular", "flat", "tiny", "large", "enormous", "stretched"],
+)
+@pytest.mark.parametrize("both", [False, True], ids=["target", "both"])
+def test_impossible_frames_are_refused(
+    reference: Pixels, target: Pixels, frame: npt.ArrayLike, both: bool
+) -> None:
+    keypoints, start = grid(), grid() + SHIFT + [0.4, -0.3]
+    impossible = np.tile(np.asarray(frame, float), (25, 1, 1))
+    found = registered(
+        reference,
+        target,
+        keypoints,
+        start,
+        impossible if both else None,
+        impossible,
+    )
+    assert found.keypoints[~found.moved].tobytes() == start[~found.moved].tobytes()
+    before, after = (
+        np.median(np.linalg.norm(at - keypoints - SHIFT, axis=1))
+        for at in (start, found.keypoints)
+    )
+    assert after <= before
+
+
+@pytest.mark.parametrize("scale", [0.0, -32.0, np.nan, np.inf])
 def test_a_scale_that_is_none_hurts_no_keypoint(
     reference: Pixels, target: Pixels, scale: float
 ) -> None:

@@ -219,7 +219,7 @@ HARD = {
     "coarse stripes": Case(texture=stripes(20, 70)),
     "fine grain": Case(texture=waves(lengths=(2.2, 3.0))),
     "faint": Case(texture=waves(contrast=2.0)),
-    "soft": Case(texture=waves(lengths=(150, 400))),
+    "soft": Case(texture=waves(lengths=(60, 200))),
 }
 HOPELESS = {
     "textureless": Case(texture=constant),
