@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.reports import report_map as report_map
     from r2d2_kapture.front.reports import report_pipeline as report_pipeline
     from r2d2_kapture.front.reports import report_results as report_results
+    from r2d2_kapture.front.refinement import refine_matches as refine_matches
     from r2d2_kapture.front.results import plot_results as plot_results
     from r2d2_kapture.front.results import results_table as results_table
     from r2d2_kapture.front.stages import build_map as build_map
@@ -66,6 +67,7 @@ _MODULES = {
     "front.images": ("ImageExtractor", "find_turns", "load_extractor"),
     "front.localizer": ("Localization", "Localizer"),
     "front.reports": ("report_map", "report_pipeline", "report_results"),
+    "front.refinement": ("refine_matches",),
     "front.results": ("plot_results", "results_table"),
     "front.stages": (
         "build_map",

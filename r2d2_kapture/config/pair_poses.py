@@ -20,6 +20,8 @@ class PairPosesConfig(Checked):
         seed: random seed of that estimate, and of the sampling of pairs.
         max_pairs: greatest number of pairs, sampled at random from more unless they are
             listed; 0 takes all.
+        refine: whether the second keypoint of each match is registered against the
+            first one to a fraction of a pixel, before anything is measured.
         worst_pairs: number of pairs with the lowest share of correct matches whose
             matches are drawn.
     """
@@ -28,4 +30,5 @@ class PairPosesConfig(Checked):
     ransac_error: float = bounded(1.0, above=0)
     seed: int = bounded(0, at_least=0)
     max_pairs: int = bounded(1000, at_least=0)
+    refine: bool = False
     worst_pairs: int = bounded(5, at_least=0)

@@ -8,12 +8,15 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.evaluation.curves import share_within
 from r2d2_kapture.evaluation.matched_points import MatchedPoints, ransac_options
 from r2d2_kapture.evaluation.posed_images import PosedImage
+from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.matching.matcher import Matcher, match_features
 from r2d2_kapture.matching.mutual_nn import MutualNearest
+from r2d2_kapture.refinement.matches import register_matches
 from r2d2_kapture.types import LocalFeatures
 
 Array = npt.NDArray[np.float64]
@@ -73,16 +76,24 @@ def match_pair(
     features1: LocalFeatures,
     features2: LocalFeatures,
     matcher: Matcher = MutualNearest(),
+    refine: RefineConfig | None = None,
 ) -> MatchedPoints:
     """Matches, by default mutual nearest neighbours, and their errors.
 
+    With ``refine`` the second point of each is registered against the first.
+
     Raises:
         FeatureFormatError: the descriptors of the two have different dimensions.
+        ImageError: an image to refine in cannot be read.
     """
     names = str(image1.path), str(image2.path)
     matches = match_features(matcher, features1, features2, images=names).indices
     points1 = features1.keypoints[matches[:, 0]]
     points2 = features2.keypoints[matches[:, 1]]
+    if refine is not None:
+        pixels = read_rgb(image1.path), read_rgb(image2.path)
+        found = register_matches(*pixels, features1, features2, matches, refine)
+        points2 = found.keypoints.astype(np.float32)
     errors = epipolar_errors(image1, image2, points1, points2)
     return MatchedPoints(points1=points1, points2=points2, errors=errors)
 
@@ -94,6 +105,7 @@ def evaluate_pair_pose(
     features2: LocalFeatures,
     *,
     matcher: Matcher = MutualNearest(),
+    refine: RefineConfig | None = None,
     ransac_error: float,
     seed: int,
 ) -> PairPoseResult:
@@ -103,12 +115,14 @@ def evaluate_pair_pose(
         image1, image2: with cameras at different places.
         features1, features2: of these images, centre origin.
         matcher: on the CPU.
+        refine: how matches are refined before; None leaves them.
         ransac_error, seed: see relative_pose_errors.
 
     Raises:
         FeatureFormatError: the descriptors of the two have different dimensions.
+        ImageError: an image to refine in cannot be read.
     """
-    matched = match_pair(image1, image2, features1, features2, matcher)
+    matched = match_pair(image1, image2, features1, features2, matcher, refine)
     rotation_error, translation_error = relative_pose_errors(
         image1,
         image2,

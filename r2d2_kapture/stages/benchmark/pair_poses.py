@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from r2d2_kapture.config.pair_poses import PairPosesConfig
+from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import ConfigError, FeatureFormatError, ImageError
 from r2d2_kapture.evaluation.curves import share_within
@@ -164,6 +166,7 @@ def posed_pairs(
     for first, second in chosen.pairs:
         blocks.setdefault(first.name, {})[second.name] = first, second
     matcher = build_matcher(config.matcher)
+    refine = RefineConfig() if config.refine else None
 
     def measure(
         block: Block, load: LoadFeatures
@@ -182,6 +185,7 @@ def posed_pairs(
                     features1,
                     features2,
                     matcher=matcher,
+                    refine=refine,
                     ransac_error=config.ransac_error,
                     seed=config.seed,
                 )
@@ -206,7 +210,7 @@ def posed_pairs(
     ) -> MatchedPoints:
         first, second = block[result.image2]
         features = load(first.path), load(second.path)
-        return match_pair(first, second, *features, matcher)
+        return match_pair(first, second, *features, matcher, refine)
 
     return Benchmark(
         presentation=PRESENTATION,
@@ -217,6 +221,7 @@ def posed_pairs(
         protocol={
             "essential_matrix_ransac_error": config.ransac_error,
             "seed": config.seed,
+            **({"refine": dataclasses.asdict(refine)} if refine else {}),
         },
         details=lambda pairs: {
             "pairs": len(chosen.pairs),
