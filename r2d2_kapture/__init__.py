@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.images import load_extractor as load_extractor
     from r2d2_kapture.front.localizer import Localization as Localization
     from r2d2_kapture.front.localizer import Localizer as Localizer
+    from r2d2_kapture.front.refinement import refine_matches as refine_matches
     from r2d2_kapture.front.reports import report_map as report_map
     from r2d2_kapture.front.reports import report_pipeline as report_pipeline
     from r2d2_kapture.front.reports import report_results as report_results
-    from r2d2_kapture.front.refinement import refine_matches as refine_matches
     from r2d2_kapture.front.results import plot_results as plot_results
     from r2d2_kapture.front.results import results_table as results_table
     from r2d2_kapture.front.stages import build_map as build_map
