@@ -47,7 +47,8 @@ def refine_matches(
     config = make_settings(RefineConfig, settings)
     matches.check_counts(("image 1", "image 2"), (len(features1), len(features2)))
     pixels = read_image(image1), read_image(image2)
-    for name, image, features in zip("12", pixels, (features1, features2)):
+    both: tuple[LocalFeatures, LocalFeatures] = features1, features2
+    for name, image, features in zip("12", pixels, both):
         size = image.shape[1::-1]
         require(
             size == features.image_size,
