@@ -284,7 +284,11 @@ class Layer:
 
     def similarity(self, pose: Pose) -> Tensor:
         """(N,) float32 cross-correlation of the patches with their references."""
-        return self.reference.similarity(self.grid.normalised(self.patches(pose))[0])
+        return self.similarity_of(self.patches(pose))
+
+    def similarity_of(self, patches: Tensor) -> Tensor:
+        """(N,) float32 cross-correlation of (N, P) samples with the references."""
+        return self.reference.similarity(self.grid.normalised(patches)[0])
 
     def search(self, pose: Pose, max_iterations: int) -> Pose:
         """Where patches match best, from a pose inside the image.

@@ -34,6 +34,10 @@ MIN_SIDE = 8
 GRADIENT_MARGIN = 1
 """Samples around a patch from which its gradients are taken."""
 
+BLACK, MOST_BLACK = 2.0, 0.1
+"""Grey level below which a sample is that of a mask or of the border of an undistorted
+image, and the share of them with which a patch leaves the image."""
+
 CHUNK_SAMPLES = 1 << 17
 """Samples that are worked on at a time."""
 
@@ -225,9 +229,17 @@ def cut_templates(
             around = Windows.of(image, finest[rows] * 2**layer, radius)
             inside = around.inside(places[rows], shape).nonzero()[:, 0]
             grey = around.take(inside).read(places[rows][inside], shape)
-            cut = grey.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
-            pixels[rows[inside.cpu()], layer] = cut.reshape(-1, side, side)
+            shown = shows_picture(grey)
+            cut = (grey * shown[:, None]).round().clamp(0, 255).to(torch.uint8)
+            pixels[rows[inside.cpu()], layer] = (
+                cut.cpu().numpy().reshape(-1, side, side)
+            )
     return Templates(pixels=pixels, zooms=zooms)
+
+
+def shows_picture(samples: Tensor) -> Tensor:
+    """(N,) bool, whether (N, P) samples are not the black of a mask or a border."""
+    return (samples < BLACK).float().mean(dim=1) <= MOST_BLACK
 
 
 def chunk_rows(side: int) -> int:

@@ -18,6 +18,7 @@ from r2d2_kapture.refinement.patches import (
     Templates,
     Windows,
     chunk_rows,
+    shows_picture,
 )
 
 Array = npt.NDArray[np.float64]
@@ -183,7 +184,8 @@ def _align(
     outside = (~within).nonzero()[:, 0]
     none = Pose.start(len(rows), start.device)
     ended.put(outside, none.take(outside))
-    before, after = layer.similarity(none), layer.similarity(ended)
+    patches = layer.patches(ended)
+    before, after = layer.similarity(none), layer.similarity_of(patches)
     outcomes = torch.full_like(found.outcomes[rows], MOVED)
     for outcome, holds in (
         (RETURN, layer.way_back(pixels, ended) > config.max_return),
@@ -191,7 +193,7 @@ def _align(
         (SIMILARITY, after < config.min_similarity),
         (FAR, ended.shift.norm(dim=1) > layer.reach),
         (TEXTURE, ~layer.reference.textured),
-        (BORDER, ~within),
+        (BORDER, ~within | ~shows_picture(patches)),
     ):
         outcomes[holds] = outcome
     found.places[rows], found.shapes[rows] = layer.places(ended), ended.shape
