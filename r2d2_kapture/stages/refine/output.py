@@ -25,6 +25,7 @@ from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, write_origin
 from r2d2_kapture.io.outputs.atomic import atomic_path, write_bytes_atomic
 from r2d2_kapture.io.outputs.image_records import (
     RECORDS_NAME,
+    ImageRecord,
     RecordWriter,
     open_records,
 )
@@ -36,9 +37,8 @@ from r2d2_kapture.io.outputs.orientations import (
     read_turns,
     write_turns,
 )
-from r2d2_kapture.stages.refine.patch_files import FOLDER
-from r2d2_kapture.stages.refine.photographs import Refined
-from r2d2_kapture.stages.refine.results import LOG_NAME, read_results
+from r2d2_kapture.stages.refine.results import LOG_NAME, ImageResult, read_results
+from r2d2_kapture.stages.refine.scratch import FOLDER
 from r2d2_kapture.types import FloatArray
 
 REPORT_NAME = "refine_report.json"
@@ -46,7 +46,7 @@ CONTENTS = Contents(
     what="refined keypoints",
     files=(
         *("**/*.kpt", "keypoints.txt", RECORDS_NAME, ORIENTATIONS_NAME, ORIGIN_NAME),
-        *(LOG_NAME, REPORT_NAME, f"{FOLDER}/*.npy"),
+        *(LOG_NAME, REPORT_NAME, f"{FOLDER}/*"),
     ),
     by_name=True,
 )
@@ -79,22 +79,33 @@ class KeypointWriter:
     log: JsonLog
     records: RecordWriter
 
-    def write(self, name: str, refined: Refined) -> None:
+    def write(
+        self,
+        name: str,
+        steps: npt.NDArray[np.float64],
+        result: ImageResult,
+        record: ImageRecord | None,
+    ) -> None:
         """Store the keypoints of an image, then what became of them.
+
+        Args:
+            name: of the image.
+            steps: (N, 2) pixels that all of its keypoints move.
+            result: for the log.
+            record: of the photograph; None where it cannot be read.
 
         Raises:
             OutputError: the file system refused.
         """
         rows = self.source.read(name).astype(DTYPE)
-        corner = self.source.origin == "corner"
-        xy = colmap_from_kapture(refined.xy) if corner else refined.xy
-        rows[refined.moved, :2] = xy[refined.moved]
-        if refined.record is not None:
+        moved = steps.any(axis=1)
+        rows[moved, :2] = rows[moved, :2].astype(np.float64) + steps[moved]
+        if record is not None:
             self.records.begin(name)
         write_item(self.folder, path_of(self.folder, name), rows.tobytes())
-        if refined.record is not None:
-            self.records.finish(name, refined.record)
-        self.log.append(refined.result.to_json(name))
+        if record is not None:
+            self.records.finish(name, record)
+        self.log.append(result.to_json(name))
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.errors import ImageError
@@ -22,29 +22,17 @@ from r2d2_kapture.refinement.patches import (
     grey_image,
 )
 from r2d2_kapture.refinement.registration import Registration, register
-from r2d2_kapture.stages.refine.patch_files import PatchFiles
-from r2d2_kapture.stages.refine.results import ImageResult
+from r2d2_kapture.stages.refine.scratch import Found, Scratch
 from r2d2_kapture.stages.refine.tracks import Numbering, Tracks
 from r2d2_kapture.types import IndexArray
 
-DoubleArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Refined:
-    """The refined keypoints of an image.
-
-    Attributes:
-        xy: (N, 2) float64 pixels of all its keypoints.
-        moved: (N,) whether each has moved; others are as they were.
-        result: for the log.
-        record: of the photograph; None where it could not be read.
-    """
-
-    xy: DoubleArray
-    moved: npt.NDArray[np.bool_]
-    result: ImageResult
-    record: ImageRecord | None
+NOTHING = Found(
+    numbers=np.zeros(0, np.int64),
+    steps=np.zeros((0, 2)),
+    before=np.zeros(0, np.float32),
+    after=np.zeros(0, np.float32),
+    outcomes=np.zeros(0, np.int8),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,14 +44,14 @@ class Photographs:
         images: the files, by position.
         keypoints: of all images.
         tracks: of the keypoints.
-        patches: on disk.
+        scratch: with the patches of references.
     """
 
     config: RefineConfig
     images: tuple[CameraImage, ...]
     keypoints: Numbering
     tracks: Tracks
-    patches: PatchFiles
+    scratch: Scratch
 
     def cut(self, image: int) -> Templates:
         """The patches of the references in an image.
@@ -71,93 +59,71 @@ class Photographs:
         Raises:
             ImageError: the photograph cannot be read, or is none of its camera.
         """
-        references = self.keypoints.references_in(image, self.tracks.reference)
+        numbers = self.tracks.references_in(self.keypoints.of(image))
         grey, _ = _read(self.images[image])
         return cut_templates(
             grey,
-            self.keypoints.xy[references].astype(np.float64),
-            scale_frames(self.keypoints.sides[references]),
+            self.keypoints.xy[numbers].astype(np.float64),
+            scale_frames(self.keypoints.sides[numbers]),
             self.config,
         )
 
-    def refine(self, image: int, without: Container[int]) -> Refined:
-        """Register the observations of an image against their references.
+    def find(self, image: int, without: Container[int]) -> Found:
+        """Register the keypoints of an image against their references.
 
         Args:
             image: its position.
             without: positions of images without patches, since they are unreadable.
         """
-        observations = self.keypoints.observations_in(image, self.tracks.reference)
-        references = self.keypoints.references_in(image, self.tracks.reference)
-        images = self._images_of(self.tracks.reference[observations])
+        keypoints = self.keypoints.of(image)
+        numbers = self.tracks.observations_in(keypoints)
+        images = self.keypoints.images_of(self.tracks.references[numbers])
         readable = np.array([i not in without for i in images.tolist()], np.bool_)
-        numbers = observations[readable]
-        xy = self.keypoints.xy[self.keypoints.of(image)].astype(np.float64)
-        moved = np.zeros(len(xy), np.bool_)
-        found, record, failure = None, None, ""
+        numbers, images = numbers[readable], images[readable]
         try:
-            if len(numbers):
-                grey, record = _read(self.images[image])
-                found = self._register(grey, numbers, images[readable])
-                rows = numbers - self.keypoints.of(image).start
-                xy[rows], moved[rows] = found.keypoints, found.moved
-            else:
-                record = _record(self.images[image])
+            if not len(numbers):
+                return dataclasses.replace(NOTHING, record=_record(self.images[image]))
+            grey, record = _read(self.images[image])
         except ImageError as error:
-            failure = str(error) if len(observations) + len(references) else ""
-        return Refined(
-            xy=xy,
-            moved=moved,
+            tracked = (self.tracks.references[keypoints] >= 0).any()
+            return dataclasses.replace(NOTHING, failure=str(error) if tracked else "")
+        found = self._register(grey, numbers, images)
+        return Found(
+            numbers=numbers,
+            steps=found.keypoints - self.keypoints.xy[numbers].astype(np.float64),
+            before=found.before,
+            after=found.after,
+            outcomes=found.outcomes,
             record=record,
-            result=ImageResult.of(
-                found,
-                len(observations) - (0 if found is None else len(numbers)),
-                len(references),
-                failure,
-            ),
         )
-
-    def needed_for(self, images: list[int]) -> list[int]:
-        """The images with references of the observations in others, in order."""
-        found: set[int] = set()
-        for image in images:
-            numbers = self.keypoints.observations_in(image, self.tracks.reference)
-            references = self.tracks.reference[numbers]
-            found.update(np.unique(self._images_of(references)).tolist())
-        return sorted(found)
 
     def _register(
         self, grey: GreyImage, numbers: IndexArray, images: IndexArray
     ) -> Registration:
-        references = self.tracks.reference[numbers].astype(np.int64)
-        frames = self.tracks.affinities[numbers].astype(np.float64) @ scale_frames(
-            self.keypoints.sides[references]
-        )
+        """Register keypoints against references that lie in the given images."""
+        references = self.tracks.references[numbers].astype(np.int64)
+        affinities = self.tracks.affinities[numbers].astype(np.float64)
         return register(
             self._templates(references, images),
             grey,
             self.keypoints.xy[numbers].astype(np.float64),
-            frames,
+            affinities @ scale_frames(self.keypoints.sides[references]),
             self.config,
         )
 
     def _templates(self, references: IndexArray, images: IndexArray) -> Templates:
-        """The patches of references, which lie in the given images."""
         order = np.argsort(images, kind="stable")
         parts = []
         for part in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
             image = int(images[part[0]])
-            there = self.keypoints.references_in(image, self.tracks.reference)
+            there = self.tracks.references_in(self.keypoints.of(image))
             rows = np.searchsorted(there, references[part])
-            parts.append(self.patches.read(image, rows))
-        return Templates(
+            parts.append(self.scratch.read_templates(image, rows))
+        in_order = Templates(
             pixels=np.concatenate([part.pixels for part in parts]),
             zooms=np.concatenate([part.zooms for part in parts]),
-        ).take(np.argsort(order))
-
-    def _images_of(self, numbers: npt.NDArray[np.integer]) -> IndexArray:
-        found = np.searchsorted(self.keypoints.starts, numbers, side="right") - 1
-        return np.asarray(found, np.int64)
+        )
+        return in_order.take(np.argsort(order))
 
 
 def _read(image: CameraImage) -> tuple[GreyImage, ImageRecord]:

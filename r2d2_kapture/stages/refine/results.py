@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.io.outputs.json_log import read_log
-from r2d2_kapture.refinement.registration import Registration
+from r2d2_kapture.refinement.registration import MOVED, OUTCOMES
+from r2d2_kapture.stages.refine.scratch import Found
 
 LOG_NAME = "refined.jsonl"
-MOVED = "moved"
 UNREADABLE = "unreadable"
 """Of a keypoint whose photograph, or that of its reference, cannot be read."""
 BIN = 0.01
@@ -30,7 +30,7 @@ class ImageResult:
 
     Attributes:
         outcomes: numbers of keypoints that moved, or by why they did not.
-        references: number of keypoints that others are registered against.
+        references: numbers of keypoints that are the first of their tracks, and stay.
         steps: of those that moved, in pixels; histograms have bins of BIN.
         before, after: similarity with the reference of those that moved.
         failure: why the photograph could not be read; empty where it was.
@@ -45,29 +45,26 @@ class ImageResult:
 
     @staticmethod
     def of(
-        found: Registration | None, unread: int, references: int, failure: str = ""
+        found: Found, steps: npt.NDArray[np.float64], unread: int, references: int
     ) -> ImageResult:
-        """The result of a registration.
+        """The result of a photograph.
 
         Args:
-            found: of the observations with a reference; None where there was none.
-            unread: observations whose reference, or whose own photograph, is unread.
-            references: in the image.
-            failure: of the photograph.
+            found: in it.
+            steps: (K, 2) pixels that these keypoints have moved in the end.
+            unread: keypoints that could not be registered.
+            references: keypoints that are the first of their tracks.
         """
-        outcomes = {UNREADABLE: unread} if unread else {}
-        if found is not None:
-            outcomes |= {name: count for name, count in found.counts.items() if count}
-        steps, before, after = (
-            _histogram(found, name) for name in ("steps", "before", "after")
-        )
+        moved = found.outcomes == MOVED
+        counts = np.bincount(found.outcomes, minlength=len(OUTCOMES)).tolist()
+        outcomes = {name: count for name, count in zip(OUTCOMES, counts) if count}
         return ImageResult(
-            outcomes=outcomes,
+            outcomes=outcomes | ({UNREADABLE: unread} if unread else {}),
             references=references,
-            steps=steps,
-            before=before,
-            after=after,
-            failure=failure,
+            steps=_histogram(np.linalg.norm(steps[moved], axis=1)),
+            before=_histogram(found.before[moved]),
+            after=_histogram(found.after[moved]),
+            failure=found.failure,
         )
 
     def to_json(self, name: str) -> dict[str, Any]:
@@ -112,7 +109,7 @@ def total_details(results: Iterable[ImageResult]) -> dict[str, Any]:
         steps.update(one.steps)
         before.update(one.before)
         after.update(one.after)
-    moved = outcomes.pop(MOVED, 0)
+    moved = outcomes.pop(OUTCOMES[MOVED], 0)
     return {
         "tracks": references,
         "observations": references + moved + outcomes.total(),
@@ -125,11 +122,7 @@ def total_details(results: Iterable[ImageResult]) -> dict[str, Any]:
     }
 
 
-def _histogram(found: Registration | None, name: str) -> Histogram:
-    """Of a number of the keypoints that moved."""
-    if found is None:
-        return Counter()
-    values: npt.NDArray[np.floating] = getattr(found, name)[found.moved]
+def _histogram(values: npt.NDArray[np.floating]) -> Histogram:
     bins, counts = np.unique(np.rint(values / BIN).astype(np.int64), return_counts=True)
     return Counter(dict(zip(bins.tolist(), counts.tolist())))
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
-from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.errors import ImageError
 from r2d2_kapture.io.colmap.check import (
     check_database,
     database_sha256,
@@ -28,10 +23,8 @@ from r2d2_kapture.io.colmap.database_keypoints import (
 )
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.colmap.state import DatabaseState
-from r2d2_kapture.io.colmap.stored_database import StoredDatabase, open_stored
-from r2d2_kapture.io.features.reading import patch_sides
+from r2d2_kapture.io.colmap.stored_database import open_stored
 from r2d2_kapture.io.images.decoding import read_rgb
-from r2d2_kapture.io.kapture.camera_sizes import dataset_images
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import (
     DatabaseOrigins,
@@ -48,27 +41,16 @@ from r2d2_kapture.io.outputs.manifest import (
     package_versions,
     read_manifest,
 )
-from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
 from r2d2_kapture.stages.refine.output import (
     CONTENTS,
     REPORT_NAME,
-    KeypointWriter,
     digest_of,
-    is_written,
-    open_writer,
     path_of,
-    turns_of,
     write_refined_database,
 )
-from r2d2_kapture.stages.refine.patch_files import PatchFiles
-from r2d2_kapture.stages.refine.photographs import Photographs, Refined
-from r2d2_kapture.stages.refine.results import (
-    ImageResult,
-    read_results,
-    total_details,
-)
-from r2d2_kapture.stages.refine.tracks import Match, Numbering, find_tracks
+from r2d2_kapture.stages.refine.passes import refine
+from r2d2_kapture.stages.refine.results import read_results, total_details
+from r2d2_kapture.stages.refine.scratch import Scratch
 from r2d2_kapture.types import Failure, Report, counted
 
 DATABASE_NAME = "database.db"
@@ -143,10 +125,10 @@ def run(
         anew = options.force or _is_outdated(folder, dataset)
         with open_ledger(folder, CONTENTS, manifest, options, anew=anew):
             with open_stored(database) as stored:
-                found = _refine(config, stored, dataset, keypoints, folder, options)
-            PatchFiles(output=folder).remove()
-        digest = digest_of(folder, found.of)
-        inputs = f"{sha256} {digest}"
+                names = sorted(stored.content.names.values())
+                done = refine(config, stored, dataset, keypoints, folder, options)
+            Scratch(output=folder).remove()
+        inputs = f"{sha256} {digest_of(folder, names)}"
         if not state.is_current(inputs):
             write_refined_database(database, state, inputs, folder, keypoints)
         if origins is not None:
@@ -154,14 +136,20 @@ def run(
             DatabaseOrigins(
                 cameras=origins.cameras, keypoints=here, database=state.sha256
             ).write(target)
-        details = total_details(found.of.values())
+        results = read_results(folder)
+        failed = [
+            Failure(name=name, reason=one.failure)
+            for name, one in results.items()
+            if one.failure
+        ]
+        details = total_details(results.values())
         report = Report(
             stage="refine",
             unit="photograph",
             summary=_summary(details),
-            done=found.done,
-            skipped=len(found.of) - found.done - len(found.failed),
-            failed=(*dataset.left_out, *found.failed),
+            done=done,
+            skipped=len(names) - done,
+            failed=(*dataset.left_out, *failed),
             seconds=time.monotonic() - started,
             outputs=(folder, target),
             details={"keypoints_type": folder.name, **details},
@@ -170,7 +158,7 @@ def run(
         write_report(folder / REPORT_NAME, report)
         if report.failed:  # these are tried again
             return report
-        written = (path_of(folder, name) for name in found.of)
+        written = (path_of(folder, name) for name in names)
         return finished.note(
             report, (folder / REPORT_NAME, folder / FILE_NAME, *state.files, *written)
         )
@@ -219,186 +207,3 @@ def _is_readable(path: Path) -> bool:
     except ImageError:
         return False
     return True
-
-
-@dataclass(kw_only=True)
-class Results:
-    """The results of all images.
-
-    Attributes:
-        of: each image by name, also those of earlier runs.
-        done: number of images refined by this run.
-    """
-
-    of: dict[str, ImageResult]
-    done: int = 0
-
-    @property
-    def failed(self) -> list[Failure]:
-        """Photographs that cannot be read."""
-        return [
-            Failure(name=name, reason=one.failure)
-            for name, one in self.of.items()
-            if one.failure
-        ]
-
-
-def _refine(
-    config: RefineConfig,
-    stored: StoredDatabase,
-    dataset: Dataset,
-    keypoints: MapKeypoints,
-    folder: Path,
-    options: RunOptions,
-) -> Results:
-    """Refine the keypoints of the images of a database that are not finished."""
-    ids = sorted(stored.content.names)
-    names = [stored.content.names[image_id] for image_id in ids]
-    known = read_results(folder)
-    complete = {
-        name: known[name]
-        for image_id, name in zip(ids, names)
-        if name in known
-        and is_written(
-            folder, name, stored.content.keypoint_counts[image_id], keypoints
-        )
-    }
-    todo = [i for i, name in enumerate(names) if name not in complete]
-    if not todo:
-        return Results(of=complete)
-    photographs = _photographs(config, stored, dataset, keypoints, folder)
-    with one_core_a_thread():
-        unreadable = _cut(photographs, photographs.needed_for(todo), names, options)
-        with open_writer(folder, keypoints) as writer:
-            found = _register(photographs, todo, names, unreadable, writer, options)
-    results = {name: found.get(name) or complete[name] for name in names}
-    return Results(of=results, done=len(todo))
-
-
-def _photographs(
-    config: RefineConfig,
-    stored: StoredDatabase,
-    dataset: Dataset,
-    keypoints: MapKeypoints,
-    folder: Path,
-) -> Photographs:
-    ids = sorted(stored.content.names)
-    names = [stored.content.names[image_id] for image_id in ids]
-    numbering = _number(names, keypoints)
-    place = {image_id: i for i, image_id in enumerate(ids)}
-    images = dataset_images(dataset, names)
-    lacking = [name for name in names if name not in images]
-    if lacking:
-        raise DatasetError(
-            f"{stored.path}: image '{lacking[0]}' is not in {dataset.root}; give the "
-            "dataset that the database was made from"
-        )
-    return Photographs(
-        config=config,
-        images=tuple(images[name] for name in names),
-        keypoints=numbering,
-        tracks=find_tracks(numbering, _Verified(stored, place)),
-        patches=PatchFiles(output=folder),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Verified:
-    """The verified matches of a database, as often as they are gone through."""
-
-    stored: StoredDatabase
-    place: Mapping[int, int]
-
-    def __iter__(self) -> Iterator[Match]:
-        for (first, second), rows in self.stored.inliers():
-            if len(rows):
-                yield self.place[first], self.place[second], rows
-
-
-def _number(names: Sequence[str], keypoints: MapKeypoints) -> Numbering:
-    """Number the keypoints of images, in their order."""
-    turns = turns_of(keypoints.folders)
-    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    xy, sides, uprights = [], [], []
-    for name in names:
-        rows = keypoints.read(name)
-        places = rows[:, :2].astype(np.float32)
-        corner = keypoints.origin == "corner"
-        xy.append(kapture_from_colmap(places) if corner else places)
-        sides.append(patch_sides(rows))
-        turn = turns[name].turn if name in turns else 0
-        origin, *axes = stored_from_turned(corners, turn, (1, 1))
-        uprights.append((np.array(axes) - origin).T)
-    return Numbering(
-        starts=np.cumsum([0, *map(len, xy)]),
-        xy=np.concatenate(xy),
-        sides=np.concatenate(sides),
-        uprights=np.array(uprights),
-    )
-
-
-def _cut(
-    photographs: Photographs,
-    images: Sequence[int],
-    names: Sequence[str],
-    options: RunOptions,
-) -> dict[int, str]:
-    """Cut the patches of references; give the images that are unreadable, and why."""
-    todo = [i for i in images if not photographs.patches.is_there(i)]
-    unreadable = {}
-    bar = Progress(
-        "refine, references",
-        "photograph",
-        len(images),
-        done=len(images) - len(todo),
-        shown=options.progress,
-    )
-    cutting = closing(read_ahead(todo, photographs.cut, options.workers))
-    with bar, cutting as cut:
-        for image, future in cut:
-            bar.update()
-            try:
-                photographs.patches.write(image, future.result())
-            except ImageError as error:
-                if options.strict:
-                    raise
-                unreadable[image] = str(error)
-    if len(unreadable) == len(images) > 0:
-        raise ImageError(
-            f"none of {counted(len(images), 'photograph')} can be read; first: "
-            f"{next(iter(unreadable.values()))}"
-        )
-    return unreadable
-
-
-def _register(
-    photographs: Photographs,
-    images: Sequence[int],
-    names: Sequence[str],
-    unreadable: Mapping[int, str],
-    writer: KeypointWriter,
-    options: RunOptions,
-) -> dict[str, ImageResult]:
-    """Register the observations of images, and write them."""
-    found = {}
-    bar = Progress(
-        "refine",
-        "photograph",
-        len(names),
-        done=len(names) - len(images),
-        shown=options.progress,
-    )
-
-    def refine(image: int) -> Refined:
-        return photographs.refine(image, unreadable)
-
-    working = closing(read_ahead(images, refine, options.workers))
-    with bar, working as refined:
-        for image, future in refined:
-            bar.update()
-            one = future.result()
-            writer.write(names[image], one)
-            found[names[image]] = one.result
-            if one.result.failure and options.strict:
-                raise ImageError(one.result.failure)
-    return found

@@ -1,30 +1,29 @@
-"""Tracks of keypoints over the verified matches of all pairs, as flat arrays.
+"""Keypoints of verified matches, each with the one that it is registered against.
 
 The keypoints of all images have one numbering: those of an image follow those of the
-image before. A track is a connected component of verified matches. It may hold several
-keypoints of one image, such as one corner found on several scales, or corners that a
-wrong match has joined: each is an observation of its own, registered against the same
-reference, which refuses those that do not show what the reference shows.
+image before. A track, the keypoints that matches join, may hold several keypoints of
+one image, such as a corner found on several scales, and distinct corners that a wrong
+match joins; and its ends may look too different to be compared. So a track has several
+references: the keypoints with most matches, no two of them matched with each other.
+Every other keypoint has one among those that it is matched with. References are in turn
+registered against those with more matches that share a keypoint with them. Steps add up
+along these links, so that a track is consistent as far as its patches can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from r2d2_kapture.refinement.frames import local_affinities
 from r2d2_kapture.types import FloatArray, IndexArray
 
-MATCHES_AT_A_TIME = 4_000_000
-"""Whose tracks are joined at once."""
-STEPS_FROM_REFERENCE = 3
-"""Matches between an observation and its reference along which geometry is composed."""
-
+DoubleArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Match = tuple[int, int, IndexArray]
 """Positions of two images in the list of all, and (K, 2) rows of their keypoints."""
@@ -45,7 +44,7 @@ class Numbering:
     starts: IndexArray
     xy: FloatArray
     sides: FloatArray
-    uprights: npt.NDArray[np.float64]
+    uprights: DoubleArray
 
     def __len__(self) -> int:
         return len(self.xy)
@@ -54,126 +53,179 @@ class Numbering:
         """The keypoints of an image."""
         return slice(int(self.starts[image]), int(self.starts[image + 1]))
 
-    def references_in(self, image: int, reference: Labels) -> IndexArray:
-        """Keypoints of an image that are their own references, in order."""
-        numbers, found = self._numbers(image), reference[self.of(image)]
-        chosen: IndexArray = numbers[found == numbers]
-        return chosen
-
-    def observations_in(self, image: int, reference: Labels) -> IndexArray:
-        """Keypoints of an image that have another one as reference, in order."""
-        numbers, found = self._numbers(image), reference[self.of(image)]
-        chosen: IndexArray = numbers[(found >= 0) & (found != numbers)]
-        return chosen
-
-    def _numbers(self, image: int) -> IndexArray:
-        keypoints = self.of(image)
-        return np.arange(keypoints.start, keypoints.stop)
+    def images_of(self, numbers: npt.NDArray[np.integer]) -> IndexArray:
+        """The image of each keypoint."""
+        found = np.searchsorted(self.starts, numbers, side="right") - 1
+        return np.asarray(found, np.int64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tracks:
-    """The tracks of keypoints.
+    """What each keypoint is registered against.
 
     Attributes:
-        reference: (N,) keypoint that each is registered against; itself for references,
-            -1 for keypoints without a verified match.
+        references: (N,) number of the keypoint that each is registered against; its own
+            for the first of a track, -1 without verified matches.
         affinities: (N, 2, 2) float32, what a step in pixels at the reference becomes in
             the image of the keypoint.
+        is_reference: (N,) whether others are registered against it.
     """
 
-    reference: Labels
+    references: Labels
     affinities: npt.NDArray[np.float32]
+    is_reference: BoolArray
+
+    @property
+    def count(self) -> int:
+        """Number of tracks."""
+        return int((self.references == np.arange(len(self.references))).sum())
+
+    def references_in(self, keypoints: slice) -> IndexArray:
+        """The references among consecutive keypoints, in order."""
+        rows = np.flatnonzero(self.is_reference[keypoints])
+        return np.asarray(rows + keypoints.start, np.int64)
+
+    def observations_in(self, keypoints: slice) -> IndexArray:
+        """The keypoints to register among consecutive ones, in order."""
+        found = self.references[keypoints]
+        others = found != np.arange(keypoints.start, keypoints.stop)
+        rows = np.flatnonzero((found >= 0) & others)
+        return np.asarray(rows + keypoints.start, np.int64)
+
+    def settle(self, steps: DoubleArray, moved: BoolArray) -> DoubleArray:
+        """Add the steps of references to those of keypoints registered against them.
+
+        Args:
+            steps: (N, 2) pixels, each relative to where its reference was detected.
+            moved: (N,) whether the registration was accepted; the others stay.
+
+        Returns:
+            (N, 2) pixels that each keypoint moves, 0 for those that stay.
+        """
+        total = np.where(moved[:, None], steps, 0.0)
+        waiting = np.flatnonzero(moved)
+        settled = ~moved
+        while len(waiting):
+            of = self.references[waiting]
+            ready = settled[of]
+            now, of = waiting[ready], of[ready]
+            affinities = self.affinities[now].astype(np.float64)
+            total[now] += np.einsum("nij,nj->ni", affinities, total[of])
+            settled[now] = True
+            waiting = waiting[~ready]
+        return total
 
 
 def find_tracks(keypoints: Numbering, matches: Iterable[Match]) -> Tracks:
-    """Join matches into tracks, choose their references, and relate the others to them.
+    """Choose references, and relate the other keypoints to them.
 
     Args:
         keypoints: of all images.
         matches: verified ones, which are gone through several times.
     """
-    labels, matched = join(keypoints, matches)
-    reference = choose_references(labels, matched, keypoints.sides)
-    affinities = _relate(keypoints, reference, matches)
-    return Tracks(reference=reference, affinities=affinities)
+    ranks, order = _rank(keypoints, matches)
+    references = choose_references(keypoints, matches, ranks, order)
+    affinities = np.tile(np.eye(2, dtype=np.float32), (len(keypoints), 1, 1))
+    chosen = references == np.arange(len(keypoints))
+    for start, end, along in _directed(keypoints, matches):
+        onward = references[end] == start
+        affinities[end[onward]] = along(onward)
+    best = ranks.copy()
+    for start, end, along in _directed(keypoints, matches):
+        through = references[start]
+        onward = chosen[end] & (ranks[through] > best[end])
+        best[end[onward]] = ranks[through[onward]]
+        affinities[end[onward]] = along(onward) @ affinities[start[onward]]
+    references[chosen] = order[best[chosen]]
+    return Tracks(references=references, affinities=affinities, is_reference=chosen)
 
 
-def join(keypoints: Numbering, matches: Iterable[Match]) -> tuple[Labels, Labels]:
-    """The track of each keypoint, as a number below N, and how many matches it has."""
-    count = len(keypoints)
-    labels = np.arange(count, dtype=np.int32)
-    matched = np.zeros(count, np.int32)
-    for edges in _batches(keypoints, matches):
-        matched += np.bincount(edges.ravel(), minlength=count).astype(np.int32)
-        ends = labels[edges]
-        joined = coo_matrix(
-            (np.ones(len(ends), np.bool_), (ends[:, 0], ends[:, 1])), (count, count)
-        )
-        labels = connected_components(joined, directed=False)[1][labels]
-    return labels, matched
+def _rank(keypoints: Numbering, matches: Iterable[Match]) -> tuple[Labels, Labels]:
+    """The rank of each keypoint, -1 without matches, and the keypoints by rank.
+
+    Those with most matches rank highest, of these the finest, then the first.
+    """
+    counts = np.zeros(len(keypoints), np.int32)
+    for ends in _ends(keypoints, matches):
+        np.add.at(counts, ends, 1)
+    members = np.flatnonzero(counts)
+    worst_first = (-members, -keypoints.sides[members], counts[members])
+    order = members[np.lexsort(worst_first)].astype(np.int32)
+    ranks = np.full(len(keypoints), -1, np.int32)
+    ranks[order] = np.arange(len(order))
+    return ranks, order
 
 
-def _batches(keypoints: Numbering, matches: Iterable[Match]) -> Iterator[IndexArray]:
-    """The two numbers of the keypoints of each match, many pairs at a time."""
-    waiting: list[IndexArray] = []
-    count = 0
-    for first, second, rows in matches:
-        waiting.append(rows + keypoints.starts[[first, second]])
-        count += len(rows)
-        if count >= MATCHES_AT_A_TIME:
-            yield np.concatenate(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield np.concatenate(waiting)
+def choose_references(
+    keypoints: Numbering, matches: Iterable[Match], ranks: Labels, order: Labels
+) -> Labels:
+    """References such that none is matched with another, and all others with one.
 
-
-def choose_references(labels: Labels, matched: Labels, sides: FloatArray) -> Labels:
-    """The reference of each keypoint: the one of its track nearest to the median scale.
-
-    Of these the one with most matches, then the first.
+    In rounds, those that outrank all that they are matched with and that have no
+    reference yet (Luby, "A simple parallel algorithm for the maximal independent set
+    problem", SIAM Journal on Computing 1986, with these ranks).
 
     Returns:
-        (N,) their numbers; -1 for keypoints without a match.
+        (N,) the reference of each keypoint, of several the one that ranks highest; its
+        own for references, -1 for keypoints without matches.
     """
-    members = np.flatnonzero(matched)
-    members = members[np.lexsort((sides[members], labels[members]))]
-    track, scales = labels[members], np.log2(sides[members])
-    first = np.flatnonzero(np.diff(track, prepend=-1))
-    lengths = np.diff(first, append=len(track))
-    middle = np.repeat(scales[first + (lengths - 1) // 2], lengths)
-    best = np.lexsort((members, -matched[members], np.abs(scales - middle), track))
-    reference = np.full(len(labels), -1, np.int32)
-    reference[members] = np.repeat(members[best[first]], lengths)
-    return reference
+    references = np.full(len(keypoints), -1, np.int32)
+    free = ranks >= 0
+    while free.any():
+        best = np.full(len(keypoints), -1, np.int32)
+        for ends in _ends(keypoints, matches):
+            both = ends[free[ends].all(axis=1)]
+            for here, there in ((0, 1), (1, 0)):
+                np.maximum.at(best, both[:, here], ranks[both[:, there]])
+        chosen = free & (ranks > best)
+        references[chosen] = np.flatnonzero(chosen)
+        best[:] = -1
+        for ends in _ends(keypoints, matches):
+            for here, there in ((0, 1), (1, 0)):
+                found = chosen[ends[:, there]] & free[ends[:, here]]
+                ours, theirs = ends[found, here], ends[found, there]
+                np.maximum.at(best, ours, ranks[theirs])
+        joined = (best >= 0) & ~chosen
+        references[joined] = order[best[joined]]
+        free &= references < 0
+    return references
 
 
-def _relate(
-    keypoints: Numbering, reference: Labels, matches: Iterable[Match]
-) -> npt.NDArray[np.float32]:
-    """Affinities along matches from the references on, else by scales and turns."""
-    affinities = _by_scale(keypoints, reference)
-    away = np.where(reference == np.arange(len(reference)), 0, -1).astype(np.int8)
-    for steps in range(STEPS_FROM_REFERENCE):
-        for first, second, rows in matches:
-            ends = rows + keypoints.starts[[first, second]]
-            for side in (0, 1):
-                start, end = ends[:, side], ends[:, 1 - side]
-                onward = (away[start] == steps) & (away[end] < 0)
-                if not onward.any():
-                    continue
-                images = (first, second) if side == 0 else (second, first)
-                along = _along(keypoints, images, start, end)[onward]
-                here = affinities[start[onward]]
-                affinities[end[onward]] = (along @ here).astype(np.float32)
-                away[end[onward]] = steps + 1
-    return affinities
+def _ends(keypoints: Numbering, matches: Iterable[Match]) -> Iterator[IndexArray]:
+    """(K, 2) numbers of the keypoints of the matches of each pair."""
+    for first, second, rows in matches:
+        yield rows + keypoints.starts[[first, second]]
+
+
+def _directed(
+    keypoints: Numbering, matches: Iterable[Match]
+) -> Iterator[tuple[IndexArray, IndexArray, Callable[[BoolArray], DoubleArray]]]:
+    """The matches of each pair, from either image to the other.
+
+    Yields:
+        (K,) numbers of the keypoints in the one and in the other image, and what gives
+        the affinities of some of these matches.
+    """
+    for first, second, rows in matches:
+        ends = rows + keypoints.starts[[first, second]]
+        for images, (start, end) in (
+            ((first, second), ends.T),
+            ((second, first), ends[:, ::-1].T),
+        ):
+            along = functools.partial(_along, keypoints, images, start, end)
+            yield start, end, along
 
 
 def _along(
-    keypoints: Numbering, images: tuple[int, int], start: IndexArray, end: IndexArray
-) -> npt.NDArray[np.float64]:
-    """(K, 2, 2) affinities of the matches of a pair, found in upright images."""
+    keypoints: Numbering,
+    images: tuple[int, int],
+    start: IndexArray,
+    end: IndexArray,
+    wanted: BoolArray,
+) -> DoubleArray:
+    """Affinities of the wanted matches of a pair, found in upright images."""
+    if not wanted.any():
+        return np.zeros((0, 2, 2))
     upright, other = (keypoints.uprights[image] for image in images)
     found = local_affinities(
         keypoints.xy[start].astype(np.float64) @ upright,
@@ -181,17 +233,4 @@ def _along(
         keypoints.sides[start],
         keypoints.sides[end],
     )
-    return np.asarray(other @ found @ upright.T)
-
-
-def _by_scale(keypoints: Numbering, reference: Labels) -> npt.NDArray[np.float32]:
-    """(N, 2, 2) affinities of the ratio of scales, and of the turns of images."""
-    affinities = np.tile(np.eye(2, dtype=np.float32), (len(reference), 1, 1))
-    for image, upright in enumerate(keypoints.uprights):
-        members = keypoints.observations_in(image, reference)
-        of = reference[members]
-        images = np.searchsorted(keypoints.starts, of, side="right") - 1
-        turns = upright @ keypoints.uprights[images].transpose(0, 2, 1)
-        ratio = keypoints.sides[members] / keypoints.sides[of]
-        affinities[members] = turns * ratio[:, None, None]
-    return affinities
+    return np.asarray(other @ found[wanted] @ upright.T)

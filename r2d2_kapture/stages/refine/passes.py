@@ -1,0 +1,213 @@
+"""The passes over the photographs of a database: references, then the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from r2d2_kapture.config.refine import RefineConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
+from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
+from r2d2_kapture.io.colmap.stored_database import StoredDatabase
+from r2d2_kapture.io.features.reading import patch_sides
+from r2d2_kapture.io.kapture.camera_sizes import dataset_images
+from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.refinement.registration import MOVED
+from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
+from r2d2_kapture.stages.refine.output import is_written, open_writer, turns_of
+from r2d2_kapture.stages.refine.photographs import Photographs
+from r2d2_kapture.stages.refine.results import ImageResult, read_results
+from r2d2_kapture.stages.refine.scratch import Found, Scratch
+from r2d2_kapture.stages.refine.tracks import Match, Numbering, find_tracks
+from r2d2_kapture.types import counted
+
+
+def refine(
+    config: RefineConfig,
+    stored: StoredDatabase,
+    dataset: Dataset,
+    keypoints: MapKeypoints,
+    folder: Path,
+    options: RunOptions,
+) -> int:
+    """Refine the keypoints of a database, unless they are; give the images done."""
+    ids = sorted(stored.content.names)
+    names = [stored.content.names[image_id] for image_id in ids]
+    known = read_results(folder)
+    if all(
+        name in known
+        and is_written(
+            folder, name, stored.content.keypoint_counts[image_id], keypoints
+        )
+        for image_id, name in zip(ids, names)
+    ):
+        return 0
+    photographs = _photographs(config, stored, dataset, keypoints, folder)
+    with one_core_a_thread():
+        unreadable = _cut(photographs, options)
+        done = _register(photographs, unreadable, options)
+    _write(photographs, names, keypoints, folder)
+    return done
+
+
+def _photographs(
+    config: RefineConfig,
+    stored: StoredDatabase,
+    dataset: Dataset,
+    keypoints: MapKeypoints,
+    folder: Path,
+) -> Photographs:
+    ids = sorted(stored.content.names)
+    names = [stored.content.names[image_id] for image_id in ids]
+    numbering = _number(names, keypoints)
+    place = {image_id: i for i, image_id in enumerate(ids)}
+    images = dataset_images(dataset, names)
+    lacking = [name for name in names if name not in images]
+    if lacking:
+        raise DatasetError(
+            f"{stored.path}: image '{lacking[0]}' is not in {dataset.root}; give the "
+            "dataset that the database was made from"
+        )
+    return Photographs(
+        config=config,
+        images=tuple(images[name] for name in names),
+        keypoints=numbering,
+        tracks=find_tracks(numbering, _Verified(stored, place)),
+        scratch=Scratch(output=folder),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Verified:
+    """The verified matches of a database, as often as they are gone through."""
+
+    stored: StoredDatabase
+    place: Mapping[int, int]
+
+    def __iter__(self) -> Iterator[Match]:
+        for (first, second), rows in self.stored.inliers():
+            if len(rows):
+                yield self.place[first], self.place[second], rows
+
+
+def _number(names: Sequence[str], keypoints: MapKeypoints) -> Numbering:
+    """Number the keypoints of images, in their order."""
+    turns = turns_of(keypoints.folders)
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    xy, sides, uprights = [], [], []
+    for name in names:
+        rows = keypoints.read(name)
+        places = rows[:, :2].astype(np.float32)
+        corner = keypoints.origin == "corner"
+        xy.append(kapture_from_colmap(places) if corner else places)
+        sides.append(patch_sides(rows))
+        turn = turns[name].turn if name in turns else 0
+        origin, *axes = stored_from_turned(corners, turn, (1, 1))
+        uprights.append((np.array(axes) - origin).T)
+    return Numbering(
+        starts=np.cumsum([0, *map(len, xy)]),
+        xy=np.concatenate(xy),
+        sides=np.concatenate(sides),
+        uprights=np.array(uprights),
+    )
+
+
+def _cut(photographs: Photographs, options: RunOptions) -> frozenset[int]:
+    """Cut the patches of references; give the images that cannot be read."""
+    scratch = photographs.scratch
+    images = [
+        image
+        for image in range(len(photographs.images))
+        if len(photographs.tracks.references_in(photographs.keypoints.of(image)))
+    ]
+    todo = [image for image in images if not scratch.has_templates(image)]
+    unreadable = {}
+    bar = Progress(
+        "refine, references",
+        "photograph",
+        len(images),
+        done=len(images) - len(todo),
+        shown=options.progress,
+    )
+    cutting = closing(read_ahead(todo, photographs.cut, options.workers))
+    with bar, cutting as cut:
+        for image, future in cut:
+            bar.update()
+            try:
+                scratch.write_templates(image, future.result())
+            except ImageError as error:
+                if options.strict:
+                    raise
+                unreadable[image] = error
+    if images and len(unreadable) == len(images):
+        raise ImageError(
+            f"none of {counted(len(images), 'photograph')} can be read; first: "
+            f"{unreadable[images[0]]}"
+        )
+    return frozenset(unreadable)
+
+
+def _register(
+    photographs: Photographs, unreadable: frozenset[int], options: RunOptions
+) -> int:
+    """Register the keypoints of images; give the number of images done."""
+    scratch = photographs.scratch
+    images = range(len(photographs.images))
+    todo = [image for image in images if not scratch.has_found(image)]
+
+    def find(image: int) -> Found:
+        return photographs.find(image, unreadable)
+
+    bar = Progress(
+        "refine",
+        "photograph",
+        len(images),
+        done=len(images) - len(todo),
+        shown=options.progress,
+    )
+    working = closing(read_ahead(todo, find, options.workers))
+    with bar, working as registered:
+        for image, future in registered:
+            bar.update()
+            found = future.result()
+            if found.failure and options.strict:
+                raise ImageError(found.failure)
+            scratch.write_found(image, found)
+    return len(todo)
+
+
+def _write(
+    photographs: Photographs,
+    names: Sequence[str],
+    source: MapKeypoints,
+    folder: Path,
+) -> None:
+    """Add up the steps that were found along tracks, and write the keypoints."""
+    keypoints, tracks = photographs.keypoints, photographs.tracks
+    steps = np.zeros((len(keypoints), 2))
+    moved = np.zeros(len(keypoints), np.bool_)
+    for image in range(len(names)):
+        found = photographs.scratch.read_found(image)
+        steps[found.numbers] = found.steps
+        moved[found.numbers] = found.outcomes == MOVED
+    total = tracks.settle(steps, moved)
+    with open_writer(folder, source) as writer:
+        for image, name in enumerate(names):
+            here = keypoints.of(image)
+            found = photographs.scratch.read_found(image)
+            asked = len(tracks.observations_in(here))
+            tracked = np.count_nonzero(tracks.references[here] >= 0)
+            result = ImageResult.of(
+                found,
+                total[found.numbers],
+                asked - len(found.numbers),
+                int(tracked) - asked,
+            )
+            writer.write(name, total[here], result, found.record)
