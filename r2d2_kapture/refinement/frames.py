@@ -64,6 +64,7 @@ def local_affinities(
     points2: npt.NDArray[np.floating],
     scales1: Scales,
     scales2: Scales,
+    of: npt.NDArray[np.intp] | slice = slice(None),
 ) -> Array:
     """How the surroundings of matched points are mapped from image 1 to image 2.
 
@@ -73,20 +74,22 @@ def local_affinities(
     Args:
         points1, points2: (N, 2) pixels of the matches of one pair of images.
         scales1, scales2: (N,) sides in pixels of the patches described.
+        of: positions of the matches whose surroundings are asked for; all by default.
 
     Returns:
-        (N, 2, 2) float64.
+        (N, 2, 2) float64, of the matches asked for.
     """
     first, second = (np.asarray(points, np.float64) for points in (points1, points2))
-    pixel = _pixels(scales1)
-    ratio = _pixels(scales2) / pixel
+    pixel = _pixels(scales1[of])
+    ratio = _pixels(scales2[of]) / pixel
     alone = ratio[:, None, None] * np.eye(2)
     count = min(NEIGHBOURS + 1, len(first))
     if count <= SUPPORT:
         return alone
-    _, near = cKDTree(first).query(first, k=count)
-    steps1, steps2 = first[near] - first[:, None], second[near] - second[:, None]
-    best, most = alone, np.zeros(len(first))
+    _, near = cKDTree(first).query(first[of], k=count)
+    steps1 = first[near] - first[of][:, None]
+    steps2 = second[near] - second[of][:, None]
+    best, most = alone, np.zeros(len(alone))
     for turn in np.arange(TURNS) * (2 * np.pi / TURNS):
         cos, sin = np.cos(turn), np.sin(turn)
         begun = alone @ np.array([[cos, -sin], [sin, cos]])

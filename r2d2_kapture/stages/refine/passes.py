@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +17,13 @@ from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.colmap.stored_database import StoredDatabase
 from r2d2_kapture.io.features.reading import patch_sides
-from r2d2_kapture.io.kapture.camera_sizes import dataset_images
+from r2d2_kapture.io.kapture.camera_sizes import READERS, CameraImage, dataset_images
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.refinement.registration import MOVED
 from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
 from r2d2_kapture.stages.refine.output import is_written, open_writer, turns_of
-from r2d2_kapture.stages.refine.photographs import Photographs
+from r2d2_kapture.stages.refine.photographs import Photographs, check_header
 from r2d2_kapture.stages.refine.results import ImageResult, read_results
 from r2d2_kapture.stages.refine.scratch import Found, Scratch
 from r2d2_kapture.stages.refine.tracks import Match, Numbering, find_tracks
@@ -49,25 +50,6 @@ def refine(
         for image_id, name in zip(ids, names)
     ):
         return 0
-    photographs = _photographs(config, stored, dataset, keypoints, folder)
-    with one_core_a_thread():
-        unreadable = _cut(photographs, options)
-        done = _register(photographs, unreadable, options)
-    _write(photographs, names, keypoints, folder)
-    return done
-
-
-def _photographs(
-    config: RefineConfig,
-    stored: StoredDatabase,
-    dataset: Dataset,
-    keypoints: MapKeypoints,
-    folder: Path,
-) -> Photographs:
-    ids = sorted(stored.content.names)
-    names = [stored.content.names[image_id] for image_id in ids]
-    numbering = _number(names, keypoints)
-    place = {image_id: i for i, image_id in enumerate(ids)}
     images = dataset_images(dataset, names)
     lacking = [name for name in names if name not in images]
     if lacking:
@@ -75,26 +57,47 @@ def _photographs(
             f"{stored.path}: image '{lacking[0]}' is not in {dataset.root}; give the "
             "dataset that the database was made from"
         )
-    return Photographs(
+    scratch = Scratch(output=folder)
+    scratch.begin([images[name].path for name in names])
+    numbering = _number(names, keypoints)
+    verified = _Verified(
+        stored=stored, places={image_id: i for i, image_id in enumerate(ids)}
+    )
+    unreadable = _check_headers([images[name] for name in names], verified)
+    readable = dataclasses.replace(verified, left_out=frozenset(unreadable))
+    photographs = Photographs(
         config=config,
         images=tuple(images[name] for name in names),
         keypoints=numbering,
-        tracks=find_tracks(numbering, _Verified(stored, place)),
-        scratch=Scratch(output=folder),
+        tracks=find_tracks(numbering, readable),
+        scratch=scratch,
     )
+    with one_core_a_thread():
+        unreadable |= _cut(photographs, options)
+        done = _register(photographs, unreadable, options)
+    _write(photographs, names, keypoints, folder)
+    return done
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _Verified:
-    """The verified matches of a database, as often as they are gone through."""
+    """The verified matches of a database, as often as they are gone through.
+
+    Attributes:
+        stored: the database.
+        places: of images by id.
+        left_out: images whose matches are.
+    """
 
     stored: StoredDatabase
-    place: Mapping[int, int]
+    places: Mapping[int, int]
+    left_out: frozenset[int] = frozenset()
 
     def __iter__(self) -> Iterator[Match]:
-        for (first, second), rows in self.stored.inliers():
-            if len(rows):
-                yield self.place[first], self.place[second], rows
+        for ids, rows in self.stored.inliers():
+            first, second = (self.places[image_id] for image_id in ids)
+            if len(rows) and self.left_out.isdisjoint((first, second)):
+                yield first, second, rows
 
 
 def _number(names: Sequence[str], keypoints: MapKeypoints) -> Numbering:
@@ -119,8 +122,33 @@ def _number(names: Sequence[str], keypoints: MapKeypoints) -> Numbering:
     )
 
 
-def _cut(photographs: Photographs, options: RunOptions) -> frozenset[int]:
-    """Cut the patches of references; give the images that cannot be read."""
+def _check_headers(
+    images: Sequence[CameraImage], matches: Iterable[Match]
+) -> dict[int, str]:
+    """The photographs with verified matches that cannot be read, and why.
+
+    Raises:
+        ImageError: all of them.
+    """
+    matched = sorted({image for *pair, _ in matches for image in pair})
+    found = {}
+    for image, future in read_ahead(
+        matched, lambda i: check_header(images[i]), READERS
+    ):
+        try:
+            future.result()
+        except ImageError as error:
+            found[image] = str(error)
+    if matched and len(found) == len(matched):
+        raise ImageError(
+            f"none of {counted(len(matched), 'photograph')} can be read; first: "
+            f"{found[matched[0]]}"
+        )
+    return found
+
+
+def _cut(photographs: Photographs, options: RunOptions) -> dict[int, str]:
+    """Cut the patches of references; give the images that cannot be read, and why."""
     scratch = photographs.scratch
     images = [
         image
@@ -143,21 +171,18 @@ def _cut(photographs: Photographs, options: RunOptions) -> frozenset[int]:
             try:
                 scratch.write_templates(image, future.result())
             except ImageError as error:
-                if options.strict:
-                    raise
-                unreadable[image] = error
-    if images and len(unreadable) == len(images):
-        raise ImageError(
-            f"none of {counted(len(images), 'photograph')} can be read; first: "
-            f"{unreadable[images[0]]}"
-        )
-    return frozenset(unreadable)
+                unreadable[image] = str(error)
+    return unreadable
 
 
 def _register(
-    photographs: Photographs, unreadable: frozenset[int], options: RunOptions
+    photographs: Photographs, unreadable: Mapping[int, str], options: RunOptions
 ) -> int:
-    """Register the keypoints of images; give the number of images done."""
+    """Register the keypoints of images; give the number of images done.
+
+    Raises:
+        ImageError: a photograph cannot be read, and options.strict.
+    """
     scratch = photographs.scratch
     images = range(len(photographs.images))
     todo = [image for image in images if not scratch.has_found(image)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,25 +68,26 @@ class Photographs:
             self.config,
         )
 
-    def find(self, image: int, without: Container[int]) -> Found:
+    def find(self, image: int, unreadable: Mapping[int, str]) -> Found:
         """Register the keypoints of an image against their references.
 
         Args:
             image: its position.
-            without: positions of images without patches, since they are unreadable.
+            unreadable: positions of images that have no patches, and why.
         """
+        if image in unreadable:
+            return dataclasses.replace(NOTHING, failure=unreadable[image])
         keypoints = self.keypoints.of(image)
         numbers = self.tracks.observations_in(keypoints)
         images = self.keypoints.images_of(self.tracks.references[numbers])
-        readable = np.array([i not in without for i in images.tolist()], np.bool_)
+        readable = np.array([i not in unreadable for i in images.tolist()], np.bool_)
         numbers, images = numbers[readable], images[readable]
         try:
             if not len(numbers):
                 return dataclasses.replace(NOTHING, record=_record(self.images[image]))
             grey, record = _read(self.images[image])
         except ImageError as error:
-            tracked = (self.tracks.references[keypoints] >= 0).any()
-            return dataclasses.replace(NOTHING, failure=str(error) if tracked else "")
+            return dataclasses.replace(NOTHING, failure=str(error))
         found = self._register(grey, numbers, images)
         return Found(
             numbers=numbers,
@@ -139,9 +140,17 @@ def _read(image: CameraImage) -> tuple[GreyImage, ImageRecord]:
 def _record(image: CameraImage) -> ImageRecord:
     path = _file_of(image)
     stamp = stamp_image(path)
-    size = image_size(path)
-    _check_size(image, size)
-    return record_image(path, stamp, size)
+    check_header(image)
+    return record_image(path, stamp, image.size)
+
+
+def check_header(image: CameraImage) -> None:
+    """Refuse a photograph that is missing or none of its camera, by its header.
+
+    Raises:
+        ImageError: naming it.
+    """
+    _check_size(image, image_size(_file_of(image)))
 
 
 def _check_size(image: CameraImage, found: tuple[int, int]) -> None:

@@ -6,9 +6,10 @@ A run that was stopped goes on with it; memory holds that of a few photographs.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +17,12 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from r2d2_kapture.io.outputs.image_records import ImageRecord, record_from_json
+from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
+from r2d2_kapture.io.outputs.image_records import (
+    ImageRecord,
+    record_from_json,
+    stamp_of,
+)
 from r2d2_kapture.io.outputs.ledger import open_item
 from r2d2_kapture.refinement.patches import Templates
 from r2d2_kapture.types import IndexArray
@@ -55,6 +61,21 @@ class Scratch:
     """
 
     output: Path
+
+    def begin(self, photographs: Iterable[Path]) -> None:
+        """Remove what an earlier run found in other photographs than these.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        digest = hashlib.sha256()
+        for path in photographs:
+            digest.update(_stamp(path).encode("utf-8", "surrogateescape"))
+        of = {"photographs": digest.hexdigest()}
+        path = self.output / FOLDER / "of.json"
+        if read_json(path) != of:
+            self.remove()
+            write_json_atomic(path, of)
 
     def has_templates(self, image: int) -> bool:
         """Whether the patches of the references in a photograph are there."""
@@ -110,3 +131,11 @@ class Scratch:
 
     def _path(self, image: int, kind: str) -> Path:
         return self.output / FOLDER / f"{image}.{kind}"
+
+
+def _stamp(path: Path) -> str:
+    """What changes with a file."""
+    try:
+        return f"{stamp_of(path)}\n"
+    except OSError:
+        return f"{path} is not there\n"

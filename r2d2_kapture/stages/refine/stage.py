@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,7 @@ def run(
             seconds=time.monotonic() - started,
             outputs=(folder, target),
             details={"keypoints_type": folder.name, **details},
-            warnings=warnings,
+            warnings=(*warnings, *_nothing_verified(details, database)),
         )
         write_report(folder / REPORT_NAME, report)
         if report.failed:  # these are tried again
@@ -161,6 +161,14 @@ def run(
         written = (path_of(folder, name) for name in names)
         return finished.note(
             report, (folder / REPORT_NAME, folder / FILE_NAME, *state.files, *written)
+        )
+
+
+def _nothing_verified(details: Mapping[str, Any], database: Path) -> Iterator[str]:
+    if not details["observations"]:
+        yield (
+            f"{database}: found no verified match, so that no keypoint could be moved; "
+            "verify pairs with kapture_r2d2_verify"
         )
 
 

@@ -232,5 +232,6 @@ def _along(
         keypoints.xy[end].astype(np.float64) @ other,
         keypoints.sides[start],
         keypoints.sides[end],
+        of=np.flatnonzero(wanted),
     )
-    return np.asarray(other @ found[wanted] @ upright.T)
+    return np.asarray(other @ found @ upright.T)
