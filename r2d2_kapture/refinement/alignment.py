@@ -18,7 +18,7 @@ from torch import Tensor
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.refinement.patches import GRADIENT_MARGIN, Windows
 
-CONVERGED = 0.02
+CONVERGED = 0.01
 """Samples of a step after which the search ends."""
 
 MIN_DEVIATION = 1.0

@@ -24,13 +24,19 @@ from r2d2_kapture.refinement.patches import (
 Array = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-Outcome = Literal["moved", "border", "texture", "far", "similarity", "worse", "return"]
-"""What became of a keypoint: it moved, or why it did not: a patch leaves its image; has
-no texture; matches best too far away; is not similar; is less similar than before; or
-leads back to another place of the reference."""
+Outcome = Literal[
+    "moved", "still", "border", "texture", "far", "similarity", "worse", "return"
+]
+"""What became of a keypoint: it moved; it lies right to LEAST_STEP; or why
+it did not move: a patch leaves its image; has no texture; matches best too far away; is
+not similar; is less similar than before; or leads back to another place of the
+reference."""
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-MOVED, BORDER, TEXTURE, FAR, SIMILARITY, WORSE, RETURN = range(len(OUTCOMES))
+MOVED, STILL, BORDER, TEXTURE, FAR, SIMILARITY, WORSE, RETURN = range(len(OUTCOMES))
+
+LEAST_STEP = 0.02
+"""Samples of a step worth making: rounding to grey levels moves patches by as much."""
 
 MIN_STEP = 0.7
 """Pixels of the image in a sample of a layer that still shows more than the coarser
@@ -49,7 +55,7 @@ class Registration:
         keypoints: (N, 2) float64 pixels; where refused, those given, to the bit.
         steps: (N,) float64 pixels moved; 0 where refused.
         before, after: (N,) float32 normalised cross-correlation with the template at
-            the given place and at the place found; NaN where a patch leaves its image.
+            the given place and at the place found, refused or not; NaN where a patch leaves its image.
         outcomes: (N,) int8 index into OUTCOMES.
     """
 
@@ -188,6 +194,7 @@ def _align(
     before, after = layer.similarity(none), layer.similarity_of(patches)
     outcomes = torch.full_like(found.outcomes[rows], MOVED)
     for outcome, holds in (
+        (STILL, ended.shift.norm(dim=1) <= LEAST_STEP),
         (RETURN, layer.way_back(pixels, ended) > config.max_return),
         (WORSE, after < before),
         (SIMILARITY, after < config.min_similarity),
