@@ -55,7 +55,8 @@ class Registration:
         keypoints: (N, 2) float64 pixels; where refused, those given, to the bit.
         steps: (N,) float64 pixels moved; 0 where refused.
         before, after: (N,) float32 normalised cross-correlation with the template at
-            the given place and at the place found, refused or not; NaN where a patch leaves its image.
+            the given place and at the place found, refused or not; NaN where a patch
+            leaves its image.
         outcomes: (N,) int8 index into OUTCOMES.
     """
 
