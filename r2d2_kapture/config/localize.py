@@ -12,6 +12,7 @@ from r2d2_kapture.config.origins import OriginConfig
 
 FocalLength = Literal["auto", "refine", "estimate"]
 RigUse = Literal["auto", "off"]
+RefinementUse = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class LocalizeConfig(OriginConfig):
         focal_length: ``auto`` keeps those of sensors.txt, and estimates those of
             unknown cameras from EXIF and the map; ``refine`` also refines those of
             sensors.txt; ``estimate`` treats every focal length as unknown.
+        refine: ``auto`` registers keypoints of queries against the patches of the map's
+            points, to parts of a pixel, and estimates the pose again; if the map has
+            patches, and the query's image can be read.
         doubt_deviation: a pose is doubtful if the standard deviation of its position is
             larger, in units of the distance to its points, or of the map's extent if
             that is less; for keypoint errors of 1 px.
@@ -59,6 +63,7 @@ class LocalizeConfig(OriginConfig):
     covisibility_clustering: bool = True
     rigs: RigUse = "auto"
     focal_length: FocalLength = "auto"
+    refine: RefinementUse = "auto"
     doubt_deviation: float = bounded(0.05, at_least=0)
     doubt_inliers: int = bounded(30, at_least=0)
     doubt_ratio: float = bounded(0.02, at_least=0)

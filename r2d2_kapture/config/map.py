@@ -11,6 +11,7 @@ MapMethod = Literal["auto", "triangulate", "incremental", "global"]
 Calibration = Literal["auto", "none", "view_graph"]
 PointsFrom = Literal["triangulation", "depth", "matched_depth"]
 PriorUse = Literal["auto", "align", "off"]
+PatchUse = Literal["auto", "off"]
 Switch = bool | Literal["auto"]
 
 
@@ -53,6 +54,8 @@ class MapConfig(Checked):
             that is kept.
         min_angle: smallest angle in degrees between the rays of a point.
         min_model_size: least number of images of a model, if poses are unknown.
+        patches: ``auto`` stores a patch of each point, where the images are there, that
+            queries are registered against (638 bytes a point); ``off`` stores none.
         seed: random seed.
         threads: threads of COLMAP, which affect the map as the seed does: results with
             another number may differ in the last digits, and in ``global`` they differ
@@ -71,6 +74,7 @@ class MapConfig(Checked):
     max_reprojection_error: float = bounded(4.0, above=0)
     min_angle: float = bounded(1.5, above=0)
     min_model_size: int = bounded(3, at_least=2)
+    patches: PatchUse = "auto"
     seed: int = bounded(0, at_least=0)
     threads: int = bounded(1, at_least=1)
 

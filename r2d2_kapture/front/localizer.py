@@ -19,7 +19,7 @@ from r2d2_kapture.config.settings import make_settings
 from r2d2_kapture.coordinates import Turn, colmap_from_kapture
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.front.arguments import PathLike, one_or_more
-from r2d2_kapture.front.images import ImageExtractor, ImageLike
+from r2d2_kapture.front.images import ImageExtractor, ImageLike, read_image
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import (
     read_sparse_map,
@@ -33,6 +33,7 @@ from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
     open_local_features,
 )
+from r2d2_kapture.io.map_patches import open_patches
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.matching.matcher import (
     Matcher,
@@ -47,6 +48,7 @@ from r2d2_kapture.stages.localize import (
     QueryImage,
     QueryMatches,
     QueryResult,
+    Registrar,
     gather_evidence,
     localize_frame,
     with_exif,
@@ -128,6 +130,11 @@ class Localizer:
         self.rotations = read_rotations(rotations)
         self.config = make_settings(LocalizeConfig, settings)
         self.sparse_map = read_sparse_map(folder, tables.keypoints.type_name)
+        self._patches = (
+            open_patches(folder, len(self.sparse_map.points))
+            if self.config.refine == "auto"
+            else None
+        )
         self._georeference = read_georeference(folder)
         if isinstance(matcher, str):
             matcher = build_matcher(MATCHERS.settings_of(matcher)())
@@ -184,7 +191,16 @@ class Localizer:
         matches = self._match(features)
         query = _query_image(path, features, camera)
         frame = QueryFrame(rig_id=None, images=(query,))
-        evidence = gather_evidence(frame, [matches], self.sparse_map, self.config)
+        registrar = None
+        if self._patches is not None:
+            registrar = Registrar(
+                patches=self._patches,
+                read=lambda _: read_image(image),
+                identify=lambda _: "",
+            )
+        evidence = gather_evidence(
+            frame, [matches], self.sparse_map, self.config, registrar
+        )
         position = read_exif_position(path).position if path.name else None
         places = Places(
             georeference=self._georeference,

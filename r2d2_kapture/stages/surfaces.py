@@ -48,7 +48,7 @@ def surface_normals(sparse_map: SparseMap) -> DoubleArray:
     for image in sparse_map.images.values():
         rows = image.point_rows
         cosines = (normals[rows] * _directions(image, points)).sum(axis=1)
-        np.minimum.at(worst, rows, cosines)
+        np.fmin.at(worst, rows, cosines)
     normals[~(worst >= MIN_COSINE)] = np.nan
     return normals
 

@@ -35,6 +35,7 @@ from r2d2_kapture.io.kapture.points3d import (
     table_rows,
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.map_patches import patches_path
 from r2d2_kapture.types import IndexArray
 
 DoubleArray = npt.NDArray[np.float64]
@@ -162,6 +163,7 @@ def map_files(path: Path) -> Iterator[Path]:
         yield from (folder / f"{name}.{end}" for name in COLMAP_FILES for end in ENDS)
         yield from map(folder.joinpath, KAPTURE_FILES)
     yield from georeference_files(path)
+    yield patches_path(path)
     yield path.parent / "kapture" / kcsv.CSV_FILENAMES[kapture.Observations]
 
 

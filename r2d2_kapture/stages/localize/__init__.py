@@ -8,6 +8,7 @@ from r2d2_kapture.stages.localize.output import CONTENTS
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
 from r2d2_kapture.stages.localize.positions import POSITIONS_NAME, Places
 from r2d2_kapture.stages.localize.registered import MODELS, register
+from r2d2_kapture.stages.localize.registration import Registrar
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QueryResult,
@@ -29,6 +30,7 @@ __all__ = [
     "QueryInputs",
     "QueryMatches",
     "QueryResult",
+    "Registrar",
     "gather_evidence",
     "localize_frame",
     "read_localized",

@@ -28,6 +28,11 @@ from r2d2_kapture.stages.localize.pose_estimation import (
     count_inliers,
     estimate_pose,
 )
+from r2d2_kapture.stages.localize.registration import (
+    Registrar,
+    Solution,
+    refine_pose,
+)
 from r2d2_kapture.stages.localize.results import QueryResult, Support
 from r2d2_kapture.stages.localize.verdict import coverage, pose_doubts
 
@@ -60,12 +65,16 @@ class Evidence:
         candidates: first all map images, then each covisible group if there are
             several.
         extent: of the map, in its units.
+        registrar: of the map's patches; None without.
+        pictures: says which patches and pixels these are; empty without.
     """
 
     frame: QueryFrame
     matches: tuple[QueryMatches, ...]
     candidates: tuple[Candidate, ...]
     extent: float
+    registrar: Registrar | None = None
+    pictures: tuple[str, ...] = ()
 
 
 def gather_evidence(
@@ -73,6 +82,7 @@ def gather_evidence(
     matches: Sequence[QueryMatches],
     sparse_map: SparseMap,
     config: LocalizeConfig,
+    registrar: Registrar | None = None,
 ) -> Evidence:
     """Follow the matches of a frame's images to the points of the map."""
     retrieved = tuple(dict.fromkeys(name for m in matches for name in m.retrieved))
@@ -90,6 +100,8 @@ def gather_evidence(
             for names in sets
         ),
         extent=sparse_map.extent,
+        registrar=registrar,
+        pictures=tuple(map(registrar.identify, frame.images)) if registrar else (),
     )
 
 
@@ -99,8 +111,9 @@ def localize_frame(
     """Find the pose of a frame.
 
     The pose is estimated from all retrieved map images, and from each covisible group;
-    the pose with most inliers is kept, the first of equals. An image whose keypoints or
-    matches cannot be read is left out, and fails.
+    the pose with most inliers is kept, the first of equals. If the map has patches, it
+    is then estimated again from keypoints registered against them. An image whose
+    keypoints or matches cannot be read is left out, and fails.
 
     Args:
         evidence: inputs of the frame.
@@ -113,16 +126,16 @@ def localize_frame(
     lacks = [matches.lack() for matches in evidence.matches]
     if None not in lacks:
         return failed_results(evidence, lacks, config)
-    found = [(_estimate(item, config), item) for item in evidence.candidates]
+    poses = [(_estimate(item, config), item) for item in evidence.candidates]
     tried = tuple(
         Support(
             map_images=len(item.map_images),
             correspondences=item.correspondences,
             inliers=inliers,
         )
-        for (_, inliers), item in found
+        for (_, inliers), item in poses
     )
-    (pose, inliers), best = max(found, key=lambda each: each[0][1])
+    (pose, inliers), best = max(poses, key=lambda each: each[0][1])
     if pose is None or inliers < config.min_inliers:
         reason = (pose.doubt if pose is not None else None) or (
             f"{evidence.candidates[0].correspondences} correspondences with the map, "
@@ -131,7 +144,10 @@ def localize_frame(
         )
         reasons = [lack or reason for lack in lacks]
         return failed_results(evidence, reasons, config, tried)
-    return _localized_results(evidence, config, origin, pose, best, tried)
+    found = Solution(pose=pose, views=best.views, refinements=(None,) * len(best.views))
+    if evidence.registrar is not None:
+        found = refine_pose(evidence.registrar, found, config)
+    return _localized_results(evidence, config, origin, found, tried)
 
 
 def failed_results(
@@ -169,15 +185,15 @@ def _localized_results(
     evidence: Evidence,
     config: LocalizeConfig,
     origin: PixelOrigin,
-    pose: FramePose,
-    best: Candidate,
+    found: Solution,
     tried: tuple[Support, ...],
 ) -> tuple[QueryResult, ...]:
     results = []
-    doubts = pose_doubts(best.views, pose, evidence.extent, config)
+    pose, views = found.pose, found.views
+    doubts = pose_doubts(views, pose, evidence.extent, config)
     plain = _plain_results(evidence, config)
-    for result, matches, view, camera, mask in zip(
-        plain, evidence.matches, best.views, pose.cameras, pose.inliers
+    for result, matches, view, camera, mask, refinement in zip(
+        plain, evidence.matches, views, pose.cameras, pose.inliers, found.refinements
     ):
         if matches.error is not None:
             results.append(
@@ -204,6 +220,7 @@ def _localized_results(
                 verdict="doubtful" if doubts else "good",
                 doubts=doubts,
                 camera=tuple(kapture_camera(camera, origin).sensor_params),
+                refined=refinement,
             )
         )
     return tuple(results)
@@ -251,7 +268,9 @@ def _views(
 def inputs_digest(evidence: Evidence, config: LocalizeConfig) -> str:
     """SHA-256 of the settings and inputs that determine the pose."""
     settings = dataclasses.asdict(config) | {"format": None}
+    del settings["refine"]  # the patches say whether
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update("".join(evidence.pictures).encode())
     for candidate in evidence.candidates:
         for view in candidate.views:
             image = view.image

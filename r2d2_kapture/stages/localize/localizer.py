@@ -30,6 +30,7 @@ from r2d2_kapture.stages.localize.matches import (
     read_query_matches,
 )
 from r2d2_kapture.stages.localize.positions import Places
+from r2d2_kapture.stages.localize.registration import Registrar
 from r2d2_kapture.stages.localize.results import (
     QueryResult,
     read_localized,
@@ -63,6 +64,7 @@ class Localizer:
         matches: of queries with map images.
         retrieval: partners of the queries.
         places: of poses in the map on Earth.
+        registrar: of the map's patches; None without.
         unlike: queries whose file and camera differ in size; they fail.
         output: folder of the outcomes.
         force: compute existing outcomes again.
@@ -75,6 +77,7 @@ class Localizer:
     matches: MatchTable
     retrieval: Retrieval
     places: Places
+    registrar: Registrar | None
     unlike: Mapping[str, Failure]
     output: Path
     force: bool
@@ -107,7 +110,9 @@ class Localizer:
         images = tuple(map(with_exif, frame.images))
         matches = [self._matches(image) for image in images]
         frame = dataclasses.replace(frame, images=images)
-        return gather_evidence(frame, matches, self.sparse_map, self.config)
+        return gather_evidence(
+            frame, matches, self.sparse_map, self.config, self.registrar
+        )
 
     def _matches(self, image: QueryImage) -> QueryMatches:
         if image.name in self.unlike:

@@ -35,6 +35,8 @@ def localized_manifest(
     """The manifest of an output folder: settings, and the records of the queries."""
     settings = dataclasses.asdict(config)
     del settings["format"]  # does not change poses
+    if settings["refine"] == LocalizeConfig.refine:
+        del settings["refine"]  # which earlier versions did not have
     records = json.dumps(
         {name: one[:2] for name, one in image_records(dataset.data).items()},
         sort_keys=True,

@@ -24,8 +24,8 @@ from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 QUERIES_FOLDER = "queries"
 POSES_NAME = "poses.txt"
-PLACES = ("wgs84", "gnss_distance")
-"""What only the outcomes in a map on Earth have."""
+OPTIONAL = ("refined", "wgs84", "gnss_distance")
+"""What only the outcomes in a map with patches, or in one on Earth, have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,26 @@ class Support:
     map_images: int
     correspondences: int
     inliers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """What the registration of an image's keypoints did.
+
+    Attributes:
+        registered: correspondences that agree with the first pose and whose point has
+            a patch.
+        moved: those of them whose keypoint got another position.
+        median_step: of these, in pixels.
+        before: their median distance in pixels from their points, by the first pose.
+        after: the same of the positions found, by the final pose.
+    """
+
+    registered: int
+    moved: int
+    median_step: float
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +90,8 @@ class QueryResult:
         doubts: why it is doubtful.
         focal_length: ``fixed``, ``refined`` or ``estimated``.
         camera: kapture's sensor parameters: model, width, height, and so on.
+        refined: what registration did to its keypoints; None where it was not done, or
+            its pose was no better.
         wgs84: latitude and longitude in degrees and altitude in metres of the camera,
             if it is known where the map lies on Earth.
         gnss_distance: in metres from the query's own GNSS position, if it has one.
@@ -92,6 +114,7 @@ class QueryResult:
     doubts: tuple[str, ...] = ()
     focal_length: str = "fixed"
     camera: tuple[str, ...] = ()
+    refined: Refinement | None = None
     wgs84: tuple[float, ...] | None = None
     gnss_distance: float | None = None
 
@@ -111,8 +134,8 @@ class QueryResult:
         """The outcome as plain JSON values, exact when read back."""
         status = "localized" if self.localized else "failed"
         values = dataclasses.asdict(self)
-        places = {name: values.pop(name) for name in PLACES}
-        known = {name: value for name, value in places.items() if value is not None}
+        optional = {name: values.pop(name) for name in OPTIONAL}
+        known = {name: value for name, value in optional.items() if value is not None}
         return {"status": status, **values, **known}
 
 
@@ -142,6 +165,8 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
         for name in ("rig", "cam_from_world", "camera", "doubts"):
             content[name] = content[name] and tuple(content[name])
         content["wgs84"] = tuple(content.get("wgs84", ())) or None
+        refined = content.get("refined")
+        content["refined"] = refined and Refinement(**refined)
         if content["covariance"] is not None:
             content["covariance"] = tuple(map(tuple, content["covariance"]))
         result = QueryResult(**content)

@@ -68,6 +68,7 @@ from r2d2_kapture.stages.localize.positions import (
     write_positions,
 )
 from r2d2_kapture.stages.localize.registered import register
+from r2d2_kapture.stages.localize.registration import open_registrar
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
     QUERIES_FOLDER,
@@ -204,6 +205,7 @@ def localize_queries(
     refuse_other_images(keypoints, dataset)
     check_keypoints_type(map_path, keypoints.type_name)
     gnss, no_positions = usable_gnss(dataset)
+    sparse_map = read_sparse_map(map_path, keypoints.type_name)
     localizer = Localizer(
         config=config,
         origin=origin,
@@ -216,7 +218,10 @@ def localize_queries(
             unit=read_map_unit(map_path),
         ),
         unlike=unlike_sensors(dataset),
-        sparse_map=read_sparse_map(map_path, keypoints.type_name),
+        sparse_map=sparse_map,
+        registrar=(
+            None if config.refine == "off" else open_registrar(map_path, sparse_map)
+        ),
         output=output,
         force=options.force,
     )
@@ -367,17 +372,43 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
         MAP_UNIT: localizer.places.unit,
         "in_rigs": sum(bool(result.rig) for result in localized),
         "with_focal_length_found": sum(r.focal_length != "fixed" for r in localized),
-        **{
-            name: round(float(np.median(values)), 4) if values else None
-            for name, values in medians.items()
-        },
+        **_rounded(medians),
         "map_images": len(localizer.sparse_map.images),
         "map_points": len(localizer.sparse_map.points),
         "camera_origin": localizer.origin,
         "keypoint_origin": origins_text(localizer.keypoints),
+        **_refinement_details(localizer, localized),
         **(
             {"pairs_of_no_query": len(unknown), "such_as": unknown[0]}
             if unknown
             else {}
         ),
+    }
+
+
+def _refinement_details(
+    localizer: Localizer, localized: Sequence[QueryResult]
+) -> dict[str, Any]:
+    if localizer.config.refine == "off":
+        return {}
+    if localizer.registrar is None:
+        return {"patches": "none in the map"}
+    made = [result.refined for result in localized if result.refined is not None]
+    medians = {
+        "median_step": [one.median_step for one in made],
+        "median_error_before": [one.before for one in made],
+        "median_error_after": [one.after for one in made],
+    }
+    return {
+        "refined": len(made),
+        "keypoints_registered": sum(one.registered for one in made),
+        "keypoints_moved": sum(one.moved for one in made),
+        **_rounded(medians),
+    }
+
+
+def _rounded(medians: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
+    return {
+        name: round(float(np.median(values)), 4) if values else None
+        for name, values in medians.items()
     }

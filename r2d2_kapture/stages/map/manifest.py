@@ -18,7 +18,7 @@ from r2d2_kapture.io.kapture.gnss import GNSS_FILE
 from r2d2_kapture.io.outputs.ledger import STAGE
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 
-LATER = ("points_from", "priors", "prior_accuracy")
+LATER = ("points_from", "priors", "prior_accuracy", "patches")
 """Settings that earlier versions did not have; their defaults are what those did."""
 
 

@@ -39,6 +39,7 @@ from r2d2_kapture.io.kapture.depth_maps import (
 from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
+from r2d2_kapture.io.map_patches import PATCHES_NAME
 from r2d2_kapture.io.map_unit import (
     REPORT_NAME,
     has_metric_poses,
@@ -62,6 +63,7 @@ from r2d2_kapture.stages.map.drawing import (
 )
 from r2d2_kapture.stages.map.manifest import map_manifest, older_manifest
 from r2d2_kapture.stages.map.metric import georeference, map_with_priors
+from r2d2_kapture.stages.map.patches import write_patches
 from r2d2_kapture.stages.map.priors import find_priors
 from r2d2_kapture.stages.map.reconstruct import model_numbers, triangulate
 from r2d2_kapture.stages.map.sources import (
@@ -76,7 +78,7 @@ from r2d2_kapture.types import MAP_UNIT, METRES, Failure, Report, counted, some_
 CONTENTS = Contents(
     what="maps",
     files=(
-        *("**/*.bin", "**/map.ply", "**/map.png", GEOREFERENCE_NAME),
+        *("**/*.bin", "**/map.ply", "**/map.png", GEOREFERENCE_NAME, PATCHES_NAME),
         *(f"kapture/**/{name}" for name in MAP_DATASET_FILES),
         REPORT_NAME,
         "report.html",
@@ -118,9 +120,9 @@ def run(
     by incremental or global mapping. Writes ``sparse`` (a binary COLMAP model),
     ``kapture`` (a dataset with points3d, observations and the keypoints that they
     index), ``map.png`` and ``map.ply`` (coloured points and cameras), ``models``
-    (further models not connected to the map, if poses were unknown),
-    ``georeference.json`` (where the map lies on Earth, if its images have positions)
-    and ``report.json``. Images whose file and camera differ in size are left out, and
+    (further models not connected to the map, if poses were unknown), ``patches.npy``
+    (a patch of each point, if the images are there), ``georeference.json`` (where the
+    map lies on Earth, if its images have positions) and ``report.json``. Images whose file and camera differ in size are left out, and
     fail.
 
     Args:
@@ -165,7 +167,10 @@ def run(
     older = older_manifest(earlier)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
     if is_done and earlier and not options.force:
-        return _noted(finished, _report_of_earlier(earlier, output, started), output)
+        report = _report_of_earlier(earlier, output, started)
+        unread = _cut_patches(config, output, dataset, options)
+        report = dataclasses.replace(report, warnings=(*report.warnings, *unread))
+        return _noted(finished, report, output)
     with (
         rebuilding(output, CONTENTS, manifest) as folder,
         tempfile.TemporaryDirectory(prefix="r2d2_kapture_") as scratch,
@@ -222,6 +227,7 @@ def run(
             known_poses=known,
             positions=positions,
         )
+        unread = _cut_patches(config, folder, dataset, options)
         posed = known or {image.name for image in content.images}
         without_pose = {i.name for i in content.images} - set(posed)
         named = {*without_pose, *unlike}
@@ -244,6 +250,7 @@ def run(
                 *metric.warnings,
                 *(maybe_turned(models[0], content) if as_stored else ()),
                 *drawn,
+                *unread,
             ),
             seconds=time.monotonic() - started,
             outputs=(output,),
@@ -269,7 +276,7 @@ def _noted(finished: Finished, report: Report, output: Path) -> Report:
     """Note the end of a run, unless pictures of the map have yet to be drawn."""
     files = [output / name for name in (REPORT_NAME, FILE_NAME)]
     pictures = [output / name for name in (PICTURE_NAME, CLOUD_NAME)]
-    files += [*pictures, *(output / "sparse").iterdir()]
+    files += [*pictures, output / PATCHES_NAME, *(output / "sparse").iterdir()]
     drawn = all(path.is_file() for path in pictures)
     return finished.note(report, files) if drawn else report
 
@@ -322,6 +329,15 @@ def _write_models(
             beside, model, metric_poses=metric_poses, georeference=lies
         )
     return tuple(warnings)
+
+
+def _cut_patches(
+    config: MapConfig, folder: Path, dataset: Dataset, options: RunOptions
+) -> tuple[str, ...]:
+    """The warnings of ``write_patches``, if patches are wanted."""
+    if config.patches == "off":
+        return ()
+    return write_patches(folder, dataset.image_path, options.workers)
 
 
 def _not_in_database(
