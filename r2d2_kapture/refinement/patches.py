@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.refine import RefineConfig
 
 Array = npt.NDArray[np.float64]
@@ -201,6 +202,27 @@ class Windows:
         first = self.image.pixels.index_select(0, flat)
         second = self.image.pixels.index_select(0, flat + 1)
         return torch.lerp(first.view_as(right), second.view_as(right), right)
+
+
+def patch_shape(config: RefineConfig) -> tuple[int, int, int]:
+    """(L, S, S) of the pixels of a template."""
+    side = 2 * (config.patch_radius + GRADIENT_MARGIN) + 1
+    return config.layers, side, side
+
+
+def config_of(shape: tuple[int, ...]) -> RefineConfig:
+    """The default settings, for templates of (L, S, S) pixels.
+
+    Raises:
+        ConfigError: no templates have this shape.
+    """
+    layers, side = shape[:2]
+    config = RefineConfig(patch_radius=side // 2 - GRADIENT_MARGIN, layers=layers)
+    require(
+        patch_shape(config) == shape,
+        f"patches: found a shape of {shape}, expected (L, S, S) with an odd S",
+    )
+    return config
 
 
 def cut_templates(

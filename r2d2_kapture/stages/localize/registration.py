@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from r2d2_kapture.io.colmap.sparse_map import SparseMap
 from r2d2_kapture.io.images.decoding import RGBArray, read_rgb
 from r2d2_kapture.io.map_patches import MapPatches, open_patches
 from r2d2_kapture.io.outputs.image_records import sha256_of
-from r2d2_kapture.refinement.patches import Templates, grey_image
+from r2d2_kapture.refinement.patches import Templates, config_of, grey_image
 from r2d2_kapture.refinement.registration import register
 from r2d2_kapture.stages.localize.cameras import QueryImage
 from r2d2_kapture.stages.localize.pose_estimation import (
@@ -48,14 +49,17 @@ class Registrar:
     Attributes:
         patches: of the map.
         read: gives the (H, W, 3) uint8 pixels of a query as stored; raises ImageError.
-        identify: of what determines these pixels, and the patches.
-        config: that the patches were cut with.
+        identify: says what determines these pixels, and the patches.
     """
 
     patches: MapPatches
     read: Callable[[QueryImage], RGBArray]
     identify: Callable[[QueryImage], str]
-    config: RefineConfig = RefineConfig()
+
+    @cached_property
+    def config(self) -> RefineConfig:
+        """The one that the patches were cut with."""
+        return config_of(self.patches.patch_shape)
 
     def register(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.coordinates import kapture_from_colmap
-from r2d2_kapture.errors import ImageError
+from r2d2_kapture.errors import ImageError, R2D2KaptureError
 from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.io.features.reading import patch_sides
 from r2d2_kapture.io.images.decoding import read_rgb
@@ -27,7 +27,7 @@ from r2d2_kapture.refinement.patches import (
 )
 from r2d2_kapture.stages.background_io import read_ahead
 from r2d2_kapture.stages.surfaces import patch_tangents, project, surface_normals
-from r2d2_kapture.types import IndexArray, some_names
+from r2d2_kapture.types import IndexArray, counted, some_names
 
 DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -105,7 +105,7 @@ class MapViews:
 
 
 def write_patches(
-    folder: Path, image_path: Callable[[str], Path], workers: int
+    folder: Path, images: Mapping[str, Path], workers: int
 ) -> tuple[str, ...]:
     """Cut a patch of each point of a map and write them beside it, if they are missing.
 
@@ -115,20 +115,24 @@ def write_patches(
 
     Args:
         folder: of the map, with its model and dataset.
-        image_path: gives the file of an image, which may be missing.
+        images: files by the names of images; they may be missing.
         workers: images that are read in parallel.
 
     Returns:
-        Warnings on images that cannot be read.
+        Warnings on images, or a map, that cannot be read.
 
     Raises:
         OutputError: they cannot be written.
     """
     path = patches_path(folder)
-    if path.is_file():
+    files = {name: file for name, file in images.items() if file.is_file()}
+    if path.is_file() or not files:
         return ()
-    sparse_map = read_sparse_map(folder)
-    there = [name for name in sparse_map.images if image_path(name).is_file()]
+    try:
+        sparse_map = read_sparse_map(folder)
+    except R2D2KaptureError as error:
+        return (f"patches of the map could not be cut: {error}",)
+    there = [name for name in sparse_map.images if name in files]
     if not there:
         return ()
     views = MapViews(
@@ -142,7 +146,7 @@ def write_patches(
 
     def cut(name: str) -> tuple[Observed, Templates] | ImageError:
         try:
-            image = grey_image(read_rgb(image_path(name)))
+            image = grey_image(read_rgb(files[name]))
         except ImageError as error:
             return error
         observed = views.observed(name).take(chosen[name])
@@ -207,6 +211,6 @@ def _warnings(unread: list[str]) -> tuple[str, ...]:
     if not unread:
         return ()
     return (
-        f"{len(unread)} images cannot be read, and points lack a patch of them: "
-        f"{some_names(unread)}; queries are not refined with these",
+        f"{counted(len(unread), 'image')} cannot be read, and points lack a patch: "
+        f"{some_names(unread)}; queries are not registered against these points",
     )

@@ -122,8 +122,8 @@ def run(
     index), ``map.png`` and ``map.ply`` (coloured points and cameras), ``models``
     (further models not connected to the map, if poses were unknown), ``patches.npy``
     (a patch of each point, if the images are there), ``georeference.json`` (where the
-    map lies on Earth, if its images have positions) and ``report.json``. Images whose file and camera differ in size are left out, and
-    fail.
+    map lies on Earth, if its images have positions) and ``report.json``. Images whose
+    file and camera differ in size are left out, and fail.
 
     Args:
         config: settings of mapping.
@@ -337,7 +337,7 @@ def _cut_patches(
     """The warnings of ``write_patches``, if patches are wanted."""
     if config.patches == "off":
         return ()
-    return write_patches(folder, dataset.image_path, options.workers)
+    return write_patches(folder, dataset.image_paths, options.workers)
 
 
 def _not_in_database(

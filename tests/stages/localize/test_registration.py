@@ -1,0 +1,167 @@
+"""Queries whose keypoints are registered against the patches of the map."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+import pytest
+from PIL import Image
+
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.io.map_patches import PATCHES_NAME
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
+from r2d2_kapture.stages.localize.results import read_localized
+from r2d2_kapture.stages.map.patches import write_patches
+from tests.scenes.contents import files_below
+from tests.scenes.localization import QUIET, position_error
+from tests.scenes.patched_map import QUERIES, PatchedRoom, truth, write_room
+
+OFF = LocalizeConfig(refine="off")
+VOLATILE = ("report.json", FINISHED_NAME, ".lock")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    room = write_room(tmp_path_factory.mktemp("room"))
+    write_patches(room.map_path, room.images, workers=1)
+    return room.root
+
+
+@pytest.fixture
+def room(made: Path, tmp_path: Path) -> PatchedRoom:
+    """A copy, to change."""
+    return PatchedRoom(Path(shutil.copytree(made, tmp_path, dirs_exist_ok=True)))
+
+
+def poses(room: PatchedRoom, output: str) -> dict[str, pycolmap.Rigid3d]:
+    return read_camera_poses(open_dataset(room.root / output)).cam_from_world
+
+
+def errors(room: PatchedRoom, output: str) -> list[float]:
+    found = poses(room, output)
+    return [position_error(found[name], truth(name)) for name in QUERIES]
+
+
+def test_registered_keypoints_give_poses_nearer_to_the_truth(room: PatchedRoom) -> None:
+    before = room.localize(OFF, "off")
+    report = room.localize()
+    assert report.done == before.done == len(QUERIES)
+    assert np.median(errors(room, "localized")) < 0.5 * np.median(errors(room, "off"))
+    assert "refined" not in before.details
+    assert report.details["refined"] == len(QUERIES)
+    assert (
+        0 < report.details["keypoints_moved"] < report.details["keypoints_registered"]
+    )
+    for name in QUERIES:
+        result = read_localized(room.root / "localized", name)
+        assert result is not None and result.refined is not None
+        assert result.refined.after < 0.5 * result.refined.before
+        # noise of up to a pixel along both axes
+        assert 0.3 < result.refined.median_step < 1.5
+
+
+def test_poses_do_not_depend_on_the_number_of_workers(room: PatchedRoom) -> None:
+    contents = []
+    for workers in (1, 3):
+        output = f"with {workers}"
+        room.localize(
+            output=output, options=dataclasses.replace(QUIET, workers=workers)
+        )
+        contents.append(files_below(room.root / output, VOLATILE))
+    assert contents[0] == contents[1]
+
+
+def test_without_patches_or_pixels_poses_are_as_without_refinement(
+    room: PatchedRoom,
+) -> None:
+    room.localize(OFF, "off")
+    (room.map_path / PATCHES_NAME).rename(room.root / PATCHES_NAME)
+    report = room.localize(output="without patches")
+    assert report.details["patches"] == "none in the map"
+    (room.root / PATCHES_NAME).rename(room.map_path / PATCHES_NAME)
+    for name in QUERIES:
+        (room.query / "sensors/records_data" / name).unlink()
+    report = room.localize(output="without pixels")
+    assert (report.done, report.details["refined"]) == (len(QUERIES), 0)
+    assert report.details["keypoints_moved"] == 0
+    wanted = poses(room, "off")
+    for output in ("without patches", "without pixels"):
+        for name, pose in poses(room, output).items():
+            np.testing.assert_array_equal(pose.matrix(), wanted[name].matrix())
+
+
+def test_what_determines_a_pose_is_noticed_when_it_changes(room: PatchedRoom) -> None:
+    room.localize()
+    assert room.localize().skipped == len(QUERIES)
+    # of one query other pixels, of the same size
+    path = room.query / "sensors/records_data" / min(QUERIES)
+    with Image.open(path) as image:
+        brighter = image.point(lambda value: min(255, round(1.2 * value)))
+    brighter.save(path)
+    report = room.localize()
+    assert (report.done, report.skipped) == (1, 1)
+    # and of the map other patches
+    records = np.load(room.map_path / PATCHES_NAME)
+    records["pixels"][::2] = 0
+    np.save(room.map_path / PATCHES_NAME, records)
+    report = room.localize()
+    assert (report.done, report.skipped) == (2, 0)
+
+
+@pytest.mark.parametrize("change", ["noise", "elsewhere"])
+def test_patches_of_something_else_move_no_query(
+    room: PatchedRoom, change: str
+) -> None:
+    records = np.load(room.map_path / PATCHES_NAME)
+    if change == "noise":
+        rng = np.random.default_rng(0)
+        pixels = records["pixels"]
+        records["pixels"] = rng.integers(1, 256, pixels.shape, dtype=np.uint8)
+    else:
+        records["xyz"] += 0.01
+    np.save(room.map_path / PATCHES_NAME, records)
+    room.localize(OFF, "off")
+    report = room.localize()
+    assert report.done == len(QUERIES)
+    assert report.details["keypoints_moved"] <= 10
+    assert max(errors(room, "localized")) < 2 * max(errors(room, "off"))
+
+
+@pytest.mark.parametrize(
+    "content, found",
+    [
+        (b"\x93NUMPY\x01\x00", "found no readable NumPy array"),
+        (b"", "found no readable NumPy array"),
+        (None, "found an array of float64"),
+        ("part", "found patches of 100 points, but a map of"),
+    ],
+)
+def test_broken_patches_are_one_line_with_the_way_out(
+    room: PatchedRoom, content: bytes | str | None, found: str
+) -> None:
+    path = room.map_path / PATCHES_NAME
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        np.save(path, np.load(path)[:100] if content else np.zeros(3))
+    with pytest.raises(DatasetError, match=found) as raised:
+        room.localize()
+    said = str(raised.value)
+    assert said.startswith(f"{path}: ") and "\n" not in said
+    assert "remove it, or map again with kapture_r2d2_map --force" in said
+    assert room.localize(OFF).done == len(QUERIES)
+
+
+def test_patches_are_found_beside_the_model_too(room: PatchedRoom) -> None:
+    room.localize()
+    room.localize(output="of the model", map_path=room.map_path / "sparse")
+    of_model = poses(room, "of the model")
+    for name, pose in poses(room, "localized").items():
+        np.testing.assert_array_equal(pose.matrix(), of_model[name].matrix())
