@@ -11,7 +11,7 @@ MapMethod = Literal["auto", "triangulate", "incremental", "global"]
 Calibration = Literal["auto", "none", "view_graph"]
 PointsFrom = Literal["triangulation", "depth", "matched_depth"]
 PriorUse = Literal["auto", "align", "off"]
-PatchUse = Literal["auto", "off"]
+PatchUse = Literal["auto", "on", "off"]
 Switch = bool | Literal["auto"]
 
 
@@ -54,8 +54,9 @@ class MapConfig(Checked):
             that is kept.
         min_angle: smallest angle in degrees between the rays of a point.
         min_model_size: least number of images of a model, if poses are unknown.
-        patches: ``auto`` stores a patch of each point, where the images are there, that
-            queries are registered against (638 bytes a point); ``off`` stores none.
+        patches: ``on`` stores a patch of each point, which keypoints of queries are
+            registered against (782 bytes a point), if the images are there; ``auto``
+            does so if the keypoints were refined; ``off`` stores none.
         seed: random seed.
         threads: threads of COLMAP, which affect the map as the seed does: results with
             another number may differ in the last digits, and in ``global`` they differ

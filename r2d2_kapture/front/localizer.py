@@ -33,6 +33,7 @@ from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
     open_local_features,
 )
+from r2d2_kapture.io.kapture.refined_features import extracted_type
 from r2d2_kapture.io.map_patches import open_patches
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.matching.matcher import (
@@ -275,7 +276,8 @@ def _choose_type(
     if wanted is None:
         if len(types) < 2:
             return None
-        for name in (recorded_keypoints_type(folder), extractor.extractor.label):
+        of_map = extracted_type(recorded_keypoints_type(folder) or "")
+        for name in (of_map, extractor.extractor.label):
             if name in types:
                 return name
         expected = "keypoints_type=, that which the map was made of"

@@ -11,7 +11,7 @@ in place: ``numpy.load("patches.npy", mmap_mode="r")``. The fields of a record:
     pixels      (L, S, S) grey values, layer l in steps of 2^l times the finest; all 0
                 of a point without a patch
 
-With two layers of 17 x 17 pixels that is 638 bytes a point.
+With two layers of 19 x 19 pixels that is 782 bytes a point.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from r2d2_kapture.io.kapture.points3d import (
     read_points3d,
     table_rows,
 )
+from r2d2_kapture.io.kapture.refined_features import extracted_type
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.map_patches import patches_path
 from r2d2_kapture.types import IndexArray
@@ -195,6 +196,8 @@ def read_colmap_model(path: Path) -> pycolmap.Reconstruction:
 def check_keypoints_type(path: Path, keypoints_type: str) -> None:
     """Refuse a map of other keypoints, as far as it can be known.
 
+    One of refined keypoints belongs to those before refinement: they are the same rows.
+
     A COLMAP model does not, but the kapture dataset beside it that kapture_r2d2_map
     writes does.
 
@@ -212,7 +215,10 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
     for _, fields in table_rows(table):
         if len(fields) > 1:
             types.add(fields[1])
-            if fields[1] in (keypoints_type, UNNAMED_TYPE):
+            if extracted_type(fields[1]) in (
+                extracted_type(keypoints_type),
+                UNNAMED_TYPE,
+            ):
                 return
     if types:
         raise DatasetError(

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import read_lines
+from r2d2_kapture.io.kapture.refined_features import refined_type
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -52,7 +53,8 @@ def read_observations(
 
     Args:
         root: of the dataset.
-        keypoints_type: of the keypoints; None takes the only one there is.
+        keypoints_type: of the keypoints, or of those before refinement, which are the
+            same rows; None takes the only one there is.
         point_count: rows of points.
 
     Raises:
@@ -66,6 +68,8 @@ def read_observations(
             f"{path}: found observations of keypoints types {', '.join(sorted(types))};"
             " choose one with --keypoints-type"
         )
+    if keypoints_type is not None and keypoints_type not in types:
+        keypoints_type = refined_type(keypoints_type)
     seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
     for place, fields in rows:
         try:

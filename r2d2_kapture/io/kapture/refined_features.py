@@ -29,6 +29,11 @@ def extracted_type(keypoints_type: str) -> str:
     return keypoints_type.removesuffix(SUFFIX)
 
 
+def is_refined(keypoints_type: str) -> bool:
+    """Whether keypoints of a type are refined ones."""
+    return keypoints_type.endswith(SUFFIX)
+
+
 def open_extracted(table: FeatureTable, roots: Sequence[Path]) -> FeatureTable | None:
     """The keypoints that others were refined from; None where they are not refined.
 

@@ -12,17 +12,20 @@ import numpy.typing as npt
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.colmap.sparse_map import MapImage, SparseMap
-from r2d2_kapture.io.features.reading import check_inside
+from r2d2_kapture.io.features.reading import check_inside, patch_sides
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.kapture.pairs import ImagePair, sorted_pair
-from r2d2_kapture.types import IndexArray, some_names
+from r2d2_kapture.types import PATCH_DIAMETER, IndexArray, some_names
 
 DoubleArray = npt.NDArray[np.float64]
 
 MOVED = 1.0
 """Pixels that a keypoint of the map and of the features may differ: more than origins
 do."""
+REFINED = 2.0
+"""The same in pixels of the level that a keypoint was found at, if that of the map was
+refined; half of an image's differ by less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,12 +230,22 @@ def _read(
 
 
 def refuse_moved_keypoints(
-    sparse_map: SparseMap, keypoints: FeatureTable, images: Iterable[str]
+    sparse_map: SparseMap,
+    keypoints: FeatureTable,
+    images: Iterable[str],
+    map_type: str | None = None,
 ) -> None:
     """Refuse keypoints of map images whose positions differ from those in the map.
 
     They were extracted again from a replaced image. Where their number differs, or they
     cannot be read, the queries matched with them fail.
+
+    Args:
+        sparse_map: the map.
+        keypoints: of queries and of map images.
+        images: in question.
+        map_type: of the keypoints of the map, where it is known; if it is another than
+            that of the keypoints, they may have been refined.
 
     Raises:
         DatasetError: naming images, and the way out.
@@ -242,7 +255,12 @@ def refuse_moved_keypoints(
         for image in sorted(images)
         if image in sparse_map.images
         and image in keypoints
-        and _moved(image, sparse_map.images[image], keypoints)
+        and _moved(
+            image,
+            sparse_map.images[image],
+            keypoints,
+            refined=map_type != keypoints.type_name,
+        )
     ]
     if moved:
         raise DatasetError(
@@ -253,7 +271,9 @@ def refuse_moved_keypoints(
         )
 
 
-def _moved(name: str, image: MapImage, keypoints: FeatureTable) -> bool:
+def _moved(
+    name: str, image: MapImage, keypoints: FeatureTable, *, refined: bool
+) -> bool:
     try:
         rows = keypoints.read(name)
     except FeatureFormatError:
@@ -261,7 +281,11 @@ def _moved(name: str, image: MapImage, keypoints: FeatureTable) -> bool:
     if image.xy is None or image.keypoint_count != len(rows):
         return False
     seeing = colmap_from_kapture(rows[image.keypoints, :2].astype(np.float64))
-    return bool((np.abs(seeing - image.xy) > MOVED).any())
+    away = np.abs(seeing - image.xy).max(axis=1, initial=0)
+    if not refined:
+        return bool((away > MOVED).any())
+    steps = patch_sides(rows)[image.keypoints] / PATCH_DIAMETER
+    return bool((away > REFINED * np.maximum(steps, 1)).mean() > 0.5)
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:

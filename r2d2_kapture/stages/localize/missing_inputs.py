@@ -26,6 +26,7 @@ from r2d2_kapture.io.kapture.feature_table import (
     find_feature_folders,
     open_feature_table,
 )
+from r2d2_kapture.io.kapture.refined_features import extracted_type
 from r2d2_kapture.stages import extract, imports, match, pairs
 from r2d2_kapture.types import Failure, Report, counted
 
@@ -215,7 +216,8 @@ def _map_features(
         DatasetError: there are none, with the commands that make some.
     """
     recorded = recorded_keypoints_type(map_path)
-    wanted = keypoints_type or recorded
+    # queries have no refined keypoints
+    wanted = keypoints_type or (recorded and extracted_type(recorded))
     # the map of a pipeline is work/map, and its model work/map/sparse
     levels = 1 if recorded is None else 2
     above = [one / "features" for one in map_path.resolve().parents[:levels]]

@@ -65,6 +65,12 @@ class Places:
         return round(float(np.linalg.norm(offset)), 4)
 
 
+def positions_files(output: Path) -> list[Path]:
+    """The file of positions, which only a map on Earth gives."""
+    path = output / POSITIONS_NAME
+    return [path] if path.exists() else []
+
+
 def write_positions(output: Path, results: Sequence[QueryResult]) -> None:
     """Write the places of queries as a table; no file where none is known.
 

@@ -36,6 +36,8 @@ from r2d2_kapture.types import IndexArray
 DoubleArray = npt.NDArray[np.float64]
 
 
+SHAPE_PRIOR = 0.03
+"""See RefineConfig: a surface says more of how a patch appears than a match does."""
 MIN_INLIERS = 0.9
 """Of those of the first pose, which the final one must keep."""
 
@@ -58,8 +60,9 @@ class Registrar:
 
     @cached_property
     def config(self) -> RefineConfig:
-        """The one that the patches were cut with."""
-        return config_of(self.patches.patch_shape)
+        """The one that the patches were cut with, for frames of surfaces."""
+        config = config_of(self.patches.patch_shape)
+        return dataclasses.replace(config, shape_prior=SHAPE_PRIOR)
 
     def register(
         self,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.localize import LocalizeConfig
@@ -21,6 +18,7 @@ from r2d2_kapture.io.colmap.sparse_map import (
     check_keypoints_type,
     map_files,
     read_sparse_map,
+    recorded_keypoints_type,
 )
 from r2d2_kapture.io.georeference import read_georeference
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
@@ -32,11 +30,9 @@ from r2d2_kapture.io.kapture.feature_provenance import (
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.match_store import open_matches
-from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
-    origins_text,
     place_keypoints,
 )
 from r2d2_kapture.io.map_unit import read_map_unit
@@ -45,14 +41,12 @@ from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.stages.localize.cameras import query_frames
 from r2d2_kapture.stages.localize.localizer import (
-    FrameOutcome,
     Localizer,
     localize_frames,
 )
 from r2d2_kapture.stages.localize.matches import (
     Retrieval,
     refuse_moved_keypoints,
-    retrieval_warnings,
     retrieve,
 )
 from r2d2_kapture.stages.localize.missing_inputs import QueryInputs, complete
@@ -63,21 +57,19 @@ from r2d2_kapture.stages.localize.output import (
     refuse_inputs,
 )
 from r2d2_kapture.stages.localize.positions import (
-    POSITIONS_NAME,
     Places,
+    positions_files,
     write_positions,
 )
 from r2d2_kapture.stages.localize.registered import register
 from r2d2_kapture.stages.localize.registration import open_registrar
+from r2d2_kapture.stages.localize.report import localization_report
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
-    QUERIES_FOLDER,
-    QueryResult,
     result_path,
     write_localized,
 )
-from r2d2_kapture.stages.turned_images import WAY_OUT, by_chance, seen_as_stored
-from r2d2_kapture.types import MAP_UNIT, Failure, Report, counted, some_names
+from r2d2_kapture.types import Report
 
 
 def run(
@@ -226,7 +218,8 @@ def localize_queries(
         force=options.force,
     )
     refuse_stale_matches(table, keypoints, retrieval.images)
-    refuse_moved_keypoints(localizer.sparse_map, keypoints, retrieval.images)
+    map_type = recorded_keypoints_type(map_path)
+    refuse_moved_keypoints(sparse_map, keypoints, retrieval.images, map_type)
     refuse_inputs(output, [dataset.root, map_path, *inputs.features, *inputs.matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset)
     with open_ledger(output, CONTENTS, manifest, options), quiet_pycolmap():
@@ -237,7 +230,7 @@ def localize_queries(
         write_localized(output, dataset, results, config.format, origin)
         write_positions(output, results)
         seconds = time.monotonic() - started
-        report = _report(localizer, outcomes, dataset.left_out, seconds)
+        report = localization_report(localizer, outcomes, dataset.left_out, seconds)
         known = {failure.name: failure for failure in inputs.failed}
         report = dataclasses.replace(
             report,
@@ -254,16 +247,10 @@ def localize_queries(
         if report.failed:  # these are tried again
             return report
         made = [output / name for name in (REPORT_NAME, POSES_NAME, FILE_NAME)]
-        made += _positions_file(output)
+        made += positions_files(output)
         made += sorted((output / "sensors").glob("*.*"))
         made += [result_path(output, name) for name in dataset.image_names]
         return finished.note(report, made)
-
-
-def _positions_file(output: Path) -> list[Path]:
-    """The file of positions, which only a map on Earth gives."""
-    path = output / POSITIONS_NAME
-    return [path] if path.exists() else []
 
 
 def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
@@ -274,141 +261,3 @@ def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
             "of query, map image, score; create the list with kapture_r2d2_pairs"
         )
     return retrieval
-
-
-def _report(
-    localizer: Localizer,
-    outcomes: Sequence[FrameOutcome],
-    left_out: tuple[Failure, ...],
-    seconds: float,
-) -> Report:
-    fresh = [r for outcome in outcomes if outcome.fresh for r in outcome.results]
-    kept = [r for outcome in outcomes if not outcome.fresh for r in outcome.results]
-    localized = [r for r in (*fresh, *kept) if r.localized]
-    doubtful = sum(result.verdict == "doubtful" for result in localized)
-    return Report(
-        stage="localize",
-        unit="query",
-        summary=f"{doubtful} doubtful" if doubtful else "",
-        done=sum(result.localized for result in fresh),
-        skipped=len(kept),
-        failed=left_out
-        + tuple(
-            Failure(name=result.image, reason=result.reason)
-            for result in fresh
-            if result.reason is not None
-        ),
-        seconds=seconds,
-        warnings=(
-            *hidden_matches(localizer.matches),
-            *retrieval_warnings(
-                localizer.retrieval, localizer.sparse_map, localizer.matches
-            ),
-            *_warnings(localized),
-            *_maybe_turned(localizer, (*fresh, *kept)),
-        ),
-        outputs=(
-            localizer.output,
-            localizer.output / POSES_NAME,
-            *_positions_file(localizer.output),
-        ),
-        details=_details(localizer, localized),
-    )
-
-
-def _warnings(localized: Iterable[QueryResult]) -> Iterator[str]:
-    """The warning on doubtful poses, with the first three in order of names."""
-    doubtful = sorted(
-        (result for result in localized if result.verdict == "doubtful"),
-        key=lambda result: result.image,
-    )
-    if doubtful:
-        named = ", ".join(
-            f"'{result.image}' ({'; '.join(result.doubts)})" for result in doubtful[:3]
-        )
-        yield (
-            f"{len(doubtful)} of the written poses are doubtful: "
-            f"{named}{', ...' if len(doubtful) > 3 else ''}; check them, see 'verdict' "
-            f"in {QUERIES_FOLDER}/NAME.json"
-        )
-
-
-def _maybe_turned(
-    localizer: Localizer, results: Iterable[QueryResult]
-) -> Iterator[str]:
-    """The warning on queries of which no more than chance agrees with the map."""
-    names = sorted(
-        result.image
-        for result in results
-        if result.verdict != "good"
-        and result.correspondences
-        and by_chance(result.inliers, result.correspondences)
-    )
-    folders = [folder.path for folder in localizer.keypoints.folders]
-    if names and seen_as_stored(folders):
-        yield (
-            f"{counted(len(names), 'query')} agreed with the map no more than by "
-            f"chance: {some_names(names)}; {WAY_OUT}, and the map's as well"
-        )
-
-
-def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str, Any]:
-    medians: Mapping[str, Sequence[float]] = {
-        "median_inliers": [result.inliers for result in localized],
-        "median_correspondences": [result.correspondences for result in localized],
-        "median_position_std": [
-            result.position_std
-            for result in localized
-            if result.position_std is not None
-        ],
-    }
-    if localizer.places.georeference is not None:
-        distances = [r.gnss_distance for r in localized if r.gnss_distance is not None]
-        medians = {**medians, "median_gnss_distance": distances}
-    unknown = localizer.retrieval.unknown
-    return {
-        "localized": sum(result.verdict != "doubtful" for result in localized),
-        "doubtful": sum(result.verdict == "doubtful" for result in localized),
-        MAP_UNIT: localizer.places.unit,
-        "in_rigs": sum(bool(result.rig) for result in localized),
-        "with_focal_length_found": sum(r.focal_length != "fixed" for r in localized),
-        **_rounded(medians),
-        "map_images": len(localizer.sparse_map.images),
-        "map_points": len(localizer.sparse_map.points),
-        "camera_origin": localizer.origin,
-        "keypoint_origin": origins_text(localizer.keypoints),
-        **_refinement_details(localizer, localized),
-        **(
-            {"pairs_of_no_query": len(unknown), "such_as": unknown[0]}
-            if unknown
-            else {}
-        ),
-    }
-
-
-def _refinement_details(
-    localizer: Localizer, localized: Sequence[QueryResult]
-) -> dict[str, Any]:
-    if localizer.config.refine == "off":
-        return {}
-    if localizer.registrar is None:
-        return {"patches": "none in the map"}
-    made = [result.refined for result in localized if result.refined is not None]
-    medians = {
-        "median_step": [one.median_step for one in made],
-        "median_error_before": [one.before for one in made],
-        "median_error_after": [one.after for one in made],
-    }
-    return {
-        "refined": len(made),
-        "keypoints_registered": sum(one.registered for one in made),
-        "keypoints_moved": sum(one.moved for one in made),
-        **_rounded(medians),
-    }
-
-
-def _rounded(medians: Mapping[str, Sequence[float]]) -> dict[str, float | None]:
-    return {
-        name: round(float(np.median(values)), 4) if values else None
-        for name, values in medians.items()
-    }

@@ -22,6 +22,7 @@ from r2d2_kapture.io.colmap.check import (
 from r2d2_kapture.io.colmap.database_keypoints import database_keypoints
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
+from r2d2_kapture.io.colmap.sparse_map import recorded_keypoints_type
 from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.georeference import (
     GEOREFERENCE_NAME,
@@ -38,6 +39,7 @@ from r2d2_kapture.io.kapture.depth_maps import (
 )
 from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
+from r2d2_kapture.io.kapture.refined_features import is_refined
 from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
 from r2d2_kapture.io.map_patches import PATCHES_NAME
 from r2d2_kapture.io.map_unit import (
@@ -121,9 +123,9 @@ def run(
     ``kapture`` (a dataset with points3d, observations and the keypoints that they
     index), ``map.png`` and ``map.ply`` (coloured points and cameras), ``models``
     (further models not connected to the map, if poses were unknown), ``patches.npy``
-    (a patch of each point, if the images are there), ``georeference.json`` (where the
-    map lies on Earth, if its images have positions) and ``report.json``. Images whose
-    file and camera differ in size are left out, and fail.
+    (a patch of each point, if the keypoints were refined), ``georeference.json`` (where
+    the map lies on Earth, if its images have positions) and ``report.json``. Images
+    whose file and camera differ in size are left out, and fail.
 
     Args:
         config: settings of mapping.
@@ -335,7 +337,8 @@ def _cut_patches(
     config: MapConfig, folder: Path, dataset: Dataset, options: RunOptions
 ) -> tuple[str, ...]:
     """The warnings of ``write_patches``, if patches are wanted."""
-    if config.patches == "off":
+    refined = is_refined(recorded_keypoints_type(folder) or "")
+    if config.patches == "off" or (config.patches == "auto" and not refined):
         return ()
     return write_patches(folder, dataset.image_paths, options.workers)
 
