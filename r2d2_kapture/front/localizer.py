@@ -44,7 +44,9 @@ from r2d2_kapture.matching.matcher import (
 )
 from r2d2_kapture.matching.vlad import Vocabulary, learn_centres
 from r2d2_kapture.stages.localize import (
+    Helpers,
     Places,
+    PointSearch,
     QueryFrame,
     QueryImage,
     QueryMatches,
@@ -192,15 +194,12 @@ class Localizer:
         matches = self._match(features)
         query = _query_image(path, features, camera)
         frame = QueryFrame(rig_id=None, images=(query,))
-        registrar = None
-        if self._patches is not None:
-            registrar = Registrar(
-                patches=self._patches,
-                read=lambda _: read_image(image),
-                identify=lambda _: "",
-            )
         evidence = gather_evidence(
-            frame, [matches], self.sparse_map, self.config, registrar
+            frame,
+            [matches],
+            self.sparse_map,
+            self.config,
+            self._helpers(image, features),
         )
         position = read_exif_position(path).position if path.name else None
         places = Places(
@@ -217,6 +216,23 @@ class Localizer:
             features=features,
             details=found,
         )
+
+    def _helpers(self, image: ImageLike, features: LocalFeatures) -> Helpers:
+        search = registrar = None
+        if self.config.second_pass == "auto":
+            search = PointSearch(
+                sparse_map=self.sparse_map,
+                of_map=lambda name: self._inputs[name].descriptors.numpy(),
+                of_query=lambda _: features.unit_descriptors,
+                identify=lambda _: "",
+            )
+        if self._patches is not None:
+            registrar = Registrar(
+                patches=self._patches,
+                read=lambda _: read_image(image),
+                identify=lambda _: "",
+            )
+        return Helpers(search=search, registrar=registrar)
 
     def _match(self, features: LocalFeatures) -> QueryMatches:
         """Matches with the map images most similar to the query."""

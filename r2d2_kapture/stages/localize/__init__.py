@@ -2,9 +2,11 @@
 
 from r2d2_kapture.stages.localize.cameras import QueryFrame, QueryImage, with_exif
 from r2d2_kapture.stages.localize.frames import gather_evidence, localize_frame
+from r2d2_kapture.stages.localize.last_pose import Helpers
 from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.missing_inputs import QueryInputs
 from r2d2_kapture.stages.localize.output import CONTENTS
+from r2d2_kapture.stages.localize.point_search import PointSearch
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
 from r2d2_kapture.stages.localize.positions import POSITIONS_NAME, Places
 from r2d2_kapture.stages.localize.registered import MODELS, register
@@ -21,10 +23,12 @@ from r2d2_kapture.stages.localize.stage import run
 __all__ = [
     "CONTENTS",
     "CREDIBLE",
+    "Helpers",
     "MODELS",
     "POSES_NAME",
     "POSITIONS_NAME",
     "Places",
+    "PointSearch",
     "QueryFrame",
     "QueryImage",
     "QueryInputs",

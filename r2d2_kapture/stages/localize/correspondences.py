@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -30,6 +31,12 @@ class Correspondences:
 
     def __len__(self) -> int:
         return len(self.keypoints)
+
+    def take(self, chosen: npt.NDArray[np.bool_]) -> Correspondences:
+        """Some of them, in their order."""
+        return Correspondences(
+            keypoints=self.keypoints[chosen], points=self.points[chosen]
+        )
 
 
 def gather_correspondences(

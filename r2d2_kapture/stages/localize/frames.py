@@ -19,6 +19,7 @@ from r2d2_kapture.stages.localize.correspondences import (
     covisible_groups,
     gather_correspondences,
 )
+from r2d2_kapture.stages.localize.last_pose import Helpers, last_pose
 from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.pose_estimation import (
     FramePose,
@@ -28,13 +29,12 @@ from r2d2_kapture.stages.localize.pose_estimation import (
     count_inliers,
     estimate_pose,
 )
-from r2d2_kapture.stages.localize.registration import (
-    Registrar,
-    Solution,
-    refine_pose,
-)
 from r2d2_kapture.stages.localize.results import QueryResult, Support
+from r2d2_kapture.stages.localize.solution import Solution
 from r2d2_kapture.stages.localize.verdict import coverage, pose_doubts
+
+LATER = ("second_pass", "refine")
+"""Settings that earlier versions did not have."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,16 +65,16 @@ class Evidence:
         candidates: first all map images, then each covisible group if there are
             several.
         extent: of the map, in its units.
-        registrar: of the map's patches; None without.
-        pictures: says which patches and pixels these are; empty without.
+        helpers: what finds more than the first pose was estimated from.
+        made_of: says what these find it in, by image.
     """
 
     frame: QueryFrame
     matches: tuple[QueryMatches, ...]
     candidates: tuple[Candidate, ...]
     extent: float
-    registrar: Registrar | None = None
-    pictures: tuple[str, ...] = ()
+    helpers: Helpers
+    made_of: tuple[str, ...]
 
 
 def gather_evidence(
@@ -82,7 +82,7 @@ def gather_evidence(
     matches: Sequence[QueryMatches],
     sparse_map: SparseMap,
     config: LocalizeConfig,
-    registrar: Registrar | None = None,
+    helpers: Helpers,
 ) -> Evidence:
     """Follow the matches of a frame's images to the points of the map."""
     retrieved = tuple(dict.fromkeys(name for m in matches for name in m.retrieved))
@@ -100,8 +100,8 @@ def gather_evidence(
             for names in sets
         ),
         extent=sparse_map.extent,
-        registrar=registrar,
-        pictures=tuple(map(registrar.identify, frame.images)) if registrar else (),
+        helpers=helpers,
+        made_of=tuple(map(helpers.identify, frame.images)),
     )
 
 
@@ -111,9 +111,9 @@ def localize_frame(
     """Find the pose of a frame.
 
     The pose is estimated from all retrieved map images, and from each covisible group;
-    the pose with most inliers is kept, the first of equals. If the map has patches, it
-    is then estimated again from keypoints registered against them. An image whose
-    keypoints or matches cannot be read is left out, and fails.
+    the pose with most inliers is kept, the first of equals. It is then estimated again
+    from what is found with its help, see ``last_pose``. An image whose keypoints or
+    matches cannot be read is left out, and fails.
 
     Args:
         evidence: inputs of the frame.
@@ -144,10 +144,8 @@ def localize_frame(
         )
         reasons = [lack or reason for lack in lacks]
         return failed_results(evidence, reasons, config, tried)
-    found = Solution(pose=pose, views=best.views, refinements=(None,) * len(best.views))
-    if evidence.registrar is not None:
-        found = refine_pose(evidence.registrar, found, config)
-    return _localized_results(evidence, config, origin, found, tried)
+    first = Solution(pose=pose, views=best.views)
+    return _localized_results(evidence, config, origin, first, tried)
 
 
 def failed_results(
@@ -185,15 +183,23 @@ def _localized_results(
     evidence: Evidence,
     config: LocalizeConfig,
     origin: PixelOrigin,
-    found: Solution,
+    first: Solution,
     tried: tuple[Support, ...],
 ) -> tuple[QueryResult, ...]:
     results = []
-    pose, views = found.pose, found.views
-    doubts = pose_doubts(views, pose, evidence.extent, config)
+    # what was searched for near a pose does not speak for it
+    doubts = pose_doubts(first.views, first.pose, evidence.extent, config)
+    last = last_pose(evidence.helpers, first, evidence.matches, config)
+    pose = last.pose
     plain = _plain_results(evidence, config)
-    for result, matches, view, camera, mask, refinement in zip(
-        plain, evidence.matches, views, pose.cameras, pose.inliers, found.refinements
+    for result, matches, view, camera, mask, added, refined in zip(
+        plain,
+        evidence.matches,
+        first.views,
+        pose.cameras,
+        first.pose.inliers,
+        last.added,
+        last.refinements,
     ):
         if matches.error is not None:
             results.append(
@@ -220,7 +226,8 @@ def _localized_results(
                 verdict="doubtful" if doubts else "good",
                 doubts=doubts,
                 camera=tuple(kapture_camera(camera, origin).sensor_params),
-                refined=refinement,
+                added=added,
+                refined=refined,
             )
         )
     return tuple(results)
@@ -268,9 +275,10 @@ def _views(
 def inputs_digest(evidence: Evidence, config: LocalizeConfig) -> str:
     """SHA-256 of the settings and inputs that determine the pose."""
     settings = dataclasses.asdict(config) | {"format": None}
-    del settings["refine"]  # the patches say whether
+    for name in LATER:  # what they find says whether
+        del settings[name]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update("".join(evidence.pictures).encode())
+    digest.update("".join(evidence.made_of).encode())
     for candidate in evidence.candidates:
         for view in candidate.views:
             image = view.image

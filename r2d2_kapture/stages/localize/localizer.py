@@ -23,6 +23,7 @@ from r2d2_kapture.stages.localize.frames import (
     inputs_digest,
     localize_frame,
 )
+from r2d2_kapture.stages.localize.last_pose import Helpers
 from r2d2_kapture.stages.localize.matches import (
     QueryMatches,
     Retrieval,
@@ -30,7 +31,6 @@ from r2d2_kapture.stages.localize.matches import (
     read_query_matches,
 )
 from r2d2_kapture.stages.localize.positions import Places
-from r2d2_kapture.stages.localize.registration import Registrar
 from r2d2_kapture.stages.localize.results import (
     QueryResult,
     read_localized,
@@ -64,7 +64,7 @@ class Localizer:
         matches: of queries with map images.
         retrieval: partners of the queries.
         places: of poses in the map on Earth.
-        registrar: of the map's patches; None without.
+        helpers: what finds more than a first pose was estimated from.
         unlike: queries whose file and camera differ in size; they fail.
         output: folder of the outcomes.
         force: compute existing outcomes again.
@@ -77,7 +77,7 @@ class Localizer:
     matches: MatchTable
     retrieval: Retrieval
     places: Places
-    registrar: Registrar | None
+    helpers: Helpers
     unlike: Mapping[str, Failure]
     output: Path
     force: bool
@@ -111,7 +111,7 @@ class Localizer:
         matches = [self._matches(image) for image in images]
         frame = dataclasses.replace(frame, images=images)
         return gather_evidence(
-            frame, matches, self.sparse_map, self.config, self.registrar
+            frame, matches, self.sparse_map, self.config, self.helpers
         )
 
     def _matches(self, image: QueryImage) -> QueryMatches:

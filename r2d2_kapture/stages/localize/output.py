@@ -14,6 +14,7 @@ from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.stages.localize.frames import LATER
 from r2d2_kapture.stages.localize.positions import POSITIONS_NAME
 from r2d2_kapture.stages.localize.results import POSES_NAME, QUERIES_FOLDER
 
@@ -35,8 +36,9 @@ def localized_manifest(
     """The manifest of an output folder: settings, and the records of the queries."""
     settings = dataclasses.asdict(config)
     del settings["format"]  # does not change poses
-    if settings["refine"] == LocalizeConfig.refine:
-        del settings["refine"]  # which earlier versions did not have
+    for name in LATER:
+        if settings[name] == getattr(LocalizeConfig, name):
+            del settings[name]
     records = json.dumps(
         {name: one[:2] for name, one in image_records(dataset.data).items()},
         sort_keys=True,

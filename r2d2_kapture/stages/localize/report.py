@@ -130,6 +130,7 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
         "map_points": len(localizer.sparse_map.points),
         "camera_origin": localizer.origin,
         "keypoint_origin": origins_text(localizer.keypoints),
+        **_search_details(localizer, localized),
         **_refinement_details(localizer, localized),
         **(
             {"pairs_of_no_query": len(unknown), "such_as": unknown[0]}
@@ -139,12 +140,21 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
     }
 
 
+def _search_details(
+    localizer: Localizer, localized: Sequence[QueryResult]
+) -> dict[str, Any]:
+    if localizer.helpers.search is None:
+        return {}
+    added = [result.added for result in localized if result.added is not None]
+    return {"second_pass": len(added), **_rounded({"median_added": added})}
+
+
 def _refinement_details(
     localizer: Localizer, localized: Sequence[QueryResult]
 ) -> dict[str, Any]:
     if localizer.config.refine == "off":
         return {}
-    if localizer.registrar is None:
+    if localizer.helpers.registrar is None:
         return {"patches": "none in the map"}
     made = [result.refined for result in localized if result.refined is not None]
     medians = {

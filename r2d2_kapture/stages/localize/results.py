@@ -24,8 +24,8 @@ from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 
 QUERIES_FOLDER = "queries"
 POSES_NAME = "poses.txt"
-OPTIONAL = ("refined", "wgs84", "gnss_distance")
-"""What only the outcomes in a map with patches, or in one on Earth, have."""
+OPTIONAL = ("added", "refined", "wgs84", "gnss_distance")
+"""What only the outcomes in a map with descriptors, with patches, or on Earth, have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +90,10 @@ class QueryResult:
         doubts: why it is doubtful.
         focal_length: ``fixed``, ``refined`` or ``estimated``.
         camera: kapture's sensor parameters: model, width, height, and so on.
+        added: correspondences that a search near the first pose added; None without.
+            They do not count as inliers, nor in the verdict.
         refined: what registration did to its keypoints; None where it was not done, or
-            its pose was no better.
+            the pose was no better.
         wgs84: latitude and longitude in degrees and altitude in metres of the camera,
             if it is known where the map lies on Earth.
         gnss_distance: in metres from the query's own GNSS position, if it has one.
@@ -114,6 +116,7 @@ class QueryResult:
     doubts: tuple[str, ...] = ()
     focal_length: str = "fixed"
     camera: tuple[str, ...] = ()
+    added: int | None = None
     refined: Refinement | None = None
     wgs84: tuple[float, ...] | None = None
     gnss_distance: float | None = None

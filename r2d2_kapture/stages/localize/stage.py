@@ -40,6 +40,7 @@ from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.stages.localize.cameras import query_frames
+from r2d2_kapture.stages.localize.last_pose import Helpers
 from r2d2_kapture.stages.localize.localizer import (
     Localizer,
     localize_frames,
@@ -56,6 +57,7 @@ from r2d2_kapture.stages.localize.output import (
     localized_manifest,
     refuse_inputs,
 )
+from r2d2_kapture.stages.localize.point_search import open_search
 from r2d2_kapture.stages.localize.positions import (
     Places,
     positions_files,
@@ -211,8 +213,17 @@ def localize_queries(
         ),
         unlike=unlike_sensors(dataset),
         sparse_map=sparse_map,
-        registrar=(
-            None if config.refine == "off" else open_registrar(map_path, sparse_map)
+        helpers=Helpers(
+            search=(
+                open_search(inputs.features, keypoints.type_name, sparse_map)
+                if config.second_pass == "auto"
+                else None
+            ),
+            registrar=(
+                open_registrar(map_path, sparse_map)
+                if config.refine == "auto"
+                else None
+            ),
         ),
         output=output,
         force=options.force,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from r2d2_kapture.config.localize import LocalizeConfig
-from r2d2_kapture.stages.localize.correspondences import Correspondences
 from r2d2_kapture.stages.localize.pose_estimation import (
     BoolArray,
     FramePose,
@@ -128,8 +127,5 @@ def _without(view: View, mask: BoolArray) -> View:
         view,
         xy=view.xy[~mask],
         points=view.points[~mask],
-        correspondences=Correspondences(
-            keypoints=view.correspondences.keypoints[~mask],
-            points=view.correspondences.points[~mask],
-        ),
+        correspondences=view.correspondences.take(~mask),
     )

@@ -12,6 +12,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.errors import DatasetError, ReconstructionError
+from r2d2_kapture.io.colmap.database_keypoints import DEFAULT_TYPE
 from r2d2_kapture.io.colmap.sparse_map import (
     MapImage,
     SparseMap,
@@ -19,7 +20,6 @@ from r2d2_kapture.io.colmap.sparse_map import (
     read_sparse_map,
 )
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
-from r2d2_kapture.stages.map.sources import DEFAULT_TYPE
 
 HEADER = "# kapture format: 1.1\n"
 UNREGISTERED = "camera000001_frame000002.png"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap.sparse_map import check_keypoints_type
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.map_patches import PATCHES_NAME
@@ -165,3 +166,36 @@ def test_patches_are_found_beside_the_model_too(room: PatchedRoom) -> None:
     of_model = poses(room, "of the model")
     for name, pose in poses(room, "localized").items():
         np.testing.assert_array_equal(pose.matrix(), of_model[name].matrix())
+
+
+def write_refined(room: PatchedRoom, *, away: float) -> None:
+    """A map whose record says that keypoints were refined, by up to so many pixels."""
+    rng = np.random.default_rng(0)
+    model = pycolmap.Reconstruction(str(room.map_path / "sparse"))
+    for image in model.images.values():
+        for point in image.points2D:
+            point.xy = point.xy + rng.uniform(-away, away, 2)
+    model.write(str(room.map_path / "sparse"))
+    rows = "".join(
+        f"{row}, r2d2_refined, {model.images[element.image_id].name}, "
+        f"{element.point2D_idx}\n"
+        for row, point in enumerate(map(model.point3D, sorted(model.points3D)))
+        for element in point.track.elements
+    )
+    table = room.map_path / "kapture/reconstruction/observations.txt"
+    table.write_text(f"# kapture format: 1.1\n{rows}")
+
+
+def test_a_map_of_refined_keypoints_takes_the_extracted_ones(room: PatchedRoom) -> None:
+    write_refined(room, away=1.4)
+    assert room.localize().done == len(QUERIES)
+    with pytest.raises(DatasetError, match="a map of keypoints of type r2d2_refined"):
+        check_keypoints_type(room.map_path, "sift")
+
+
+def test_a_map_of_other_positions_than_refined_ones_is_refused(
+    room: PatchedRoom,
+) -> None:
+    write_refined(room, away=9.0)
+    with pytest.raises(DatasetError, match="4 map images differ from those in the map"):
+        room.localize()
