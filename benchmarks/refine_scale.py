@@ -18,18 +18,18 @@ import kapture
 import kapture.io.csv as kcsv
 import numpy as np
 import numpy.typing as npt
+import pycolmap
 from measure import Measurement, machine, measure
 from PIL import Image
 
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.stages import verify
+from r2d2_kapture.io.colmap.database import write_database
 from r2d2_kapture.synthetic.textures import noise
+from r2d2_kapture.types import PairMatches
 
 WIDTH, HEIGHT, STEP, OVERLAP = 160, 120, 16, 4
 """Of an image in pixels, of the camera in pixels, and of images that are paired."""
-DENSITY, NOISE = 100 / WIDTH, 0.5
-"""Points a column of the wall, and the error of keypoints in pixels."""
+NOISE = 0.5
+"""Error of keypoints in pixels."""
 PAPER = 256 * STEP
 """Pixels after which the paper repeats, farther apart than any pair."""
 FOCAL, DEPTH = 4.0 * STEP, 4.0
@@ -41,23 +41,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--points", type=int, default=100, help="seen by an image")
     options = parser.parse_args()
     print(machine())
     for count in options.images:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
-            wall = Wall(count)
+            wall = Wall(count, options.points)
             wall.write(root)
             command = [
                 *("-m", "r2d2_kapture.cli.refine", "--mapping", str(root / "mapping")),
                 *("--features", str(root / "features")),
-                *(
-                    "--database",
-                    str(root / "map.db"),
-                    "--workers",
-                    str(options.workers),
-                ),
+                *("--database", str(root / "map.db")),
                 *("--output", str(root / "refined"), "--quiet"),
+                *("--workers", str(options.workers)),
             ]
             first, again = measure(command), measure(command)
             print(
@@ -79,15 +76,17 @@ class Wall:
     """Images of a papered wall, and its points in each of them.
 
     Attributes:
-        names: of the images.
+        names: of the images, in the order in which they were taken.
+        number: of each image by name.
         points: (N, 2) pixels of the wall, from left to right.
     """
 
-    def __init__(self, images: int) -> None:
+    def __init__(self, images: int, points: int) -> None:
         self.names = [f"{number:06}.jpg" for number in range(images)]
+        self.number = {name: number for number, name in enumerate(self.names)}
         self.rng = np.random.default_rng(0)
         width = images * STEP + WIDTH
-        size = (int(DENSITY * width), 2)
+        size = (points * width // WIDTH, 2)
         points = self.rng.uniform(0, [width, HEIGHT - 1], size)
         self.points = points[np.argsort(points[:, 0])]
 
@@ -103,20 +102,23 @@ class Wall:
         return self.points[first:end] - [number * STEP, 0]
 
     def write(self, root: Path) -> None:
-        """Dataset, pictures, keypoints, matches and the database of them."""
-        self.write_dataset(root / "mapping")
-        self.write_features(root)
-        verify.run(
-            VerifyConfig(geometry="known_poses"),
-            mapping=root / "mapping",
-            features=[root / "features"],
-            matches=[root / "matches"],
-            database=root / "map.db",
-            output=root / "verified",
-            options=RunOptions(progress=False),
+        """Dataset, pictures, keypoints, and the database of verified matches."""
+        dataset = self.write_dataset(root / "mapping")
+        keypoints = self.write_keypoints(root / "features")
+        write_database(
+            root / "map.db",
+            dataset,
+            read_keypoints=keypoints.__getitem__,
+            read_matches=self.matches,
+            read_geometry=self.geometry,
+            pairs=[
+                (first, second)
+                for number, first in enumerate(self.names)
+                for second in self.names[number + 1 : number + 1 + OVERLAP]
+            ],
         )
 
-    def write_dataset(self, root: Path) -> None:
+    def write_dataset(self, root: Path) -> kapture.Kapture:
         """Records, poses and pictures."""
         data = kapture.Kapture(
             sensors=kapture.Sensors(),
@@ -137,31 +139,38 @@ class Wall:
             pixels = paper[:, left : left + WIDTH].astype(np.uint8)
             Image.fromarray(pixels).save(pictures / name, quality=95)
         kcsv.kapture_to_dir(str(root), data)
+        return data
 
-    def write_features(self, root: Path) -> None:
-        """Keypoints, and matches of images with those that follow them."""
-        folder = root / "features" / "reconstruction" / "keypoints" / TYPE
-        matches = root / "matches" / "reconstruction" / "matches" / TYPE
+    def write_keypoints(self, root: Path) -> dict[str, npt.NDArray[np.float32]]:
+        """Keypoints of the full image, as another tool writes them."""
+        folder = root / "reconstruction" / "keypoints" / TYPE
         folder.mkdir(parents=True)
         head = f"# kapture format: 1.1\n{TYPE}, float32, 3\n"
         (folder / "keypoints.txt").write_text(head)
+        written = {}
         for number, name in enumerate(self.names):
             xy = self.truth(number)
             xy = xy + self.rng.normal(0, NOISE, xy.shape)
-            rows = np.column_stack(
-                [xy.clip(0, [WIDTH - 1, HEIGHT - 1]), 0 * xy[:, 0] + 32]
-            )
-            rows.astype(np.float32).tofile(folder / f"{name}.kpt")
-            (matches / f"{name}.overlapping").mkdir(parents=True)
-            first, end = self.seen(number)
-            for other in range(number + 1, min(number + 1 + OVERLAP, len(self.names))):
-                start = self.seen(other)[0]
-                shared = np.arange(start, end)
-                pair = np.column_stack([shared - first, shared - start, 0 * shared + 1])
-                target = (
-                    matches / f"{name}.overlapping" / f"{self.names[other]}.matches"
-                )
-                pair.astype(np.float64).tofile(target)
+            xy = xy.clip(0, [WIDTH - 1, HEIGHT - 1])
+            rows = np.column_stack([xy, np.full(len(xy), 32)]).astype(np.float32)
+            rows.tofile(folder / f"{name}.kpt")
+            written[name] = rows
+        return written
+
+    def matches(self, first: str, second: str) -> PairMatches:
+        """Keypoints of the points that both images show."""
+        (start, end), (other, _) = (
+            self.seen(self.number[name]) for name in (first, second)
+        )
+        shared = np.arange(other, end)
+        rows = np.column_stack([shared - start, shared - other])
+        return PairMatches(indices=rows, scores=np.ones(len(rows), np.float32))
+
+    def geometry(self, first: str, second: str) -> pycolmap.TwoViewGeometry:
+        """Which says that all matches are verified."""
+        calibrated = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+        indices = self.matches(first, second).indices.astype(np.uint32)
+        return pycolmap.TwoViewGeometry(config=calibrated, inlier_matches=indices)
 
     def errors(self, root: Path) -> str:
         """Median distance of matched keypoints from where one says that the other is,
