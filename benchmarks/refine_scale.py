@@ -87,8 +87,8 @@ class Wall:
         self.rng = np.random.default_rng(0)
         width = images * STEP + WIDTH
         size = (points * width // WIDTH, 2)
-        points = self.rng.uniform(0, [width, HEIGHT - 1], size)
-        self.points = points[np.argsort(points[:, 0])]
+        places = self.rng.uniform(0, [width, HEIGHT - 1], size)
+        self.points = places[np.argsort(places[:, 0])]
 
     def seen(self, number: int) -> tuple[int, int]:
         """First point that an image shows, and the first after it that it does not."""
@@ -99,7 +99,7 @@ class Wall:
     def truth(self, number: int) -> npt.NDArray[np.float64]:
         """(N, 2) pixels of the points that an image shows."""
         first, end = self.seen(number)
-        return self.points[first:end] - [number * STEP, 0]
+        return np.asarray(self.points[first:end] - [number * STEP, 0])
 
     def write(self, root: Path) -> None:
         """Dataset, pictures, keypoints, and the database of verified matches."""
