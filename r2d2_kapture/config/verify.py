@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from r2d2_kapture.config.cameras import CameraMode
 from r2d2_kapture.config.checks import bounded
@@ -30,6 +31,11 @@ class VerifyConfig(OriginConfig):
             of the dataset; ``single`` all of the same size; ``per-folder`` those of the
             same folder and size; ``per-image`` none. Known cameras, and those of rigs,
             are never merged.
+        guided: match the keypoints of pairs that have a geometry once more, by their
+            descriptors within a band around epipolar lines (or a radius around
+            projections by a homography), and estimate the geometry again from these
+            matches too; it is kept if it has more inliers.
+        guided_error: distance in pixels of that band, by Sampson's approximation.
     """
 
     geometry: GeometrySource = "estimate"
@@ -38,3 +44,12 @@ class VerifyConfig(OriginConfig):
     max_trials: int = bounded(10_000, at_least=1)
     seed: int = bounded(0, at_least=0)
     camera_mode: CameraMode = "auto"
+    guided: bool = False
+    guided_error: float = bounded(1.0, above=0)
+
+    def record(self) -> dict[str, Any]:
+        """The settings that decide results: of guided matching only where it is on."""
+        settings = dataclasses.asdict(self)
+        if not self.guided:
+            del settings["guided"], settings["guided_error"]
+        return settings

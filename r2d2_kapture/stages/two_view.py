@@ -18,7 +18,7 @@ from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, colmap_camera
 from r2d2_kapture.matching.matcher import Matcher, build_matcher, match_features
-from r2d2_kapture.stages.verify import verify_matches
+from r2d2_kapture.stages.verify import add_guided, verify_matches
 from r2d2_kapture.types import LocalFeatures, PairMatches
 
 Cameras = tuple[pycolmap.Camera, pycolmap.Camera]
@@ -39,7 +39,7 @@ class VerifiedMatches:
     """Matches with a two-view geometry.
 
     Attributes:
-        matches: all given matches.
+        matches: all given matches, then those found by guided matching.
         inliers: (K,) bool, which matches agree with the geometry.
         geometry: pycolmap's, in COLMAP's pixel origin: configuration, F, E, H and, of
             known cameras, cam2_from_cam1.
@@ -125,6 +125,7 @@ def verify(
     max_error: float = 4.0,
     min_inliers: int = 15,
     seed: int = 0,
+    guided: bool = False,
 ) -> VerifiedMatches:
     """Estimate the two-view geometry of matches by RANSAC, with its inliers.
 
@@ -137,12 +138,16 @@ def verify(
             its position under a homography.
         min_inliers: with fewer inliers, none is kept.
         seed: of the sampling; results are reproducible.
+        guided: match once more near epipolar lines, see ``--guided`` of
+            kapture_r2d2_verify; these matches follow the given ones.
 
     Raises:
         ConfigError: a setting out of its range, or a camera of another size.
         FeatureFormatError: matches of keypoints that do not exist.
     """
-    config = VerifyConfig(max_error=max_error, min_inliers=min_inliers, seed=seed)
+    config = VerifyConfig(
+        max_error=max_error, min_inliers=min_inliers, seed=seed, guided=guided
+    )
     return verify_by(config, features1, features2, matches, cameras)
 
 
@@ -162,6 +167,16 @@ def verify_by(
     )
     rows = matches.indices.astype(np.uint32)
     found = verify_matches((first, second), (xy1, xy2), rows, None, config)
+    if config.guided and len(found.inlier_matches):
+        found, matches = add_guided(
+            (first, second),
+            (xy1, xy2),
+            (features1.unit_descriptors, features2.unit_descriptors),
+            matches,
+            found,
+            None,
+            config,
+        )
     if cameras is not None and len(found.inlier_matches):
         pycolmap.estimate_two_view_geometry_pose(
             first, xy1.astype(np.float64), second, xy2.astype(np.float64), found

@@ -33,7 +33,8 @@ class PairGeometry:
         E, F, H: 3 x 3 matrices in COLMAP's pixel origin, where they were found.
         cam2_from_cam1: qx, qy, qz, qw, tx, ty, tz, where it is known.
         matches: how many were verified.
-        inliers: how many of them agree.
+        inliers: how many agree, guided ones included.
+        guided: how many of these were found by guided matching.
     """
 
     pair: tuple[str, str]
@@ -45,6 +46,7 @@ class PairGeometry:
     cam2_from_cam1: list[float] | None
     matches: int
     inliers: int
+    guided: int = 0
 
     def two_view_geometry(self, inlier_matches: IndexArray) -> pycolmap.TwoViewGeometry:
         """The geometry as COLMAP has it, with its inliers."""
@@ -67,6 +69,7 @@ def pair_geometry(
     inputs: str,
     geometry: pycolmap.TwoViewGeometry,
     matches: int,
+    guided: int = 0,
 ) -> PairGeometry:
     """Keep what COLMAP found for a pair, see PairGeometry."""
     known = geometry.cam2_from_cam1
@@ -84,6 +87,7 @@ def pair_geometry(
         ),
         matches=matches,
         inliers=len(geometry.inlier_matches),
+        guided=guided,
     )
 
 
@@ -106,6 +110,7 @@ def _parse(values: dict[str, Any]) -> PairGeometry | None:
     try:
         first, second = map(str, values["pair"])
         counts = {name: int(values[name]) for name in ("matches", "inliers")}
+        counts["guided"] = int(values.get("guided", 0))
         found = PairGeometry(**{**values, **counts, "pair": (first, second)})
         found.two_view_geometry(np.zeros((0, 2), np.int64))  # COLMAP takes its numbers
     except (TypeError, KeyError, ValueError, OverflowError):

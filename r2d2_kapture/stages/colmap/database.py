@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import tempfile
 import time
@@ -39,7 +38,13 @@ from r2d2_kapture.io.kapture.pairs import sorted_pairs
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.ledger import Contents
-from r2d2_kapture.stages.verify import ImageSource, Pair, VerifiedPairs, verify_pairs
+from r2d2_kapture.stages.verify import (
+    DescriptorSource,
+    ImageSource,
+    Pair,
+    VerifiedPairs,
+    verify_pairs,
+)
 from r2d2_kapture.types import FloatArray, Report, some_names
 
 FEATURES = Contents(what="features and matches", files=(), flag="--database")
@@ -106,6 +111,7 @@ class DatabaseUpdate:
         config: VerifyConfig,
         *,
         keypoints: FeatureTable,
+        descriptors: DescriptorSource | None,
         matches: MatchTable,
         pairs: Sequence[Pair],
         output: Path,
@@ -116,6 +122,7 @@ class DatabaseUpdate:
         Args:
             config: how to verify.
             keypoints: of the images.
+            descriptors: of these, for guided matching.
             matches: of the pairs.
             pairs: names of images that have keypoints.
             output: folder of the verified matches.
@@ -127,7 +134,9 @@ class DatabaseUpdate:
         started = time.monotonic()
         dataset = open_dataset(self.dataset)
         images = ImageSource(
-            cameras=self._cameras(dataset), read_keypoints=keypoints.read
+            cameras=self._cameras(dataset),
+            read_keypoints=keypoints.read,
+            descriptors=descriptors,
         )
         matched = frozenset(matches.pairs)
         names = sorted(set(dataset.image_names) & set(keypoints.image_names))
@@ -137,7 +146,7 @@ class DatabaseUpdate:
             matches=matches,
             pairs=[pair for pair in sorted_pairs(pairs, names) if pair in matched],
             output=output,
-            settings=dataclasses.asdict(config),
+            settings=config.record(),
             options=options,
         )
         keypoints_of = {name: images.view(name).keypoints for name in names}

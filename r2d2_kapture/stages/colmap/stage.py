@@ -33,6 +33,7 @@ from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.stages.turned_images import seen_as_stored
 from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
+from r2d2_kapture.stages.verify import open_descriptors
 from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"
@@ -134,6 +135,12 @@ def run(
         verified = update.run(
             config.verify,
             keypoints=keypoints,
+            descriptors=open_descriptors(
+                config.verify,
+                [work.features],
+                keypoints.type_name,
+                keypoints.image_names,
+            ),
             matches=open_matches([work.matches], keypoints.type_name),
             pairs=listed,
             output=work.verified,

@@ -8,11 +8,10 @@ changed.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -43,12 +42,17 @@ from r2d2_kapture.io.kapture.match_store import (
 from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
-from r2d2_kapture.stages.background_io import read_ahead
+from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
+from r2d2_kapture.stages.match import LoadingCache
+from r2d2_kapture.stages.verify.descriptors import DescriptorSource
+from r2d2_kapture.stages.verify.guided import add_guided
 from r2d2_kapture.stages.verify.two_view import Indices, verify_matches
-from r2d2_kapture.types import Failure, FloatArray, PairMatches
+from r2d2_kapture.types import Failure, FloatArray, IndexArray, PairMatches
 
 CACHED_IMAGES = 1024
 """Whose keypoints stay in memory."""
+CACHED_BYTES = 1 << 30
+"""Of descriptors."""
 
 Pair = tuple[str, str]
 
@@ -79,11 +83,13 @@ class ImageSource:
         read_keypoints: returns the keypoints of an image: x and y first, (0, 0) at the
             centre of the first pixel.
         poses: cam_from_world by image name; None estimates the geometry of pairs.
+        descriptors: for guided matching; None without it.
     """
 
     cameras: Mapping[str, pycolmap.Camera]
     read_keypoints: Callable[[str], FloatArray]
     poses: Mapping[str, pycolmap.Rigid3d] | None = None
+    descriptors: DescriptorSource | None = None
 
     def view(self, name: str) -> View:
         """Read the inputs of verification of an image.
@@ -96,6 +102,8 @@ class ImageSource:
         pose = None if self.poses is None else self.poses.get(name)
         digest = hashlib.sha256(np.ascontiguousarray(keypoints).tobytes())
         digest.update(repr(_description(camera, pose)).encode())
+        if self.descriptors is not None:
+            digest.update(self.descriptors.states[name].encode())
         return View(
             camera=camera,
             keypoints=keypoints,
@@ -157,11 +165,13 @@ class VerifiedPairs:
     def details(self) -> dict[str, int]:
         """Counts for a report."""
         found = self.geometries.values()
+        guided = sum(item.guided for item in found)
         return {
             "pairs": len(found),
             "verified_pairs": sum(item.inliers > 0 for item in found),
             "matches": sum(item.matches for item in found),
             "inliers": sum(item.inliers for item in found),
+            **({"guided_matches": guided} if guided else {}),
         }
 
 
@@ -218,7 +228,13 @@ def _run(
     result = VerifiedPairs(table=task.written)
     bar = Progress("verify", "pair", len(pairs), shown=options.progress)
     working = closing(read_ahead(pairs, task, options.workers))
-    with bar, quiet_pycolmap(), open_log(log_path) as log, working as verified:
+    with ExitStack() as stack:
+        stack.enter_context(bar)
+        stack.enter_context(quiet_pycolmap())
+        log = stack.enter_context(open_log(log_path))
+        if task.config.guided:
+            stack.enter_context(one_core_a_thread())
+        verified = stack.enter_context(working)
         for pair, future in verified:
             bar.update()
             try:
@@ -255,6 +271,11 @@ class _Task:
         self.writer = writer
         self.written = written
         self.view = lru_cache(CACHED_IMAGES)(images.view)
+        self.read_descriptors: LoadingCache[str, FloatArray] | None = None
+        if images.descriptors is not None:
+            self.read_descriptors = LoadingCache(
+                images.descriptors.read, lambda rows: rows.nbytes, CACHED_BYTES
+            )
 
     def __call__(self, pair: Pair) -> tuple[PairGeometry, bool]:
         """The geometry of a pair, and whether it was computed."""
@@ -270,19 +291,33 @@ class _Task:
         known = self.known.get(pair)
         if known is not None and known.inputs == inputs and self._is_written(known):
             return known, False
+        cameras = view1.camera, view2.camera
+        keypoints = view1.keypoints, view2.keypoints
+        pose = _cam2_from_cam1(view1, view2)
         geometry = verify_matches(
-            (view1.camera, view2.camera),
-            (view1.keypoints, view2.keypoints),
-            colmap_matches(matches),
-            _cam2_from_cam1(view1, view2),
-            self.config,
+            cameras, keypoints, colmap_matches(matches), pose, self.config
         )
-        self.writer.write(*pair, _with_scores(geometry.inlier_matches, matches))
-        return pair_geometry(pair, inputs, geometry, len(matches)), True
+        every = matches
+        if self.read_descriptors is not None and len(geometry.inlier_matches):
+            geometry, every = add_guided(
+                cameras,
+                keypoints,
+                (self.read_descriptors(pair[0]), self.read_descriptors(pair[1])),
+                matches,
+                geometry,
+                pose,
+                self.config,
+            )
+        rows = _rows_of(geometry.inlier_matches, every)
+        self.writer.write(
+            *pair, PairMatches(indices=every.indices[rows], scores=every.scores[rows])
+        )
+        guided = int((rows >= len(matches)).sum())
+        return pair_geometry(pair, inputs, geometry, len(matches), guided), True
 
     def _digest(self, view1: View, view2: View, matches: PairMatches) -> str:
         digest = hashlib.sha256(f"{view1.digest} {view2.digest}".encode())
-        digest.update(repr(dataclasses.astuple(self.config)).encode())
+        digest.update(repr(tuple(self.config.record().values())).encode())
         digest.update(np.ascontiguousarray(matches.indices).tobytes())
         digest.update(np.ascontiguousarray(matches.scores).tobytes())
         return digest.hexdigest()
@@ -301,8 +336,7 @@ def _cam2_from_cam1(view1: View, view2: View) -> pycolmap.Rigid3d | None:
     return view2.cam_from_world * view1.cam_from_world.inverse()
 
 
-def _with_scores(inliers: Indices, matches: PairMatches) -> PairMatches:
-    """The matches that are inliers, in their order, with their scores."""
+def _rows_of(inliers: Indices, matches: PairMatches) -> IndexArray:
+    """Which of the matches are inliers, in the order of the inliers."""
     rows = {tuple(row): i for i, row in enumerate(matches.indices.tolist())}
-    kept = np.array([rows[tuple(row)] for row in inliers.tolist()], np.int64)
-    return PairMatches(indices=matches.indices[kept], scores=matches.scores[kept])
+    return np.array([rows[tuple(row)] for row in inliers.tolist()], np.int64)

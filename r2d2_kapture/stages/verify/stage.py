@@ -63,6 +63,7 @@ from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import Contents, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
+from r2d2_kapture.stages.verify.descriptors import open_descriptors
 from r2d2_kapture.stages.verify.pairs import (
     CACHED_IMAGES,
     ImageSource,
@@ -92,6 +93,7 @@ def run(
     database: Path,
     output: Path,
     keypoints_type: str | None = None,
+    descriptors_type: str | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Keep matches that agree with a two-view geometry, in a COLMAP 4 database.
@@ -105,7 +107,7 @@ def run(
         mapping: kapture dataset of the images: cameras, rigs, records, and poses for
             --geometry known_poses.
         features: kapture datasets, or folders of keypoints by kapture_r2d2_extract such
-            as local_features/r2d2_500.
+            as local_features/r2d2_500; with their descriptors for --guided.
         matches: kapture datasets, or outputs of kapture_r2d2_match.
         pairs: list of pairs by kapture_r2d2_pairs, 'name, name, score' (kapture) or
             'name name' (hloc, COLMAP); by default all pairs with matches.
@@ -115,6 +117,8 @@ def run(
             type>, with their scores and a log of the geometries; matches of earlier
             pairs that are no longer in the database are removed.
         keypoints_type: of features and matches; by default the only existing one.
+        descriptors_type: of --guided; by default the only existing one of the
+            keypoints.
         options: how to run.
 
     Raises:
@@ -132,11 +136,19 @@ def run(
     keypoints = open_feature_table(features, "keypoints", keypoints_type)
     table = open_matches(matches, keypoints.type_name)
     wanted = _wanted_pairs(dataset, table, pairs)
+    descriptors = open_descriptors(
+        config, features, keypoints.type_name, dataset.image_names, descriptors_type
+    )
     folder = matches_folder(output, keypoints.type_name)
     finished = Finished.of(
         folder / FINISHED_NAME,
-        [dataclasses.asdict(config), str(database), wanted],
-        (*dataset.files, *keypoints.files(dataset.image_names), *table.files(wanted)),
+        [config.record(), str(database), wanted],
+        (
+            *dataset.files,
+            *keypoints.files(dataset.image_names),
+            *(descriptors.files if descriptors else ()),
+            *table.files(wanted),
+        ),
     )
     if not options.force and (report := finished.report(started)):
         return report
@@ -155,6 +167,7 @@ def run(
             keypoints, work.without_keypoints, read_keypoints
         ),
         poses=_poses(config, dataset, work.pairs),
+        descriptors=descriptors,
     )
     if folder.resolve() in {place.resolve() for place, _ in table.folders}:
         raise ConfigError(
@@ -170,7 +183,7 @@ def run(
             matches=table,
             pairs=work.pairs,
             output=output,
-            settings=dataclasses.asdict(config) | {"camera_origin": origin},
+            settings=config.record() | {"camera_origin": origin},
             options=options,
         )
         _remove_others(folder, found)
