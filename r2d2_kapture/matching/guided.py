@@ -118,7 +118,9 @@ class HomographyRadius:
             projected1=_tensor(_projected(points1, H)),
             points2=_tensor(points2),
             points1=_tensor(points1),
-            projected2=_tensor(_projected(points2, np.linalg.inv(H).astype(np.float64))),
+            projected2=_tensor(
+                _projected(points2, np.linalg.inv(H).astype(np.float64))
+            ),
             radius=radius,
         )
 
