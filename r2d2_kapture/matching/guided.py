@@ -139,8 +139,8 @@ def match_guided(
     """Match the most similar of the keypoints that a geometry allows.
 
     A match is one whose descriptors are each other's most similar of those allowed, and
-    as similar as nearly all known matches are, if there are any. The memory does not depend on the
-    number of keypoints but for their own rows.
+    as similar as nearly all known matches are, if there are any. The memory does not
+    depend on the number of keypoints but for their own rows.
 
     Args:
         descriptors1: (N, D) float32, unit L2 norm; a row of zeros matches nothing.
