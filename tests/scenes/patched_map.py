@@ -14,7 +14,7 @@ from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages.localize import run as localize
 from r2d2_kapture.synthetic.rendering import PinholeCamera
-from r2d2_kapture.types import Report
+from r2d2_kapture.types import Report, unit_rows
 from tests.scenes.localization import QUIET
 from tests.scenes.rendered import (
     look_into_the_room,
@@ -88,7 +88,14 @@ def truth(name: str) -> pycolmap.Rigid3d:
     return pycolmap.Rigid3d((MAPPED | QUERIES)[name][:3])
 
 
-def write_room(root: Path) -> PatchedRoom:
+def write_room(root: Path, *, every: int = 1, described: bool = False) -> PatchedRoom:
+    """Write a scene.
+
+    Args:
+        root: folder of all.
+        every: so many-th match is there.
+        described: whether there are descriptors, which tell the points apart.
+    """
     room = PatchedRoom(root)
     write_photographs(root / "mapping", MAPPED, CAMERA)
     write_photographs(room.query, QUERIES, CAMERA)
@@ -106,6 +113,7 @@ def write_room(root: Path) -> PatchedRoom:
     (room.map_path / "sparse").mkdir(parents=True)
     model.write(str(room.map_path / "sparse"))
     rng = np.random.default_rng(3)
+    of_points = unit_rows(rng.normal(size=(400, 16)))
     for name, pose in (MAPPED | QUERIES).items():
         seen = points[rows[name]] @ pose[:3, :3].T + pose[:3, 3]
         xy = kapture_from_colmap(COLMAP_CAMERA.img_from_cam(seen))
@@ -118,12 +126,18 @@ def write_room(root: Path) -> PatchedRoom:
             (folder / "keypoints.txt").write_text(
                 "# kapture format: 1.1\nr2d2, float32, 3\n"
             )
+        if described:
+            folder = root / "features/reconstruction/descriptors/r2d2"
+            write_array(folder / f"{name}.desc", of_points[rows[name]])
+            (folder / "descriptors.txt").write_text(
+                "# kapture format: 1.1\nr2d2, float32, 16, r2d2, L2\n"
+            )
     pairs = [(query, name) for query in QUERIES for name in MAPPED]
     for query, name in pairs:
         _, of_query, of_map = np.intersect1d(
             rows[query], rows[name], return_indices=True
         )
-        matches = pair_matches(np.column_stack([of_map, of_query]))
+        matches = pair_matches(np.column_stack([of_map, of_query])[::every])
         write_matches(root / "matches", (name, query), matches)
     write_pairs(root / "pairs.txt", [ImagePair(image1=a, image2=b) for a, b in pairs])
     return room

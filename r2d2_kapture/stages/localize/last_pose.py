@@ -106,9 +106,13 @@ def last_pose(
 
 def _added(searched: Sequence[View], known: Sequence[View]) -> tuple[int, ...]:
     return tuple(
-        len(view.correspondences) - len(before.correspondences)
-        for view, before in zip(searched, known)
+        len(_pairs(view) - _pairs(before)) for view, before in zip(searched, known)
     )
+
+
+def _pairs(view: View) -> set[tuple[int, int]]:
+    both = view.correspondences
+    return set(zip(both.keypoints.tolist(), both.points.tolist()))
 
 
 def _is_worse(

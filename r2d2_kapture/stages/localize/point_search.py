@@ -12,10 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.colmap.sparse_map import SparseMap
 from r2d2_kapture.io.kapture.feature_provenance import feature_states
-from r2d2_kapture.io.kapture.local_features import open_local_features
+from r2d2_kapture.io.kapture.local_features import (
+    LocalFeatureTables,
+    open_local_features,
+)
 from r2d2_kapture.stages.localize.cameras import QueryImage
 from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.pose_estimation import View
@@ -92,19 +96,29 @@ class PointSearch:
         )
 
 
-def open_search(
-    features: Sequence[Path], keypoints_type: str, sparse_map: SparseMap
-) -> PointSearch | None:
-    """The search by stored descriptors; None where there are none of the map.
+def described_features(
+    features: Sequence[Path], keypoints_type: str, config: LocalizeConfig
+) -> LocalFeatureTables | None:
+    """Features with descriptors; None where there are none, or are not wanted.
 
     Args:
         features: folders of the features of queries and map images.
         keypoints_type: of the queries' keypoints.
-        sparse_map: the map.
+        config: whether there is a second pass.
     """
+    if config.second_pass == "off":
+        return None
     try:
-        tables = open_local_features(features, keypoints_type)
+        return open_local_features(features, keypoints_type)
     except (DatasetError, FeatureFormatError):
+        return None
+
+
+def open_search(
+    tables: LocalFeatureTables | None, sparse_map: SparseMap
+) -> PointSearch | None:
+    """The search by stored descriptors; None where there are none of the map."""
+    if tables is None:
         return None
     described = [name for name in sparse_map.images if name in tables.descriptors]
     if not described:

@@ -57,7 +57,7 @@ from r2d2_kapture.stages.localize.output import (
     localized_manifest,
     refuse_inputs,
 )
-from r2d2_kapture.stages.localize.point_search import open_search
+from r2d2_kapture.stages.localize.point_search import described_features, open_search
 from r2d2_kapture.stages.localize.positions import (
     Places,
     positions_files,
@@ -178,6 +178,8 @@ def localize_queries(
     keypoints = open_feature_table(inputs.features, "keypoints", inputs.keypoints_type)
     table = open_matches(inputs.matches, keypoints.type_name)
     retrieval = _retrieval(inputs.pairs, dataset, keypoints)
+    described = described_features(inputs.features, keypoints.type_name, config)
+    descriptors = described and described.descriptors
     finished = Finished.of(
         output / FINISHED_NAME,
         [dataclasses.asdict(config), dataclasses.asdict(retrieval)],
@@ -186,6 +188,7 @@ def localize_queries(
             *map_files(map_path),
             *keypoints.files(sorted(retrieval.images)),
             *table.files(retrieval.pairs),
+            *(descriptors.files(descriptors.image_names) if descriptors else ()),
         ),
     )
     if not options.force and (report := finished.report(started)):
@@ -214,11 +217,7 @@ def localize_queries(
         unlike=unlike_sensors(dataset),
         sparse_map=sparse_map,
         helpers=Helpers(
-            search=(
-                open_search(inputs.features, keypoints.type_name, sparse_map)
-                if config.second_pass == "auto"
-                else None
-            ),
+            search=open_search(described, sparse_map),
             registrar=(
                 open_registrar(map_path, sparse_map)
                 if config.refine == "auto"
