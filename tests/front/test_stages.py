@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import shutil
 from pathlib import Path
@@ -23,7 +24,11 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.stages.map.patches import write_patches
+from r2d2_kapture.types import LocalFeatures
 from tests.scenes.gps import SITE, tag
+from tests.scenes.localization import position_error
+from tests.scenes.patched_map import COLMAP_CAMERA, QUERIES, truth, write_room
 from tests.scenes.pipeline import PipelineScene
 
 
@@ -125,6 +130,18 @@ class StoredFeatures:
         return self._tables.read(name.as_posix(), (640, 480))
 
 
+class GivenFeatures:
+    """Stands in for an extractor: gives the same features of every image."""
+
+    extractor = StoredFeatures.extractor
+
+    def __init__(self, features: LocalFeatures) -> None:
+        self._features = features
+
+    def __call__(self, image: Any) -> Any:
+        return self._features
+
+
 @pytest.mark.parametrize("top_k", [20, 4])
 def test_queries_are_localized_one_at_a_time(
     scene: PipelineScene, work: Path, top_k: int
@@ -147,6 +164,36 @@ def test_queries_are_localized_one_at_a_time(
         error = found.cam_from_world.inverse().translation - true.inverse().translation
         assert np.linalg.norm(error) < 0.01
         assert found.inliers > 50 and found.camera is not None
+
+
+def test_queries_are_refined_as_the_stage_does(tmp_path: Path) -> None:
+    """By the image that is given; the file of its name need not be there."""
+    room = write_room(tmp_path, described=True)
+    write_patches(room.map_path, room.images, workers=1)
+    name = min(QUERIES)
+    with Image.open(room.query / "sensors/records_data" / name) as picture:
+        pixels = np.array(picture)
+    features = open_local_features([tmp_path / "features"]).read(name, (320, 240))
+    inputs: dict[str, Any] = {
+        "map_path": room.map_path,
+        "extractor": GivenFeatures(features),
+        "features": tmp_path / "features",
+    }
+    camera = copy.deepcopy(COLMAP_CAMERA)
+    found = rk.Localizer(**inputs)(pixels, camera=camera)
+    alone = rk.Localizer(**inputs, refine="off", second_pass="off")(
+        pixels, camera=camera
+    )
+    assert found.cam_from_world is not None and alone.cam_from_world is not None
+    error, before = (
+        position_error(one, truth(name))
+        for one in (found.cam_from_world, alone.cam_from_world)
+    )
+    assert error < 0.6 * before
+    assert alone.details.refined is alone.details.added is None
+    assert found.details.refined is not None and found.details.added is not None
+    again = rk.Localizer(**inputs)(pixels, camera=camera)
+    assert again.details == found.details
 
 
 class TurnedFeatures(StoredFeatures):
