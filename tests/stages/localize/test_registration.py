@@ -6,15 +6,18 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import kapture
+import kapture.io.csv as kcsv
 import numpy as np
 import pycolmap
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.sparse_map import check_keypoints_type
 from r2d2_kapture.io.kapture.dataset import open_dataset
+from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.map_patches import PATCHES_NAME
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME
@@ -199,3 +202,41 @@ def test_a_map_of_other_positions_than_refined_ones_is_refused(
     write_refined(room, away=9.0)
     with pytest.raises(DatasetError, match="4 map images differ from those in the map"):
         room.localize()
+
+
+def test_an_orientation_tag_turns_no_pixels(room: PatchedRoom) -> None:
+    """Keypoints lie in the pixels as stored."""
+    room.localize()
+    before = poses(room, "localized")
+    for name in QUERIES:
+        path = room.query / "sensors/records_data" / name
+        with Image.open(path) as image:
+            tags = image.getexif()
+            tags[ExifTags.Base.Orientation] = 6
+            image.save(path, exif=tags)
+    report = room.localize()
+    assert (report.done, report.details["refined"]) == (len(QUERIES), len(QUERIES))
+    for name, pose in poses(room, "localized").items():
+        np.testing.assert_array_equal(pose.matrix(), before[name].matrix())
+
+
+def test_cameras_of_a_rig_are_registered_each_in_its_image(room: PatchedRoom) -> None:
+    data = kcsv.kapture_from_dir(str(room.query))
+    first, second = sorted(QUERIES)
+    data.rigs, data.trajectories = kapture.Rigs(), None
+    data.records_camera = kapture.RecordsCamera()
+    for sensor_id, name in (("left", first), ("right", second)):
+        data.sensors[sensor_id] = data.sensors["camera"]
+        data.records_camera[0, sensor_id] = name
+        cam_from_rig = truth(name) * truth(first).inverse()
+        data.rigs["rig", sensor_id] = kapture_from_rigid3d(cam_from_rig)
+    del data.sensors["camera"]
+    kcsv.kapture_to_dir(str(room.query), data)
+    room.localize(OFF, "off")
+    report = room.localize()
+    assert report.details["in_rigs"] == report.details["refined"] == 2
+    assert sum(errors(room, "localized")) < 0.6 * sum(errors(room, "off"))
+    for name in QUERIES:
+        found = read_localized(room.root / "localized", name)
+        assert found is not None and found.refined is not None
+        assert found.refined.after < 0.6 * found.refined.before
