@@ -338,6 +338,10 @@ WORDS = {
     "residual_median": ("median distance of cameras and positions", "m"),
     "residual_95": ("95 % of the distances below", "m"),
     "with_focal_length_found": ("queries whose focal length was found", ""),
+    "step_median": ("median step", "px"),
+    "step_95": ("95 % of the steps below", "px"),
+    "similarity_before": ("median similarity before", ""),
+    "similarity_after": ("median similarity after", ""),
     "in_rigs": ("queries in rigs", ""),
 }
 """Names and units of numbers in a report, and of those below their name."""

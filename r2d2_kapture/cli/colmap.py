@@ -24,6 +24,7 @@ from r2d2_kapture.cli.extraction_flags import (
 from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.stage_flags import (
     add_parameters,
+    add_refinement,
     parameter_values,
     require_given,
     run_options,
@@ -33,12 +34,14 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.config.pipeline import RefineStepConfig
 from r2d2_kapture.config.verify import VerifyConfig
 
 SECTIONS: dict[str, type] = {
     "pairing": PairsConfig,
     "match": MatchConfig,
     "verify": VerifyConfig,
+    "refine": RefineStepConfig,
     "map": MapConfig,
 }
 
@@ -61,7 +64,10 @@ def _command(arguments: list[str]) -> int:
     add_extraction_flags(parser)
     add_settings(parser, FolderConfig, group="cameras and pairs")
     for name, settings in SECTIONS.items():
-        add_settings(parser, settings, section=f"{name}.", group=name, topic=name)
+        if settings is RefineStepConfig:
+            add_refinement(parser)
+        else:
+            add_settings(parser, settings, section=f"{name}.", group=name, topic=name)
     add_extraction_run_flags(parser)
     namespace = parse_extraction(parser, arguments)
     require_given(namespace, parameters)

@@ -93,6 +93,7 @@ class CommandParser(ArgumentParser):
         )
         self._titled: dict[str, ArgumentGroup] = {}
         self._topic_of: dict[str, str] = {}
+        self._short: dict[str, str] = {}
         self._optionals.title = "general"
         for title in (INPUTS, OUTPUTS, "features"):
             self.group(title)
@@ -110,6 +111,17 @@ class CommandParser(ArgumentParser):
             if topic is not None:
                 self._topic_of[title] = topic
         return self._titled[title]
+
+    def shorten(self, flag: str, to: str) -> None:
+        """Show and take a flag of a section by the name of the section alone.
+
+        A parser of settings in sections cannot have a flag of that name.
+
+        Args:
+            flag: as ``--refine.use``, which stays valid.
+            to: as ``--refine``.
+        """
+        self._short[to] = flag
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report an error in one line, without the usage."""
@@ -134,7 +146,7 @@ class CommandParser(ArgumentParser):
 
     def _near_flag(self, name: str) -> str:
         """The end of a message: the nearest flag, also without its section."""
-        flags = list(self._option_string_actions)
+        flags = [*self._option_string_actions, *self._short]
         named = {f"--{f.rpartition('.')[2]}": f for f in reversed(flags) if "." in f}
         named |= {flag: flag for flag in flags}
         near = nearest(name, named)
@@ -144,6 +156,7 @@ class CommandParser(ArgumentParser):
         """Arguments with the proper names of flags, such as ``--top-k`` for
         ``--top_k``."""
         flags = {flag.replace("_", "-"): flag for flag in self._option_string_actions}
+        flags |= self._short
         split = [text.partition("=") for text in given]
         return [flags.get(n.replace("_", "-"), n) + e + v for n, e, v in split]
 
@@ -164,6 +177,8 @@ class CommandParser(ArgumentParser):
             texts = f"shown by {', '.join(helps)} or --help {ALL}"
             self.group(MORE).description = texts
             self.group(MORE).add_argument("--more", help=SUPPRESS)
+        for short, flag in self._short.items():
+            self._option_string_actions[flag].option_strings = [short]
         for action in self._actions:
             action.help = GENERAL.get(action.dest, action.help)
         required = [
@@ -219,7 +234,8 @@ class CommandParser(ArgumentParser):
             return "missing " + ", ".join(map(_named, actions))
         if found := re.fullmatch("argument (--[^/]+): expected .*argument", message):
             action = self._option_string_actions[found[1]]
-            return f"{found[1]}: found no value, expected {_listed(_words(action))}"
+            expected = _listed(_words(action))
+            return f"{self._shown(found[1])}: found no value, expected {expected}"
         if found := re.fullmatch("unrecognized arguments: (.*)", message):
             return f"found {found[1]} without a flag, expected flags only"
         return message
@@ -234,11 +250,15 @@ class CommandParser(ArgumentParser):
         near = did_you_mean(value, [word for word in words if word not in WORDS])
         typed = {text.partition("=")[0] for text in self.args or ()}
         place = (
-            f"{action.option_strings[0]} {value}"
+            f"{self._shown(action.option_strings[0])} {value}"
             if typed.intersection(action.option_strings)
             else f"{self._sources()}: {key}: {value}"
         )
         return f"{place}: expected {_listed(words)}{near}"
+
+    def _shown(self, flag: str) -> str:
+        """A flag as users know it."""
+        return next((to for to, of in self._short.items() if of == flag), flag)
 
     def _action(self, dest: str) -> Action:
         return next(action for action in self._actions if action.dest == dest)
@@ -312,7 +332,7 @@ def _default_text(action: Action) -> str:
     default = action.default
     if action.required and action.option_strings:
         return "required"
-    if isinstance(action, ActionYesNo):
+    if isinstance(action, ActionYesNo) or default is True:
         return f"default: {'on' if default else 'off'}"
     if default is None or default is False or default in (SUPPRESS, "", [], (), {}):
         return ""

@@ -35,10 +35,12 @@ from r2d2_kapture.cli.parser import INPUTS, CommandParser, value_name
 from r2d2_kapture.cli.signatures import read_signature, setting_parameters
 from r2d2_kapture.cli.stage_flags import (
     add_parameters,
+    add_refinement,
     add_stage_flags,
     parameter_values,
     run_options,
 )
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.localize import LocalizeConfig
@@ -46,7 +48,11 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
-from r2d2_kapture.config.pipeline import OF_GIVEN_MODEL, PipelineConfig
+from r2d2_kapture.config.pipeline import (
+    OF_GIVEN_MODEL,
+    PipelineConfig,
+    RefineStepConfig,
+)
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError
@@ -64,6 +70,7 @@ SECTIONS: dict[str, type] = {
     "query_pairs": PairsConfig,
     "match": MatchConfig,
     "verify": VerifyConfig,
+    "refine": RefineStepConfig,
     "map": MapConfig,
     "localize": LocalizeConfig,
     "evaluate": EvaluateConfig,
@@ -262,6 +269,9 @@ def add_sections(parser: CommandParser) -> None:
         if settings is ExtractConfig:
             add_extraction_settings(parser, section="extract.", topic="extract")
             continue
+        if settings is RefineStepConfig:
+            add_refinement(parser)
+            continue
         title = name.replace("_", " ")
         add_settings(parser, settings, section=f"{name}.", group=title, topic=name)
 
@@ -270,8 +280,14 @@ def pipeline_config(namespace: Namespace) -> PipelineConfig:
     """Settings of all stages from the flags, but for extraction's, which are checked.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of its range, or a section is none.
     """
+    for name in SECTIONS:
+        require(
+            isinstance(namespace[name], Namespace),
+            f"{name}: found {namespace[name]}, expected settings by name, each "
+            "on a line of its own",
+        )
     check_settings(namespace["extract"], "extract.")
     sections: dict[str, Any] = {
         name: settings_from(namespace[name], settings, f"{name}.")

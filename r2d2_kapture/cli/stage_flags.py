@@ -8,9 +8,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from r2d2_kapture.cli.common import add_flag
+from r2d2_kapture.cli.common import add_flag, add_settings
 from r2d2_kapture.cli.parser import INPUTS, OUTPUTS, CommandParser, value_name
-from r2d2_kapture.cli.signatures import Parameter
+from r2d2_kapture.cli.signatures import Parameter, setting_parameters
+from r2d2_kapture.config.pipeline import RefineStepConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
 
@@ -60,6 +61,17 @@ def _group(parameter: Parameter) -> str:
 def _metavar(parameter: Parameter) -> str:
     name = value_name(parameter.kind, parameter.text)
     return "NAME" if name == "TEXT" else name
+
+
+def add_refinement(parser: CommandParser) -> None:
+    """Add ``--refine``, and the settings of refinement in their section."""
+    section, use = "refine", "use"
+    add_settings(parser, RefineStepConfig, (use,), f"{section}.", "", section, section)
+    for parameter in setting_parameters(RefineStepConfig):
+        if parameter.name == use:
+            flag = f"--{section}.{use}"
+            add_flag(parser.group("features"), flag, parameter, "{on,off}")
+            parser.shorten(flag, f"--{section}")
 
 
 def require_given(namespace: Namespace, parameters: Collection[Parameter]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.config.refine import RefineConfig
+from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.config.verify import VerifyConfig
 
 OF_GIVEN_MODEL: Mapping[str, Mapping[str, Any]] = {
@@ -20,6 +23,26 @@ OF_GIVEN_MODEL: Mapping[str, Mapping[str, Any]] = {
     "verify": {"geometry": "known_poses"},
 }
 """Defaults, by section, that differ where a model is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineStepConfig(RefineConfig):
+    """Settings of refinement within a pipeline, which may leave it out.
+
+    Attributes:
+        use: ``on`` refines the keypoints of the map before it is made, and those of
+            queries before their last pose; ``off`` leaves them where they were found,
+            and estimates poses of queries once.
+    """
+
+    use: bool = True
+
+    @property
+    def of_stage(self) -> RefineConfig:
+        """The settings of the stage alone."""
+        return RefineConfig(
+            **{name: getattr(self, name) for name in names_of(RefineConfig)}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +56,7 @@ class PipelineConfig:
         query_pairs: which mapping images a query is matched with.
         match: of both kinds of pairs.
         verify: geometry of the mapping pairs.
+        refine: of the keypoints of verified matches, and of queries.
         map: from verified matches to points.
         localize: poses of the queries.
         evaluate: against true poses, if a query dataset has them.
@@ -44,6 +68,15 @@ class PipelineConfig:
     query_pairs: PairsConfig = PairsConfig()
     match: MatchConfig = MatchConfig()
     verify: VerifyConfig = VerifyConfig()
+    refine: RefineStepConfig = RefineStepConfig()
     map: MapConfig = MapConfig()
     localize: LocalizeConfig = LocalizeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def without_refinement(self) -> PipelineConfig:
+        """The settings of a pipeline as it was before there was refinement."""
+        once = dataclasses.replace(self.localize, second_pass="off", refine="off")
+        return dataclasses.replace(
+            self, refine=dataclasses.replace(self.refine, use=False), localize=once
+        )

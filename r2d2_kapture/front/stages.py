@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.hpatches import HomographyConfig
@@ -178,9 +179,11 @@ def run_pipeline(
         preset: of configs/extract; overrides ``config``.
         queries: kapture datasets or folders of photographs to localize, by name.
         arguments: see the module; settings are mappings by section, such as
-            ``match={"ratio": 0.95}``.
+            ``match={"ratio": 0.95}``; ``refine=False`` leaves refinement out.
     """
     inputs, settings = sort_arguments(pipeline.run, arguments)
+    if "refine" in settings:
+        settings["refine"] = _refinement(settings["refine"])
     datasets = {name: Path(path) for name, path in (queries or {}).items()}
     given = inputs.get("model_in") is not None
     of_datasets = [] if given else [inputs.get("mapping"), *datasets.values()]
@@ -204,6 +207,21 @@ def run_pipeline(
         **inputs,
     )
     return with_page(report, lambda: write_page(pipeline=inputs["output"]))
+
+
+def _refinement(given: Any) -> Mapping[str, Any]:
+    """Settings of the section from them, or from a switch.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(given, Mapping):
+        return given
+    require(
+        isinstance(given, bool),
+        f"refine={given!r}: expected true, false or settings by name",
+    )
+    return {"use": given}
 
 
 def pipeline_config(sections: Mapping[str, Mapping[str, Any]]) -> PipelineConfig:

@@ -27,14 +27,19 @@ from r2d2_kapture.stages.given_model import take_model
 from r2d2_kapture.stages.localize import POSES_NAME, POSITIONS_NAME
 from r2d2_kapture.stages.photographs import MAPPING, Photographs, is_plain
 from r2d2_kapture.stages.pipeline_checks import (
+    as_possible,
     check_folders,
     check_methods,
     check_model,
     refuse_other_features,
     refuse_other_map,
+    refuse_other_refinement,
 )
 from r2d2_kapture.stages.pipeline_layout import Layout
-from r2d2_kapture.stages.pipeline_leftovers import remove_older_poses
+from r2d2_kapture.stages.pipeline_leftovers import (
+    remove_older_poses,
+    remove_refined,
+)
 from r2d2_kapture.stages.pipeline_steps import Sources, Steps
 from r2d2_kapture.stages.run_record import run_record, with_earlier_work
 from r2d2_kapture.types import Failure, Report
@@ -143,6 +148,7 @@ def run(
                 "that overlap: a map is made of pairs"
             )
         count = inputs.photographs if model is None else len(of_map.image_names)
+        config, no_photographs = as_possible(config, of_map)
         config = _with_limit(config, count)
         of_queries = {name: open_dataset(path) for name, path in inputs.queries.items()}
         datasets = [of_map, *of_queries.values()]
@@ -173,8 +179,11 @@ def run(
             held.enter_context(exclusive(output))
         if options.replaces:
             options = dataclasses.replace(options, force=False, replace=True)
+            if not config.refine.use:
+                remove_refined(layout)
         else:
             refuse_other_map(layout, of_map)
+            refuse_other_refinement(layout, config.refine.use)
         sources = Sources(
             roots=(*features, *roots),
             keypoints_type=keypoints_type,
@@ -230,7 +239,9 @@ def run(
             if model is not None:
                 note(steps.register(of_queries))
         whole = summarize(reports, layout, queries, time.monotonic() - started)
-        whole = dataclasses.replace(whole, warnings=(*whole.warnings, *removed))
+        whole = dataclasses.replace(
+            whole, warnings=(*no_photographs, *whole.warnings, *removed)
+        )
         record = run_record(
             config,
             mapping=of_map,

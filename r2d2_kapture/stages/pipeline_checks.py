@@ -11,7 +11,9 @@ from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.pairs import read_pairs
+from r2d2_kapture.io.kapture.refined_features import extracted_type
 from r2d2_kapture.io.outputs.ledger import Contents
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.stages.pipeline_layout import Layout
 
 
@@ -130,6 +132,49 @@ def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
     if paired and paired.isdisjoint(mapping.image_names):
         found = f"a map of other images than those of {mapping.root}"
         raise Contents(what="map", files=()).refusal(layout.output, found)
+
+
+def as_possible(
+    config: PipelineConfig, mapping: Dataset
+) -> tuple[PipelineConfig, tuple[str, ...]]:
+    """The settings without refinement, if it is left out or there are no photographs.
+
+    Returns:
+        The settings, and a sentence for the report on photographs.
+    """
+    if not config.refine.use:
+        return config.without_refinement, ()
+    if any(path.is_file() for path in mapping.image_paths.values()):
+        return config, ()
+    return config.without_refinement, (
+        f"keypoints are not refined, since none of the {len(mapping.image_names)} "
+        f"images of {mapping.root} is there",
+    )
+
+
+def refuse_other_refinement(layout: Layout, wanted: bool) -> None:
+    """Refuse an output with a map of keypoints that were refined, or were not.
+
+    Args:
+        layout: of the outputs.
+        wanted: whether keypoints are refined now.
+
+    Raises:
+        OutputError: with the ways out.
+    """
+    of_map = read_manifest(layout.map / FILE_NAME)
+    used = "" if of_map is None else str(of_map.settings.get("keypoints_type"))
+    refined = used != extracted_type(used)
+    if wanted and of_map is not None and not refined:
+        found, expected, flag = "a map of keypoints as extracted", "refined ones", "off"
+    elif not wanted and (refined or layout.refined.is_dir()):
+        found, expected, flag = "refined keypoints", "none with --refine off", "on"
+    else:
+        return
+    raise OutputError(
+        f"{layout.output}: found {found}, expected {expected}; give --refine {flag} to "
+        "continue as before, choose another --output, or --force to redo the map"
+    )
 
 
 def refuse_other_features(layout: Layout, keypoints_type: str) -> None:

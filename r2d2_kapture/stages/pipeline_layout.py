@@ -39,8 +39,24 @@ class Layout:
 
     @property
     def database(self) -> Path:
-        """COLMAP's database of the mapping images."""
+        """COLMAP's database of the mapping images, with keypoints as extracted."""
         return self.output / "database.db"
+
+    @property
+    def refined(self) -> Path:
+        """Refined keypoints of the mapping images, and the database with these."""
+        return self.output / "refined"
+
+    @property
+    def refined_database(self) -> Path:
+        """COLMAP's database of the mapping images with refined keypoints."""
+        return self.refined / "database.db"
+
+    @property
+    def mapped_database(self) -> Path:
+        """The one that the map is made of: with refined keypoints, if there are any."""
+        refined = self.refined_database
+        return refined if refined.is_file() else self.database
 
     @property
     def map(self) -> Path:

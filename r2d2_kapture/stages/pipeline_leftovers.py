@@ -1,4 +1,4 @@
-"""What a forced pipeline removes: poses of queries in the map that was before."""
+"""What a forced pipeline removes: refined keypoints, and poses in an earlier map."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Collection
 from pathlib import Path
 
 from r2d2_kapture.io.outputs.atomic import remove_file
-from r2d2_kapture.io.outputs.ledger import STAGE, remove_outputs
+from r2d2_kapture.io.outputs.ledger import STAGE, Contents, remove_outputs
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.stages import evaluate, localize
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import some_names
 
 REPORT_NAME = "report.json"
+REFINED = Contents(
+    what="refined keypoints",
+    files=("reconstruction/keypoints/*_refined/**/*", "database.*"),
+)
+"""See stages.refine."""
 
 
 def remove_older_poses(layout: Layout, queries: Collection[str]) -> tuple[str, ...]:
@@ -52,6 +57,16 @@ def remove_older_poses(layout: Layout, queries: Collection[str]) -> tuple[str, .
         f"poses of {some_names(older)} in the earlier map were removed; give --query "
         "again to localize in this one",
     )
+
+
+def remove_refined(layout: Layout) -> None:
+    """Remove refined keypoints, of which the map is no longer made.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    if layout.refined.is_dir():
+        remove_outputs(layout.refined, REFINED)
 
 
 def _time(folder: Path) -> int:

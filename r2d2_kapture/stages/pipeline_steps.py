@@ -11,7 +11,9 @@ from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.stages import evaluate, localize, map, match, pairs, verify
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.refined_features import refined_type
+from r2d2_kapture.stages import evaluate, localize, map, match, pairs, refine, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
 
@@ -69,15 +71,35 @@ class Steps:
             keypoints_type=self.sources.keypoints_type,
             options=self.options,
         )
+        database, features = self.layout.database, self.sources.roots
+        keypoints_type = self.sources.keypoints_type
+        if self.config.refine.use:
+            yield refine.run(
+                self.config.refine.of_stage,
+                mapping=self.mapping,
+                database=database,
+                output=self.layout.refined,
+                features=features,
+                keypoints_type=keypoints_type,
+                options=self.options,
+            )
+            database, features = self.layout.refined_database, (self.layout.refined,)
+            keypoints_type = refined_type(self._type_name)
         yield map.run(
             self.config.map,
             mapping=self.mapping,
-            database=self.layout.database,
+            database=database,
             output=self.layout.map,
-            features=self.sources.roots,
-            keypoints_type=self.sources.keypoints_type,
+            features=features,
+            keypoints_type=keypoints_type,
             options=self.options,
         )
+
+    @property
+    def _type_name(self) -> str:
+        """Of the keypoints in use."""
+        roots, name = self.sources.roots, self.sources.keypoints_type
+        return open_feature_table(roots, "keypoints", name).type_name
 
     def localize(self, name: str, query: Dataset) -> Iterator[Report]:
         """Pairs of queries with mapping images, matches, poses, and their errors."""

@@ -188,7 +188,7 @@ def test_queries_come_out_where_they_are(scene: PipelineScene, tmp_path: Path) -
     before = sorted(scene.mapping.rglob("*")) + sorted(scene.query.rglob("*"))
     report = run(scene, output, announce=lambda item: stages.append(item.stage))
     assert stages == [
-        *("pairs", "match", "verify", "map"),
+        *("pairs", "match", "verify", "refine", "map"),
         *("pairs", "match", "localize", "evaluate"),
     ]
     assert report.failed == ()
@@ -215,7 +215,7 @@ def test_poses_are_found_where_none_are_known(tmp_path: Path) -> None:
         queries={},
         announce=lambda item: stages.update({item.stage: item}),
     )
-    assert list(stages) == ["pairs", "match", "verify", "map"]
+    assert list(stages) == ["pairs", "match", "verify", "refine", "map"]
     assert stages["map"].details["method"] == "incremental"
     assert stages["map"].details["registered_images"] == 12
 

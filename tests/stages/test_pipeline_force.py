@@ -40,7 +40,7 @@ OTHER_FEATURES = dataclasses.replace(
     extract=ExtractConfig(extractor=R2D2Config(top_k=99)),
 )
 STAGES = (
-    *("extract", "extract", "pairs", "match", "verify", "map"),
+    *("extract", "extract", "pairs", "match", "verify", "refine", "map"),
     *("pairs", "match", "localize", "evaluate"),
 )
 
@@ -118,7 +118,7 @@ def test_what_depends_on_a_change_is_made_again(run: Runs, tmp_path: Path) -> No
     with pytest.raises(OutputError, match="ratio: 1.0, not 0.9.*--force"):
         run(output, OTHER_MATCHES)
     reports = run(output, OTHER_MATCHES, force=True)
-    assert made(reports)[:3] == ["match", "verify", "map"]
+    assert made(reports)[:4] == ["match", "verify", "refine", "map"]
     assert "localize" in made(reports)
     kept = states(output, *first[:3])
     assert kept == {name: before[name] for name in kept}

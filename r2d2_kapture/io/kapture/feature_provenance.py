@@ -120,7 +120,7 @@ def refuse_stale_matches(
     Raises:
         DatasetError: naming an image, and the way out.
     """
-    records = FeatureRecords(keypoints)
+    records = FeatureRecords(keypoints.of_type(matches.keypoints_type))
     wanted = frozenset(images)
     for folder, _ in matches.folders:
         noted = read_states(folder) or {}

@@ -196,6 +196,12 @@ class FeatureTable:
         folders = tuple(folder for folder in self.folders if folder.root == root)
         return dataclasses.replace(self, folders=folders) if folders else None
 
+    def of_type(self, type_name: str) -> FeatureTable:
+        """The part of the table whose folders are of one type: refined keypoints may
+        stand before the extracted ones."""
+        folders = tuple(one for one in self.folders if one.type_name == type_name)
+        return dataclasses.replace(self, type_name=type_name, folders=folders)
+
     def counted_from(self, origins: Iterable[PixelOrigin]) -> FeatureTable:
         """The same keypoints, with the origin of each folder."""
         folders = tuple(

@@ -10,13 +10,20 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from r2d2_kapture.io.features.reading import patch_sides
 from r2d2_kapture.io.kapture.feature_table import (
     FeatureTable,
     find_feature_folders,
     open_feature_table,
 )
+from r2d2_kapture.types import PATCH_DIAMETER, FloatArray
 
 SUFFIX = "_refined"
+MOST = 2.0
+"""Pixels of the level that a keypoint was found at, by which half of an image's move at
+most."""
 
 
 def refined_type(keypoints_type: str) -> str:
@@ -32,6 +39,19 @@ def extracted_type(keypoints_type: str) -> str:
 def is_refined(keypoints_type: str) -> bool:
     """Whether keypoints of a type are refined ones."""
     return keypoints_type.endswith(SUFFIX)
+
+
+def may_be_refined(before: FloatArray, after: FloatArray) -> bool:
+    """Whether keypoints of an image may be others after refinement.
+
+    Args:
+        before, after: (N, C) rows, see features/reading.py.
+    """
+    if before.shape != after.shape or not np.array_equal(before[:, 2:], after[:, 2:]):
+        return False
+    levels = np.maximum(patch_sides(before) / PATCH_DIAMETER, 1)
+    steps = np.abs(before[:, :2] - after[:, :2]).max(axis=1, initial=0)
+    return bool((steps > MOST * levels).mean() <= 0.5) if len(steps) else True
 
 
 def open_extracted(table: FeatureTable, roots: Sequence[Path]) -> FeatureTable | None:

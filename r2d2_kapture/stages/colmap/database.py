@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import camera_sensors
-from r2d2_kapture.io.colmap.check import check_database, copy_database
+from r2d2_kapture.io.colmap.check import check_database, copy_database, database_sha256
 from r2d2_kapture.io.colmap.database import building, colmap_keypoints, colmap_matches
 from r2d2_kapture.io.colmap.follow import follow_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
@@ -45,7 +44,7 @@ from r2d2_kapture.stages.verify import (
     VerifiedPairs,
     verify_pairs,
 )
-from r2d2_kapture.types import FloatArray, Report, some_names
+from r2d2_kapture.types import FloatArray, some_names
 
 FEATURES = Contents(what="features and matches", files=(), flag="--database")
 
@@ -106,7 +105,12 @@ class DatabaseUpdate:
             raise FEATURES.refusal(self.database, found)
         return (*warnings, *_on_one_side(self.database, stored, dataset))
 
-    def run(
+    @property
+    def sha256(self) -> str:
+        """Of the database as it is; empty if there is none."""
+        return database_sha256(self.database) if self.database.is_file() else ""
+
+    def verify(
         self,
         config: VerifyConfig,
         *,
@@ -116,8 +120,8 @@ class DatabaseUpdate:
         pairs: Sequence[Pair],
         output: Path,
         options: RunOptions,
-    ) -> Report:
-        """Verify pairs with the database's cameras, and write all results.
+    ) -> VerifiedPairs:
+        """Verify pairs with the database's cameras.
 
         Args:
             config: how to verify.
@@ -129,9 +133,8 @@ class DatabaseUpdate:
             options: how to run.
 
         Raises:
-            DatasetError, OutputError: as ``check``, or it cannot be written.
+            DatasetError, OutputError: see ``verify_pairs``.
         """
-        started = time.monotonic()
         dataset = open_dataset(self.dataset)
         images = ImageSource(
             cameras=self._cameras(dataset),
@@ -140,7 +143,7 @@ class DatabaseUpdate:
         )
         matched = frozenset(matches.pairs)
         names = sorted(set(dataset.image_names) & set(keypoints.image_names))
-        verified = verify_pairs(
+        return verify_pairs(
             config,
             images=images,
             matches=matches,
@@ -149,23 +152,42 @@ class DatabaseUpdate:
             settings=config.record(),
             options=options,
         )
+
+    def write(
+        self,
+        keypoints: FeatureTable,
+        matches: MatchTable,
+        verified: VerifiedPairs,
+        checked: str,
+    ) -> tuple[str, ...]:
+        """Write keypoints, matches and geometries, unless they are there.
+
+        Args:
+            keypoints: of the images.
+            matches: of the pairs.
+            verified: their geometries.
+            checked: SHA-256 of the database as it was at ``check``, which is done again
+                if it has changed since.
+
+        Returns:
+            Warnings on positions of images.
+
+        Raises:
+            DatasetError, OutputError: as ``check``, or it cannot be written.
+        """
+        dataset = open_dataset(self.dataset)
+        images = ImageSource(
+            cameras=self._cameras(dataset), read_keypoints=keypoints.read
+        )
+        names = sorted(set(dataset.image_names) & set(keypoints.image_names))
         keypoints_of = {name: images.view(name).keypoints for name in names}
         positions, no_positions = usable_gnss(dataset)
         inputs = _digest(images, names, verified, positions)
         if self.force or not self.state.is_current(inputs):
-            self.check(keypoints)
+            if self.sha256 != checked:
+                self.check(keypoints)
             self._write(dataset, keypoints_of, matches, verified, positions, inputs)
-        return Report(
-            stage="verify",
-            unit="pair",
-            done=verified.done,
-            skipped=len(verified.geometries) - verified.done,
-            failed=tuple(verified.failed),
-            seconds=time.monotonic() - started,
-            outputs=(self.database,),
-            warnings=no_positions,
-            details=verified.details(),
-        )
+        return no_positions
 
     def _cameras(self, dataset: Dataset) -> dict[str, pycolmap.Camera]:
         """The camera that each image has or will get."""

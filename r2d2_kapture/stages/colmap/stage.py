@@ -22,22 +22,32 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import read_pairs, write_pairs
+from r2d2_kapture.io.kapture.refined_features import refined_type
 from r2d2_kapture.io.names import equal_in_another_form
 from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_report
-from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.manifest import (
+    FILE_NAME,
+    Manifest,
+    package_versions,
+    read_manifest,
+)
 from r2d2_kapture.models.files import Weights
-from r2d2_kapture.stages import extract, match, pairs
+from r2d2_kapture.stages import extract, match, pairs, refine
 from r2d2_kapture.stages.colmap.database import DatabaseUpdate
+from r2d2_kapture.stages.colmap.extracted import write_extracted
 from r2d2_kapture.stages.colmap.sparse import work_folder, write_sparse_models
 from r2d2_kapture.stages.photographs import MAPPING, Inputs, Photographs
 from r2d2_kapture.stages.pipeline_layout import Layout
+from r2d2_kapture.stages.pipeline_leftovers import remove_refined
 from r2d2_kapture.stages.turned_images import seen_as_stored
 from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
-from r2d2_kapture.stages.verify import open_descriptors
+from r2d2_kapture.stages.verify import VerifiedPairs, open_descriptors
 from r2d2_kapture.types import Report, counted
 
 REPORT_NAME = "colmap_report.json"
 STATE_NAME = "database.json"
+REFINED = "refined"
+"""Setting of work folders whose keypoints are refined."""
 CONTENTS = Contents(what="work", files=(), flag="--database")
 UNPAIRED_REASON = (
     "they get no matches and are in no sparse model; list pairs of them with --pairs, "
@@ -94,6 +104,8 @@ def run(
     work = Layout(output=work_folder(database))
     extractor = build_extractor(config.extract, weights)
     manifest = _manifest(config, extractor, read_rotations(rotations))
+    if not options.replaces:
+        _refuse_other_refinement(work, config.refine.use)
     with open_ledger(work.output, CONTENTS, manifest, options):
         # all that is in the work folder is of it
         inside = dataclasses.replace(options, replace=True)
@@ -113,7 +125,8 @@ def run(
             force=options.force,
             unreadable=frozenset(item.name for item in taken.failed),
         )
-        lacking = update.check(_keypoints_so_far(work, extractor.label))
+        lacking = update.check(_keypoints_so_far(config, work, extractor.label))
+        checked = update.sha256
         extracted = extract.run(
             extractor,
             kapture_root=inputs.mapping,
@@ -132,7 +145,8 @@ def run(
             output=work.matches,
             options=inside,
         )
-        verified = update.run(
+        table = open_matches([work.matches], keypoints.type_name)
+        verified = update.verify(
             config.verify,
             keypoints=keypoints,
             descriptors=open_descriptors(
@@ -141,12 +155,23 @@ def run(
                 keypoints.type_name,
                 keypoints.image_names,
             ),
-            matches=open_matches([work.matches], keypoints.type_name),
+            matches=table,
             pairs=listed,
             output=work.verified,
             options=inside,
         )
-        steps = [extracted, matched, verified]
+        steps = [extracted, matched, _verification(verified)]
+        placed = keypoints
+        if config.refine.use:
+            write_extracted(work.database, inputs.mapping, keypoints, table, verified)
+            steps.append(_refine(config, work, inputs, keypoints, inside))
+            placed = open_feature_table(
+                [work.refined], "keypoints", refined_type(keypoints.type_name)
+            )
+        elif work.refined.is_dir():
+            remove_refined(work)
+        no_positions = update.write(placed, table, verified, checked)
+        made = len(steps)
         if sparse is not None:
             given = given_cameras(inputs.mapping)
             steps.append(
@@ -164,13 +189,14 @@ def run(
         report = Report(
             stage="colmap",
             unit="",
-            summary=_summary(inputs.photographs, len(listed), steps[3:]),
+            summary=_summary(inputs.photographs, len(listed), steps[made:]),
             done=sum(step.done for step in steps),
             skipped=sum(step.skipped for step in steps),
             failed=tuple(item for step in (taken, *steps) for item in step.failed),
             warnings=(
                 *taken.warnings,
                 *lacking,
+                *no_positions,
                 *(text for step in steps for text in step.warnings),
                 *unpaired_warning(unpaired, inputs.photographs, UNPAIRED_REASON),
                 *single_camera_hint(
@@ -184,10 +210,59 @@ def run(
                 "cameras_of_folder": taken.details["cameras"],
                 "with_focal_length": taken.details["with_focal_length"],
                 "pairing": source,
-                **{k: v for step in steps[2:] for k, v in step.details.items()},
+                **verified.details(),
+                **{"refinement": step.details for step in steps[3:made]},
+                **{k: v for step in steps[made:] for k, v in step.details.items()},
             },
         )
         return write_report(work.output / REPORT_NAME, report)
+
+
+def _refuse_other_refinement(work: Layout, wanted: bool) -> None:
+    """Refuse the work folder of a database whose keypoints are refined, or are not.
+
+    Raises:
+        OutputError: with the ways out.
+    """
+    made = read_manifest(work.output / FILE_NAME)
+    if made is not None and (REFINED in made.settings) != wanted:
+        found = "extracted keypoints" if wanted else "refined keypoints"
+        flag = "off" if wanted else "on"
+        raise CONTENTS.refusal(
+            work.output, f"{found}; give --refine {flag} to continue with them"
+        )
+
+
+def _verification(verified: VerifiedPairs) -> Report:
+    """The report of a part of this stage."""
+    return Report(
+        stage="verify",
+        unit="pair",
+        done=verified.done,
+        skipped=len(verified.geometries) - verified.done,
+        failed=tuple(verified.failed),
+        seconds=0,
+        outputs=(),
+    )
+
+
+def _refine(
+    config: ColmapConfig,
+    work: Layout,
+    inputs: Inputs,
+    keypoints: FeatureTable,
+    options: RunOptions,
+) -> Report:
+    """Refine the keypoints of the database in the work folder."""
+    return refine.run(
+        config.refine.of_stage,
+        mapping=inputs.mapping,
+        database=work.database,
+        output=work.refined,
+        features=[work.features],
+        keypoints_type=keypoints.type_name,
+        options=options,
+    )
 
 
 def _summary(images: int, pairs: int, mapped: Sequence[Report]) -> str:
@@ -213,6 +288,10 @@ def _manifest(
         for prefix, section in sections.items()
         for name, value in section.items()
     }
+    if config.refine.use:
+        settings |= {REFINED: True}
+        refinement = dataclasses.asdict(config.refine.of_stage)
+        settings |= {f"refine.{name}": value for name, value in refinement.items()}
     settings |= {"extractor": extractor.name, **EXTRACTORS.code(extractor.name)}
     if not rotations.is_off:
         settings["rotations"] = rotations.text
@@ -232,12 +311,17 @@ def _matcher_settings(settings: Any) -> dict[str, Any]:
     return named | plain | MATCHERS.code(settings.matcher)
 
 
-def _keypoints_so_far(work: Layout, type_name: str) -> FeatureTable | None:
-    """Keypoints extracted by an earlier run."""
-    folder = work.features / "reconstruction" / "keypoints" / type_name
+def _keypoints_so_far(
+    config: ColmapConfig, work: Layout, type_name: str
+) -> FeatureTable | None:
+    """Keypoints that an earlier run wrote to the database."""
+    root = work.features
+    if config.refine.use:
+        root, type_name = work.refined, refined_type(type_name)
+    folder = root / "reconstruction" / "keypoints" / type_name
     if not (folder / "keypoints.txt").is_file():
         return None
-    return open_feature_table([work.features], "keypoints", type_name)
+    return open_feature_table([root], "keypoints", type_name)
 
 
 def _write_pairs(

@@ -20,6 +20,7 @@ from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, find_feature_folders
 from r2d2_kapture.io.kapture.gnss import read_gnss
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
+from r2d2_kapture.io.kapture.refined_features import may_be_refined
 from r2d2_kapture.stages.export.feature_files import source_features
 from r2d2_kapture.stages.export.formats import Written
 from r2d2_kapture.stages.export.source import Source
@@ -96,6 +97,7 @@ def add_descriptors(
             return None
         try:
             _check_same(name, source.keypoints, keypoints)
+            _check_refined(name, tables)
             tables.check_counts(name)
             return tables.beside_keypoints(name).read_stored(name)
         except FeatureFormatError as error:
@@ -113,7 +115,21 @@ def _check_same(name: str, table: FeatureTable, stored: FloatArray) -> None:
         places = ", ".join(str(folder.path) for folder in table.folders)
         raise DatasetError(
             f"'{name}': the {len(rows)} keypoints of {places} are not the "
-            f"{len(stored)} of the database; run kapture_r2d2_pipeline again"
+            f"{len(stored)} of the database; omit --keypoints-type, or run "
+            "kapture_r2d2_pipeline again"
+        )
+
+
+def _check_refined(name: str, tables: LocalFeatureTables) -> None:
+    """Refuse keypoints that were extracted anew since they were refined."""
+    if tables.extracted is None or name not in tables.extracted:
+        return
+    before, after = tables.extracted.read(name), tables.keypoints.read(name)
+    if not may_be_refined(before, after):
+        places = ", ".join(str(folder.path) for folder in tables.extracted.folders)
+        raise DatasetError(
+            f"'{name}': the {len(before)} keypoints of {places} are not those that "
+            "were refined; run kapture_r2d2_pipeline again"
         )
 
 

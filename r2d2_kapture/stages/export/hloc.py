@@ -135,7 +135,7 @@ class Hloc:
         warnings = list(self._write_queries(output, usable))
         if not wanted:
             warnings.append(
-                f"there are no matches of type {self.tables.keypoints.type_name}: "
+                f"there are no matches of type {self.matches.keypoints_type}: "
                 f"{PAIRS_NAME} and {MATCHES_NAME} are empty"
             )
         warnings += _dropped_warning(dropped)
@@ -232,7 +232,7 @@ def open_hloc(
         source=source,
         queries=queries,
         tables=source_features(source, descriptors_type),
-        matches=find_matches([inputs.matches], source.keypoints.type_name),
+        matches=find_matches([inputs.matches], source.matches_type(inputs.matches)),
         pairs_files={name: path for name, path in lists.items() if path.is_file()},
         global_features=(
             open_feature_table(there, "global_features", global_features_type)

@@ -10,6 +10,7 @@ from typing import Any
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, open_dataset
 from r2d2_kapture.io.kapture.match_store import matches_folder
+from r2d2_kapture.io.kapture.refined_features import refined_type
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.stages.pipeline_layout import Layout
 
@@ -112,8 +113,11 @@ def _read_pipeline(work: Path) -> Inputs:
                 f"{path}: found no such folder, expected an input of {work}; put it "
                 "back, or run kapture_r2d2_pipeline again"
             )
-    own = [layout.features] if layout.features.is_dir() else []
+    own = [path for path in (layout.refined, layout.features) if path.is_dir()]
     there = [path for path in queries.values() if path.is_dir()]
+    used = keypoints_type or _verified_type(layout.verified)
+    if used is not None and layout.refined_database.is_file():
+        used = refined_type(used)
     return Inputs(
         layout=layout,
         root=work,
@@ -121,7 +125,7 @@ def _read_pipeline(work: Path) -> Inputs:
         mapping=mapping,
         queries=queries,
         roots=(*own, *features, mapping, *there),
-        keypoints_type=keypoints_type or _verified_type(layout.verified),
+        keypoints_type=used,
     )
 
 

@@ -39,13 +39,18 @@ class PipelineContent:
     @property
     def files(self) -> Iterator[Path]:
         """The database and the map."""
-        yield from (self.layout.database, write_ahead_log(self.layout.database))
+        yield from (self._database, write_ahead_log(self._database))
         yield from map_files(self.layout.map)
+
+    @property
+    def _database(self) -> Path:
+        """The one that the map was made of."""
+        return self.layout.mapped_database
 
     def write_database(self, path: Path) -> Written:
         """Copy the database, with its verified geometries."""
-        warnings = check_database(self.layout.database)
-        copy_database(self.layout.database, path)
+        warnings = check_database(self._database)
+        copy_database(self._database, path)
         with quiet_pycolmap():
             content = read_database(path)
         return Written(

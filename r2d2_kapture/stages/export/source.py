@@ -18,12 +18,14 @@ from r2d2_kapture.io.kapture.feature_table import (
     find_feature_folders,
     open_feature_table,
 )
+from r2d2_kapture.io.kapture.match_store import matches_folder
 from r2d2_kapture.io.kapture.pixel_origins import (
     FoundOrigin,
     find_camera_origin,
     origins_text,
     place_keypoints,
 )
+from r2d2_kapture.io.kapture.refined_features import with_extracted
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.types import Failure, some_names
 
@@ -58,6 +60,14 @@ class Source:
         """Those that are read for every format."""
         yield from self.dataset.files
         yield from self.keypoints.files(self.names)
+
+    def matches_type(self, root: Path) -> str:
+        """The type of the keypoints whose matches a folder has: these, or those that
+        they were refined from."""
+        names = [self.keypoints.type_name]
+        names += [folder.type_name for folder in self.keypoints.folders[-1:]]
+        there = [name for name in names if matches_folder(root, name).is_dir()]
+        return (there or names)[0]
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -116,6 +126,7 @@ def open_source(
         table = NO_KEYPOINTS
     else:
         table = open_feature_table(places, "keypoints", keypoints_type)
+        table = with_extracted(table, places)
     keypoints, warnings = place_keypoints(
         table, origins.keypoint_origin, dataset, cameras
     )

@@ -190,15 +190,15 @@ def _content(
     """What COLMAP's formats hold."""
     if inputs.layout is not None:
         return PipelineContent(layout=inputs.layout)
-    keypoints_type = source.keypoints.type_name
-    if verified is not None:
-        open_matches([verified], keypoints_type)  # it must be there
     geometries = verified or inputs.mapping / VERIFIED_NAME
+    of_geometries = source.matches_type(geometries)
+    if verified is not None:
+        open_matches([verified], of_geometries)  # it must be there
     return DatasetContent(
         source=source,
-        matches=find_matches([inputs.matches], keypoints_type),
+        matches=find_matches([inputs.matches], source.matches_type(inputs.matches)),
         verified=(
-            find_verified(geometries, keypoints_type) if to in WITH_MODEL else None
+            find_verified(geometries, of_geometries) if to in WITH_MODEL else None
         ),
         camera_mode=camera_mode,
     )

@@ -285,7 +285,8 @@ def _moved(
     if not refined:
         return bool((away > MOVED).any())
     steps = patch_sides(rows)[image.keypoints] / PATCH_DIAMETER
-    return bool((away > REFINED * np.maximum(steps, 1)).mean() > 0.5)
+    far = (away > REFINED * np.maximum(steps, 1)).sum()
+    return bool(2 * far > len(away))
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:

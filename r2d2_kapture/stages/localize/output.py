@@ -37,7 +37,7 @@ def localized_manifest(
     settings = dataclasses.asdict(config)
     del settings["format"]  # does not change poses
     for name in LATER:
-        if settings[name] == getattr(LocalizeConfig, name):
+        if settings[name] == "off":  # what earlier versions did
             del settings[name]
     records = json.dumps(
         {name: one[:2] for name, one in image_records(dataset.data).items()},

@@ -98,6 +98,19 @@ def read_results(folder: Path) -> dict[str, ImageResult]:
     return found
 
 
+def read_steps(folder: Path) -> npt.NDArray[np.float32]:
+    """Steps in pixels of all keypoints that moved, in order, to a BIN of a pixel.
+
+    Args:
+        folder: of refined keypoints.
+    """
+    steps: Histogram = Counter()
+    for one in read_results(folder).values():
+        steps.update(one.steps)
+    bins = np.array(sorted(steps), np.float32)
+    return np.repeat(bins * np.float32(BIN), [steps[int(b)] for b in bins])
+
+
 def total_details(results: Iterable[ImageResult]) -> dict[str, Any]:
     """Numbers of all images for a report."""
     outcomes: Counter[str] = Counter()

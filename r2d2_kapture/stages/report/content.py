@@ -25,6 +25,7 @@ from r2d2_kapture.stages.report.match_matrix import (
 )
 from r2d2_kapture.stages.report.outcomes import all_thresholds, judge
 from r2d2_kapture.stages.report.query_views import QueryViews
+from r2d2_kapture.stages.report.refinement import refinement_sections
 from r2d2_kapture.stages.report.subject import Subject
 from r2d2_kapture.stages.report.summary import MAP_STAGES, summary_section
 
@@ -48,6 +49,8 @@ def content_sections(subject: Subject) -> list[page.Section]:
             georeference=read_georeference(subject.map),
         )
     )
+    work = subject.work or summary.get("work")
+    sections += refinement_sections(summary.get("stages", []), work)
     views = subject.query_views
     if subject.queries:
         sections.append(_localization(subject, views))
@@ -65,7 +68,7 @@ def _summary_of_map(folder: Path) -> dict[str, Any]:
             ours = not made.isdisjoint((folder.name, folder.parent.name))
             if content["stage"] == "map" or (content["stage"] == "colmap" and ours):
                 shared = {name: content[name] for name in ("failed", "warnings")}
-                return {"stages": [content], **shared}
+                return {"stages": [content], "work": path.parent, **shared}
     return {}
 
 

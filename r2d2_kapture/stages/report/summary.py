@@ -46,12 +46,17 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("pairs_without_matches", "{:,} pairs without"),
     ),
     "verify": VERIFIED,
+    "refine": (
+        ("moved", "{:,} keypoints moved"),
+        ("step_median", "median step {:.2f} px"),
+    ),
     "map": (("method", "{}"), *MAPPED),
     "colmap": (*VERIFIED, *MAPPED),
     "localize": (
         ("localized", "{:,} good"),
         ("doubtful", "{:,} doubtful"),
         ("median_inliers", "median inliers {:,.0f}"),
+        ("refined", "{:,} refined"),
     ),
 }
 """Texts of the table of stages, by the keys of their reports."""

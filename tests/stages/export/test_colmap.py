@@ -242,7 +242,7 @@ def test_features_that_were_made_anew_since_are_refused(
         assert export_main([*command, "--output", str(tmp_path / "out")]) == 2
     finally:
         file.write_bytes(content)
-    assert "are not the 120 of the database" in one_error_line(capsys)
+    assert "are not those that were refined" in one_error_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -259,7 +259,7 @@ def test_other_keypoints_beside_those_of_a_pipeline_are_passed_over(
         report = export.run(pipeline=work, to="colmap", output=tmp_path / "out")
     finally:
         shutil.rmtree(others)
-    assert report.details["keypoints_type"] == "points"
+    assert report.details["keypoints_type"] == "points_refined"
 
 
 def test_the_database_of_a_pipeline_alone_is_its_copy(

@@ -113,7 +113,8 @@ def test_a_camera_that_version_3_lacks_is_named(
 ) -> None:
     copy = tmp_path / "work"
     shutil.copytree(work, copy)
-    with closing(sqlite3.connect(copy / "database.db")) as database, database:
+    refined = copy / "refined" / "database.db"
+    with closing(sqlite3.connect(refined)) as database, database:
         division = int(pycolmap.CameraModelId.DIVISION)
         numbers = np.array([500.0, 500.0, 320.0, 240.0, 0.01]).tobytes()
         database.execute(

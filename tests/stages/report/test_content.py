@@ -61,7 +61,9 @@ def test_a_pipeline_has_every_section(work: Path) -> None:
     sections = {
         one.identifier: one.html for one in content_sections(pipeline_subject(work))
     }
-    assert list(sections) == ["summary", "map", "localization", "matches"]
+    assert list(sections) == [
+        *("summary", "map", "refinement", "localization", "matches"),
+    ]
     summary = cells(sections["summary"])
     assert ["match.ratio", "0.97", "1"] in summary
     assert [row[:3] for row in summary if row and row[0] == "localize"] == [
