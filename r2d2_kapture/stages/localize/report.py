@@ -143,8 +143,10 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
 def _search_details(
     localizer: Localizer, localized: Sequence[QueryResult]
 ) -> dict[str, Any]:
-    if localizer.helpers.search is None:
+    if localizer.config.second_pass == "off":
         return {}
+    if localizer.helpers.search is None:
+        return {"second_pass": "left out, found no descriptors"}
     added = [result.added for result in localized if result.added is not None]
     return {"second_pass": len(added), **_rounded({"median_added": added})}
 
