@@ -1,8 +1,8 @@
 """Gauss-Newton alignment of patches of one resolution.
 
 Inverse-compositional (Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 2004) on
-normalised patches, so that gain and bias of the light drop out, for a shift and a 2x2
-shape. The detected place and the given frame are measurements too: their prior is
+normalised patches, so that a gain of the light and a bias that varies like a plane drop
+out, for a shift and a 2x2 shape. The detected place and the given frame are measurements too: their prior is
 weighed against the noise that the residual shows, so that a patch moves only along what
 it determines.
 """
@@ -49,10 +49,12 @@ class Grid:
             sum is 1.
         powers: (6, P) float32 1, u, v, uu, uv, vv of the samples' u to the right and v
             down.
+        spread: standard deviation of u, and of v, under the weights.
     """
 
     weights: Tensor
     powers: Tensor
+    spread: float
 
     @classmethod
     def of(cls, radius: int, device: torch.device) -> Grid:
@@ -60,15 +62,25 @@ class Grid:
         line = torch.arange(-radius, radius + 1, dtype=torch.float64, device=device)
         v, u = (g.flatten() for g in torch.meshgrid(line, line, indexing="ij"))
         weights = torch.exp(-2 * (u * u + v * v) / radius**2)
+        weights = weights / weights.sum()
         powers = torch.stack([torch.ones_like(u), u, v, u * u, u * v, v * v])
-        return cls(weights=(weights / weights.sum()).float(), powers=powers.float())
+        return cls(
+            weights=weights.float(),
+            powers=powers.float(),
+            spread=float((weights * u * u).sum().sqrt()),
+        )
 
     def normalised(self, patch: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, P) patches of zero mean and unit norm under the weights; (N,) deviations.
+        """(N, P) patches less their plane, of unit norm; (N,) deviations from the plane.
 
-        Those of less than MIN_DEVIATION stay below the unit norm.
+        Those of less than MIN_DEVIATION stay below the unit norm. Products are under
+        the weights.
         """
-        centred = patch - (patch * self.weights).sum(dim=1, keepdim=True)
+        level, right, down = self.moments(patch * self.weights).T[:, :, None]
+        area = self.spread**2
+        centred = patch - level
+        centred = centred - (right / area) * self.powers[1]
+        centred = centred - (down / area) * self.powers[2]
         deviation = (centred.square() * self.weights).sum(dim=1).sqrt()
         return centred / deviation.clamp_min(MIN_DEVIATION)[:, None], deviation
 
@@ -87,8 +99,8 @@ class Reference:
         patch: (N, P) float32 normalised, times the weights.
         slope_x, slope_y: (N, P) float32 of it per sample, times the weights.
         along: (N, 6) float32 products of the six slopes and the patch.
-        hessian: (N, 6, 6) float64 products of the slopes, orthogonal to 1 and to the
-            patch.
+        hessian: (N, 6, 6) float64 products of the slopes, orthogonal to planes and to
+            the patch.
         textured: (N,) bool.
     """
 
@@ -108,7 +120,8 @@ class Reference:
         x = (samples[:, inner, 2:] - samples[:, inner, :-2]).flatten(1) / twice
         y = (samples[:, 2:, inner] - samples[:, :-2, inner]).flatten(1) / twice
         weighted = x * grid.weights, y * grid.weights
-        mean = torch.cat([grid.moments(one) for one in weighted], dim=1)
+        planes = [grid.moments(one, 6)[:, PRODUCTS] for one in weighted]
+        level, right, down = torch.cat(planes, dim=1).unbind(dim=2)
         along = torch.cat([grid.moments(one * patch) for one in weighted], dim=1)
         xx, xy, yy = (
             grid.moments(one * other, 6)[:, PRODUCTS]
@@ -117,7 +130,7 @@ class Reference:
         hessian = torch.cat(
             [torch.cat([xx, xy], dim=2), torch.cat([xy, yy], dim=2)], dim=1
         )
-        for taken in (mean, along):
+        for taken in (level, right / grid.spread, down / grid.spread, along):
             hessian = hessian - taken[:, :, None] * taken[:, None, :]
         return cls(
             patch=patch * grid.weights,
