@@ -33,6 +33,6 @@ class RefineConfig(Checked):
     max_step: float = bounded(1.5, above=0)
     prior: float = bounded(0.5, above=0)
     shape_prior: float = bounded(0.1, above=0)
-    min_similarity: float = bounded(0.6, at_least=-1, at_most=1)
+    min_similarity: float = bounded(0.7, at_least=-1, at_most=1)
     max_return: float = bounded(0.5, above=0)
     max_iterations: int = bounded(6, at_least=1)

@@ -2,9 +2,9 @@
 
 Inverse-compositional (Baker and Matthews, "Lucas-Kanade 20 years on", IJCV 2004) on
 normalised patches, so that a gain of the light and a bias that varies like a plane drop
-out, for a shift and a 2x2 shape. The detected place and the given frame are measurements too: their prior is
-weighed against the noise that the residual shows, so that a patch moves only along what
-it determines.
+out, for a shift and a 2x2 shape. The detected place and the given frame are
+measurements too: their prior is weighed against the noise that the residual shows, so
+that a patch moves only along what it determines.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Grid:
         )
 
     def normalised(self, patch: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, P) patches less their plane, of unit norm; (N,) deviations from the plane.
+        """(N, P) patches less their plane, of unit norm; (N,) deviations from it.
 
         Those of less than MIN_DEVIATION stay below the unit norm. Products are under
         the weights.
