@@ -100,13 +100,17 @@ def refine_relative(
 
 
 def sampson_distances(cam2_from_cam1: Array, rays1: Array, rays2: Array) -> Array:
-    """(N,) signed distances of Sampson on the plane z = 1."""
-    x, y, z = cam2_from_cam1[:, 3]
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    essential = cross @ cam2_from_cam1[:, :3]
-    lines2, lines1 = rays1 @ essential.T, rays2 @ essential
-    slopes = np.hypot(*lines1[:, :2].T), np.hypot(*lines2[:, :2].T)
-    return np.asarray((rays2 * lines2).sum(axis=1) / np.hypot(*slopes))
+    """(K,) signed distances of Sampson on the plane z = 1.
+
+    Args:
+        cam2_from_cam1: (3, 4) pose, whose translation's length does not matter.
+        rays1, rays2: (K, 3) matched rays of z = 1.
+    """
+    E = pycolmap.essential_matrix_from_pose(pycolmap.Rigid3d(cam2_from_cam1))
+    lines2, lines1 = rays1 @ E.T, rays2 @ E
+    slopes = np.column_stack([lines1[:, :2], lines2[:, :2]])
+    distances = (rays2 * lines2).sum(axis=1) / np.linalg.norm(slopes, axis=1)
+    return np.asarray(distances)
 
 
 def _weights(count: int, deviations: Array | None) -> Array:
