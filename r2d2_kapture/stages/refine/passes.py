@@ -15,6 +15,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
+from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
 from r2d2_kapture.io.colmap.stored_database import StoredDatabase
 from r2d2_kapture.io.features.reading import patch_sides
 from r2d2_kapture.io.kapture.camera_sizes import READERS, CameraImage, dataset_images
@@ -22,6 +23,7 @@ from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.refinement.registration import MOVED
 from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
+from r2d2_kapture.stages.refine.map_tracks import tracks_of_map
 from r2d2_kapture.stages.refine.output import is_written, open_writer, turns_of
 from r2d2_kapture.stages.refine.photographs import Photographs, check_header
 from r2d2_kapture.stages.refine.results import ImageResult, read_results
@@ -35,6 +37,7 @@ def refine(
     stored: StoredDatabase,
     dataset: Dataset,
     keypoints: MapKeypoints,
+    map_path: Path | None,
     folder: Path,
     options: RunOptions,
 ) -> int:
@@ -64,12 +67,17 @@ def refine(
         stored=stored, places={image_id: i for i, image_id in enumerate(ids)}
     )
     unreadable = _check_headers([images[name] for name in names], verified)
-    readable = dataclasses.replace(verified, left_out=frozenset(unreadable))
+    if map_path is None:
+        readable = dataclasses.replace(verified, left_out=frozenset(unreadable))
+        tracks = find_tracks(numbering, readable)
+    else:
+        sparse_map = read_sparse_map(map_path)
+        tracks = tracks_of_map(numbering, names, sparse_map, unreadable, map_path)
     photographs = Photographs(
         config=config,
         images=tuple(images[name] for name in names),
         keypoints=numbering,
-        tracks=find_tracks(numbering, readable),
+        tracks=tracks,
         scratch=scratch,
     )
     with one_core_a_thread():

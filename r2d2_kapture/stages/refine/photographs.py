@@ -63,7 +63,8 @@ class Photographs:
         grey, _ = _read(self.images[image])
         return cut_templates(
             grey,
-            self.keypoints.xy[numbers].astype(np.float64),
+            self.keypoints.xy[numbers].astype(np.float64)
+            + self.tracks.offsets[numbers],
             scale_frames(self.keypoints.sides[numbers]),
             self.config,
         )

@@ -4,6 +4,7 @@ tracks out."""
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from r2d2_kapture.io.colmap.database_keypoints import (
     database_keypoints,
 )
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
+from r2d2_kapture.io.colmap.sparse_map import map_files
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.colmap.stored_database import open_stored
 from r2d2_kapture.io.images.decoding import read_rgb
@@ -31,8 +33,9 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     read_database_origins,
 )
 from r2d2_kapture.io.kapture.refined_features import refined_type
+from r2d2_kapture.io.map_patches import patches_path
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
-from r2d2_kapture.io.outputs.image_records import read_records
+from r2d2_kapture.io.outputs.image_records import read_records, sha256_of
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, open_ledger, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import (
@@ -66,14 +69,16 @@ def run(
     output: Path,
     features: Sequence[Path] = (),
     keypoints_type: str | None = None,
+    map_path: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Move keypoints to where all images of a track agree, to a fraction of a pixel.
 
-    A track is what verified matches join. Each of its keypoints is registered against
-    one of them, by their surroundings in the photographs, and stays where it was if
-    that fails. Keypoints keep their numbers, so that descriptors and matches stay
-    valid. Run it again to resume.
+    A track is what verified matches join, or, once there is a map, the keypoints that
+    see one of its points. They are registered against each other, or against the point,
+    by their surroundings in the photographs, and stay where they were if that fails.
+    Keypoints keep their numbers, so that descriptors and matches stay valid. Run it
+    again to resume.
 
     Args:
         config: settings of refinement.
@@ -85,6 +90,9 @@ def run(
         features: folders of the keypoints that the database was made from; by default
             those in --mapping, else x and y of the database.
         keypoints_type: of these; by default the only existing one.
+        map_path: map by kapture_r2d2_map of this database, for a second refinement with
+            the surfaces and poses that it gives; give the result to kapture_r2d2_map
+            with --initial.
         options: how to run.
 
     Raises:
@@ -101,15 +109,17 @@ def run(
         f"--output {output}: found the database to refine there; choose another folder",
     )
     dataset = open_dataset(mapping)
+    of_map = () if map_path is None else _files(map_path)
     finished = Finished.of(
         output / FINISHED_NAME,
         [
             dataclasses.asdict(config),
             keypoints_type,
             str(database),
+            str(map_path),
             *map(str, features),
         ],
-        (database, write_ahead_log(database), *dataset.files),
+        (database, write_ahead_log(database), *of_map, *dataset.files),
     )
     if not options.force and (report := finished.report(started)):
         return report
@@ -118,7 +128,7 @@ def run(
     origins = read_database_origins(database, sha256)
     keypoints = database_keypoints(database, dataset, features, keypoints_type, origins)
     folder = output / "reconstruction" / "keypoints" / refined_type(keypoints.type_name)
-    manifest = _manifest(config, keypoints, database, sha256)
+    manifest = _manifest(config, keypoints, database, sha256, map_path)
     state = DatabaseState(path=output / STATE_NAME, database=target)
     with exclusive(output):
         state.claim(DATABASE, replace=options.replaces)
@@ -126,7 +136,9 @@ def run(
         with open_ledger(folder, CONTENTS, manifest, options, anew=anew):
             with open_stored(database) as stored:
                 names = sorted(stored.content.names.values())
-                done = refine(config, stored, dataset, keypoints, folder, options)
+                done = refine(
+                    config, stored, dataset, keypoints, map_path, folder, options
+                )
             Scratch(output=folder).remove()
         inputs = f"{sha256} {digest_of(folder, names)}"
         if not state.is_current(inputs):
@@ -177,7 +189,11 @@ def _summary(details: Mapping[str, Any]) -> str:
 
 
 def _manifest(
-    config: RefineConfig, keypoints: MapKeypoints, database: Path, sha256: str
+    config: RefineConfig,
+    keypoints: MapKeypoints,
+    database: Path,
+    sha256: str,
+    map_path: Path | None,
 ) -> Manifest:
     """What refined keypoints are made with, and what made those that they were."""
     made = [read_manifest(path / FILE_NAME) for path in keypoints.folders]
@@ -192,8 +208,26 @@ def _manifest(
             STAGE: "refine",
         },
         versions=package_versions(),
-        inputs={"database": (str(database.resolve()), sha256)},
+        inputs={
+            "database": (str(database.resolve()), sha256),
+            **(
+                {}
+                if map_path is None
+                else {"map": (str(map_path.resolve()), _digest(map_path))}
+            ),
+        },
     )
+
+
+def _files(map_path: Path) -> list[Path]:
+    """The files of a map, without its patches, which may be cut later."""
+    patches = patches_path(map_path)
+    return [path for path in map_files(map_path) if path != patches]
+
+
+def _digest(map_path: Path) -> str:
+    digests = [sha256_of(path) for path in _files(map_path) if path.is_file()]
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _is_outdated(folder: Path, dataset: Dataset) -> bool:

@@ -69,11 +69,14 @@ class Tracks:
         affinities: (N, 2, 2) float32, what a step in pixels at the reference becomes in
             the image of the keypoint.
         is_reference: (N,) whether others are registered against it.
+        offsets: (N, 2) float32 pixels from the keypoints of references to where their
+            patches are cut.
     """
 
     references: Labels
     affinities: npt.NDArray[np.float32]
     is_reference: BoolArray
+    offsets: FloatArray
 
     @property
     def count(self) -> int:
@@ -95,14 +98,18 @@ class Tracks:
     def settle(self, steps: DoubleArray, moved: BoolArray) -> DoubleArray:
         """Add the steps of references to those of keypoints registered against them.
 
+        The first of a track moves to where its patch was cut.
+
         Args:
-            steps: (N, 2) pixels, each relative to where its reference was detected.
+            steps: (N, 2) pixels, as the patch of the reference was cut.
             moved: (N,) whether the registration was accepted; the others stay.
 
         Returns:
             (N, 2) pixels that each keypoint moves, 0 for those that stay.
         """
+        first = self.references == np.arange(len(self.references))
         total = np.where(moved[:, None], steps, 0.0)
+        total[first] = self.offsets[first]
         waiting = np.flatnonzero(moved)
         settled = ~moved
         while len(waiting):
@@ -110,7 +117,8 @@ class Tracks:
             ready = settled[of]
             now, of = waiting[ready], of[ready]
             affinities = self.affinities[now].astype(np.float64)
-            total[now] += np.einsum("nij,nj->ni", affinities, total[of])
+            gone = total[of] - self.offsets[of]
+            total[now] += np.einsum("nij,nj->ni", affinities, gone)
             settled[now] = True
             waiting = waiting[~ready]
         return total
@@ -137,7 +145,12 @@ def find_tracks(keypoints: Numbering, matches: Iterable[Match]) -> Tracks:
         best[end[onward]] = ranks[through[onward]]
         affinities[end[onward]] = along(onward) @ affinities[start[onward]]
     references[chosen] = order[best[chosen]]
-    return Tracks(references=references, affinities=affinities, is_reference=chosen)
+    return Tracks(
+        references=references,
+        affinities=affinities,
+        is_reference=chosen,
+        offsets=np.zeros((len(keypoints), 2), np.float32),
+    )
 
 
 def _rank(keypoints: Numbering, matches: Iterable[Match]) -> tuple[Labels, Labels]:

@@ -88,6 +88,7 @@ def test_steps_of_references_are_passed_on() -> None:
         references=np.array([0, 0, 1, 2, -1], np.int32),
         affinities=double,
         is_reference=np.array([True, True, True, False, False]),
+        offsets=np.zeros((5, 2), np.float32),
     )
     steps = np.array([[9.0, 9.0], [1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [3.0, 3.0]])
     moved = np.array([False, True, True, True, False])
