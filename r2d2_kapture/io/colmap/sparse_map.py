@@ -8,6 +8,7 @@ kapture's kapture_format.adoc.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +38,7 @@ from r2d2_kapture.io.kapture.points3d import (
 from r2d2_kapture.io.kapture.refined_features import extracted_type
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.map_patches import patches_path
+from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.types import IndexArray
 
 DoubleArray = npt.NDArray[np.float64]
@@ -166,6 +168,17 @@ def map_files(path: Path) -> Iterator[Path]:
     yield from georeference_files(path)
     yield patches_path(path)
     yield path.parent / "kapture" / kcsv.CSV_FILENAMES[kapture.Observations]
+
+
+def model_digest(path: Path) -> str:
+    """Digest of the model or dataset of a map, without what is made of it later."""
+    digest = hashlib.sha256()
+    for folder in (path, *map(path.joinpath, ("sparse", "0", "kapture"))):
+        names = [f"{name}.{end}" for name in COLMAP_FILES for end in ENDS]
+        for file in map(folder.joinpath, (*names, *KAPTURE_FILES)):
+            if file.is_file():
+                digest.update(sha256_of(file).encode())
+    return digest.hexdigest()
 
 
 def read_colmap_model(path: Path) -> pycolmap.Reconstruction:

@@ -12,6 +12,7 @@ import pycolmap
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.io.colmap.check import database_sha256
+from r2d2_kapture.io.colmap.sparse_map import model_digest
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.depth_maps import state_of_depth_maps
 from r2d2_kapture.io.kapture.gnss import GNSS_FILE
@@ -37,6 +38,7 @@ def map_manifest(
     database: Path,
     keypoints_type: str | None,
     left_out: Collection[str],
+    initial: Path | None = None,
 ) -> Manifest:
     """The settings of a map, its database, and the dataset without images left out."""
     digest = hashlib.sha256()
@@ -56,11 +58,13 @@ def map_manifest(
             **map_settings(config),
             "keypoints_type": keypoints_type,
             STAGE: "map",
+            **({} if initial is None else {"initial": str(initial.resolve())}),
         },
         versions=package_versions() | {"pycolmap": pycolmap.__version__},
         inputs={
             "database": (str(database.resolve()), database_sha256(database)),
             "dataset": ("", digest.hexdigest()),
+            **({} if initial is None else {"initial": ("", model_digest(initial))}),
         },
     )
 

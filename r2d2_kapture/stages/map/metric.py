@@ -83,13 +83,20 @@ def map_with_priors(
             return models, calibration, _metric(fit, priors, ADJUSTED)
         workspace = workspace.in_phase("once more without positions")
     models, calibration = map_unknown_poses(config, workspace, options)
+    return models, calibration, align(models, priors)
+
+
+def align(models: Models, priors: Priors | None) -> Metric:
+    """Move maps onto the positions of their images, where these fit."""
     metric = Metric()
+    if priors is None:
+        return metric
     for model in reversed(models):
         fit = _align(model, priors)
         if fit is not None and fit.problem is None:
             model.transform(fit.similarity)
         metric = _metric(fit, priors, ALIGNED)
-    return models, calibration, metric
+    return metric
 
 
 def georeference(model: pycolmap.Reconstruction, priors: Priors | None) -> Metric:

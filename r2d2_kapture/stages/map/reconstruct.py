@@ -102,7 +102,7 @@ def _triangulate(
             str(workspace.database),
             str(workspace.image_folder),
             str(workspace.scratch),
-            options=_incremental_options(config, content, constant, poses_known=True),
+            options=incremental_options(config, content, constant, poses_known=True),
             refine_intrinsics=not constant.issuperset(content.cameras),
         )
     drop_implausible(model, constant, config.min_angle)
@@ -163,7 +163,7 @@ def _map_unknown_poses(
             globally.image_names = sorted(names or ())
             found = pycolmap.global_mapping(*places, options=globally)
         else:
-            step_by_step = _incremental_options(
+            step_by_step = incremental_options(
                 config, content, constant, poses_known=False
             )
             step_by_step.image_names = sorted(names or ())
@@ -230,13 +230,21 @@ def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
 
 
-def _incremental_options(
+def incremental_options(
     config: MapConfig,
     content: DatabaseContent,
     constant: frozenset[int],
     *,
     poses_known: bool,
 ) -> pycolmap.IncrementalPipelineOptions:
+    """The options of COLMAP for these settings.
+
+    Args:
+        config: the settings.
+        content: of the database.
+        constant: ids of cameras whose intrinsics stay.
+        poses_known: whether poses stay too.
+    """
     refine = not constant.issuperset(content.cameras)
     two_view_tracks = config.two_view_tracks
     two_view_tracks = poses_known if two_view_tracks == "auto" else two_view_tracks

@@ -22,7 +22,7 @@ from r2d2_kapture.io.colmap.check import (
 from r2d2_kapture.io.colmap.database_keypoints import database_keypoints
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
 from r2d2_kapture.io.colmap.model import DatabaseContent
-from r2d2_kapture.io.colmap.sparse_map import recorded_keypoints_type
+from r2d2_kapture.io.colmap.sparse_map import map_files, recorded_keypoints_type
 from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.georeference import (
     GEOREFERENCE_NAME,
@@ -57,6 +57,7 @@ from r2d2_kapture.io.outputs.ledger import (
     write_report,
 )
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
+from r2d2_kapture.stages.map.again import map_again
 from r2d2_kapture.stages.map.checks import left_out, maybe_turned
 from r2d2_kapture.stages.map.drawing import (
     CLOUD_NAME,
@@ -64,7 +65,7 @@ from r2d2_kapture.stages.map.drawing import (
     draw_model,
 )
 from r2d2_kapture.stages.map.manifest import map_manifest, older_manifest
-from r2d2_kapture.stages.map.metric import georeference, map_with_priors
+from r2d2_kapture.stages.map.metric import align, georeference, map_with_priors
 from r2d2_kapture.stages.map.patches import write_patches
 from r2d2_kapture.stages.map.priors import find_priors
 from r2d2_kapture.stages.map.reconstruct import model_numbers, triangulate
@@ -114,6 +115,7 @@ def run(
     output: Path,
     features: Sequence[Path] = (),
     keypoints_type: str | None = None,
+    initial: Path | None = None,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Reconstruct a map from a COLMAP 4 database with verified matches.
@@ -135,6 +137,9 @@ def run(
         features: folders of the keypoints that the database was made from; by default
             those in --mapping, else x and y of the database.
         keypoints_type: of these; by default the only existing one.
+        initial: map of the same images by kapture_r2d2_map, before keypoints were
+            refined: points are triangulated anew at its poses and all of it is
+            adjusted, instead of estimating poses anew; known poses stay as they are.
         options: how to run.
 
     Raises:
@@ -155,8 +160,17 @@ def run(
     of_depth = depth_map_files(dataset) if config.points_from != "triangulation" else {}
     finished = Finished.of(
         output / FINISHED_NAME,
-        [dataclasses.asdict(config), keypoints_type, str(database.resolve())],
-        (database, write_ahead_log(database), *dataset.files, *of_depth.values()),
+        [
+            dataclasses.asdict(config),
+            keypoints_type,
+            str(database.resolve()),
+            str(initial),
+        ],
+        (
+            *(database, write_ahead_log(database), *dataset.files),
+            *of_depth.values(),
+            *(() if initial is None else map_files(initial)),
+        ),
     )
     if not options.force and (report := finished.report(started)):
         return report
@@ -164,7 +178,7 @@ def run(
     poses = read_camera_poses(dataset)
     unlike = unlike_sensors(dataset)
     failed = (*dataset.left_out, *unlike.values())
-    manifest = map_manifest(config, dataset, database, keypoints_type, unlike)
+    manifest = map_manifest(config, dataset, database, keypoints_type, unlike, initial)
     earlier = read_json(output / REPORT_NAME)
     older = older_manifest(earlier)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
@@ -212,6 +226,9 @@ def run(
                 config, workspace, known, options, depth_maps(dataset)
             )
             metric = georeference(models[0], priors)
+        elif initial is not None:
+            models, calibration = map_again(config, workspace, initial, options)
+            metric = align(models, priors)
         else:
             models, calibration, metric = map_with_priors(
                 config, workspace, options, priors

@@ -4,7 +4,6 @@ tracks out."""
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from r2d2_kapture.io.colmap.database_keypoints import (
     database_keypoints,
 )
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
-from r2d2_kapture.io.colmap.sparse_map import map_files
+from r2d2_kapture.io.colmap.sparse_map import map_files, model_digest
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.colmap.stored_database import open_stored
 from r2d2_kapture.io.images.decoding import read_rgb
@@ -33,9 +32,8 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     read_database_origins,
 )
 from r2d2_kapture.io.kapture.refined_features import refined_type
-from r2d2_kapture.io.map_patches import patches_path
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
-from r2d2_kapture.io.outputs.image_records import read_records, sha256_of
+from r2d2_kapture.io.outputs.image_records import read_records
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, open_ledger, write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import (
@@ -109,7 +107,7 @@ def run(
         f"--output {output}: found the database to refine there; choose another folder",
     )
     dataset = open_dataset(mapping)
-    of_map = () if map_path is None else _files(map_path)
+    of_map = () if map_path is None else tuple(map_files(map_path))
     finished = Finished.of(
         output / FINISHED_NAME,
         [
@@ -205,6 +203,7 @@ def _manifest(
             **{name: kept[name] for name in ("extractor", "rotations") if name in kept},
             **dataclasses.asdict(config),
             "refined_from": keypoints.type_name,
+            "map": None if map_path is None else str(map_path.resolve()),
             STAGE: "refine",
         },
         versions=package_versions(),
@@ -213,21 +212,10 @@ def _manifest(
             **(
                 {}
                 if map_path is None
-                else {"map": (str(map_path.resolve()), _digest(map_path))}
+                else {"map": (str(map_path.resolve()), model_digest(map_path))}
             ),
         },
     )
-
-
-def _files(map_path: Path) -> list[Path]:
-    """The files of a map, without its patches, which may be cut later."""
-    patches = patches_path(map_path)
-    return [path for path in map_files(map_path) if path != patches]
-
-
-def _digest(map_path: Path) -> str:
-    digests = [sha256_of(path) for path in _files(map_path) if path.is_file()]
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _is_outdated(folder: Path, dataset: Dataset) -> bool:

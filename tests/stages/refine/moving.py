@@ -158,6 +158,37 @@ class Moving:
             overwrite=True,
         )
 
+    def write_map(self) -> Path:
+        """The true map: a plane at depth 1 before cameras that shift along it."""
+        model = pycolmap.Reconstruction()
+        base, *_ = (self.upright(n) - self.shifts[n] for n in self.shifts)
+        middle = np.array(SIZE) / 2
+        points = np.column_stack([(base + 0.5 - middle) / 100, np.ones(len(base))])
+        numbers = {name: i for i, name in enumerate(sorted(self.shifts), start=1)}
+        for name, number in numbers.items():
+            params = [100, 100, *middle]
+            camera = pycolmap.Camera(
+                camera_id=number,
+                model="PINHOLE",
+                width=SIZE[0],
+                height=SIZE[1],
+                params=params,
+            )
+            model.add_camera_with_trivial_rig(camera)
+            image = pycolmap.Image(name=name, camera_id=number, image_id=number)
+            places = self.detected(name)[:, :2] + 0.5
+            image.points2D = pycolmap.Point2DList(list(map(pycolmap.Point2D, places)))
+            shift = np.array([*self.shifts[name], 0.0])[:, None] / 100
+            pose = pycolmap.Rigid3d(np.hstack([np.eye(3), shift]))
+            model.add_image_with_trivial_frame(image, pose)
+        for row, point in enumerate(points):
+            elements = [pycolmap.TrackElement(i, row) for i in numbers.values()]
+            model.add_point3D(point, pycolmap.Track(elements), np.zeros(3, np.uint8))
+        folder = self.root / "map" / "sparse"
+        folder.mkdir(parents=True)
+        model.write(str(folder))
+        return folder.parent
+
     def refine(self, **changes: Any) -> Report:
         settings: dict[str, Any] = {
             "database": self.database,

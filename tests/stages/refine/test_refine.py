@@ -94,6 +94,25 @@ def test_only_neighbours_in_a_row_are_matched(moving: Moving) -> None:
     assert moving.spread(rows_of(moving)) < 2 * GOOD
 
 
+def test_the_points_of_a_map_are_where_keypoints_go(moving: Moving) -> None:
+    report = moving.refine(map_path=moving.write_map())
+    assert (report.done, report.details["tracks"]) == (4, 35)
+    away = [moving.refined(n)[:, :2] - moving.true(n) for n in moving.shifts]
+    assert np.abs(away).max() < 2 * GOOD
+    assert moving.refine(map_path=moving.root / "map").done == 0
+    with pytest.raises(OutputError, match="map: .*map, not default"):
+        moving.refine()
+
+
+def test_a_map_of_other_keypoints_is_refused(moving: Moving) -> None:
+    moving.write_map()
+    moving.shifts["d.png"] = (-4.0, 2.0)  # type: ignore[index]
+    moving.write_keypoints()
+    moving.write_database()
+    with pytest.raises(DatasetError, match="of 'd.png' are not those of the database"):
+        moving.refine(map_path=moving.root / "map")
+
+
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_photographs_that_are_stored_turned(tmp_path: Path, turn: int) -> None:
     turns = {"d.png": turn, "e.png": 90}

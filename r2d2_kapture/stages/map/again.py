@@ -1,0 +1,101 @@
+"""A map made again from an earlier one, whose keypoints have been refined since."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
+from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.stages.map.calibration import Models
+from r2d2_kapture.stages.map.checks import check_map, drop_implausible
+from r2d2_kapture.stages.map.reconstruct import incremental_options
+from r2d2_kapture.stages.map.workspace import (
+    Workspace,
+    colmap_errors,
+    constant_cameras,
+    read_verified,
+)
+from r2d2_kapture.types import counted
+
+
+def map_again(
+    config: MapConfig, workspace: Workspace, initial: Path, options: RunOptions
+) -> tuple[Models, dict[str, Any]]:
+    """Triangulate points anew at the poses of an earlier map, then adjust all of it.
+
+    Args:
+        config: thresholds of points, and which cameras and rigs are refined.
+        workspace: database and folders.
+        initial: the earlier map of the same images.
+        options: how to run.
+
+    Returns:
+        One model, in the frame of the earlier one but for what bundle adjustment
+        changes; and the numbers of its calibration for a report.
+
+    Raises:
+        DatasetError: the earlier map cannot be read, or has images that the database
+            lacks.
+        ReconstructionError: too few points for a map.
+    """
+    content = read_verified(workspace.database)
+    model = read_colmap_model(initial)
+    names = {image.name for image in content.images}
+    lacking = sorted({image.name for image in model.images.values()} - names)
+    if lacking:
+        raise DatasetError(
+            f"{initial}: image '{lacking[0]}' of the map is not in the database; give "
+            "a map of the same images"
+        )
+    constant = constant_cameras(config, workspace, content)
+    title = f"map again, {counted(model.num_reg_images(), 'photograph')}"
+    bar = Progress(title, "", None, shown=options.progress)
+    pipeline = incremental_options(config, content, constant, poses_known=False)
+    pipeline.ba_refine_sensor_from_rig = False  # as the poses, while points are found
+    with bar, quiet_pycolmap(), colmap_errors():
+        model = pycolmap.triangulate_points(
+            model,
+            str(workspace.database),
+            str(workspace.image_folder),
+            str(workspace.scratch),
+            options=pipeline,
+            refine_intrinsics=False,
+        )
+        pipeline.ba_refine_sensor_from_rig = config.refine_rigs
+        _adjust(model, workspace, pipeline)
+    drop_implausible(model, constant, config.min_angle)
+    check_map(model, content, poses_known=True)
+    return [model], {"calibration": "that of the initial map"}
+
+
+def _adjust(
+    model: pycolmap.Reconstruction,
+    workspace: Workspace,
+    pipeline: pycolmap.IncrementalPipelineOptions,
+) -> None:
+    """Adjust all, complete tracks and filter them in turn, as COLMAP ends a map."""
+    with closing(pycolmap.Database.open(str(workspace.database))) as database:
+        cache = pycolmap.DatabaseCache.create(
+            database,
+            pycolmap.DatabaseCacheOptions(min_num_matches=pipeline.min_num_matches),
+        )
+    mapper = pycolmap.IncrementalMapper(cache)
+    mapper.begin_reconstruction(model)
+    mapper.iterative_global_refinement(
+        pipeline.ba_global_max_refinements,
+        pipeline.ba_global_max_refinement_change,
+        pipeline.get_mapper(),
+        pipeline.get_global_bundle_adjustment(),
+        pipeline.get_triangulation(),
+        normalize_reconstruction=False,
+    )
+    mapper.end_reconstruction(discard=False)
+    model.update_point_3d_errors()
