@@ -24,6 +24,10 @@ from r2d2_kapture.types import FloatArray, IndexArray
 
 DoubleArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+HASH_FACTOR = 2_654_435_769
+"""2^32 over the golden ratio (Knuth, "The Art of Computer Programming", 6.4); it is
+odd, so that no two numbers below 2^32 have the same hash."""
+
 Labels = npt.NDArray[np.int32]
 Match = tuple[int, int, IndexArray]
 """Positions of two images in the list of all, and (K, 2) rows of their keypoints."""
@@ -156,13 +160,15 @@ def find_tracks(keypoints: Numbering, matches: Iterable[Match]) -> Tracks:
 def _rank(keypoints: Numbering, matches: Iterable[Match]) -> tuple[Labels, Labels]:
     """The rank of each keypoint, -1 without matches, and the keypoints by rank.
 
-    Those with most matches rank highest, of these the finest, then the first.
+    Those with most matches rank highest, of these the finest; then none of a long track
+    waits for all that were seen before it, as their order is that of a hash.
     """
     counts = np.zeros(len(keypoints), np.int32)
     for ends in _ends(keypoints, matches):
         np.add.at(counts, ends, 1)
     members = np.flatnonzero(counts)
-    worst_first = (-members, -keypoints.sides[members], counts[members])
+    hashed = (members * HASH_FACTOR) % 2**32
+    worst_first = (hashed, -keypoints.sides[members], counts[members])
     order = members[np.lexsort(worst_first)].astype(np.int32)
     ranks = np.full(len(keypoints), -1, np.int32)
     ranks[order] = np.arange(len(order))

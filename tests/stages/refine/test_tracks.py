@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,26 @@ def test_steps_of_references_are_passed_on() -> None:
     np.testing.assert_allclose(total, expected)
     moved[1] = False  # a reference that stays passes nothing on
     np.testing.assert_allclose(tracks.settle(steps, moved)[3], [0.5, 2.5])
+
+
+def test_a_long_track_is_gone_through_few_times() -> None:
+    """The matches of a camera that stands still are as many in any image."""
+    count = 400
+    still = Numbering(
+        starts=np.arange(count + 1) * 2,
+        xy=np.tile(np.float32([[10, 20], [30, 40]]), (count, 1)),
+        sides=np.full(2 * count, 32, np.float32),
+        uprights=np.tile(np.eye(2), (count, 1, 1)),
+    )
+    both = np.array([[0, 0], [1, 1]])
+    passes = []
+
+    class Matches:
+        def __iter__(self) -> Iterator[Match]:
+            passes.append(1)
+            for first in range(count):
+                for second in range(first + 1, min(first + 4, count)):
+                    yield first, second, both
+
+    assert find_tracks(still, Matches()).references.min() >= 0
+    assert len(passes) <= 30
