@@ -11,11 +11,18 @@ import numpy as np
 import numpy.typing as npt
 from kapture.io.records import get_image_fullpath
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
-from r2d2_kapture.synthetic.rendering import PinholeCamera, Scene, look_at, render
+from r2d2_kapture.synthetic.rendering import (
+    ByteImage,
+    PinholeCamera,
+    Scene,
+    look_at,
+    render,
+)
 from r2d2_kapture.synthetic.room import textured_room
 
 DoubleArray = npt.NDArray[np.float64]
@@ -39,11 +46,21 @@ class RoomDataset:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Shot:
-    """One photograph to take: (4, 4) ``cam_from_world`` in metres, and the exposure."""
+    """One photograph to take.
+
+    Attributes:
+        name: of the image.
+        cam_from_world: (4, 4) float64 rigid transform, metres.
+        exposure: gain on every colour.
+        blur: standard deviation of a Gaussian, pixels.
+        noise: standard deviation of grey levels of the sensor, of 255.
+    """
 
     name: str
     cam_from_world: DoubleArray
     exposure: float
+    blur: float = 0.0
+    noise: float = 0.0
 
 
 def arc_pose(
@@ -118,6 +135,16 @@ def kapture_camera(camera: PinholeCamera) -> kapture.Camera:
     return kapture.Camera(kapture.CameraType.PINHOLE, parameters, name=SENSOR_ID)
 
 
+def taken(image: ByteImage, shot: Shot, seed: int) -> ByteImage:
+    """A rendered image, (H, W, 3), with the blur and the noise of a shot."""
+    if shot.blur == shot.noise == 0:
+        return image
+    blurred = gaussian_filter(image.astype(np.float32), (shot.blur, shot.blur, 0))
+    rng = np.random.default_rng([seed, 2])
+    noisy = blurred + shot.noise * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
+
+
 def write_shots(
     root: Path,
     scene: Scene,
@@ -134,6 +161,7 @@ def write_shots(
         path = Path(get_image_fullpath(str(root), shot.name))
         path.parent.mkdir(parents=True, exist_ok=True)
         image = render(scene, shot.cam_from_world, camera, exposure=shot.exposure)
+        image = taken(image, shot, seed=timestamp)
         Image.fromarray(image).save(path, quality=JPEG_QUALITY, subsampling=0)
     sensors = kapture.Sensors()
     sensors[SENSOR_ID] = kapture_camera(camera)
