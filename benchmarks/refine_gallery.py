@@ -1,12 +1,14 @@
-"""Refinement on a kapture dataset of photographs with known poses.
+r"""Refinement on a kapture dataset of photographs with known poses.
 
-    python benchmarks/refine_gallery.py --dataset virtual_gallery --output gallery
+    python benchmarks/refine_gallery.py --mapping virtual_gallery/mapping \
+        --query virtual_gallery/query --output gallery
 
-Maps the images of DATASET/mapping by their poses and localizes those of DATASET/query,
-with refinement off and on. Then each frame of the mapping images in turn (the images of
-one timestamp: all cameras of a rig) is left out of the map and its images are localized
-one by one; ``--leave-out image`` leaves the other images of the frame in the map.
-Features and matches are made once. Run again, it continues.
+Maps images by their poses and localizes queries, with refinement off and on. Then each
+frame of the mapping images in turn (the images of one timestamp: all cameras of a rig)
+is left out of the map and its images are localized one by one; ``--leave-out image``
+leaves the other images of the frame in the map. Features and matches are made once.
+Positions are in thousandths of the dataset's unit: millimetres of metres. Run again, it
+continues.
 """
 
 from __future__ import annotations
@@ -49,16 +51,18 @@ def refine_gallery(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", type=Path, required=True)
+    parser.add_argument("--mapping", type=Path, required=True)
+    parser.add_argument("--query", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", default="fast_r2d2_v6")
     parser.add_argument("--leave-out", choices=("frame", "image"), default="frame")
     options = parser.parse_args(arguments)
     extractor = build_extractor(ExtractConfig(), load_checkpoint(options.model))
-    mapping, query = (options.dataset / name for name in ("mapping", "query"))
-    extract_all(extractor, [mapping, query], options.output)
-    compare_maps(mapping, query, options.output, extractor.label)
-    leave_out(mapping, options.output, extractor.label, options.leave_out)
+    extract_all(extractor, [options.mapping], options.output)
+    if options.query is not None:
+        extract_all(extractor, [options.query], options.output)
+        compare_maps(options.mapping, options.query, options.output, extractor.label)
+    leave_out(options.mapping, options.output, extractor.label, options.leave_out)
     return EXIT_OK
 
 

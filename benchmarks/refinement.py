@@ -38,7 +38,11 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SharedLayout(Layout):
-    """A pipeline's folder whose features and matches lie in another."""
+    """A pipeline's folder with what does not depend on refinement in others.
+
+    Attributes:
+        shared: folder of the features and matches of all images.
+    """
 
     shared: Path
 
@@ -51,6 +55,16 @@ class SharedLayout(Layout):
     def matches(self) -> Path:
         """Of all pairs."""
         return self.shared / "matches"
+
+    @property
+    def verified(self) -> Path:
+        """The same with refinement off and on."""
+        return self.output.parent / "verified"
+
+    @property
+    def database(self) -> Path:
+        """The same with refinement off and on."""
+        return self.output.parent / "database.db"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
