@@ -17,7 +17,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from refinement import (
     OFF_ON,
     bar,
