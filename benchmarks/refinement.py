@@ -83,11 +83,12 @@ class Localized:
 def configuration(refine: str) -> PipelineConfig:
     """Settings of the pipeline with its defaults, and refinement ``off`` or ``on``."""
     exhaustive = PairsConfig(method="exhaustive")
-    return PipelineConfig(
+    config = PipelineConfig(
         mapping_pairs=exhaustive,
         query_pairs=exhaustive,
         localize=LocalizeConfig(rigs="off"),
     )
+    return config if refine == "on" else config.without_refinement
 
 
 def extract_all(extractor: Extractor, datasets: Sequence[Path], shared: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import kapture
@@ -13,8 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.synthetic.dataset import (
+    Shot,
     mapping_shots,
     query_shots,
+    taken,
     write_room_dataset,
 )
 from r2d2_kapture.synthetic.rendering import PinholeCamera, render
@@ -95,6 +98,22 @@ def test_images_show_the_room_from_their_poses(dataset, room):
         )
         expected = render(room, poses[shot.name], camera, exposure=shot.exposure)
         assert np.abs(stored.astype(int) - expected).mean() < 4
+
+
+def test_blur_and_noise_have_the_deviations_that_were_asked_for():
+    shot = Shot(name="a.jpg", cam_from_world=np.eye(4), exposure=1.0, noise=4.0)
+    grey = np.full((60, 80, 3), 128, np.uint8)
+    noisy = taken(grey, shot, seed=0)
+    assert noisy.std() == pytest.approx(4.0, rel=0.05)
+    assert noisy.mean() == pytest.approx(128, abs=0.2)
+    assert (taken(grey, shot, seed=1) != noisy).any()
+    edge = np.where(np.arange(80) < 40, 0, 200).astype(np.uint8)
+    edges = np.broadcast_to(edge[None, :, None], (60, 80, 3))
+    blurred = taken(edges, dataclasses.replace(shot, blur=1.5, noise=0.0), seed=0)
+    slope = np.diff(blurred[30, :, 0].astype(float)) / 200
+    places = np.arange(79)
+    assert slope @ places == pytest.approx(39, abs=0.05)
+    assert slope @ (places - 39) ** 2 == pytest.approx(1.5**2, rel=0.1)
 
 
 def test_every_camera_has_its_own_place_inside_the_room():
