@@ -142,7 +142,8 @@ def taken(image: ByteImage, shot: Shot, seed: int) -> ByteImage:
     blurred = gaussian_filter(image.astype(np.float32), (shot.blur, shot.blur, 0))
     rng = np.random.default_rng([seed, 2])
     noisy = blurred + shot.noise * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
+    photograph: ByteImage = np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
+    return photograph
 
 
 def write_shots(
