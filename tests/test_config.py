@@ -18,6 +18,7 @@ from r2d2_kapture.config.extract import (
     SelectionConfig,
 )
 from r2d2_kapture.config.photographs import FolderConfig
+from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 
 NAN = math.nan
@@ -54,6 +55,14 @@ def pinhole(params: str) -> dict[str, Any]:
         (PyramidConfig, {"max_scale": 1.1}, "--max-scale"),
         (PyramidConfig, {"max_scale": 0}, "--max-scale"),
         (PyramidConfig, {"max_scale": NAN}, "--max-scale"),
+        (RefineConfig, {"patch_radius": 1}, "--patch-radius"),
+        (RefineConfig, {"layers": 0}, "--layers"),
+        (RefineConfig, {"max_step": NAN}, "--max-step"),
+        (RefineConfig, {"prior": 0}, "--prior"),
+        (RefineConfig, {"shape_prior": 0}, "--shape-prior"),
+        (RefineConfig, {"min_similarity": 1.1}, "--min-similarity"),
+        (RefineConfig, {"max_return": -1}, "--max-return"),
+        (RefineConfig, {"max_iterations": 0}, "--max-iterations"),
         (SelectionConfig, {"reliability_thr": -0.1}, "--reliability-thr"),
         (SelectionConfig, {"reliability_thr": 1.1}, "--reliability-thr"),
         (SelectionConfig, {"reliability_thr": NAN}, "--reliability-thr"),
