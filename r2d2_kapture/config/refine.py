@@ -16,8 +16,9 @@ class RefineConfig(Checked):
 
     Attributes:
         patch_radius: samples of a patch on either side of the keypoint.
-        layers: resolutions of a patch, the finest that of the image, each further one
-            half of the one before; registration starts with the coarsest.
+        layers: resolutions of a patch: that of the image; two samples in a pixel of the
+            level, or half of the first if that is coarser; and half of the one before.
+            Registration starts with the coarsest.
         max_step: greatest distance that a keypoint moves, in pixels of its level.
         prior: standard deviation of detected keypoints, in pixels of their level: a
             patch that does not determine its place stays there.

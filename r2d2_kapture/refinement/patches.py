@@ -63,8 +63,8 @@ class Templates:
     """Patches of reference observations.
 
     Attributes:
-        pixels: (N, L, S, S) uint8, layer l in steps of 2^l times the finest; all 0
-            where the patch leaves the image.
+        pixels: (N, L, S, S) uint8, the finest layer first; all 0 where the patch leaves
+            the image.
         zooms: (N,) float64, finest step relative to the frame that was given.
     """
 
@@ -73,6 +73,14 @@ class Templates:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def layer_zooms(self, layer: int) -> Array:
+        """(N,) float64, step of a layer relative to the frame that was given.
+
+        Layer 1 has two samples in a pixel of the frame's level, or steps twice those of
+        layer 0 if these are longer; each further one has steps twice as long.
+        """
+        return _layer_zooms(self.zooms, layer)
 
     def take(self, index: npt.NDArray[Any]) -> Templates:
         """The templates at the given positions, in that order."""
@@ -241,14 +249,17 @@ def cut_templates(
     with np.errstate(invalid="ignore", over="ignore"):  # such frames are not read
         steps = np.sqrt(np.abs(np.linalg.det(frames)))
         zooms = 1 / np.maximum(steps, np.finfo(np.float64).tiny)
-        finest = torch.from_numpy(frames * zooms[:, None, None])
+        layers = [
+            torch.from_numpy(frames * _layer_zooms(zooms, layer)[:, None, None])
+            for layer in range(config.layers)
+        ]
     pixels = np.zeros((len(keypoints), config.layers, side, side), np.uint8)
     places = torch.from_numpy(keypoints).to(image.pixels.device)
-    finest = finest.to(places.device)
+    layers = [layer.to(places.device) for layer in layers]
     shape = torch.eye(2, dtype=torch.float64, device=places.device)[None]
     for rows in torch.split(torch.arange(len(keypoints)), chunk_rows(side)):
         for layer in range(config.layers):
-            around = Windows.of(image, finest[rows] * 2**layer, radius)
+            around = Windows.of(image, layers[layer][rows], radius)
             inside = around.inside(places[rows], shape).nonzero()[:, 0]
             grey = around.take(inside).read(places[rows][inside], shape)
             shown = shows_picture(grey)
@@ -262,6 +273,15 @@ def cut_templates(
 def shows_picture(samples: Tensor) -> Tensor:
     """(N,) bool, whether (N, P) samples are not the black of a mask or a border."""
     return (samples < BLACK).float().mean(dim=1) <= MOST_BLACK
+
+
+def _layer_zooms(zooms: Array, layer: int) -> Array:
+    """See Templates.layer_zooms."""
+    if layer == 0:
+        return zooms
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        halvings = np.maximum(np.round(-np.log2(zooms)) - 1, 1) + layer - 1
+        return np.asarray(zooms * 2.0**halvings)
 
 
 def chunk_rows(side: int) -> int:

@@ -101,14 +101,17 @@ def register(
     device = image.pixels.device
     start = torch.from_numpy(np.asarray(keypoints, np.float64)).to(device)
     given = torch.from_numpy(np.asarray(frames, np.float64)).to(device)
-    zooms = torch.from_numpy(templates.zooms).to(device)
+    zooms = [
+        torch.from_numpy(templates.layer_zooms(layer)).to(device)
+        for layer in range(templates.pixels.shape[1])
+    ]
     parts = []
     size = chunk_rows(templates.pixels.shape[-1])
     for rows in torch.split(torch.arange(len(start)), size):
         pixels = torch.from_numpy(templates.pixels[rows.numpy()]).to(device)
         found = _Found.none(start[rows])
         for layer in reversed(range(pixels.shape[1])):
-            zoom = zooms[rows] * 2**layer
+            zoom = zooms[layer][rows]
             _align(found, pixels[:, layer], image, given[rows], zoom, config)
         parts.append(found)
     found = _Found(

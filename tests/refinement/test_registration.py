@@ -72,6 +72,18 @@ def test_points_come_within_a_tenth_of_a_pixel(
     assert found.moved.mean() > 0.95
 
 
+def test_keypoints_of_coarse_levels_are_found_from_afar() -> None:
+    points = np.random.default_rng(0).uniform(60, 200, (60, 2))
+    detected = points + SHIFT + np.random.default_rng(1).normal(0, 4, points.shape)
+    frames = scale_frames(np.full(len(points), 8 * 32.0))
+    first, second = (grey_image(waves((260, 260), shift=s)) for s in ((0, 0), SHIFT))
+    templates = cut_templates(first, points, frames, CONFIG)
+    found = register(templates, second, detected, frames, CONFIG)
+    after = distances(found.keypoints, points + SHIFT)
+    assert np.median(distances(detected, points + SHIFT)) > 3
+    assert np.median(after) < 0.05 and (after < 0.2).mean() > 0.9
+
+
 def test_turned_and_tilted_frames_are_followed() -> None:
     affinity = np.array([[0.9, -0.5], [0.4, 1.1]])
     found, true, _ = registered(affinity)
