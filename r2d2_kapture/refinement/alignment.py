@@ -33,6 +33,10 @@ MIN_NOISE = 1e-6
 MIN_GAIN = 0.1
 """Least correlation by which a slope is divided."""
 
+SLOPE_ERROR = 0.005
+"""Variance of slopes relative to their energy: along an edge or stripes, what slope
+there is is the error of that across, and determines nothing."""
+
 LARGEST_TURN = 0.3
 """Largest change of an entry of the shape in one step; it stays invertible."""
 
@@ -165,7 +169,8 @@ class Reference:
         gain = found.double().clamp_min(MIN_GAIN)
         gradient = (product - self.along * found[:, None]).double() / gain[:, None]
         noise = (1 / gain.square() - 1).clamp_min(0) / INDEPENDENT + MIN_NOISE
-        prior = noise[:, None] / variance
+        energy = self.hessian.diagonal(dim1=1, dim2=2).view(-1, 2, 3).sum(dim=1)
+        prior = noise[:, None] / variance + SLOPE_ERROR * energy.repeat(1, 2)
         system = self.hessian + torch.diag_embed(prior)
         step: Tensor = torch.linalg.solve(system, gradient + prior * gone)
         return step.view(-1, 2, 3)

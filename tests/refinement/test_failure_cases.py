@@ -216,6 +216,8 @@ HARD = {
     ),
     "fine checkers": Case(texture=checkers(4)),
     "coarse checkers": Case(texture=checkers(9, turned=20)),
+    "fine stripes": Case(texture=stripes(4, 30)),
+    "stripes": Case(texture=stripes(10, 30)),
     "coarse stripes": Case(texture=stripes(20, 70)),
     "fine grain": Case(texture=waves(lengths=(2.2, 3.0))),
     "faint": Case(texture=waves(contrast=2.0)),
