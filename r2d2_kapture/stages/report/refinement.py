@@ -18,6 +18,7 @@ from r2d2_kapture.stages.report.charts import histogram
 Json = Mapping[str, Any]
 
 REASONS = {
+    "still": "registration leads to where it is",
     "border": "the patch leaves the image",
     "texture": "no texture that determines the place",
     "far": "the patch matches best farther away than the largest step",
