@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Container, Iterator, Sequence
+from pathlib import Path
 
 import pycolmap
 
-from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.config.map import MapConfig, MapMethod
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.model import DatabaseContent
+from r2d2_kapture.io.kapture.trajectories import CameraPoses
 from r2d2_kapture.stages.localize import CREDIBLE
 from r2d2_kapture.stages.turned_images import WAY_OUT, by_chance
 from r2d2_kapture.types import Failure, counted, some_names
@@ -196,3 +199,33 @@ def _seeing(model: pycolmap.Reconstruction) -> frozenset[int]:
         for image in model.images.values()
         if image.has_pose and image.num_points3D
     )
+
+
+def choose_method(
+    config: MapConfig, content: DatabaseContent, poses: CameraPoses, source: Path
+) -> MapMethod:
+    """The given method, or the one that the dataset's poses allow.
+
+    Raises:
+        ReconstructionError: only some images have poses, or known poses are requested
+            and there are none.
+    """
+    paired = [i.name for i in content.images if i.image_id in content.paired]
+    without = [name for name in paired if name not in poses.cam_from_world]
+    posed = len(paired) - len(without)
+    if config.points_from != "triangulation":  # depth maps give no poses
+        config = dataclasses.replace(config, method="triangulate")
+    if config.method == "auto" and without and posed:
+        raise ReconstructionError(
+            f"{source}: {posed} of {len(paired)} images have a pose, not for example "
+            f"'{without[0]}'; choose --method triangulate to leave the others out, or "
+            "incremental to estimate all poses"
+        )
+    if config.method == "triangulate" and posed < 2:
+        raise ReconstructionError(
+            f"{source}: {posed} of {len(paired)} images have a pose, expected 2 or "
+            "more; complete trajectories.txt, or choose --method incremental"
+        )
+    if config.method == "auto":
+        return "incremental" if without else "triangulate"
+    return config.method

@@ -11,9 +11,8 @@ from typing import Any
 
 import pycolmap
 
-from r2d2_kapture.config.map import MapConfig, MapMethod
+from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.check import (
     check_database,
     copy_database,
@@ -40,7 +39,7 @@ from r2d2_kapture.io.kapture.depth_maps import (
 from r2d2_kapture.io.kapture.gnss import usable_gnss
 from r2d2_kapture.io.kapture.pixel_origins import read_database_origins
 from r2d2_kapture.io.kapture.refined_features import is_refined
-from r2d2_kapture.io.kapture.trajectories import CameraPoses, read_camera_poses
+from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.map_patches import PATCHES_NAME
 from r2d2_kapture.io.map_unit import (
     REPORT_NAME,
@@ -58,7 +57,7 @@ from r2d2_kapture.io.outputs.ledger import (
 )
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.stages.map.again import map_again
-from r2d2_kapture.stages.map.checks import left_out, maybe_turned
+from r2d2_kapture.stages.map.checks import choose_method, left_out, maybe_turned
 from r2d2_kapture.stages.map.drawing import (
     CLOUD_NAME,
     PICTURE_NAME,
@@ -217,7 +216,7 @@ def run(
             keypoints_type,
             told,
         )
-        method = _choose_method(config, content, poses, dataset.root)
+        method = choose_method(config, content, poses, dataset.root)
         config = dataclasses.replace(config, method=method)
         known = poses.cam_from_world if method == "triangulate" else {}
         priors, too_few = find_priors(config, copy, positions)
@@ -298,36 +297,6 @@ def _noted(finished: Finished, report: Report, output: Path) -> Report:
     files += [*pictures, output / PATCHES_NAME, *(output / "sparse").iterdir()]
     drawn = all(path.is_file() for path in pictures)
     return finished.note(report, files) if drawn else report
-
-
-def _choose_method(
-    config: MapConfig, content: DatabaseContent, poses: CameraPoses, source: Path
-) -> MapMethod:
-    """The given method, or the one that the dataset's poses allow.
-
-    Raises:
-        ReconstructionError: only some images have poses, or known poses are requested
-            and there are none.
-    """
-    paired = [i.name for i in content.images if i.image_id in content.paired]
-    without = [name for name in paired if name not in poses.cam_from_world]
-    posed = len(paired) - len(without)
-    if config.points_from != "triangulation":  # depth maps give no poses
-        config = dataclasses.replace(config, method="triangulate")
-    if config.method == "auto" and without and posed:
-        raise ReconstructionError(
-            f"{source}: {posed} of {len(paired)} images have a pose, not for example "
-            f"'{without[0]}'; choose --method triangulate to leave the others out, or "
-            "incremental to estimate all poses"
-        )
-    if config.method == "triangulate" and posed < 2:
-        raise ReconstructionError(
-            f"{source}: {posed} of {len(paired)} images have a pose, expected 2 or "
-            "more; complete trajectories.txt, or choose --method incremental"
-        )
-    if config.method == "auto":
-        return "incremental" if without else "triangulate"
-    return config.method
 
 
 def _write_models(

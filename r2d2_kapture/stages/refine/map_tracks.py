@@ -7,7 +7,7 @@ plane of the surface gives the affinity of each view.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from r2d2_kapture.coordinates import kapture_from_colmap
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.colmap.sparse_map import SparseMap
+from r2d2_kapture.io.colmap.sparse_map import SparseMap, read_sparse_map
 from r2d2_kapture.refinement.frames import scale_frames
 from r2d2_kapture.stages.refine.tracks import DoubleArray, Numbering, Tracks
 from r2d2_kapture.stages.surfaces import (
@@ -24,7 +24,7 @@ from r2d2_kapture.stages.surfaces import (
     surface_frames,
     surface_normals,
 )
-from r2d2_kapture.types import IndexArray
+from r2d2_kapture.types import FloatArray, IndexArray
 
 TOLERANCE = 1e-3
 """Pixels by which a keypoint may differ between a map and its database."""
@@ -50,7 +50,6 @@ def tracks_of_map(
     names: Sequence[str],
     sparse_map: SparseMap,
     left_out: Container[int],
-    source: Path,
 ) -> Tracks:
     """A track for each point of a map, with one reference.
 
@@ -59,12 +58,8 @@ def tracks_of_map(
         names: of the images, in order.
         sparse_map: made of these keypoints.
         left_out: images whose keypoints are registered nowhere.
-        source: of the map, for the error.
-
-    Raises:
-        DatasetError: the map was made of other keypoints.
     """
-    views = list(_views(keypoints, names, sparse_map, left_out, source))
+    views = list(_views(keypoints, names, sparse_map, left_out))
     references = _references(keypoints, views, sparse_map)
     count = len(keypoints)
     tracks = Tracks(
@@ -97,34 +92,43 @@ def tracks_of_map(
     return tracks
 
 
+def open_map(path: Path, read_xy: Callable[[str], FloatArray]) -> SparseMap:
+    """Read a map that was made of given keypoints.
+
+    Args:
+        path: of the map.
+        read_xy: gives the (N, 2) keypoints of an image, from the centre of the first
+            pixel.
+
+    Raises:
+        DatasetError: there is no map, or it was made of other keypoints.
+    """
+    sparse_map = read_sparse_map(path)
+    for name, image in sparse_map.images.items():
+        xy = read_xy(name)
+        same = not len(image.keypoints) or image.keypoints[-1] < len(xy)
+        if same and image.xy is not None:
+            there = kapture_from_colmap(image.xy)
+            same = np.allclose(xy[image.keypoints], there, rtol=0, atol=TOLERANCE)
+        if not same:
+            raise DatasetError(
+                f"{path}: the keypoints of '{name}' are not those of the database; "
+                "give the map that was made of it"
+            )
+    return sparse_map
+
+
 def _views(
     keypoints: Numbering,
     names: Sequence[str],
     sparse_map: SparseMap,
     left_out: Container[int],
-    source: Path,
 ) -> Iterator[_View]:
     for image, name in enumerate(names):
-        if name not in sparse_map.images or image in left_out:
-            continue
-        seen = sparse_map.images[name]
-        here = keypoints.of(image)
-        same = not len(seen.keypoints) or seen.keypoints[-1] < here.stop - here.start
-        if same and seen.xy is not None:
-            there = keypoints.xy[here][seen.keypoints]
-            same = np.allclose(
-                kapture_from_colmap(seen.xy), there, rtol=0, atol=TOLERANCE
-            )
-        if not same:
-            raise DatasetError(
-                f"{source}: the keypoints of '{name}' are not those of the database; "
-                "give the map that was made of it"
-            )
-        yield _View(
-            name=name,
-            numbers=here.start + seen.keypoints,
-            points=seen.point_rows,
-        )
+        if name in sparse_map.images and image not in left_out:
+            seen = sparse_map.images[name]
+            numbers = keypoints.of(image).start + seen.keypoints
+            yield _View(name=name, numbers=numbers, points=seen.point_rows)
 
 
 def _references(

@@ -13,9 +13,9 @@ import numpy as np
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
-from r2d2_kapture.errors import DatasetError, ImageError
+from r2d2_kapture.errors import ImageError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
-from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
+from r2d2_kapture.io.colmap.sparse_map import SparseMap
 from r2d2_kapture.io.colmap.stored_database import StoredDatabase
 from r2d2_kapture.io.features.reading import patch_sides
 from r2d2_kapture.io.kapture.camera_sizes import READERS, CameraImage, dataset_images
@@ -29,7 +29,7 @@ from r2d2_kapture.stages.refine.photographs import Photographs, check_header
 from r2d2_kapture.stages.refine.results import ImageResult, read_results
 from r2d2_kapture.stages.refine.scratch import Found, Scratch
 from r2d2_kapture.stages.refine.tracks import Match, Numbering, find_tracks
-from r2d2_kapture.types import counted
+from r2d2_kapture.types import FloatArray, counted
 
 
 def refine(
@@ -37,7 +37,7 @@ def refine(
     stored: StoredDatabase,
     dataset: Dataset,
     keypoints: MapKeypoints,
-    map_path: Path | None,
+    sparse_map: SparseMap | None,
     folder: Path,
     options: RunOptions,
 ) -> int:
@@ -54,12 +54,6 @@ def refine(
     ):
         return 0
     images = dataset_images(dataset, names)
-    lacking = [name for name in names if name not in images]
-    if lacking:
-        raise DatasetError(
-            f"{stored.path}: image '{lacking[0]}' is not in {dataset.root}; give the "
-            "dataset that the database was made from"
-        )
     scratch = Scratch(output=folder)
     scratch.begin([images[name].path for name in names])
     numbering = _number(names, keypoints)
@@ -67,12 +61,11 @@ def refine(
         stored=stored, places={image_id: i for i, image_id in enumerate(ids)}
     )
     unreadable = _check_headers([images[name] for name in names], verified)
-    if map_path is None:
+    if sparse_map is None:
         readable = dataclasses.replace(verified, left_out=frozenset(unreadable))
         tracks = find_tracks(numbering, readable)
     else:
-        sparse_map = read_sparse_map(map_path)
-        tracks = tracks_of_map(numbering, names, sparse_map, unreadable, map_path)
+        tracks = tracks_of_map(numbering, names, sparse_map, unreadable)
     photographs = Photographs(
         config=config,
         images=tuple(images[name] for name in names),
@@ -108,17 +101,20 @@ class _Verified:
                 yield first, second, rows
 
 
+def read_xy(keypoints: MapKeypoints, name: str) -> FloatArray:
+    """(N, 2) keypoints of an image, from the centre of its first pixel."""
+    places = keypoints.read(name)[:, :2].astype(np.float32)
+    return kapture_from_colmap(places) if keypoints.origin == "corner" else places
+
+
 def _number(names: Sequence[str], keypoints: MapKeypoints) -> Numbering:
     """Number the keypoints of images, in their order."""
     turns = turns_of(keypoints.folders)
     corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     xy, sides, uprights = [], [], []
     for name in names:
-        rows = keypoints.read(name)
-        places = rows[:, :2].astype(np.float32)
-        corner = keypoints.origin == "corner"
-        xy.append(kapture_from_colmap(places) if corner else places)
-        sides.append(patch_sides(rows))
+        xy.append(read_xy(keypoints, name))
+        sides.append(patch_sides(keypoints.read(name)))
         turn = turns[name].turn if name in turns else 0
         origin, *axes = stored_from_turned(corners, turn, (1, 1))
         uprights.append((np.array(axes) - origin).T)

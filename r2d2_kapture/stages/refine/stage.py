@@ -6,21 +6,20 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ImageError
+from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.check import (
     check_database,
     database_sha256,
     write_ahead_log,
 )
-from r2d2_kapture.io.colmap.database_keypoints import (
-    database_keypoints,
-)
+from r2d2_kapture.io.colmap.database_keypoints import database_keypoints
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.colmap.sparse_map import map_files, model_digest
 from r2d2_kapture.io.colmap.state import DatabaseState
@@ -42,6 +41,7 @@ from r2d2_kapture.io.outputs.manifest import (
     package_versions,
     read_manifest,
 )
+from r2d2_kapture.stages.refine.map_tracks import open_map
 from r2d2_kapture.stages.refine.output import (
     CONTENTS,
     REPORT_NAME,
@@ -49,7 +49,7 @@ from r2d2_kapture.stages.refine.output import (
     path_of,
     write_refined_database,
 )
-from r2d2_kapture.stages.refine.passes import refine
+from r2d2_kapture.stages.refine.passes import read_xy, refine
 from r2d2_kapture.stages.refine.results import read_results, total_details
 from r2d2_kapture.stages.refine.scratch import Scratch
 from r2d2_kapture.types import Failure, Report, counted
@@ -128,14 +128,19 @@ def run(
     folder = output / "reconstruction" / "keypoints" / refined_type(keypoints.type_name)
     manifest = _manifest(config, keypoints, database, sha256, map_path)
     state = DatabaseState(path=output / STATE_NAME, database=target)
+    with open_stored(database) as stored:
+        names = sorted(stored.content.names.values())
+    _check_images(names, dataset, database)
+    sparse_map = None
+    if map_path is not None:
+        sparse_map = open_map(map_path, partial(read_xy, keypoints))
     with exclusive(output):
         state.claim(DATABASE, replace=options.replaces)
         anew = options.force or _is_outdated(folder, dataset)
         with open_ledger(folder, CONTENTS, manifest, options, anew=anew):
             with open_stored(database) as stored:
-                names = sorted(stored.content.names.values())
                 done = refine(
-                    config, stored, dataset, keypoints, map_path, folder, options
+                    config, stored, dataset, keypoints, sparse_map, folder, options
                 )
             Scratch(output=folder).remove()
         inputs = f"{sha256} {digest_of(folder, names)}"
@@ -179,6 +184,15 @@ def _nothing_verified(details: Mapping[str, Any], database: Path) -> Iterator[st
         yield (
             f"{database}: found no verified match, so that no keypoint could be moved; "
             "verify pairs with kapture_r2d2_verify"
+        )
+
+
+def _check_images(names: Sequence[str], dataset: Dataset, database: Path) -> None:
+    lacking = sorted(set(names) - set(dataset.image_names))
+    if lacking:
+        raise DatasetError(
+            f"{database}: image '{lacking[0]}' is not in {dataset.root}; give the "
+            "dataset that the database was made from"
         )
 
 
