@@ -285,4 +285,4 @@ def test_the_command_takes_photographs(
     assert f"folder: {scene.photos}" in out and "localized: 3" in out
     kept = str(work / "pipeline_config.yaml")
     assert main([*command[:-3], "--config", kept]) == 0
-    assert "pipeline: 9 stages, already done" in capsys.readouterr().out
+    assert "pipeline: 10 stages, already done" in capsys.readouterr().out
