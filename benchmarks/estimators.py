@@ -37,6 +37,7 @@ from estimator_candidates import (
     with_poselib,
 )
 from measure import machine
+from refine_rooms import write_room
 from scene_correspondences import (
     PairSample,
     QuerySample,
@@ -52,7 +53,7 @@ from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.evaluation.curves import area_under_curve
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint
-from r2d2_kapture.synthetic.dataset import write_room_dataset
+from r2d2_kapture.synthetic.room import textured_room
 
 Array = npt.NDArray[np.float64]
 Candidate = TypeVar("Candidate")
@@ -110,8 +111,7 @@ def open_scene(name: str, data: Path, output: Path) -> Scene:
     if name == "gallery":
         return kapture_scene(name, data / "virtual_gallery" / "mapping")
     if name == "room":
-        if not (output / "query" / "sensors" / "trajectories.txt").is_file():
-            write_room_dataset(output, query_images=20, image_size=(1024, 768))
+        write_room(output, textured_room(0), 0, (12, 20), (1600, 1200))
         return kapture_scene(name, output / "mapping", output / "query")
     return multiview_scene(data / "multiview" / name, FOLDS.get(name))
 
