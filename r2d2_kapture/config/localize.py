@@ -12,7 +12,8 @@ from r2d2_kapture.config.origins import OriginConfig
 
 FocalLength = Literal["auto", "refine", "estimate"]
 RigUse = Literal["auto", "off"]
-LastPoseUse = Literal["auto", "off"]
+SecondPassUse = Literal["auto", "on", "off"]
+RefinementUse = Literal["auto", "off"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,9 @@ class LocalizeConfig(OriginConfig):
         focal_length: ``auto`` keeps those of sensors.txt, and estimates those of
             unknown cameras from EXIF and the map; ``refine`` also refines those of
             sensors.txt; ``estimate`` treats every focal length as unknown.
-        second_pass: ``auto`` searches for the points of the map again, near where a
-            first pose puts them, by descriptors, and estimates the pose again; if the
-            features of the map's images have descriptors.
+        second_pass: ``on`` searches for the points of the map again, near where a first
+            pose puts them, by the descriptors of its images, and estimates the pose
+            again; ``auto`` does so where what is found is refined.
         refine: ``auto`` registers keypoints of queries against the patches of the map's
             points, to parts of a pixel, and estimates the pose again; if the map has
             patches, and the query's image can be read.
@@ -66,8 +67,8 @@ class LocalizeConfig(OriginConfig):
     covisibility_clustering: bool = True
     rigs: RigUse = "auto"
     focal_length: FocalLength = "auto"
-    second_pass: LastPoseUse = "auto"
-    refine: LastPoseUse = "auto"
+    second_pass: SecondPassUse = "auto"
+    refine: RefinementUse = "auto"
     doubt_deviation: float = bounded(0.05, at_least=0)
     doubt_inliers: int = bounded(30, at_least=0)
     doubt_ratio: float = bounded(0.02, at_least=0)

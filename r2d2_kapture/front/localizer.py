@@ -53,6 +53,7 @@ from r2d2_kapture.stages.localize import (
     QueryResult,
     Registrar,
     gather_evidence,
+    is_searched,
     localize_frame,
     with_exif,
 )
@@ -219,7 +220,7 @@ class Localizer:
 
     def _helpers(self, image: ImageLike, features: LocalFeatures) -> Helpers:
         search = registrar = None
-        if self.config.second_pass == "auto":
+        if is_searched(self.config, refined=self._patches is not None):
             search = PointSearch(
                 sparse_map=self.sparse_map,
                 of_map=lambda name: self._inputs[name].descriptors.numpy(),

@@ -6,7 +6,7 @@ from r2d2_kapture.stages.localize.last_pose import Helpers
 from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.missing_inputs import QueryInputs
 from r2d2_kapture.stages.localize.output import CONTENTS
-from r2d2_kapture.stages.localize.point_search import PointSearch
+from r2d2_kapture.stages.localize.point_search import PointSearch, is_searched
 from r2d2_kapture.stages.localize.pose_estimation import CREDIBLE
 from r2d2_kapture.stages.localize.positions import POSITIONS_NAME, Places
 from r2d2_kapture.stages.localize.registered import MODELS, register
@@ -36,6 +36,7 @@ __all__ = [
     "QueryResult",
     "Registrar",
     "gather_evidence",
+    "is_searched",
     "localize_frame",
     "read_localized",
     "read_reason",

@@ -96,18 +96,24 @@ class PointSearch:
         )
 
 
+def is_searched(config: LocalizeConfig, *, refined: bool) -> bool:
+    """Whether there is a second pass, given whether keypoints are refined.
+
+    Those that it finds agree with the pose less precisely than the best match does, and
+    unrefined make it no better where there are many.
+    """
+    return config.second_pass == "on" or (config.second_pass == "auto" and refined)
+
+
 def described_features(
-    features: Sequence[Path], keypoints_type: str, config: LocalizeConfig
+    features: Sequence[Path], keypoints_type: str
 ) -> LocalFeatureTables | None:
-    """Features with descriptors; None where there are none, or are not wanted.
+    """Features with descriptors; None where there are none.
 
     Args:
         features: folders of the features of queries and map images.
         keypoints_type: of the queries' keypoints.
-        config: whether there is a second pass.
     """
-    if config.second_pass == "off":
-        return None
     try:
         return open_local_features(features, keypoints_type)
     except (DatasetError, FeatureFormatError):

@@ -11,6 +11,7 @@ from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pixel_origins import origins_text
 from r2d2_kapture.stages.localize.localizer import FrameOutcome, Localizer
 from r2d2_kapture.stages.localize.matches import retrieval_warnings
+from r2d2_kapture.stages.localize.point_search import is_searched
 from r2d2_kapture.stages.localize.positions import positions_files
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
@@ -143,7 +144,8 @@ def _details(localizer: Localizer, localized: Sequence[QueryResult]) -> dict[str
 def _search_details(
     localizer: Localizer, localized: Sequence[QueryResult]
 ) -> dict[str, Any]:
-    if localizer.config.second_pass == "off":
+    refined = localizer.helpers.registrar is not None
+    if not is_searched(localizer.config, refined=refined):
         return {}
     if localizer.helpers.search is None:
         return {"second_pass": "left out, found no descriptors"}

@@ -35,6 +35,7 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     find_camera_origin,
     place_keypoints,
 )
+from r2d2_kapture.io.map_patches import patches_path
 from r2d2_kapture.io.map_unit import read_map_unit
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
@@ -57,7 +58,11 @@ from r2d2_kapture.stages.localize.output import (
     localized_manifest,
     refuse_inputs,
 )
-from r2d2_kapture.stages.localize.point_search import described_features, open_search
+from r2d2_kapture.stages.localize.point_search import (
+    described_features,
+    is_searched,
+    open_search,
+)
 from r2d2_kapture.stages.localize.positions import (
     Places,
     positions_files,
@@ -178,7 +183,12 @@ def localize_queries(
     keypoints = open_feature_table(inputs.features, "keypoints", inputs.keypoints_type)
     table = open_matches(inputs.matches, keypoints.type_name)
     retrieval = _retrieval(inputs.pairs, dataset, keypoints)
-    described = described_features(inputs.features, keypoints.type_name, config)
+    refined = config.refine == "auto" and patches_path(map_path).is_file()
+    described = (
+        described_features(inputs.features, keypoints.type_name)
+        if is_searched(config, refined=refined)
+        else None
+    )
     descriptors = described and described.descriptors
     finished = Finished.of(
         output / FINISHED_NAME,
@@ -218,11 +228,7 @@ def localize_queries(
         sparse_map=sparse_map,
         helpers=Helpers(
             search=open_search(described, sparse_map),
-            registrar=(
-                open_registrar(map_path, sparse_map)
-                if config.refine == "auto"
-                else None
-            ),
+            registrar=open_registrar(map_path, sparse_map) if refined else None,
         ),
         output=output,
         force=options.force,

@@ -11,10 +11,12 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.stages.localize.results import read_localized
+from r2d2_kapture.stages.map.patches import write_patches
 from tests.scenes.localization import position_error
 from tests.scenes.patched_map import QUERIES, PatchedRoom, truth, write_room
 
 OFF = LocalizeConfig(second_pass="off")
+ON = LocalizeConfig(second_pass="on")
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def test_points_that_matches_missed_are_found_near_the_first_pose(
     room: PatchedRoom,
 ) -> None:
     before = room.localize(OFF, "off")
-    report = room.localize()
+    report = room.localize(ON)
     assert "second_pass" not in before.details
     assert report.details["second_pass"] == len(QUERIES)
     assert np.mean(errors(room, "localized")) < 0.8 * np.mean(errors(room, "off"))
@@ -57,11 +59,11 @@ def test_points_that_matches_missed_are_found_near_the_first_pose(
 
 
 def test_other_descriptors_are_noticed(room: PatchedRoom) -> None:
-    room.localize()
-    assert room.localize().skipped == len(QUERIES)
+    room.localize(ON)
+    assert room.localize(ON).skipped == len(QUERIES)
     rows = np.fromfile(descriptors_of(room, min(QUERIES)), np.float32).reshape(-1, 16)
     rows[::2].tofile(descriptors_of(room, min(QUERIES)))
-    report = room.localize()
+    report = room.localize(ON)
     assert (report.done, report.skipped) == (1, len(QUERIES) - 1)
 
 
@@ -73,6 +75,17 @@ def test_descriptors_that_cannot_be_read_leave_the_first_pose(
     for path in descriptors_of(room, "").parent.rglob("*.desc"):
         if cut == "all" or (cut == "map") == ("map" in path.parts):
             path.write_bytes(path.read_bytes()[:1000] if cut != "all" else b"")
-    report = room.localize()
+    report = room.localize(ON)
     assert report.done == len(QUERIES)
     assert errors(room, "localized") == errors(room, "off")
+
+
+@pytest.mark.parametrize("patches", [False, True])
+def test_it_is_made_where_what_it_finds_is_refined(
+    room: PatchedRoom, patches: bool
+) -> None:
+    if patches:
+        write_patches(room.map_path, room.images, workers=1)
+    report = room.localize()
+    assert report.details.get("second_pass") == (len(QUERIES) if patches else None)
+    assert report.details.get("refined") == (len(QUERIES) if patches else None)

@@ -15,7 +15,8 @@ from tests.scenes.world import write_array
 from tests.stages.localize.test_localize import poses_of, record
 
 OFF = LocalizeConfig(second_pass="off")
-SEPARATE = LocalizeConfig(rigs="off")
+ON = LocalizeConfig(second_pass="on")
+SEPARATE = LocalizeConfig(rigs="off", second_pass="on")
 
 
 def write_descriptors(scene: LocalizationScene, *, alike: bool = False) -> Path:
@@ -57,12 +58,12 @@ def errors(scene: LocalizationScene, output: str) -> list[float]:
 def test_points_of_images_that_were_not_retrieved_are_added(
     scarce: LocalizationScene, rigs: str
 ) -> None:
-    for use in ("off", "auto"):
+    for use in ("off", "on"):
         config = LocalizeConfig(second_pass=use, rigs=rigs)  # type: ignore[arg-type]
         scarce.run(config, output=use)
-    assert sum(errors(scarce, "auto")) < 0.8 * sum(errors(scarce, "off"))
+    assert sum(errors(scarce, "on")) < 0.8 * sum(errors(scarce, "off"))
     for name in scarce.queries:
-        plain, more = (record(scarce, name, output) for output in ("off", "auto"))
+        plain, more = (record(scarce, name, output) for output in ("off", "on"))
         assert "added" not in plain and 60 < more["added"] <= 100
         # the search finds what agrees with the pose, which says nothing about it
         for count in ("matches", "correspondences", "inliers", "verdict"):
@@ -95,7 +96,7 @@ def test_without_descriptors_it_is_left_out_and_the_report_says_so(
     tmp_path: Path,
 ) -> None:
     scene = LocalizationScene(tmp_path)
-    report = scene.run()
+    report = scene.run(ON)
     assert report.details["second_pass"] == "left out, found no descriptors"
     assert scene.run(OFF, output="off").details.get("second_pass") is None
     for name in scene.queries:
@@ -108,7 +109,7 @@ def test_a_pose_by_chance_stays_doubtful_whatever_is_found_near_it(
     """Points that all look alike are found around any pose."""
     scene = LocalizationScene(tmp_path, outliers=1.0)
     write_descriptors(scene, alike=True)
-    config = LocalizeConfig(min_inliers=4, rigs="off")
+    config = LocalizeConfig(min_inliers=4, rigs="off", second_pass="on")
     report = scene.run(config)
     assert report.done == report.details["doubtful"] == len(scene.queries)
     found = [record(scene, name) for name in scene.queries]
