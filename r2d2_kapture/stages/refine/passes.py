@@ -239,4 +239,6 @@ def _write(
                 asked - len(found.numbers),
                 int(tracked) - asked,
             )
-            writer.write(name, total[here], result, found.record)
+            # a first one moves without registration, but not in an unreadable image
+            gone = total[here] * (not found.failure)
+            writer.write(name, gone, result, found.record)

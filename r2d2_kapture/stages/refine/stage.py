@@ -94,7 +94,7 @@ def run(
         options: how to run.
 
     Raises:
-        ConfigError: the output is where the database is.
+        ConfigError: the output is where the database is, or the keypoints are.
         DatasetError: the dataset, database or keypoints cannot be used, or do not
             belong together.
         ImageError: no photograph can be read; or one cannot, and options.strict.
@@ -126,6 +126,10 @@ def run(
     origins = read_database_origins(database, sha256)
     keypoints = database_keypoints(database, dataset, features, keypoints_type, origins)
     folder = output / "reconstruction" / "keypoints" / refined_type(keypoints.type_name)
+    require(
+        folder.resolve() not in [path.resolve() for path in keypoints.folders],
+        f"--output {output}: found the keypoints to refine there; choose another",
+    )
     manifest = _manifest(config, keypoints, database, sha256, map_path)
     state = DatabaseState(path=output / STATE_NAME, database=target)
     with open_stored(database) as stored:

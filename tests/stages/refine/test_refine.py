@@ -113,6 +113,24 @@ def test_a_map_of_other_keypoints_is_refused(moving: Moving) -> None:
         moving.refine(map_path=moving.root / "map")
 
 
+def test_what_is_no_map_leaves_nothing_behind(moving: Moving) -> None:
+    with pytest.raises(DatasetError, match="mop: found neither a COLMAP model"):
+        moving.refine(map_path=moving.root / "mop")
+    assert moving.refine(map_path=moving.write_map()).done == 4
+
+
+def test_a_photograph_that_breaks_off_keeps_its_keypoints(moving: Moving) -> None:
+    moving.write_map()
+    for name in moving.shifts:
+        path = moving.mapping / "sensors" / "records_data" / name
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        report = moving.refine(map_path=moving.root / "map")
+        assert [failure.name for failure in report.failed] == [name]
+        np.testing.assert_array_equal(moving.refined(name), moving.detected(name))
+        path.write_bytes(data)
+
+
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_photographs_that_are_stored_turned(tmp_path: Path, turn: int) -> None:
     turns = {"d.png": turn, "e.png": 90}
@@ -223,6 +241,13 @@ def test_what_is_in_the_way_is_refused(moving: Moving) -> None:
     with pytest.raises(ConfigError, match="found the database to refine there"):
         moving.refine(database=moving.root / "database.db", output=moving.root)
     moving.refine()
+    before = files_of(moving.output)
+    with pytest.raises(ConfigError, match="found the keypoints to refine there"):
+        again = moving.root / "again.db"
+        shutil.copyfile(moving.output / "database.db", again)
+        options = RunOptions(progress=False, force=True)
+        moving.refine(database=again, features=[moving.output], options=options)
+    assert files_of(moving.output) == before
     with pytest.raises(OutputError, match="max_step: 1.5, not 1.0"):
         moving.refine(config=RefineConfig(max_step=1.0))
     with closing(pycolmap.Database.open(str(moving.output / "database.db"))) as opened:
