@@ -121,7 +121,9 @@ class CommandParser(ArgumentParser):
             flag: as ``--refine.use``, which stays valid.
             to: as ``--refine``.
         """
-        self._short[to] = flag
+        self._short[flag] = to
+        # not among the action's own, by which jsonargparse finds sections
+        self._option_string_actions[to] = self._option_string_actions[flag]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Report an error in one line, without the usage."""
@@ -146,7 +148,7 @@ class CommandParser(ArgumentParser):
 
     def _near_flag(self, name: str) -> str:
         """The end of a message: the nearest flag, also without its section."""
-        flags = [*self._option_string_actions, *self._short]
+        flags = list(self._option_string_actions)
         named = {f"--{f.rpartition('.')[2]}": f for f in reversed(flags) if "." in f}
         named |= {flag: flag for flag in flags}
         near = nearest(name, named)
@@ -156,7 +158,6 @@ class CommandParser(ArgumentParser):
         """Arguments with the proper names of flags, such as ``--top-k`` for
         ``--top_k``."""
         flags = {flag.replace("_", "-"): flag for flag in self._option_string_actions}
-        flags |= self._short
         split = [text.partition("=") for text in given]
         return [flags.get(n.replace("_", "-"), n) + e + v for n, e, v in split]
 
@@ -177,7 +178,7 @@ class CommandParser(ArgumentParser):
             texts = f"shown by {', '.join(helps)} or --help {ALL}"
             self.group(MORE).description = texts
             self.group(MORE).add_argument("--more", help=SUPPRESS)
-        for short, flag in self._short.items():
+        for flag, short in self._short.items():
             self._option_string_actions[flag].option_strings = [short]
         for action in self._actions:
             action.help = GENERAL.get(action.dest, action.help)
@@ -251,14 +252,15 @@ class CommandParser(ArgumentParser):
         typed = {text.partition("=")[0] for text in self.args or ()}
         place = (
             f"{self._shown(action.option_strings[0])} {value}"
-            if typed.intersection(action.option_strings)
+            if typed.intersection(map(self._shown, action.option_strings))
+            or typed.intersection(action.option_strings)
             else f"{self._sources()}: {key}: {value}"
         )
         return f"{place}: expected {_listed(words)}{near}"
 
     def _shown(self, flag: str) -> str:
         """A flag as users know it."""
-        return next((to for to, of in self._short.items() if of == flag), flag)
+        return self._short.get(flag, flag)
 
     def _action(self, dest: str) -> Action:
         return next(action for action in self._actions if action.dest == dest)

@@ -103,6 +103,73 @@ def test_a_preset_without_extraction_is_refused(
     assert "--preset fast: found existing features" in one_error_line(capsys)
 
 
+@pytest.mark.parametrize(
+    "typed, error",
+    [
+        (["--refine", "of"], "--refine of: expected on or off; did you mean off?"),
+        (["--refine=maybe"], "--refine maybe: expected on or off"),
+        (["--refine"], "--refine: found no value, expected on or off"),
+        (["--refien", "off"], "unrecognized argument --refien; did you mean --refine?"),
+        (["--refine.max-step", "x"], "--refine.max-step x: expected a number of pixel"),
+        (
+            ["--config", "section.yaml"],
+            "refine: found False, expected settings by name",
+        ),
+    ],
+)
+def test_a_switch_of_refinement_that_cannot_be(
+    typed: list[str],
+    error: str,
+    kapture_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("section.yaml").write_text("refine: off\n", "utf-8")
+    output = kapture_root.parent / "work"
+    command = ["--mapping", str(kapture_root), "--output", str(output), *typed]
+    try:
+        assert main(command) == 2
+    except SystemExit as stopped:
+        assert stopped.code == 2
+    assert one_error_line(capsys).startswith(f"error: {error}")
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [["--refine", "off"], ["--refine=off"], ["--refine.use", "off"], ["--config", "c"]],
+    ids=" ".join,
+)
+def test_refinement_is_switched_off(
+    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c").write_text("refine:\n  use: off\n", "utf-8")
+    found: list[bool] = []
+
+    def flow(flags: Namespace) -> int:
+        found.append(pipeline_config(flags).refine.use)
+        return 0
+
+    recipe = Recipe(name="recipe", flow=flow, example="")
+    for flags in ([], typed, [*typed, "--refine", "on"]):
+        assert recipe(["--output", "work", *flags]) == 0
+    assert found == [True, False, True]
+
+
+def test_the_help_shows_the_switch(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "--refine {on,off}" in text and "(default: on)" in text
+    assert "--refine.max-step" not in text
+    with pytest.raises(SystemExit):
+        main(["--help", "refine"])
+    assert "--refine.max-step PX" in capsys.readouterr().out
+
+
 def settings_of(preset: str, model: Path) -> ExtractConfig | None:
     """Of a recipe with a preset; None if it refuses the model."""
     found: list[ExtractConfig | None] = [None]
