@@ -22,9 +22,10 @@ from r2d2_kapture.types import IndexArray, PairMatches
 
 DoubleArray = npt.NDArray[np.float64]
 
-UNLIKE_INLIERS = 0.02
+UNLIKE_INLIERS = 0.3
 """Share of the known matches whose descriptors are less similar than those of any
-guided match."""
+guided match. With fewer, wrong ones that confirm an inaccurate geometry cost accuracy of
+relative poses (docs/pipeline.md)."""
 DENSE = 0.1
 """Share of pairs from which it is faster to compare the descriptors of all."""
 COMPARED_AT_ONCE = 1 << 16
@@ -139,7 +140,7 @@ def match_guided(
     """Match the most similar of the keypoints that a geometry allows.
 
     A match is one whose descriptors are each other's most similar of those allowed, and
-    as similar as nearly all known matches are, if there are any. The memory does not
+    as similar as most known matches are, if there are any. The memory does not
     depend on the number of keypoints but for their own rows.
 
     Args:
