@@ -24,7 +24,7 @@ DoubleArray = npt.NDArray[np.float64]
 
 UNLIKE_INLIERS = 0.3
 """Share of the known matches whose descriptors are less similar than those of any
-guided match. With fewer, wrong ones that confirm an inaccurate geometry cost accuracy of
+guided match. With less, wrong ones that confirm an inaccurate geometry cost accuracy of
 relative poses (docs/pipeline.md)."""
 DENSE = 0.1
 """Share of pairs from which it is faster to compare the descriptors of all."""
