@@ -148,7 +148,6 @@ def run(
                 "that overlap: a map is made of pairs"
             )
         count = inputs.photographs if model is None else len(of_map.image_names)
-        config, no_photographs = as_possible(config, of_map)
         config = _with_limit(config, count)
         of_queries = {name: open_dataset(path) for name, path in inputs.queries.items()}
         datasets = [of_map, *of_queries.values()]
@@ -158,6 +157,14 @@ def run(
             unlike_sensors(dataset)
         # a model's own features are not those that it is mapped with
         roots = [one.root for one in datasets if model is None or one is not of_map]
+        config, not_refined = as_possible(
+            config,
+            layout,
+            of_map,
+            [*features, *roots],
+            keypoints_type,
+            anew=options.replaces,
+        )
         check_methods(
             config,
             of_map,
@@ -240,7 +247,7 @@ def run(
                 note(steps.register(of_queries))
         whole = summarize(reports, layout, queries, time.monotonic() - started)
         whole = dataclasses.replace(
-            whole, warnings=(*no_photographs, *whole.warnings, *removed)
+            whole, warnings=(*not_refined, *whole.warnings, *removed)
         )
         record = run_record(
             config,

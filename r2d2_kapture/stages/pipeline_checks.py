@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.io.kapture.pairs import read_pairs
-from r2d2_kapture.io.kapture.refined_features import extracted_type
+from r2d2_kapture.io.kapture.refined_features import is_refined
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.stages.pipeline_layout import Layout
@@ -135,21 +136,55 @@ def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
 
 
 def as_possible(
-    config: PipelineConfig, mapping: Dataset
+    config: PipelineConfig,
+    layout: Layout,
+    mapping: Dataset,
+    roots: Sequence[Path],
+    keypoints_type: str | None,
+    *,
+    anew: bool,
 ) -> tuple[PipelineConfig, tuple[str, ...]]:
-    """The settings without refinement, if it is left out or there are no photographs.
+    """The settings without refinement, if it is left out or cannot be.
+
+    Args:
+        config: as given.
+        layout: of the outputs; refined keypoints there need no photographs.
+        mapping: images of the map.
+        roots: of existing features.
+        keypoints_type: as given.
+        anew: whether outputs are made again.
 
     Returns:
-        The settings, and a sentence for the report on photographs.
+        The settings, and a sentence for the report.
     """
     if not config.refine.use:
         return config.without_refinement, ()
-    if any(path.is_file() for path in mapping.image_paths.values()):
+    refined = _refined_before(config, roots, keypoints_type)
+    if refined is not None:
+        once = dataclasses.replace(config.refine, use=False)
+        return dataclasses.replace(config, refine=once), (
+            f"keypoints are not refined, since by the name of their type, {refined}, "
+            "they are already",
+        )
+    done = layout.refined_database.is_file() and not anew
+    if done or any(path.is_file() for path in mapping.image_paths.values()):
         return config, ()
     return config.without_refinement, (
         f"keypoints are not refined, since none of the {len(mapping.image_names)} "
         f"images of {mapping.root} is there",
     )
+
+
+def _refined_before(
+    config: PipelineConfig, roots: Sequence[Path], keypoints_type: str | None
+) -> str | None:
+    """The type of the keypoints in use, if they are refined ones."""
+    names = {keypoints_type}
+    if keypoints_type is None and config.extract is None:
+        folders = (find_feature_folders(root, "keypoints") for root in roots)
+        names = {folder.type_name for found in folders for folder in found}
+    only = names.pop() if len(names) == 1 else None
+    return only if only is not None and is_refined(only) else None
 
 
 def refuse_other_refinement(layout: Layout, wanted: bool) -> None:
@@ -164,10 +199,9 @@ def refuse_other_refinement(layout: Layout, wanted: bool) -> None:
     """
     of_map = read_manifest(layout.map / FILE_NAME)
     used = "" if of_map is None else str(of_map.settings.get("keypoints_type"))
-    refined = used != extracted_type(used)
-    if wanted and of_map is not None and not refined:
+    if wanted and of_map is not None and not is_refined(used):
         found, expected, flag = "a map of keypoints as extracted", "refined ones", "off"
-    elif not wanted and (refined or layout.refined.is_dir()):
+    elif not wanted and layout.refined.is_dir():
         found, expected, flag = "refined keypoints", "none with --refine off", "on"
     else:
         return

@@ -197,6 +197,36 @@ def test_without_photographs_nothing_is_refined(
     assert not (tmp_path / "work" / "refined").exists()
 
 
+def test_refined_keypoints_stay_when_the_photographs_go(tmp_path: Path) -> None:
+    scene = RefinableScene(tmp_path)
+    scene.run(tmp_path / "work")
+    before = maps_in(tmp_path / "work")
+    for name in scene.names[:-1]:
+        (scene.photographs / name).unlink()
+    report = scene.run(tmp_path / "work")
+    assert not (report.failed or report.warnings)
+    assert maps_in(tmp_path / "work") == before
+
+
+@pytest.mark.parametrize("given", [None, "wave_refined"])
+def test_keypoints_that_were_refined_before_are_taken_as_they_are(
+    tmp_path: Path, given: str | None
+) -> None:
+    scene = RefinableScene(tmp_path)
+    for kind in ("keypoints", "descriptors"):
+        folder = scene.features / "reconstruction" / kind
+        described = folder / TYPE / f"{kind}.txt"
+        text = described.read_text("utf-8")
+        described.write_text(text.replace(TYPE, "wave_refined"), "utf-8")
+        (folder / TYPE).rename(folder / "wave_refined")
+    for _ in range(2):
+        report = scene.run(tmp_path / "work", keypoints_type=given)
+        assert report.stages[-1].stage == "evaluate"
+        [warning] = report.warnings
+        assert "name of their type, wave_refined, they are already" in warning
+    assert not (tmp_path / "work" / "refined").exists()
+
+
 @pytest.mark.parametrize(
     "given, hint",
     [
