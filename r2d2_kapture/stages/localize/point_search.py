@@ -129,21 +129,18 @@ def open_search(
     described = [name for name in sparse_map.images if name in tables.descriptors]
     if not described:
         return None
-    states = feature_states(tables, described)
-    of_map = hashlib.sha256("".join(states.values()).encode()).hexdigest()
+    states = feature_states(tables, tables.descriptors.image_names)
+    together = "".join(states[name] for name in described)
+    of_map = hashlib.sha256(together.encode()).hexdigest()
 
     def read(name: str) -> FloatArray | None:
         if name not in tables.keypoints or name not in tables.descriptors:
             return None
         return tables.read_descriptors(name)
 
-    def identify(image: QueryImage) -> str:
-        there = [image.name] if image.name in tables.descriptors else []
-        return of_map + "".join(feature_states(tables, there).values())
-
     return PointSearch(
         sparse_map=sparse_map,
         of_map=lru_cache(MOST_IMAGES)(read),
         of_query=read,
-        identify=identify,
+        identify=lambda image: of_map + states.get(image.name, ""),
     )
