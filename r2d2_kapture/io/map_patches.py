@@ -34,7 +34,6 @@ DoubleArray = npt.NDArray[np.float64]
 PATCHES_NAME = "patches.npy"
 MODEL_FOLDERS = ("sparse", "kapture")
 """Of a map, beside which its patches are."""
-FIELDS = ("point3D_id", "xyz", "tangents", "zoom", "pixels")
 TOLERANCE = 1e-6
 """By which a point may differ from that of its patch, relative to its distance from
 the origin: text keeps fewer digits."""
@@ -121,14 +120,17 @@ def open_patches(map_path: Path, points: int) -> MapPatches | None:
         return None
     way_out = "remove it, or map again with kapture_r2d2_map --force"
     try:
-        records = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        records = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise DatasetError(
             f"{path}: found no readable NumPy array ({reason}), expected the patches "
             f"of a map; {way_out}"
         ) from error
-    if records.dtype.names != FIELDS or records.dtype["pixels"].ndim != 3:
+    fields = records.dtype.fields or {}
+    if "pixels" not in fields or records.dtype != record_type(
+        fields["pixels"][0].shape
+    ):
         raise DatasetError(
             f"{path}: found an array of {records.dtype}, expected the records of "
             f"patches; {way_out}"

@@ -143,6 +143,8 @@ def test_patches_of_something_else_move_no_query(
     [
         (b"\x93NUMPY\x01\x00", "found no readable NumPy array"),
         (b"", "found no readable NumPy array"),
+        (b"PK\x03\x04", "found no readable NumPy array"),
+        (b"PK\x05\x06" + bytes(18), "found no readable NumPy array"),
         (None, "found an array of float64"),
         ("part", "found patches of 100 points, but a map of"),
     ],
