@@ -14,7 +14,7 @@ from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
-from r2d2_kapture.stages.localize.frames import LATER
+from r2d2_kapture.stages.localize.point_search import is_searched
 from r2d2_kapture.stages.localize.positions import POSITIONS_NAME
 from r2d2_kapture.stages.localize.results import POSES_NAME, QUERIES_FOLDER
 
@@ -31,14 +31,25 @@ CONTENTS = Contents(
 
 
 def localized_manifest(
-    config: LocalizeConfig, keypoints_type: str, dataset: Dataset
+    config: LocalizeConfig, keypoints_type: str, dataset: Dataset, *, refined: bool
 ) -> Manifest:
-    """The manifest of an output folder: settings, and the records of the queries."""
+    """The manifest of an output folder: settings, and the records of the queries.
+
+    Those of refinement and of the second pass are in it where these are made: without
+    them poses are those of earlier versions.
+
+    Args:
+        config: settings.
+        keypoints_type: of the queries.
+        dataset: of the queries.
+        refined: whether keypoints are refined.
+    """
     settings = dataclasses.asdict(config)
     del settings["format"]  # does not change poses
-    for name in LATER:
-        if settings[name] == "off":  # what earlier versions did
-            del settings[name]
+    if not refined:
+        del settings["refine"]
+    if not is_searched(config, refined=refined):
+        del settings["second_pass"]
     records = json.dumps(
         {name: one[:2] for name, one in image_records(dataset.data).items()},
         sort_keys=True,

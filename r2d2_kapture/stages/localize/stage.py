@@ -237,7 +237,7 @@ def localize_queries(
     map_type = recorded_keypoints_type(map_path)
     refuse_moved_keypoints(sparse_map, keypoints, retrieval.images, map_type)
     refuse_inputs(output, [dataset.root, map_path, *inputs.features, *inputs.matches])
-    manifest = localized_manifest(config, keypoints.type_name, dataset)
+    manifest = localized_manifest(config, keypoints.type_name, dataset, refined=refined)
     with open_ledger(output, CONTENTS, manifest, options), quiet_pycolmap():
         outcomes = list(localize_frames(localizer, frames, options))
         # queries that a strict run does not reach keep their poses

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.stages.localize.results import read_localized
@@ -65,6 +66,17 @@ def test_other_descriptors_are_noticed(room: PatchedRoom) -> None:
     rows[::2].tofile(descriptors_of(room, min(QUERIES)))
     report = room.localize(ON)
     assert (report.done, report.skipped) == (1, len(QUERIES) - 1)
+
+
+def test_poses_of_versions_without_refinement_are_kept_where_there_is_none(
+    room: PatchedRoom,
+) -> None:
+    room.localize(LocalizeConfig(second_pass="off", refine="off"))
+    assert room.localize().skipped == len(QUERIES)
+    write_patches(room.map_path, room.images, workers=1)
+    assert room.localize(LocalizeConfig(refine="off")).skipped == len(QUERIES)
+    with pytest.raises(OutputError, match="refine: default, not auto"):
+        room.localize()
 
 
 @pytest.mark.parametrize("cut", ["half", "all", "map"])
