@@ -127,9 +127,9 @@ def open_patches(map_path: Path, points: int) -> MapPatches | None:
             f"{path}: found no readable NumPy array ({reason}), expected the patches "
             f"of a map; {way_out}"
         ) from error
-    fields = records.dtype.fields or {}
+    fields = records.dtype.names or ()
     if "pixels" not in fields or records.dtype != record_type(
-        fields["pixels"][0].shape
+        records.dtype["pixels"].shape
     ):
         raise DatasetError(
             f"{path}: found an array of {records.dtype}, expected the records of "
