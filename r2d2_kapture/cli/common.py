@@ -33,6 +33,7 @@ from r2d2_kapture.cli.entry import EXIT_INTERRUPTED, INTERRUPTED
 from r2d2_kapture.cli.parser import EXIT_BAD_INPUT, CommandParser, value_name
 from r2d2_kapture.cli.repeated_flags import take_flag
 from r2d2_kapture.cli.signatures import Parameter, setting_parameters
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.config.settings import names_of
@@ -160,10 +161,28 @@ def _add_matchers(
         add_settings(parser, kind, (), section, prefix, *own)
 
 
+def check_section(values: object, section: str) -> None:
+    """Refuse a section that a file gives as a single value.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    require(
+        isinstance(values, Namespace),
+        f"{section.rstrip('.')}: found {values}, expected settings by name, each on a "
+        "line of its own",
+    )
+
+
 def settings_from(
     namespace: Namespace, settings: type[Settings], section: str = ""
 ) -> Settings:
-    """Build a settings dataclass from the flags that add_settings added."""
+    """Build a settings dataclass from the flags that add_settings added.
+
+    Raises:
+        ConfigError: a setting is out of its range, or the section is none.
+    """
+    check_section(namespace, section)
     values = {name: namespace[name] for name in names_of(settings)}
     if MATCHERS.kind in values:
         values[MATCHERS.kind] = chosen_settings(namespace, MATCHERS, section)

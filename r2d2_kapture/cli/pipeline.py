@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 
 from r2d2_kapture.cli.common import (
     add_settings,
+    check_section,
     dump_settings,
     finish,
     make_parser,
@@ -40,7 +41,6 @@ from r2d2_kapture.cli.stage_flags import (
     parameter_values,
     run_options,
 )
-from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
 from r2d2_kapture.config.extract import AUTO, ExtractConfig
 from r2d2_kapture.config.localize import LocalizeConfig
@@ -282,12 +282,7 @@ def pipeline_config(namespace: Namespace) -> PipelineConfig:
     Raises:
         ConfigError: a setting is out of its range, or a section is none.
     """
-    for name in SECTIONS:
-        require(
-            isinstance(namespace[name], Namespace),
-            f"{name}: found {namespace[name]}, expected settings by name, each "
-            "on a line of its own",
-        )
+    check_section(namespace["extract"], "extract.")
     check_settings(namespace["extract"], "extract.")
     sections: dict[str, Any] = {
         name: settings_from(namespace[name], settings, f"{name}.")

@@ -105,7 +105,10 @@ def test_bad_inputs_are_one_line(
     photos: Path, flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (photos.parent / "old.db").write_bytes(b"SQLite format 3\0 and nothing else")
+    section = photos.parent / "section.yaml"
+    section.write_text("refine: off\n", "utf-8")
     for others, words in (
+        (["--config", str(section)], "refine: found False, expected settings by name"),
         (["--images", str(photos / "absent")], "absent"),
         (["--database", str(photos.parent / "old.db")], "old.db"),
         (["--database", str(photos / "inside.db")], "inside the folder"),
