@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ DoubleArray = npt.NDArray[np.float64]
 
 KEPT = 0.9
 """Share of the inliers of a first pose that agree with the last one too."""
+
+LEAST_LOSS = 0.1
+"""Least scale of the loss of registered keypoints, relative to that of detected ones."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -88,7 +92,7 @@ def last_pose(
     views = searched if found is None else tuple(one.view for one in found)
     if all(map(operator.is_, views, first.views)):
         return kept
-    pose = estimate_pose(views, config)
+    pose = _estimate(views, found, config)
     if pose is None or pose.doubt is not None:
         return kept
     least = max(KEPT * first.inliers, config.min_inliers)
@@ -102,6 +106,34 @@ def last_pose(
         added=nothing if search is None else _added(searched, first.views),
         refinements=nothing if found is None else _refinements(before, after, found),
     )
+
+
+def _estimate(
+    views: Sequence[View],
+    found: Sequence[RegisteredView] | None,
+    config: LocalizeConfig,
+) -> FramePose | None:
+    """The pose of a frame, by a loss as sharp as keypoints that moved are exact.
+
+    Those that stayed lie farther off, and would outweigh them.
+    """
+    pose = estimate_pose(views, config)
+    if found is None or pose is None:
+        return pose
+    errors = _errors_of_moved(Solution(pose=pose, views=tuple(views)), found)
+    typical = float(np.median(errors)) if len(errors) else np.inf
+    scale = max(typical, LEAST_LOSS * config.loss_scale)
+    if scale >= config.loss_scale:
+        return pose
+    return estimate_pose(views, dataclasses.replace(config, loss_scale=scale))
+
+
+def _errors_of_moved(
+    solution: Solution, found: Sequence[RegisteredView]
+) -> DoubleArray:
+    """(M,) reprojection errors of the keypoints of a frame that moved."""
+    errors = [solution.errors(i)[view.moved] for i, view in enumerate(found)]
+    return np.concatenate(errors)
 
 
 def _added(searched: Sequence[View], known: Sequence[View]) -> tuple[int, ...]:
@@ -119,10 +151,7 @@ def _is_worse(
     before: Solution, after: Solution, found: Sequence[RegisteredView]
 ) -> bool:
     """Whether keypoints that moved are farther from their points than they were."""
-    errors = [
-        np.concatenate([one.errors(i)[view.moved] for i, view in enumerate(found)])
-        for one in (before, after)
-    ]
+    errors = [_errors_of_moved(one, found) for one in (before, after)]
     return bool(len(errors[0])) and bool(np.median(errors[1]) > np.median(errors[0]))
 
 
