@@ -25,7 +25,7 @@ KEPT = 0.9
 """Share of the inliers of a first pose that agree with the last one too."""
 
 LEAST_LOSS = 0.1
-"""Least scale of the loss of registered keypoints, relative to that of detected ones."""
+"""Least scale of the loss of registered keypoints, relative to that of others."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
