@@ -42,19 +42,21 @@ def map_again(
         changes; and the numbers of its calibration for a report.
 
     Raises:
-        DatasetError: the earlier map cannot be read, or has images that the database
-            lacks.
+        DatasetError: the earlier map cannot be read, or is of other images than
+            the database.
         ReconstructionError: too few points for a map.
     """
     content = read_verified(workspace.database)
     model = read_colmap_model(initial)
-    names = {image.name for image in content.images}
-    lacking = sorted({image.name for image in model.images.values()} - names)
-    if lacking:
-        raise DatasetError(
-            f"{initial}: image '{lacking[0]}' of the map is not in the database; give "
-            "a map of the same images"
-        )
+    ids = {image.name: image.image_id for image in content.images}
+    of_map = {image.name: image.image_id for image in model.images.values()}
+    for name in sorted(of_map):
+        if ids.get(name) != of_map[name]:  # by which COLMAP joins the two
+            found = "has another number" if name in ids else "is not"
+            raise DatasetError(
+                f"{initial}: image '{name}' of the map {found} in the database; give a "
+                "map of the same images"
+            )
     constant = constant_cameras(config, workspace, content)
     title = f"map again, {counted(model.num_reg_images(), 'photograph')}"
     bar = Progress(title, "", None, shown=options.progress)

@@ -81,6 +81,19 @@ def test_an_initial_map_of_other_images_is_refused(made: Path, tmp_path: Path) -
         run(made, MapConfig(), output=made / "other", initial=other / "map")
 
 
+def test_an_initial_map_of_fewer_images_is_refused(made: Path, tmp_path: Path) -> None:
+    """COLMAP knows images by their numbers."""
+    model = model_of(made)
+    first = min(model.images)
+    renamed = {number: image.name for number, image in model.images.items()}
+    for number, image in model.images.items():
+        image.name = renamed.get(number + 1, renamed[first])
+    (tmp_path / "sparse").mkdir()
+    model.write(str(tmp_path / "sparse"))
+    with pytest.raises(DatasetError, match="image '.*' of the map has another number"):
+        run(made, output=made / "other", initial=tmp_path)
+
+
 def test_what_is_no_map_is_refused(made: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found no COLMAP model"):
         run(made, output=made / "other", initial=tmp_path)
