@@ -267,6 +267,7 @@ def run(
                 *too_few,
                 *metric.warnings,
                 *(maybe_turned(models[0], content) if as_stored else ()),
+                *_initial_without_use(initial if known else None),
                 *drawn,
                 *unread,
             ),
@@ -327,6 +328,11 @@ def _cut_patches(
     if config.patches == "off" or (config.patches == "auto" and not refined):
         return ()
     return write_patches(folder, dataset.image_paths, options.workers)
+
+
+def _initial_without_use(initial: Path | None) -> Iterator[str]:
+    if initial is not None:
+        yield f"--initial {initial} is not used, since known poses stay as they are"
 
 
 def _not_in_database(

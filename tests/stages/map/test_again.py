@@ -71,6 +71,7 @@ def test_known_poses_stay(ready_to_map: Path, tmp_path: Path) -> None:
     run(ready_to_map, output=tmp_path / "map")
     report = run(ready_to_map, output=tmp_path / "again", initial=tmp_path / "map")
     assert report.details["method"] == "triangulate"
+    assert any("map is not used, since known poses" in w for w in report.warnings)
 
 
 def test_an_initial_map_of_other_images_is_refused(made: Path, tmp_path: Path) -> None:
