@@ -25,7 +25,7 @@ class LocalizeConfig(OriginConfig):
             its map point of an inlier.
         loss_scale: distance in pixels from which a point loses weight in the refinement
             (the scale of a Cauchy loss); at most: keypoints that were registered set
-            their own, the median of their distances.
+            their own, 0.7 times the median of their distances.
         min_inliers: distinct map points that must agree with a pose; a query with
             fewer is reported as failed. Of 10 000 correspondences at random, up to 12
             agree with some pose.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,12 @@ from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.stages.localize.cameras import QueryImage
 from r2d2_kapture.stages.localize.matches import QueryMatches
 from r2d2_kapture.stages.localize.point_search import PointSearch
-from r2d2_kapture.stages.localize.pose_estimation import FramePose, View, estimate_pose
+from r2d2_kapture.stages.localize.pose_estimation import (
+    FramePose,
+    View,
+    estimate_pose,
+    refine_pose,
+)
 from r2d2_kapture.stages.localize.registration import RegisteredView, Registrar
 from r2d2_kapture.stages.localize.results import Refinement
 from r2d2_kapture.stages.localize.solution import Solution, agreeing
@@ -23,9 +27,10 @@ DoubleArray = npt.NDArray[np.float64]
 
 KEPT = 0.9
 """Share of the inliers of a first pose that agree with the last one too."""
-
-LEAST_LOSS = 0.1
-"""Least scale of the loss of registered keypoints, relative to that of others."""
+LOSS_PER_ERROR = 0.7
+"""Scale of the loss in units of the median error of keypoints that moved."""
+LEAST_LOSS_SCALE = 0.05
+"""Pixels; registration is not more exact."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,9 +97,11 @@ def last_pose(
     views = searched if found is None else tuple(one.view for one in found)
     if all(map(operator.is_, views, first.views)):
         return kept
-    pose = _estimate(views, found, config)
+    pose = estimate_pose(views, config)
     if pose is None or pose.doubt is not None:
         return kept
+    if found is not None:
+        pose = _weighed(Solution(pose=pose, views=views), found, config)
     least = max(KEPT * first.inliers, config.min_inliers)
     if agreeing(first.views, pose, config.max_error) < least:
         return kept
@@ -108,24 +115,22 @@ def last_pose(
     )
 
 
-def _estimate(
-    views: Sequence[View],
-    found: Sequence[RegisteredView] | None,
-    config: LocalizeConfig,
-) -> FramePose | None:
-    """The pose of a frame, by a loss as sharp as keypoints that moved are exact.
+def _weighed(
+    solution: Solution, found: Sequence[RegisteredView], config: LocalizeConfig
+) -> FramePose:
+    """The pose by a loss as sharp as keypoints that moved are exact.
 
-    Those that stayed lie farther off, and would outweigh them.
+    Those that stayed lie farther off, and would outweigh them. The pose given, if too
+    few moved to determine one.
     """
-    pose = estimate_pose(views, config)
-    if found is None or pose is None:
-        return pose
-    errors = _errors_of_moved(Solution(pose=pose, views=tuple(views)), found)
-    typical = float(np.median(errors)) if len(errors) else np.inf
-    scale = max(typical, LEAST_LOSS * config.loss_scale)
+    errors = _errors_of_moved(solution, found)
+    errors = errors[errors <= config.max_error]
+    if len(errors) < config.min_inliers:
+        return solution.pose
+    scale = max(LOSS_PER_ERROR * float(np.median(errors)), LEAST_LOSS_SCALE)
     if scale >= config.loss_scale:
-        return pose
-    return estimate_pose(views, dataclasses.replace(config, loss_scale=scale))
+        return solution.pose
+    return refine_pose(solution.views, solution.pose, scale)
 
 
 def _errors_of_moved(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,46 @@ def estimate_pose(
     )
 
 
+def refine_pose(views: Sequence[View], pose: FramePose, loss_scale: float) -> FramePose:
+    """Refine the pose of a frame on its inliers with a loss of another scale.
+
+    Args:
+        views: that the pose was estimated from.
+        pose: to start from.
+        loss_scale: see LocalizeConfig.
+
+    Returns:
+        A pose with the inliers and the covariance of the one given: keypoint errors of
+        1 px are the same whatever the loss. The one given, if it cannot be refined.
+    """
+    cameras = copy.deepcopy(pose.cameras)
+    found: dict[str, Any] | None
+    if len(views) == 1:
+        (view,) = views
+        found = pycolmap.refine_absolute_pose(
+            pose.rig_from_world,
+            view.xy,
+            view.points,
+            pose.inliers[0],
+            cameras[0],
+            _refinement(view, loss_scale),
+        )
+    else:
+        xy, points, *rig = _of_rig(views, cameras)
+        found = pycolmap.refine_generalized_absolute_pose(
+            pose.rig_from_world,
+            xy,
+            points,
+            np.concatenate(pose.inliers),
+            *rig,
+            pycolmap.AbsolutePoseRefinementOptions(loss_function_scale=loss_scale),
+        )
+    if found is None or any(map(_doubt, views, cameras)):
+        return pose
+    (rig_from_world,) = found.values()
+    return dataclasses.replace(pose, rig_from_world=rig_from_world, cameras=cameras)
+
+
 def count_inliers(views: Iterable[View], inliers: Iterable[BoolArray]) -> int:
     """Number of inliers: distinct map points, or distinct keypoints if fewer.
 
@@ -170,11 +211,7 @@ def _estimate_single(
         pycolmap.AbsolutePoseEstimationOptions(
             estimate_focal_length=knowledge == "estimated", ransac=ransac
         ),
-        pycolmap.AbsolutePoseRefinementOptions(
-            loss_function_scale=config.loss_scale,
-            refine_focal_length=knowledge != "fixed",
-            refine_extra_params=view.image.refine_distortion,
-        ),
+        _refinement(view, config.loss_scale),
         return_covariance=True,
     )
     if found is None:
@@ -190,11 +227,7 @@ def _estimate_rig(
 ) -> dict[str, Any] | None:
     found: dict[str, Any] | None = (
         pycolmap.estimate_and_refine_generalized_absolute_pose(
-            np.concatenate([view.xy for view in views]),
-            np.concatenate([view.points for view in views]),
-            np.repeat(np.arange(len(views)), [len(view.xy) for view in views]),
-            [view.image.cam_from_rig for view in views],
-            list(cameras),
+            *_of_rig(views, cameras),
             ransac,
             pycolmap.AbsolutePoseRefinementOptions(
                 loss_function_scale=config.loss_scale
@@ -203,6 +236,34 @@ def _estimate_rig(
         )
     )
     return found
+
+
+def _refinement(
+    view: View, loss_scale: float
+) -> pycolmap.AbsolutePoseRefinementOptions:
+    """Of the pose of a single image, with what is not known of its camera."""
+    return pycolmap.AbsolutePoseRefinementOptions(
+        loss_function_scale=loss_scale,
+        refine_focal_length=view.image.focal_length != "fixed",
+        refine_extra_params=view.image.refine_distortion,
+    )
+
+
+def _of_rig(views: Sequence[View], cameras: Sequence[pycolmap.Camera]) -> tuple[
+    DoubleArray,
+    DoubleArray,
+    npt.NDArray[np.int64],
+    list[pycolmap.Rigid3d],
+    list[pycolmap.Camera],
+]:
+    """Keypoints, points, camera of each, poses in the rig and cameras, for pycolmap."""
+    return (
+        np.concatenate([view.xy for view in views]),
+        np.concatenate([view.points for view in views]),
+        np.repeat(np.arange(len(views)), [len(view.xy) for view in views]),
+        [view.image.cam_from_rig for view in views],
+        list(cameras),
+    )
 
 
 def _covariance(of_tangent: DoubleArray | None) -> DoubleArray | None:
