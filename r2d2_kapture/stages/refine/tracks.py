@@ -82,11 +82,6 @@ class Tracks:
     is_reference: BoolArray
     offsets: FloatArray
 
-    @property
-    def count(self) -> int:
-        """Number of tracks."""
-        return int((self.references == np.arange(len(self.references))).sum())
-
     def references_in(self, keypoints: slice) -> IndexArray:
         """The references among consecutive keypoints, in order."""
         rows = np.flatnonzero(self.is_reference[keypoints])
