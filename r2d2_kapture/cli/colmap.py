@@ -34,14 +34,14 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
-from r2d2_kapture.config.pipeline import RefineStepConfig
+from r2d2_kapture.config.pipeline import RefineOnceConfig
 from r2d2_kapture.config.verify import VerifyConfig
 
 SECTIONS: dict[str, type] = {
     "pairing": PairsConfig,
     "match": MatchConfig,
     "verify": VerifyConfig,
-    "refine": RefineStepConfig,
+    "refine": RefineOnceConfig,
     "map": MapConfig,
 }
 
@@ -64,8 +64,8 @@ def _command(arguments: list[str]) -> int:
     add_extraction_flags(parser)
     add_settings(parser, FolderConfig, group="cameras and pairs")
     for name, settings in SECTIONS.items():
-        if settings is RefineStepConfig:
-            add_refinement(parser)
+        if settings is RefineOnceConfig:
+            add_refinement(parser, settings)
         else:
             add_settings(parser, settings, section=f"{name}.", group=name, topic=name)
     add_extraction_run_flags(parser)

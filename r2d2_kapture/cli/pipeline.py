@@ -270,7 +270,7 @@ def add_sections(parser: CommandParser) -> None:
             add_extraction_settings(parser, section="extract.", topic="extract")
             continue
         if settings is RefineStepConfig:
-            add_refinement(parser)
+            add_refinement(parser, settings)
             continue
         title = name.replace("_", " ")
         add_settings(parser, settings, section=f"{name}.", group=title, topic=name)

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from r2d2_kapture.cli.common import add_flag, add_settings
 from r2d2_kapture.cli.parser import INPUTS, OUTPUTS, CommandParser, value_name
 from r2d2_kapture.cli.signatures import Parameter, setting_parameters
-from r2d2_kapture.config.pipeline import RefineStepConfig
+from r2d2_kapture.config.pipeline import RefineOnceConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError
 
@@ -63,11 +63,11 @@ def _metavar(parameter: Parameter) -> str:
     return "NAME" if name == "TEXT" else name
 
 
-def add_refinement(parser: CommandParser) -> None:
+def add_refinement(parser: CommandParser, settings: type[RefineOnceConfig]) -> None:
     """Add ``--refine``, and the settings of refinement in their section."""
     section, use = "refine", "use"
-    add_settings(parser, RefineStepConfig, (use,), f"{section}.", "", section, section)
-    for parameter in setting_parameters(RefineStepConfig):
+    add_settings(parser, settings, (use,), f"{section}.", "", section, section)
+    for parameter in setting_parameters(settings):
         if parameter.name == use:
             flag = f"--{section}.{use}"
             add_flag(parser.group("features"), flag, parameter, "{on,off}")

@@ -10,7 +10,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.photographs import FolderConfig
-from r2d2_kapture.config.pipeline import RefineStepConfig
+from r2d2_kapture.config.pipeline import RefineOnceConfig
 from r2d2_kapture.config.verify import VerifyConfig
 
 
@@ -34,7 +34,7 @@ class ColmapConfig:
     pairing: PairsConfig = PairsConfig()
     match: MatchConfig = MatchConfig()
     verify: VerifyConfig = VerifyConfig()
-    refine: RefineStepConfig = RefineStepConfig()
+    refine: RefineOnceConfig = RefineOnceConfig()
     map: MapConfig = MapConfig()
 
     def __post_init__(self) -> None:

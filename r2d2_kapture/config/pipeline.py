@@ -26,8 +26,8 @@ OF_GIVEN_MODEL: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class RefineStepConfig(RefineConfig):
-    """Settings of refinement within a pipeline, which may leave it out.
+class RefineOnceConfig(RefineConfig):
+    """Settings of refinement as a part of a command, which may leave it out.
 
     Attributes:
         use: ``on`` refines the keypoints of the map before it is made, and those of
@@ -43,6 +43,18 @@ class RefineStepConfig(RefineConfig):
         return RefineConfig(
             **{name: getattr(self, name) for name in names_of(RefineConfig)}
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefineStepConfig(RefineOnceConfig):
+    """Settings of refinement where a map follows, which may be made again.
+
+    Attributes:
+        again: refine a second time, with the points, poses and surfaces of the map, and
+            make the map again: as much time again; not with --map.points-from depth.
+    """
+
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +84,12 @@ class PipelineConfig:
     map: MapConfig = MapConfig()
     localize: LocalizeConfig = LocalizeConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+    @property
+    def refines_again(self) -> bool:
+        """Whether keypoints are refined a second time, with the map."""
+        refine, triangulated = self.refine, self.map.points_from == "triangulation"
+        return refine.use and refine.again and triangulated
 
     @property
     def without_refinement(self) -> PipelineConfig:

@@ -38,7 +38,7 @@ from r2d2_kapture.stages.pipeline_checks import (
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.stages.pipeline_leftovers import (
     remove_older_poses,
-    remove_refined,
+    remove_other_refinement,
 )
 from r2d2_kapture.stages.pipeline_steps import Sources, Steps
 from r2d2_kapture.stages.run_record import run_record, with_earlier_work
@@ -186,11 +186,10 @@ def run(
             held.enter_context(exclusive(output))
         if options.replaces:
             options = dataclasses.replace(options, force=False, replace=True)
-            if not config.refine.use:
-                remove_refined(layout)
+            remove_other_refinement(layout, config)
         else:
             refuse_other_map(layout, of_map)
-            refuse_other_refinement(layout, config.refine.use)
+            refuse_other_refinement(layout, config)
         sources = Sources(
             roots=(*features, *roots),
             keypoints_type=keypoints_type,
@@ -303,8 +302,11 @@ def summarize(
         done=sum(bool(report.done) for report in reports),
         skipped=sum(not report.done for report in reports),
         failed=tuple(failed.values()),
+        # a map that is made again says the same again
         warnings=tuple(
-            f"{report.stage}: {text}" for report in reports for text in report.warnings
+            dict.fromkeys(
+                f"{one.stage}: {text}" for one in reports for text in one.warnings
+            )
         ),
         seconds=seconds,
         outputs=tuple(path for path in outputs if path.exists()),

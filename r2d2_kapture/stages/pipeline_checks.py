@@ -17,6 +17,9 @@ from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.stages.pipeline_layout import Layout
 
+REFINED = ("keypoints as extracted", "refined keypoints", "keypoints refined twice")
+"""What an output has, by how often keypoints were refined."""
+
 
 def check_folders(output: Path, inputs: Sequence[Path]) -> None:
     """Refuse, before anything is made, inputs that are missing, or written into.
@@ -187,27 +190,32 @@ def _refined_before(
     return only if only is not None and is_refined(only) else None
 
 
-def refuse_other_refinement(layout: Layout, wanted: bool) -> None:
-    """Refuse an output with a map of keypoints that were refined, or were not.
+def refuse_other_refinement(layout: Layout, config: PipelineConfig) -> None:
+    """Refuse an output with a map of keypoints that were refined otherwise.
 
     Args:
         layout: of the outputs.
-        wanted: whether keypoints are refined now.
+        config: whether keypoints are refined now, and how often.
 
     Raises:
         OutputError: with the ways out.
     """
     of_map = read_manifest(layout.map / FILE_NAME)
     used = "" if of_map is None else str(of_map.settings.get("keypoints_type"))
-    if wanted and of_map is not None and not is_refined(used):
-        found, expected, flag = "a map of keypoints as extracted", "refined ones", "off"
-    elif not wanted and layout.refined.is_dir():
-        found, expected, flag = "refined keypoints", "none with --refine off", "on"
+    wanted = 1 + config.refines_again if config.refine.use else 0
+    if layout.first_map.is_dir() or layout.refined_again.is_dir():
+        found = 2
     else:
+        found = int(layout.refined.is_dir() or (wanted > 0 and is_refined(used)))
+    # a run that was stopped before the map goes on
+    if wanted == found or (of_map is None and wanted > found):
         return
+    again = "--refine.no-again" if wanted else "--refine on"
+    flag = ("--refine off", again, "--refine.again")[found]
     raise OutputError(
-        f"{layout.output}: found {found}, expected {expected}; give --refine {flag} to "
-        "continue as before, choose another --output, or --force to redo the map"
+        f"{layout.output}: found {REFINED[found]}, expected {REFINED[wanted]}; give "
+        f"{flag} to continue as before, choose another --output, or --force to redo "
+        "the map"
     )
 
 

@@ -53,10 +53,21 @@ class Layout:
         return self.refined / "database.db"
 
     @property
+    def first_map(self) -> Path:
+        """The map that keypoints are refined with a second time."""
+        return self.output / "first_map"
+
+    @property
+    def refined_again(self) -> Path:
+        """As ``refined``, of the second time."""
+        return self.output / "refined_again"
+
+    @property
     def mapped_database(self) -> Path:
         """The one that the map is made of: with refined keypoints, if there are any."""
-        refined = self.refined_database
-        return refined if refined.is_file() else self.database
+        again = self.refined_again / self.refined_database.name
+        found = [path for path in (again, self.refined_database) if path.is_file()]
+        return (found or [self.database])[0]
 
     @property
     def map(self) -> Path:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.io.outputs.atomic import remove_file
 from r2d2_kapture.io.outputs.ledger import STAGE, Contents, remove_outputs
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
-from r2d2_kapture.stages import evaluate, localize
+from r2d2_kapture.stages import evaluate, localize, map
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import some_names
 
@@ -59,14 +60,28 @@ def remove_older_poses(layout: Layout, queries: Collection[str]) -> tuple[str, .
     )
 
 
-def remove_refined(layout: Layout) -> None:
-    """Remove refined keypoints, of which the map is no longer made.
+def remove_other_refinement(layout: Layout, config: PipelineConfig) -> None:
+    """Remove refined keypoints, and the first map, that no stage makes any more.
 
     Raises:
         OutputError: the file system refused.
     """
-    if layout.refined.is_dir():
-        remove_outputs(layout.refined, REFINED)
+    if not config.refine.use:
+        remove_refined(layout.refined)
+    if not config.refines_again:
+        remove_refined(layout.refined_again)
+        if layout.first_map.is_dir():
+            remove_outputs(layout.first_map, map.CONTENTS)
+
+
+def remove_refined(folder: Path) -> None:
+    """Remove the output of refinement, if there is any.
+
+    Raises:
+        OutputError: the file system refused.
+    """
+    if folder.is_dir():
+        remove_outputs(folder, REFINED)
 
 
 def _time(folder: Path) -> int:

@@ -37,6 +37,21 @@ class Sources:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MapInputs:
+    """What a map is made of.
+
+    Attributes:
+        database: with verified matches.
+        features: folders of its keypoints.
+        keypoints_type: of these; None is the only existing one.
+    """
+
+    database: Path
+    features: tuple[Path, ...]
+    keypoints_type: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Steps:
     """The stages of a pipeline, with what they share.
 
@@ -71,35 +86,57 @@ class Steps:
             keypoints_type=self.sources.keypoints_type,
             options=self.options,
         )
-        database, features = self.layout.database, self.sources.roots
-        keypoints_type = self.sources.keypoints_type
+        inputs = MapInputs(
+            database=self.layout.database,
+            features=self.sources.roots,
+            keypoints_type=self.sources.keypoints_type,
+        )
         if self.config.refine.use:
-            yield refine.run(
-                self.config.refine.of_stage,
-                mapping=self.mapping,
-                database=database,
-                output=self.layout.refined,
-                features=features,
-                keypoints_type=keypoints_type,
-                options=self.options,
-            )
-            database, features = self.layout.refined_database, (self.layout.refined,)
-            keypoints_type = refined_type(self._type_name)
-        yield map.run(
-            self.config.map,
+            yield self._refine(inputs, self.layout.refined)
+            inputs = self._refined(self.layout.refined)
+        if self.config.refines_again:
+            yield self._map(inputs, self.layout.first_map)
+            yield self._refine(inputs, self.layout.refined_again, self.layout.first_map)
+            inputs = self._refined(self.layout.refined_again)
+        yield self._map(inputs, self.layout.map)
+
+    def _refine(
+        self, inputs: MapInputs, output: Path, map_path: Path | None = None
+    ) -> Report:
+        return refine.run(
+            self.config.refine.of_stage,
             mapping=self.mapping,
-            database=database,
-            output=self.layout.map,
-            features=features,
-            keypoints_type=keypoints_type,
+            database=inputs.database,
+            output=output,
+            features=inputs.features,
+            keypoints_type=inputs.keypoints_type,
+            map_path=map_path,
             options=self.options,
         )
 
-    @property
-    def _type_name(self) -> str:
-        """Of the keypoints in use."""
+    def _refined(self, output: Path) -> MapInputs:
+        """What refinement has written."""
         roots, name = self.sources.roots, self.sources.keypoints_type
-        return open_feature_table(roots, "keypoints", name).type_name
+        extracted = open_feature_table(roots, "keypoints", name).type_name
+        return MapInputs(
+            database=output / self.layout.refined_database.name,
+            features=(output,),
+            keypoints_type=refined_type(extracted),
+        )
+
+    def _map(self, inputs: MapInputs, output: Path) -> Report:
+        """Make a map; that of keypoints refined again begins with the first one."""
+        again = self.config.refines_again and output == self.layout.map
+        return map.run(
+            self.config.map,
+            mapping=self.mapping,
+            database=inputs.database,
+            output=output,
+            features=inputs.features,
+            keypoints_type=inputs.keypoints_type,
+            initial=self.layout.first_map if again else None,
+            options=self.options,
+        )
 
     def localize(self, name: str, query: Dataset) -> Iterator[Report]:
         """Pairs of queries with mapping images, matches, poses, and their errors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pycolmap
 import pytest
 
 import r2d2_kapture as rk
+from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.pipeline import PipelineConfig, RefineStepConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, OutputError
@@ -100,9 +102,7 @@ def keypoints_of(model: Path) -> dict[str, Any]:
 
 
 def test_the_report_shows_what_it_did(refined: Path, plain: Path) -> None:
-    sections = {
-        one.identifier: one.html for one in content_sections(pipeline_subject(refined))
-    }
+    sections = page_sections(refined)
     assert list(sections) == [
         *("summary", "map", "refinement", "localization", "matches"),
     ]
@@ -115,8 +115,12 @@ def test_the_report_shows_what_it_did(refined: Path, plain: Path) -> None:
     assert sorted(reasons.values()) == sorted(map(str, stage["kept"].values()))
     [query] = [row for row in cells(html) if row[0:1] == ["query"]]
     assert query[1:3] == ["1", "1"]
-    without = content_sections(pipeline_subject(plain))
-    assert "refinement" not in [one.identifier for one in without]
+    assert "refinement" not in page_sections(plain)
+
+
+def page_sections(output: Path) -> dict[str, str]:
+    subject = pipeline_subject(output)
+    return {one.identifier: one.html for one in content_sections(subject)}
 
 
 @pytest.mark.parametrize("first, then", [(ON, OFF), (OFF, ON)], ids=["off", "on"])
@@ -151,6 +155,47 @@ def maps_in(output: Path) -> list[dict[str, bytes]]:
     ]
 
 
+AGAIN = dataclasses.replace(ON, refine=RefineStepConfig(again=True))
+
+
+def test_a_second_refinement_with_the_map(
+    scene: RefinableScene, refined: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "work é"
+    with pytest.raises(OutputError, match="found refined.*give --refine.no-again to"):
+        scene.run(refined, AGAIN)
+    report = scene.run(output, AGAIN)
+    assert not report.failed
+    assert [stage.stage for stage in report.stages] == [
+        *("pairs", "match", "verify", "refine", "map", "refine", "map"),
+        *("pairs", "match", "localize", "evaluate"),
+    ]
+    once, twice = stages_of(refined), stages_of(output)
+    error = "mean_reprojection_error"
+    assert twice["map"][error] < once["map"][error]
+    exported = export.run(pipeline=output, to="colmap", output=tmp_path / "colmap")
+    assert not exported.failed
+    table = open_feature_table([output / "refined_again"], "keypoints")
+    for name, rows in keypoints_of(tmp_path / "colmap" / "sparse").items():
+        expected = table.read(name)[:, :2] + 0.5
+        np.testing.assert_allclose(rows, expected, rtol=0, atol=1e-4)
+    html = page_sections(output)["refinement"]
+    assert html.count("Histogram of the steps") == 2
+    assert "The second time, with the map" in html
+    assert scene.run(output, AGAIN).done == 0
+    for other, flag in ((ON, "again"), (OFF, "again")):
+        with pytest.raises(OutputError, match=f"refined twice.*give --refine.{flag}"):
+            scene.run(output, other)
+    scene.run(output, ON, options=RunOptions(progress=False, force=True))
+    assert maps_in(output) == maps_in(refined)
+    assert not {"first_map", "refined_again"} & set(os.listdir(output))
+
+
+def test_depth_maps_are_refined_with_once() -> None:
+    depth = dataclasses.replace(AGAIN, map=MapConfig(points_from="depth"))
+    assert AGAIN.refines_again and not depth.refines_again
+
+
 def test_other_settings_of_refinement_are_refused(
     scene: RefinableScene, tmp_path: Path, refined: Path
 ) -> None:
@@ -176,7 +221,9 @@ def test_a_run_stopped_before_the_map_goes_on(
         patch.setattr(map_stage, "run", stop)
         with pytest.raises(KeyboardInterrupt):
             scene.run(output, queries={})
-    with pytest.raises(OutputError, match="found refined keypoints, expected none"):
+    with pytest.raises(
+        OutputError, match="found refined keypoints, expected keypoints as"
+    ):
         scene.run(output, OFF, queries={})
     scene.run(output, queries={})
     assert maps_in(output) == maps_in(refined)

@@ -168,8 +168,8 @@ def run(
             placed = open_feature_table(
                 [work.refined], "keypoints", refined_type(keypoints.type_name)
             )
-        elif work.refined.is_dir():
-            remove_refined(work)
+        else:
+            remove_refined(work.refined)
         no_positions = update.write(placed, table, verified, checked)
         made = len(steps)
         if sparse is not None:

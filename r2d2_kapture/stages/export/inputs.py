@@ -113,7 +113,8 @@ def _read_pipeline(work: Path) -> Inputs:
                 f"{path}: found no such folder, expected an input of {work}; put it "
                 "back, or run kapture_r2d2_pipeline again"
             )
-    own = [path for path in (layout.refined, layout.features) if path.is_dir()]
+    refined = (layout.refined_again, layout.refined)
+    own = [path for path in (*refined, layout.features) if path.is_dir()]
     there = [path for path in queries.values() if path.is_dir()]
     used = keypoints_type or _verified_type(layout.verified)
     if used is not None and layout.refined_database.is_file():

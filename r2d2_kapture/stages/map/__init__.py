@@ -6,10 +6,11 @@ from r2d2_kapture.stages.map.manifest import map_settings
 from r2d2_kapture.stages.map.metric import map_with_priors
 from r2d2_kapture.stages.map.priors import find_priors
 from r2d2_kapture.stages.map.reconstruct import model_numbers
-from r2d2_kapture.stages.map.stage import run
+from r2d2_kapture.stages.map.stage import CONTENTS, run
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 
 __all__ = [
+    "CONTENTS",
     "Workspace",
     "draw_model",
     "find_priors",

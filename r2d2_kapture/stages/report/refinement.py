@@ -40,17 +40,26 @@ def refinement_sections(
         work: its folder; None if that is not known.
     """
     blocks: list[Markup] = []
+    times = 0
     for stage in stages:
         of_map = stage if stage["stage"] == "refine" else stage.get("refinement")
         if of_map and of_map.get("observations"):
-            blocks += _of_map(of_map, work)
+            blocks += [page.heading("The second time, with the map")] * (times == 1)
+            blocks += _of_map(of_map, work and _folders(work)[times])
+            times += 1
     blocks += _of_queries([one for one in stages if one["stage"] == "localize"])
     if not blocks:
         return []
     return [page.Section("refinement", "Refinement", page.join(blocks))]
 
 
-def _of_map(refined: Json, work: Path | None) -> Iterator[Markup]:
+def _folders(work: Path) -> tuple[Path, Path]:
+    """Where the keypoints of the first and the second time are."""
+    layout = Layout(output=work)
+    return layout.refined, layout.refined_again
+
+
+def _of_map(refined: Json, folder: Path | None) -> Iterator[Markup]:
     """What refinement did to the keypoints of the map."""
     total, moved = refined["observations"], refined["moved"]
     figures = {
@@ -66,7 +75,8 @@ def _of_map(refined: Json, work: Path | None) -> Iterator[Markup]:
             f", {refined['similarity_after']:.2f}",
         }
     yield page.numbers(figures)
-    steps = np.zeros(0) if work is None else _steps(work, refined["keypoints_type"])
+    name = refined["keypoints_type"]
+    steps = np.zeros(0) if folder is None else _steps(folder, name)
     if len(steps):
         figure = histogram(steps, x_title="step (px)", y_title="keypoints")
         yield page.chart(figure, "Histogram of the steps of keypoints", 260)
@@ -85,9 +95,8 @@ def _of_map(refined: Json, work: Path | None) -> Iterator[Markup]:
     )
 
 
-def _steps(work: Path, keypoints_type: str) -> npt.NDArray[np.floating]:
-    folder = Layout(output=work).refined / "reconstruction" / "keypoints"
-    return read_steps(folder / keypoints_type)
+def _steps(folder: Path, keypoints_type: str) -> npt.NDArray[np.floating]:
+    return read_steps(folder / "reconstruction" / "keypoints" / keypoints_type)
 
 
 def _of_queries(stages: Sequence[Json]) -> Iterator[Markup]:

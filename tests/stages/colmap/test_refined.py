@@ -14,7 +14,7 @@ import pytest
 
 from r2d2_kapture.config.colmap import ColmapConfig
 from r2d2_kapture.config.photographs import FolderConfig
-from r2d2_kapture.config.pipeline import RefineStepConfig
+from r2d2_kapture.config.pipeline import RefineOnceConfig
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.models.checkpoints import Checkpoint
@@ -31,7 +31,7 @@ CAMERA = FolderConfig(
     camera_model="PINHOLE", camera_params=f"{FOCAL},{FOCAL},{MIDDLE},{MIDDLE}"
 )
 ON = ColmapConfig(folder=CAMERA)
-OFF = dataclasses.replace(ON, refine=RefineStepConfig(use=False))
+OFF = dataclasses.replace(ON, refine=RefineOnceConfig(use=False))
 
 
 @pytest.fixture(scope="module")
