@@ -22,6 +22,7 @@ from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.stages import export
 from r2d2_kapture.stages import map as map_stage
+from r2d2_kapture.stages import refine as refine_stage
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.stages.report.content import content_sections
 from r2d2_kapture.stages.report.subject import pipeline_subject
@@ -159,11 +160,27 @@ AGAIN = dataclasses.replace(ON, refine=RefineStepConfig(again=True))
 
 
 def test_a_second_refinement_with_the_map(
-    scene: RefinableScene, refined: Path, tmp_path: Path
+    scene: RefinableScene,
+    refined: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "work é"
     with pytest.raises(OutputError, match="found refined.*give --refine.no-again to"):
         scene.run(refined, AGAIN)
+    real = refine_stage.run
+
+    def stop_at_the_second(*arguments: Any, **others: Any) -> Report:
+        if others["map_path"] is not None:
+            raise KeyboardInterrupt
+        return real(*arguments, **others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(refine_stage, "run", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            scene.run(output, AGAIN)
+    with pytest.raises(OutputError, match="refined twice, expected refined keypoints"):
+        scene.run(output, ON)
     report = scene.run(output, AGAIN)
     assert not report.failed
     assert [stage.stage for stage in report.stages] == [
