@@ -1,31 +1,23 @@
-"""Correspondences of scenes with known poses, kept as npz files.
+"""Correspondences of scenes with known poses, for estimators.py.
 
-Each scene goes once through the stages of the package: features of its images, matches
-of all pairs, and maps with the known poses. What remains are the matches of each pair
-(``pairs``) and the keypoints and map points of each query (``queries``), with the true
-poses: enough to compare estimators within seconds.
+Each scene goes through the pipeline without refinement; run again, that is skipped.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import kapture
 import kapture.io.csv as kcsv
 import numpy as np
 import numpy.typing as npt
 import pycolmap
+from refine_rooms import write_room
+from refinement import extract_all, localize
 
-from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.config.match import MatchConfig
-from r2d2_kapture.config.pairs import PairsConfig
-from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.evaluation.posed_images import (
@@ -41,156 +33,82 @@ from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_tab
 from r2d2_kapture.io.kapture.match_store import MatchTable, open_matches
 from r2d2_kapture.io.kapture.pixel_origins import write_origin
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
-from r2d2_kapture.stages import extract, map, match, pairs, verify
 from r2d2_kapture.stages.localize.correspondences import gather_correspondences
+from r2d2_kapture.synthetic.room import textured_room
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Sample = TypeVar("Sample", "PairSample", "QuerySample")
+Images = Sequence[PosedImage]
+
+SCENES = ("lund_door", "imc_reichstag", "tum_fr2_desk", "gallery", "room")
+FOLDS = {"tum_fr2_desk": 4}
+"""Of neighbouring frames of a video several are left out at once."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """Images with known poses.
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The matches of two images: (K, 2) pixels in COLMAP's origin."""
 
-    Attributes:
-        name: of the scene.
-        mapping: images of the map.
-        queries: other images of the scene; without any, those of the map are
-            localized, each in a map without it.
-        folds: maps that are made for that; by default one an image.
-    """
-
-    name: str
-    mapping: tuple[PosedImage, ...]
-    queries: tuple[PosedImage, ...] = ()
-    folds: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairSample:
-    """The matches of two images.
-
-    Attributes:
-        camera1, camera2: model, width, height, parameters, see ``camera``.
-        cam_from_world1, cam_from_world2: (3, 4).
-        points1, points2: (K, 2) matched pixels in COLMAP's origin.
-        sides1, sides2: (K,) sides in pixels of their patches.
-    """
-
-    camera1: npt.NDArray[Any]
-    camera2: npt.NDArray[Any]
-    cam_from_world1: Array
-    cam_from_world2: Array
+    cameras: tuple[pycolmap.Camera, pycolmap.Camera]
+    cam2_from_cam1: pycolmap.Rigid3d
     points1: Array
     points2: Array
-    sides1: Array
-    sides2: Array
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class QuerySample:
-    """The keypoints of a query and the map points that they match.
+@dataclass(frozen=True, eq=False)
+class Query:
+    """The (N, 2) keypoints of a query, their (N,) patch sides and (N, 3) map points."""
 
-    Attributes:
-        camera: see ``camera``.
-        cam_from_world: (3, 4), the true pose.
-        xy: (N, 2) keypoints in COLMAP's origin.
-        points: (N, 3) their map points.
-        sides: (N,) side in pixels of the patch of each keypoint.
-        tracks: (N,) number of keypoints that observe each point.
-    """
-
-    camera: npt.NDArray[Any]
-    cam_from_world: Array
+    camera: pycolmap.Camera
+    cam_from_world: pycolmap.Rigid3d
     xy: Array
-    points: Array
     sides: Array
-    tracks: Indices
+    points: Array
 
 
-def camera(stored: npt.NDArray[Any]) -> pycolmap.Camera:
-    """A camera as it is kept in a sample."""
-    model, width, height, *params = stored.tolist()
-    return pycolmap.Camera(
-        model=model,
-        width=int(width),
-        height=int(height),
-        params=[float(value) for value in params],
-    )
+def open_scene(name: str, data: Path, output: Path) -> list[tuple[Images, Images]]:
+    """Images to map and to localize of one of SCENES; the room is rendered."""
+    if name == "room":
+        write_room(output, textured_room(0), 0, (12, 20), (1600, 1200))
+        mapping, query = (
+            read_posed_dataset(output / part).images for part in ("mapping", "query")
+        )
+        return [(mapping, query)]
+    if name == "gallery":
+        images = read_posed_dataset(data / "virtual_gallery" / "mapping").images
+    else:
+        images = read_ground_truth(data / "multiview" / name / "gt.json").images
+    folds = FOLDS.get(name, len(images))
+    held = [images[fold::folds] for fold in range(folds)]
+    return [([i for i in images if i not in queries], queries) for queries in held]
 
 
-def read_samples(folder: Path, kind: type[Sample]) -> list[Sample]:
-    """The samples of a folder, in order of their files."""
-    return [kind(**np.load(path)) for path in sorted(folder.glob("*.npz"))]
-
-
-def multiview_scene(folder: Path, folds: int | None = None) -> Scene:
-    """A folder with a ``gt.json``."""
-    images = read_ground_truth(folder / "gt.json").images
-    return Scene(name=folder.name, mapping=images, folds=folds)
-
-
-def kapture_scene(name: str, mapping: Path, query: Path | None = None) -> Scene:
-    """Kapture datasets with poses."""
-    return Scene(
-        name=name,
-        mapping=read_posed_dataset(mapping).images,
-        queries=read_posed_dataset(query).images if query else (),
-    )
-
-
-def keep_samples(scene: Scene, extractor: Extractor, output: Path) -> None:
-    """Write the samples of a scene, unless they are there.
-
-    Args:
-        scene: to keep.
-        extractor: of its features.
-        output: folder; gets ``pairs``, ``queries``, and what was made on the way.
-    """
-    done = output / "done"
-    if done.is_file():
-        return
-    options = RunOptions(workers=1)
-    images = (*scene.mapping, *scene.queries)
-    write_dataset(output / "images", images)
-    features = output / "features"
-    extract.run(
-        extractor, kapture_root=output / "images", output=features, options=options
-    )
-    match_all(output, options)
-    keypoints = open_feature_table([features], "keypoints", None)
-    matches = open_matches([output], keypoints.type_name)
-    for folder in ("pairs", "queries"):
-        (output / folder).mkdir(exist_ok=True)
-    for first, second in pairs_with_baseline(scene.mapping):
-        sample = pair_sample(first, second, keypoints, matches)
-        name = f"{first.name}-{second.name}".replace("/", "_")
-        np.savez(output / "pairs" / f"{name}.npz", **fields_of(sample))
-    for queries, mapping in map_and_queries(scene):
-        sparse_map = map_images(mapping, output, options)
-        for query in queries:
-            found = query_sample(query, mapping, sparse_map, keypoints, matches)
-            name = query.name.replace("/", "_")
-            np.savez(output / "queries" / f"{name}.npz", **fields_of(found))
-    done.touch()
-
-
-def map_and_queries(
-    scene: Scene,
-) -> list[tuple[tuple[PosedImage, ...], tuple[PosedImage, ...]]]:
-    """Which images are localized in a map of which others."""
-    if scene.queries:
-        return [(scene.queries, scene.mapping)]
-    folds = scene.folds or len(scene.mapping)
-    held = [scene.mapping[fold::folds] for fold in range(folds)]
-    return [
-        (queries, tuple(image for image in scene.mapping if image not in queries))
-        for queries in held
+def correspondences(
+    splits: Sequence[tuple[Images, Images]], extractor: Extractor, output: Path
+) -> tuple[list[Query], list[Pair]]:
+    """Of all queries with their maps, and of all pairs of images of a map."""
+    label, queries = extractor.label, list[Query]()
+    mapped: dict[str, PosedImage] = {}
+    for number, (mapping, held) in enumerate(splits):
+        folder = output / "maps" / f"{number}"
+        datasets = folder / "mapping", folder / "query"
+        write_dataset(datasets[0], mapping)
+        write_dataset(datasets[1], held)
+        extract_all(extractor, datasets, output)
+        localize(*datasets, folder, shared=output, label=label, refine="off")
+        keypoints = open_feature_table([output / "features"], "keypoints", label)
+        matches = open_matches([output / "matches"], label)
+        sparse_map = read_sparse_map(folder / "map")
+        queries += [query_of(one, sparse_map, keypoints, matches) for one in held]
+        mapped |= {image.name: image for image in mapping}
+    images = [mapped[name] for name in sorted(mapped)]
+    return queries, [
+        pair_of(first, second, keypoints, matches)
+        for first, second in pairs_with_baseline(images)
     ]
 
 
-def write_dataset(root: Path, images: Sequence[PosedImage]) -> None:
+def write_dataset(root: Path, images: Images) -> None:
     """A kapture dataset of posed images, a camera an image, linked to their files."""
     sensors, records = kapture.Sensors(), kapture.RecordsCamera()
     trajectories = kapture.Trajectories()
@@ -203,121 +121,53 @@ def write_dataset(root: Path, images: Sequence[PosedImage]) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.is_symlink():
             link.symlink_to(image.path.resolve())
-    kcsv.kapture_to_dir(
-        str(root),
-        kapture.Kapture(
-            sensors=sensors, records_camera=records, trajectories=trajectories
-        ),
+    part = kapture.Kapture(
+        sensors=sensors, records_camera=records, trajectories=trajectories
     )
+    kcsv.kapture_to_dir(str(root), part)
     write_origin(root / "sensors", "center")
 
 
-def match_all(output: Path, options: RunOptions) -> None:
-    """Match all pairs of the images of a scene."""
-    pairs.run(
-        PairsConfig(method="exhaustive"),
-        mapping=output / "images",
-        output=output / "pairs.txt",
-        options=options,
-    )
-    match.run(
-        MatchConfig(),
-        features=[output / "features"],
-        pairs=output / "pairs.txt",
-        output=output,
-        options=options,
-    )
+def matched(matches: MatchTable, first: str, second: str) -> Indices:
+    """(K, 2) rows of the keypoints of the first and of the second image."""
+    names = sorted((first, second))
+    found = matches.read(*names)
+    indices = np.zeros((0, 2)) if found is None else found.indices
+    return indices[:, [names.index(first), names.index(second)]].astype(np.int64)
 
 
-def map_images(
-    images: Sequence[PosedImage], output: Path, options: RunOptions
-) -> SparseMap:
-    """A map of some images of a scene with their known poses."""
-    options = dataclasses.replace(options, force=True)
-    root = output / "mapping"
-    write_dataset(root, images)
-    names = sorted(image.name for image in images)
-    rows = itertools.combinations(names, 2)
-    (output / "mapping.txt").write_text("".join(f"{a}, {b}, 1\n" for a, b in rows))
-    verify.run(
-        VerifyConfig(),
-        mapping=root,
-        features=[output / "features"],
-        matches=[output],
-        pairs=output / "mapping.txt",
-        database=output / "database.db",
-        output=output / "verified",
-        options=options,
-    )
-    map.run(
-        MapConfig(),
-        mapping=root,
-        database=output / "database.db",
-        features=[output / "features"],
-        output=output / "map",
-        options=options,
-    )
-    return read_sparse_map(output / "map")
-
-
-def pair_sample(
+def pair_of(
     first: PosedImage, second: PosedImage, keypoints: FeatureTable, matches: MatchTable
-) -> PairSample:
+) -> Pair:
     """The matches of a pair of images."""
-    first, second = sorted((first, second), key=lambda image: image.name)
-    found = matches.read(first.name, second.name)
-    indices = np.zeros((0, 2), np.int64) if found is None else found.indices
-    rows1, rows2 = keypoints.read(first.name), keypoints.read(second.name)
-    return PairSample(
-        camera1=stored_camera(first.camera),
-        camera2=stored_camera(second.camera),
-        cam_from_world1=first.cam_from_world.matrix(),
-        cam_from_world2=second.cam_from_world.matrix(),
-        points1=in_colmap(rows1)[indices[:, 0]],
-        points2=in_colmap(rows2)[indices[:, 1]],
-        sides1=patch_sides(rows1)[indices[:, 0]].astype(np.float64),
-        sides2=patch_sides(rows2)[indices[:, 1]].astype(np.float64),
+    rows = matched(matches, first.name, second.name)
+    return Pair(
+        (first.camera, second.camera),
+        second.cam_from_world * first.cam_from_world.inverse(),
+        in_colmap(keypoints.read(first.name)[rows[:, 0]]),
+        in_colmap(keypoints.read(second.name)[rows[:, 1]]),
     )
 
 
-def query_sample(
+def query_of(
     query: PosedImage,
-    mapping: Sequence[PosedImage],
     sparse_map: SparseMap,
     keypoints: FeatureTable,
     matches: MatchTable,
-) -> QuerySample:
+) -> Query:
     """The correspondences of a query with a map, as localize gathers them."""
-    found: dict[str, Indices] = {}
-    for image in mapping:
-        first, second = sorted((query.name, image.name))
-        of_pair = matches.read(first, second)
-        if of_pair is not None and image.name in sparse_map.images:
-            order = [0, 1] if first == query.name else [1, 0]
-            found[image.name] = of_pair.indices[:, order].astype(np.int64)
-    correspondences = gather_correspondences(sparse_map, found)
-    rows = keypoints.read(query.name)
-    return QuerySample(
-        camera=stored_camera(query.camera),
-        cam_from_world=query.cam_from_world.matrix(),
-        xy=in_colmap(rows)[correspondences.keypoints],
-        points=sparse_map.points[correspondences.points],
-        sides=patch_sides(rows)[correspondences.keypoints].astype(np.float64),
-        tracks=sparse_map.track_lengths[correspondences.points],
+    found = {name: matched(matches, query.name, name) for name in sparse_map.images}
+    chosen = gather_correspondences(sparse_map, found)
+    rows = keypoints.read(query.name)[chosen.keypoints]
+    return Query(
+        query.camera,
+        query.cam_from_world,
+        in_colmap(rows),
+        patch_sides(rows).astype(np.float64),
+        sparse_map.points[chosen.points],
     )
 
 
 def in_colmap(rows: npt.NDArray[Any]) -> Array:
     """(N, 2) x and y of rows of keypoints, in COLMAP's origin."""
     return np.asarray(colmap_from_kapture(rows[:, :2].astype(np.float64)))
-
-
-def stored_camera(one: pycolmap.Camera) -> npt.NDArray[Any]:
-    """Model, width, height and parameters as one array of text."""
-    params = [repr(value) for value in one.params.tolist()]
-    return np.array([one.model_name, str(one.width), str(one.height), *params])
-
-
-def fields_of(sample: PairSample | QuerySample) -> Mapping[str, Any]:
-    """The fields of a sample, to be kept."""
-    return {f.name: getattr(sample, f.name) for f in dataclasses.fields(sample)}

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pycolmap
 
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.coordinates import colmap_from_kapture
 from r2d2_kapture.evaluation.curves import share_within
-from r2d2_kapture.evaluation.matched_points import MatchedPoints
+from r2d2_kapture.evaluation.matched_points import MatchedPoints, ransac_options
 from r2d2_kapture.evaluation.posed_images import PosedImage
-from r2d2_kapture.evaluation.relative_pose import estimate_relative_pose
 from r2d2_kapture.io.images.decoding import read_rgb
 from r2d2_kapture.matching.matcher import Matcher, match_features
 from r2d2_kapture.matching.mutual_nn import MutualNearest
@@ -185,11 +185,11 @@ def relative_pose_errors(
 ) -> tuple[float, float]:
     """Angles between the estimated and the true relative pose.
 
-    The pose is estimated from the matches and the true cameras, see
-    relative_pose.estimate_relative_pose. The errors are those of SuperGlue (Sarlin et
-    al., CVPR 2020, section 5.2): the angle of the rotation between both, and the angle
-    between the directions of translation, where opposite directions are one, since an
-    essential matrix has no sign.
+    The estimator is pycolmap.estimate_essential_matrix on the matches and the true
+    cameras, with ransac_options. The errors are those of SuperGlue (Sarlin et al., CVPR
+    2020, section 5.2): the angle of the rotation between both, and the angle between
+    the directions of translation, where opposite directions are one, since an essential
+    matrix has no sign.
 
     Args:
         image1, image2: with cameras at different places.
@@ -201,16 +201,17 @@ def relative_pose_errors(
     Returns:
         Rotation and translation error in degrees; infinite where there is no estimate.
     """
-    found = estimate_relative_pose(
-        (image1.camera, image2.camera),
-        np.asarray(colmap_from_kapture(points1.astype(np.float64)), np.float64),
-        np.asarray(colmap_from_kapture(points2.astype(np.float64)), np.float64),
-        max_error=ransac_error,
-        seed=seed,
+    estimate = pycolmap.estimate_essential_matrix(
+        colmap_from_kapture(points1.astype(np.float64)),
+        colmap_from_kapture(points2.astype(np.float64)),
+        image1.camera,
+        image2.camera,
+        ransac_options(ransac_error, seed),
     )
-    if found is None:
+    if estimate is None:
         return float("inf"), float("inf")
     true = image2.cam_from_world * image1.cam_from_world.inverse()
+    found = estimate["cam2_from_cam1"]
     turn = found.rotation * true.rotation.inverse()
     return float(np.degrees(turn.angle())), _angle_between_lines(
         found.translation, true.translation

@@ -33,7 +33,6 @@ from r2d2_kapture.evaluation.posed_images import (
     read_ground_truth,
     read_posed_dataset,
 )
-from r2d2_kapture.evaluation.relative_pose import SEARCHES
 from r2d2_kapture.evaluation.tables import Row
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.io.outputs.manifest import Manifest
@@ -221,7 +220,6 @@ def posed_pairs(
         matcher=matcher,
         protocol={
             "essential_matrix_ransac_error": config.ransac_error,
-            "essential_matrix_searches": SEARCHES,
             "seed": config.seed,
             **({"refine": dataclasses.asdict(refine)} if refine else {}),
         },
