@@ -19,7 +19,6 @@ from r2d2_kapture.evaluation.matched_points import ransac_options
 
 Array = npt.NDArray[np.float64]
 WITH_POSELIB = find_spec("poselib") is not None
-SEARCHES = 8
 
 
 def absolute(
@@ -60,9 +59,8 @@ def by_coordinate(query: Query, seed: int, *, power: float = 0.0) -> pycolmap.Ri
         seen = query.camera.img_from_cam(moved(step) * points, False)
         return np.asarray(((seen - query.xy[chosen]) * weights).ravel())
 
-    found = least_squares(
-        residuals, np.zeros(6), loss="cauchy", f_scale=LocalizeConfig.loss_scale
-    )
+    scale = LocalizeConfig.loss_scale
+    found = least_squares(residuals, np.zeros(6), loss="cauchy", f_scale=scale)
     return moved(found.x)
 
 
@@ -110,8 +108,8 @@ def essential(
 
 
 def short_searches(pair: Pair, seed: int) -> pycolmap.Rigid3d | None:
-    """The best of SEARCHES of 300 to 10000 trials, by MSAC (Torr, Zisserman 2000)."""
-    seeds = np.random.default_rng(seed).integers(2**31, size=SEARCHES).tolist()
+    """The best of eight of 300 to 10000 trials, by MSAC (Torr, Zisserman 2000)."""
+    seeds = np.random.default_rng(seed).integers(2**31, size=8).tolist()
     options = pycolmap.RANSACOptions(
         max_error=1.0,
         num_threads=1,

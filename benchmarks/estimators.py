@@ -39,7 +39,6 @@ from r2d2_kapture.models.checkpoints import load_checkpoint
 
 Array = npt.NDArray[np.float64]
 Sample = TypeVar("Sample", Query, Pair)
-BOOTSTRAPS = 1000
 DEGREES = 5.0
 
 
@@ -58,9 +57,7 @@ def estimators(arguments: list[str]) -> int:
     parser.add_argument("--model", default="fast_r2d2_v6")
     parser.add_argument("--scenes", nargs="+", default=SCENES, choices=SCENES)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument(
-        "--pairs", type=int, default=60, help="greatest number of pairs of a scene"
-    )
+    parser.add_argument("--pairs", type=int, default=60, help="at most, of a scene")
     options = parser.parse_args(arguments)
     show(machine())
     extractor = build_extractor(ExtractConfig(), load_checkpoint(options.model))
@@ -85,10 +82,7 @@ def position_log(query: Query, found: pycolmap.Rigid3d | None) -> float:
 
 
 def pose_score(pair: Pair, found: pycolmap.Rigid3d | None) -> float:
-    """Share of 0 to DEGREES above the larger error of rotation and translation.
-
-    Its mean over pairs is the AUC.
-    """
+    """Share of 0 to DEGREES above the larger angle; its mean over pairs is the AUC."""
     if found is None:
         return 0.0
     true = pair.cam2_from_cam1
@@ -115,14 +109,13 @@ def show_table(
         if "PoseLib" in label and not WITH_POSELIB:
             continue
         scores: list[Array] = []
-        seconds = 0.0
+        started = time.process_time()
         for samples in scenes.values():
-            started = time.process_time()
             found = [[estimate(sample, seed) for sample in samples] for seed in seeds]
-            seconds += time.process_time() - started
             rows = [[score(*each) for each in zip(samples, row)] for row in found]
             scores.append(np.array(rows).mean(axis=0))
-        cost = 1000 * seconds / len(seeds) / sum(map(len, scenes.values()))
+        seconds = (time.process_time() - started) / len(seeds)
+        cost = 1000 * seconds / sum(map(len, scenes.values()))
         row = [label, *cells_of(scores, first, exponential), f"{cost:.0f}"]
         show("| " + " | ".join(row) + " |")
         first = first or scores
@@ -145,7 +138,7 @@ def cell(scenes: Sequence[Array], exponential: bool) -> str:
     """Mean over scenes of their means, with half of its 95 % interval."""
     rng = np.random.default_rng(0)
     drawn = [
-        each[rng.integers(0, len(each), (BOOTSTRAPS, len(each)))].mean(axis=1)
+        each[rng.integers(0, len(each), (1000, len(each)))].mean(axis=1)
         for each in scenes
     ]
     low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])

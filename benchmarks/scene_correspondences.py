@@ -1,7 +1,4 @@
-"""Correspondences of scenes with known poses, for estimators.py.
-
-Each scene goes through the pipeline without refinement; run again, that is skipped.
-"""
+"""Correspondences of scenes with known poses, by the pipeline without refinement."""
 
 from __future__ import annotations
 
@@ -70,10 +67,8 @@ def open_scene(name: str, data: Path, output: Path) -> list[tuple[Images, Images
     """Images to map and to localize of one of SCENES; the room is rendered."""
     if name == "room":
         write_room(output, textured_room(0), 0, (12, 20), (1600, 1200))
-        mapping, query = (
-            read_posed_dataset(output / part).images for part in ("mapping", "query")
-        )
-        return [(mapping, query)]
+        parts = [read_posed_dataset(output / p).images for p in ("mapping", "query")]
+        return [(parts[0], parts[1])]
     if name == "gallery":
         images = read_posed_dataset(data / "virtual_gallery" / "mapping").images
     else:
