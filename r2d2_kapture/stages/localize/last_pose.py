@@ -61,7 +61,8 @@ class LastPose:
     Attributes:
         pose: of the frame.
         added: by image, correspondences that the search added; None without it.
-        refinements: by image, what registration did; None without it.
+        refinements: by image, what registration did; None without it, and where the
+            image cannot be read.
     """
 
     pose: FramePose
@@ -93,30 +94,31 @@ def last_pose(
     search, registrar = helpers.search, helpers.registrar
     searched = first.views if search is None else search(first, matches)
     before = Solution(pose=first.pose, views=searched)
-    found = None if registrar is None else registrar(before, config.max_error)
-    views = searched if found is None else tuple(one.view for one in found)
+    found = nothing if registrar is None else registrar(before, config.max_error)
+    views = tuple(one.view if one else view for one, view in zip(found, searched))
     if all(map(operator.is_, views, first.views)):
         return kept
     pose = estimate_pose(views, config)
     if pose is None or pose.doubt is not None:
         return kept
-    if found is not None:
-        pose = _weighed(Solution(pose=pose, views=views), found, config)
+    pose = _weighed(Solution(pose=pose, views=views), found, config)
     least = max(KEPT * first.inliers, config.min_inliers)
     if agreeing(first.views, pose, config.max_error) < least:
         return kept
     after = Solution(pose=pose, views=views)
-    if found is not None and _is_worse(before, after, found):
+    if _is_worse(before, after, found):
         return kept
     return LastPose(
         pose=pose,
         added=nothing if search is None else _added(searched, first.views),
-        refinements=nothing if found is None else _refinements(before, after, found),
+        refinements=_refinements(before, after, found),
     )
 
 
 def _weighed(
-    solution: Solution, found: Sequence[RegisteredView], config: LocalizeConfig
+    solution: Solution,
+    found: Sequence[RegisteredView | None],
+    config: LocalizeConfig,
 ) -> FramePose:
     """The pose by a loss as sharp as keypoints that moved are exact.
 
@@ -134,11 +136,11 @@ def _weighed(
 
 
 def _errors_of_moved(
-    solution: Solution, found: Sequence[RegisteredView]
+    solution: Solution, found: Sequence[RegisteredView | None]
 ) -> DoubleArray:
     """(M,) reprojection errors of the keypoints of a frame that moved."""
-    errors = [solution.errors(i)[view.moved] for i, view in enumerate(found)]
-    return np.concatenate(errors)
+    errors = [solution.errors(i)[one.moved] for i, one in enumerate(found) if one]
+    return np.concatenate([np.zeros(0), *errors])
 
 
 def _added(searched: Sequence[View], known: Sequence[View]) -> tuple[int, ...]:
@@ -153,7 +155,7 @@ def _pairs(view: View) -> set[tuple[int, int]]:
 
 
 def _is_worse(
-    before: Solution, after: Solution, found: Sequence[RegisteredView]
+    before: Solution, after: Solution, found: Sequence[RegisteredView | None]
 ) -> bool:
     """Whether keypoints that moved are farther from their points than they were."""
     errors = [_errors_of_moved(one, found) for one in (before, after)]
@@ -161,15 +163,19 @@ def _is_worse(
 
 
 def _refinements(
-    before: Solution, after: Solution, found: Sequence[RegisteredView]
-) -> tuple[Refinement, ...]:
+    before: Solution, after: Solution, found: Sequence[RegisteredView | None]
+) -> tuple[Refinement | None, ...]:
     return tuple(
-        Refinement(
-            registered=view.registered,
-            moved=len(view.moved),
-            median_step=_median(view.steps),
-            before=_median(before.errors(index)[view.moved]),
-            after=_median(after.errors(index)[view.moved]),
+        (
+            Refinement(
+                registered=view.registered,
+                moved=len(view.moved),
+                median_step=_median(view.steps),
+                before=_median(before.errors(index)[view.moved]),
+                after=_median(after.errors(index)[view.moved]),
+            )
+            if view
+            else None
         )
         for index, view in enumerate(found)
     )

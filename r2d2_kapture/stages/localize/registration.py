@@ -57,7 +57,7 @@ class Registrar:
 
     def __call__(
         self, solution: Solution, max_error: float
-    ) -> tuple[RegisteredView, ...] | None:
+    ) -> tuple[RegisteredView | None, ...]:
         """Register the keypoints of a frame that agree with its pose.
 
         Args:
@@ -65,21 +65,21 @@ class Registrar:
             max_error: pixels between a keypoint and the projection of its point.
 
         Returns:
-            By image; None if one cannot be read.
+            By image; None where it cannot be read.
         """
-        try:
-            return tuple(
-                self._register(solution, index, max_error)
-                for index in range(len(solution.views))
-            )
-        except ImageError:
-            return None
+        return tuple(
+            self._register(solution, index, max_error)
+            for index in range(len(solution.views))
+        )
 
     def _register(
         self, solution: Solution, index: int, max_error: float
-    ) -> RegisteredView:
+    ) -> RegisteredView | None:
         view, pose = solution.views[index], solution.pose
-        image = grey_image(self.read(view.image))
+        try:
+            image = grey_image(self.read(view.image))
+        except ImageError:
+            return None
         points = view.correspondences.points
         near = solution.errors(index) <= max_error
         rows = np.flatnonzero(near & self.patches.known(points, view.points))
