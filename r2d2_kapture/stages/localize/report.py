@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pixel_origins import origins_text
 from r2d2_kapture.stages.localize.localizer import FrameOutcome, Localizer
@@ -25,7 +26,7 @@ from r2d2_kapture.types import MAP_UNIT, Failure, Report, counted, some_names
 def localization_report(
     localizer: Localizer,
     outcomes: Sequence[FrameOutcome],
-    left_out: tuple[Failure, ...],
+    dataset: Dataset,
     seconds: float,
 ) -> Report:
     """The report of a run.
@@ -33,7 +34,7 @@ def localization_report(
     Args:
         localizer: of the run.
         outcomes: of its frames.
-        left_out: queries that no table can name.
+        dataset: of the queries.
         seconds: that it took.
     """
     fresh = [r for outcome in outcomes if outcome.fresh for r in outcome.results]
@@ -46,7 +47,7 @@ def localization_report(
         summary=f"{doubtful} doubtful" if doubtful else "",
         done=sum(result.localized for result in fresh),
         skipped=len(kept),
-        failed=left_out
+        failed=dataset.left_out
         + tuple(
             Failure(name=result.image, reason=result.reason)
             for result in fresh
@@ -60,6 +61,8 @@ def localization_report(
             ),
             *_warnings(localized),
             *_maybe_turned(localizer, (*fresh, *kept)),
+            *_not_searched(localizer),
+            *_not_refined(localizer, dataset, localized),
         ),
         outputs=(
             localizer.output,
@@ -103,6 +106,32 @@ def _maybe_turned(
         yield (
             f"{counted(len(names), 'query')} agreed with the map no more than by "
             f"chance: {some_names(names)}; {WAY_OUT}, and the map's as well"
+        )
+
+
+def _not_searched(localizer: Localizer) -> Iterator[str]:
+    """The warning on a second pass that was asked for, but cannot be made."""
+    if localizer.config.second_pass == "on" and localizer.helpers.search is None:
+        yield (
+            "--second-pass on: found no descriptors of the map's images, and no second "
+            "pass is made; give their features to --features"
+        )
+
+
+def _not_refined(
+    localizer: Localizer, dataset: Dataset, localized: Iterable[QueryResult]
+) -> Iterator[str]:
+    """The warning on queries whose image is not there."""
+    names = sorted(
+        result.image
+        for result in localized
+        if localizer.helpers.registrar is not None
+        and not dataset.image_path(result.image).is_file()
+    )
+    if names:
+        yield (
+            f"{counted(len(names), 'query')} cannot be refined without image file: "
+            f"{some_names(names)}; expected in {dataset.image_path('')}"
         )
 
 

@@ -246,7 +246,7 @@ def localize_queries(
         write_localized(output, dataset, results, config.format, origin)
         write_positions(output, results)
         seconds = time.monotonic() - started
-        report = localization_report(localizer, outcomes, dataset.left_out, seconds)
+        report = localization_report(localizer, outcomes, dataset, seconds)
         known = {failure.name: failure for failure in inputs.failed}
         report = dataclasses.replace(
             report,

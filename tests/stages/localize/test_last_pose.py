@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,13 @@ def test_descriptors_that_cannot_be_read_leave_the_first_pose(
     report = room.localize(ON)
     assert report.done == len(QUERIES)
     assert errors(room, "localized") == errors(room, "off")
+
+
+def test_a_second_pass_without_descriptors_is_a_warning(room: PatchedRoom) -> None:
+    shutil.rmtree(descriptors_of(room, "").parents[1])
+    (warning,) = room.localize(ON).warnings
+    assert warning.startswith("--second-pass on: found no descriptors of the map")
+    assert room.localize(OFF, "off").warnings == ()
 
 
 @pytest.mark.parametrize("patches", [False, True])

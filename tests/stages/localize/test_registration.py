@@ -94,6 +94,10 @@ def test_without_patches_or_pixels_poses_are_as_without_refinement(
         (room.query / "sensors/records_data" / name).unlink()
     report = room.localize(output="without pixels")
     assert (report.done, report.details["refined"]) == (len(QUERIES), 0)
+    assert report.warnings == (
+        "2 queries cannot be refined without image file: 'query/0.png', 'query/1.png'; "
+        f"expected in {room.query / 'sensors/records_data'}",
+    )
     assert report.details["keypoints_moved"] == 0
     wanted = poses(room, "off")
     for output in ("without patches", "without pixels"):
@@ -222,7 +226,8 @@ def test_an_orientation_tag_turns_no_pixels(room: PatchedRoom) -> None:
         np.testing.assert_array_equal(pose.matrix(), before[name].matrix())
 
 
-def test_cameras_of_a_rig_are_registered_each_in_its_image(room: PatchedRoom) -> None:
+def join_to_rig(room: PatchedRoom) -> None:
+    """Make the queries images of one rig at one time."""
     data = kcsv.kapture_from_dir(str(room.query))
     first, second = sorted(QUERIES)
     data.rigs, data.trajectories = kapture.Rigs(), None
@@ -234,6 +239,10 @@ def test_cameras_of_a_rig_are_registered_each_in_its_image(room: PatchedRoom) ->
         data.rigs["rig", sensor_id] = kapture_from_rigid3d(cam_from_rig)
     del data.sensors["camera"]
     kcsv.kapture_to_dir(str(room.query), data)
+
+
+def test_cameras_of_a_rig_are_registered_each_in_its_image(room: PatchedRoom) -> None:
+    join_to_rig(room)
     room.localize(OFF, "off")
     report = room.localize()
     assert report.details["in_rigs"] == report.details["refined"] == 2
@@ -242,3 +251,19 @@ def test_cameras_of_a_rig_are_registered_each_in_its_image(room: PatchedRoom) ->
         found = read_localized(room.root / "localized", name)
         assert found is not None and found.refined is not None
         assert found.refined.after < 0.6 * found.refined.before
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_other_cameras_of_a_rig_are_registered_without_an_image(
+    room: PatchedRoom, broken: bool
+) -> None:
+    join_to_rig(room)
+    room.localize(OFF, "off")
+    first, second = sorted(QUERIES)
+    path = room.query / "sensors/records_data" / first
+    path.write_bytes(path.read_bytes()[:5000]) if broken else path.unlink()
+    report = room.localize()
+    assert (report.done, report.details["refined"]) == (2, 1)
+    alone = read_localized(room.root / "localized", first)
+    assert alone is not None and alone.refined is None
+    assert sum(errors(room, "localized")) < 0.8 * sum(errors(room, "off"))
