@@ -170,7 +170,12 @@ class Reference:
         gradient = (product - self.along * found[:, None]).double() / gain[:, None]
         noise = (1 / gain.square() - 1).clamp_min(0) / INDEPENDENT + MIN_NOISE
         energy = self.hessian.diagonal(dim1=1, dim2=2).view(-1, 2, 3).sum(dim=1)
-        prior = noise[:, None] / variance + SLOPE_ERROR * energy.repeat(1, 2)
+        block = self.hessian[:, ::3, ::3]
+        spread = block.diagonal(dim1=1, dim2=2).sum(dim=1).square()
+        # whole on edges and stripes, next to nothing where both directions are seen
+        one_way = SLOPE_ERROR * spread / torch.linalg.det(block).clamp_min(1e-30)
+        share = SLOPE_ERROR * one_way.clamp(max=1)
+        prior = noise[:, None] / variance + share[:, None] * energy.repeat(1, 2)
         system = self.hessian + torch.diag_embed(prior)
         step: Tensor = torch.linalg.solve(system, gradient + prior * gone)
         return step.view(-1, 2, 3)
