@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from r2d2_kapture.stages.localize.cameras import QueryImage
-from r2d2_kapture.stages.localize.correspondences import Correspondences
-from r2d2_kapture.stages.localize.last_pose import Helpers, last_pose
-from r2d2_kapture.stages.localize.pose_estimation import View, estimate_pose
-from r2d2_kapture.stages.localize.registration import RegisteredView
 from r2d2_kapture.stages.localize.results import read_localized
-from r2d2_kapture.stages.localize.solution import Solution
 from r2d2_kapture.stages.map.patches import write_patches
 from tests.scenes.localization import position_error
 from tests.scenes.patched_map import QUERIES, PatchedRoom, truth, write_room
@@ -117,62 +109,3 @@ def test_it_is_made_where_what_it_finds_is_refined(
     report = room.localize()
     assert report.details.get("second_pass") == (len(QUERIES) if patches else None)
     assert report.details.get("refined") == (len(QUERIES) if patches else None)
-
-
-@pytest.mark.parametrize("loss_scale", [0.5, 0.05])
-def test_keypoints_that_stayed_do_not_outweigh_those_that_moved(
-    loss_scale: float,
-) -> None:
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-1, 1, (300, 3)) + [0, 0, 5]
-    camera = pycolmap.Camera(
-        camera_id=1,
-        model="SIMPLE_PINHOLE",
-        width=1000,
-        height=800,
-        params=[900, 500, 400],
-    )
-    image = QueryImage(
-        name="a.jpg",
-        path=Path("a.jpg"),
-        sensor_id="camera",
-        camera=camera,
-        focal_length="fixed",
-        refine_distortion=False,
-        cam_from_rig=pycolmap.Rigid3d(),
-    )
-    exact = np.asarray(camera.img_from_cam(points))
-    # detected ones lie to the right
-    detected = exact + rng.normal(0, 0.5, exact.shape) + [1.0, 0.0]
-    each = np.arange(len(points))
-    view = View(
-        image=image,
-        xy=detected,
-        points=points,
-        correspondences=Correspondences(keypoints=each, points=each),
-    )
-    xy = detected.copy()
-    moved = 200
-    xy[:moved] = exact[:moved] + rng.normal(0, 0.1, (moved, 2))
-    registered = RegisteredView(
-        view=dataclasses.replace(view, xy=xy),
-        registered=len(points),
-        moved=each[:moved],
-        steps=np.linalg.norm(xy - detected, axis=1)[:moved],
-    )
-    config = LocalizeConfig(loss_scale=loss_scale)
-    first, plain = (estimate_pose([one], config) for one in (view, registered.view))
-    assert first is not None and plain is not None
-    helpers = Helpers(registrar=lambda solution, max_error: (registered,))
-    last = last_pose(helpers, Solution(pose=first, views=(view,)), [], config).pose
-    found, without = (
-        np.linalg.norm(
-            camera.img_from_cam(pose.rig_from_world * points) - exact, axis=1
-        ).mean()
-        for pose in (last, plain)
-    )
-    if loss_scale > 0.1:
-        assert found < 0.4 * without
-    else:
-        # sharper than the keypoints are exact already
-        assert found == without
