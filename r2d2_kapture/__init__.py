@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.stages import import_dataset as import_dataset
     from r2d2_kapture.front.stages import localize as localize
     from r2d2_kapture.front.stages import match_pairs as match_pairs
+    from r2d2_kapture.front.stages import refine_keypoints as refine_keypoints
     from r2d2_kapture.front.stages import run_pipeline as run_pipeline
     from r2d2_kapture.front.stages import verify_pairs as verify_pairs
     from r2d2_kapture.front.views import view_database as view_database
@@ -81,6 +82,7 @@ _MODULES = {
         "import_dataset",
         "localize",
         "match_pairs",
+        "refine_keypoints",
         "run_pipeline",
         "verify_pairs",
     ),

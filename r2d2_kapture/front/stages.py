@@ -26,6 +26,7 @@ from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import OF_GIVEN_MODEL, PipelineConfig
 from r2d2_kapture.config.presets import read_preset
+from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.rotations import OFF, read_rotations
 from r2d2_kapture.config.settings import (
     make_settings,
@@ -55,6 +56,7 @@ from r2d2_kapture.stages import map as map_stage
 from r2d2_kapture.stages import match as match_stage
 from r2d2_kapture.stages import pairs as pairs_stage
 from r2d2_kapture.stages import pipeline
+from r2d2_kapture.stages import refine as refine_stage
 from r2d2_kapture.stages import verify as verify_stage
 from r2d2_kapture.stages.benchmark import ExtractedFeatures, hpatches, pair_poses
 from r2d2_kapture.stages.extract import files as extract_files
@@ -140,6 +142,11 @@ def match_pairs(**arguments: Any) -> Report:
 def verify_pairs(**arguments: Any) -> Report:
     """Verify matches and write a COLMAP database, as kapture_r2d2_verify does."""
     return _run(verify_stage.run, VerifyConfig, arguments)
+
+
+def refine_keypoints(**arguments: Any) -> Report:
+    """Register keypoints along tracks, as kapture_r2d2_refine does."""
+    return _run(refine_stage.run, RefineConfig, arguments)
 
 
 def build_map(**arguments: Any) -> Report:

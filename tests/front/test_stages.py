@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 import r2d2_kapture as rk
+from r2d2_kapture.config.refine import RefineConfig
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError
 from r2d2_kapture.io.colmap.cameras import colmap_camera
 from r2d2_kapture.io.colmap.sparse_map import read_sparse_map
@@ -24,12 +26,15 @@ from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
+from r2d2_kapture.stages import refine
 from r2d2_kapture.stages.map.patches import write_patches
 from r2d2_kapture.types import LocalFeatures
+from tests.scenes.contents import files_below
 from tests.scenes.gps import SITE, tag
 from tests.scenes.localization import position_error
 from tests.scenes.patched_map import COLMAP_CAMERA, QUERIES, truth, write_room
 from tests.scenes.pipeline import PipelineScene
+from tests.scenes.plane import PlaneScene
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,24 @@ def test_the_stages_one_by_one_make_the_same_map(
     )
     points = "map/kapture/reconstruction/points3d.txt"
     assert (tmp_path / points).read_bytes() == (work / points).read_bytes()
+
+
+def test_keypoints_are_refined_as_by_the_command(tmp_path: Path) -> None:
+    scene = PlaneScene(tmp_path, images=2)
+    scene.verify()
+    inputs: dict[str, Any] = {
+        "mapping": scene.mapping,
+        "features": [scene.features],
+        "database": scene.database,
+    }
+    quiet = RunOptions(progress=False)
+    refine.run(RefineConfig(), **inputs, output=tmp_path / "stage", options=quiet)
+    rk.refine_keypoints(**inputs, output=str(tmp_path / "verb"), progress=False)
+    made, expected = (
+        files_below(tmp_path / name / "reconstruction", suffixes=[".kpt"])
+        for name in ("verb", "stage")
+    )
+    assert made and made == expected
 
 
 @pytest.mark.parametrize(

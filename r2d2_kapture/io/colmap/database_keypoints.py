@@ -70,7 +70,7 @@ def database_keypoints(
     read = keypoints_or_no_rows(table)
     for name, xy in stored.items():
         if len(xy):  # verification leaves out images that it cannot read
-            _check_same(name, read(name), xy, table, database)
+            _check_same(name, read(name), xy, table)
     origins = {folder.origin for folder in table.folders}
     as_stored = len(origins) == 1
     rows = table.read_stored if as_stored else table.read
@@ -120,7 +120,7 @@ def stored_keypoints(database: Path) -> dict[str, FloatArray]:
 
 
 def _check_same(
-    name: str, ours: FloatArray, theirs: FloatArray, table: FeatureTable, database: Path
+    name: str, ours: FloatArray, theirs: FloatArray, table: FeatureTable
 ) -> None:
     same = len(ours) == len(theirs) and np.allclose(
         ours[:, :2], theirs, rtol=0, atol=TOLERANCE
@@ -129,6 +129,7 @@ def _check_same(
         places = ", ".join(str(folder.path) for folder in table.folders)
         raise DatasetError(
             f"'{name}': the {len(ours)} keypoints of {places} are not the "
-            f"{len(theirs)} of {database}; give the --features and --keypoints-type "
-            "that it was made from, or verify again"
+            f"{len(theirs)} of the database, or lie elsewhere; give the --features and "
+            "--keypoints-type that it was made from (the output of kapture_r2d2_refine "
+            "with its database), or verify again"
         )

@@ -11,6 +11,7 @@ from typing import Any
 
 import pycolmap
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.colmap.check import (
@@ -146,7 +147,8 @@ def run(
             belong together.
         OutputError: the output exists and was made otherwise, or cannot be written;
             ``options.force`` replaces maps only.
-        ConfigError: ``keypoints_type`` is not a valid folder name.
+        ConfigError: ``keypoints_type`` is not a valid folder name, or ``initial`` is
+            the output.
         ReconstructionError: no verified pairs, poses missing, or too few points for a
             map.
 
@@ -155,6 +157,11 @@ def run(
         run that finds the map complete repeats them.
     """
     started = time.monotonic()
+    require(
+        initial is None or initial.resolve() != output.resolve(),
+        f"--initial {initial}: found it to be --output, expected an earlier map, which "
+        "stays; choose another output",
+    )
     dataset = open_dataset(mapping)
     of_depth = depth_map_files(dataset) if config.points_from != "triangulation" else {}
     finished = Finished.of(

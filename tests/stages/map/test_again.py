@@ -10,7 +10,7 @@ import pytest
 
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.errors import DatasetError, OutputError
+from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
 from tests.scenes.world import Scene
 from tests.stages.map_runs import (
     model_of,
@@ -93,6 +93,13 @@ def test_an_initial_map_of_fewer_images_is_refused(made: Path, tmp_path: Path) -
     model.write(str(tmp_path / "sparse"))
     with pytest.raises(DatasetError, match="image '.*' of the map has another number"):
         run(made, output=made / "other", initial=tmp_path)
+
+
+def test_a_map_is_not_its_own_initial_map(made: Path) -> None:
+    before = outputs(made / "map")
+    with pytest.raises(ConfigError, match="--initial .* choose another output"):
+        run(made, initial=made / "map")
+    assert outputs(made / "map") == before
 
 
 def test_what_is_no_map_is_refused(made: Path, tmp_path: Path) -> None:
