@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from r2d2_kapture.config.refine import RefineConfig
-from r2d2_kapture.refinement.patches import GRADIENT_MARGIN, Windows
+from r2d2_kapture.refinement.patches import GRADIENT_MARGIN, Windows, product
 
 CONVERGED = 0.01
 """Samples of a step after which the search ends."""
@@ -223,11 +223,6 @@ class Pose:
         turned = torch.stack([d, -b, -c, a], dim=1) / (a * d - b * c)[:, None]
         shape = product(self.shape, turned.view(-1, 2, 2))
         return Pose(shift=self.shift - moved(shape, step[:, :, 0]), shape=shape)
-
-
-def product(first: Tensor, second: Tensor) -> Tensor:
-    """(N, 2, 2) products of matrices."""
-    return (first[:, :, :, None] * second[:, None, :, :]).sum(dim=2)
 
 
 def moved(matrices: Tensor, vectors: Tensor) -> Tensor:

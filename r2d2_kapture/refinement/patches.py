@@ -201,8 +201,7 @@ class Windows:
 
     def _steps(self, shape: Tensor) -> Tensor:
         """(N, 2, 2) float64 of a sample on the level."""
-        turned = (self.frames[:, :, :, None] * shape[:, None, :, :]).sum(dim=2)
-        return turned / self.scales[:, None, None]
+        return product(self.frames, shape) / self.scales[:, None, None]
 
     def _mixed(self, index: Tensor, right: Tensor) -> Tensor:
         """Pixels mixed with their right neighbours."""
@@ -210,6 +209,11 @@ class Windows:
         first = self.image.pixels.index_select(0, flat)
         second = self.image.pixels.index_select(0, flat + 1)
         return torch.lerp(first.view_as(right), second.view_as(right), right)
+
+
+def product(first: Tensor, second: Tensor) -> Tensor:
+    """(N, 2, 2) products of matrices."""
+    return (first[:, :, :, None] * second[:, None, :, :]).sum(dim=2)
 
 
 def patch_shape(config: RefineConfig) -> tuple[int, int, int]:

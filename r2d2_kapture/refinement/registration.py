@@ -74,8 +74,13 @@ class Registration:
     @property
     def counts(self) -> dict[Outcome, int]:
         """Number of keypoints by what became of them."""
-        found = np.bincount(self.outcomes, minlength=len(OUTCOMES)).tolist()
-        return dict(zip(OUTCOMES, found, strict=True))
+        return count_outcomes(self.outcomes)
+
+
+def count_outcomes(outcomes: npt.NDArray[np.int8]) -> dict[Outcome, int]:
+    """How many of (N,) indices into OUTCOMES are of each."""
+    found = np.bincount(outcomes, minlength=len(OUTCOMES)).tolist()
+    return dict(zip(OUTCOMES, found, strict=True))
 
 
 @torch.inference_mode()

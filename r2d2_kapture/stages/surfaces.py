@@ -91,8 +91,8 @@ def patch_tangents(
         (N, 3, 2) derivatives of the point, in units of the world a sample; NaN where
         the image does not see the point.
     """
-    rotation, translation = cam_from_world[:, :3], cam_from_world[:, 3]
-    in_camera = points @ rotation.T + translation
+    rotation = cam_from_world[:, :3]
+    in_camera = seen_from(cam_from_world, points)
     rays = in_camera / np.linalg.norm(in_camera, axis=1, keepdims=True)
     facing = normals @ rotation.T
     seen = -(facing * rays).sum(axis=1) >= MIN_COSINE
@@ -131,14 +131,19 @@ def surface_frames(
         where the point is behind the camera, or the patch is seen grazing, or from
         behind.
     """
-    rotation, translation = cam_from_world[:, :3], cam_from_world[:, 3]
-    in_camera = points @ rotation.T + translation
-    steps = np.einsum("ij,njk->nik", rotation, tangents)
+    in_camera = seen_from(cam_from_world, points)
+    steps = np.einsum("ij,njk->nik", cam_from_world[:, :3], tangents)
     ahead = [project(camera, in_camera + steps[:, :, axis]) for axis in range(2)]
     behind = [project(camera, in_camera - steps[:, :, axis]) for axis in range(2)]
     frames = np.stack([(a - b) / 2 for a, b in zip(ahead, behind)], axis=2)
     frames[~(_aspects(frames) >= MIN_ASPECT)] = np.nan
     return frames
+
+
+def seen_from(cam_from_world: DoubleArray, points: DoubleArray) -> DoubleArray:
+    """(N, 3) points in the camera of a (3, 4) pose."""
+    in_camera: DoubleArray = points @ cam_from_world[:, :3].T + cam_from_world[:, 3]
+    return in_camera
 
 
 def project(camera: pycolmap.Camera, in_camera: DoubleArray) -> DoubleArray:

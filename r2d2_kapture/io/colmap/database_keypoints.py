@@ -12,6 +12,7 @@ from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.database import keypoints_or_no_rows
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
+from r2d2_kapture.io.colmap.sparse_map import UNNAMED_TYPE
 from r2d2_kapture.io.colmap.stored_database import open_stored
 from r2d2_kapture.io.kapture.dataset import Dataset, check_relative_name
 from r2d2_kapture.io.kapture.feature_provenance import refuse_other_images
@@ -23,7 +24,6 @@ from r2d2_kapture.io.kapture.feature_table import (
 from r2d2_kapture.io.kapture.pixel_origins import DatabaseOrigins
 from r2d2_kapture.types import FloatArray
 
-DEFAULT_TYPE = "colmap"
 TOLERANCE = 1e-3
 """Pixels by which a position may differ between a database and a dataset."""
 
@@ -62,7 +62,7 @@ def database_keypoints(
         roots = [dataset.root]
     if not roots:
         return MapKeypoints(
-            type_name=keypoints_type or DEFAULT_TYPE, dsize=2, read=stored.__getitem__
+            type_name=keypoints_type or UNNAMED_TYPE, dsize=2, read=stored.__getitem__
         )
     found = open_feature_table(roots, "keypoints", keypoints_type)
     table = (told and told.place(found)) or _counted_as_stored(found, stored)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from r2d2_kapture.io.features.reading import patch_sides
 from r2d2_kapture.io.kapture.feature_table import (
@@ -49,9 +50,19 @@ def may_be_refined(before: FloatArray, after: FloatArray) -> bool:
     """
     if before.shape != after.shape or not np.array_equal(before[:, 2:], after[:, 2:]):
         return False
-    levels = np.maximum(patch_sides(before) / PATCH_DIAMETER, 1)
-    steps = np.abs(before[:, :2] - after[:, :2]).max(axis=1, initial=0)
-    return bool((steps > MOST * levels).mean() <= 0.5) if len(steps) else True
+    return are_steps(before[:, :2] - after[:, :2], patch_sides(before))
+
+
+def are_steps(moves: npt.NDArray[np.floating], sides: FloatArray) -> bool:
+    """Whether refinement may have moved keypoints of an image that far.
+
+    Args:
+        moves: (N, 2) in pixels.
+        sides: (N,) of the keypoints' patches, in pixels.
+    """
+    levels = np.maximum(sides / PATCH_DIAMETER, 1)
+    far = (np.abs(moves).max(axis=1, initial=0) > MOST * levels).sum()
+    return bool(2 * far <= len(moves))
 
 
 def open_extracted(table: FeatureTable, roots: Sequence[Path]) -> FeatureTable | None:

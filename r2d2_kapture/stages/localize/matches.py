@@ -16,16 +16,14 @@ from r2d2_kapture.io.features.reading import check_inside, patch_sides
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.kapture.pairs import ImagePair, sorted_pair
-from r2d2_kapture.types import PATCH_DIAMETER, IndexArray, some_names
+from r2d2_kapture.io.kapture.refined_features import are_steps
+from r2d2_kapture.types import IndexArray, some_names
 
 DoubleArray = npt.NDArray[np.float64]
 
 MOVED = 1.0
 """Pixels that a keypoint of the map and of the features may differ: more than origins
 do."""
-REFINED = 2.0
-"""The same in pixels of the level that a keypoint was found at, if that of the map was
-refined; half of an image's differ by less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,12 +279,10 @@ def _moved(
     if image.xy is None or image.keypoint_count != len(rows):
         return False
     seeing = colmap_from_kapture(rows[image.keypoints, :2].astype(np.float64))
-    away = np.abs(seeing - image.xy).max(axis=1, initial=0)
-    if not refined:
-        return bool((away > MOVED).any())
-    steps = patch_sides(rows)[image.keypoints] / PATCH_DIAMETER
-    far = (away > REFINED * np.maximum(steps, 1)).sum()
-    return bool(2 * far > len(away))
+    moves = seeing - image.xy
+    if refined:
+        return not are_steps(moves, patch_sides(rows)[image.keypoints])
+    return bool((np.abs(moves) > MOVED).any())
 
 
 def _keypoint_count(image: str, sparse_map: SparseMap, keypoints: FeatureTable) -> int:

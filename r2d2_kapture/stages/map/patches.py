@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,12 @@ from r2d2_kapture.refinement.patches import (
     patch_shape,
 )
 from r2d2_kapture.stages.background_io import read_ahead
-from r2d2_kapture.stages.surfaces import patch_tangents, project, surface_normals
+from r2d2_kapture.stages.surfaces import (
+    patch_tangents,
+    project,
+    seen_from,
+    surface_normals,
+)
 from r2d2_kapture.types import IndexArray, counted, some_names
 
 DoubleArray = npt.NDArray[np.float64]
@@ -87,7 +92,7 @@ class MapViews:
         sides = patch_sides(self.keypoints.read(name))[image.keypoints]
         rows, frames = image.point_rows, scale_frames(sides)
         points, pose = self.sparse_map.points[rows], image.cam_from_world
-        centres = project(camera, points @ pose[:, :3].T + pose[:, 3])
+        centres = project(camera, seen_from(pose, points))
         tangents = patch_tangents(camera, pose, points, self.normals[rows], frames)
         shown = np.isfinite(centres).all(axis=1) & np.isfinite(tangents).all((1, 2))
         return Observed(
@@ -175,7 +180,7 @@ def write_patches(
 
 
 def choose_references(
-    views: MapViews, names: Iterable[str], reach: float
+    views: MapViews, names: Sequence[str], reach: float
 ) -> dict[str, IndexArray]:
     """Choose an observation of each point.
 
@@ -200,11 +205,9 @@ def choose_references(
     _, starts, counts = np.unique(rows[order], return_index=True, return_counts=True)
     inside = np.add.reduceat(~outside[order], starts, dtype=np.int64)
     middle = (np.where(inside > 0, inside, counts) - 1) // 2
-    picked = order[starts + middle]
-    return {
-        name: np.sort(places[picked[images[picked] == index]])
-        for index, name in enumerate(names)
-    }
+    picked = np.sort(order[starts + middle])  # by image, then by place
+    ends = np.searchsorted(images[picked], np.arange(1, len(parts)))
+    return dict(zip(names, np.split(places[picked], ends), strict=True))
 
 
 def _warnings(unread: list[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from r2d2_kapture.stages.refine.tracks import DoubleArray, Numbering, Tracks
 from r2d2_kapture.stages.surfaces import (
     patch_tangents,
     project,
+    seen_from,
     surface_frames,
     surface_normals,
 )
@@ -80,7 +81,7 @@ def tracks_of_map(
         tangents[rows] = patch_tangents(
             camera, pose, points, normals[rows], scale_frames(keypoints.sides[numbers])
         )
-        places = kapture_from_colmap(project(camera, _in_camera(pose, points)))
+        places = kapture_from_colmap(project(camera, seen_from(pose, points)))
         tracks.offsets[numbers] = places - keypoints.xy[numbers]
     for view in views:
         camera, pose = sparse_map.cameras[view.name], _pose(sparse_map, view)
@@ -139,7 +140,7 @@ def _references(
     sizes, numbers, points = [np.zeros(0)], [np.zeros(0, int)], [np.zeros(0, int)]
     for view in views:
         camera, pose = sparse_map.cameras[view.name], _pose(sparse_map, view)
-        depths = _in_camera(pose, sparse_map.points[view.points])[:, 2]
+        depths = seen_from(pose, sparse_map.points[view.points])[:, 2]
         sizes.append(
             keypoints.sides[view.numbers] * depths / camera.mean_focal_length()
         )
@@ -157,7 +158,3 @@ def _references(
 
 def _pose(sparse_map: SparseMap, view: _View) -> DoubleArray:
     return sparse_map.images[view.name].cam_from_world
-
-
-def _in_camera(pose: DoubleArray, points: DoubleArray) -> DoubleArray:
-    return np.asarray(points @ pose[:, :3].T + pose[:, 3])

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.io.outputs.json_log import read_log
-from r2d2_kapture.refinement.registration import MOVED, OUTCOMES
+from r2d2_kapture.refinement.registration import MOVED, OUTCOMES, count_outcomes
 from r2d2_kapture.stages.refine.scratch import Found
 
 LOG_NAME = "refined.jsonl"
@@ -56,8 +56,8 @@ class ImageResult:
             references: keypoints that are the first of their tracks.
         """
         moved = found.outcomes == MOVED
-        counts = np.bincount(found.outcomes, minlength=len(OUTCOMES)).tolist()
-        outcomes = {name: count for name, count in zip(OUTCOMES, counts) if count}
+        counts = count_outcomes(found.outcomes)
+        outcomes = {str(name): count for name, count in counts.items() if count}
         return ImageResult(
             outcomes=outcomes | ({UNREADABLE: unread} if unread else {}),
             references=references,

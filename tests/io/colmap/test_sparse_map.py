@@ -12,8 +12,8 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.errors import DatasetError, ReconstructionError
-from r2d2_kapture.io.colmap.database_keypoints import DEFAULT_TYPE
 from r2d2_kapture.io.colmap.sparse_map import (
+    UNNAMED_TYPE,
     MapImage,
     SparseMap,
     check_keypoints_type,
@@ -233,7 +233,7 @@ def test_a_model_is_of_the_keypoints_of_the_dataset_next_to_it(
             check_keypoints_type(path, "r2d2")
     # kapture_r2d2_map was not told the type
     shutil.rmtree(root)
-    write_kapture(model, root, DEFAULT_TYPE)
+    write_kapture(model, root, UNNAMED_TYPE)
     check_keypoints_type(output, "r2d2")
 
 
