@@ -32,7 +32,10 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.evaluation.posed_images import PosedImage, read_ground_truth
 from r2d2_kapture.io.colmap.cameras import UNKNOWN_CAMERA, kapture_camera
-from r2d2_kapture.io.colmap.image_folder import write_image_folder_dataset
+from r2d2_kapture.io.colmap.image_folder import (
+    link_folder,
+    write_image_folder_dataset,
+)
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.models.checkpoints import Checkpoint, load_checkpoint
@@ -160,11 +163,7 @@ def write_dataset(
         trajectories=trajectories if poses else None,
     )
     kcsv.kapture_to_dir(str(root), dataset)
-    link = root / "sensors" / "records_data"
-    if not link.is_symlink():
-        if link.is_dir():
-            link.rmdir()
-        link.symlink_to(scene.resolve(), target_is_directory=True)
+    link_folder(root / "sensors" / "records_data", scene)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.evaluation.alignment import align_poses
 from r2d2_kapture.evaluation.poses import PoseError, evaluate_poses
+from r2d2_kapture.io.colmap.image_folder import link_folder
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
@@ -210,10 +211,6 @@ def write_part(
         trajectories=trajectories if poses else None,
     )
     kcsv.kapture_to_dir(str(target), part)
-    link = target / "sensors" / "records_data"
-    if not link.is_symlink():
-        if link.is_dir():
-            link.rmdir()
-        images = source / "sensors" / "records_data"
-        link.symlink_to(images.resolve(), target_is_directory=True)
+    images = Path("sensors", "records_data")
+    link_folder(target / images, source / images)
     return target
