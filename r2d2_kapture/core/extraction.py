@@ -17,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.core.pyramid import shrink, to_stored
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.selection import unmasked
 from r2d2_kapture.core.upload import Masks, Upload, Uploader
 from r2d2_kapture.errors import ConfigError

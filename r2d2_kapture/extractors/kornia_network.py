@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.core.extraction import Found, Image, WholeExtractor
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.types import PATCH_DIAMETER
 

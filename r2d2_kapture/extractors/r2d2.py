@@ -19,7 +19,7 @@ from r2d2_kapture.config.extract import PyramidConfig, R2D2Config, SelectionConf
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.coordinates import image_from_level
 from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
-from r2d2_kapture.core.engine import Engine, FeatureMaps, Runtime, Tile
+from r2d2_kapture.core.engine import Engine, FeatureMaps
 from r2d2_kapture.core.extraction import NetworkExtractor
 from r2d2_kapture.core.pyramid import (
     Level,
@@ -27,6 +27,7 @@ from r2d2_kapture.core.pyramid import (
     normalize_rgb,
     plan_levels,
 )
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.selection import (
     Candidates,
     best_first,
@@ -38,6 +39,7 @@ from r2d2_kapture.core.selection import (
     subpixel_offsets,
     unmasked,
 )
+from r2d2_kapture.core.tiles import Tile
 from r2d2_kapture.core.upload import Upload
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.types import PATCH_DIAMETER, R2D2_FILES, LocalFeatures

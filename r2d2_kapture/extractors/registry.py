@@ -11,8 +11,8 @@ from r2d2_kapture.config.extract import (
     EXTRACTORS,
     ExtractConfig,
 )
-from r2d2_kapture.core.engine import resolve_runtime
 from r2d2_kapture.core.extraction import Extractor
+from r2d2_kapture.core.runtime import resolve_runtime
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.models.files import Weights, resolve_model, sha256_of

@@ -16,8 +16,8 @@ import torch
 
 from r2d2_kapture.config.extract import SiftConfig
 from r2d2_kapture.coordinates import kapture_from_colmap
-from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.core.extraction import Found, Image, WeightsKind, WholeExtractor
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.features.reading import PATCH_SIGMAS
 

@@ -9,14 +9,10 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.extract import EngineConfig, Precision
 from r2d2_kapture.core import processor
-from r2d2_kapture.core.engine import (
-    Engine,
-    FeatureMaps,
-    Runtime,
-    fold_layers,
-    resolve_runtime,
-)
+from r2d2_kapture.core.engine import Engine, FeatureMaps
 from r2d2_kapture.core.processor import GAINS, this_processor
+from r2d2_kapture.core.runtime import Runtime, resolve_runtime
+from r2d2_kapture.core.torch_backbone import TorchBackbone
 from r2d2_kapture.errors import ConfigError
 from tests.processors import PROCESSORS, as_processor, needs_bf16
 from tests.scenes.networks import NAMES, random_network
@@ -78,10 +74,8 @@ def test_batch_norms_with_weights_of_their_own_are_folded() -> None:
     ops = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), norm, nn.ReLU(), nn.MaxPool2d(2))
     ops.eval().requires_grad_(False)
     image = noise(1, 8, 10)
-    found = image.to(memory_format=torch.channels_last)
-    for layer in fold_layers(ops, resolve_runtime(ON_THE_CPU)):
-        found = layer(found)
-    torch.testing.assert_close(found, ops(image), rtol=0, atol=1e-5)
+    found = TorchBackbone(ops, resolve_runtime(ON_THE_CPU))(image)
+    torch.testing.assert_close(found.permute(0, 3, 1, 2), ops(image), rtol=0, atol=1e-5)
 
 
 def test_the_network_is_not_modified() -> None:

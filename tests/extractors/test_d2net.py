@@ -16,8 +16,8 @@ from scipy.spatial import cKDTree
 
 from benchmarks import d2net_baseline
 from r2d2_kapture.config.extract import D2NetConfig
-from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.core.pyramid import shrink
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.extractors.d2net import PATCH_SIDE, D2NetExtractor
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.types import LocalFeatures

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from r2d2_kapture.config.extract import D2NetConfig, PyramidConfig, SelectionConfig
-from r2d2_kapture.core.engine import Runtime
 from r2d2_kapture.core.extraction import Extractor
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.selection import unmasked
 from r2d2_kapture.extractors.d2net import D2NetExtractor
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from r2d2_kapture.config.extract import EngineConfig, PyramidConfig, SelectionConfig
-from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.core.runtime import resolve_runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from tests.scenes.networks import torch_threads

@@ -12,7 +12,7 @@ import torch
 
 from r2d2_kapture.config.extract import PyramidConfig, SelectionConfig
 from r2d2_kapture.coordinates import ResizeMap
-from r2d2_kapture.core.engine import Runtime
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.extractors.r2d2 import R2D2Extractor
 from r2d2_kapture.types import LocalFeatures
 from tests.processors import PRECISIONS

@@ -14,7 +14,7 @@ import torch
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.core.runtime import resolve_runtime
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.kapture.feature_provenance import (
     feature_provenance,

@@ -17,7 +17,7 @@ from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.train import PaceConfig, TrainConfig
 from r2d2_kapture.config.training_sources import SourceConfig, ValidationConfig
-from r2d2_kapture.core.engine import Runtime, resolve_runtime
+from r2d2_kapture.core.runtime import Runtime, resolve_runtime
 from r2d2_kapture.errors import CheckpointError, ConfigError, R2D2KaptureError
 from r2d2_kapture.io.outputs.atomic import (
     output_error,

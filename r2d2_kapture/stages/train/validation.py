@@ -15,7 +15,7 @@ import torch
 
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.training_pairs import PairConfig
-from r2d2_kapture.core.engine import resolve_runtime
+from r2d2_kapture.core.runtime import resolve_runtime
 from r2d2_kapture.evaluation.curves import share_within
 from r2d2_kapture.evaluation.projection import transfer_errors
 from r2d2_kapture.evaluation.sequences import HomographySequence

@@ -1,0 +1,251 @@
+"""The folded layers of a network as plain data, and as a model of ONNX.
+
+Both are what a network computes in evaluation mode: batch norms are folded into the
+convolutions before them, and activations belong to their convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from r2d2_kapture.config.extras import import_extra
+from r2d2_kapture.errors import ConfigError
+
+OPSET = 17
+"""Of ONNX: operators as both runtimes have known them for years."""
+
+INPUT, OUTPUT = "images", "features"
+"""Names of the tensors that go in and come out of a model of ONNX."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Convolution:
+    """A convolution of stride 1 with its batch norm and activation.
+
+    Attributes:
+        weight: (O, I, h, w) float32.
+        bias: (O,) float32.
+        padding: rows and columns of zeros on either side.
+        dilation: of rows and columns.
+        relu: whether negative results become 0.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    relu: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooling:
+    """The maximum or the average of square windows, those beyond the border left out.
+
+    Attributes:
+        kind: which.
+        size: side of a window.
+        stride: from one window to the next.
+    """
+
+    kind: Literal["max", "average"]
+    size: int
+    stride: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upsampling:
+    """Bilinear enlargement; borders, not corner centres, are aligned.
+
+    Attributes:
+        factor: of both sides.
+    """
+
+    factor: int
+
+
+FoldedLayer = Convolution | Pooling | Upsampling
+
+
+def folded_layers(ops: nn.Sequential) -> list[FoldedLayer]:
+    """Fold batch norms and activations into the convolutions before them.
+
+    Args:
+        ops: of a network, in evaluation mode; not modified.
+
+    Raises:
+        ConfigError: a layer that no network of this package has.
+    """
+    modules = list(ops)
+    layers: list[FoldedLayer] = []
+    while modules:
+        module = modules.pop(0)
+        if not isinstance(module, nn.Conv2d):
+            layers.append(_without_weights(module))
+            continue
+        weight, bias = module.weight, given(module.bias)
+        if modules and isinstance(norm := modules[0], nn.BatchNorm2d):
+            modules.pop(0)
+            weight, bias = fold_batch_norm(weight, bias, norm)
+        relu = bool(modules) and isinstance(modules[0], nn.ReLU)
+        if relu:
+            modules.pop(0)
+        rows, columns = (int(side) for side in module.padding)
+        layers.append(
+            Convolution(
+                weight=weight.detach(),
+                bias=bias.detach(),
+                padding=(rows, columns),
+                dilation=(module.dilation[0], module.dilation[1]),
+                relu=relu,
+            )
+        )
+    return layers
+
+
+def fold_batch_norm(
+    weight: Tensor, bias: Tensor, norm: nn.BatchNorm2d
+) -> tuple[Tensor, Tensor]:
+    """Weights (O, I, h, w) and bias (O,) that do what a batch norm did after them."""
+    scale = (given(norm.running_var) + norm.eps).rsqrt()
+    shift = -given(norm.running_mean) * scale
+    if norm.affine:
+        scale, shift = scale * norm.weight, shift * norm.weight + norm.bias
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+def given(value: Tensor | None) -> Tensor:
+    """A parameter that the networks of this package always have."""
+    if value is None:
+        raise ConfigError("a layer has no bias or statistics; the engine needs both")
+    return value
+
+
+def _without_weights(module: nn.Module) -> FoldedLayer:
+    if isinstance(module, (nn.MaxPool2d, nn.AvgPool2d)):
+        return Pooling(
+            kind="max" if isinstance(module, nn.MaxPool2d) else "average",
+            size=int(module.kernel_size),  # type: ignore[arg-type]
+            stride=int(module.stride),  # type: ignore[arg-type]
+        )
+    if isinstance(module, nn.Upsample) and (
+        (module.mode, bool(module.align_corners)) == ("bilinear", False)
+    ):
+        return Upsampling(factor=int(module.scale_factor))  # type: ignore[arg-type]
+    raise ConfigError(
+        f"found a layer {type(module).__name__}, expected convolutions, each with its "
+        "batch norm and ReLU, pooling and bilinear upsampling"
+    )
+
+
+def onnx_model(layers: Sequence[FoldedLayer]) -> Any:
+    """Write layers as a model of ONNX, with sizes that are known when it runs.
+
+    Args:
+        layers: from folded_layers.
+
+    Returns:
+        An ``onnx.ModelProto``: ``images`` (B, 3, H, W) float32, normalised, to
+        ``features`` (B, D, h, w) float32.
+
+    Raises:
+        ConfigError: the package onnx is not installed.
+    """
+    onnx = import_extra("onnx", "onnx", "a model of ONNX")
+    writer = _Writer(onnx)
+    value, channels = INPUT, 3
+    for layer in layers:
+        match layer:
+            case Convolution():
+                value = writer.convolution(layer, value)
+                channels = len(layer.bias)
+            case Pooling():
+                value = writer.pooling(layer, value)
+            case Upsampling():
+                value = writer.upsampling(layer, value)
+    return writer.model(value, channels)
+
+
+class _Writer:
+    """Collects the nodes and constants of a graph."""
+
+    def __init__(self, onnx: Any) -> None:
+        self._onnx = onnx
+        self._nodes: list[Any] = []
+        self._constants: list[Any] = []
+
+    def convolution(self, layer: Convolution, value: str) -> str:
+        weight = self.constant("weight", layer.weight.cpu().float().numpy())
+        bias = self.constant("bias", layer.bias.cpu().float().numpy())
+        value = self.node(
+            "Conv",
+            [value, weight, bias],
+            kernel_shape=list(layer.weight.shape[2:]),
+            pads=[*layer.padding, *layer.padding],
+            dilations=list(layer.dilation),
+        )
+        return self.node("Relu", [value]) if layer.relu else value
+
+    def pooling(self, layer: Pooling, value: str) -> str:
+        return self.node(
+            "MaxPool" if layer.kind == "max" else "AveragePool",
+            [value],
+            kernel_shape=[layer.size] * 2,
+            strides=[layer.stride] * 2,
+        )
+
+    def upsampling(self, layer: Upsampling, value: str) -> str:
+        factors = np.array([1, 1, layer.factor, layer.factor], np.float32)
+        return self.node(
+            "Resize",
+            [value, "", self.constant("factors", factors)],
+            mode="linear",
+            coordinate_transformation_mode="half_pixel",
+        )
+
+    def node(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        """Add a node; the name of its one output."""
+        name = f"{operator.lower()}_{len(self._nodes)}"
+        self._nodes.append(
+            self._onnx.helper.make_node(
+                operator, inputs, [name], name=name, **attributes
+            )
+        )
+        return name
+
+    def constant(self, kind: str, values: npt.NDArray[Any]) -> str:
+        """Add an array; its name."""
+        name = f"{kind}_{len(self._constants)}"
+        self._constants.append(self._onnx.numpy_helper.from_array(values, name))
+        return name
+
+    def model(self, value: str, channels: int) -> Any:
+        """The model whose output is a value of so many channels."""
+        helper, tensor = self._onnx.helper, self._onnx.TensorProto
+        self._nodes[-1].output[0] = OUTPUT
+        graph = helper.make_graph(
+            self._nodes,
+            "backbone",
+            [
+                helper.make_tensor_value_info(
+                    INPUT, tensor.FLOAT, ["batch", 3, "height", "width"]
+                )
+            ],
+            [
+                helper.make_tensor_value_info(
+                    OUTPUT, tensor.FLOAT, ["batch", channels, "rows", "columns"]
+                )
+            ],
+            self._constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        model = helper.make_model(
+            graph, producer_name="r2d2_kapture", opset_imports=opsets, ir_version=8
+        )
+        self._onnx.checker.check_model(model)
+        return model
