@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from r2d2_kapture.core.graph import given
+from r2d2_kapture.core.confidences import Heads
+from r2d2_kapture.core.graph import Upsampling, folded_layers
 from r2d2_kapture.core.runtime import Runtime
+from r2d2_kapture.core.tiles import Tile
 from r2d2_kapture.core.torch_backbone import TorchBackbone
-from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
+from r2d2_kapture.models.network import DenseNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +21,8 @@ class FeatureMaps:
     """Maps of one pass.
 
     Attributes:
-        features: (B, H, W, D) in the precision of the engine, not normalised.
+        features: (B, h, w, D) in the precision of the engine, not normalised; (h, w) is
+            (H, W), or half of it where the network ends by doubling its features.
         reliability: (B, H, W) float32, 0 to 1.
         repeatability: (B, H, W) float32, 0 to 1.
     """
@@ -27,9 +31,16 @@ class FeatureMaps:
     reliability: Tensor
     repeatability: Tensor
 
+    @property
+    def doubled(self) -> bool:
+        """Whether the maps have twice the rows and columns of the features."""
+        return self.features.shape[1:3] != self.reliability.shape[1:3]
+
 
 class Engine:
     """A dense network: its backbone, and both confidences of what that computes.
+
+    Where the network ends by doubling its features the backbone ends before.
 
     Args:
         network: in evaluation mode; it is not modified.
@@ -37,14 +48,12 @@ class Engine:
     """
 
     def __init__(self, network: DenseNetwork, runtime: Runtime) -> None:
-        self.backbone = TorchBackbone(network.ops, runtime)
+        *before, last = network.ops
+        self._doubled = folded_layers(nn.Sequential(last)) == [Upsampling(factor=2)]
+        ops = nn.Sequential(*before) if self._doubled else network.ops
+        self.backbone = TorchBackbone(ops, runtime)
         self.descriptor_dim = network.descriptor_dim
-        reliable = network.clf.weight[1] - network.clf.weight[0]
-        heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
-        reliable_bias = torch.diff(given(network.clf.bias))
-        bias = torch.cat([reliable_bias, given(network.sal.bias)])
-        self._heads = heads.t().contiguous().to(runtime.device)
-        self._head_bias = bias.to(runtime.device)
+        self._heads = Heads(network, runtime.device)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> FeatureMaps:
@@ -54,24 +63,19 @@ class Engine:
             images: (B, 3, H, W) float32 on the engine's device, normalised RGB.
         """
         features = self.backbone(images)
-        reliability, repeatability = self._confidences(features)
+        reliability, repeatability = self._heads(features, self._doubled)
         return FeatureMaps(
             features=features, reliability=reliability, repeatability=repeatability
         )
 
-    def _confidences(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Both heads in one product, over slices that stay in the cache."""
-        flat = features.view(-1, features.shape[-1])
-        logits = torch.empty(len(flat), 2, device=flat.device)
-        rows = 1 << 20 if flat.is_cuda else 8192
-        for start in range(0, len(flat), rows):
-            part = flat[start : start + rows].float()
-            torch.addmm(
-                self._head_bias,
-                part.square_() if flat.dtype != torch.float32 else part.square(),
-                self._heads,
-                out=logits[start : start + rows],
-            )
-        reliability = torch.sigmoid(logits[:, 0]).view(features.shape[:3])
-        repeatability = repeatability_from_logit(logits[:, 1]).view(features.shape[:3])
-        return reliability, repeatability
+    def tiles(self, height: int, width: int, margin: int) -> Iterator[Tile]:
+        """Cut a level as the backbone does; none where it is too small to have maps.
+
+        Args:
+            margin: pixels beyond the part a tile answers for where maps must be right.
+        """
+        stride = self.backbone.pixel_stride
+        if min(height, width) < stride:
+            return iter(())
+        # between the outermost cells a doubled map has the next ones
+        return self.backbone.tiles(height, width, margin + self._doubled * stride)

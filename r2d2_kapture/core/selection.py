@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2d2_kapture.coordinates import HALF_PIXEL, pixel_that_holds
+from r2d2_kapture.coordinates import HALF_PIXEL, image_from_level, pixel_that_holds
 
 FIT_RADIUS = 2
 """Pixels along each axis that the sub-pixel fit reads around a maximum."""
@@ -175,44 +175,55 @@ def unmasked(xy: Tensor, keep: Tensor) -> Tensor:
     return keep[rows.clamp(0, height - 1), columns.clamp(0, width - 1)]
 
 
-def sample_descriptors(features: Tensor, x: Tensor, y: Tensor) -> Tensor:
+def sample_descriptors(
+    features: Tensor, x: Tensor, y: Tensor, doubled: bool = False
+) -> Tensor:
     """Read and normalise descriptors at sub-pixel positions, by bilinear weights.
 
     Args:
-        features: (H, W, D), any float type.
-        x, y: (N,) float32 positions in pixels of the map.
+        features: (h, w, D), any float type.
+        x, y: (N,) float32 positions in pixels of the map, which has (h, w) pixels or,
+            if ``doubled``, is this one enlarged twofold: bilinearly, borders aligned.
 
     Returns:
         (N, D) float32, unit L2 norm.
     """
     height, width, dim = features.shape
     flat = features.reshape(-1, dim)
-    x0 = x.floor().clamp(0, max(width - 2, 0))
-    y0 = y.floor().clamp(0, max(height - 2, 0))
-    wx = (x - x0).clamp(0, 1)[:, None]
-    wy = (y - y0).clamp(0, 1)[:, None]
-    index = y0.to(torch.int64) * width + x0.to(torch.int64)
-    right = 1 if width > 1 else 0
-    below = width if height > 1 else 0
-
-    def at(step: int) -> Tensor:
-        return flat.index_select(0, index + step).float()
-
-    top = at(0) * (1 - wx) + at(right) * wx
-    bottom = at(below) * (1 - wx) + at(below + right) * wx
-    return F.normalize(top * (1 - wy) + bottom * wy, dim=1)
+    weights = _weights_of_doubled if doubled else _weights
+    columns, rows = weights(x, width), weights(y, height)
+    total = torch.zeros(len(x), dim, device=features.device)
+    for row, down in rows:
+        line = torch.zeros_like(total)
+        for column, along in columns:
+            index = row * width + column
+            line += flat.index_select(0, index).float() * along[:, None]
+        total += line * down[:, None]
+    return F.normalize(total, dim=1)
 
 
-def gather_descriptors(features: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Read and normalise descriptors at whole pixels.
+Weighted = list[tuple[Tensor, Tensor]]
+"""Places along an axis, (N,) int64, and their weights, (N,) float32."""
 
-    Args:
-        features: (H, W, D), any float type.
-        rows, columns: (N,) int64.
 
-    Returns:
-        (N, D) float32, unit L2 norm.
-    """
-    flat = features.reshape(-1, features.shape[-1])
-    index = rows * features.shape[1] + columns
-    return F.normalize(flat.index_select(0, index).float(), dim=1)
+def _weights(position: Tensor, length: int) -> Weighted:
+    """The pixels that positions lie between; beyond the border the nearest counts."""
+    first = position.floor().clamp(0, max(length - 2, 0))
+    fraction = (position - first).clamp(0, 1)
+    before = first.to(torch.int64)
+    after = (before + 1).clamp_max(length - 1)
+    return [(before, 1 - fraction), (after, fraction)]
+
+
+def _weights_of_doubled(position: Tensor, length: int) -> Weighted:
+    """The cells that the pixels are made of which positions lie between."""
+    pixels = _weights(position, 2 * length)
+    first = (pixels[0][0] - 1).div(2, rounding_mode="floor")
+    found = []
+    for cell in (first, first + 1, first + 2):
+        weight = torch.zeros_like(position, dtype=torch.float32)
+        for pixel, share in pixels:
+            centre = image_from_level(pixel.float(), 2, 1, "corrected")
+            weight += share * (1 - (centre - cell).abs()).clamp_min(0)
+        found.append((cell.clamp(0, length - 1), weight))
+    return found

@@ -7,7 +7,6 @@ of repeatability above both thresholds; their score is reliability x repeatabili
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
@@ -32,7 +31,6 @@ from r2d2_kapture.core.selection import (
     Candidates,
     best_first,
     concatenate,
-    gather_descriptors,
     local_maxima,
     no_candidates,
     sample_descriptors,
@@ -90,7 +88,7 @@ class R2D2Extractor(NetworkExtractor):
         best = [no_candidates(dim, device) for _ in range(count)]
         pyramid = iterate_levels(pixels, levels, self.settings.coordinates)
         for rank, (level, level_pixels) in enumerate(pyramid):
-            for tile in self._tiles(level, MAXIMUM_MARGIN):
+            for tile in self.engine.tiles(level.height, level.width, MAXIMUM_MARGIN):
                 window = level_pixels[
                     :, :, tile.top : tile.bottom, tile.left : tile.right
                 ]
@@ -123,7 +121,7 @@ class R2D2Extractor(NetworkExtractor):
             iterate_levels(pixels, levels, self.settings.coordinates)
         )
         stitched = torch.zeros(2, level.height, level.width)
-        for tile in self._tiles(level, margin=0):
+        for tile in self.engine.tiles(level.height, level.width, margin=0):
             maps = self.engine(
                 level_pixels[:, :, tile.top : tile.bottom, tile.left : tile.right]
             )
@@ -138,12 +136,6 @@ class R2D2Extractor(NetworkExtractor):
             ] = inner
         reliability, repeatability = stitched.numpy()
         return {"reliability": reliability, "repeatability": repeatability}
-
-    def _tiles(self, level: Level, margin: int) -> Iterator[Tile]:
-        """The tiles of a level; none where it is too small to have an output."""
-        if min(level.height, level.width) < self.engine.backbone.pixel_stride:
-            return iter(())
-        return self.engine.backbone.tiles(level.height, level.width, margin)
 
     def _merge(
         self,
@@ -189,11 +181,9 @@ class R2D2Extractor(NetworkExtractor):
         if not len(rows):
             return survivors
         xy = self._level_xy(repeatability, rows, columns)
-        features = maps.features[index]
-        if settings.subpixel:
-            descriptors = sample_descriptors(features, xy[:, 0], xy[:, 1])
-        else:
-            descriptors = gather_descriptors(features, rows, columns)
+        descriptors = sample_descriptors(
+            maps.features[index], xy[:, 0], xy[:, 1], maps.doubled
+        )
         added = Candidates(
             xy=self._image_xy(xy, tile, level, upload),
             scales=torch.full_like(xy[:, 0], level.scale),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from r2d2_kapture.core.selection import (
     Candidates,
     best_first,
     concatenate,
-    gather_descriptors,
     local_maxima,
     no_candidates,
     sample_descriptors,
@@ -169,7 +169,8 @@ def test_no_positions_give_no_offsets() -> None:
     none = torch.zeros(0, dtype=torch.int64)
     assert subpixel_offsets(random_map(4, 4), none, none).shape == (0, 2)
     assert sample_descriptors(torch.rand(4, 4, 3), none, none).shape == (0, 3)
-    assert gather_descriptors(torch.rand(4, 4, 3), none, none).shape == (0, 3)
+    doubled = sample_descriptors(torch.rand(4, 4, 3), none, none, doubled=True)
+    assert doubled.shape == (0, 3)
 
 
 def linear_features(height: int, width: int) -> Tensor:
@@ -201,16 +202,35 @@ def test_sampling_beyond_the_border_continues_it() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sampling_at_whole_pixels_is_gathering(dtype: torch.dtype) -> None:
+def test_sampling_at_whole_pixels_reads_them(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(5, 6, 8, generator=generator).to(dtype)
     rows, columns = (features[..., 0] == features[..., 0]).nonzero(as_tuple=True)
-    gathered = gather_descriptors(features, rows, columns)
-    assert gathered.dtype == torch.float32
-    expected = features[2, 3].float() / features[2, 3].float().norm()
-    torch.testing.assert_close(gathered[2 * 6 + 3], expected)
     sampled = sample_descriptors(features, columns.float(), rows.float())
-    torch.testing.assert_close(sampled, gathered)
+    assert sampled.dtype == torch.float32
+    expected = F.normalize(features.float(), dim=-1)
+    torch.testing.assert_close(sampled, expected[rows, columns], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (1, 6), (5, 1), (1, 1), (2, 2)])
+def test_sampling_a_doubled_map_is_that_of_the_enlarged_one(
+    size: tuple[int, int],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(*size, 8, generator=generator)
+    planes = features.permute(2, 0, 1)[None]
+    enlarged = F.interpolate(planes, scale_factor=2, mode="bilinear")[0]
+    x, y = (
+        torch.cat([torch.arange(-1.0, 2 * n + 1), torch.rand(9, generator=generator)])
+        for n in reversed(size)
+    )
+    x, y = (grid.flatten() for grid in torch.meshgrid(x, y, indexing="ij"))
+    torch.testing.assert_close(
+        sample_descriptors(features, x, y, doubled=True),
+        sample_descriptors(enlarged.permute(1, 2, 0), x, y),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_best_first_breaks_ties_by_place() -> None:
