@@ -50,7 +50,8 @@ def _command(arguments: list[str]) -> int:
 
     values = parameter_values(namespace, parameters)
     report = extract.run(extractor, **values, options=options)
-    save_settings(namespace, extractor, report.outputs[0])
+    if report.outputs[0].is_dir():  # a slice has a report alone
+        save_settings(namespace, extractor, report.outputs[0])
     return finish(report)
 
 

@@ -203,11 +203,15 @@ class CommandParser(ArgumentParser):
 
         Raises:
             ConfigError: one is missing.
+            DatasetError: there are slices of it alone.
         """
+        from r2d2_kapture.io.outputs.pieces import refuse_pieces
+
         for action in self.group(INPUTS)._group_actions:
             value = parsed.get(action.dest)
             for path in value if isinstance(value, list) else [value]:
                 if isinstance(path, Path) and not os.path.exists(path):
+                    refuse_pieces(path)
                     text = action.help or ""
                     expected = text.partition(";")[0].removesuffix(".")
                     maker = COMMAND_NAME.search(text)
@@ -299,6 +303,8 @@ def value_name(kind: Any, text: str = "") -> str:
             if unit in text:
                 return name
         return "N" if kind is int else "X"
+    if text.startswith("i/n"):
+        return "I/N"
     return "PATTERN" if text.startswith("patterns") else "TEXT"
 
 

@@ -55,7 +55,7 @@ def add_parameters(
 def _group(parameter: Parameter) -> str:
     if "output" in parameter.name:
         return OUTPUTS
-    return "run" if parameter.kind is bool else INPUTS
+    return "run" if parameter.kind is bool or parameter.name == "slice" else INPUTS
 
 
 def _metavar(parameter: Parameter) -> str:

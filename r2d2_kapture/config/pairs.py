@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from r2d2_kapture.config.checks import Checked, bounded, require
+from r2d2_kapture.config.slices import WHOLE, read_slice
 
 PairMethod = Literal[
     "exhaustive",
@@ -126,7 +126,7 @@ class PairsConfig(Checked):
     lowres_keypoints: int = bounded(512, at_least=16)
     lowres_candidates: int = bounded(50, at_least=0)
     seed: int = bounded(0, at_least=0, below=2**32, note="32 bits")
-    slice: str = "1/1"
+    slice: str = WHOLE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,11 +135,7 @@ class PairsConfig(Checked):
             f"--min-distance: found {self.min_distance}, expected at most "
             f"--max-distance ({self.max_distance})",
         )
-        part, count = self.part
-        require(
-            1 <= part <= count,
-            f"--slice: found {self.slice!r}, expected i/n with i from 1 to n",
-        )
+        read_slice(self.slice)
 
     @property
     def partners(self) -> int:
@@ -163,9 +159,3 @@ class PairsConfig(Checked):
             for field in dataclasses.fields(self)
             if field.name not in ADDED or getattr(self, field.name) != field.default
         }
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """The written part of the list, from 1, and the number of parts."""
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", self.slice)
-        return (int(found[1]), int(found[2])) if found else (0, 0)

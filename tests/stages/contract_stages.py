@@ -39,6 +39,7 @@ class Stage:
         foreign: path below the output at which a file of others is in the way.
         replaced: whether that is the place of an output, so that --force replaces it.
         items: whether it makes several things, so that a killed run keeps some.
+        sliced: report of the command, if it makes slices.
         timed: pattern of names of files that hold times.
         left_out: points of the contract that do not apply, and why.
     """
@@ -51,6 +52,7 @@ class Stage:
     foreign: str
     replaced: bool = False
     items: bool = True
+    sliced: str = ""
     timed: str = r".*report\.(json|html)"
     left_out: Mapping[str, str] = field(default_factory=dict)
 
@@ -72,6 +74,7 @@ STAGES = (
         other="--top-k 10",
         foreign="features/reconstruction/keypoints/tiny/a.png.kpt",
         replaced=True,
+        sliced="features/reconstruction/keypoints/tiny/extract_report.json",
     ),
     Stage(
         command="extract",
@@ -80,6 +83,7 @@ STAGES = (
         other="--top-k 10",
         foreign="features/reconstruction/keypoints/tiny/keypoints.tar",
         replaced=True,
+        sliced="features/reconstruction/keypoints/tiny/extract_report.json",
     ),
     Stage(
         command="extract_images",
@@ -126,6 +130,7 @@ STAGES = (
         needs="pipeline",
         foreign="matches/reconstruction/matches/points/mine.matches",
         replaced=True,
+        sliced="matches/reconstruction/matches/points/match_report.json",
     ),
     Stage(
         command="verify",
@@ -136,6 +141,7 @@ STAGES = (
         needs="pipeline",
         foreign="map.db",
         replaced=True,
+        sliced="verified/reconstruction/matches/points/verify_report.json",
     ),
     Stage(
         command="refine",

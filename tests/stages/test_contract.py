@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import re
 import shutil
@@ -31,6 +32,12 @@ FOREIGN = r"error: .+: .+; .*choose another .+"
 BUSY = r"error: .+: another run is writing to it \(process \d+ on .+\); wait .+"
 FULL = r"error: .+: cannot write: No space left on device; free space .+"
 BLOCKED = r"error: .+: cannot write: .+ is a file, expected a folder; choose .+"
+
+MISSING = (
+    r"error: .+: found \d of \d slices; .+ missing: run the same command with these "
+    r"--slice, then with --slice all again"
+)
+OF_RUN = ("seconds", "slices", "seconds_of_slices", "images_read")
 
 OF_RUNS = (".lock", FINISHED_NAME)
 """Ends of the names of files about runs, which hold times, and not of results."""
@@ -322,3 +329,43 @@ def test_a_file_by_others_in_the_way_is_kept(runs: Runs, stage: Stage) -> None:
         kept = runs.content(stage)
         runs.restore(stage)
         assert changed(kept, runs.content(stage)) == []
+
+
+def sliced_stages() -> pytest.MarkDecorator:
+    """The stages that make slices."""
+    found = [pytest.param(stage, id=stage.name) for stage in STAGES if stage.sliced]
+    return pytest.mark.parametrize("stage", found)
+
+
+def report_of(runs: Runs, stage: Stage) -> dict[str, object]:
+    """The report of a stage, without what is of the run or of slices."""
+    path = runs.output(stage) / stage.sliced
+    report = dict(json.loads(path.read_text("utf-8")))
+    return {name: report[name] for name in report if name not in OF_RUN}
+
+
+@sliced_stages()
+def test_slices_in_any_order_are_what_one_run_makes(runs: Runs, stage: Stage) -> None:
+    stop = Stop(act="kill", at=max(runs.first(stage).ended.writes // 16, 4))
+    runs.restore(stage)
+    first, whole = runs.content(stage), report_of(runs, stage)
+    runs.empty(stage)
+    assert runs.run(stage, "--slice 3/4", stop).code == -signal.SIGKILL
+    for part in ("2/4", "4/4", "3/4"):
+        ended = runs.run(stage, f"--slice {part}")
+        assert (ended.code, ended.errors) == (0, [])
+    before = runs.states(stage)
+    # nothing is written by what is refused, nor by a slice that is repeated
+    assert refused(runs.run(stage, "--slice all"), MISSING)
+    assert runs.run(stage, "--slice 2/4").code == 0
+    assert changed(before, runs.states(stage)) == []
+    assert runs.run(stage, "--slice 1/4").code == 0
+    assert runs.run(stage, "--slice all", stop).code == -signal.SIGKILL
+    ended = runs.run(stage, "--slice all")
+    assert (ended.code, ended.errors) == (0, [])
+    assert changed(first, runs.content(stage)) == []
+    assert report_of(runs, stage) == whole
+    before = runs.states(stage)
+    for flags in ("--slice 2/4", "--slice all"):
+        assert runs.run(stage, flags).code == 0
+    assert changed(before, runs.states(stage)) == []

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.colmap.content import BrokenContent, check_content, half_written
 from r2d2_kapture.io.colmap.frames import add_frames, check_frames
+from r2d2_kapture.io.outputs.pieces import refuse_pieces
 
 SQLITE_HEADER = b"SQLite format 3\0"
 CHANGING_HEADER_BYTES = ((18, 20), (24, 28), (92, 100))
@@ -46,6 +47,7 @@ def check_database(path: Path, *, to_replace: bool = False) -> tuple[str, ...]:
         DatasetError: nothing there, no SQLite database, an empty file, a database of
             COLMAP 3, in use, broken off, or with rows that COLMAP cannot hold.
     """
+    refuse_pieces(path)
     check_file(path)
     with sqlite_errors(path), closing(_connect(path)) as connection:
         _check_version(connection, path)

@@ -8,7 +8,7 @@ hold type and width. An image is complete when both files exist and agree on the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,16 @@ import numpy as np
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name, is_described
+from r2d2_kapture.io.kapture.feature_table import index_archive
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.io.outputs.atomic import atomic_path, remove_file
 from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
-from r2d2_kapture.io.outputs.image_records import RECORDS_NAME, open_records
+from r2d2_kapture.io.outputs.image_records import (
+    RECORDS_NAME,
+    open_records,
+    stored_records,
+)
 from r2d2_kapture.io.outputs.ledger import (
     Contents,
     is_made_with,
@@ -34,7 +39,11 @@ from r2d2_kapture.io.outputs.ledger import (
 )
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME
-from r2d2_kapture.io.outputs.recorded_features import FeatureWriter, RowStore
+from r2d2_kapture.io.outputs.recorded_features import (
+    FeatureReader,
+    FeatureWriter,
+    RowStore,
+)
 from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
@@ -99,7 +108,8 @@ class FeatureType:
         return {kind: self.folder(kind) for kind in SUFFIXES}
 
 
-def _contents(kind: str) -> Contents:
+def feature_contents(kind: str) -> Contents:
+    """What extraction makes in the folder of ``keypoints`` or ``descriptors``."""
     return Contents(
         what=kind,
         files=(
@@ -114,7 +124,10 @@ def _contents(kind: str) -> Contents:
 
 @contextmanager
 def open_feature_writer(
-    feature_type: FeatureType, manifest: Manifest, options: RunOptions = RunOptions()
+    feature_type: FeatureType,
+    manifest: Manifest,
+    options: RunOptions = RunOptions(),
+    fill: Callable[[], None] = lambda: None,
 ) -> Iterator[FeatureWriter]:
     """Open a feature type for one set of weights and settings, and write to it.
 
@@ -122,6 +135,7 @@ def open_feature_writer(
         feature_type: where to write.
         manifest: what the features are made with.
         options: ``force`` removes existing features; see open_ledger.
+        fill: adds features that were made elsewhere, to the folders that are locked.
 
     Raises:
         OutputError: the type holds features made otherwise, another run is writing it,
@@ -131,7 +145,7 @@ def open_feature_writer(
     with ExitStack() as stack:
         for kind, folder in folders.items():
             made = _manifest_of(kind, feature_type, manifest)
-            contents, anew = _contents(kind), options.force
+            contents, anew = feature_contents(kind), options.force
             found = _other_layout(folder, kind, feature_type.tar)
             if is_made_with(folder, contents, made, options) and found is not None:
                 if not options.replaces:
@@ -139,6 +153,7 @@ def open_feature_writer(
                 anew = True
             stack.enter_context(open_ledger(folder, contents, made, options, anew=anew))
         _write_configs(feature_type)
+        fill()
         records = tuple(stack.enter_context(open_records(f)) for f in folders.values())
         rows = stack.enter_context(
             _open_tar_rows(feature_type)
@@ -146,6 +161,35 @@ def open_feature_writer(
             else nullcontext(_FolderRows(feature_type))
         )
         yield FeatureWriter(rows=rows, records=records)
+
+
+def stored_features(
+    feature_type: FeatureType, manifest: Manifest, options: RunOptions
+) -> FeatureReader | None:
+    """The features of a type, which another run may write; None without any.
+
+    Raises:
+        OutputError: the type holds features made otherwise, unless these are replaced.
+    """
+    folders = feature_type.folders
+    for kind, folder in folders.items():
+        made = _manifest_of(kind, feature_type, manifest)
+        contents = feature_contents(kind)
+        if options.force or not is_made_with(folder, contents, made, options):
+            return None
+        found = _other_layout(folder, kind, feature_type.tar)
+        if found is not None:
+            raise contents.refusal(folder, found)
+    archives = {kind: folder / f"{kind}.tar" for kind, folder in folders.items()}
+    rows: RowStore = _FolderRows(feature_type)
+    if feature_type.tar:
+        if not all(path.is_file() for path in archives.values()):
+            return None
+        stored = {kind: _StoredArchive.of(path) for kind, path in archives.items()}
+        rows = _TarRows(feature_type, stored)
+    return FeatureReader(
+        rows=rows, records=tuple(map(stored_records, folders.values()))
+    )
 
 
 def _manifest_of(kind: str, feature_type: FeatureType, manifest: Manifest) -> Manifest:
@@ -243,11 +287,30 @@ def _open_tar_rows(feature_type: FeatureType) -> Iterator[RowStore]:
         yield _TarRows(feature_type, archives)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _StoredArchive:
+    """What is known of an archive without opening it to write, as GrowingArchive."""
+
+    sizes: Mapping[str, int]
+    written_ns: int
+
+    @staticmethod
+    def of(path: Path) -> _StoredArchive:
+        sizes = {name: size for name, (_, size) in index_archive(path).items()}
+        return _StoredArchive(sizes=sizes, written_ns=path.stat().st_mtime_ns)
+
+    def append(self, name: str, data: bytes) -> None:
+        """Refuse, as it is only looked at."""
+        raise NotImplementedError(name)
+
+
 class _TarRows:
     """One archive a kind; an image counts once its last byte is in both."""
 
     def __init__(
-        self, feature_type: FeatureType, archives: dict[str, GrowingArchive]
+        self,
+        feature_type: FeatureType,
+        archives: Mapping[str, GrowingArchive | _StoredArchive],
     ) -> None:
         self._type = feature_type
         self._archives = archives

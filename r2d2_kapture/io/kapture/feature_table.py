@@ -29,6 +29,7 @@ from r2d2_kapture.io.kapture.dataset import (
     read_feature_config,
 )
 from r2d2_kapture.io.outputs.image_changes import refuse_clashing_records
+from r2d2_kapture.io.outputs.pieces import outputs_in_pieces, refuse_pieces
 from r2d2_kapture.types import (
     FloatArray,
 )
@@ -281,8 +282,11 @@ def open_feature_table(
         folders = [one for one in there if one.keypoints_type == keypoints_type]
         if there and not folders:
             raise DatasetError(_of_other_keypoints(there[0], keypoints_type))
+    _refuse_pieces(roots, kind, {folder.type_name for folder in folders}, type_name)
     name = _choose(roots, kind, {folder.type_name for folder in folders}, type_name)
     chosen = tuple(folder for folder in folders if folder.type_name == name)
+    for folder in chosen:
+        refuse_pieces(folder.path)
     refuse_clashing_records([folder.path for folder in chosen])
     for folder in chosen[1:]:
         first = chosen[0]
@@ -378,6 +382,18 @@ def _of_other_keypoints(folder: FeatureFolder, keypoints_type: str) -> str:
         f"folder was renamed, name it '{folder.keypoints_type}' again or correct the "
         "file, else choose other --keypoints-type"
     )
+
+
+def _refuse_pieces(
+    roots: Sequence[Path], kind: FeatureKind, found: set[str], wanted: str | None
+) -> None:
+    """Refuse features that are missing, but of which there are slices."""
+    if found if wanted is None else wanted in found:
+        return
+    for root in roots:
+        for output in outputs_in_pieces(root / "reconstruction" / kind):
+            if wanted in (None, output.name):
+                refuse_pieces(output)
 
 
 def _choose(

@@ -24,6 +24,7 @@ from r2d2_kapture.io.kapture.pairs import sorted_pair
 from r2d2_kapture.io.outputs.atomic import output_error, remove_file
 from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.outputs.pieces import refuse_pieces
 from r2d2_kapture.types import PairMatches
 
 OVERLAPPING = ".overlapping/"
@@ -154,6 +155,8 @@ def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
             )
     found = find_matches(roots, keypoints_type)
     folders = [matches_folder(root, keypoints_type) for root in roots]
+    for folder in folders:
+        refuse_pieces(folder)
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         raise DatasetError(

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -205,6 +206,12 @@ class RecordWriter:
     def is_unfinished(self, name: str) -> bool:
         """Whether a run was stopped while it wrote the features of an image."""
         return name in self.records and self.records[name] is None
+
+
+def stored_records(folder: Path) -> RecordWriter:
+    """The records of a folder that is only looked at: what is added is forgotten."""
+    log = JsonLog(path=folder / RECORDS_NAME, file=BytesIO())
+    return RecordWriter(records=read_records(folder), log=log)
 
 
 @contextmanager

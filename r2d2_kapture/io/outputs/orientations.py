@@ -69,3 +69,13 @@ def write_turns(folder: Path, turns: Mapping[str, RecordedTurn]) -> None:
     }
     content = {"format": FORMAT, "images": images}
     write_json_atomic(folder / ORIENTATIONS_NAME, content)
+
+
+def merge_turns(whole: Path, part: Path) -> None:
+    """Add the turns of a part of the images to the record of all.
+
+    Raises:
+        FeatureFormatError: one of the files is no such record.
+        OutputError: the file system refused.
+    """
+    write_turns(whole.parent, read_turns(whole.parent) | read_turns(part.parent))

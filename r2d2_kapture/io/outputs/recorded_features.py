@@ -100,3 +100,13 @@ class FeatureWriter:
         self.rows.write(name, features)
         if record is not None:
             self.renew(name, record)
+
+
+class FeatureReader(FeatureWriter):
+    """A FeatureStore that is only looked at: nothing in it changes."""
+
+    def renew(self, name: str, record: ImageRecord) -> None:
+        """Leave the record."""
+
+    def drop(self, name: str) -> None:
+        """Leave the features."""

@@ -42,6 +42,7 @@ from r2d2_kapture.stages.verify import (
     ImageSource,
     Pair,
     VerifiedPairs,
+    verified_manifest,
     verify_pairs,
 )
 from r2d2_kapture.types import FloatArray, some_names
@@ -149,7 +150,7 @@ class DatabaseUpdate:
             matches=matches,
             pairs=[pair for pair in sorted_pairs(pairs, names) if pair in matched],
             output=output,
-            settings=config.record(),
+            manifest=verified_manifest(matches.keypoints_type, config.record()),
             options=options,
         )
 

@@ -6,13 +6,15 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import EXTRACTORS
 from r2d2_kapture.config.rotations import OFF, Rotations, read_rotations
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.coordinates import Turn
 from r2d2_kapture.core.extraction import Extractor, Image
 from r2d2_kapture.core.quarter_turns import NO_TURNS, in_stored_pixels, turned
@@ -23,13 +25,19 @@ from r2d2_kapture.io.images.masks import MaskFolder, open_masks
 from r2d2_kapture.io.images.search import leave_out_names
 from r2d2_kapture.io.kapture.camera_sizes import compare_sizes, dataset_images
 from r2d2_kapture.io.kapture.dataset import DatasetOrPath, open_dataset
-from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
+from r2d2_kapture.io.kapture.feature_store import (
+    FeatureType,
+    feature_contents,
+    open_feature_writer,
+    stored_features,
+)
 from r2d2_kapture.io.names import shown
-from r2d2_kapture.io.outputs.image_changes import outstanding
+from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
 from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, stamp_image
-from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME, merge_turns
 from r2d2_kapture.io.outputs.recorded_features import FeatureStore
+from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
 from r2d2_kapture.stages.extract.turns import Turning
@@ -72,6 +80,7 @@ def run(
     masks: Path | None = None,
     rotations: str = "off",
     rotations_like: Path | None = None,
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Extract local features, of R2D2 by default, from images of a kapture dataset.
@@ -96,6 +105,8 @@ def run(
         rotations_like: kapture folder of features extracted before, such as those of
             the map, which images are turned to match; features of other images in the
             same output are such too.
+        slice: ``i/n`` does part i of n of the images, for runs that share the output;
+            ``all`` puts the parts together, see docs/cluster.md.
         options: how to run.
 
     Raises:
@@ -110,9 +121,7 @@ def run(
     names, notes = leave_out_names(dataset.image_names, exclude)
     if not names:
         raise DatasetError(f"{dataset.root}: {'; '.join(notes)}; nothing to extract")
-    paths = {name: dataset.image_path(name) for name in names}
     mask_folder = open_masks(masks)
-    sizes = compare_sizes(dataset_images(dataset))
     feature_type = FeatureType(
         root=output or dataset.root,
         keypoints_type=keypoints_type or extractor.label,
@@ -121,9 +130,16 @@ def run(
         descriptor_dtype=extractor.descriptor_type,
         tar=tar,
     )
+    folder = feature_type.folder("keypoints")
+    sliced = Sliced.read(slice, folder, feature_contents("keypoints"))
+    options = sliced.options(options)
+    mine = sliced.part.of(names)
+    paths = {name: dataset.image_path(name) for name in mine}
+    sizes = compare_sizes(dataset_images(dataset, mine if sliced.is_part else None))
+    written = dataclasses.replace(feature_type, root=sliced.root(feature_type.root))
     turning = Turning(
         rotations=read_rotations(rotations),
-        folder=feature_type.folder("keypoints"),
+        folder=written.folder("keypoints"),
         like=(
             None
             if rotations_like is None
@@ -132,19 +148,47 @@ def run(
             )
         ),
     )
+    require(
+        slice == WHOLE or not turning.rotations.by_matching,
+        f"--slice {slice}: found --rotations {rotations}, which compares all images; "
+        "expected off, exif or degrees",
+    )
     manifest = make_manifest(extractor, turning.rotations)
-    with open_feature_writer(feature_type, manifest, options) as writer:
+    with ExitStack() as stack:
+        run = stack.enter_context(
+            sliced.open(manifest, names, options, lambda name: f"{name} {tar}")
+        )
+        left = Outstanding(images=paths, replaced=())
+        if sliced.is_part:
+            there = stored_features(feature_type, manifest, options)
+            if there is not None:
+                left = outstanding(paths, there, mask_folder)
+                run.is_empty = not left.images
+
+        def gather() -> None:
+            run.gather(feature_type.root, {ORIENTATIONS_NAME: merge_turns})
+
+        writer = stack.enter_context(
+            open_feature_writer(written, manifest, options, gather)
+        )
         report = extract_missing(
-            writer, extractor, paths, mask_folder, options, turning
+            writer, extractor, left.images, mask_folder, options, turning
         )
         report = dataclasses.replace(
             report,
-            failed=(*dataset.left_out, *report.failed),
-            warnings=(*notes, *report.warnings, *sizes.warnings()),
+            skipped=report.skipped + len(paths) - len(left.images),
+            failed=(*(() if sliced.is_part else dataset.left_out), *report.failed),
+            warnings=(*notes, *left.warnings, *report.warnings, *sizes.warnings()),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
         )
-        return write_report(feature_type.folder("keypoints") / REPORT_NAME, report)
+        return run.finish(
+            report,
+            folder / REPORT_NAME,
+            sums=("keypoints",),
+            averages={"keypoints_per_image": "keypoints"},
+            noun="keypoint",
+        )
 
 
 def extract_missing(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.core.runtime import resolve_runtime
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.kapture.feature_provenance import (
@@ -21,19 +22,23 @@ from r2d2_kapture.io.kapture.feature_provenance import (
     feature_states,
     refuse_replaced_images,
 )
+from r2d2_kapture.io.kapture.followed_features import STATES_NAME
 from r2d2_kapture.io.kapture.local_features import (
     LocalFeatureTables,
     open_local_features,
 )
 from r2d2_kapture.io.kapture.match_store import (
+    CONTENTS,
     MatchWriter,
     matches_folder,
     open_match_writer,
 )
 from r2d2_kapture.io.kapture.overlaps import hidden_features
-from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, sorted_pair
-from r2d2_kapture.io.outputs.ledger import write_report
+from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
+from r2d2_kapture.io.outputs.ledger import is_made_with
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.moving import leave
+from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import (
     Matcher,
@@ -48,13 +53,20 @@ from r2d2_kapture.stages.background_io import (
 )
 from r2d2_kapture.stages.match.cache import LoadingCache
 from r2d2_kapture.stages.match.inputs import InputReader
-from r2d2_kapture.types import Failure, PairMatches, Report, counted, some_names
+from r2d2_kapture.stages.match.wanted import (
+    Names,
+    empty_warning,
+    in_caching_order,
+    nothing_matched,
+    require_usable,
+    unmatched,
+)
+from r2d2_kapture.types import Failure, PairMatches, Report, counted
 
 REPORT_NAME = "match_report.json"
 READERS = 2
 NAMES = {"mutual_nearest": "mutual nearest neighbours"}
 """Names of matchers in manifests, where they differ from the registered ones."""
-Names = tuple[str, str]
 Inputs = tuple[MatchInput, MatchInput]
 
 
@@ -91,6 +103,7 @@ def run(
     output: Path,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Match local features of image pairs into kapture matches with scores.
@@ -107,6 +120,8 @@ def run(
             'name name' (hloc, COLMAP).
         output: folder for ``reconstruction/matches/<keypoints type>``.
         keypoints_type, descriptors_type: by default the only existing one.
+        slice: ``i/n`` does part i of n of the pairs, for runs that share the output;
+            ``all`` puts the parts together, see docs/cluster.md.
         options: how to run; ``workers`` pairs are matched in parallel, each on one
             core. Matches do not depend on it.
 
@@ -126,6 +141,7 @@ def run(
         device=device,
         cache_gb=config.cache_gb,
         warnings=() if listed else (f"{pairs}: found no pair to match",),
+        slice=slice,
         options=options,
     )
 
@@ -139,6 +155,7 @@ def run_matcher(
     device: torch.device,
     cache_gb: float = MatchConfig.cache_gb,
     warnings: tuple[str, ...] = (),
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Match pairs by a matcher; see ``run``.
@@ -151,30 +168,50 @@ def run_matcher(
         device: of the matcher.
         cache_gb: gigabytes of features cached in memory for later pairs.
         warnings: of the pairs, for the report.
+        slice: of the pairs.
         options: how to run.
 
     Raises:
         DatasetError, OutputError, FeatureFormatError: as ``run``.
     """
     started = time.monotonic()
-    wanted = in_caching_order(pairs)
-    require_usable(tables, wanted)
+    keypoints_type = tables.keypoints.type_name
+    folder = matches_folder(output, keypoints_type)
+    sliced = Sliced.read(slice, folder, CONTENTS)
+    options = sliced.options(options)
+    every = in_caching_order(pairs)
+    wanted = sliced.part.of(every)
+    require_usable(tables, every)
     images = sorted({image for pair in wanted for image in pair})
     refuse_replaced_images(tables.keypoints, images)
     manifest = make_manifest(matcher, tables)
-    keypoints_type = tables.keypoints.type_name
     cache: LoadingCache[str, MatchInput] = LoadingCache(
         InputReader(tables, device, with_keypoints=matcher.needs_keypoints),
         lambda features: features.nbytes,
         int(cache_gb * 1e9),
     )
-    with open_match_writer(output, keypoints_type, manifest, options) as writer:
-        writer.follow(feature_states(tables, images))
-        todo = [
-            pair for pair in wanted if options.force or not writer.is_complete(*pair)
-        ]
+    with ExitStack() as stack:
+        states = feature_states(tables, images)
+        run = stack.enter_context(
+            sliced.open(
+                manifest,
+                every,
+                options,
+                lambda pair: f"{pair} {[states[image] for image in pair]}",
+            )
+        )
+        writer = stack.enter_context(
+            open_match_writer(sliced.root(output), keypoints_type, manifest, options)
+        )
+        writer.follow(states)
+        run.gather(output, {STATES_NAME: leave})
+        left = wanted
+        if sliced.is_part and is_made_with(folder, CONTENTS, manifest, options):
+            left = unmatched(folder, wanted, states, options)
+            run.is_empty = not left
+        todo = [pair for pair in left if options.force or not writer.is_complete(*pair)]
         tally = match_pairs(matcher, todo, cache, writer, options, len(wanted))
-        if tally.failed and len(tally.failed) == len(wanted):
+        if tally.failed and len(tally.failed) == len(every):
             raise FeatureFormatError(nothing_matched(wanted, tally.failed[0].reason))
         report = Report(
             stage="match",
@@ -184,7 +221,7 @@ def run_matcher(
             skipped=len(wanted) - len(todo),
             failed=tuple(tally.failed),
             seconds=time.monotonic() - started,
-            outputs=(matches_folder(output, keypoints_type),),
+            outputs=(folder,),
             warnings=(
                 *warnings,
                 *hidden_features(tables.keypoints),
@@ -201,42 +238,13 @@ def run_matcher(
                 "device": str(device),
             },
         )
-        return write_report(writer.folder / REPORT_NAME, report)
-
-
-def empty_warning(
-    tables: LocalFeatureTables, pairs: Sequence[Names]
-) -> tuple[str, ...]:
-    """The warning on images without any keypoint.
-
-    Pairs with missing or broken features fail separately.
-    """
-    paired = sorted({image for pair in pairs for image in pair})
-    empty = set()
-    for image in paired:
-        with suppress(FeatureFormatError):
-            if tables.keypoints.count(image) == 0:
-                empty.add(image)
-    if not empty:
-        return ()
-    count = sum(not empty.isdisjoint(pair) for pair in pairs)
-    return (
-        f"{len(empty)} of {len(paired)} images have no keypoints: "
-        f"{some_names(sorted(empty))}; their {count} pairs have no matches",
-    )
-
-
-def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
-    """Sort pairs so that images recur soon.
-
-    Pairs follow the Z-order curve (Morton, 1966) through the matrix of images sorted by
-    name: a cache of any number of images serves a square of that side.
-    """
-    names = {sorted_pair(*pair.names) for pair in pairs}
-    images = sorted({image for pair in names for image in pair})
-    # the binary digits of an index, interleaved with zeros
-    spread = {image: int(f"{index:b}", base=4) for index, image in enumerate(images)}
-    return sorted(names, key=lambda pair: 2 * spread[pair[0]] + spread[pair[1]])
+        return run.finish(
+            report,
+            folder / REPORT_NAME,
+            sums=("matches", "pairs_without_matches", "images_read"),
+            averages={"matches_per_pair": "matches"},
+            noun="match",
+        )
 
 
 def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:
@@ -253,41 +261,6 @@ def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:
         },
         versions=package_versions(),
     )
-
-
-def require_usable(tables: LocalFeatureTables, pairs: Sequence[Names]) -> None:
-    """Refuse a list without any pair that can be matched, before matching.
-
-    Only the sizes of files are read.
-
-    Raises:
-        FeatureFormatError: every pair has an image whose features are missing, or whose
-            keypoints and descriptors differ in number.
-    """
-    reasons: dict[str, str | None] = {}
-    for pair in pairs:
-        for image in pair:
-            if image not in reasons:
-                reasons[image] = unusable(tables, image)
-        if not any(reasons[image] for image in pair):
-            return
-    found = next((reason for reason in reasons.values() if reason), None)
-    if found is not None:
-        raise FeatureFormatError(nothing_matched(pairs, found))
-
-
-def unusable(tables: LocalFeatureTables, image: str) -> str | None:
-    """Why the features of an image cannot be matched, judging by file sizes."""
-    try:
-        tables.check_counts(image)
-    except FeatureFormatError as error:
-        return str(error)
-    return None
-
-
-def nothing_matched(pairs: Sequence[Names], reason: str) -> str:
-    """The one-line error if no pair can be matched."""
-    return f"none of {len(pairs)} pairs can be matched; first: {reason}"
 
 
 def match_pairs(

@@ -15,6 +15,7 @@ from typing import Any
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import ADDED, PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import read_slice
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_table import SUFFIXES
@@ -159,7 +160,7 @@ def run(
     if only is not None:
         every = [pair for pair in every if all(name in only for name in pair.names)]
         first_names = [name for name in first_names if name in only]
-    pairs = part_of(config, every)
+    pairs = read_slice(config.slice).of(every)
     failed = (*unlisted, *selected.failed)
     unpaired = find_unpaired(first_names, (pair.names for pair in every))
     data = pairs_to_bytes(output, pairs)
@@ -282,12 +283,6 @@ def arranged(
         merged = best_of_each(merged, config.partners)
     unique = unique_pairs([*sorted(pairs, key=best_first), *merged])
     return sorted((pair for pair in unique if pair.score >= least), key=best_first)
-
-
-def part_of(config: PairsConfig, every: Sequence[ImagePair]) -> Sequence[ImagePair]:
-    """The requested part of the list."""
-    part, parts = config.part
-    return every[len(every) * (part - 1) // parts : len(every) * part // parts]
 
 
 def name_order(pair: ImagePair) -> ImagePair:

@@ -6,6 +6,7 @@ from r2d2_kapture.stages.verify.pairs import (
     ImageSource,
     Pair,
     VerifiedPairs,
+    verified_manifest,
     verify_pairs,
 )
 from r2d2_kapture.stages.verify.stage import run
@@ -20,5 +21,6 @@ __all__ = [
     "open_descriptors",
     "run",
     "verify_matches",
+    "verified_manifest",
     "verify_pairs",
 ]

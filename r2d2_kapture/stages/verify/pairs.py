@@ -32,6 +32,7 @@ from r2d2_kapture.io.colmap.geometry_log import (
 )
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.kapture.match_store import (
+    CONTENTS,
     MatchTable,
     MatchWriter,
     find_matches,
@@ -40,6 +41,7 @@ from r2d2_kapture.io.kapture.match_store import (
     open_match_writer,
 )
 from r2d2_kapture.io.outputs.json_log import open_log
+from r2d2_kapture.io.outputs.ledger import is_made_with
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
@@ -134,12 +136,14 @@ class VerifiedPairs:
         geometries: of the pairs without a failure, in order of names.
         failed: the other pairs, with reasons.
         done: number of pairs verified by this run.
+        is_empty: whether the folder has no geometry.
     """
 
     table: MatchTable
     geometries: dict[Pair, PairGeometry] = field(default_factory=dict)
     failed: list[Failure] = field(default_factory=list)
     done: int = 0
+    is_empty: bool = False
 
     def geometry(self, image1: str, image2: str) -> pycolmap.TwoViewGeometry | None:
         """The geometry of a sorted pair with its inliers; None if it failed."""
@@ -182,8 +186,10 @@ def verify_pairs(
     matches: MatchTable,
     pairs: Sequence[Pair],
     output: Path,
-    settings: Mapping[str, object],
+    manifest: Manifest,
     options: RunOptions,
+    whole: Path | None = None,
+    fill: Callable[[], None] = lambda: None,
 ) -> VerifiedPairs:
     """Verify the matches of pairs, resuming an earlier run.
 
@@ -193,8 +199,10 @@ def verify_pairs(
         matches: of the pairs; pairs without matches fail.
         pairs: sorted names, in order.
         output: kapture folder for the verified matches.
-        settings: for the manifest of the folder.
+        manifest: of the folder.
         options: how to run.
+        whole: that of all slices, whose pairs are not verified again.
+        fill: adds pairs that were verified elsewhere, to the folder that is locked.
 
     Raises:
         FeatureFormatError: a pair cannot be verified, and options.strict.
@@ -203,23 +211,36 @@ def verify_pairs(
     """
     keypoints_type = matches.keypoints_type
     folder = matches_folder(output, keypoints_type)
-    manifest = Manifest(
-        model={"name": keypoints_type},
-        settings=dict(settings),
-        versions=package_versions() | {"pycolmap": pycolmap.__version__},
-    )
     with open_match_writer(output, keypoints_type, manifest, options) as writer:
         if options.force or writer.emptied:
             (folder / LOG_NAME).unlink(missing_ok=True)
+        fill()
+        roots, known = [output], read_geometries(folder / LOG_NAME)
+        if whole is not None and whole != output and not options.force:
+            there = matches_folder(whole, keypoints_type)
+            if is_made_with(there, CONTENTS, manifest, options):
+                roots.append(whole)
+                known = read_geometries(there / LOG_NAME) | known
         task = _Task(
             config=config,
             images=images,
             matches=matches,
-            known=read_geometries(folder / LOG_NAME),
+            known=known,
             writer=writer,
-            written=find_matches([output], keypoints_type),
+            written=find_matches(roots, keypoints_type),
         )
-        return _run(task, pairs, folder / LOG_NAME, options)
+        found = _run(task, pairs, folder / LOG_NAME, options)
+        found.is_empty = not (folder / LOG_NAME).stat().st_size
+        return found
+
+
+def verified_manifest(keypoints_type: str, settings: Mapping[str, object]) -> Manifest:
+    """The manifest of verified matches of keypoints."""
+    return Manifest(
+        model={"name": keypoints_type},
+        settings=dict(settings),
+        versions=package_versions() | {"pycolmap": pycolmap.__version__},
+    )
 
 
 def _run(

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,43 +14,27 @@ import kapture
 import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.config.verify import VerifyConfig
-from r2d2_kapture.errors import (
-    ConfigError,
-    DatasetError,
-    FeatureFormatError,
-    ReconstructionError,
-)
+from r2d2_kapture.errors import ConfigError, ReconstructionError
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.check import check_unused
 from r2d2_kapture.io.colmap.database import (
-    ReadKeypoints,
     keypoints_or_no_rows,
     write_database,
 )
 from r2d2_kapture.io.colmap.state import DatabaseState
-from r2d2_kapture.io.features.reading import check_inside
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
-from r2d2_kapture.io.kapture.camera_sizes import (
-    CameraImage,
-    dataset_images,
-    unlike_sensors,
-)
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_provenance import (
     refuse_other_images,
     refuse_stale_matches,
 )
-from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
+from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.gnss import Position, usable_gnss
-from r2d2_kapture.io.kapture.match_store import (
-    MatchTable,
-    match_name,
-    matches_folder,
-    open_matches,
-)
+from r2d2_kapture.io.kapture.match_store import CONTENTS as MATCHES
+from r2d2_kapture.io.kapture.match_store import match_name, matches_folder, open_matches
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
-from r2d2_kapture.io.kapture.pairs import read_pairs, sorted_pairs
 from r2d2_kapture.io.kapture.pixel_origins import (
     DatabaseOrigins,
     find_camera_origin,
@@ -60,18 +44,21 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.atomic import remove_file
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
-from r2d2_kapture.io.outputs.ledger import Contents, write_report
+from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.lock import exclusive
-from r2d2_kapture.stages.unpaired import find_unpaired, unpaired_warning
+from r2d2_kapture.io.outputs.slices import Sliced
+from r2d2_kapture.stages.unpaired import unpaired_warning
 from r2d2_kapture.stages.verify.descriptors import open_descriptors
 from r2d2_kapture.stages.verify.pairs import (
     CACHED_IMAGES,
     ImageSource,
     Pair,
     VerifiedPairs,
+    verified_manifest,
     verify_pairs,
 )
-from r2d2_kapture.types import Failure, Report
+from r2d2_kapture.stages.verify.plan import make_plan, wanted_pairs
+from r2d2_kapture.types import Report
 
 REPORT_NAME = "verify_report.json"
 UNPAIRED_REASON = (
@@ -94,6 +81,7 @@ def run(
     output: Path,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Keep matches that agree with a two-view geometry, in a COLMAP 4 database.
@@ -119,6 +107,9 @@ def run(
         keypoints_type: of features and matches; by default the only existing one.
         descriptors_type: of --guided; by default the only existing one of the
             keypoints.
+        slice: ``i/n`` does part i of n of the pairs, for runs that share the output;
+            ``all`` puts the parts together and writes the database, see
+            docs/cluster.md.
         options: how to run.
 
     Raises:
@@ -135,11 +126,17 @@ def run(
     dataset = dataclasses.replace(opened, data=data)
     keypoints = open_feature_table(features, "keypoints", keypoints_type)
     table = open_matches(matches, keypoints.type_name)
-    wanted = _wanted_pairs(dataset, table, pairs)
+    every = wanted_pairs(dataset, table, pairs)
+    folder = matches_folder(output, keypoints.type_name)
+    sliced = Sliced.read(slice, folder, MATCHES, beside=database)
+    options = sliced.options(options)
+    wanted = sliced.part.of(every)
+    if sliced.is_part:
+        paired = tuple(sorted({name for pair in wanted for name in pair}))
+        dataset = dataclasses.replace(dataset, image_names=paired)
     descriptors = open_descriptors(
         config, features, keypoints.type_name, dataset.image_names, descriptors_type
     )
-    folder = matches_folder(output, keypoints.type_name)
     finished = Finished.of(
         folder / FINISHED_NAME,
         [config.record(), str(database), wanted],
@@ -150,8 +147,9 @@ def run(
             *table.files(wanted),
         ),
     )
-    if not options.force and (report := finished.report(started)):
-        return report
+    if not (options.force or sliced.is_part or sliced.is_waiting):
+        if report := finished.report(started):
+            return report
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
     keypoints, warnings = place_keypoints(
@@ -159,7 +157,9 @@ def run(
     )
     refuse_other_images(keypoints, dataset)
     read_keypoints = lru_cache(CACHED_IMAGES)(keypoints.read)
-    work = _plan(dataset, keypoints, read_keypoints, table, wanted, options.strict)
+    work = make_plan(
+        dataset, keypoints, read_keypoints, table, wanted, len(every), options.strict
+    )
     refuse_stale_matches(table, keypoints, (n for pair in work.pairs for n in pair))
     images = ImageSource(
         cameras=image_cameras(dataset.data, origin),
@@ -174,18 +174,48 @@ def run(
             f"--output {output}: found the matches to verify there; choose another "
             "folder"
         )
-    with exclusive(output):
+    manifest = verified_manifest(
+        keypoints.type_name, config.record() | {"camera_origin": origin}
+    )
+    with ExitStack() as stack:
+        run = stack.enter_context(sliced.open(manifest, every, options))
+        root = sliced.root(output)
+        stack.enter_context(exclusive(root))
         state = DatabaseState(path=output / STATE_NAME, database=database)
-        state.claim(CONTENTS, replace=options.replaces)
+        if not sliced.is_part:
+            state.claim(CONTENTS, replace=options.replaces)
         found = verify_pairs(
             config,
             images=images,
             matches=table,
             pairs=work.pairs,
-            output=output,
-            settings=config.record() | {"camera_origin": origin},
+            output=root,
+            manifest=manifest,
             options=options,
+            whole=output,
+            fill=lambda: run.gather(output),
         )
+        details = found.details()
+        report = Report(
+            stage="verify",
+            unit="pair",
+            summary=f"{details['verified_pairs']} with a geometry",
+            done=found.done,
+            skipped=len(found.geometries) - found.done,
+            failed=(*work.failed, *found.failed),
+            seconds=time.monotonic() - started,
+            outputs=(database, folder),
+            details={
+                **details,
+                "geometry": config.geometry,
+                "camera_origin": origin,
+                "keypoint_origin": origins_text(keypoints),
+            },
+            warnings=(*counted_from.warnings, *warnings),
+        )
+        if sliced.is_part:
+            run.is_empty = found.is_empty
+            return run.finish(report, folder / REPORT_NAME)
         _remove_others(folder, found)
         positions, no_positions = usable_gnss(opened)
         inputs = _inputs_digest(dataset, images, found, positions)
@@ -207,25 +237,12 @@ def run(
             )
             state.settle()
         DatabaseOrigins.of(origin, keypoints, state.sha256).write(database)
-        details = found.details()
-        report = Report(
-            stage="verify",
-            unit="pair",
-            summary=f"{details['verified_pairs']} with a geometry",
-            done=found.done,
-            skipped=len(found.geometries) - found.done,
-            failed=(*dataset.left_out, *work.failed, *found.failed),
+        report = dataclasses.replace(
+            report,
+            failed=(*dataset.left_out, *report.failed),
             seconds=time.monotonic() - started,
-            outputs=(database, folder),
-            details={
-                **details,
-                "geometry": config.geometry,
-                "camera_origin": origin,
-                "keypoint_origin": origins_text(keypoints),
-            },
             warnings=(
-                *counted_from.warnings,
-                *warnings,
+                *report.warnings,
                 *hidden_matches(table),
                 *no_positions,
                 *unpaired_warning(
@@ -235,7 +252,7 @@ def run(
                 *_nothing_verified(found),
             ),
         )
-        write_report(folder / REPORT_NAME, report)
+        report = run.finish(report, folder / REPORT_NAME)
         if report.failed:  # these are tried again
             return report
         return finished.note(
@@ -257,101 +274,6 @@ def _remove_others(folder: Path, found: VerifiedPairs) -> None:
     """Remove verified matches of earlier pairs that will not be in the database."""
     for pair in set(found.table.pairs) - found.geometries.keys():
         remove_file(folder / match_name(pair))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """The pairs that can be verified.
-
-    Attributes:
-        pairs: that have keypoints and matches, in order of names.
-        without_keypoints: images whose keypoints are missing or broken, or whose file
-            has another size than the camera.
-        failed: failures of these images, and of pairs without matches.
-        unpaired: images without a pair.
-    """
-
-    pairs: list[Pair]
-    without_keypoints: frozenset[str]
-    failed: list[Failure]
-    unpaired: tuple[str, ...]
-
-
-def _plan(
-    dataset: Dataset,
-    keypoints: FeatureTable,
-    read_keypoints: ReadKeypoints,
-    table: MatchTable,
-    wanted: list[Pair],
-    strict: bool,
-) -> _Plan:
-    unlike = unlike_sensors(dataset)
-    if unlike and strict:
-        raise DatasetError(next(iter(unlike.values())).to_text())
-    paired = {name for pair in wanted for name in pair}
-    images = {
-        name: image
-        for name, image in dataset_images(dataset).items()
-        if name in paired or name in keypoints
-    }
-    unreadable = _unreadable(images, read_keypoints, strict) | unlike
-    readable = [pair for pair in wanted if unreadable.keys().isdisjoint(pair)]
-    matched = frozenset(table.pairs)
-    unmatched = [pair for pair in readable if pair not in matched]
-    failed = list(unreadable.values())
-    if unmatched:  # one failure for all, since there may be very many
-        first, second = unmatched[0]
-        name = f"{len(unmatched)} pairs"
-        reason = (
-            f"{name} have no matches, such as '{first}', '{second}'; run "
-            "kapture_r2d2_match with the same list of pairs"
-        )
-        if strict or len(unmatched) == len(wanted):
-            raise FeatureFormatError(reason)
-        failed.append(Failure(name=name, reason=reason))
-    return _Plan(
-        pairs=[pair for pair in readable if pair in matched],
-        without_keypoints=frozenset(unreadable),
-        failed=failed,
-        unpaired=find_unpaired(dataset.image_names, wanted),
-    )
-
-
-def _wanted_pairs(
-    dataset: Dataset, table: MatchTable, source: Path | None
-) -> list[Pair]:
-    names = frozenset(dataset.image_names)
-    if source is None:  # the folder may contain matches of queries too
-        listed = [pair for pair in table.pairs if names.issuperset(pair)]
-    else:
-        listed = [pair.names for pair in read_pairs(source, names)]
-        unknown = {name for pair in listed for name in pair} - names
-        if unknown:
-            raise DatasetError(
-                f"{source}: image '{min(unknown)}' is not in {dataset.root}; correct "
-                "the list of pairs"
-            )
-    if not listed:
-        raise DatasetError(
-            f"{source or dataset.root}: found no pair of images to verify; list pairs "
-            "with kapture_r2d2_pairs and match them with kapture_r2d2_match"
-        )
-    return sorted_pairs(listed, names)
-
-
-def _unreadable(
-    images: Mapping[str, CameraImage], read_keypoints: ReadKeypoints, strict: bool
-) -> dict[str, Failure]:
-    """Images without keypoints, or with broken or foreign ones."""
-    failed = {}
-    for name, image in images.items():
-        try:
-            check_inside(read_keypoints(name), image.size, f"'{name}'")
-        except FeatureFormatError as error:
-            if strict:
-                raise
-            failed[name] = Failure(name=name, reason=str(error))
-    return failed
 
 
 def _poses(

@@ -1,0 +1,55 @@
+"""Reports of slices, added up in that of the run that puts them together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from r2d2_kapture.types import Report, counted
+
+
+def with_work_of(
+    slices: Sequence[Mapping[str, Any]],
+    report: Report,
+    sums: Sequence[str],
+    averages: Mapping[str, str],
+    noun: str,
+) -> Report:
+    """A report with the work of slices, whose items the run found done.
+
+    Args:
+        slices: their reports as JSON.
+        report: of the run.
+        sums: numbers in it that are of the run's own work.
+        averages: numbers that are one of these by the items done.
+        noun: of the first sum, of which the summary is.
+    """
+    details = dict(report.details)
+    done = sum(int(one["done"]) for one in slices)
+    for name in sums:
+        details[name] += sum(int(one[name]) for one in slices)
+    for name, of in averages.items():
+        details[name] = round(details[of] / max(done + report.done, 1))
+    seconds = sum(float(one["seconds"]) for one in slices)
+    return dataclasses.replace(
+        report,
+        warnings=(*report.warnings, *_warnings(slices, report)),
+        done=report.done + done,
+        skipped=max(report.skipped - done, 0),
+        summary=counted(details[sums[0]], noun) if sums else report.summary,
+        details=details
+        | {"slices": len(slices), "seconds_of_slices": round(seconds, 3)},
+    )
+
+
+def _warnings(slices: Sequence[Mapping[str, Any]], report: Report) -> Iterator[str]:
+    """What slices warned of and the report does not, in one sentence."""
+    found = [
+        f"slice {one['slice']}: {text}"
+        for one in slices
+        for text in one["warnings"]
+        if text not in report.warnings
+    ]
+    if found:
+        yield f"{counted(len(found), 'warning')} of slices, such as {found[0]}"

@@ -1,0 +1,384 @@
+"""Outputs that several runs make together, each a slice of the items.
+
+A slice is an ordinary output of its own, locked, resumed and redone as such, in a
+folder beside the whole one (see pieces.py): machines on a shared file system never
+write one file, and only a rename has to be atomic there. ``--slice all`` moves what the
+slices made into the output, and then is an ordinary run, which finds its items done.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import ALL, Slice, read_slice
+from r2d2_kapture.errors import OutputError
+from r2d2_kapture.io.outputs.atomic import (
+    output_error,
+    read_json,
+    write_json_atomic,
+)
+from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, write_report
+from r2d2_kapture.io.outputs.lock import exclusive, refuse_locked
+from r2d2_kapture.io.outputs.manifest import (
+    FILE_NAME,
+    Manifest,
+    json_text,
+    parse_manifest,
+    read_manifest,
+)
+from r2d2_kapture.io.outputs.moving import Merge, move_outputs
+from r2d2_kapture.io.outputs.pieces import (
+    all_slices,
+    listed,
+    piece,
+    refuse_pieces,
+    report_of,
+    slices_folder,
+    slices_in,
+)
+from r2d2_kapture.io.outputs.slice_reports import with_work_of
+from r2d2_kapture.types import Report
+
+Item = TypeVar("Item")
+ITEMS, MANIFEST = "items", "manifest"
+"""What the report of a slice says besides: digest of its items, and how it was made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sliced:
+    """An output, and what of it a run makes.
+
+    Attributes:
+        output: the folder that a ledger opens.
+        contents: of it, for messages.
+        part: what the run makes; the only slice of one for everything.
+        gathers: whether the run puts slices together.
+        beside: another output of the command, whose readers look for slices too.
+    """
+
+    output: Path
+    contents: Contents
+    part: Slice
+    gathers: bool
+    beside: Path | None = None
+
+    @staticmethod
+    def read(
+        text: str, output: Path, contents: Contents, beside: Path | None = None
+    ) -> Sliced:
+        """What ``--slice`` says.
+
+        Raises:
+            ConfigError: it is no slice.
+        """
+        return Sliced(
+            output=output,
+            contents=contents,
+            part=read_slice(text, or_all=True),
+            gathers=text == ALL,
+            beside=beside,
+        )
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the run makes a slice."""
+        return self.part.count > 1
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are slices to put together, or what they left to remove."""
+        return self.gathers and self.folder.is_dir()
+
+    @property
+    def folder(self) -> Path:
+        """Of the slices."""
+        return slices_folder(self.output)
+
+    def named(self, part: Slice) -> Path:
+        """What messages on a slice name."""
+        return Path(f"{self.output} (slice {part})")
+
+    def root(self, root: Path) -> Path:
+        """Where the run writes what belongs below the root of the whole output."""
+        return _written(self.folder, self.part) if self.is_part else root
+
+    def options(self, options: RunOptions) -> RunOptions:
+        """How to run: what slices made is not redone as they are put together."""
+        if not self.gathers or not options.force:
+            return options
+        return dataclasses.replace(options, force=False, replace=True)
+
+    @contextmanager
+    def open(
+        self,
+        manifest: Manifest,
+        items: Sequence[Item],
+        options: RunOptions,
+        describe: Callable[[Item], str] = str,
+    ) -> Iterator[SliceRun]:
+        """Check what other runs made or make, and lock the slice.
+
+        Args:
+            manifest: of the outputs wanted.
+            items: all of them, in the order in which they are divided.
+            options: of ``options``.
+            describe: says of an item what its slice is outdated without.
+
+        Raises:
+            OutputError: the output or other slices were made otherwise, another run is
+                writing the slice, or ``all`` misses some.
+            DatasetError: there are slices, and the run makes everything.
+        """
+        run = SliceRun(
+            sliced=self,
+            manifest=manifest,
+            describe=lambda part: map(describe, part.of(items)),
+            options=options,
+        )
+        if self.is_part:
+            with self._claimed(run):
+                yield run
+            return
+        if self.gathers:
+            run.find_slices()
+        else:
+            refuse_pieces(self.output)
+        yield run
+
+    @contextmanager
+    def _claimed(self, run: SliceRun) -> Iterator[None]:
+        folder, options = self.folder, run.options
+        is_made_with(self.output, self.contents, run.manifest, options)
+        refuse_locked(self.output)
+        self._agree_on_count()
+        _agree_on_settings(self, run.manifest, options)
+        mine = piece(folder, self.part)
+        with exclusive(mine, self.named(self.part)):
+            if options.force:
+                report_of(folder, self.part).unlink(missing_ok=True)
+            if self.beside is not None:
+                _link(slices_folder(self.beside), folder)
+            yield
+        if run.is_empty:
+            shutil.rmtree(mine, ignore_errors=True)
+
+    def _agree_on_count(self) -> None:
+        count = self.part.count
+        others = [part for part in slices_in(self.folder) if part.count != count]
+        if others:
+            raise OutputError(
+                f"{self.output}: found slice {others[0]} of it in {self.folder}, "
+                f"expected n = {count}; go on with n = {others[0].count} and put the "
+                f"slices together with --slice {ALL}, or remove that folder"
+            )
+        for other in slices_in(self.folder, ".json"):
+            if other.count != count:  # of slices that have been put together
+                report_of(self.folder, other).unlink(missing_ok=True)
+
+
+@dataclass(kw_only=True)
+class SliceRun:
+    """A run that makes a slice, or everything.
+
+    Attributes:
+        sliced: the output.
+        manifest: what it is made with.
+        describe: the items of a slice, as text.
+        options: of the run.
+        gathered: reports of the slices that the run put together.
+        is_empty: whether the slice has nothing that the whole output lacks.
+    """
+
+    sliced: Sliced
+    manifest: Manifest
+    describe: Callable[[Slice], Iterable[str]]
+    options: RunOptions
+    gathered: list[dict[str, Any]] = field(default_factory=list)
+    is_empty: bool = False
+
+    def find_slices(self) -> None:
+        """Find the slices to put together; there are none where that is done.
+
+        Raises:
+            OutputError: one is missing, or was made otherwise.
+        """
+        sliced = self.sliced
+        begun = slices_in(sliced.folder)
+        if begun:
+            every = all_slices(begun[0].count)
+            made = [read_json(report_of(sliced.folder, part)) for part in every]
+            self._check(every, made)
+            self.gathered = made
+        elif not (sliced.output / FILE_NAME).is_file():
+            raise OutputError(
+                f"{sliced.output}: found no slices of it, expected all; run the same "
+                f"command with --slice 1/n to n/n, then with --slice {ALL}"
+            )
+
+    def gather(self, root: Path, merge: Mapping[str, Merge] = {}) -> None:
+        """Move what slices made into the whole output, which is locked.
+
+        Args:
+            root: of the whole output.
+            merge: what adds files that every slice has, see move_outputs.
+
+        Raises:
+            OutputError: a slice is being made, or the file system refused.
+        """
+        sliced, folder = self.sliced, self.sliced.folder
+        if not sliced.gathers:
+            return
+        _remove_gathered(folder)
+        every = all_slices(len(self.gathered))
+        for part in every:
+            refuse_locked(piece(folder, part), sliced.named(part))
+        try:
+            for part in every:
+                mine = piece(folder, part)
+                if mine.is_dir():
+                    with exclusive(mine, sliced.named(part)):
+                        move_outputs(_written(folder, part), root, merge)
+            if sliced.beside is not None:
+                slices_folder(sliced.beside).unlink(missing_ok=True)
+            if folder.is_dir():
+                os.replace(folder, _trash(folder))
+        except OSError as error:
+            raise output_error(sliced.output, error) from error
+        _remove_gathered(folder)
+
+    def _check(self, every: Sequence[Slice], reports: Sequence[dict[str, Any]]) -> None:
+        missing = [part for part, made in zip(every, reports) if not made]
+        if missing:
+            raise OutputError(
+                f"{self.sliced.output}: found {len(every) - len(missing)} of "
+                f"{len(every)} slices; {listed(missing)} missing: run the same command "
+                f"with these --slice, then with --slice {ALL} again"
+            )
+        other = [
+            part
+            for part, made in zip(every, reports)
+            if made.get(ITEMS) != self._digest(part) or not self._is_same(made)
+        ]
+        if other:
+            raise OutputError(
+                f"{self.sliced.output}: found slices made with other settings or of "
+                f"other inputs; {listed(other)} outdated: run the same command with "
+                f"these --slice, then with --slice {ALL} again"
+            )
+
+    def _is_same(self, made: Mapping[str, Any]) -> bool:
+        theirs = parse_manifest(
+            json_text(made.get(MANIFEST, {})), str(self.sliced.folder)
+        )
+        same = self.manifest.has_inputs_of(theirs)
+        return same and not self.manifest.differences(theirs)
+
+    def _digest(self, part: Slice) -> str:
+        digest = hashlib.sha256()
+        for text in self.describe(part):
+            digest.update(text.encode("utf-8", "surrogateescape") + b"\n")
+        return digest.hexdigest()
+
+    def finish(
+        self,
+        report: Report,
+        path: Path,
+        *,
+        sums: Sequence[str] = (),
+        averages: Mapping[str, str] = {},
+        noun: str = "",
+    ) -> Report:
+        """Write the report of the run, or of its slice in the folder of slices.
+
+        Args:
+            report: of the run.
+            path: of the file beside the whole output.
+            sums: numbers in it that are of the run's own work, to which those of the
+                slices that it put together are added.
+            averages: numbers that are one of these by the items done.
+            noun: of the first sum, of which the summary is.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        if self.sliced.is_part:
+            return self._finish_slice(report)
+        if self.gathered:
+            report = with_work_of(self.gathered, report, sums, averages, noun)
+        return write_report(path, report)
+
+    def _finish_slice(self, report: Report) -> Report:
+        sliced = self.sliced
+        path = report_of(sliced.folder, sliced.part)
+        report = dataclasses.replace(
+            report,
+            details={"slice": str(sliced.part), **report.details},
+            outputs=(path,),
+        )
+        more = {
+            ITEMS: self._digest(sliced.part),
+            MANIFEST: self.manifest.to_json(),
+        }
+        stopped = self.options.strict and report.failed
+        known = read_json(path)
+        same = known.get(ITEMS) == more[ITEMS] and self._is_same(known)
+        if not stopped and (report.done or report.failed or not same):
+            write_json_atomic(path, report.to_json() | more)
+        return report
+
+
+def _agree_on_settings(sliced: Sliced, manifest: Manifest, options: RunOptions) -> None:
+    """Compare with the settings of the first slice; of two at once one is the first."""
+    path = sliced.folder / FILE_NAME
+    first = read_manifest(path) or _noted(path, manifest)
+    differences = manifest.differences(first)
+    if not options.replaces:
+        sliced.contents.refuse(sliced.output, differences)
+    if differences or not manifest.has_inputs_of(first):
+        write_json_atomic(path, manifest.to_json())
+
+
+def _noted(path: Path, manifest: Manifest) -> Manifest:
+    """Note a manifest, and give the one that is noted then."""
+    own = path.with_name(f".{FILE_NAME}.{uuid.uuid4().hex}")
+    write_json_atomic(own, manifest.to_json())
+    try:
+        with suppress(FileExistsError):
+            os.link(own, path)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        own.unlink(missing_ok=True)
+    return read_manifest(path) or manifest
+
+
+def _link(link: Path, folder: Path) -> None:
+    """Point from beside another output to the slices, where links can be made."""
+    if link != folder:
+        with suppress(OSError):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(folder)
+
+
+def _written(folder: Path, part: Slice) -> Path:
+    """What a slice writes; its lock is beside."""
+    return piece(folder, part) / "output"
+
+
+def _trash(folder: Path) -> Path:
+    """Where slices are until they are removed, so that none is missed meanwhile."""
+    return folder.with_name(f"{folder.name}.old")
+
+
+def _remove_gathered(folder: Path) -> None:
+    shutil.rmtree(_trash(folder), ignore_errors=True)
