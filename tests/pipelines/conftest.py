@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
+
+from tests.scenes.figures import save_a_pixel
 
 
 @pytest.fixture(autouse=True)
 def empty_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures have a pixel, which takes a third of the time."""
-
-    def save(self: Figure, path: Any, **settings: Any) -> None:
-        Image.new("L", (1, 1)).save(path, "PNG")
-
-    monkeypatch.setattr(Figure, "savefig", save)
+    """Figures take a third of the time."""
+    save_a_pixel(monkeypatch)

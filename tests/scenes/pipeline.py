@@ -29,12 +29,14 @@ class PipelineScene:
         features: keypoints and descriptors of all images, type ``points``.
     """
 
-    def __init__(self, root: Path, *, mapping_poses: bool = True) -> None:
-        self.scene = Scene(times=TIMES)
+    def __init__(
+        self, root: Path, *, mapping_poses: bool = True, times: int = TIMES
+    ) -> None:
+        self.scene = Scene(times=times)
         self.mapping = root / "mapping"
         self.query = root / "query é"
         self.features = root / "features"
-        others = [time for time in range(TIMES) if time != QUERY_TIME]
+        others = [time for time in range(times) if time != QUERY_TIME]
         for path, part in (
             (self.mapping, self.scene.part(others, poses=mapping_poses)),
             (self.query, self.scene.part([QUERY_TIME])),

@@ -20,13 +20,25 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
 
+import pytest
 import torch
+from PIL import _plugins as PLUGINS
+
+from tests.commands import command_modules
+from tests.scenes.figures import save_a_pixel
 
 FORKS = multiprocessing.get_context("forkserver")
-PRELOADED = ["pytest", "torch", "pycolmap", "kapture", "h5py", "scipy.spatial"]
-PRELOADED += ["jsonargparse", "matplotlib.figure", "matplotlib.font_manager"]
-PRELOADED += ["torch._dynamo", "torch.utils.tensorboard", "r2d2_kapture.stages.train"]
-PRELOADED += ["r2d2_kapture.stages.pipeline"]
+PRELOADED = (
+    "pytest torch torch._dynamo torch.utils.tensorboard pycolmap kapture".split()
+)
+PRELOADED += "h5py scipy.spatial scipy.io jsonargparse docstring_parser attrs".split()
+PRELOADED += "jinja2 plotly.offline matplotlib.figure matplotlib.font_manager".split()
+PRELOADED += [f"PIL.{name}" for name in PLUGINS]
+PRELOADED += [*command_modules().values(), "r2d2_kapture.extractors.r2d2"]
+PRELOADED += [
+    f"r2d2_kapture.stages.{name}"
+    for name in "benchmark colmap export fetch pipeline report train".split()
+]
 FORKS.set_forkserver_preload([*PRELOADED, "tests.stages.contract_runs"])
 
 Act = Literal["kill", "interrupt", "hold", "full"]
@@ -120,6 +132,8 @@ def _run(
     # its own processes need not import anything either; their writes do not count
     setattr(multiprocessing, "get_context", lambda method: forked)
     main = importlib.import_module(f"r2d2_kapture.cli.{command}").main
+    if command == "pipeline":  # the commands of its stages draw the same
+        save_a_pixel(pytest.MonkeyPatch())
 
     def stopped(number: int, event: str) -> None:
         writes.value = number

@@ -322,7 +322,7 @@ STAGES = (
 
 def write_inputs(folder: Path) -> Path:
     """Write what the commands read; return the query dataset."""
-    scene = PipelineScene(folder / "scene")
+    scene = PipelineScene(folder / "scene", times=3)
     write_noise_dataset(folder / "noise")
     for seed, name in enumerate(("v_wall", "i_lamp")):
         write_crops(folder / "sequences" / name, seed)
