@@ -169,6 +169,7 @@ STAGES = (
         other="--max-error 8",
         needs="pipeline",
         foreign="localized/mine.txt",
+        sliced="localized/report.json",
     ),
     Stage(
         command="localize",

@@ -28,6 +28,7 @@ from r2d2_kapture.io.kapture.tables import (
 )
 from r2d2_kapture.io.lists import read_list_lines
 from r2d2_kapture.io.names import broken_by, broken_in_table_by, shown
+from r2d2_kapture.io.outputs.pieces import refuse_pieces
 from r2d2_kapture.types import Failure
 
 FORMAT_VERSION = "1.1"
@@ -113,6 +114,7 @@ def open_dataset(root: DatasetOrPath) -> Dataset:
     """
     if isinstance(root, Dataset):
         return root
+    refuse_pieces(root)
     records, left_out = check_dataset(root)
     quiet_kapture()
     try:

@@ -34,6 +34,7 @@ from r2d2_kapture.stages.localize.positions import Places
 from r2d2_kapture.stages.localize.results import (
     QueryResult,
     read_localized,
+    read_result,
     write_result,
 )
 from r2d2_kapture.types import Failure
@@ -68,6 +69,8 @@ class Localizer:
         unlike: queries whose file and camera differ in size; they fail.
         output: folder of the outcomes.
         force: compute existing outcomes again.
+        whole: folder of all outcomes, where those are of a slice.
+        retries: whether frames that failed are tried again.
     """
 
     config: LocalizeConfig
@@ -81,11 +84,13 @@ class Localizer:
     unlike: Mapping[str, Failure]
     output: Path
     force: bool
+    whole: Path | None = None
+    retries: bool = True
 
     def localize(self, frame: QueryFrame) -> FrameOutcome:
         """Localize a frame and write its outcome, unless it exists.
 
-        Failed frames are tried again.
+        Failed frames are tried again, unless slices are put together.
 
         Raises:
             OutputError: the file system refused.
@@ -129,7 +134,7 @@ class Localizer:
     def _there(self, evidence: Evidence) -> tuple[QueryResult, ...]:
         digest = inputs_digest(evidence, self.config)
         known = [
-            read_localized(self.output, image.name)
+            self._known(image.name)
             for image, matches in zip(evidence.frame.images, evidence.matches)
             if matches.error is None
         ]
@@ -140,6 +145,14 @@ class Localizer:
             and result.inputs == digest
             and result == self.places.of(result)
         )
+
+    def _known(self, name: str) -> QueryResult | None:
+        """The outcome of a query that is there, in a slice or in the whole."""
+        read = read_localized if self.retries else read_result
+        here = read(self.output, name)
+        if here is None and self.whole is not None:
+            return read(self.whole, name)
+        return here
 
 
 def localize_frames(

@@ -46,11 +46,12 @@ def localization_report(
         unit="query",
         summary=f"{doubtful} doubtful" if doubtful else "",
         done=sum(result.localized for result in fresh),
-        skipped=len(kept),
+        skipped=sum(result.localized for result in kept),
         failed=dataset.left_out
         + tuple(
             Failure(name=result.image, reason=result.reason)
-            for result in fresh
+            for outcome in outcomes
+            for result in outcome.results
             if result.reason is not None
         ),
         seconds=seconds,

@@ -161,6 +161,12 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
 
     A file that cannot be read or has another format counts as missing.
     """
+    result = read_result(output, image)
+    return result if result is not None and result.localized else None
+
+
+def read_result(output: Path, image: str) -> QueryResult | None:
+    """Read the outcome of a query, also of one without a pose, as read_localized."""
     try:
         content = read_json(result_path(output, image))
         status = content.pop("status")
@@ -175,6 +181,8 @@ def read_localized(output: Path, image: str) -> QueryResult | None:
         result = QueryResult(**content)
     except (ValueError, TypeError, KeyError):
         return None
+    if status == "failed":
+        return result if not result.localized and result.reason else None
     whole = len(result.cam_from_world or ()) == 7 and len(result.camera) > 3
     return result if status == "localized" and whole else None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.errors import (
     DatasetError,
 )
@@ -38,9 +40,10 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 from r2d2_kapture.io.map_patches import patches_path
 from r2d2_kapture.io.map_unit import read_map_unit
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
-from r2d2_kapture.io.outputs.ledger import open_ledger, write_report
+from r2d2_kapture.io.outputs.ledger import is_made_with, open_ledger
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
-from r2d2_kapture.stages.localize.cameras import query_frames
+from r2d2_kapture.io.outputs.slices import Sliced
+from r2d2_kapture.stages.localize.cameras import QueryFrame, query_frames
 from r2d2_kapture.stages.localize.last_pose import Helpers
 from r2d2_kapture.stages.localize.localizer import (
     Localizer,
@@ -73,6 +76,7 @@ from r2d2_kapture.stages.localize.registration import open_registrar
 from r2d2_kapture.stages.localize.report import localization_report
 from r2d2_kapture.stages.localize.results import (
     POSES_NAME,
+    QUERIES_FOLDER,
     result_path,
     write_localized,
 )
@@ -90,6 +94,7 @@ def run(
     output: Path,
     model_output: Path | None = None,
     keypoints_type: str | None = None,
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Estimate the camera poses of query images in a map, from matches with its images.
@@ -117,6 +122,8 @@ def run(
         model_output: folder for a COLMAP model of the map and the localized queries;
             none by default.
         keypoints_type: of features and matches; by default the only existing one.
+        slice: ``i/n`` does part i of n of the queries, for runs that share the output;
+            ``all`` puts the parts together, see docs/cluster.md.
         options: how to run; ``workers`` frames are localized in parallel, without rigs.
             Poses do not depend on it.
 
@@ -133,6 +140,12 @@ def run(
     require(
         pairs is not None or not matches,
         "--matches: found no --pairs, expected the list of pairs that were matched",
+    )
+    sliced = Sliced.read(slice, output, CONTENTS)
+    require(
+        slice == WHOLE or bool(matches),
+        f"--slice {slice}: found no --matches, expected matches of the queries; make "
+        "them with kapture_r2d2_match",
     )
     if pairs is not None and matches:
         dataset = open_dataset(query)
@@ -153,8 +166,8 @@ def run(
             place=output.with_name(f"{output.name}_matches"),
             options=options,
         )
-    report = localize_queries(config, map_path, inputs, output, options)
-    if model_output is None:
+    report = localize_queries(config, map_path, inputs, sliced, options)
+    if model_output is None or sliced.is_part:
         return report
     registered = register(
         config,
@@ -174,15 +187,25 @@ def localize_queries(
     config: LocalizeConfig,
     map_path: Path,
     inputs: QueryInputs,
-    output: Path,
+    sliced: Sliced,
     options: RunOptions,
 ) -> Report:
     """Estimate the poses of queries whose inputs are complete; see ``run``."""
     started = time.monotonic()
+    options, output = sliced.options(options), sliced.output
     dataset = inputs.query
+    counted_from = find_camera_origin(dataset, config.camera_origin)
+    origin = counted_from.origin
+    every: list[QueryFrame] = []
+    if sliced.is_part:
+        every = query_frames(dataset, origin, config)
+        mine = tuple(
+            image.name for frame in sliced.part.of(every) for image in frame.images
+        )
+        dataset = dataclasses.replace(dataset, image_names=mine, left_out=())
     keypoints = open_feature_table(inputs.features, "keypoints", inputs.keypoints_type)
     table = open_matches(inputs.matches, keypoints.type_name)
-    retrieval = _retrieval(inputs.pairs, dataset, keypoints)
+    retrieval = _retrieval(inputs.pairs, dataset, keypoints, whole=not sliced.is_part)
     refined = config.refine == "auto" and patches_path(map_path).is_file()
     described = (
         described_features(inputs.features, keypoints.type_name)
@@ -201,11 +224,11 @@ def localize_queries(
             *(descriptors.files(descriptors.image_names) if descriptors else ()),
         ),
     )
-    if not options.force and (report := finished.report(started)):
-        return report
-    counted_from = find_camera_origin(dataset, config.camera_origin)
-    origin = counted_from.origin
-    frames = query_frames(dataset, origin, config)
+    if not (options.force or sliced.is_part or sliced.is_waiting):
+        if report := finished.report(started):
+            return report
+    every = every or query_frames(dataset, origin, config)
+    frames = sliced.part.of(every)
     keypoints, warnings = place_keypoints(
         keypoints, config.keypoint_origin, dataset, counted_from
     )
@@ -230,21 +253,36 @@ def localize_queries(
             search=open_search(described, sparse_map),
             registrar=open_registrar(map_path, sparse_map) if refined else None,
         ),
-        output=output,
+        output=sliced.root(output),
         force=options.force,
+        retries=not sliced.gathers,
     )
     refuse_stale_matches(table, keypoints, retrieval.images)
     map_type = recorded_keypoints_type(map_path)
     refuse_moved_keypoints(sparse_map, keypoints, retrieval.images, map_type)
     refuse_inputs(output, [dataset.root, map_path, *inputs.features, *inputs.matches])
     manifest = localized_manifest(config, keypoints.type_name, dataset, refined=refined)
-    with open_ledger(output, CONTENTS, manifest, options), quiet_pycolmap():
+    with ExitStack() as stack:
+        run = stack.enter_context(
+            sliced.open(
+                manifest,
+                every,
+                options,
+                lambda frame: f"{[image.name for image in frame.images]}",
+            )
+        )
+        stack.enter_context(open_ledger(localizer.output, CONTENTS, manifest, options))
+        run.gather(output)
+        stack.enter_context(quiet_pycolmap())
+        if sliced.is_part and is_made_with(output, CONTENTS, manifest, options):
+            localizer = dataclasses.replace(localizer, whole=output)
         outcomes = list(localize_frames(localizer, frames, options))
         # queries that a strict run does not reach keep their poses
         outcomes += map(localizer.recall, frames[len(outcomes) :])
         results = [result for outcome in outcomes for result in outcome.results]
-        write_localized(output, dataset, results, config.format, origin)
-        write_positions(output, results)
+        if not sliced.is_part:
+            write_localized(output, dataset, results, config.format, origin)
+            write_positions(output, results)
         seconds = time.monotonic() - started
         report = localization_report(localizer, outcomes, dataset, seconds)
         known = {failure.name: failure for failure in inputs.failed}
@@ -259,8 +297,9 @@ def localize_queries(
                 *report.warnings,
             ),
         )
-        write_report(output / REPORT_NAME, report)
-        if report.failed:  # these are tried again
+        run.is_empty = not (localizer.output / QUERIES_FOLDER).is_dir()
+        report = run.finish(report, output / REPORT_NAME)
+        if sliced.is_part or report.failed:  # these are tried again
             return report
         made = [output / name for name in (REPORT_NAME, POSES_NAME, FILE_NAME)]
         made += positions_files(output)
@@ -269,8 +308,13 @@ def localize_queries(
         return finished.note(report, made)
 
 
-def _retrieval(pairs: Path, dataset: Dataset, known: FeatureTable) -> Retrieval:
+def _retrieval(
+    pairs: Path, dataset: Dataset, known: FeatureTable, *, whole: bool
+) -> Retrieval:
+    """The partners of queries, of which those of a slice may have none."""
     retrieval = retrieve(read_pairs(pairs, known), dataset.image_names)
+    if not whole:
+        return dataclasses.replace(retrieval, unknown=())
     if not any(retrieval.of_query.values()):
         raise DatasetError(
             f"{pairs}: found no pair with an image of {dataset.root}, expected lines "
