@@ -9,19 +9,28 @@ the command runs it: it also writes the matches. Descriptors are drawn in cluste
 one side of the sphere, and images show the same points with noise, so that
 similarities spread as those of R2D2 do: 0.7 on average, 0.93 for the best.
 
-What bfloat16 could win is timed too: its product alone, and with row and column
-maxima. A path through it would have to score those rows again whose two best
-similarities lie within its error, whose share is printed.
+Then one pair on one core, by processor time, which other programs do not lengthen: the
+product that torch makes of the whole matrix, our matching, and the ratio of both, with
+all instructions of this processor and with AVX2 only.
+
+What bfloat16 and int8 could win is timed too: their products alone. A path through them
+would have to score those rows again whose two best similarities lie within their error,
+whose share is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +41,6 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.core.allocator import keep_heap
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
-from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.kapture.match_store import open_matches
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, write_pairs
 from r2d2_kapture.io.outputs.manifest import Manifest
@@ -42,6 +50,12 @@ from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import FloatArray, LocalFeatures
 
 NAME = "bench"
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""Environment that keeps torch from using later instructions."""
 DIM = 128
 CLUSTERS = 500
 CLUSTER_SPREAD, POINT_SPREAD, VIEW_NOISE = 0.5, 0.3, 0.2
@@ -57,8 +71,12 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=torch.get_num_threads())
+    parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 5000, 20000])
+    parser.add_argument("--kernels", action="store_true", help="one pair only")
     options = parser.parse_args()
     keep_heap()
+    if options.kernels:
+        return print_kernels(options.sizes)
     print(machine())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -70,26 +88,24 @@ def main() -> None:
             found, taken = timed(lambda: ours(folder, options.workers))
             seconds["ours"].append(taken)
         same = all(np.array_equal(found[pair], expected[pair]) for pair in expected)
-        kernels = time_kernels(folder)
-        undecided = undecided_rows(folder)
     print_table(seconds, options.pairs)
     print(
         f"matches: {sum(map(len, found.values()))}, "
         f"{'identical' if same else 'NOT IDENTICAL'}"
     )
-    print("one core, one pair: " + ", ".join(f"{k} {v:.1f} ms" for k, v in kernels))
-    print(f"rows that bfloat16 leaves undecided: {undecided:.0%}")
+    print_kernels(options.sizes)
+    subprocess.run(
+        [sys.executable, __file__, "--kernels", "--sizes", *map(str, options.sizes)],
+        env=os.environ | AVX2,
+        check=True,
+    )
 
 
 def write_dataset(folder: Path, keypoints: int, pair_count: int) -> None:
     """Descriptors of as many images as the pairs need, all with each other."""
     images = next(n for n in itertools.count(2) if n * (n - 1) // 2 >= pair_count)
     names = [f"image {i:03d}.jpg" for i in range(images)]
-    rng = np.random.default_rng(0)
-    mean = unit(rng.normal(size=(1, DIM)))
-    centres = near(np.repeat(mean, CLUSTERS, axis=0), CLUSTER_SPREAD, rng)
-    clusters = rng.integers(CLUSTERS, size=3 * keypoints)
-    points = near(centres[clusters], POINT_SPREAD, rng)
+    views = draw_views(keypoints)
     feature_type = FeatureType(
         root=folder,
         keypoints_type=NAME,
@@ -100,11 +116,21 @@ def write_dataset(folder: Path, keypoints: int, pair_count: int) -> None:
     manifest = Manifest(model={"name": NAME}, settings={}, versions={})
     with open_feature_writer(feature_type, manifest, RunOptions(force=True)) as writer:
         for name in names:
-            seen = rng.choice(len(points), keypoints, replace=False)
-            descriptors = near(points[seen], VIEW_NOISE, rng).astype(np.float32)
-            writer.write(name, features(descriptors))
+            writer.write(name, features(next(views)))
     every = (ImagePair(image1=a, image2=b) for a, b in itertools.combinations(names, 2))
     write_pairs(folder / "pairs.txt", itertools.islice(every, pair_count))
+
+
+def draw_views(keypoints: int) -> Iterator[FloatArray]:
+    """Descriptors of images that show some of the same points, with noise."""
+    rng = np.random.default_rng(0)
+    mean = unit(rng.normal(size=(1, DIM)))
+    centres = near(np.repeat(mean, CLUSTERS, axis=0), CLUSTER_SPREAD, rng)
+    clusters = rng.integers(CLUSTERS, size=3 * keypoints)
+    points = near(centres[clusters], POINT_SPREAD, rng)
+    while True:
+        seen = rng.choice(len(points), keypoints, replace=False)
+        yield near(points[seen], VIEW_NOISE, rng).astype(np.float32)
 
 
 def near(rows: np.ndarray, distance: float, rng: np.random.Generator) -> np.ndarray:
@@ -171,51 +197,82 @@ def ours(folder: Path, workers: int) -> Matches:
     return found
 
 
-def time_kernels(folder: Path) -> list[tuple[str, float]]:
-    """Milliseconds of the products alone, and of matching a pair, on one core."""
-    names = open_local_features([folder]).descriptors.image_names[:2]
-    first, second = (read_rows(folder, name) for name in names)
-    half1, half2 = first.bfloat16(), second.bfloat16()
-    product, half_product = first @ second.T, half1 @ half2.T
-
-    def screen() -> None:
-        for block in half1.tensor_split(20):
-            similarity = block @ half2.T
-            similarity.amax(0)
-            similarity.amax(1)
-
-    functions: dict[str, Callable[[], object]] = {
-        "float32 product": lambda: torch.mm(first, second.T, out=product),
-        "float32 matching": lambda: match_mutual_nearest(first, second),
-        "bfloat16 product": lambda: torch.mm(half1, half2.T, out=half_product),
-        "bfloat16 product and maxima": screen,
-    }
+def print_kernels(sizes: Sequence[int]) -> None:
+    """A row for each number of keypoints, then what lower precision could win."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(f"one pair, ms of one core ({capability}):")
+    print("keypoints   product   matching   ratio   with --ratio 0.9")
     with one_core_a_thread():
-        return [(name, fastest(function)) for name, function in functions.items()]
+        for count in sizes:
+            first, second = map(torch.from_numpy, islice(draw_views(count), 2))
+            whole = fastest(functools.partial(product_of_parts, first, second))
+            ours = fastest(lambda: match_mutual_nearest(first, second))
+            tested = fastest(lambda: match_mutual_nearest(first, second, ratio=0.9))
+            print(
+                f"{count:9d} {whole:9.1f} {ours:10.1f} {ours / whole:7.2f} "
+                f"{tested:9.1f}"
+            )
+        first, second = map(torch.from_numpy, islice(draw_views(5000), 2))
+        for name, (one, other) in lower_precisions(first, second).items():
+            multiply = torch._int_mm if one.dtype == torch.int8 else torch.mm
+            taken = fastest(
+                lambda: [multiply(b, other.T) for b in one.tensor_split(24)]
+            )
+            print(
+                f"5000 in {name}: product {taken:.1f} ms, rows undecided "
+                f"{undecided_rows(first, second, one, other):.0%}"
+            )
 
 
-def fastest(function: Callable[[], object], repeats: int = 10) -> float:
-    """Milliseconds of the fastest of some calls."""
+def product_of_parts(first: torch.Tensor, second: torch.Tensor) -> None:
+    """The whole matrix by torch, into memory that is there; large ones in parts."""
+    rows = min(len(first), 5000)
+    part = torch.empty(rows, len(second))
+    for block in first.tensor_split(-(-len(first) // rows)):
+        torch.mm(block, second.T, out=part[: len(block)])
+
+
+def fastest(function: Callable[[], object], repeats: int = 5) -> float:
+    """Milliseconds of processor time of the fastest of some calls."""
     times = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.thread_time()
         function()
-        times.append(time.perf_counter() - started)
+        times.append(time.thread_time() - started)
     return 1000 * min(times)
 
 
-def undecided_rows(folder: Path) -> float:
-    """Share of rows whose two best similarities bfloat16 may put in the wrong order.
+def lower_precisions(
+    first: torch.Tensor, second: torch.Tensor
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """Both in bfloat16, and in int8 as multiples of 1/127 of a row's largest value."""
+    return {
+        "bfloat16": (first.bfloat16(), second.bfloat16()),
+        "int8": (
+            (first / steps(first)).round().to(torch.int8),
+            (second / steps(second)).round().to(torch.int8),
+        ),
+    }
+
+
+def steps(rows: torch.Tensor) -> torch.Tensor:
+    """(N, 1) units of int8 rows."""
+    return rows.abs().amax(1, keepdim=True) / 127
+
+
+def undecided_rows(
+    first: torch.Tensor, second: torch.Tensor, one: torch.Tensor, other: torch.Tensor
+) -> float:
+    """Share of rows whose two best similarities may be in the wrong order.
 
     With unit rows a and b, rounded to a' and b', |ab - a'b'| is at most |a - a'| +
-    |b - b'|; storing a product below 1 adds 2 ** -9. Two products may both be off.
+    |b - b'|; storing a product below 1 in bfloat16 adds 2 ** -9. Two products may both
+    be off.
     """
-    names = open_local_features([folder]).descriptors.image_names[:2]
-    first, second = (read_rows(folder, name) for name in names)
-    error = 2**-9 + sum(
-        float((rows - rows.bfloat16().float()).norm(dim=1).max())
-        for rows in (first, second)
-    )
+    error = 2**-9 if one.dtype == torch.bfloat16 else 0.0
+    for rows, rounded in ((first, one), (second, other)):
+        values = rounded.float() * (steps(rows) if one.dtype == torch.int8 else 1)
+        error += float((rows - values).norm(dim=1).max())
     best = (first @ second.T).topk(2, dim=1).values
     return float((best[:, 0] - best[:, 1] < 2 * error).float().mean())
 

@@ -6,14 +6,17 @@ overwrites it. Plain maxima are several times faster than arg-maxes, so the inde
 row's maximum is looked up in one group of columns, and that of a column's maximum only
 where a row points back at it.
 
-Everything is float32. bfloat16 was measured and left out (benchmarks/match_speed.py):
-the similarities of R2D2 lie so close together that its error of 0.007 leaves 60 to 90 %
-of the rows undecided, which would have to be scored again in float32; without that, 10
-to 20 % of the matches change.
+Everything is float32. Products in bfloat16 and in int8 take half and a quarter of the
+time (benchmarks/match_speed.py), but were left out: the similarities of R2D2 lie so
+close together that an error of 0.007 or 0.022 leaves 60 to 90 % of the rows undecided,
+and to score those again in float32 takes longer than the product; without that, 10 to
+20 % of the matches change.
 """
 
 from __future__ import annotations
 
+import functools
+import platform
 from typing import ClassVar
 
 import numpy as np
@@ -24,11 +27,14 @@ from r2d2_kapture.config.match import MutualNearestConfig
 from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.types import PairMatches
 
-GROUP = 32
+GROUP = 128
 """Columns that share one maximum before the index is looked up."""
 BLOCK_VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Similarities held at a time: 4 MiB, about a core's cache, and 256 MiB."""
-MIN_BLOCK_ROWS = 32
+MIN_BLOCK_ROWS = 208
+"""Fewer would pack the other image's descriptors too often."""
+MIN_SIDE, MOST_VALUES = 16, 192
+"""Rows and columns, and values of a descriptor, that oneDNN and MKL sum up alike."""
 
 
 class MutualNearest(Matcher):
@@ -122,13 +128,9 @@ def _search_in_cache(
     first: Tensor, second: Tensor, best: Tensor, row_of_column: Tensor
 ) -> None:
     """Fill (M,) maxima of the columns, and which row each holds, or -1."""
-    buffer = _block_buffer(first, len(second))
     start = 0
-    for block in first.tensor_split(-(-len(first) // len(buffer))):
-        padded = buffer[: len(block)]
-        similarity = padded[:, : len(second)]
-        torch.mm(block, second.T, out=similarity)
-        _take_block(padded, similarity, start, best, row_of_column)
+    for block in first.tensor_split(-(-len(first) // block_rows(first, len(second)))):
+        _take_block(product(block, second), start, best, row_of_column)
         start += len(block)
 
 
@@ -151,36 +153,48 @@ def _search_plainly(
     row_of_column.masked_fill_(one_way, -1)
 
 
-def _block_buffer(first: Tensor, count: int) -> Tensor:
-    """Room for as many rows as a block has, columns filled up to whole groups."""
-    width = -(-count // GROUP) * GROUP
-    rows = min(block_rows(first, width), len(first))
-    return first.new_full((rows, width), -torch.inf)
-
-
 def block_rows(first: Tensor, columns: int) -> int:
     """Rows of similarities to that many columns that are held at a time."""
     return max(BLOCK_VALUES[first.device.type] // max(columns, 1), MIN_BLOCK_ROWS)
 
 
+def product(first: Tensor, second: Tensor) -> Tensor:
+    """first @ second.T of (B, D) and (M, D) float32, by the faster library.
+
+    oneDNN takes half the time of MKL on processors of AMD with AVX-512, and where both
+    add up in the same order the bytes are the same.
+    """
+    alike = min(len(first), len(second)) >= MIN_SIDE and first.shape[1] <= MOST_VALUES
+    if first.is_cuda or not alike or not _has_onednn():
+        return first @ second.T
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(
+        first, second, None, "none", [], ""
+    )
+    return result
+
+
+@functools.cache
+def _has_onednn() -> bool:
+    """Whether torch was built with oneDNN for x86; on Arm it adds in another order."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return (
+        x86 and torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
 def _take_block(
-    padded: Tensor,
-    similarity: Tensor,
-    start: int,
-    best: Tensor,
-    row_of_column: Tensor,
+    similarity: Tensor, start: int, best: Tensor, row_of_column: Tensor
 ) -> None:
     """Bring the maxima of all columns, and who holds them, up to this block.
 
     Args:
-        padded: (B, W) similarities, -inf beyond the last column.
-        similarity: (B, M) the same without the padding.
+        similarity: (B, M), contiguous.
         start: index of the block's first row.
         best: (M,) maxima so far, updated.
         row_of_column: (M,) the row that holds the maximum, if that is the row's own
             maximum too, else -1, updated.
     """
-    row_best, row_column = _row_maxima(padded)
+    row_best, row_column = _row_maxima(similarity)
     block_best = similarity.amax(0)
     # strictly: of equal maxima the earlier block's stays
     better = block_best > best
@@ -190,16 +204,29 @@ def _take_block(
     rows = points_back.nonzero()[:, 0]
     columns = row_column[rows]
     # several rows may share the maximum of a column: its first row counts
-    first = similarity[:, columns].argmax(0) == rows if len(rows) else points_back[:0]
-    row_of_column[columns[first]] = rows[first] + start
+    holds = similarity.index_select(1, columns) == row_best[rows]
+    alone = holds.sum(0) == 1
+    if not alone.all():
+        alone |= holds.int().argmax(0) == rows
+    row_of_column[columns[alone]] = rows[alone] + start
 
 
-def _row_maxima(padded: Tensor) -> tuple[Tensor, Tensor]:
+def _row_maxima(similarity: Tensor) -> tuple[Tensor, Tensor]:
     """Maximum of each row and its first index."""
-    groups = padded.view(len(padded), -1, GROUP)
-    best, group = groups.amax(2).max(1)
-    rows = torch.arange(len(padded), device=padded.device)
-    return best, group * GROUP + groups[rows, group].argmax(1)
+    count, width = similarity.shape
+    whole = width // GROUP
+    if not whole:
+        return similarity.max(1)
+    groups = torch.unflatten(similarity[:, : whole * GROUP], 1, (whole, GROUP))
+    grouped = groups.amax(2)
+    if width % GROUP:
+        rest = similarity[:, whole * GROUP :].amax(1, keepdim=True)
+        grouped = torch.cat([grouped, rest], dim=1)
+    best, group = grouped.max(1)
+    # the last group is filled up with columns before it, which are all below
+    starts = (group * GROUP).clamp_max_(width - GROUP)
+    rows = torch.arange(count, device=similarity.device)
+    return best, starts + similarity.unfold(1, GROUP, 1)[rows, starts].argmax(1)
 
 
 def _second_best(queries: Tensor, others: Tensor, nearest: Tensor) -> Tensor:
@@ -209,7 +236,7 @@ def _second_best(queries: Tensor, others: Tensor, nearest: Tensor) -> Tensor:
     for block, excluded in zip(
         queries.tensor_split(parts), nearest.tensor_split(parts)
     ):
-        similarity = block @ others.T
+        similarity = product(block, others)
         similarity.scatter_(1, excluded[:, None], -torch.inf)
         results.append(similarity.amax(1))
     return torch.cat(results)

@@ -71,11 +71,33 @@ def test_of_equal_similarities_the_lower_index_counts() -> None:
     counts = []
     for _ in range(200):
         first = axes[rng.integers(6, size=rng.integers(1, 60))]
-        second = axes[rng.integers(6, size=rng.integers(1, 90))]
+        second = axes[rng.integers(6, size=rng.integers(1, 600))]
         matches = match(first, second)
         np.testing.assert_array_equal(matches.indices, definition(first, second)[0])
         counts.append(len(matches))
     assert max(counts) == 6
+
+
+@pytest.mark.parametrize("at", [0, 127, 128, 200, 255, 256, 299])
+def test_of_equal_columns_in_groups_or_beyond_them_the_first_counts(at: int) -> None:
+    first, second = unit_rows(20, seed=11), unit_rows(300, seed=12)
+    second[at:] = first[0]
+    np.testing.assert_array_equal(
+        match(first, second).indices, definition(first, second)[0]
+    )
+    assert [0, at] in match(first, second).indices.tolist()
+
+
+@pytest.mark.parametrize("rows, columns, dim", [(40, 300, 128), (16, 16, 2), (3, 9, 8)])
+def test_the_product_of_either_library_is_the_same(
+    rows: int, columns: int, dim: int
+) -> None:
+    first = torch.from_numpy(unit_rows(rows, dim, seed=13))
+    second = torch.from_numpy(unit_rows(columns, dim, seed=14))
+    exact = first.double() @ second.double().T
+    torch.testing.assert_close(
+        mutual_nn.product(first, second).double(), exact, rtol=0, atol=1e-6
+    )
 
 
 def test_a_tie_across_blocks_goes_to_the_earlier(
