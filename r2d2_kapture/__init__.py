@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from r2d2_kapture.front.stages import evaluate_pairs as evaluate_pairs
     from r2d2_kapture.front.stages import evaluate_sequences as evaluate_sequences
     from r2d2_kapture.front.stages import export as export
+    from r2d2_kapture.front.stages import export_model as export_model
     from r2d2_kapture.front.stages import extract as extract
     from r2d2_kapture.front.stages import extract_images as extract_images
     from r2d2_kapture.front.stages import import_dataset as import_dataset
@@ -77,6 +78,7 @@ _MODULES = {
         "evaluate_pairs",
         "evaluate_sequences",
         "export",
+        "export_model",
         "extract",
         "extract_images",
         "import_dataset",

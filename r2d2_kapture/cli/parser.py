@@ -303,9 +303,8 @@ def value_name(kind: Any, text: str = "") -> str:
             if unit in text:
                 return name
         return "N" if kind is int else "X"
-    if text.startswith("i/n"):
-        return "I/N"
-    return "PATTERN" if text.startswith("patterns") else "TEXT"
+    starts = {"i/n": "I/N", "WIDTHxHEIGHT": "SIZE", "patterns": "PATTERN"}
+    return next((starts[word] for word in starts if text.startswith(word)), "TEXT")
 
 
 def _path_name(words: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ class StageCommand:
         groups: titles of flags, see add_parameters.
         item: the items that the stage processes; None if it has a single output.
         force, workers, count: see add_stage_flags.
+        presets: puts ``--config`` first, see resolve_presets.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StageCommand:
     force: str = REDO
     workers: str = THREADS
     count: int | None = None
+    presets: Callable[[Sequence[str]], list[str]] = resolve_presets
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Entry point of the command."""
@@ -65,7 +67,7 @@ class StageCommand:
             add_run_flags(parser, self.force)
         else:
             add_stage_flags(parser, self.item, self.force, self.workers, self.count)
-        namespace = parser.parse_args(resolve_presets(arguments))
+        namespace = parser.parse_args(self.presets(arguments))
         values = parameter_values(namespace, parameters)
         config: list[Any] = [
             settings_from(namespace, kind) for kind in self.settings.values()

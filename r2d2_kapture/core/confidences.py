@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2d2_kapture.core.graph import given
+from r2d2_kapture.core.graph import confidence_heads
 from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
 
 PLACES = 4096
@@ -33,12 +33,9 @@ class Heads:
     """
 
     def __init__(self, network: DenseNetwork, device: torch.device) -> None:
-        reliable = network.clf.weight[1] - network.clf.weight[0]
-        heads = torch.stack([reliable, network.sal.weight[0]]).flatten(1)
-        reliable_bias = torch.diff(given(network.clf.bias))
-        bias = torch.cat([reliable_bias, given(network.sal.bias)])
-        self._weight = heads.detach().to(device)
-        self._bias = bias.detach().to(device)
+        heads = confidence_heads(network)
+        self._weight = heads.weight.flatten(1).to(device)
+        self._bias = heads.bias.to(device)
 
     def __call__(self, features: Tensor, doubled: bool) -> tuple[Tensor, Tensor]:
         """Reliability and repeatability, (B, H, W) float32 each, 0 to 1.

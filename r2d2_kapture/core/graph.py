@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.models.network import DenseNetwork
 
 OPSET = 17
 """Of ONNX: operators as both runtimes have known them for years."""
@@ -106,6 +108,23 @@ def folded_layers(ops: nn.Sequential) -> list[FoldedLayer]:
             )
         )
     return layers
+
+
+def confidence_heads(network: DenseNetwork) -> Convolution:
+    """Both heads of a network as one convolution of its squared features.
+
+    Its two channels are the logits of reliability, for a sigmoid, and of repeatability.
+    """
+    reliable = network.clf.weight[1:] - network.clf.weight[:1]
+    return Convolution(
+        weight=torch.cat([reliable, network.sal.weight]).detach(),
+        bias=torch.cat(
+            [torch.diff(given(network.clf.bias)), given(network.sal.bias)]
+        ).detach(),
+        padding=(0, 0),
+        dilation=(1, 1),
+        relu=False,
+    )
 
 
 def fold_batch_norm(

@@ -121,7 +121,7 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     Returns:
         (N, 2) float32, x then y, in pixels of the map.
     """
-    dx, dy, weights = _quadratic_fit(repeatability.device)
+    dx, dy, weights = quadratic_fit(repeatability.device)
     height, width = repeatability.shape
     near_rows = (rows[:, None] + dy).clamp(0, height - 1)
     near_columns = (columns[:, None] + dx).clamp(0, width - 1)
@@ -141,7 +141,7 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
 
 
 @functools.cache
-def _quadratic_fit(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def quadratic_fit(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Where the 5x5 samples of a fit are, and what makes a surface of them.
 
     Returns:
@@ -192,7 +192,7 @@ def sample_descriptors(
     flat = features.reshape(-1, dim)
     weights = _weights_of_doubled if doubled else _weights
     columns, rows = weights(x, width), weights(y, height)
-    total = torch.zeros(len(x), dim, device=features.device)
+    total = torch.zeros(x.shape[0], dim, device=features.device)
     for row, down in rows:
         line = torch.zeros_like(total)
         for column, along in columns:

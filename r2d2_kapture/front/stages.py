@@ -16,7 +16,7 @@ from typing import Any
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
-from r2d2_kapture.config.extract import AUTO, ExtractConfig
+from r2d2_kapture.config.extract import AUTO, ExtractConfig, R2D2Config
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.localize import LocalizeConfig
 from r2d2_kapture.config.map import MapConfig
@@ -49,6 +49,7 @@ from r2d2_kapture.io.kapture.feature_table import find_feature_folders
 from r2d2_kapture.stages import benchmark
 from r2d2_kapture.stages import evaluate as evaluate_stage
 from r2d2_kapture.stages import export as export_stage
+from r2d2_kapture.stages import export_model as export_model_stage
 from r2d2_kapture.stages import extract as extract_stage
 from r2d2_kapture.stages import imports as imports_stage
 from r2d2_kapture.stages import localize as localize_stage
@@ -122,6 +123,11 @@ def extract_images(
 def export(**arguments: Any) -> Report:
     """Export features to COLMAP or hloc, as kapture_r2d2_export does."""
     return _run(export_stage.run, OriginConfig, arguments)
+
+
+def export_model(**arguments: Any) -> Report:
+    """Export a network for other runtimes, as kapture_r2d2_export_model does."""
+    return _run(export_model_stage.run, R2D2Config, arguments)
 
 
 def import_dataset(**arguments: Any) -> Report:

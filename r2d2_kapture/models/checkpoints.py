@@ -23,7 +23,7 @@ from r2d2_kapture.config.extract import Preprocessing
 from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.models.files import SUFFIX, Weights, resolve_model, sha256_of
 from r2d2_kapture.models.network import FeatureNetwork
-from r2d2_kapture.models.published import read_published
+from r2d2_kapture.models.published import LICENSES, read_published
 from r2d2_kapture.models.registry import Architecture, build_network
 
 NUMBER_TYPES = (
@@ -56,7 +56,7 @@ class Checkpoint(Weights):
 
     @property
     def license(self) -> str | None:
-        return self.metadata.get("license")
+        return self.metadata.get("license") or LICENSES.get(self.sha256)
 
 
 def load_checkpoint(model: str | Path, flag: str = "--model") -> Checkpoint:

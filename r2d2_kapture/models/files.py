@@ -35,7 +35,7 @@ class Weights:
 
     @property
     def license(self) -> str | None:
-        """Licence of the weights, where the file states it."""
+        """Licence of the weights, where the file states it or is a known one."""
         return None
 
 

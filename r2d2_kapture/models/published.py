@@ -30,6 +30,18 @@ VGG_PREFIX = "features."
 FIRST_LAYER, LAST_LAYER = 0, 21
 """Places of conv1_1 and conv4_3 among the layers of VGG16."""
 
+LICENSES = dict.fromkeys(
+    (
+        "27cebd6608317b35198a76f60f87492110dee3e88ca382586a729dadb1a16b90",
+        "9ae90e02a9a133d100ca7aeaa32f4d4d7736a6dd222a530a25c8f7da5e508528",
+        "597dc13998e211e827c550bdc8f76dbb4aca32747846f96962c9168586cec418",
+        "217daa3a166bfe9bf2b68c05c1607a09dd4d552ae1bbeda885479d504eefc14b",
+    ),
+    "CC BY-NC-SA 3.0",
+)
+"""Of the weights of naver/r2d2, which do not state it, by the SHA-256 of the files:
+r2d2_WAF_N16, r2d2_WASF_N16, r2d2_WASF_N8_big and faster2d2_WASF_N16."""
+
 NUMPY_GLOBALS = (
     "numpy.dtype",
     "numpy.ndarray",

@@ -283,6 +283,16 @@ STAGES = (
         items=False,
     ),
     Stage(
+        command="export_model",
+        flags="--model {checkpoint} --to torchscript --form extractor --size 64x48 "
+        "--min-size 40 --top-k 20 --output {output}/model.pt",
+        other="--top-k 10",
+        foreign="model.pt",
+        items=False,
+        replaced=True,
+        timed=r".*\.json",
+    ),
+    Stage(
         command="colmap",
         flags="--images {inputs}/shifted --database {output}/map.db "
         "--sparse {output}/sparse --map.refine-intrinsics false --match.gpu -1 "

@@ -139,7 +139,7 @@ def values(path: Path) -> bytes:
             # of two members of one name the last counts, as a kill may leave them
             members = {item.name: archive.extractfile(item) for item in archive}
             return repr([(k, v and v.read()) for k, v in members.items()]).encode()
-    if path.suffix == ".pt":
+    if path.name == "state.pt":
         torch.set_printoptions(profile="full", precision=10)
         return repr(torch.load(path, weights_only=True)).encode()
     return path.read_bytes()
