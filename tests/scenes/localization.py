@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import kapture
 import kapture.io.csv as kcsv
@@ -178,16 +179,18 @@ class LocalizationScene:
         config: LocalizeConfig = LocalizeConfig(),
         options: RunOptions = QUIET,
         output: str = "output",
+        **changes: Any,
     ) -> Report:
+        inputs: dict[str, Any] = {"matches": [self.matches]}
         return localize.run(
             config,
             map_path=self.map_path,
             query=self.query,
             pairs=self.pairs,
             features=[self.features],
-            matches=[self.matches],
             output=self.root / output,
             options=options,
+            **(inputs | changes),
         )
 
     def command(self, output: str = "output") -> list[str]:

@@ -151,6 +151,7 @@ STAGES = (
         needs="pipeline",
         foreign="refined/database.db",
         replaced=True,
+        sliced="refined/reconstruction/keypoints/points_refined/refine_report.json",
     ),
     Stage(
         command="map",

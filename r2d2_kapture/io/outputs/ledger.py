@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -273,7 +274,8 @@ def open_item(
     Raises:
         OutputError: the file system refused, or a link leads out of the folder.
     """
-    partial = folder / PARTIAL_FOLDER / f"{get_ident()}.tmp"
+    ours = f"{platform.node()}-{os.getpid()}-{get_ident()}.tmp"
+    partial = folder / PARTIAL_FOLDER / ours
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.parent.resolve().is_relative_to(folder.resolve()):

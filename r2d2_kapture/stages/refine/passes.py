@@ -12,6 +12,7 @@ import numpy as np
 
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import Slice
 from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
 from r2d2_kapture.errors import ImageError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
@@ -29,7 +30,7 @@ from r2d2_kapture.stages.refine.photographs import Photographs, check_header
 from r2d2_kapture.stages.refine.results import ImageResult, read_results
 from r2d2_kapture.stages.refine.scratch import Found, Scratch
 from r2d2_kapture.stages.refine.tracks import Match, Numbering, find_tracks
-from r2d2_kapture.types import FloatArray, counted
+from r2d2_kapture.types import Failure, FloatArray, counted
 
 
 def refine(
@@ -42,19 +43,86 @@ def refine(
     options: RunOptions,
 ) -> int:
     """Refine the keypoints of a database, unless they are; give the images done."""
-    ids = sorted(stored.content.names)
-    names = [stored.content.names[image_id] for image_id in ids]
-    known = read_results(folder)
-    if all(
-        name in known
-        and is_written(
-            folder, name, stored.content.keypoint_counts[image_id], keypoints
-        )
-        for image_id, name in zip(ids, names)
-    ):
+    if is_refined(stored, keypoints, folder):
         return 0
-    images = dataset_images(dataset, names)
     scratch = Scratch(output=folder)
+    work = _prepare(config, stored, dataset, keypoints, sparse_map, scratch)
+    done = _register(work, range(len(work.photographs.images)), options)
+    _write(work.photographs, image_names(stored), keypoints, folder)
+    return done
+
+
+def register_slice(
+    config: RefineConfig,
+    stored: StoredDatabase,
+    dataset: Dataset,
+    keypoints: MapKeypoints,
+    sparse_map: SparseMap | None,
+    scratch: Scratch,
+    part: Slice,
+    options: RunOptions,
+) -> tuple[int, tuple[Failure, ...]]:
+    """Register the keypoints of a slice of the images, and leave what was found.
+
+    Tracks, and so what is found, are those of all images.
+
+    Args:
+        config, stored, dataset, keypoints, sparse_map, options: as of ``refine``.
+        scratch: in the folder of the slice.
+        part: of the images in order of ids.
+
+    Returns:
+        The number of images done, and those that cannot be read.
+    """
+    work = _prepare(config, stored, dataset, keypoints, sparse_map, scratch)
+    names = image_names(stored)
+    images = part.of(range(len(names)))
+    done = _register(work, images, options)
+    reasons = {names[image]: scratch.read_found(image).failure for image in images}
+    failed = [Failure(name=name, reason=why) for name, why in reasons.items() if why]
+    return done, tuple(failed)
+
+
+def image_names(stored: StoredDatabase) -> list[str]:
+    """The images of a database, in order of ids."""
+    return [name for _, name in sorted(stored.content.names.items())]
+
+
+def is_refined(stored: StoredDatabase, keypoints: MapKeypoints, folder: Path) -> bool:
+    """Whether a folder has the refined keypoints of all images of a database."""
+    known = read_results(folder)
+    counts = stored.content.keypoint_counts
+    return all(
+        name in known and is_written(folder, name, counts[image_id], keypoints)
+        for image_id, name in stored.content.names.items()
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """What is to be done in the photographs of a database.
+
+    Attributes:
+        photographs: all of them.
+        unreadable: positions of those that cannot be read, and why.
+    """
+
+    photographs: Photographs
+    unreadable: Mapping[int, str]
+
+
+def _prepare(
+    config: RefineConfig,
+    stored: StoredDatabase,
+    dataset: Dataset,
+    keypoints: MapKeypoints,
+    sparse_map: SparseMap | None,
+    scratch: Scratch,
+) -> _Work:
+    """Find the tracks of all keypoints."""
+    ids = sorted(stored.content.names)
+    names = image_names(stored)
+    images = dataset_images(dataset, names)
     scratch.begin([images[name].path for name in names])
     numbering = _number(names, keypoints)
     verified = _Verified(
@@ -66,18 +134,16 @@ def refine(
         tracks = find_tracks(numbering, readable)
     else:
         tracks = tracks_of_map(numbering, names, sparse_map, unreadable)
-    photographs = Photographs(
-        config=config,
-        images=tuple(images[name] for name in names),
-        keypoints=numbering,
-        tracks=tracks,
-        scratch=scratch,
+    return _Work(
+        photographs=Photographs(
+            config=config,
+            images=tuple(images[name] for name in names),
+            keypoints=numbering,
+            tracks=tracks,
+            scratch=scratch,
+        ),
+        unreadable=unreadable,
     )
-    with one_core_a_thread():
-        unreadable |= _cut(photographs, options)
-        done = _register(photographs, unreadable, options)
-    _write(photographs, names, keypoints, folder)
-    return done
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,14 +217,21 @@ def _check_headers(
     return found
 
 
-def _cut(photographs: Photographs, options: RunOptions) -> dict[int, str]:
-    """Cut the patches of references; give the images that cannot be read, and why."""
+def _cut(
+    photographs: Photographs, wanted: Sequence[int], options: RunOptions
+) -> dict[int, str]:
+    """Cut the patches of references in images and of those that images need; give the
+    images that cannot be read, and why."""
     scratch = photographs.scratch
-    images = [
-        image
-        for image in range(len(photographs.images))
-        if len(photographs.tracks.references_in(photographs.keypoints.of(image)))
-    ]
+    # their own first: those of others may have been cut meanwhile
+    images = list(
+        dict.fromkeys(
+            [
+                *filter(photographs.has_references, wanted),
+                *sorted({i for image in wanted for i in photographs.needed(image)}),
+            ]
+        )
+    )
     todo = [image for image in images if not scratch.has_templates(image)]
     unreadable = {}
     bar = Progress(
@@ -179,17 +252,29 @@ def _cut(photographs: Photographs, options: RunOptions) -> dict[int, str]:
     return unreadable
 
 
-def _register(
-    photographs: Photographs, unreadable: Mapping[int, str], options: RunOptions
-) -> int:
+def _register(work: _Work, images: Sequence[int], options: RunOptions) -> int:
     """Register the keypoints of images; give the number of images done.
 
     Raises:
         ImageError: a photograph cannot be read, and options.strict.
     """
+    with one_core_a_thread():
+        photographs = work.photographs
+        scratch = photographs.scratch
+        todo = [image for image in images if not scratch.has_found(image)]
+        unreadable = {**work.unreadable, **_cut(photographs, todo, options)}
+        _find(photographs, todo, unreadable, len(images), options)
+        return len(todo)
+
+
+def _find(
+    photographs: Photographs,
+    todo: Sequence[int],
+    unreadable: Mapping[int, str],
+    total: int,
+    options: RunOptions,
+) -> None:
     scratch = photographs.scratch
-    images = range(len(photographs.images))
-    todo = [image for image in images if not scratch.has_found(image)]
 
     def find(image: int) -> Found:
         return photographs.find(image, unreadable)
@@ -197,8 +282,8 @@ def _register(
     bar = Progress(
         "refine",
         "photograph",
-        len(images),
-        done=len(images) - len(todo),
+        total,
+        done=total - len(todo),
         shown=options.progress,
     )
     working = closing(read_ahead(todo, find, options.workers))
@@ -209,7 +294,6 @@ def _register(
             if found.failure and options.strict:
                 raise ImageError(found.failure)
             scratch.write_found(image, found)
-    return len(todo)
 
 
 def _write(

@@ -53,6 +53,16 @@ class Photographs:
     tracks: Tracks
     scratch: Scratch
 
+    def has_references(self, image: int) -> bool:
+        """Whether keypoints of others are registered against some in an image."""
+        return len(self.tracks.references_in(self.keypoints.of(image))) > 0
+
+    def needed(self, image: int) -> set[int]:
+        """The images with the references of the keypoints in an image."""
+        numbers = self.tracks.observations_in(self.keypoints.of(image))
+        images = self.keypoints.images_of(self.tracks.references[numbers])
+        return set(images.tolist())
+
     def cut(self, image: int) -> Templates:
         """The patches of the references in an image.
 

@@ -58,9 +58,12 @@ class Scratch:
 
     Attributes:
         output: open folder of the refined keypoints.
+        shared: folder for the patches of references, which several runs write at once;
+            None for that of all files.
     """
 
     output: Path
+    shared: Path | None = None
 
     def begin(self, photographs: Iterable[Path]) -> None:
         """Remove what an earlier run found in other photographs than these.
@@ -68,10 +71,7 @@ class Scratch:
         Raises:
             OutputError: the file system refused.
         """
-        digest = hashlib.sha256()
-        for path in photographs:
-            digest.update(_stamp(path).encode("utf-8", "surrogateescape"))
-        of = {"photographs": digest.hexdigest()}
+        of = {"photographs": digest_of_files(photographs)}
         path = self.output / FOLDER / "of.json"
         if read_json(path) != of:
             self.remove()
@@ -126,11 +126,22 @@ class Scratch:
         shutil.rmtree(self.output / FOLDER, ignore_errors=True)
 
     def _write(self, image: int, kind: str, save: Callable[[BinaryIO], None]) -> None:
-        with open_item(self.output, self._path(image, kind)) as file:
+        with open_item(self._root(kind), self._path(image, kind)) as file:
             save(file)
 
     def _path(self, image: int, kind: str) -> Path:
-        return self.output / FOLDER / f"{image}.{kind}"
+        return self._root(kind) / FOLDER / f"{image}.{kind}"
+
+    def _root(self, kind: str) -> Path:
+        return self.output if self.shared is None or kind == "found" else self.shared
+
+
+def digest_of_files(photographs: Iterable[Path]) -> str:
+    """What changes with any of the files, which are not read."""
+    digest = hashlib.sha256()
+    for path in photographs:
+        digest.update(_stamp(path).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def _stamp(path: Path) -> str:

@@ -4,8 +4,10 @@ tracks out."""
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.check import (
     check_database,
@@ -33,14 +36,16 @@ from r2d2_kapture.io.kapture.pixel_origins import (
 from r2d2_kapture.io.kapture.refined_features import refined_type
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.image_records import read_records
-from r2d2_kapture.io.outputs.ledger import STAGE, Contents, open_ledger, write_report
+from r2d2_kapture.io.outputs.ledger import STAGE, Contents, is_made_with, open_ledger
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import (
     FILE_NAME,
     Manifest,
+    json_text,
     package_versions,
     read_manifest,
 )
+from r2d2_kapture.io.outputs.slices import Sliced, SliceRun
 from r2d2_kapture.stages.refine.map_tracks import open_map
 from r2d2_kapture.stages.refine.output import (
     CONTENTS,
@@ -49,9 +54,15 @@ from r2d2_kapture.stages.refine.output import (
     path_of,
     write_refined_database,
 )
-from r2d2_kapture.stages.refine.passes import read_xy, refine
+from r2d2_kapture.stages.refine.passes import (
+    image_names,
+    is_refined,
+    read_xy,
+    refine,
+    register_slice,
+)
 from r2d2_kapture.stages.refine.results import read_results, total_details
-from r2d2_kapture.stages.refine.scratch import Scratch
+from r2d2_kapture.stages.refine.scratch import Scratch, digest_of_files
 from r2d2_kapture.types import Failure, Report, counted
 
 DATABASE_NAME = "database.db"
@@ -68,6 +79,7 @@ def run(
     features: Sequence[Path] = (),
     keypoints_type: str | None = None,
     map_path: Path | None = None,
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Move keypoints to where all images of a track agree, to a fraction of a pixel.
@@ -91,6 +103,9 @@ def run(
         map_path: map by kapture_r2d2_map of this database, for a second refinement with
             the surfaces and poses that it gives; give the result to kapture_r2d2_map
             with --initial.
+        slice: ``i/n`` does part i of n of the photographs, for runs that share the
+            output; ``all`` puts the parts together and writes the keypoints, see
+            docs/cluster.md.
         options: how to run.
 
     Raises:
@@ -119,8 +134,9 @@ def run(
         ],
         (database, write_ahead_log(database), *of_map, *dataset.files),
     )
-    if not options.force and (report := finished.report(started)):
-        return report
+    if not options.force and slice == WHOLE:
+        if report := finished.report(started):
+            return report
     warnings = check_database(database)
     sha256 = database_sha256(database)
     origins = read_database_origins(database, sha256)
@@ -132,21 +148,62 @@ def run(
     )
     manifest = _manifest(config, keypoints, database, sha256, map_path)
     state = DatabaseState(path=output / STATE_NAME, database=target)
+    sliced = Sliced.read(slice, folder, CONTENTS, beside=target)
+    options = sliced.options(options)
     with open_stored(database) as stored:
         names = sorted(stored.content.names.values())
+        every = image_names(stored)
     _check_images(names, dataset, database)
     sparse_map = None
     if map_path is not None:
         sparse_map = open_map(map_path, partial(read_xy, keypoints))
-    with exclusive(output):
-        state.claim(DATABASE, replace=options.replaces)
+    photographs = digest_of_files(dataset.image_path(name) for name in every)
+    with ExitStack() as stack:
+        run = stack.enter_context(
+            sliced.open(manifest, every, options, lambda name: f"{name} {photographs}")
+        )
+        root = sliced.root(output)
+        stack.enter_context(exclusive(root))
         anew = options.force or _is_outdated(folder, dataset)
-        with open_ledger(folder, CONTENTS, manifest, options, anew=anew):
-            with open_stored(database) as stored:
+        with open_stored(database) as stored:
+            if sliced.is_part:
+                done, unread = 0, tuple[Failure, ...]()
+                there = not anew and is_made_with(folder, CONTENTS, manifest, options)
+                run.is_empty = there and is_refined(stored, keypoints, folder)
+                if not run.is_empty:
+                    place = root / folder.relative_to(output)
+                    with open_ledger(
+                        place, CONTENTS, manifest, options, anew=options.force
+                    ):
+                        done, unread = register_slice(
+                            config,
+                            stored,
+                            dataset,
+                            keypoints,
+                            sparse_map,
+                            Scratch(output=place, shared=_shared(run, photographs)),
+                            sliced.part,
+                            options,
+                        )
+                report = Report(
+                    stage="refine",
+                    unit="photograph",
+                    done=done,
+                    skipped=len(sliced.part.of(every)) - done,
+                    failed=unread,
+                    seconds=time.monotonic() - started,
+                    outputs=(folder,),
+                    details={"keypoints_type": folder.name},
+                    warnings=warnings,
+                )
+                return run.finish(report, folder / REPORT_NAME)
+            state.claim(DATABASE, replace=options.replaces)
+            with open_ledger(folder, CONTENTS, manifest, options, anew=anew):
+                run.gather(output)
                 done = refine(
                     config, stored, dataset, keypoints, sparse_map, folder, options
                 )
-            Scratch(output=folder).remove()
+                Scratch(output=folder).remove()
         inputs = f"{sha256} {digest_of(folder, names)}"
         if not state.is_current(inputs):
             write_refined_database(database, state, inputs, folder, keypoints)
@@ -174,13 +231,20 @@ def run(
             details={"keypoints_type": folder.name, **details},
             warnings=(*warnings, *_nothing_verified(details, database)),
         )
-        write_report(folder / REPORT_NAME, report)
+        report = run.finish(report, folder / REPORT_NAME)
         if report.failed:  # these are tried again
             return report
         written = (path_of(folder, name) for name in names)
         return finished.note(
             report, (folder / REPORT_NAME, folder / FILE_NAME, *state.files, *written)
         )
+
+
+def _shared(run: SliceRun, photographs: str) -> Path:
+    """Where slices of the same settings and photographs share patches."""
+    made_with = run.manifest.to_json() | {"versions": {}}
+    digest = hashlib.sha256(f"{photographs} {json_text(made_with)}".encode())
+    return run.sliced.folder / f"patches-{digest.hexdigest()[:16]}"
 
 
 def _nothing_verified(details: Mapping[str, Any], database: Path) -> Iterator[str]:

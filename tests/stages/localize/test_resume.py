@@ -13,7 +13,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.config.localize import LocalizeConfig
-from r2d2_kapture.errors import OutputError
+from r2d2_kapture.errors import ConfigError, OutputError
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME
@@ -22,6 +22,7 @@ from r2d2_kapture.stages.localize import stage as localize
 from tests.scenes.contents import files_below
 from tests.scenes.localization import QUIET, LocalizationScene
 from tests.scenes.world import pinhole
+from tests.stages.localize.test_localize import reasons
 
 SINGLE = LocalizeConfig(rigs="off")
 LOCK = ".lock"
@@ -159,3 +160,25 @@ def test_the_number_of_workers_changes_no_byte(noisy: LocalizationScene) -> None
     )
     assert one == three
     assert len(one) == 4 + 6
+
+
+def test_slices_are_put_together_without_trying_failures_again(
+    exact: LocalizationScene,
+) -> None:
+    failing = LocalizeConfig(min_inliers=10_000)
+    for part in ("2/2", "1/2"):
+        exact.run(failing, slice=part)
+    name = exact.queries[2]
+    (written,) = exact.root.rglob(f".output.slices/*/output/queries/{name}.json")
+    result = json.loads(written.read_text("utf-8"))
+    written.write_text(json.dumps(result | {"reason": "found so by a slice"}), "utf-8")
+    report = exact.run(failing, slice="all")
+    assert len(report.failed) == len(exact.queries)
+    assert reasons(report)[name] == "found so by a slice"
+    # an ordinary run tries them again
+    assert reasons(exact.run(failing))[name] != "found so by a slice"
+
+
+def test_slices_need_matches(exact: LocalizationScene) -> None:
+    with pytest.raises(ConfigError, match="--slice 1/2: found no --matches, expected"):
+        exact.run(matches=[], slice="1/2")

@@ -276,3 +276,26 @@ def test_a_database_without_verified_matches_moves_nothing(moving: Moving) -> No
     assert report.details["observations"] == 0
     assert any("no verified match" in text for text in report.warnings)
     np.testing.assert_array_equal(moving.refined("d.png"), moving.detected("d.png"))
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken"])
+def test_slices_are_what_one_run_makes(moving: Moving, broken: bool) -> None:
+    """Also of a photograph that breaks off, on which others depend."""
+    if broken:
+        path = moving.photograph("été/c.png")
+        path.write_bytes(path.read_bytes()[:900])
+    one = moving.refine()
+    made = files_of(moving.output)
+    shutil.rmtree(moving.output)
+    for part in ("4/4", "2/4", "1/4"):
+        moving.refine(slice=part)
+    with pytest.raises(OutputError, match="found 3 of 4 slices; 3/4 is missing"):
+        moving.refine(slice="all")
+    moving.refine(slice="3/4")
+    report = moving.refine(slice="all")
+    assert files_of(moving.output) == made
+    assert (report.done, report.skipped, report.failed) == (4, 0, one.failed)
+    assert bool(one.failed) == broken
+    assert report.details["moved"] == one.details["moved"] > 0
+    # patches are cut once, and gone in the end
+    assert list(moving.output.rglob(".*slices*")) == []
