@@ -10,6 +10,7 @@ from r2d2_kapture.config.plugins import Door
 from r2d2_kapture.coordinates import ResizeMap
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+EngineName = Literal["auto", "torch", "openvino", "onnxruntime"]
 Preprocessing = Literal["caffe", "torch"]
 FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 """Formats of the features of image files."""
@@ -115,6 +116,9 @@ class EngineConfig(Checked):
     """Settings of inference.
 
     Attributes:
+        engine: library that computes the network; ``auto`` is the fastest that is
+            installed and as exact: on a CPU in fp32 onnxruntime (extra ``onnx``), then
+            openvino (extra ``openvino``), else torch, which alone runs on GPUs.
         precision: arithmetic of the network; ``auto`` is bf16 if it is faster on the
             device (AVX-512 with BF16, AMX, GPUs since Ampere), else fp32; with R2D2
             both are equally accurate. bf16 is refused on processors without support,
@@ -128,6 +132,7 @@ class EngineConfig(Checked):
             image at a time, which is as fast and keeps outputs identical.
     """
 
+    engine: EngineName = "auto"
     precision: Precision = "auto"
     gpu: int | None = bounded(None, at_least=-1, note=GPU_INDEX)
     tile_pixels: int | Literal["auto"] = bounded(

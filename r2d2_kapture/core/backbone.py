@@ -38,7 +38,8 @@ class Backbone(ABC):
             images: (B, 3, H, W) float32 on the runtime's device, normalised.
 
         Returns:
-            (B, h, w, D) features in the precision of the runtime, contiguous.
+            (B, h, w, D) features, contiguous, in the precision of the runtime, or in
+            float32 where that does not run on so few pixels.
         """
 
     def tiles(self, height: int, width: int, margin: int) -> Iterator[Tile]:

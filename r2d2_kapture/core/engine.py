@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from r2d2_kapture.core.backbones import open_backbone
 from r2d2_kapture.core.confidences import Heads
 from r2d2_kapture.core.graph import Upsampling, folded_layers
 from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.tiles import Tile
-from r2d2_kapture.core.torch_backbone import TorchBackbone
 from r2d2_kapture.models.network import DenseNetwork
 
 
@@ -51,7 +51,7 @@ class Engine:
         *before, last = network.ops
         self._doubled = folded_layers(nn.Sequential(last)) == [Upsampling(factor=2)]
         ops = nn.Sequential(*before) if self._doubled else network.ops
-        self.backbone = TorchBackbone(ops, runtime)
+        self.backbone = open_backbone(ops, runtime)
         self.descriptor_dim = network.descriptor_dim
         self._heads = Heads(network, runtime.device)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from r2d2_kapture.core.backbones import BACKBONES
 from r2d2_kapture.core.pyramid import shrink, to_stored
 from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.selection import unmasked
@@ -46,6 +47,7 @@ class Extractor(ABC):
         needs: its weights: a ``checkpoint`` of this package's networks, another
             ``file``, or ``none``.
         only_float32: whether it computes in float32 alone.
+        engines: values of ``--engine`` that it computes with.
         descriptor_dim: values of a descriptor; they are compared by L2 norm.
         descriptor_type: ``float32``, ``float16`` or ``uint8``.
     """
@@ -53,17 +55,18 @@ class Extractor(ABC):
     settings_class: ClassVar[type]
     needs: ClassVar[WeightsKind] = "file"
     only_float32: ClassVar[bool] = True
+    engines: ClassVar[tuple[str, ...]] = ("torch",)
     descriptor_dim: int
     descriptor_type: str = "float32"
 
     def __init__(self, settings: Any, weights: Weights | None, runtime: Runtime):
         self.settings = settings
         self.weights = weights
-        self.runtime = (
-            dataclasses.replace(runtime, precision="fp32")
-            if self.only_float32
-            else runtime
-        )
+        if self.only_float32:
+            runtime = dataclasses.replace(runtime, precision="fp32")
+        if runtime.engine not in self.engines:
+            runtime = dataclasses.replace(runtime, engine="torch")
+        self.runtime = runtime
 
     @classmethod
     def open(cls, settings: Any, weights: Any, runtime: Runtime) -> Self:
@@ -180,6 +183,7 @@ class NetworkExtractor(Extractor):
 
     needs = "checkpoint"
     only_float32 = False
+    engines = tuple(BACKBONES)
 
     def __init__(self, settings: Any, runtime: Runtime) -> None:
         super().__init__(settings, None, runtime)

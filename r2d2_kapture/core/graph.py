@@ -162,11 +162,13 @@ def _without_weights(module: nn.Module) -> FoldedLayer:
     )
 
 
-def onnx_model(layers: Sequence[FoldedLayer]) -> Any:
+def onnx_model(layers: Sequence[FoldedLayer], *, channels_last: bool = False) -> Any:
     """Write layers as a model of ONNX, with sizes that are known when it runs.
 
     Args:
         layers: from folded_layers.
+        channels_last: whether features are (B, h, w, D), which onnxruntime writes as
+            quickly as (B, D, h, w).
 
     Returns:
         An ``onnx.ModelProto``: ``images`` (B, 3, H, W) float32, normalised, to
@@ -187,7 +189,11 @@ def onnx_model(layers: Sequence[FoldedLayer]) -> Any:
                 value = writer.pooling(layer, value)
             case Upsampling():
                 value = writer.upsampling(layer, value)
-    return writer.model(value, channels)
+    shape: list[str | int] = ["batch", channels, "rows", "columns"]
+    if channels_last:
+        value = writer.node("Transpose", [value], perm=[0, 2, 3, 1])
+        shape.append(shape.pop(1))
+    return writer.model(shape)
 
 
 class _Writer:
@@ -243,8 +249,8 @@ class _Writer:
         self._constants.append(self._onnx.numpy_helper.from_array(values, name))
         return name
 
-    def model(self, value: str, channels: int) -> Any:
-        """The model whose output is a value of so many channels."""
+    def model(self, shape: Sequence[str | int]) -> Any:
+        """The model whose output, of a shape, is that of the last node."""
         helper, tensor = self._onnx.helper, self._onnx.TensorProto
         self._nodes[-1].output[0] = OUTPUT
         graph = helper.make_graph(
@@ -255,11 +261,7 @@ class _Writer:
                     INPUT, tensor.FLOAT, ["batch", 3, "height", "width"]
                 )
             ],
-            [
-                helper.make_tensor_value_info(
-                    OUTPUT, tensor.FLOAT, ["batch", channels, "rows", "columns"]
-                )
-            ],
+            [helper.make_tensor_value_info(OUTPUT, tensor.FLOAT, shape)],
             self._constants,
         )
         opsets = [helper.make_opsetid("", OPSET)]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from r2d2_kapture.config.extract import EngineConfig, Precision
+from r2d2_kapture.config.extract import EngineConfig, EngineName, Precision
+from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.core import processor
 from r2d2_kapture.errors import ConfigError
+
+EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
+"""Engines beside torch, and the extras of setup.cfg that install them."""
+FASTER_THAN_TORCH = {"fp32": ("onnxruntime", "openvino")}
+"""Engines by precision, the fastest on a CPU first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +24,7 @@ class Runtime:
 
     Attributes:
         device: where the network runs.
+        engine: ``torch``, ``openvino`` or ``onnxruntime``.
         precision: ``fp32``, ``bf16`` or ``fp16``.
         tile_pixels: largest number of pixels of one pass.
         batch_size: images of equal size that share one pass.
@@ -26,6 +34,7 @@ class Runtime:
     precision: str
     tile_pixels: int
     batch_size: int
+    engine: str = "torch"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -35,21 +44,32 @@ class Runtime:
             "fp16": torch.float16,
         }[self.precision]
 
+    @property
+    def engine_version(self) -> str:
+        """The engine with its version, as in ``onnxruntime 1.32.0``."""
+        module = torch if self.engine == "torch" else import_engine(self.engine)
+        return f"{self.engine} {str(module.__version__).partition('-')[0]}"
+
 
 def resolve_runtime(config: EngineConfig) -> Runtime:
-    """Choose device, precision and tile size for this machine.
+    """Choose device, precision, engine and tile size for this machine.
 
     ``auto`` precision is bfloat16 where the processor or the GPU computes with it, else
     float32. The mean matching accuracy of R2D2 is within 0.005 of that in float32; of
     D2-Net it was measured with random weights only (docs/accuracy.md).
 
+    The engines agree to 1e-4 in float32, and ``auto`` is the first that is installed in
+    the order of speed (docs/choosing.md). In bfloat16 none is faster than torch.
+
     Raises:
-        ConfigError: the GPU asked for is not there, or the precision asked for does not
-            run on the device.
+        ConfigError: the GPU or the engine asked for is not there, or the precision
+            asked for does not run on them.
     """
-    device = _resolve_device(config.gpu)
+    device = _resolve_device(config)
+    engine = "torch"
     if device.type == "cpu":
-        precision = _precision_on_cpu(config.precision)
+        precision = _precision_on_cpu(config.precision, config.engine)
+        engine = _engine_on_cpu(config.engine, precision)
     elif config.precision == "auto":
         ampere = torch.cuda.get_device_capability(device) >= (8, 0)
         precision = "bf16" if ampere else "fp32"
@@ -64,10 +84,19 @@ def resolve_runtime(config: EngineConfig) -> Runtime:
             else config.tile_pixels
         ),
         batch_size=config.batch_size if device.type == "cuda" else 1,
+        engine=engine,
     )
 
 
-def _resolve_device(gpu: int | None) -> torch.device:
+def _resolve_device(config: EngineConfig) -> torch.device:
+    gpu = config.gpu
+    if config.engine in EXTRAS:
+        if gpu in (None, -1):
+            return torch.device("cpu")
+        raise ConfigError(
+            f"--engine {config.engine}: found --gpu {gpu}, expected --gpu -1, the CPU; "
+            "GPUs have --engine torch"
+        )
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu == -1 or (gpu is None and not available):
         return torch.device("cpu")
@@ -78,11 +107,16 @@ def _resolve_device(gpu: int | None) -> torch.device:
     return torch.device("cuda", gpu or 0)
 
 
-def _precision_on_cpu(asked: Precision) -> str:
+def _precision_on_cpu(asked: Precision, engine: EngineName) -> str:
     if asked == "fp16":
         raise ConfigError("--precision fp16 needs a GPU; use auto or fp32 on the CPU")
-    if asked == "fp32":
-        return asked
+    if engine == "onnxruntime" and asked == "bf16":
+        raise ConfigError(
+            "--engine onnxruntime: found --precision bf16, expected fp32, in which it "
+            "computes, or --engine torch"
+        )
+    if asked == "fp32" or engine == "onnxruntime":
+        return "fp32"
     cpu = processor.this_processor()
     if asked == "auto":
         return "bf16" if cpu.has_bf16 else "fp32"
@@ -93,6 +127,34 @@ def _precision_on_cpu(asked: Precision) -> str:
             "auto or fp32"
         )
     return asked
+
+
+def _engine_on_cpu(asked: EngineName, precision: str) -> str:
+    if asked in EXTRAS:
+        import_engine(asked)
+    if asked != "auto":
+        return asked
+    faster = FASTER_THAN_TORCH.get(precision, ())
+    return next((name for name in faster if _is_installed(name)), "torch")
+
+
+def import_engine(name: str) -> Any:
+    """Import the library of an engine, and that of its models.
+
+    Raises:
+        ConfigError: one of them is not installed.
+    """
+    for module in ("onnx", name):
+        found = import_extra(module, EXTRAS[name], f"--engine {name}")
+    return found
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        import_engine(name)
+    except ConfigError:
+        return False
+    return True
 
 
 def _auto_tile_pixels(device: torch.device, precision: str) -> int:

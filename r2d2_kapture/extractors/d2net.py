@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from r2d2_kapture.config.extract import D2NetConfig, Preprocessing
 from r2d2_kapture.coordinates import image_from_feature_cell, image_from_level
 from r2d2_kapture.core.allocator import HEAP_LIMIT_BYTES, trim_heap
+from r2d2_kapture.core.backbones import open_backbone
 from r2d2_kapture.core.extraction import Image, NetworkExtractor
 from r2d2_kapture.core.hard_detection import (
     find_peaks,
@@ -47,7 +48,6 @@ from r2d2_kapture.core.selection import (
     unmasked,
 )
 from r2d2_kapture.core.tiles import Tile
-from r2d2_kapture.core.torch_backbone import TorchBackbone
 from r2d2_kapture.core.upload import Masks, Upload
 from r2d2_kapture.core.upsampling import upsample_window
 from r2d2_kapture.errors import ConfigError
@@ -155,7 +155,7 @@ class D2NetExtractor(NetworkExtractor):
         settings = dataclasses.replace(config, preprocessing=preprocessing)
         super().__init__(settings, runtime)
         activation = [nn.ReLU()] if config.relu else []
-        self.backbone = TorchBackbone(nn.Sequential(*network.ops, *activation), runtime)
+        self.backbone = open_backbone(nn.Sequential(*network.ops, *activation), runtime)
         self.descriptor_dim = network.descriptor_dim
         self._preprocess = PREPROCESSING[preprocessing]
 

@@ -76,4 +76,9 @@ def build_extractor(
             f"--precision {config.precision}: found for --extractor "
             f"{settings.extractor}, expected fp32, in which it computes"
         )
+    if config.engine not in ("auto", *found.engines):
+        raise ConfigError(
+            f"--engine {config.engine}: found for --extractor {settings.extractor}, "
+            f"expected auto or {' or '.join(found.engines)}"
+        )
     return found.open(settings, weights, resolve_runtime(config))

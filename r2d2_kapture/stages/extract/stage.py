@@ -220,6 +220,8 @@ def extract_missing(
         "precision": extractor.runtime.precision,
         **turns.details,
     }
+    if len(extractor.engines) > 1:
+        details["engine"] = extractor.runtime.engine_version
     if "preprocessing" in extractor.provenance:  # which weights may decide
         details["preprocessing"] = extractor.provenance["preprocessing"]
     return Report(

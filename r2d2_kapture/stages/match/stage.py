@@ -130,7 +130,7 @@ def run(
         FeatureFormatError: no pair can be matched, or descriptors require another
             metric than L2 or cosine.
     """
-    device = resolve_runtime(EngineConfig(gpu=config.gpu)).device
+    device = resolve_runtime(EngineConfig(engine="torch", gpu=config.gpu)).device
     tables = open_local_features(features, keypoints_type, descriptors_type)
     listed = read_pairs(pairs, tables.keypoints)
     return run_matcher(

@@ -38,6 +38,7 @@ COUNTS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("keypoints_per_image", "{:,} an image"),
         ("device", "on {}"),
         ("precision", "in {}"),
+        ("engine", "by {}"),
     ),
     "pairs": (("method", "chosen by: {}"),),
     "match": (

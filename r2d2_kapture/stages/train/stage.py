@@ -269,6 +269,7 @@ class _Job:
         """Actions of the loop between steps."""
         device = self.runtime.device
         engine = EngineConfig(
+            engine="torch",
             precision=self.config.optimization.precision,
             gpu=-1 if device.type == "cpu" else device.index,
         )
@@ -365,7 +366,7 @@ def _runtime(config: TrainConfig, process: Process) -> Runtime:
     if gpu is None and process.world_size > 1 and torch.cuda.is_available():
         gpu = process.local_rank
     return resolve_runtime(
-        EngineConfig(precision=config.optimization.precision, gpu=gpu)
+        EngineConfig(engine="torch", precision=config.optimization.precision, gpu=gpu)
     )
 
 
