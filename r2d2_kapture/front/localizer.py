@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from r2d2_kapture.matching.matcher import (
     match_input,
 )
 from r2d2_kapture.matching.vlad import Vocabulary, learn_centres
+from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
 from r2d2_kapture.stages.localize import (
     Helpers,
     Places,
@@ -236,13 +238,16 @@ class Localizer:
         return Helpers(search=search, registrar=registrar)
 
     def _match(self, features: LocalFeatures) -> QueryMatches:
-        """Matches with the map images most similar to the query."""
+        """Matches with the map images most similar to the query, one on each core."""
         query = match_input(features, "cpu")
         rows = features.keypoints.astype(np.float64)
-        found: dict[str, IndexArray] = {
-            name: self._matcher(query, self._inputs[name]).indices
-            for name in self._similar(features.unit_descriptors)
-        }
+
+        def match(name: str) -> IndexArray:
+            return self._matcher(query, self._inputs[name]).indices
+
+        names, cores = self._similar(features.unit_descriptors), torch.get_num_threads()
+        with one_core_a_thread(), closing(read_ahead(names, match, cores)) as matching:
+            found = {name: indices.result() for name, indices in matching}
         return QueryMatches(
             retrieved=tuple(found),
             absent=0,

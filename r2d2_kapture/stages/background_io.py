@@ -77,6 +77,10 @@ class WriteBehind:
 def one_core_a_thread() -> Iterator[None]:
     """Limit torch to one thread, in every thread started inside."""
     threads = torch.get_num_threads()
+    if threads == 1:
+        # it may be one of those threads, and would restore what it found for good
+        yield
+        return
     torch.set_num_threads(1)
     try:
         yield

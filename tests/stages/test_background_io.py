@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
+import torch
 
-from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
+from r2d2_kapture.stages.background_io import (
+    WriteBehind,
+    one_core_a_thread,
+    read_ahead,
+)
 
 
 def test_items_come_in_order_with_what_was_loaded() -> None:
@@ -52,3 +57,35 @@ def test_the_first_failure_of_a_write_is_raised() -> None:
 
     with pytest.raises(OSError, match="full"), WriteBehind() as write_behind:
         write_behind(fail)
+
+
+def threads_of_a_new_thread() -> int:
+    """That torch computes with there."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+def test_one_core_a_thread_is_over_for_threads_started_after_it() -> None:
+    """Also where one of its own threads does the same and ends later."""
+
+    def nested() -> int:
+        with one_core_a_thread():
+            inside.set()
+            left.wait(10)
+            return torch.get_num_threads()
+
+    inside, left = threading.Event(), threading.Event()
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            with one_core_a_thread():
+                found = pool.submit(nested)
+                assert inside.wait(10)
+                assert threads_of_a_new_thread() == 1
+            left.set()
+            assert found.result(10) == 1
+        assert torch.get_num_threads() == 3
+        assert threads_of_a_new_thread() == 3
+    finally:
+        torch.set_num_threads(before)
