@@ -21,8 +21,8 @@ SUFFIX = ".slices"
 
 
 def slices_folder(output: Path) -> Path:
-    """Where the slices of an output are."""
-    path = Path(os.path.abspath(output))
+    """Where the slices of an output are; a link is the user's choice of a disk."""
+    path = Path(os.path.realpath(output))
     return path.parent / f".{path.name[:200]}{SUFFIX}"
 
 

@@ -352,14 +352,13 @@ def _noted(path: Path, manifest: Manifest) -> Manifest:
     """Note a manifest, and give the one that is noted then."""
     own = path.with_name(f".{FILE_NAME}.{uuid.uuid4().hex}")
     write_json_atomic(own, manifest.to_json())
-    try:
-        with suppress(FileExistsError):
-            os.link(own, path)
-    except OSError as error:
-        raise output_error(path, error) from error
-    finally:
-        own.unlink(missing_ok=True)
-    return read_manifest(path) or manifest
+    with suppress(OSError):  # it exists, or the file system has no links
+        os.link(own, path)
+    own.unlink(missing_ok=True)
+    noted = read_manifest(path)
+    if noted is None:
+        write_json_atomic(path, manifest.to_json())
+    return noted or manifest
 
 
 def _link(link: Path, folder: Path) -> None:
