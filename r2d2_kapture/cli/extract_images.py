@@ -64,7 +64,7 @@ def _command(arguments: list[str]) -> int:
         "notes": found.warnings,
     }
     report = files.run(extractor, **values, options=options)
-    if namespace.output_dir is not None:
+    if namespace.output_dir in report.outputs:  # a slice has a report alone
         save_settings(namespace, extractor, namespace.output_dir)
     return finish(report)
 

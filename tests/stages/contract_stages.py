@@ -92,6 +92,7 @@ STAGES = (
         other="--top-k 10",
         foreign="features/a.png.r2d2",
         replaced=True,
+        sliced="features/extract_report.json",
     ),
     Stage(
         command="extract_images",
@@ -101,6 +102,7 @@ STAGES = (
         other="--top-k 10",
         foreign="features/features.h5",
         replaced=True,
+        sliced="features/extract_report.json",
     ),
     Stage(
         command="pairs",

@@ -34,6 +34,7 @@ from r2d2_kapture.io.outputs.image_records import (
     ImageRecord,
     open_records,
     record_from_json,
+    stored_records,
 )
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.lock import exclusive
@@ -44,7 +45,12 @@ from r2d2_kapture.io.outputs.manifest import (
     parse_manifest,
     read_manifest,
 )
-from r2d2_kapture.io.outputs.recorded_features import FeatureStore, FeatureWriter
+from r2d2_kapture.io.outputs.recorded_features import (
+    FeatureStore,
+    FeatureWriter,
+    RowStore,
+    StoredFeatures,
+)
 from r2d2_kapture.types import R2D2_FILES, FileStyle, LocalFeatures
 
 H5_NAME = "features.h5"
@@ -62,6 +68,8 @@ def open_feature_files(
     *,
     style: FileStyle = R2D2_FILES,
     force: bool,
+    fill: Callable[[], None] = lambda: None,
+    assembles: bool = True,
 ) -> Iterator[FeatureStore]:
     """Choose how features are stored.
 
@@ -72,29 +80,74 @@ def open_feature_files(
         manifest: what the features are made with.
         style: of npz and mat files.
         force: redo existing outputs.
+        fill: adds outputs that were made elsewhere, to the folder that is locked.
+        assembles: whether one file is made of the parts that features of h5 are first.
 
     Raises:
         OutputError: existing outputs have other settings, or cannot be written.
     """
     if file_format in ("npz", "mat"):
-        formats = (NPZ, MAT) if file_format == "npz" else (MAT, NPZ)
-        suffix = style.suffix if file_format == "npz" else style.mat_suffix
-        paths = _with_suffix(targets, suffix)
         with nullcontext() if output_dir is None else exclusive(output_dir):
-            yield _SettingsInside(paths, *formats, style.scale_unit, manifest, force)
+            fill()
+            yield _settings_inside(file_format, targets, manifest, style, force)
     elif output_dir is None:
         raise OutputError(
             f"--format {file_format} needs --output-dir, the folder to write into"
         )
     elif file_format == "colmap-text":
-        with exclusive(output_dir), open_records(output_dir) as records:
+        with exclusive(output_dir):
             texts = _ColmapTexts(targets, output_dir, manifest, force)
-            yield FeatureWriter(rows=texts, records=(records,))
+            fill()
+            with open_records(output_dir) as records:
+                yield FeatureWriter(rows=texts, records=(records,))
     else:
-        with exclusive(output_dir), open_records(output_dir) as records:
+        with exclusive(output_dir):
             parts = _H5Parts(output_dir / H5_NAME, manifest, force)
-            yield FeatureWriter(rows=parts, records=(records,))
-            parts.assemble()
+            fill()
+            with open_records(output_dir) as records:
+                yield FeatureWriter(rows=parts, records=(records,))
+                if assembles:
+                    parts.assemble()
+
+
+def stored_feature_files(
+    file_format: FileFormat,
+    targets: dict[str, Path],
+    output_dir: Path,
+    manifest: Manifest,
+    style: FileStyle = R2D2_FILES,
+) -> StoredFeatures:
+    """The features of images in a folder, which another run may write.
+
+    Args:
+        file_format, targets, output_dir, manifest, style: as of ``open_feature_files``.
+
+    Raises:
+        OutputError: existing outputs have other settings.
+    """
+    if file_format in ("npz", "mat"):
+        inside = _settings_inside(file_format, targets, manifest, style, force=False)
+        return StoredFeatures(store=inside)
+    rows: RowStore = (
+        _H5Parts(output_dir / H5_NAME, manifest, force=False)
+        if file_format == "h5"
+        else _ColmapTexts(targets, output_dir, manifest, force=False, notes=False)
+    )
+    records = (stored_records(output_dir),)
+    return StoredFeatures(store=FeatureWriter(rows=rows, records=records))
+
+
+def _settings_inside(
+    file_format: FileFormat,
+    targets: dict[str, Path],
+    manifest: Manifest,
+    style: FileStyle,
+    force: bool,
+) -> _SettingsInside:
+    formats = (NPZ, MAT) if file_format == "npz" else (MAT, NPZ)
+    suffix = style.suffix if file_format == "npz" else style.mat_suffix
+    paths = _with_suffix(targets, suffix)
+    return _SettingsInside(paths, *formats, style.scale_unit, manifest, force)
 
 
 def _with_suffix(targets: dict[str, Path], suffix: str) -> dict[str, Path]:
@@ -222,6 +275,7 @@ class _ColmapTexts:
         output_dir: Path,
         manifest: Manifest,
         force: bool,
+        notes: bool = True,
     ) -> None:
         self._paths = _with_suffix(targets, ".txt")
         if force:
@@ -233,7 +287,8 @@ class _ColmapTexts:
             existing = read_manifest(output_dir / FILE_NAME)
             made_with = "" if existing is None else existing.to_text()
             _refuse_other_settings(left, made_with, manifest)
-        write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
+        if notes:
+            write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
 
     def is_complete(self, name: str) -> bool:
         return self._paths[name].is_file()

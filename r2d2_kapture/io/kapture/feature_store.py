@@ -40,9 +40,9 @@ from r2d2_kapture.io.outputs.ledger import (
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME
 from r2d2_kapture.io.outputs.recorded_features import (
-    FeatureReader,
     FeatureWriter,
     RowStore,
+    StoredFeatures,
 )
 from r2d2_kapture.types import LocalFeatures
 
@@ -165,7 +165,7 @@ def open_feature_writer(
 
 def stored_features(
     feature_type: FeatureType, manifest: Manifest, options: RunOptions
-) -> FeatureReader | None:
+) -> StoredFeatures | None:
     """The features of a type, which another run may write; None without any.
 
     Raises:
@@ -187,9 +187,8 @@ def stored_features(
             return None
         stored = {kind: _StoredArchive.of(path) for kind, path in archives.items()}
         rows = _TarRows(feature_type, stored)
-    return FeatureReader(
-        rows=rows, records=tuple(map(stored_records, folders.values()))
-    )
+    records = tuple(map(stored_records, folders.values()))
+    return StoredFeatures(store=FeatureWriter(rows=rows, records=records))
 
 
 def _manifest_of(kind: str, feature_type: FeatureType, manifest: Manifest) -> Manifest:

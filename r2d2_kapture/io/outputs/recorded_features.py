@@ -102,11 +102,33 @@ class FeatureWriter:
             self.renew(name, record)
 
 
-class FeatureReader(FeatureWriter):
-    """A FeatureStore that is only looked at: nothing in it changes."""
+@dataclass(frozen=True, kw_only=True)
+class StoredFeatures:
+    """Features that another run may write: they are looked at, and stay as they are.
+
+    Attributes:
+        store: of the features.
+    """
+
+    store: FeatureStore
+
+    def is_complete(self, name: str) -> bool:
+        return self.store.is_complete(name)
+
+    def record(self, name: str) -> ImageRecord | None:
+        return self.store.record(name)
+
+    def written_ns(self, name: str) -> int:
+        return self.store.written_ns(name)
 
     def renew(self, name: str, record: ImageRecord) -> None:
         """Leave the record."""
 
     def drop(self, name: str) -> None:
         """Leave the features."""
+
+    def write(
+        self, name: str, features: LocalFeatures, record: ImageRecord | None = None
+    ) -> None:
+        """Refuse."""
+        raise NotImplementedError(name)

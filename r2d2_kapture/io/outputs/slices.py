@@ -46,7 +46,7 @@ from r2d2_kapture.io.outputs.pieces import (
     slices_folder,
     slices_in,
 )
-from r2d2_kapture.io.outputs.slice_reports import with_work_of
+from r2d2_kapture.io.outputs.slice_reports import OwnWork, with_work_of
 from r2d2_kapture.types import Report
 
 Item = TypeVar("Item")
@@ -158,7 +158,8 @@ class Sliced:
     @contextmanager
     def _claimed(self, run: SliceRun) -> Iterator[None]:
         folder, options = self.folder, run.options
-        is_made_with(self.output, self.contents, run.manifest, options)
+        if self.contents.files:  # else each file says how it was made
+            is_made_with(self.output, self.contents, run.manifest, options)
         refuse_locked(self.output)
         self._agree_on_count()
         _agree_on_settings(self, run.manifest, options)
@@ -219,7 +220,9 @@ class SliceRun:
             made = [read_json(report_of(sliced.folder, part)) for part in every]
             self._check(every, made)
             self.gathered = made
-        elif not (sliced.output / FILE_NAME).is_file():
+        elif not (
+            sliced.output / (FILE_NAME if sliced.contents.files else "")
+        ).exists():
             raise OutputError(
                 f"{sliced.output}: found no slices of it, expected all; run the same "
                 f"command with --slice 1/n to n/n, then with --slice {ALL}"
@@ -293,20 +296,15 @@ class SliceRun:
         self,
         report: Report,
         path: Path,
-        *,
-        sums: Sequence[str] = (),
-        averages: Mapping[str, str] = {},
-        noun: str = "",
+        own: OwnWork = OwnWork(),
     ) -> Report:
         """Write the report of the run, or of its slice in the folder of slices.
 
         Args:
             report: of the run.
             path: of the file beside the whole output.
-            sums: numbers in it that are of the run's own work, to which those of the
-                slices that it put together are added.
-            averages: numbers that are one of these by the items done.
-            noun: of the first sum, of which the summary is.
+            own: numbers of the run's own work, to which that of the slices that it put
+                together is added.
 
         Raises:
             OutputError: the file system refused.
@@ -314,7 +312,7 @@ class SliceRun:
         if self.sliced.is_part:
             return self._finish_slice(report)
         if self.gathered:
-            report = with_work_of(self.gathered, report, sums, averages, noun)
+            report = with_work_of(self.gathered, report, own)
         return write_report(path, report)
 
     def _finish_slice(self, report: Report) -> Report:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.extract import FileFormat
 from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.core.extraction import Extractor
-from r2d2_kapture.io.features.plain_files import open_feature_files
+from r2d2_kapture.io.features.plain_files import (
+    FEATURES,
+    open_feature_files,
+    stored_feature_files,
+)
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
-from r2d2_kapture.io.outputs.ledger import write_report
+from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
+from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME, merge_turns
+from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.stages.extract.image_names import common_folder, name_images
 from r2d2_kapture.stages.extract.stage import (
+    OF_ITS_OWN,
     REPORT_NAME,
     extract_missing,
     make_manifest,
+    refuse_comparison,
 )
 from r2d2_kapture.stages.extract.turns import Turning
 from r2d2_kapture.types import Failure, Report
@@ -37,6 +47,7 @@ def run(
     masks: Path | None = None,
     rotations: str = "off",
     notes: Sequence[str] = (),
+    slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Extract local features, of R2D2 by default, from image files.
@@ -62,13 +73,24 @@ def run(
             that first, else the one in which an image matches others; or degrees
             clockwise, one for all images (90) or two to choose from (0,180).
         notes: warnings on the choice of images, for the report.
+        slice: ``i/n`` does part i of n of the images, for runs that share
+            --output-dir; ``all`` puts the parts together, see docs/cluster.md.
         options: how to run.
 
     Raises:
-        ConfigError: images are turned to match, but nowhere to record it.
+        ConfigError: images are turned to match, but nowhere to record it, or there are
+            slices, but nowhere to put them together.
     """
     started = time.monotonic()
-    turning = Turning(rotations=read_rotations(rotations), folder=output_dir)
+    folder = output_dir or common_folder(images)
+    sliced = Sliced.read(slice, folder, FEATURES)
+    require(
+        output_dir is not None or slice == WHOLE,
+        f"--slice {slice}: found no --output-dir, expected the folder of the features",
+    )
+    written = None if output_dir is None else sliced.root(output_dir)
+    turning = Turning(rotations=read_rotations(rotations), folder=written)
+    refuse_comparison(turning.rotations, slice)
     require(
         output_dir is not None or not turning.rotations.by_matching,
         f"--rotations {rotations}: found no --output-dir, expected the folder of the "
@@ -76,33 +98,63 @@ def run(
     )
     every = name_images(images, image_root, folders, output_dir, force=options.force)
     nameless = _not_in_hdf5(every) if file_format == "h5" else {}
-    paths = {name: path for name, path in every.items() if name not in nameless}
-    targets = {
-        name: path if output_dir is None else output_dir / name
-        for name, path in paths.items()
-    }
+    names = [name for name in every if name not in nameless]
+    paths = {name: every[name] for name in sliced.part.of(names)}
     manifest = make_manifest(extractor, turning.rotations)
     mask_folder = open_masks(masks)
-    with open_feature_files(
-        file_format,
-        targets,
-        output_dir,
-        manifest,
-        style=extractor.file_style,
-        force=options.force,
-    ) as files:
-        report = extract_missing(files, extractor, paths, mask_folder, options, turning)
+    # in one folder or file of other settings, nothing stays
+    renews = options.force and file_format in ("h5", "colmap-text")
+    options = sliced.options(options)
+    with ExitStack() as stack:
+        run = stack.enter_context(
+            sliced.open(manifest, names, options, lambda name: f"{name} {file_format}")
+        )
+        left = Outstanding(images=paths, replaced=())
+        if sliced.is_part and not options.force:
+            there = stored_feature_files(
+                file_format,
+                _targets(paths, folder),
+                folder,
+                manifest,
+                extractor.file_style,
+            )
+            left = outstanding(paths, there, mask_folder)
+            run.is_empty = not left.images
+        files = stack.enter_context(
+            open_feature_files(
+                file_format,
+                _targets(paths, written),
+                written,
+                manifest,
+                style=extractor.file_style,
+                force=options.force or renews,
+                fill=lambda: run.gather(folder, {ORIENTATIONS_NAME: merge_turns}),
+                assembles=not sliced.is_part,
+            )
+        )
+        report = extract_missing(
+            files, extractor, left.images, mask_folder, options, turning
+        )
+    # outside: what the file for all cannot hold is raised as it is made
     report = dataclasses.replace(
         report,
         stage="extract_images",
-        failed=(*nameless.values(), *report.failed),
-        warnings=(*notes, *report.warnings),
+        skipped=report.skipped + len(paths) - len(left.images),
+        failed=(*(() if sliced.is_part else nameless.values()), *report.failed),
+        warnings=(*notes, *left.warnings, *report.warnings),
         seconds=time.monotonic() - started,
-        outputs=(output_dir or common_folder(images),),
+        outputs=(folder,),
     )
-    if output_dir is not None:
-        write_report(output_dir / REPORT_NAME, report)
-    return report
+    if output_dir is None:
+        return report
+    return run.finish(report, output_dir / REPORT_NAME, OF_ITS_OWN)
+
+
+def _targets(paths: Mapping[str, Path], folder: Path | None) -> dict[str, Path]:
+    """Where the features of images are, without suffixes."""
+    return {
+        name: path if folder is None else folder / name for name, path in paths.items()
+    }
 
 
 def _not_in_hdf5(names: Iterable[str]) -> dict[str, Failure]:

@@ -37,6 +37,7 @@ from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, sta
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME, merge_turns
 from r2d2_kapture.io.outputs.recorded_features import FeatureStore
+from r2d2_kapture.io.outputs.slice_reports import OwnWork
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
@@ -44,6 +45,11 @@ from r2d2_kapture.stages.extract.turns import Turning
 from r2d2_kapture.types import Failure, LocalFeatures, Report, counted, some_names
 
 REPORT_NAME = "extract_report.json"
+OF_ITS_OWN = OwnWork(
+    sums=("keypoints",),
+    averages={"keypoints_per_image": "keypoints"},
+    noun="keypoint",
+)
 Loading = tuple[str, Future[Loaded]]
 
 
@@ -148,11 +154,7 @@ def run(
             )
         ),
     )
-    require(
-        slice == WHOLE or not turning.rotations.by_matching,
-        f"--slice {slice}: found --rotations {rotations}, which compares all images; "
-        "expected off, exif or degrees",
-    )
+    refuse_comparison(turning.rotations, slice)
     manifest = make_manifest(extractor, turning.rotations)
     with ExitStack() as stack:
         run = stack.enter_context(
@@ -182,13 +184,20 @@ def run(
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
         )
-        return run.finish(
-            report,
-            folder / REPORT_NAME,
-            sums=("keypoints",),
-            averages={"keypoints_per_image": "keypoints"},
-            noun="keypoint",
-        )
+        return run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
+
+
+def refuse_comparison(rotations: Rotations, slice: str) -> None:
+    """Refuse slices whose images are turned to match those of others.
+
+    Raises:
+        ConfigError: naming both flags.
+    """
+    require(
+        slice == WHOLE or not rotations.by_matching,
+        f"--slice {slice}: found --rotations {rotations.text}, which compares all "
+        "images; expected off, exif or degrees",
+    )
 
 
 def extract_missing(

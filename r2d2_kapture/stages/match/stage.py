@@ -38,6 +38,7 @@ from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
 from r2d2_kapture.io.outputs.ledger import is_made_with
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.outputs.moving import leave
+from r2d2_kapture.io.outputs.slice_reports import OwnWork
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.matching.matcher import (
@@ -67,6 +68,11 @@ REPORT_NAME = "match_report.json"
 READERS = 2
 NAMES = {"mutual_nearest": "mutual nearest neighbours"}
 """Names of matchers in manifests, where they differ from the registered ones."""
+OF_ITS_OWN = OwnWork(
+    sums=("matches", "pairs_without_matches", "images_read"),
+    averages={"matches_per_pair": "matches"},
+    noun="match",
+)
 Inputs = tuple[MatchInput, MatchInput]
 
 
@@ -238,13 +244,7 @@ def run_matcher(
                 "device": str(device),
             },
         )
-        return run.finish(
-            report,
-            folder / REPORT_NAME,
-            sums=("matches", "pairs_without_matches", "images_read"),
-            averages={"matches_per_pair": "matches"},
-            noun="match",
-        )
+        return run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
 
 
 def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:

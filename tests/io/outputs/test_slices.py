@@ -16,6 +16,7 @@ from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.pieces import refuse_pieces
+from r2d2_kapture.io.outputs.slice_reports import OwnWork
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.types import Failure, Report
 
@@ -69,9 +70,7 @@ def make(
         return run.finish(
             report,
             output / "report.json",
-            sums=("letters",),
-            averages={"mean": "letters"},
-            noun="letter",
+            OwnWork(sums=("letters",), averages={"mean": "letters"}, noun="letter"),
         )
 
 
