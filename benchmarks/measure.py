@@ -9,10 +9,36 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.io.outputs.manifest import package_versions
+
+LIMITS = {
+    "avx2": {
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "OV_CPU_MAX_ISA": "AVX2",
+    }
+}
+"""What ATen, oneDNN (of torch and of OpenVINO), MKL and OpenVINO read of the
+environment, by the instruction set that they are kept to."""
+BOUND = {"openvino": True, "onnxruntime": False}
+"""Engines beside torch, and whether a limit of the instruction set binds them:
+onnxruntime asks the processor alone."""
+INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx_vnni": "AVX-VNNI",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_tile": "AMX",
+    "asimd": "NEON",
+}
+"""Flags of Linux, and what they are called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,16 +81,37 @@ def precisions() -> list[str]:
     return ["fp32", "bf16"] if this_processor().runs_bf16 else ["fp32"]
 
 
+def engines(bound: bool) -> list[str]:
+    """The engines beside torch that are installed.
+
+    Args:
+        bound: only those that a limit of the instruction set binds.
+    """
+    return [
+        name
+        for name, obeys in BOUND.items()
+        if (obeys or not bound) and find_spec(name) and find_spec("onnx")
+    ]
+
+
 def machine() -> str:
-    """Processor, cores and versions, on one line."""
-    model = platform.processor() or platform.machine()
+    """Processor, its instructions and their limit, cores and versions, in lines."""
+    model, flags = platform.processor() or platform.machine(), set[str]()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [
-            line.partition(":")[2].strip()
-            for line in cpuinfo.read_text().splitlines()
-            if line.startswith("model name")
+        lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
+        values = {name.strip(): value.strip() for name, _, value in lines}
+        model = values.get("model name", model)
+        flags = {*values.get("flags", values.get("Features", "")).split()}
+    found = ", ".join(name for flag, name in INSTRUCTIONS.items() if flag in flags)
+    limits = {name: os.environ.get(name) for name in LIMITS["avx2"]}
+    kept = " ".join(f"{name}={value}" for name, value in limits.items() if value)
+    names = [name for name in BOUND if find_spec(name)]
+    versions = package_versions() | {name: metadata.version(name) for name in names}
+    return "\n".join(
+        [
+            f"{model}, {os.cpu_count()} cores; {found or this_processor().name}",
+            *([f"kept to {kept} (onnxruntime obeys none)"] if kept else []),
+            ", ".join(f"{name} {version}" for name, version in versions.items()),
         ]
-        model = names[0] if names else model
-    versions = ", ".join(f"{k} {v}" for k, v in package_versions().items())
-    return f"{model}, {os.cpu_count()} cores; {versions}"
+    )
