@@ -17,6 +17,7 @@ from r2d2_kapture.config.extract import (
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.extractors.registry import build_extractor, load_weights
+from r2d2_kapture.stages.extract.stage import make_manifest
 from tests.core.test_graph import network
 from tests.engines import OTHER_ENGINES
 from tests.scenes.images import textured_image
@@ -73,6 +74,14 @@ def test_an_extractor_without_a_network_of_the_package_refuses_engines() -> None
         with pytest.raises(ConfigError, match=f"--engine {engine}: found for .* sift"):
             build_extractor(config)
     assert build_extractor(ExtractConfig(extractor=settings)).runtime.engine == "torch"
+
+
+@pytest.mark.parametrize("engine", OTHER_ENGINES)
+def test_what_one_engine_began_another_continues(engine: str) -> None:
+    ours, theirs = (
+        make_manifest(extractor("fast_r2d2_v6", each)) for each in ("torch", engine)
+    )
+    assert ours.differences(theirs) == []
 
 
 @pytest.mark.parametrize("engine", OTHER_ENGINES)
