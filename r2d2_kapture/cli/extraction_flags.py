@@ -130,8 +130,8 @@ def add_preset_flag(parser: CommandParser) -> None:
         type=str | None,
         metavar="NAME",
         help="settings of extraction by name: fast (half the scales, 2000 keypoints), "
-        "full_resolution (every scale, 20000), aachen, or paper (the published "
-        "extractor); or a YAML file of them; flags override it",
+        "turbo (one or two, 700), full_resolution (every scale, 20000), aachen, or "
+        "paper (the published extractor); or a YAML file of them; flags override it",
     )
 
 

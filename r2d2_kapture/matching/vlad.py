@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.cluster import MiniBatchKMeans
-from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from r2d2_kapture.matching.pair_selection import unit_rows
@@ -94,6 +92,9 @@ def learn_centres(descriptors: FloatArray, clusters: int, seed: int) -> FloatArr
         clusters: visual words.
         seed: the same gives the same words, whatever the number of cores.
     """
+    # a third of the start-up of extraction, which seldom learns words
+    from sklearn.cluster import MiniBatchKMeans
+
     kmeans = MiniBatchKMeans(
         clusters, batch_size=BATCH_SIZE, n_init=RESTARTS, random_state=seed
     )
@@ -110,6 +111,8 @@ def learn_whitening(vectors: FloatArray, dim: int, seed: int) -> Whitening:
         dim: at most V.
         seed: as for learn_centres.
     """
+    from sklearn.decomposition import PCA
+
     pca = PCA(dim, svd_solver="randomized", random_state=seed)
     with threadpool_limits(1):
         pca.fit(vectors)

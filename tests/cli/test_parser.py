@@ -126,7 +126,7 @@ def test_flags_of_a_family_are_shown_with_it(
             "--precision fp33: expected auto, fp32, bf16 or fp16; did you mean fp32?",
         ),
         (extract, "--extractor sitf", "aliked, disk; did you mean sift?"),
-        (extract, "--preset fats", "paper; did you mean fast?"),
+        (extract, "--preset fats", "paper, turbo; did you mean fast?"),
         (extract, "--kapture-root . --model fast_r2d2", "did you mean fast_r2d2_v"),
         (
             extract,
