@@ -92,7 +92,6 @@ STAGES = (
         other="--top-k 10",
         foreign="features/a.png.r2d2",
         replaced=True,
-        sliced="features/extract_report.json",
     ),
     Stage(
         command="extract_images",
