@@ -2,7 +2,7 @@
 
     import r2d2_kapture as rk
 
-    extractor = rk.load_extractor("r2d2_v2", top_k=2000)
+    extractor = rk.load_extractor("r2d2_v3", top_k=2000)
     a, b = extractor("a.jpg"), extractor("b.jpg")
     verified = rk.verify(a, b, rk.match(a, b))
     figure = rk.plot_matches("a.jpg", "b.jpg", a, b, verified)

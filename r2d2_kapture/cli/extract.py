@@ -35,7 +35,7 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract",
         description,
-        "kapture_r2d2_extract --kapture-root mapping --model r2d2_v2 --top-k 10000",
+        "kapture_r2d2_extract --kapture-root mapping --model r2d2_v3 --top-k 10000",
     )
     groups = {"outputs": OUTPUTS}
     add_parameters(parser, parameters, groups, taken=FOLDER_FLAGS, in_files=True)

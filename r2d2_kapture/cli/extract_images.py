@@ -33,7 +33,7 @@ def _command(arguments: list[str]) -> int:
     parser = make_parser(
         "kapture_r2d2_extract_images",
         description,
-        "kapture_r2d2_extract_images --model r2d2_v2 --images a.jpg "
+        "kapture_r2d2_extract_images --model r2d2_v3 --images a.jpg "
         "'photos/**/*.png' list.txt --output-dir features",
     )
     parser.group("inputs").add_argument(

@@ -5,7 +5,7 @@ from r2d2_kapture.config.hpatches import HomographyConfig
 
 main = BenchmarkCommand(
     name="hpatches",
-    example="kapture_r2d2_hpatches --root hpatches-sequences-release --model r2d2_v2 "
+    example="kapture_r2d2_hpatches --root hpatches-sequences-release --model r2d2_v3 "
     "--output DIR",
     settings=HomographyConfig,
     unit="sequence",

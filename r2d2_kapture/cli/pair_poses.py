@@ -5,7 +5,7 @@ from r2d2_kapture.config.pair_poses import PairPosesConfig
 
 main = BenchmarkCommand(
     name="pair_poses",
-    example="kapture_r2d2_pair_poses --gt lund_door/gt.json --model r2d2_v2 --output "
+    example="kapture_r2d2_pair_poses --gt lund_door/gt.json --model r2d2_v3 --output "
     "DIR",
     settings=PairPosesConfig,
     unit="pair",

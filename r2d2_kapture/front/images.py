@@ -110,7 +110,7 @@ def load_extractor(
     """Load weights into an extractor.
 
     Args:
-        model: name of a bundled model (``r2d2_v2``, ...), path of a checkpoint or of
+        model: name of a bundled model (``r2d2_v3``, ...), path of a checkpoint or of
             other weights; None is the default model, or none for an extractor without
             weights.
         extractor: ``sift``, ... or a third-party one; auto is the one for the model.
