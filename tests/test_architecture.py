@@ -201,8 +201,9 @@ def test_inference_loads_neither_kapture_nor_pycolmap() -> None:
         "r2d2_kapture.models.checkpoints",
         "r2d2_kapture.core.engine",
         "r2d2_kapture.extractors.r2d2",
+        "r2d2_kapture.matching.vlad",  # of extraction that turns images
     ]
-    watched = ["kapture", "pycolmap", "jsonargparse", "matplotlib", "torch"]
+    watched = ["kapture", "pycolmap", "jsonargparse", "matplotlib", "sklearn", "torch"]
     assert loaded_after(inference, watched) == "torch"
 
 

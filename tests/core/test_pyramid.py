@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from r2d2_kapture.config.extract import PyramidConfig
+from r2d2_kapture.config.presets import EXTRACTION, read_preset
 from r2d2_kapture.coordinates import ResizeMap, image_from_level
 from r2d2_kapture.core.pyramid import (
     Level,
@@ -83,6 +84,16 @@ def searched(height: int, width: int, **limits: Any) -> list[tuple[int, int]]:
 )
 def test_default_levels(height: int, width: int, sizes: list[tuple[int, int]]) -> None:
     assert searched(height, width) == sizes
+
+
+def test_turbo_searches_less_than_half_of_what_fast_does() -> None:
+    pixels = {}
+    for name in ("fast", "turbo"):
+        limits = read_preset(name, EXTRACTION)
+        del limits["top_k"]
+        sizes = searched(1200, 1600, **limits)
+        pixels[name] = sum(height * width for height, width in sizes)
+    assert 0 < pixels["turbo"] < pixels["fast"] / 2
 
 
 HALF_OF_ANY_SIZE = {"max_size": 9999, "min_size": 0, "min_scale": 0.5}
