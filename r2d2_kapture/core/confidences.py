@@ -9,6 +9,9 @@ and between them are enough. Only rows are doubled, a slice at a time.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,6 +48,10 @@ class Heads:
             doubled: whether H and W are twice h and w, features between cells being
                 interpolated bilinearly, borders aligned; else they are h and w.
         """
+        if _fuses(features.device):
+            from r2d2_kapture.core import fused_heads
+
+            return fused_heads.confidences(features, self._weight, self._bias, doubled)
         logits = self._doubled(features) if doubled else self._alike(features)
         # functions of whole planes are several times faster
         reliable, repeatable = logits.permute(3, 0, 1, 2).contiguous()
@@ -79,6 +86,16 @@ def _places(device: torch.device) -> int:
     if device.type == "cuda":
         return PLACES_ON_CUDA
     return PLACES * torch.get_num_threads()
+
+
+@functools.cache
+def _fuses(device: torch.device) -> bool:
+    """Whether fused_heads runs there: torch for CUDA brings Triton on Linux."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    from r2d2_kapture.core import fused_heads
+
+    return fused_heads.works_on(device)
 
 
 def _double_rows(features: Tensor, top: int, bottom: int) -> Tensor:

@@ -92,16 +92,35 @@ def local_maxima(
     Returns:
         rows and columns, (N,) int64 each, in raster order.
     """
-    padded = F.pad(repeatability[None, None], (1, 1, 1, 1), value=-torch.inf)[0, 0]
-    rows = torch.maximum(torch.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    mask = maxima_mask(
+        reliability,
+        repeatability,
+        reliability_thr=reliability_thr,
+        repeatability_thr=repeatability_thr,
+    )
+    found_rows, found_columns = torch.nonzero(mask, as_tuple=True)
+    return found_rows, found_columns
+
+
+def maxima_mask(
+    reliability: Tensor,
+    repeatability: Tensor,
+    *,
+    reliability_thr: float,
+    repeatability_thr: float,
+) -> Tensor:
+    """Where local_maxima are: (..., H, W) bool of (..., H, W) float32 maps."""
+    padded = F.pad(repeatability, (1, 1, 1, 1), value=-torch.inf)
+    rows = torch.maximum(
+        torch.maximum(padded[..., :-2, :], padded[..., 1:-1, :]), padded[..., 2:, :]
+    )
     neighbourhood = torch.maximum(
-        torch.maximum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]
+        torch.maximum(rows[..., :-2], rows[..., 1:-1]), rows[..., 2:]
     )
     mask = repeatability >= neighbourhood
     mask &= repeatability >= repeatability_thr
     mask &= reliability >= reliability_thr
-    found_rows, found_columns = torch.nonzero(mask, as_tuple=True)
-    return found_rows, found_columns
+    return mask
 
 
 def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -115,29 +134,31 @@ def subpixel_offsets(repeatability: Tensor, rows: Tensor, columns: Tensor) -> Te
     the map is continued by its border.
 
     Args:
-        repeatability: (H, W) float32, 0 to 1.
-        rows, columns: (N,) int64 positions of the maxima.
+        repeatability: (H, W) or (B, H, W) float32, 0 to 1.
+        rows, columns: (N,) or (B, N) int64 positions of the maxima.
 
     Returns:
-        (N, 2) float32, x then y, in pixels of the map.
+        (N, 2) or (B, N, 2) float32, x then y, in pixels of the map.
     """
     dx, dy, weights = quadratic_fit(repeatability.device)
-    height, width = repeatability.shape
-    near_rows = (rows[:, None] + dy).clamp(0, height - 1)
-    near_columns = (columns[:, None] + dx).clamp(0, width - 1)
-    window = repeatability.flatten()[near_rows * width + near_columns]
+    height, width = repeatability.shape[-2:]
+    near_rows = (rows[..., None] + dy).clamp(0, height - 1)
+    near_columns = (columns[..., None] + dx).clamp(0, width - 1)
+    near = near_rows * width + near_columns
+    window = repeatability.flatten(-2).gather(-1, near.flatten(-2)).view(near.shape)
     odds = window / (1 - window).clamp_min(torch.finfo(window.dtype).eps)
-    odds = odds - odds[:, odds.shape[1] // 2, None]  # exactly flat where the map is
+    # exactly flat where the map is
+    odds = odds - odds[..., odds.shape[-1] // 2, None]
     # a product in float32 would round a row differently in another number of rows
     fit = odds.double() @ weights
-    gx, gy, hxx, hxy, hyy = fit.float().unbind(dim=1)
+    gx, gy, hxx, hxy, hyy = fit.float().unbind(dim=-1)
     determinant = hxx * hyy - hxy * hxy
     peak = (hxx < 0) & (hyy < 0) & (determinant > 1e-3 * hxx * hyy)
     peak &= determinant > 1e-5 * (hxx + hyy) ** 2  # a ridge has curvature across only
     safe = torch.where(peak, determinant, torch.ones_like(determinant))
-    offsets = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=1)
-    offsets = (offsets / safe[:, None]).clamp(-HALF_PIXEL, HALF_PIXEL)
-    return torch.where(peak[:, None], offsets, 0.0)
+    offsets = torch.stack([hxy * gy - hyy * gx, hxy * gx - hxx * gy], dim=-1)
+    offsets = (offsets / safe[..., None]).clamp(-HALF_PIXEL, HALF_PIXEL)
+    return torch.where(peak[..., None], offsets, 0.0)
 
 
 @functools.cache
@@ -181,29 +202,35 @@ def sample_descriptors(
     """Read and normalise descriptors at sub-pixel positions, by bilinear weights.
 
     Args:
-        features: (h, w, D), any float type.
-        x, y: (N,) float32 positions in pixels of the map, which has (h, w) pixels or,
-            if ``doubled``, is this one enlarged twofold: bilinearly, borders aligned.
+        features: (h, w, D) or (B, h, w, D), any float type.
+        x, y: (N,) or (B, N) float32 positions in pixels of the map, which has (h, w)
+            pixels or, if ``doubled``, is this one enlarged twofold: bilinearly, borders
+            aligned.
 
     Returns:
-        (N, D) float32, unit L2 norm.
+        (N, D) or (B, N, D) float32, unit L2 norm.
     """
-    height, width, dim = features.shape
+    height, width, dim = features.shape[-3:]
     flat = features.reshape(-1, dim)
+    above: Tensor | int = 0
+    if features.dim() > 3:
+        images = torch.arange(len(features), device=features.device)
+        above = images[:, None] * (height * width)
     weights = _weights_of_doubled if doubled else _weights
     columns, rows = weights(x, width), weights(y, height)
-    total = torch.zeros(x.shape[0], dim, device=features.device)
+    total = torch.zeros(*x.shape, dim, device=features.device)
     for row, down in rows:
         line = torch.zeros_like(total)
         for column, along in columns:
-            index = row * width + column
-            line += flat.index_select(0, index).float() * along[:, None]
-        total += line * down[:, None]
-    return F.normalize(total, dim=1)
+            index = above + row * width + column
+            values = flat.index_select(0, index.flatten()).view(line.shape)
+            line += values.float() * along[..., None]
+        total += line * down[..., None]
+    return F.normalize(total, dim=-1)
 
 
 Weighted = list[tuple[Tensor, Tensor]]
-"""Places along an axis, (N,) int64, and their weights, (N,) float32."""
+"""Places along an axis, (..., N) int64, and their weights, (..., N) float32."""
 
 
 def _weights(position: Tensor, length: int) -> Weighted:

@@ -39,6 +39,7 @@ from r2d2_kapture.core.selection import (
 )
 from r2d2_kapture.core.tiles import Tile
 from r2d2_kapture.core.upload import Upload
+from r2d2_kapture.extractors.r2d2_whole import WholeLevels
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.types import PATCH_DIAMETER, R2D2_FILES, LocalFeatures
 
@@ -71,6 +72,8 @@ class R2D2Extractor(NetworkExtractor):
         super().__init__(R2D2Config(**values), runtime)
         self.engine = Engine(network, runtime)
         self.descriptor_dim = network.descriptor_dim
+        on_gpu = runtime.device.type == "cuda" and self.settings.top_k > 0
+        self._whole = WholeLevels(self.engine, self.settings) if on_gpu else None
 
     @classmethod
     def of_network(
@@ -81,6 +84,8 @@ class R2D2Extractor(NetworkExtractor):
     @torch.inference_mode()
     def extract_uploaded(self, upload: Upload) -> list[LocalFeatures]:
         """Extract the images of an upload, which share every pass of the network."""
+        if self._whole is not None and self._whole.takes(upload):
+            return self._whole(upload)
         count, height, width, _ = upload.pixels.shape
         levels = plan_levels(height, width, self.settings)
         pixels = normalize_rgb(upload.wait())

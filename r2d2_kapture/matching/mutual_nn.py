@@ -16,6 +16,7 @@ and to score those again in float32 takes longer than the product; without that,
 from __future__ import annotations
 
 import functools
+import importlib.util
 import platform
 from typing import ClassVar
 
@@ -33,6 +34,8 @@ BLOCK_VALUES = {"cpu": 1 << 20, "cuda": 1 << 26}
 """Similarities held at a time: 4 MiB, about a core's cache, and 256 MiB."""
 MIN_BLOCK_ROWS = 208
 """Fewer would pack the other image's descriptors too often."""
+MOST_FUSED = 1 << 31
+"""Similarities of one call of fused_nn, whose maxima take 1 GiB."""
 MIN_SIDE, MOST_VALUES = 16, 192
 """Rows and columns, and values of a descriptor, that oneDNN and MKL sum up alike."""
 
@@ -85,12 +88,16 @@ def match_mutual_nearest(
     Returns:
         Matches by rising index of the first image; scores are cosine similarities.
     """
-    rows, columns, similarities = mutual_maxima(descriptors1, descriptors2)
+    rows, columns, similarities = _mutual_nearest(descriptors1, descriptors2)
     keep = similarities >= min_similarity
     if (similarities == 0).any():
-        keep &= descriptors1[rows].any(1) & descriptors2[columns].any(1)
+        keep &= _described(descriptors1, rows) & _described(descriptors2, columns)
     rows, columns, similarities = rows[keep], columns[keep], similarities[keep]
     if ratio < 1 and len(rows):
+        device = descriptors1.device
+        rows, columns, similarities = (
+            values.to(device) for values in (rows, columns, similarities)
+        )
         forward = _second_best(descriptors1[rows], descriptors2, columns)
         backward = _second_best(descriptors2[columns], descriptors1, rows)
         # squared distances of unit vectors are 2 - 2 similarity
@@ -101,6 +108,41 @@ def match_mutual_nearest(
         indices=torch.stack([rows, columns], dim=1).cpu().numpy(),
         scores=similarities.cpu().numpy().astype(np.float32, copy=False),
     )
+
+
+def _mutual_nearest(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As mutual_maxima, for descriptors; on the processor where a GPU fuses it."""
+    few = 0 < len(first) * len(second) <= MOST_FUSED
+    if not few or not first.is_cuda or not _fuses(first.device):
+        return mutual_maxima(first, second)
+    from r2d2_kapture.matching import fused_nn
+
+    nearest, back, similarity = fused_nn.nearest_both_ways(
+        first.contiguous(), second.contiguous()
+    )
+    # numpy takes a third of the time of torch here
+    rows = np.flatnonzero(back[nearest] == np.arange(len(first)))
+    columns = nearest[rows].astype(np.int64)
+    return (
+        torch.from_numpy(rows),
+        torch.from_numpy(columns),
+        torch.from_numpy(similarity[rows]),
+    )
+
+
+@functools.cache
+def _fuses(device: torch.device) -> bool:
+    """Whether fused_nn runs there: torch for CUDA brings Triton on Linux."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    from r2d2_kapture.matching import fused_nn
+
+    return fused_nn.works_on(device)
+
+
+def _described(descriptors: Tensor, rows: Tensor) -> Tensor:
+    """Whether descriptors are not zero, on the device of the indices."""
+    return descriptors[rows.to(descriptors.device)].any(1).to(rows.device)
 
 
 def mutual_maxima(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
