@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.models.int8 import Int8Convolution, Quantization
 from r2d2_kapture.models.network import DenseNetwork
 
 OPSET = 17
@@ -162,11 +163,18 @@ def _without_weights(module: nn.Module) -> FoldedLayer:
     )
 
 
-def onnx_model(layers: Sequence[FoldedLayer], *, channels_last: bool = False) -> Any:
+def onnx_model(
+    layers: Sequence[FoldedLayer],
+    *,
+    quantization: Quantization | None = None,
+    channels_last: bool = False,
+) -> Any:
     """Write layers as a model of ONNX, with sizes that are known when it runs.
 
     Args:
         layers: from folded_layers.
+        quantization: of their convolutions, which read QuantizeLinear and
+            DequantizeLinear; by default all compute in float32.
         channels_last: whether features are (B, h, w, D), which onnxruntime writes as
             quickly as (B, D, h, w).
 
@@ -180,12 +188,20 @@ def onnx_model(layers: Sequence[FoldedLayer], *, channels_last: bool = False) ->
     onnx = import_extra("onnx", "onnx", "a model of ONNX")
     writer = _Writer(onnx)
     value, channels = INPUT, 3
+    integers = list(quantization.convolutions if quantization else ())
     for layer in layers:
+        following = integers[0] if integers else None
         match layer:
             case Convolution():
-                value = writer.convolution(layer, value)
+                if following is None:
+                    value = writer.convolution(layer, value)
+                else:
+                    value = writer.int8_convolution(layer, following, value)
+                integers = integers[1:]
                 channels = len(layer.bias)
             case Pooling():
+                if following is not None and layer.kind == "max":
+                    value = writer.levels(following, value)
                 value = writer.pooling(layer, value)
             case Upsampling():
                 value = writer.upsampling(layer, value)
@@ -207,9 +223,46 @@ class _Writer:
     def convolution(self, layer: Convolution, value: str) -> str:
         weight = self.constant("weight", layer.weight.cpu().float().numpy())
         bias = self.constant("bias", layer.bias.cpu().float().numpy())
+        return self._convolved(layer, [value, weight, bias])
+
+    def int8_convolution(
+        self, layer: Convolution, int8: Int8Convolution, value: str
+    ) -> str:
+        """A convolution of levels; both runtimes know it by what surrounds it."""
+        scales = int8.weight_scale.numpy()
+        weight = self.node(
+            "DequantizeLinear",
+            [
+                self.constant("weight", int8.weight.numpy()),
+                self.constant("scales", scales),
+                self.constant("zeros", np.zeros(len(scales), np.int8)),
+            ],
+            axis=0,
+        )
+        steps = scales * np.float32(int8.input_scale)
+        bias = self.node(
+            "DequantizeLinear",
+            [
+                self.constant("bias", int8.bias_levels.numpy()),
+                self.constant("steps", steps),
+            ],
+            axis=0,
+        )
+        return self._convolved(layer, [self.levels(int8, value), weight, bias])
+
+    def levels(self, int8: Int8Convolution, value: str) -> str:
+        """A value rounded to the levels of the convolution that follows."""
+        how = [
+            self.constant("scale", np.array(int8.input_scale, np.float32)),
+            self.constant("zero", np.array(int8.zero, np.uint8)),
+        ]
+        rounded = self.node("QuantizeLinear", [value, *how])
+        return self.node("DequantizeLinear", [rounded, *how])
+
+    def _convolved(self, layer: Convolution, inputs: Sequence[str]) -> str:
         value = self.node(
             "Conv",
-            [value, weight, bias],
+            inputs,
             kernel_shape=list(layer.weight.shape[2:]),
             pads=[*layer.padding, *layer.padding],
             dilations=list(layer.dilation),
