@@ -143,9 +143,9 @@ def _quantized(
 def _input_scale(values: Tensor, zero: int, generator: torch.Generator) -> float:
     """The step whose levels have the least squared error, clipping included."""
     flat = values.flatten()
-    some = flat[torch.randint(len(flat), (400_000,), generator=generator)]
-    widest = float(flat.abs().max()) / (INPUT_LEVELS - zero)
-    steps = [widest * share for share in torch.linspace(0.25, 1, 40).tolist()]
+    some = flat[torch.randint(len(flat), (5 * SAMPLES,), generator=generator)]
+    widest = flat.abs().max() / (INPUT_LEVELS - zero)
+    steps: list[float] = (widest * torch.linspace(0.25, 1, 31)).tolist()
     errors = [
         float((levels_of(some, step, zero) * step - some).square().mean())
         for step in steps

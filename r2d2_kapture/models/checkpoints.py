@@ -123,15 +123,16 @@ def serialize_checkpoint(
         "training": json.dumps(dict(training), sort_keys=True, allow_nan=False),
         "license": license_name,
     }
-    return _with_sorted_metadata(bytes(save_safetensors(tensors, metadata=metadata)))
+    return stable_safetensors(tensors, metadata)
 
 
-def _with_sorted_metadata(data: bytes) -> bytes:
+def stable_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
     """A safetensors file whose bytes depend on its content only.
 
     The library writes metadata in another order in each process. The file begins with
     the length of the header, 8 bytes, and the header as JSON, padded with spaces.
     """
+    data = bytes(save_safetensors(tensors, metadata=metadata))
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))

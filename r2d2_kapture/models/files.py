@@ -53,8 +53,13 @@ def sha256_of(path: Path) -> str:
 
 def bundled_models() -> dict[str, Path]:
     """Name and path of every checkpoint shipped in the package."""
+    return {path.stem: path for path in bundled_files(SUFFIX)}
+
+
+def bundled_files(suffix: str) -> list[Path]:
+    """Files of weights shipped in the package, by their ending."""
     folder = Path(str(resources.files("r2d2_kapture.models") / "weights"))
-    return {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))}
+    return sorted(folder.glob(f"*{suffix}"))
 
 
 def resolve_model(model: str, flag: str = "--model") -> Path:
