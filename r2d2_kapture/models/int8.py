@@ -127,8 +127,8 @@ def read_quantization(path: Path, made_for: str) -> Quantization:
         for name, value in expected.items():
             if metadata.get(name) != value:
                 raise CheckpointError(
-                    f"{path}: int8 weights: found {name} {metadata.get(name)}, expected "
-                    f"{value}; remove the file, and they are made again"
+                    f"{path}: int8 weights: found {name} {metadata.get(name)}, "
+                    f"expected {value}; remove the file, and they are made again"
                 )
         places = range(int(metadata["convolutions"]))
         return Quantization(
