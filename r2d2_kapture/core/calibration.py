@@ -1,14 +1,16 @@
 """Post-training quantization: from float32 layers and pictures to 8-bit integers.
 
-Layer by layer, each given what the quantized layers before it compute: the step of the
-input by least squared error, weights fitted again to the float32 results (least
-squares) and rounded one column after another, the error of each spread over those that
-follow (Frantar et al., "GPTQ", ICLR 2023), and the mean error taken off the bias
-(Nagel et al., "Data-Free Quantization", ICCV 2019).
+Layer by layer, each given what the quantized layers before it compute: channels of the
+input divided so that one step suits them all, which the convolution before does (Nagel
+et al., "Data-Free Quantization", ICCV 2019); the step by least squared error; weights
+fitted again to the float32 results (least squares) and rounded one column after
+another, the error of each spread over those that follow (Frantar et al., "GPTQ", ICLR
+2023); and the mean error taken off the bias (Nagel et al.).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -24,9 +26,9 @@ from r2d2_kapture.models.int8 import (
     Quantization,
 )
 
-FLOAT_CONVOLUTIONS = 1
-"""First convolutions that stay in float32: three channels of pixels, 0.2 % of an R2D2's
-products."""
+FLOAT_CONVOLUTIONS = 2
+"""First convolutions that stay in float32: 2 % of the products of R2D2, 7 % of those of
+Fast-R2D2, and a third of the error."""
 
 SAMPLES = 20_000
 """Places of each layer that its weights are fitted to."""
@@ -38,7 +40,7 @@ the rounding solvable."""
 
 @torch.no_grad()
 def calibrate(layers: Sequence[FoldedLayer], images: Tensor) -> Quantization:
-    """Quantize all convolutions but the first.
+    """Quantize all convolutions but the first two.
 
     The same layers and images give the same integers on the same processor.
 
@@ -53,6 +55,11 @@ def calibrate(layers: Sequence[FoldedLayer], images: Tensor) -> Quantization:
         int8 = None
         if isinstance(layer, Convolution):
             if len(convolutions) >= FLOAT_CONVOLUTIONS:
+                if (before := convolutions[-1]) is not None:
+                    factors = _channel_factors(exact, generator)
+                    convolutions[-1] = _divided(before, factors)
+                    layer = _multiplied(layer, factors)
+                    exact, rounded = exact / factors, rounded / factors
                 int8 = _quantized(layer, exact, rounded, generator)
             convolutions.append(int8)
         rounded = run_layer(layer, rounded, int8)
@@ -75,7 +82,7 @@ def run_layer(
     layer: FoldedLayer, values: Tensor, int8: Int8Convolution | None = None
 ) -> Tensor:
     """What one layer computes of (B, C, H, W), image by image to save memory."""
-    return torch.cat([_run(layer, image, int8) for image in values.split(1)])
+    return torch.cat([_run(layer, image, int8) for image in torch.split(values, 1)])
 
 
 def _run(layer: FoldedLayer, values: Tensor, int8: Int8Convolution | None) -> Tensor:
@@ -111,11 +118,39 @@ def levels_of(values: Tensor, scale: float, zero: int) -> Tensor:
     return (values / scale).round_().clamp_(-zero, INPUT_LEVELS - zero)
 
 
+def _channel_factors(values: Tensor, generator: torch.Generator) -> Tensor:
+    """What to divide channels by, (C, 1, 1), so that one step suits all of them."""
+    zero = _zero_of(values)
+    steps = torch.tensor(
+        [_input_scale(channel, zero, generator) for channel in values.unbind(1)]
+    )
+    factors = (steps / steps.mean()).clamp(min=1e-2)
+    return factors[:, None, None]
+
+
+def _divided(int8: Int8Convolution, factors: Tensor) -> Int8Convolution:
+    """A convolution whose results are divided; a ReLU and a pooling do not mind."""
+    return dataclasses.replace(
+        int8,
+        weight_scale=int8.weight_scale / factors.flatten(),
+        bias=int8.bias / factors.flatten(),
+    )
+
+
+def _multiplied(layer: Convolution, factors: Tensor) -> Convolution:
+    """The convolution that gives the same from divided values."""
+    return dataclasses.replace(layer, weight=layer.weight * factors)
+
+
+def _zero_of(values: Tensor) -> int:
+    return SIGNED_ZERO if bool((values < 0).any()) else 0
+
+
 def _quantized(
     layer: Convolution, exact: Tensor, rounded: Tensor, generator: torch.Generator
 ) -> Int8Convolution:
     """Quantize a convolution, given its input in float32 and as it will be."""
-    zero = SIGNED_ZERO if bool((exact < 0).any()) else 0
+    zero = _zero_of(exact)
     scale = _input_scale(exact, zero, generator)
     places = _places(layer, exact, generator)
     before = _patches(layer, exact, places)
@@ -143,8 +178,8 @@ def _quantized(
 def _input_scale(values: Tensor, zero: int, generator: torch.Generator) -> float:
     """The step whose levels have the least squared error, clipping included."""
     flat = values.flatten()
-    some = flat[torch.randint(len(flat), (5 * SAMPLES,), generator=generator)]
-    widest = flat.abs().max() / (INPUT_LEVELS - zero)
+    some = flat[torch.randint(len(flat), (SAMPLES,), generator=generator)]
+    widest = flat.abs().max().clamp(min=1e-6) / (INPUT_LEVELS - zero)
     steps: list[float] = (widest * torch.linspace(0.25, 1, 31)).tolist()
     errors = [
         float((levels_of(some, step, zero) * step - some).square().mean())

@@ -50,5 +50,7 @@ def _outline(rng: np.random.Generator) -> npt.NDArray[np.float64]:
 
 def _color(rng: np.random.Generator) -> tuple[int, int, int]:
     """A grey of any brightness with a tint."""
-    red, green, blue = rng.uniform(0, 255) + rng.uniform(-40, 40, size=3)
-    return tuple(int(np.clip(value, 0, 255)) for value in (red, green, blue))
+    red, green, blue = np.clip(
+        rng.uniform(0, 255) + rng.uniform(-40, 40, size=3), 0, 255
+    )
+    return int(red), int(green), int(blue)
