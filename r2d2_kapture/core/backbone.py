@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.tiles import Tile, cut_tiles
+from r2d2_kapture.models.int8 import Quantization
 from r2d2_kapture.models.network import receptive_field
 
 
@@ -19,6 +20,7 @@ class Backbone(ABC):
         ops: convolutions, batch norms, activations, pooling and upsampling, in
             evaluation mode; not modified.
         runtime: from resolve_runtime.
+        quantization: of the convolutions, for ``int8``; torch has none.
 
     Attributes:
         runtime: as given.
@@ -26,7 +28,12 @@ class Backbone(ABC):
         pixel_stride: pixels to which the borders of a part must be aligned.
     """
 
-    def __init__(self, ops: nn.Sequential, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        ops: nn.Sequential,
+        runtime: Runtime,
+        quantization: Quantization | None = None,
+    ) -> None:
         self.runtime = runtime
         self.halo, self.pixel_stride = receptive_field(ops)
 

@@ -13,6 +13,7 @@ from r2d2_kapture.core.confidences import Heads
 from r2d2_kapture.core.graph import Upsampling, folded_layers
 from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.core.tiles import Tile
+from r2d2_kapture.models.int8 import Quantization
 from r2d2_kapture.models.network import DenseNetwork
 
 
@@ -45,13 +46,19 @@ class Engine:
     Args:
         network: in evaluation mode; it is not modified.
         runtime: from resolve_runtime.
+        quantization: of its convolutions, for ``int8``.
     """
 
-    def __init__(self, network: DenseNetwork, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        network: DenseNetwork,
+        runtime: Runtime,
+        quantization: Quantization | None = None,
+    ) -> None:
         *before, last = network.ops
         self._doubled = folded_layers(nn.Sequential(last)) == [Upsampling(factor=2)]
         ops = nn.Sequential(*before) if self._doubled else network.ops
-        self.backbone = open_backbone(ops, runtime)
+        self.backbone = open_backbone(ops, runtime, quantization)
         self.descriptor_dim = network.descriptor_dim
         self._heads = Heads(network, runtime.device)
 

@@ -48,6 +48,8 @@ class Extractor(ABC):
             ``file``, or ``none``.
         only_float32: whether it computes in float32 alone.
         engines: values of ``--engine`` that it computes with.
+        runs_int8: whether it computes in int8.
+        warnings: on how it computes, for reports.
         descriptor_dim: values of a descriptor; they are compared by L2 norm.
         descriptor_type: ``float32``, ``float16`` or ``uint8``.
     """
@@ -56,6 +58,8 @@ class Extractor(ABC):
     needs: ClassVar[WeightsKind] = "file"
     only_float32: ClassVar[bool] = True
     engines: ClassVar[tuple[str, ...]] = ("torch",)
+    runs_int8: ClassVar[bool] = False
+    warnings: tuple[str, ...] = ()
     descriptor_dim: int
     descriptor_type: str = "float32"
 

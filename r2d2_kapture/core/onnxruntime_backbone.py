@@ -1,4 +1,4 @@
-"""Convolutional layers run by onnxruntime on the CPU, in float32."""
+"""Convolutional layers run by onnxruntime on the CPU, in float32 or int8."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from r2d2_kapture.core.backbone import Backbone
 from r2d2_kapture.core.graph import INPUT, OUTPUT, folded_layers, onnx_model
 from r2d2_kapture.core.runtime import Runtime, import_engine
+from r2d2_kapture.models.int8 import Quantization
 
 ERRORS_ALONE = 3
 """Level of what onnxruntime logs."""
@@ -20,10 +21,17 @@ class OnnxruntimeBackbone(Backbone):
         ConfigError: onnxruntime or onnx is not installed.
     """
 
-    def __init__(self, ops: nn.Sequential, runtime: Runtime) -> None:
-        super().__init__(ops, runtime)
+    def __init__(
+        self,
+        ops: nn.Sequential,
+        runtime: Runtime,
+        quantization: Quantization | None = None,
+    ) -> None:
+        super().__init__(ops, runtime, quantization)
         library = import_engine("onnxruntime")
-        model = onnx_model(folded_layers(ops), channels_last=True)
+        model = onnx_model(
+            folded_layers(ops), quantization=quantization, channels_last=True
+        )
         options = library.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = ERRORS_ALONE

@@ -1,4 +1,4 @@
-"""Convolutional layers run by OpenVINO on the CPU, in float32 or bfloat16."""
+"""Convolutional layers run by OpenVINO on the CPU, in float32, bfloat16 or int8."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from r2d2_kapture.core.backbone import Backbone
 from r2d2_kapture.core.graph import folded_layers, onnx_model
 from r2d2_kapture.core.runtime import Runtime, import_engine
 from r2d2_kapture.core.torch_backbone import NARROW_PIXELS
+from r2d2_kapture.models.int8 import Quantization
 
-PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
+PRECISIONS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+"""Of what is not quantized."""
 KERNELS_KEPT = 256
 """Kernels made for sizes of images, of which each layer needs one a size."""
 
@@ -27,12 +29,19 @@ class OpenvinoBackbone(Backbone):
         ConfigError: openvino or onnx is not installed.
     """
 
-    def __init__(self, ops: nn.Sequential, runtime: Runtime) -> None:
-        super().__init__(ops, runtime)
+    def __init__(
+        self,
+        ops: nn.Sequential,
+        runtime: Runtime,
+        quantization: Quantization | None = None,
+    ) -> None:
+        super().__init__(ops, runtime, quantization)
         library = import_engine("openvino")
         self._core = library.Core()
         self._model = self._core.read_model(
-            onnx_model(folded_layers(ops)).SerializeToString()
+            onnx_model(
+                folded_layers(ops), quantization=quantization
+            ).SerializeToString()
         )
         self._request = self._compiled(runtime.precision)
 
@@ -46,7 +55,7 @@ class OpenvinoBackbone(Backbone):
             "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
             # of its own accord it computes float32 in less
             "EXECUTION_MODE_HINT": (
-                "ACCURACY" if precision == "fp32" else "PERFORMANCE"
+                "PERFORMANCE" if precision == "bf16" else "ACCURACY"
             ),
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,

@@ -14,7 +14,10 @@ from r2d2_kapture.errors import ConfigError
 
 EXTRAS = {"openvino": "openvino", "onnxruntime": "onnx"}
 """Engines beside torch, and the extras of setup.cfg that install them."""
-FASTER_THAN_TORCH = {"fp32": ("onnxruntime", "openvino")}
+FASTER_THAN_TORCH = {
+    "fp32": ("onnxruntime", "openvino"),
+    "int8": ("openvino", "onnxruntime"),
+}
 """Engines by precision, the fastest on a CPU first."""
 
 
@@ -25,7 +28,7 @@ class Runtime:
     Attributes:
         device: where the network runs.
         engine: ``torch``, ``openvino`` or ``onnxruntime``.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``fp32``, ``bf16``, ``fp16`` or ``int8``.
         tile_pixels: largest number of pixels of one pass.
         batch_size: images of equal size that share one pass.
     """
@@ -38,10 +41,12 @@ class Runtime:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of features."""
         return {
             "fp32": torch.float32,
             "bf16": torch.bfloat16,
             "fp16": torch.float16,
+            "int8": torch.float32,  # of what goes in and comes out
         }[self.precision]
 
     @property
@@ -90,12 +95,17 @@ def resolve_runtime(config: EngineConfig) -> Runtime:
 
 def _resolve_device(config: EngineConfig) -> torch.device:
     gpu = config.gpu
-    if config.engine in EXTRAS:
+    if config.engine in EXTRAS or config.precision == "int8":
         if gpu in (None, -1):
             return torch.device("cpu")
+        asked = (
+            f"--engine {config.engine}"
+            if config.engine in EXTRAS
+            else "--precision int8"
+        )
         raise ConfigError(
-            f"--engine {config.engine}: found --gpu {gpu}, expected --gpu -1, the CPU; "
-            "GPUs have --engine torch"
+            f"{asked}: found --gpu {gpu}, expected --gpu -1, the CPU; GPUs have "
+            "--engine torch in auto, fp32, bf16 or fp16"
         )
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpu == -1 or (gpu is None and not available):
@@ -110,12 +120,19 @@ def _resolve_device(config: EngineConfig) -> torch.device:
 def _precision_on_cpu(asked: Precision, engine: EngineName) -> str:
     if asked == "fp16":
         raise ConfigError("--precision fp16 needs a GPU; use auto or fp32 on the CPU")
+    if asked == "int8" and engine == "torch":
+        raise ConfigError(
+            "--precision int8: found --engine torch, expected openvino, onnxruntime or "
+            "auto"
+        )
     if engine == "onnxruntime" and asked == "bf16":
         raise ConfigError(
             "--engine onnxruntime: found --precision bf16, expected fp32, in which it "
-            "computes, or --engine torch"
+            "computes, int8, or --engine torch"
         )
-    if asked == "fp32" or engine == "onnxruntime":
+    if asked in ("fp32", "int8"):
+        return asked
+    if engine == "onnxruntime":
         return "fp32"
     cpu = processor.this_processor()
     if asked == "auto":
@@ -135,7 +152,13 @@ def _engine_on_cpu(asked: EngineName, precision: str) -> str:
     if asked != "auto":
         return asked
     faster = FASTER_THAN_TORCH.get(precision, ())
-    return next((name for name in faster if _is_installed(name)), "torch")
+    installed = [name for name in faster if _is_installed(name)]
+    if precision == "int8" and not installed:
+        raise ConfigError(
+            "--precision int8: found neither openvino nor onnxruntime, which compute "
+            "in it; pip install 'r2d2-kapture[openvino]', or use auto or fp32"
+        )
+    return next(iter(installed), "torch")
 
 
 def import_engine(name: str) -> Any:
@@ -161,7 +184,7 @@ def _auto_tile_pixels(device: torch.device, precision: str) -> int:
     """Half a megapixel in float32, twice that in 16 bits: a layer is 256 MiB then."""
     megapixel = 1 << 20
     if device.type == "cpu":
-        return megapixel // 2 if precision == "fp32" else megapixel
+        return megapixel if precision == "bf16" else megapixel // 2
     free_bytes, _ = torch.cuda.mem_get_info(device)
     # 128 channels of 8 megapixels stay below the 2^31 elements that kernels index
     return max(megapixel, min(free_bytes >> 12, 8 * megapixel))

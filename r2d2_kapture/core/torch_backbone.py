@@ -20,6 +20,7 @@ from r2d2_kapture.core.graph import (
     folded_layers,
 )
 from r2d2_kapture.core.runtime import Runtime
+from r2d2_kapture.models.int8 import Quantization
 
 Step = Callable[[Tensor], Tensor]
 
@@ -31,8 +32,13 @@ bfloat16 convolutions whose dilation reaches beyond the image (10x7 pixels, say)
 class TorchBackbone(Backbone):
     """The layers by torch; see Backbone."""
 
-    def __init__(self, ops: nn.Sequential, runtime: Runtime) -> None:
-        super().__init__(ops, runtime)
+    def __init__(
+        self,
+        ops: nn.Sequential,
+        runtime: Runtime,
+        quantization: Quantization | None = None,
+    ) -> None:
+        super().__init__(ops, runtime, quantization)
         layers = folded_layers(ops)
         self._steps = _steps(layers, runtime)
         exact = dataclasses.replace(runtime, precision="fp32")

@@ -28,7 +28,7 @@ PICTURES, PICTURE_SIDE = 8, 192
 """Number and side in pixels of the pictures that weights are calibrated on."""
 
 
-def int8_weights(network: DenseNetwork) -> tuple[Quantization, str]:
+def int8_weights(network: DenseNetwork) -> tuple[Quantization, tuple[str, ...]]:
     """Find the int8 weights of a network, or make them and keep them for later runs.
 
     They are made from drawn pictures, so they depend on the weights only, and are kept
@@ -38,23 +38,23 @@ def int8_weights(network: DenseNetwork) -> tuple[Quantization, str]:
         network: in evaluation mode, on the CPU.
 
     Returns:
-        The weights; and a warning where they could not be kept, else nothing.
+        The weights; and warnings, one where they could not be kept.
     """
     made_for = fingerprint(network.ops)
     bundled = bundled_quantization(made_for)
     if bundled is not None:
-        return bundled, ""
+        return bundled, ()
     path = _cache_folder() / f"{made_for}-{RECIPE}{SUFFIX}"
     try:
-        return read_quantization(path, made_for), ""
+        return read_quantization(path, made_for), ()
     except CheckpointError:  # not made yet, or damaged
         made = calibrated(network)
     try:
         with atomic_path(path) as temporary:
             temporary.write_bytes(serialize_quantization(made, made_for))
     except OutputError as error:
-        return made, f"int8 weights were made for this run only: {error}"
-    return made, ""
+        return made, (f"int8 weights were made for this run only: {error}",)
+    return made, ()
 
 
 def calibrated(network: DenseNetwork) -> Quantization:

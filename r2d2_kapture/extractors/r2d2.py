@@ -39,6 +39,7 @@ from r2d2_kapture.core.selection import (
 )
 from r2d2_kapture.core.tiles import Tile
 from r2d2_kapture.core.upload import Upload
+from r2d2_kapture.extractors.int8 import int8_weights
 from r2d2_kapture.extractors.r2d2_whole import WholeLevels
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.types import PATCH_DIAMETER, R2D2_FILES, LocalFeatures
@@ -58,6 +59,7 @@ class R2D2Extractor(NetworkExtractor):
     """
 
     settings_class = R2D2Config
+    runs_int8 = True
     file_style = R2D2_FILES
 
     def __init__(
@@ -70,7 +72,10 @@ class R2D2Extractor(NetworkExtractor):
         parts = {PyramidConfig: pyramid, SelectionConfig: selection}
         values = {n: getattr(v, n) for kind, v in parts.items() for n in names_of(kind)}
         super().__init__(R2D2Config(**values), runtime)
-        self.engine = Engine(network, runtime)
+        quantization = None
+        if runtime.precision == "int8":
+            quantization, self.warnings = int8_weights(network)
+        self.engine = Engine(network, runtime, quantization)
         self.descriptor_dim = network.descriptor_dim
         on_gpu = runtime.device.type == "cuda" and self.settings.top_k > 0
         self._whole = WholeLevels(self.engine, self.settings) if on_gpu else None

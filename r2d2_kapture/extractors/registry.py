@@ -76,6 +76,11 @@ def build_extractor(
             f"--precision {config.precision}: found for --extractor "
             f"{settings.extractor}, expected fp32, in which it computes"
         )
+    if config.precision == "int8" and not found.runs_int8:
+        raise ConfigError(
+            f"--precision int8: found for --extractor {settings.extractor}, expected "
+            "auto, fp32, bf16 or fp16; R2D2 and Fast-R2D2 have int8"
+        )
     if config.engine not in ("auto", *found.engines):
         raise ConfigError(
             f"--engine {config.engine}: found for --extractor {settings.extractor}, "

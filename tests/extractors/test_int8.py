@@ -43,16 +43,16 @@ def test_weights_are_made_once_and_kept_by_their_checksum(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = random_network()
-    made, warning = int8_weights(network)
+    made, warnings = int8_weights(network)
     (file,) = cache.iterdir()
-    assert file.name.startswith(fingerprint(network.ops)) and not warning
+    assert file.name.startswith(fingerprint(network.ops)) and not warnings
 
     def never(network: DenseNetwork) -> Quantization:
         raise AssertionError("made again")
 
     monkeypatch.setattr(int8, "calibrated", never)
-    read, warning = int8_weights(random_network())
-    assert not warning and data_of(network, read) == data_of(network, made)
+    read, warnings = int8_weights(random_network())
+    assert not warnings and data_of(network, read) == data_of(network, made)
     assert file.read_bytes() == data_of(network, made)
 
 
@@ -74,15 +74,15 @@ def test_a_damaged_file_is_made_again(cache: Path, damage: bytes) -> None:
     (file,) = cache.iterdir()
     whole = file.read_bytes()
     file.write_bytes(damage or whole[: len(whole) // 2])
-    _, warning = int8_weights(network)
-    assert not warning and file.read_bytes() == whole
+    _, warnings = int8_weights(network)
+    assert not warnings and file.read_bytes() == whole
 
 
 def test_a_folder_that_cannot_be_written_costs_the_file_alone(cache: Path) -> None:
     cache.parent.parent.mkdir(parents=True)
     cache.parent.write_text("a file in the way")
     network = random_network()
-    made, warning = int8_weights(network)
+    made, (warning,) = int8_weights(network)
     assert len(made.convolutions) == 9
     assert len(warning.splitlines()) == 1
     assert "made for this run only" in warning and str(cache.parent) in warning

@@ -245,6 +245,7 @@ def extract_missing(
             *todo.warnings,
             *turns.warnings,
             *tally.warnings,
+            *extractor.warnings,
         ),
         seconds=0.0,
         outputs=(),
