@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import tarfile
 from collections.abc import Callable, Mapping
@@ -30,28 +29,29 @@ def move_outputs(source: Path, target: Path, merge: Mapping[str, Merge]) -> None
     Args:
         source: what a run wrote.
         target: where another run writes; it is locked.
-        merge: what adds files that both have in a folder with a lock, by pattern of
-            their names; logs and archives grow, all others are replaced.
+        merge: what adds files that both have in a folder with a lock, by name; logs
+            and archives grow, all others are replaced.
 
     Raises:
         OSError: the file system refused.
     """
     try:
-        names = sorted(os.listdir(source))
+        entries = sorted(os.scandir(source), key=lambda entry: entry.name)
     except FileNotFoundError:
         return
-    is_ledger = LOCK_NAME in names
-    for name in names:
-        here, there = source / name, target / name
-        if is_ledger and name in OF_RUNS:
+    is_ledger = any(entry.name == LOCK_NAME for entry in entries)
+    for entry in entries:
+        here, there = entry.path, os.path.join(target, entry.name)
+        if is_ledger and entry.name in OF_RUNS:
             continue
-        known = {**merge, **GROWING}
-        add = next((known[p] for p in known if fnmatch.fnmatch(name, p)), None)
-        if is_ledger and add is not None and here.is_file() and there.is_file():
-            add(there, here)
-            here.unlink()
-        elif here.is_dir() and there.is_dir():
-            move_outputs(here, there, merge)
+        if entry.is_dir() and os.path.isdir(there):
+            move_outputs(Path(here), Path(there), merge)
+            continue
+        suffix = os.path.splitext(entry.name)[1]
+        add = merge.get(entry.name) or GROWING.get(suffix) if is_ledger else None
+        if add is not None and os.path.isfile(there):
+            add(Path(there), Path(here))
+            os.unlink(here)
         else:
             os.replace(here, there)
 
@@ -82,4 +82,5 @@ def leave(whole: Path, part: Path) -> None:
     """Add nothing: the whole has all that the file of the slice says."""
 
 
-GROWING: Mapping[str, Merge] = {"*.jsonl": _append, "*.tar": _append_members}
+GROWING: Mapping[str, Merge] = {".jsonl": _append, ".tar": _append_members}
+"""By the suffixes of names."""
