@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from r2d2_kapture.core.backbone import Backbone
-from r2d2_kapture.core.graph import INPUT, OUTPUT, folded_layers, onnx_model
+from r2d2_kapture.core.graph import folded_layers
+from r2d2_kapture.core.onnx_layers import INPUT, OUTPUT, onnx_model
 from r2d2_kapture.core.runtime import Runtime, import_engine
 from r2d2_kapture.models.int8 import Quantization
 

@@ -14,14 +14,8 @@ from torch import Tensor
 from r2d2_kapture.core import calibration
 from r2d2_kapture.core.calibration import calibrate, run_layers
 from r2d2_kapture.core.dead_leaves import draw_leaves
-from r2d2_kapture.core.graph import (
-    INPUT,
-    OUTPUT,
-    Convolution,
-    FoldedLayer,
-    folded_layers,
-    onnx_model,
-)
+from r2d2_kapture.core.graph import Convolution, FoldedLayer, folded_layers
+from r2d2_kapture.core.onnx_layers import INPUT, OUTPUT, onnx_model
 from r2d2_kapture.core.pyramid import normalize_rgb
 from r2d2_kapture.models.int8 import WEIGHT_LIMIT, Int8Convolution, Quantization
 from tests.scenes.networks import NAMES, random_network

@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from r2d2_kapture.core.graph import (
-    INPUT,
-    OUTPUT,
-    Convolution,
-    Pooling,
-    Upsampling,
-    folded_layers,
-    onnx_model,
-)
+from r2d2_kapture.core.graph import Convolution, Pooling, Upsampling, folded_layers
+from r2d2_kapture.core.onnx_layers import INPUT, OUTPUT, onnx_model
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import FeatureNetwork

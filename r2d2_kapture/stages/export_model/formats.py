@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from r2d2_kapture.config.export_model import ModelFormat, PixelType, Size
+from r2d2_kapture.config.export_model import ModelFormat, ModelTarget, Size
 from r2d2_kapture.config.extras import import_extra
+from r2d2_kapture.models.int8 import Quantization
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.stages.export_model.onnx_forms import OnnxForms
 from r2d2_kapture.stages.export_model.plan import ExtractorPlan
@@ -32,58 +34,53 @@ EXAMPLE = Size(width=96, height=64)
 """Of the image with which dense maps are traced."""
 
 
-def to_bytes(
-    network: DenseNetwork,
-    form: Size | ExtractorPlan | None,
-    to: ModelFormat,
-    *,
-    pixels: PixelType,
-    half: bool,
-    metadata: Mapping[str, str],
-) -> dict[str, bytes]:
-    """Write a model in a format.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ExportedModel:
+    """A model to be written.
 
-    Args:
+    Attributes:
         network: in evaluation mode.
-        form: the plan of a whole extractor; or for dense maps the only size of images,
-            None for any.
-        to: the format.
-        pixels: type of the values of an image; a model of torch takes both.
-        half: whether OpenVINO stores weights in float16.
-        metadata: texts by name, for the model.
-
-    Returns:
-        Its files, by their suffixes.
-
-    Raises:
-        ConfigError: a package that the format needs is not installed.
+        plan: of the whole extractor; None for dense maps.
+        quantization: of its convolutions; None computes in float32.
+        metadata: texts by name, for the file.
     """
-    if to == "torchscript":
-        return {".pt": _torchscript(network, form, metadata)}
-    forms = OnnxForms(
-        network=network,
-        pixels=pixels,
-        metadata=metadata if to == "onnx" else {},
-        asked_by=f"--to {to}",
-    )
-    data = (
-        forms.whole_extractor(form)
-        if isinstance(form, ExtractorPlan)
-        else forms.dense_maps(form)
-    )
-    return {".onnx": data} if to == "onnx" else _openvino(data, metadata, half)
 
+    network: DenseNetwork
+    plan: ExtractorPlan | None
+    quantization: Quantization | None
+    metadata: Mapping[str, str]
 
-def _torchscript(
-    network: DenseNetwork,
-    form: Size | ExtractorPlan | None,
-    metadata: Mapping[str, str],
-) -> bytes:
-    if isinstance(form, ExtractorPlan):
-        image = torch.zeros(form.size.shape, dtype=torch.uint8)
-        return torchscript(ExportedExtractor(network, form), image, metadata)
-    images = torch.zeros((1, *EXAMPLE.shape), dtype=torch.uint8)
-    return torchscript(DenseMaps(network), images, metadata)
+    def to_bytes(self, target: ModelTarget) -> dict[str, bytes]:
+        """Its files in a format, by their suffixes.
+
+        Raises:
+            ConfigError: a package that the format needs is not installed.
+        """
+        if target.to == "torchscript":
+            return {".pt": self._torchscript()}
+        forms = OnnxForms(
+            network=self.network,
+            quantization=self.quantization,
+            pixels=target.pixels,
+            metadata=self.metadata if target.to == "onnx" else {},
+            asked_by=f"--to {target.to}",
+        )
+        data = (
+            forms.dense_maps(target.size)
+            if self.plan is None
+            else forms.whole_extractor(self.plan)
+        )
+        if target.to == "onnx":
+            return {".onnx": data}
+        return _openvino(data, self.metadata, target.half)
+
+    def _torchscript(self) -> bytes:
+        if self.plan is None:
+            image = torch.zeros((1, *EXAMPLE.shape), dtype=torch.uint8)
+            return torchscript(DenseMaps(self.network), image, self.metadata)
+        image = torch.zeros(self.plan.size.shape, dtype=torch.uint8)
+        extractor = ExportedExtractor(self.network, self.plan)
+        return torchscript(extractor, image, self.metadata)
 
 
 def _openvino(data: bytes, metadata: Mapping[str, str], half: bool) -> dict[str, bytes]:

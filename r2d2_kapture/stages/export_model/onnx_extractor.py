@@ -9,6 +9,7 @@ import numpy as np
 
 from r2d2_kapture.config.export_model import Size
 from r2d2_kapture.coordinates import image_from_level
+from r2d2_kapture.core.onnx_writer import Value
 from r2d2_kapture.core.pyramid import Level
 from r2d2_kapture.stages.export_model.onnx_network import OnnxNetwork, unit
 from r2d2_kapture.stages.export_model.onnx_selection import (
@@ -16,7 +17,6 @@ from r2d2_kapture.stages.export_model.onnx_selection import (
     interpolated,
     subpixel_offsets,
 )
-from r2d2_kapture.stages.export_model.onnx_writer import Value
 from r2d2_kapture.stages.export_model.plan import ExtractorPlan
 from r2d2_kapture.stages.export_model.resampling import Taps, resizing_taps
 from r2d2_kapture.types import PATCH_DIAMETER

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r2d2_kapture.config.export_model import PixelType, Size
-from r2d2_kapture.core.graph import OPSET, folded_layers, onnx_model
+from r2d2_kapture.core.onnx_writer import OnnxWriter, Port, Value
+from r2d2_kapture.models.int8 import Quantization
 from r2d2_kapture.models.network import DenseNetwork
 from r2d2_kapture.stages.export_model.onnx_extractor import OnnxExtractor
 from r2d2_kapture.stages.export_model.onnx_network import OnnxNetwork, unit
-from r2d2_kapture.stages.export_model.onnx_writer import OnnxWriter, Port
 from r2d2_kapture.stages.export_model.plan import ExtractorPlan
 
 IMAGE = "image"
@@ -23,12 +23,14 @@ class OnnxForms:
 
     Attributes:
         network: in evaluation mode.
+        quantization: of its convolutions; None computes in float32.
         pixels: type of the values of an image.
         metadata: texts by name, for the model.
         asked_by: flag that needs the package onnx.
     """
 
     network: DenseNetwork
+    quantization: Quantization | None
     pixels: PixelType
     metadata: Mapping[str, str]
     asked_by: str
@@ -60,7 +62,7 @@ class OnnxForms:
                 ("repeatability", 1, maps.repeatability),
             )
         }
-        return network.writer.model(image, outputs, OPSET, self.metadata)
+        return self._bytes(network, image, outputs)
 
     def whole_extractor(self, plan: ExtractorPlan) -> bytes:
         """An image (H, W, 3) to the rows of torch_forms.ExportedExtractor."""
@@ -77,7 +79,7 @@ class OnnxForms:
             Port(name=name, shape=shapes.get(name, (count,)), kind=value.kind): value
             for name, value in found.items()
         }
-        return network.writer.model(image, outputs, OPSET, self.metadata)
+        return self._bytes(network, image, outputs)
 
     def _image(self, shape: tuple[int | str, ...]) -> Port:
         return Port(name=IMAGE, shape=shape, kind=self.pixels)
@@ -85,6 +87,13 @@ class OnnxForms:
     def _network(self) -> OnnxNetwork:
         return OnnxNetwork(
             writer=OnnxWriter(self.asked_by),
-            backbone=onnx_model(folded_layers(self.network.ops)),
             network=self.network,
+            quantization=self.quantization,
         )
+
+    def _bytes(
+        self, network: OnnxNetwork, image: Port, outputs: Mapping[Port, Value]
+    ) -> bytes:
+        model = network.writer.model(image, outputs, self.metadata)
+        data: bytes = model.SerializeToString(deterministic=True)
+        return data

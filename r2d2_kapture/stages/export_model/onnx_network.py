@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from r2d2_kapture.core.graph import confidence_heads
+from r2d2_kapture.core.graph import confidence_heads, folded_layers
+from r2d2_kapture.core.onnx_layers import add_layers
+from r2d2_kapture.core.onnx_writer import OnnxWriter, Value
 from r2d2_kapture.core.pyramid import DEVIATION, MEAN
+from r2d2_kapture.models.int8 import Quantization
 from r2d2_kapture.models.network import DenseNetwork
-from r2d2_kapture.stages.export_model.onnx_writer import OnnxWriter, Value
 
 SMALLEST_NORM = 1e-12
 """Below which torch does not divide a descriptor by its norm."""
@@ -28,13 +30,13 @@ class OnnxNetwork:
 
     Attributes:
         writer: of the model.
-        backbone: an ``onnx.ModelProto`` of core.graph.
-        network: of which the heads are used.
+        network: in evaluation mode.
+        quantization: of its convolutions; None computes in float32.
     """
 
     writer: OnnxWriter
-    backbone: Any
     network: DenseNetwork
+    quantization: Quantization | None
 
     def normalized(self, image: Value) -> Value:
         """What pyramid.normalize_rgb does to (..., 3) RGB, 0 to 255, of any type."""
@@ -44,7 +46,8 @@ class OnnxNetwork:
 
     def maps(self, planes: Value) -> Maps:
         """One pass over (B, 3, H, W) float32, normalised."""
-        features = self.writer.insert(self.backbone, planes)
+        layers = folded_layers(self.network.ops)
+        features = add_layers(planes, layers, self.quantization)
         heads = confidence_heads(self.network)
         weights = (self.writer.constant(v.numpy()) for v in (heads.weight, heads.bias))
         logits = self.writer.node("Conv", features * features, *weights)

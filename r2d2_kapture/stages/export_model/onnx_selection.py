@@ -11,9 +11,9 @@ import torch
 from r2d2_kapture.config.export_model import Size
 from r2d2_kapture.config.extract import SelectionConfig
 from r2d2_kapture.coordinates import HALF_PIXEL
+from r2d2_kapture.core.onnx_writer import Value
 from r2d2_kapture.core.selection import FIT_RADIUS, quadratic_fit
 from r2d2_kapture.stages.export_model.onnx_network import Maps
-from r2d2_kapture.stages.export_model.onnx_writer import Value
 
 NOWHERE = -1.0
 """Score of a place that is no keypoint."""

@@ -164,3 +164,29 @@ def test_taps_resize_as_torch_does(length: int, target: int, antialias: bool) ->
     ]
     found = (values[0, 0].numpy()[:, taps.indices] * taps.weights).sum(axis=2)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("to", ("onnx", "openvino"))
+def test_int8_takes_half_the_space_and_finds_nearly_the_same(
+    to: ModelFormat, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx", reason="needs the extra onnx")
+    image = textured_image(96, 128)
+    found, sizes = [], []
+    for int8 in (False, True):
+        report = export_model.run(
+            R2D2Config(min_scale=1.0, min_size=0, top_k=60, **ANYWHERE),
+            to=to,
+            form="extractor",
+            size="128x96",
+            int8=int8,
+            output=tmp_path / str(int8) / "model",
+        )
+        found.append(run_model(report.outputs[0], image, "extractor"))
+        sizes.append(report.outputs[-1].stat().st_size)
+    exact, near = found
+    assert exact["count"] == near["count"] == 60 and sizes[1] < 0.5 * sizes[0]
+    distances, rows = cKDTree(near["keypoints"]).query(exact["keypoints"])
+    assert (distances < 1).mean() >= 0.9
+    cosines = (near["descriptors"][rows] * exact["descriptors"]).sum(axis=1)
+    assert cosines[distances < 1].min() > 0.99

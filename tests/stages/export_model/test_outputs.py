@@ -178,6 +178,7 @@ def test_published_weights_carry_their_licence(shared: Path) -> None:
     [
         ("--to onnx --form extractor", "--form extractor: found no --size, expected"),
         ("--to onnx --size 640", "--size 640: expected WIDTHxHEIGHT"),
+        ("--to onnx --size 640x20000", "--size 640x20000: expected WIDTHxHEIGHT"),
         ("--to onnx --size 0x48", "--size 0x48: expected WIDTHxHEIGHT"),
         ("--to onnx --form extractor --size 1x9", "found no level of 2 or more pixels"),
         (

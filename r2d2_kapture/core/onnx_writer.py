@@ -12,8 +12,9 @@ import numpy.typing as npt
 import r2d2_kapture
 from r2d2_kapture.config.extras import import_extra
 
-IR_VERSION = 8
-"""Of the file, the one that belongs to opset 17; newer ones lock old runtimes out."""
+OPSET, IR_VERSION = 17, 8
+"""Of the operators, as runtimes have known them for years, and of the file; newer ones
+lock old runtimes out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,22 +142,35 @@ class OnnxWriter:
         return Value(self, port.name, port.kind)
 
     def node(
-        self, operator: str, *inputs: Value, kind: str = "", **attributes: Any
+        self,
+        operator: str,
+        first: Value,
+        *others: Value | None,
+        kind: str = "",
+        **attributes: Any,
     ) -> Value:
         """Add a node of one output, of the type of its first input by default."""
-        (output,) = self.nodes(operator, 1, *inputs, **attributes)
-        return Value(self, output.name, kind or inputs[0].kind)
+        (output,) = self.nodes(operator, 1, first, *others, **attributes)
+        return Value(self, output.name, kind or first.kind)
 
     def nodes(
-        self, operator: str, count: int, *inputs: Value, **attributes: Any
+        self,
+        operator: str,
+        count: int,
+        first: Value,
+        *others: Value | None,
+        **attributes: Any,
     ) -> list[Value]:
-        """Add a node of several outputs, of the type of its first input."""
+        """Add a node of several outputs, of the type of its first input.
+
+        Among the others None is an input that is left out.
+        """
         name = f"{operator.lower()}_{len(self._nodes)}"
         outputs = [f"{name}.{i}" if i else name for i in range(count)]
-        names = [value.name for value in inputs]
+        names = ["" if value is None else value.name for value in (first, *others)]
         make = self._onnx.helper.make_node
         self._nodes.append(make(operator, names, outputs, name=name, **attributes))
-        return [Value(self, output, inputs[0].kind) for output in outputs]
+        return [Value(self, output, first.kind) for output in outputs]
 
     def constant(self, values: npt.ArrayLike, kind: str = "float32") -> Value:
         """Add an array; equal ones are stored once."""
@@ -175,46 +189,17 @@ class OnnxWriter:
         """Join values along an axis."""
         return self.node("Concat", *values, axis=axis)
 
-    def insert(self, model: Any, value: Value) -> Value:
-        """Add the nodes of a model of one input and one output.
-
-        Args:
-            model: an ``onnx.ModelProto`` of the same opset; its constants are stored
-                once, however often it is inserted.
-            value: that it is given.
-        """
-        graph = model.graph
-        weights = {item.name: f"weights.{item.name}" for item in graph.initializer}
-        for tensor in graph.initializer:
-            copy = self._initializers.setdefault(
-                weights[tensor.name], self._onnx.TensorProto()
-            )
-            copy.CopyFrom(tensor)
-            copy.name = weights[tensor.name]
-        prefix = f"network_{len(self._nodes)}."
-        names = {"": "", **weights, graph.input[0].name: value.name}
-        for node in graph.node:
-            copy = self._onnx.NodeProto()
-            copy.CopyFrom(node)
-            copy.name = prefix + node.name
-            copy.input[:] = [names.get(name, prefix + name) for name in node.input]
-            copy.output[:] = [prefix + name for name in node.output]
-            self._nodes.append(copy)
-        return Value(self, prefix + graph.output[0].name)
-
     def model(
         self,
         image: Port,
         outputs: Mapping[Port, Value],
-        opset: int,
-        metadata: Mapping[str, str],
-    ) -> bytes:
-        """The bytes of the model.
+        metadata: Mapping[str, str] = {},
+    ) -> Any:
+        """The model, an ``onnx.ModelProto``.
 
         Args:
             image: its input.
             outputs: the value that each shows.
-            opset: of the operators.
             metadata: texts by name, for ``metadata_props``.
         """
         helper = self._onnx.helper
@@ -233,13 +218,12 @@ class OnnxWriter:
             graph,
             producer_name="r2d2_kapture",
             producer_version=r2d2_kapture.__version__,
-            opset_imports=[helper.make_opsetid("", opset)],
+            opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
         )
         helper.set_model_props(model, dict(metadata))
         self._onnx.checker.check_model(model, full_check=True)
-        data: bytes = model.SerializeToString(deterministic=True)
-        return data
+        return model
 
     def type_number(self, kind: str) -> int:
         """ONNX's number of a type of NumPy."""
