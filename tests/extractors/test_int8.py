@@ -111,7 +111,7 @@ def test_files_hold_everything(tmp_path: Path, cache: Path) -> None:
             assert torch.equal(getattr(one, name), getattr(other, name)), name
 
 
-@pytest.mark.parametrize("model", ["fast_r2d2_v6", "r2d2_v2"])
+@pytest.mark.parametrize("model", ["fast_r2d2_v6", "r2d2_v3", "r2d2_v2"])
 def test_bundled_models_come_with_theirs(model: str, cache: Path) -> None:
     checkpoint = load_checkpoint(model)
     assert bundled_quantization(fingerprint(checkpoint.network.ops)) is not None
