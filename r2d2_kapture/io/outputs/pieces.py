@@ -79,7 +79,7 @@ def refuse_pieces(output: Path) -> None:
             if missing
             else "none is missing; run the same command"
         )
-        + f" with --slice {ALL}"
+        + f" with --slice {ALL}; or remove that folder"
     )
 
 

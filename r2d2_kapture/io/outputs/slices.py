@@ -338,9 +338,12 @@ class SliceRun:
 def _agree_on_settings(sliced: Sliced, manifest: Manifest, options: RunOptions) -> None:
     """Compare with the settings of the first slice; of two at once one is the first."""
     path = sliced.folder / FILE_NAME
-    first = read_manifest(path) or _noted(path, manifest)
+    begun = slices_in(sliced.folder)
+    there = read_manifest(path)
+    first = there or _noted(path, manifest)
     differences = manifest.differences(first)
-    if not options.replaces:
+    # runs that found everything done leave the settings of the output as it was
+    if not options.replaces and (begun or there is None):
         sliced.contents.refuse(sliced.output, differences)
     if differences or not manifest.has_inputs_of(first):
         write_json_atomic(path, manifest.to_json())

@@ -199,6 +199,24 @@ def test_force_replaces_the_output_of_other_settings_by_slices(tmp_path: Path) -
     assert (output / "a" / "one.word").read_bytes() == b"a/one"
 
 
+def test_slices_that_found_nothing_to_do_bind_no_later_ones(tmp_path: Path) -> None:
+    output, lower = tmp_path / "cut", manifest("lower")
+    for number in (1, 2):
+        make(output, f"{number}/2")
+    make(output, "all")
+    sliced = Sliced.read("1/3", output, WORDS)
+    with sliced.open(manifest(), NAMES, RunOptions()) as run:
+        run.is_empty = True
+    make(output, made=lower, options=FORCE)
+    names = [*NAMES, "eight"]
+    for number in (1, 2):
+        make(output, f"{number}/2", names, lower)
+        with pytest.raises(OutputError, match="case: lower, not upper"):
+            make(output, f"{3 - number}/2", names)
+    make(output, "all", names, lower)
+    assert (output / "eight.word").read_bytes() == b"eight"
+
+
 def test_slices_of_other_inputs_are_not_put_together(tmp_path: Path) -> None:
     output, newer = tmp_path / "cut", manifest(digest="2")
     make(output, "1/2")
