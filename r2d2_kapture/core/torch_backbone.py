@@ -84,7 +84,9 @@ def _step(layer: FoldedLayer, runtime: Runtime) -> Step:
         case Pooling():
             return lambda x: F.avg_pool2d(x, layer.size, layer.stride)
         case Upsampling():
-            return _upsampling(layer, runtime)
+            return lambda x: F.interpolate(
+                x, scale_factor=layer.factor, mode="bilinear", align_corners=False
+            )
 
 
 def _convolution(layer: Convolution, runtime: Runtime) -> Step:
@@ -120,19 +122,3 @@ def _convolution(layer: Convolution, runtime: Runtime) -> Step:
         return result.relu_() if relu else result
 
     return convolve
-
-
-def _upsampling(layer: Upsampling, runtime: Runtime) -> Step:
-    """Upsample float32 in planes: the order of additions decides ties on flat areas,
-    and the published outputs were computed in that order."""
-
-    def upsample(x: Tensor) -> Tensor:
-        return F.interpolate(
-            x, scale_factor=layer.factor, mode="bilinear", align_corners=False
-        )
-
-    if runtime.precision != "fp32":
-        return upsample
-    return lambda x: upsample(x.contiguous()).contiguous(
-        memory_format=torch.channels_last
-    )
