@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import torch
@@ -45,6 +46,8 @@ class OpenvinoBackbone(Backbone):
             ).SerializeToString()
         )
         self._request = self._compiled(runtime.precision)
+        # a request has one input and one output
+        self._lock = Lock()
 
     @cached_property
     def _narrow_request(self) -> Any:
@@ -67,7 +70,11 @@ class OpenvinoBackbone(Backbone):
         return model.create_infer_request()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Run one pass; see Backbone."""
+        """Run one pass; see Backbone. Threads take turns."""
+        with self._lock:
+            return self._infer(images)
+
+    def _infer(self, images: Tensor) -> Tensor:
         request, dtype = self._request, self.runtime.dtype
         if dtype != torch.float32 and min(images.shape[2:]) < NARROW_PIXELS:
             request, dtype = self._narrow_request, torch.float32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -111,6 +112,17 @@ def test_results_agree_whatever_the_number_of_threads(engine: str) -> None:
         with torch_threads(count):
             found.append(make_backbone(ops, engine)(image))
     torch.testing.assert_close(*found, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("engine", ["torch", *OTHER_ENGINES])
+def test_threads_share_a_backbone(engine: str) -> None:
+    ops = network("fast_r2d2").ops
+    backbone = make_backbone(ops, engine)
+    every = [noise(1, 40, 48 + i) for i in range(4)] * 6
+    expected = [backbone(images) for images in every]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(backbone, every), expected):
+            torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
 
 
 @needs_bf16
