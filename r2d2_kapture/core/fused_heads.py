@@ -34,7 +34,12 @@ def works_on(device: torch.device) -> bool:
                 confidences(*on_gpu, doubled), _by_torch(features, heads, bias, doubled)
             )
         )
-    except (OSError, RuntimeError, subprocess.CalledProcessError):
+    except (
+        OSError,
+        RuntimeError,
+        subprocess.CalledProcessError,
+        triton.TritonError,  # of its compiler
+    ):
         return False
 
 

@@ -82,6 +82,7 @@ class WholeLevels:
         self._graphs: OrderedDict[Size, Captured] = OrderedDict()
         self._seen: set[Size] = set()
         self._pool: Any = None
+        self._stream: Any = None
         self._captures = engine.backbone.runtime.device.type == "cuda"
         # a graph has one input and one output
         self._lock = Lock()
@@ -137,8 +138,18 @@ class WholeLevels:
         graph, static = torch.cuda.CUDAGraph(), images.clone()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(
-            graph, pool=self._pool, capture_error_mode="thread_local"
+            self._stream = torch.cuda.Stream(  # type: ignore[no-untyped-call]
+                images.device
+            )
+        # on the device of the images: what runs on another one is not in the graph
+        with (
+            torch.cuda.device(images.device),
+            torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._stream,
+                capture_error_mode="thread_local",
+            ),
         ):
             found = self.places(static)
         self._graphs[tuple(images.shape)] = Captured(

@@ -38,7 +38,12 @@ def works_on(device: torch.device) -> bool:
     exact = rows[:130].double() @ rows[130:].double().T
     try:
         found = nearest_both_ways(*rows.to(device).split([130, 170]))
-    except (OSError, RuntimeError, subprocess.CalledProcessError):
+    except (
+        OSError,
+        RuntimeError,
+        subprocess.CalledProcessError,
+        triton.TritonError,  # of its compiler
+    ):
         return False
     expected = exact.argmax(1), exact.argmax(0)
     return all(np.array_equal(ours, right) for ours, right in zip(found, expected))

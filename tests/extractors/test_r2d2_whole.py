@@ -19,7 +19,14 @@ from tests.scenes.networks import NAMES
 needs_cuda = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a CUDA device"
 )
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
+needs_two = pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two CUDA devices"
+)
+DEVICES = [
+    "cpu",
+    pytest.param("cuda:0", marks=needs_cuda),
+    pytest.param("cuda:1", marks=needs_two),  # not torch's current device
+]
 
 
 def whole_and_levels(
