@@ -131,6 +131,9 @@ def read_quantization(path: Path, made_for: str) -> Quantization:
                     f"expected {value}; remove the file, and they are made again"
                 )
         places = range(int(metadata["convolutions"]))
+        held = {int(name.partition(".")[0]) for name in tensors}
+        if not held or not held <= set(places):
+            raise ValueError("tensors of no convolution, or none at all")
         return Quantization(
             convolutions=tuple(
                 (

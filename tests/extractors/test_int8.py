@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
 from r2d2_kapture.core import calibration
 from r2d2_kapture.errors import CheckpointError
 from r2d2_kapture.extractors import int8
 from r2d2_kapture.extractors.int8 import int8_weights
-from r2d2_kapture.models.checkpoints import load_checkpoint
+from r2d2_kapture.models.checkpoints import load_checkpoint, stable_safetensors
 from r2d2_kapture.models.files import bundled_files
 from r2d2_kapture.models.int8 import (
     SUFFIX,
@@ -76,6 +78,20 @@ def test_a_damaged_file_is_made_again(cache: Path, damage: bytes) -> None:
     file.write_bytes(damage or whole[: len(whole) // 2])
     _, warnings = int8_weights(network)
     assert not warnings and file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("count", [-1, 0, 5])
+def test_a_file_of_other_convolutions_is_made_again(cache: Path, count: int) -> None:
+    """It would compute in float32 and be called int8."""
+    network = random_network()
+    int8_weights(network)
+    (file,) = cache.iterdir()
+    whole = file.read_bytes()
+    with safe_open(file, framework="pt") as content:
+        metadata = {**content.metadata(), "convolutions": str(count)}
+    file.write_bytes(stable_safetensors(load_file(file), metadata))
+    made, _ = int8_weights(network)
+    assert len(made.convolutions) == 9 and file.read_bytes() == whole
 
 
 def test_a_folder_that_cannot_be_written_costs_the_file_alone(cache: Path) -> None:
