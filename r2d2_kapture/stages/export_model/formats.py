@@ -58,6 +58,9 @@ class ExportedModel:
         """
         if target.to == "torchscript":
             return {".pt": self._torchscript()}
+        if target.to == "openvino":
+            # first: its extra installs the package onnx too
+            import_extra("openvino", "openvino", "--to openvino")
         forms = OnnxForms(
             network=self.network,
             quantization=self.quantization,

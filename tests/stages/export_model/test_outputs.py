@@ -216,23 +216,31 @@ def test_wrong_input_is_one_line_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("to, package", (("onnx", "onnx"), ("openvino", "openvino")))
+@pytest.mark.parametrize(
+    "to, missing",
+    (
+        ("onnx", ["onnx"]),
+        ("openvino", ["openvino"]),
+        ("openvino", ["openvino", "onnx"]),
+    ),
+)
 def test_a_missing_package_is_one_line(
     to: str,
-    package: str,
+    missing: list[str],
     checkpoint_path: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip("onnx", reason="needs the extra onnx")
-    monkeypatch.setitem(sys.modules, package, None)
+    for package in missing:
+        monkeypatch.setitem(sys.modules, package, None)
     output = tmp_path / "model"
     command = ["--model", str(checkpoint_path), "--to", to, "--output", str(output)]
     assert main(command) == 2
     assert one_error_line(capsys) == (
-        f"error: --to {to}: needs the package {package}, which is not installed; "
-        f"pip install 'r2d2-kapture[{package}]'"
+        f"error: --to {to}: needs the package {to}, which is not installed; "
+        f"pip install 'r2d2-kapture[{to}]'"
     )
     assert not output.exists()
 
