@@ -83,6 +83,7 @@ def test_the_unit_of_a_model_is_unknown(work: Path) -> None:
     assert "position deviation (units of the map)" in html
 
 
+@pytest.mark.draws
 def test_a_picture_of_a_model_has_no_metres(work: Path, tmp_path: Path) -> None:
     drawn = {}
     for metric in (False, True):

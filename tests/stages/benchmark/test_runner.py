@@ -162,6 +162,7 @@ def test_images_may_be_moved(case: Case, tmp_path: Path) -> None:
     assert (report.done, report.skipped) == (0, units)
 
 
+@pytest.mark.draws
 def test_pictures_of_the_worst_pairs_follow_the_pairs(
     case: Case, tmp_path: Path
 ) -> None:
