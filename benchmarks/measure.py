@@ -17,12 +17,13 @@ from r2d2_kapture.core.processor import this_processor
 from r2d2_kapture.io.outputs.manifest import package_versions
 
 LIMITS = {
-    "avx2": {
+    isa: {
         "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "ONEDNN_MAX_CPU_ISA": isa.upper(),
         "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-        "OV_CPU_MAX_ISA": "AVX2",
+        "OV_CPU_MAX_ISA": isa.upper(),
     }
+    for isa in ("avx2", "avx2_vnni")
 }
 """What ATen, oneDNN (of torch and of OpenVINO), MKL and OpenVINO read of the
 environment, by the instruction set that they are kept to."""

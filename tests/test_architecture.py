@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import configparser
+import functools
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,16 +69,23 @@ def part_of(path: Path) -> str:
     return "" if first == "__init__.py" else first.removesuffix(".py")
 
 
-def imports_of(path: Path) -> Iterator[str]:
+def imports_of(path: Path) -> Sequence[str]:
     """Full names of everything a module imports, anywhere in its text."""
-    package = ["r2d2_kapture", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    package = "r2d2_kapture", *path.relative_to(PACKAGE).parts[:-1]
+    return imports_in(path.read_text(encoding="utf-8"), package)
+
+
+@functools.cache  # each rule asks for those of all modules
+def imports_in(text: str, package: Sequence[str]) -> Sequence[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else []
+            above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *([node.module] if node.module else [])])
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            names += (f"{module}.{alias.name}" for alias in node.names)
+    return names
 
 
 def offences(check: Callable[[Path], str]) -> list[str]:
@@ -167,7 +175,7 @@ def test_the_walk_sees_every_kind_of_import(
         "from ..core.engine import Engine\n"
         "def f():\n    from r2d2_kapture import cli\n"
     )
-    assert list(imports_of(path)) == [
+    assert imports_of(path) == [
         "torch.nn",
         "r2d2_kapture.io.b",
         "r2d2_kapture.stages",

@@ -13,7 +13,7 @@ from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_features, write_rows
 from tests.scenes.world import Scene
 
-TIMES = 5
+TIMES = 4
 QUERY_TIME = 2
 DIM = 32
 PHOTOGRAPHED = "nuit é"

@@ -107,7 +107,7 @@ def test_what_depends_on_a_change_is_made_again(run: Runs, tmp_path: Path) -> No
     run(output, BASE)
     first = ("features", "retrieval", "pairs", "matches", "verified", "database.db")
     before = states(output, *first)
-    assert len(before) > 15 * 2 + 12 + 66
+    assert len(before) > 12 * 2 + 9 + 36
     assert made(run(output, BASE, force=True)) == []
     assert states(output, *first) == before
     with pytest.raises(OutputError, match="min_angle: 1.5, not 0.5.*--force"):
@@ -134,7 +134,7 @@ def test_other_features_replace_all(run: Runs, tmp_path: Path) -> None:
         run(output, OTHER_FEATURES)
     reports = run(output, OTHER_FEATURES, force=True)
     # the features of both datasets: the second does not remove those of the first
-    assert [report.done for report in reports[:2]] == [12, 3]
+    assert [report.done for report in reports[:2]] == [9, 3]
     after = states(output, "features")
     assert after.keys() == before.keys()
     assert not set(after.values()) & set(before.values())

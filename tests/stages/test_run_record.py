@@ -52,9 +52,9 @@ def test_a_resumed_run_keeps_inputs_settings_and_the_times_of_work(
 
     assert first["inputs"]["mapping"] == {
         "path": str(scene.mapping.resolve()),
-        "images": 12,
+        "images": 9,
         "cameras": 3,
-        "images_with_pose": 12,
+        "images_with_pose": 9,
     }
     assert first["inputs"]["queries"]["queries"]["images"] == 3
     assert first["inputs"]["features"] == [str(scene.features.resolve())]

@@ -168,13 +168,13 @@ def test_verified_matches_become_geometries(work: Path, tmp_path: Path) -> None:
         report = export.run(CENTER, **roots, to="colmap", output=tmp_path / "one")
     finally:
         (mapping / "reconstruction").unlink()
-    assert report.details["pairs"] == 66
+    assert report.details["pairs"] == 36
     assert not (tmp_path / "one/sparse/missing").exists()
     rows = [
         geometries(path)
         for path in (work / "database.db", tmp_path / "one/database.db")
     ]
-    assert len(rows[0]) == 66
+    assert len(rows[0]) == 36
     assert rows[0] == rows[1]
 
 
@@ -204,8 +204,8 @@ def test_a_dataset_of_a_map_is_shown_by_the_export_that_the_error_names(
 def test_colmap_maps_what_a_pipeline_made_as_it_is(work: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     report = export.run(pipeline=work, to="colmap", output=output)
-    assert (report.done, report.failed, report.warnings) == (12, (), ())
-    assert report.details["verified_pairs"] == 66
+    assert (report.done, report.failed, report.warnings) == (9, (), ())
+    assert report.details["verified_pairs"] == 36
     assert geometries(output / "database.db") == geometries(work / "database.db")
     given = pycolmap.Reconstruction(str(work / "map/sparse"))
     model = pycolmap.Reconstruction(str(output / "sparse"))

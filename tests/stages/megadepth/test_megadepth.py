@@ -26,6 +26,8 @@ from tests.stages.megadepth_copies import content, copied
 
 CONFIG = MegadepthConfig()
 
+pytestmark = pytest.mark.usefixtures("quick_processes")
+
 
 @pytest.fixture
 def root(scene: WrittenScene) -> Path:

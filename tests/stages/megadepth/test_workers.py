@@ -31,6 +31,7 @@ def stay(path: Path, leave: bool) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_a_crash_is_the_failure_of_one_job() -> None:
     results = dict(run_apart(double, [(number,) for number in range(4)], workers=2))
     assert (results[0], results[3]) == (0, 6)
@@ -42,6 +43,7 @@ def test_there_may_be_no_job() -> None:
     assert list(run_apart(double, [], workers=3)) == []
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_processes_end_with_who_waits_for_them(tmp_path: Path) -> None:
     noted = tmp_path / "process"
     jobs = [(noted, False), (noted, True)]
