@@ -9,7 +9,7 @@ dataset of one image and taken off for the time of an image. The engines that ar
 installed are left out. What int8 calibrates once for a checkpoint is not counted.
 
 ``--isa`` makes an older processor of a newer one, for the published way too: ``avx2``
-that of the years from 2013, ``avx2_vnni`` those with products of int8 (Intel since 2021).
+that of the years from 2013, ``avx2_vnni`` one with products of int8 (from 2021).
 """
 
 from __future__ import annotations

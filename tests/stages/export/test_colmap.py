@@ -225,7 +225,7 @@ def test_colmap_maps_what_a_pipeline_made_as_it_is(work: Path, tmp_path: Path) -
         str(tmp_path / "maps"),
         options=options,
     )
-    assert maps[0].num_reg_images() == 12
+    assert maps[0].num_reg_images() == 9
     assert maps[0].num_points3D() > 100
     assert maps[0].compute_mean_reprojection_error() < 0.5
 
@@ -269,7 +269,7 @@ def test_the_database_of_a_pipeline_alone_is_its_copy(
     assert report.outputs == (tmp_path / "a.db",)
     assert geometries(tmp_path / "a.db") == geometries(work / "database.db")
     again = export.run(pipeline=work, to="colmap-db", output=tmp_path / "a.db")
-    assert (again.done, again.skipped) == (0, 12)
+    assert (again.done, again.skipped) == (0, 9)
 
 
 def test_changed_files_of_an_export_are_not_replaced_unless_forced(
