@@ -41,7 +41,7 @@ FILES = {
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
     """Pictures have tests of their own; some tests here draw them all the same."""
-    if "draws" not in request.function.__name__:
+    if request.node.get_closest_marker("draws") is None:
         skip_drawing(monkeypatch)
 
 
@@ -68,6 +68,7 @@ def evaluate_one(truth, estimated, output, config=EvaluateConfig(), **kwargs):
     return report, report.details["estimates"].get("x")
 
 
+@pytest.mark.draws
 def test_a_run_draws_and_writes_figures(truth, localized, tmp_path):
     output = tmp_path / "out"
     report, figures = evaluate_one(truth, localized, output)
@@ -340,6 +341,7 @@ def test_what_cannot_be_compared_is_refused(truth, localized, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.draws
 def test_each_run_draws_and_writes_the_same_bytes(truth, localized, tmp_path):
     config = EvaluateConfig(by="folder", align=True)
     first, second = tmp_path / "first", tmp_path / "second"

@@ -39,7 +39,7 @@ def colmap3(work: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert report.details["descriptors"] == 0
     assert [text.partition(":")[0][:30] for text in report.warnings] == [
         "COLMAP 3 has no rigs",
-        "descriptors of 9 images are l",
+        "descriptors of 9 images are le",
     ]
     return output
 
