@@ -29,6 +29,9 @@ CONFIG = PairConfig(
 )
 
 
+pytestmark = pytest.mark.draws
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
