@@ -80,8 +80,8 @@ class PipelineScene:
 class Photographs(PipelineScene):
     """The scene's images as two folders of files, and their features by name."""
 
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, *, times: int = TIMES) -> None:
+        super().__init__(root, times=times)
         self.photos = root / "mes photos é"
         self.queries = root / PHOTOGRAPHED
         (self.mapping / "sensors" / "records_data").rename(self.photos)

@@ -27,7 +27,7 @@ OUTLIER = [400.0, -250, 60]
 
 
 def test_photographs_with_gps(tmp_path: Path) -> None:
-    scene = Photographs(tmp_path)
+    scene = Photographs(tmp_path, times=5)
     true = gps.places(scene.scene)
     photos = {
         p.relative_to(scene.photos).as_posix(): p for p in scene.photos.rglob("*.jpg")
@@ -58,7 +58,7 @@ def test_photographs_with_gps(tmp_path: Path) -> None:
     assert {prior.coordinate_system for prior in priors} == {wgs84}
 
     found = read_georeference(work / "map")
-    assert found is not None and (found.images, found.outliers) == (9, 1)
+    assert found is not None and (found.images, found.outliers) == (12, 1)
     model = pycolmap.Reconstruction(str(work / "map" / "sparse"))
     centers = {i.name: i.projection_center() for i in model.images.values()}
     placed = found.wgs84(np.array(list(centers.values())))
