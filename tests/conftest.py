@@ -13,6 +13,7 @@ from r2d2_kapture.models.checkpoints import (
     serialize_checkpoint,
 )
 from r2d2_kapture.models.registry import Architecture, build_network
+from tests.scenes.figures import save_a_pixel
 from tests.scenes.kapture_files import write_noise_dataset
 from tests.scenes.networks import random_d2net, save_d2net
 
@@ -56,3 +57,12 @@ def d2net_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kapture_root(tmp_path: Path) -> Path:
     """A kapture dataset of five noise images with spaces, accents and sub-folders."""
     return write_noise_dataset(tmp_path / "dataset")
+
+
+@pytest.fixture
+def empty_pictures(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands and stages draw what they made, which takes a third of the time."""
+    if request.node.get_closest_marker("draws") is None:
+        save_a_pixel(monkeypatch)

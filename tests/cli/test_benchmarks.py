@@ -15,6 +15,8 @@ from r2d2_kapture.synthetic.dataset import write_room_dataset
 from tests.commands import one_error_line, work_in
 from tests.scenes.images import write_crops
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 EXTRACTION = (
     "--reliability-thr 0 --repeatability-thr 0 --min-size 64 --gpu -1 --precision fp32 "
     "--top-k 40 --worst-pairs 0"
@@ -115,6 +117,7 @@ def test_table_files_and_resume(
     assert "top_k: 40, not 30" in capsys.readouterr().err
 
 
+@pytest.mark.draws
 def test_results_are_shown_again(
     command: Command,
     typed: list[str],

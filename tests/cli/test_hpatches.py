@@ -19,6 +19,8 @@ from tests.commands import one_error_line, work_in
 from tests.evaluation.test_published_caches import write_cache
 from tests.scenes.images import write_crops
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 SMALL = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
 CPU = ["--gpu", "-1", "--precision", "fp32", "--top-k", "40", "--worst-pairs", "0"]
 

@@ -16,6 +16,8 @@ from r2d2_kapture.evaluation.posed_images import read_posed_dataset
 from r2d2_kapture.synthetic.dataset import write_room_dataset
 from tests.commands import one_error_line, work_in
 
+pytestmark = pytest.mark.usefixtures("empty_pictures")
+
 FLAGS = ["--reliability-thr", "0", "--repeatability-thr", "0", "--min-size", "64"]
 FLAGS += ["--gpu", "-1", "--precision", "fp32", "--top-k", "50"]
 NO_PICTURES = ["--worst-pairs", "0"]

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenes.figures import save_a_pixel
-
 
 @pytest.fixture(scope="session")
 def ready_to_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -20,9 +18,5 @@ def ready_to_map(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def empty_pictures(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stages draw what they made, which takes a third of the time."""
-    if request.node.get_closest_marker("draws") is None:
-        save_a_pixel(monkeypatch)
+def undrawn(empty_pictures: None) -> None:
+    """All tests of stages, but for those marked ``draws``."""
