@@ -234,10 +234,11 @@ def writes(runs: Runs, stage: Stage) -> tuple[int, int, int]:
     """Numbers of writes of the first run: one of its first half, any, and the last.
 
     With one thread of work a run writes as often as the next, but for SQLite and
-    writers in threads, which may differ by one in a hundred.
+    writers in threads, which may differ by one in a hundred, and for the first run of
+    all, which removes the socket of its processes.
     """
     count = runs.first(stage).ended.writes
-    last = count - count // 100
+    last = count - max(count // 100, 1)
     draw = random.Random(stage.name)
     return draw.randint(1, (last + 1) // 2), draw.randint(1, last), last
 
