@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, cast
 
 from r2d2_kapture.errors import ConfigError
 
@@ -20,9 +24,24 @@ def import_extra(module: str, extra: str, asked_by: str) -> Any:
         ConfigError: it is not installed.
     """
     try:
-        return importlib.import_module(module)
+        with _hidden("openvino_telemetry"):
+            return importlib.import_module(module)
     except ImportError as error:
         raise ConfigError(
             f"{asked_by}: needs the package {module.partition('.')[0]}, which is not "
             f"installed; pip install 'r2d2-kapture[{extra}]'"
         ) from error
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Hide a module from imports: with its telemetry, OpenVINO sends each import of it
+    to Google Analytics, in a process of its own."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = cast(ModuleType, None)
+    try:
+        yield
+    finally:
+        del sys.modules[module]

@@ -152,13 +152,13 @@ def _engine_on_cpu(asked: EngineName, precision: str) -> str:
     if asked != "auto":
         return asked
     faster = FASTER_THAN_TORCH.get(precision, ())
-    installed = [name for name in faster if _is_installed(name)]
-    if precision == "int8" and not installed:
+    fastest = next(filter(_is_installed, faster), "torch")
+    if precision == "int8" and fastest == "torch":
         raise ConfigError(
             "--precision int8: found neither openvino nor onnxruntime, which compute "
             "in it; pip install 'r2d2-kapture[openvino]', or use auto or fp32"
         )
-    return next(iter(installed), "torch")
+    return fastest
 
 
 def import_engine(name: str) -> Any:

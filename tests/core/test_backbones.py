@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
@@ -216,3 +218,17 @@ def test_onnxruntime_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> Non
     assert runtime.precision == "fp32"
     with pytest.raises(ConfigError, match="--engine onnxruntime: found --precision"):
         resolve_runtime(EngineConfig(gpu=-1, engine="onnxruntime", precision="bf16"))
+
+
+def test_openvino_sends_nothing_of_its_use() -> None:
+    pytest.importorskip("onnx", reason="needs the extra openvino")
+    if importlib.util.find_spec("openvino") is None:
+        pytest.skip("needs the extra openvino")
+    script = (
+        "import sys\n"
+        "from r2d2_kapture.core.runtime import import_engine\n"
+        "import_engine('openvino').Core()\n"
+        "import openvino.tools.ovc\n"
+        "sys.exit('openvino_telemetry' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

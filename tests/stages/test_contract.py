@@ -234,11 +234,10 @@ def writes(runs: Runs, stage: Stage) -> tuple[int, int, int]:
     """Numbers of writes of the first run: one of its first half, any, and the last.
 
     With one thread of work a run writes as often as the next, but for SQLite and
-    writers in threads, which may differ by one in a hundred, and for the first run of
-    all, which removes the socket of its processes.
+    writers in threads, which may differ by one in a hundred.
     """
     count = runs.first(stage).ended.writes
-    last = count - max(count // 100, 1)
+    last = count - count // 100
     draw = random.Random(stage.name)
     return draw.randint(1, (last + 1) // 2), draw.randint(1, last), last
 
