@@ -40,7 +40,7 @@ def pinhole(params: str) -> dict[str, Any]:
         (FolderConfig, pinhole("0,2,3,4"), "a focal length above 0"),
         (FolderConfig, pinhole("nan,2,3,4"), "expected finite numbers"),
         (PyramidConfig, {"coordinates": "colmap"}, "--coordinates"),
-        (EngineConfig, {"precision": "int8"}, "--precision"),
+        (EngineConfig, {"precision": "int4"}, "--precision"),
         (PyramidConfig, {"scale_f": 1}, "--scale-f"),
         (PyramidConfig, {"scale_f": 0.5}, "--scale-f"),
         (PyramidConfig, {"scale_f": -2}, "--scale-f"),
