@@ -68,6 +68,7 @@ def open_feature_files(
     *,
     style: FileStyle = R2D2_FILES,
     force: bool,
+    replaces: bool = False,
     fill: Callable[[], None] = lambda: None,
     assembles: bool = True,
 ) -> Iterator[FeatureStore]:
@@ -80,6 +81,7 @@ def open_feature_files(
         manifest: what the features are made with.
         style: of npz and mat files.
         force: redo existing outputs.
+        replaces: redo those of h5 and colmap-text that have other settings.
         fill: adds outputs that were made elsewhere, to the folder that is locked.
         assembles: whether one file is made of the parts that features of h5 are first.
 
@@ -96,13 +98,13 @@ def open_feature_files(
         )
     elif file_format == "colmap-text":
         with exclusive(output_dir):
-            texts = _ColmapTexts(targets, output_dir, manifest, force)
+            texts = _ColmapTexts(targets, output_dir, manifest, force, replaces)
             fill()
             with open_records(output_dir) as records:
                 yield FeatureWriter(rows=texts, records=(records,))
     else:
         with exclusive(output_dir):
-            parts = _H5Parts(output_dir / H5_NAME, manifest, force)
+            parts = _H5Parts(output_dir / H5_NAME, manifest, force, replaces)
             fill()
             with open_records(output_dir) as records:
                 yield FeatureWriter(rows=parts, records=(records,))
@@ -266,6 +268,22 @@ def _refuse_other_settings(path: Path, text: str, manifest: Manifest) -> None:
     FEATURES.refuse(path, manifest.differences(parse_manifest(text, str(path))))
 
 
+def _has_settings(text: str, manifest: Manifest) -> bool:
+    """Whether that is how outputs were made, if any text says so."""
+    return bool(text) and not manifest.differences(parse_manifest(text, FILE_NAME))
+
+
+def _settings_of_h5(path: Path, replaces: bool) -> str:
+    """Those of an HDF5 file; none of another file, which may be refused."""
+    try:
+        return h5_settings(path)
+    except FeatureFormatError:
+        if replaces:
+            return ""
+        found = "something else, expected an HDF5 file"
+        raise FEATURES.refusal(path, found) from None
+
+
 class _ColmapTexts:
     """One text file per image and, as COLMAP allows no comments, a manifest."""
 
@@ -275,17 +293,18 @@ class _ColmapTexts:
         output_dir: Path,
         manifest: Manifest,
         force: bool,
+        replaces: bool = False,
         notes: bool = True,
     ) -> None:
         self._paths = _with_suffix(targets, ".txt")
-        if force:
+        existing = read_manifest(output_dir / FILE_NAME)
+        made_with = "" if existing is None else existing.to_text()
+        if force or (replaces and not _has_settings(made_with, manifest)):
             # before the manifest, which vouches for existing files
             for path in self._paths.values():
                 remove_file(path)
         left = next(output_dir.rglob("*.txt"), None)
         if left is not None:
-            existing = read_manifest(output_dir / FILE_NAME)
-            made_with = "" if existing is None else existing.to_text()
             _refuse_other_settings(left, made_with, manifest)
         if notes:
             write_json_atomic(output_dir / FILE_NAME, manifest.to_json())
@@ -310,7 +329,9 @@ class _H5Parts:
     becomes a small file in a folder next to it.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, force: bool) -> None:
+    def __init__(
+        self, path: Path, manifest: Manifest, force: bool, replaces: bool = False
+    ) -> None:
         self._path = path
         self._made_with = manifest.to_text()
         self._folder = path.with_name(f".{path.name}.parts")
@@ -318,13 +339,12 @@ class _H5Parts:
         if force:
             shutil.rmtree(self._folder, ignore_errors=True)
         elif path.exists():
-            try:
-                settings = h5_settings(path)
-            except FeatureFormatError:
-                found = "something else, expected an HDF5 file"
-                raise FEATURES.refusal(path, found) from None
-            _refuse_other_settings(path, settings, manifest)
-            self._finished = set(h5_names(path))
+            settings = _settings_of_h5(path, replaces)
+            if not replaces:
+                _refuse_other_settings(path, settings, manifest)
+            # parts are of these settings, as their names say, and stay
+            if _has_settings(settings, manifest):
+                self._finished = set(h5_names(path))
         self._parts: set[str] = set()
 
     def _part(self, name: str) -> Path:

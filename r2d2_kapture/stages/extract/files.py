@@ -102,8 +102,6 @@ def run(
     paths = {name: every[name] for name in sliced.part.of(names)}
     manifest = make_manifest(extractor, turning.rotations)
     mask_folder = open_masks(masks)
-    # in one folder or file of other settings, nothing stays
-    renews = options.force and file_format in ("h5", "colmap-text")
     options = sliced.options(options)
     with ExitStack() as stack:
         run = stack.enter_context(
@@ -127,7 +125,8 @@ def run(
                 written,
                 manifest,
                 style=extractor.file_style,
-                force=options.force or renews,
+                force=options.force,
+                replaces=options.replaces,
                 fill=lambda: run.gather(folder, {ORIENTATIONS_NAME: merge_turns}),
                 assembles=not sliced.is_part,
             )
