@@ -31,7 +31,7 @@ class VerifiedMatches:
     geometries: Mapping[Pair, PairGeometry]
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Logs, and where the inliers are."""
         yield from (folder / LOG_NAME for folder, _ in self.matches.folders)
         yield from self.matches.files(self.matches.pairs)

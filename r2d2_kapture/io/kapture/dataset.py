@@ -7,6 +7,7 @@ Python, and joins image names to folders as they stand.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,10 +90,11 @@ class Dataset:
         return {name: self.image_path(name) for name in self.image_names}
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[str]:
         """Its tables and image files; the latter may be missing."""
-        yield from sorted((self.root / "sensors").glob("*.*"))
-        yield from self.image_paths.values()
+        yield from sorted(map(str, (self.root / "sensors").glob("*.*")))
+        root = get_record_fullpath(str(self.root))
+        yield from (os.path.join(root, name) for name in self.image_names)
 
     def image_path(self, name: str) -> Path:
         """Where the pixels of an image are."""
@@ -255,6 +257,8 @@ def check_relative_name(name: str, source: Path) -> str:
     Raises:
         DatasetError: naming ``source``, where the name stands.
     """
+    if _is_plain(name):
+        return name
     parts = PurePosixPath(name).parts
     unsafe = (
         not name.strip()
@@ -274,6 +278,15 @@ def check_relative_name(name: str, source: Path) -> str:
     if broken is not None:
         raise _unholdable(name, broken, source)
     return name
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is seen to be harmless at a glance, as there may be millions."""
+    return (
+        name.isprintable()
+        and name[:1] not in ("", " ", ".", "/")
+        and not any(mark in name for mark in ("..", "\\", ":"))
+    )
 
 
 def check_table_name(name: str, source: Path) -> str:

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import tarfile
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -94,9 +94,9 @@ class FeatureFolder:
         if self.members is not None:
             found = self.members.get(name)
             return None if found is None else (self.archive, *found)
-        path = self.path / name
+        path = os.path.join(self.path, name)
         try:
-            return path, 0, path.stat().st_size
+            return Path(path), 0, os.stat(path).st_size
         except OSError:
             return None
 
@@ -138,15 +138,17 @@ class FeatureTable:
         """Images that have rows, by name."""
         return sorted(set().union(*(folder.image_names for folder in self.folders)))
 
-    def files(self, images: Iterable[str]) -> Iterator[Path]:
+    def files(self, images: Collection[str]) -> Iterator[str]:
         """Where the rows of images are, or would be, and what describes them."""
-        names = [image + SUFFIXES[self.kind] for image in images]
+        suffix = SUFFIXES[self.kind]
         for folder in self.folders:
             described = sorted(folder.path.glob("*.json*"))
-            yield from (path for path in described if "_report" not in path.name)
-            yield folder.path / f"{self.kind}.txt"
-            archive = [folder.archive.name]
-            yield from map(folder.path.joinpath, archive if folder.members else names)
+            yield from (str(path) for path in described if "_report" not in path.name)
+            yield str(folder.path / f"{self.kind}.txt")
+            if folder.members:
+                yield str(folder.archive)
+            else:
+                yield from (os.path.join(folder.path, f"{i}{suffix}") for i in images)
 
     def count(self, image: str) -> int:
         """Rows of an image, without reading them.

@@ -8,7 +8,8 @@ image 1 before image 2 in order of code points, or as members of ``matches.tar``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,21 +98,21 @@ class MatchTable:
             return size // ROW_BYTES
         return None
 
-    def files(self, pairs: Iterable[tuple[str, str]]) -> Iterator[Path]:
+    def files(self, pairs: Collection[tuple[str, str]]) -> Iterator[str]:
         """Where the rows of sorted pairs are, or would be."""
-        names = list(map(match_name, pairs))
         for folder, members in self.folders:
-            archive = [ARCHIVE_NAME]
-            yield from map(folder.joinpath, names if members is None else archive)
+            names = map(match_name, pairs) if members is None else [ARCHIVE_NAME]
+            yield from (os.path.join(folder, name) for name in names)
 
     def places(self, pair: tuple[str, str]) -> Iterator[tuple[Path, int, int]]:
         """File, offset and bytes of a sorted pair's rows, of each folder with some."""
         name = match_name(pair)
         for folder, members in self.folders:
             if members is None:
-                path = folder / name
-                if path.is_file():
-                    yield path, 0, path.stat().st_size
+                path = os.path.join(folder, name)
+                size = _size_of(path)
+                if size is not None:
+                    yield Path(path), 0, size
             elif name in members:
                 yield folder / ARCHIVE_NAME, *members[name]
 
@@ -199,11 +200,8 @@ class MatchWriter:
 
     def is_complete(self, image1: str, image2: str) -> bool:
         """Whether the matches of a pair are there, in either order."""
-        try:
-            size = self._path(image1, image2).stat().st_size
-        except OSError:
-            return False
-        return size % ROW_BYTES == 0
+        size = _size_of(self._path(image1, image2))
+        return size is not None and size % ROW_BYTES == 0
 
     def write(self, image1: str, image2: str, matches: PairMatches) -> None:
         """Store the matches from image 1 to image 2; none is a result too.
@@ -215,10 +213,10 @@ class MatchWriter:
             matches = matches.swapped()
         write_item(self.folder, self._path(image1, image2), match_bytes(matches))
 
-    def _path(self, image1: str, image2: str) -> Path:
+    def _path(self, image1: str, image2: str) -> str:
         for name in (image1, image2):
             check_relative_name(name, self.folder)
-        return self.folder / match_name(sorted_pair(image1, image2))
+        return os.path.join(self.folder, match_name(sorted_pair(image1, image2)))
 
 
 @contextmanager
@@ -261,6 +259,15 @@ def _pair_of(name: str) -> tuple[str, str] | None:
 def _files(folder: Path) -> Iterator[str]:
     for path in folder.rglob(f"*{SUFFIX}"):
         yield path.relative_to(folder).as_posix()
+
+
+def _size_of(path: str) -> int | None:
+    """Bytes of a file; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _read_rows(

@@ -1,8 +1,9 @@
 """The end of a run: a resume with nothing to do reads no input, but sizes and times.
 
 ``.finished.json`` beside the outputs holds a digest of the settings and of the sizes
-and times of all inputs, those of all outputs, and the report. Where one differs,
-the stage compares contents, as it does without the file.
+and times of all inputs, those of all outputs (of outputs that are one or more an item,
+their digest too), and the report. Where one differs, the stage compares contents, as it
+does without the file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from r2d2_kapture.types import Failure, Report
 
 FINISHED_NAME = ".finished.json"
 
+Files = Iterable[Path | str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
@@ -39,7 +42,7 @@ class Finished:
     inputs: str
 
     @staticmethod
-    def of(path: Path, settings: object, files: Iterable[Path]) -> Finished:
+    def of(path: Path, settings: object, files: Files) -> Finished:
         """The inputs of a run that begins.
 
         Args:
@@ -49,17 +52,18 @@ class Finished:
         """
         # with the path: a copy of outputs is not what the note is about
         values = [r2d2_kapture.__version__, os.fsdecode(path.resolve()), settings]
-        digest = hashlib.sha256(json.dumps(values, default=str).encode())
-        for file in files:
-            digest.update(os.fsencode(file) + _stamp(file).encode() + b"\n")
-        return Finished(path=path, inputs=digest.hexdigest())
+        text = json.dumps(values, default=str)
+        return Finished(path=path, inputs=_digest(files, text))
 
-    def report(self, started: float, *, checked: bool = False) -> Report | None:
+    def report(
+        self, started: float, *, checked: bool = False, items: Files = ()
+    ) -> Report | None:
         """The report of an earlier run whose inputs and outputs are as they were.
 
         Args:
             started: when this run did, by time.monotonic.
             checked: whether the caller knows that the outputs are, by their content.
+            items: outputs of items, in the order in which they were noted.
 
         Returns:
             Everything counts as done before; None if anything has changed.
@@ -69,19 +73,22 @@ class Finished:
             return None
         try:
             stamps = {Path(path): stamp for path, stamp in note["outputs"].items()}
-            changed = any(_stamp(path) != stamp for path, stamp in stamps.items())
-            if changed and not checked:
+            if not checked and (
+                any(_stamp(path) != stamp for path, stamp in stamps.items())
+                or note.get("items") != _digest(items)
+            ):
                 return None
             return _to_report(note["report"], started)
         except (TypeError, KeyError, AttributeError):
             return None
 
-    def note(self, report: Report, outputs: Iterable[Path]) -> Report:
+    def note(self, report: Report, outputs: Files, items: Files = ()) -> Report:
         """Note the end of a run.
 
         Args:
             report: of the run; the next one repeats it.
             outputs: files whose loss or change must be noticed.
+            items: many more of them, of which only a digest is kept.
 
         Raises:
             OutputError: the file system refused, unless nothing was done.
@@ -93,6 +100,7 @@ class Finished:
         note = {
             "inputs": self.inputs,
             "outputs": {str(path): _stamp(path) for path in outputs},
+            "items": _digest(items),
             "report": values | {"outputs": list(map(str, report.outputs))},
         }
         try:
@@ -103,7 +111,15 @@ class Finished:
         return report
 
 
-def _stamp(path: Path) -> str:
+def _digest(files: Files, text: str = "") -> str:
+    """Digest of a text, and of names and stamps of files."""
+    digest = hashlib.sha256(text.encode())
+    for file in files:
+        digest.update(os.fsencode(file) + _stamp(file).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _stamp(path: Path | str) -> str:
     """What changes with a file; that of a pipe is never the same."""
     try:
         found = os.stat(path)

@@ -16,6 +16,7 @@ import filecmp
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -248,7 +249,7 @@ def _remove_partial(folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_item(folder: Path, path: Path, data: bytes) -> None:
+def write_item(folder: Path, path: Path | str, data: bytes) -> None:
     """Write a whole file of an open folder, or none.
 
     Raises:
@@ -260,7 +261,7 @@ def write_item(folder: Path, path: Path, data: bytes) -> None:
 
 @contextmanager
 def open_item(
-    folder: Path, path: Path, *, keep_same: bool = False
+    folder: Path, path: Path | str, *, keep_same: bool = False
 ) -> Iterator[BinaryIO]:
     """Give a file to write, which becomes ``path`` in an open folder when it is whole.
 
@@ -275,22 +276,42 @@ def open_item(
         OutputError: the file system refused, or a link leads out of the folder.
     """
     ours = f"{platform.node()}-{os.getpid()}-{get_ident()}.tmp"
-    partial = folder / PARTIAL_FOLDER / ours
+    partial = os.path.join(folder, PARTIAL_FOLDER, ours)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.parent.resolve().is_relative_to(folder.resolve()):
-            raise OutputError(f"{path.parent}: a link that leaves {folder}; remove it")
-        partial.parent.mkdir(exist_ok=True)
+        _make_inside(folder, os.path.dirname(path))
+        os.makedirs(os.path.dirname(partial), exist_ok=True)
         with open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        if keep_same and path.is_file() and filecmp.cmp(partial, path, shallow=False):
-            partial.unlink()
+        if (
+            keep_same
+            and os.path.isfile(path)
+            and filecmp.cmp(partial, path, shallow=False)
+        ):
+            os.unlink(partial)
         else:
             os.replace(partial, path)
     except OSError as error:
-        raise output_error(path, error) from error
+        raise output_error(Path(path), error) from error
+
+
+def _make_inside(folder: Path, parent: str) -> None:
+    """Make the folder of an item; below the open folder, only links may lead out.
+
+    Raises:
+        OutputError: one does.
+    """
+    place = str(folder)
+    for name in parent.removeprefix(place).split(os.sep)[1:]:
+        place = os.path.join(place, name)
+        try:
+            is_link = stat.S_ISLNK(os.lstat(place).st_mode)
+        except FileNotFoundError:
+            os.makedirs(parent, exist_ok=True)
+            return
+        if is_link and not Path(place).resolve().is_relative_to(folder.resolve()):
+            raise OutputError(f"{place}: a link that leaves {folder}; remove it")
 
 
 def write_report(path: Path, report: Report, more: Mapping[str, Any] = {}) -> Report:

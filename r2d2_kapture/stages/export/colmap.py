@@ -55,7 +55,7 @@ class ColmapFormat:
         return {**self.content.settings, **more}
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those of the content and of descriptors."""
         yield from self.content.files
         if self.descriptors is not None:

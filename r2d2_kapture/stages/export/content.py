@@ -42,7 +42,7 @@ class Content(Protocol):
         """Those on which it depends, besides those of the source."""
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those that it reads, besides those of the source."""
 
     def write_database(self, path: Path) -> Written:

@@ -56,7 +56,7 @@ class DatasetContent:
         return {"camera_mode": self.camera_mode}
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those of matches, geometries and points."""
         yield from self.matches.files(self.matches.pairs)
         if self.verified is not None:

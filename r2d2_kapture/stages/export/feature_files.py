@@ -50,7 +50,7 @@ class FeatureFormat:
         return {"descriptors_type": self.tables.descriptors.type_name}
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those of descriptors."""
         return self.tables.descriptors.files(self.source.names)
 

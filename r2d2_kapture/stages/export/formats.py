@@ -48,7 +48,7 @@ class Format(Protocol):
         """Those on which it depends, besides those of the source."""
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those that it reads, besides those of the source."""
 
     def write(

@@ -80,7 +80,7 @@ class Hloc:
         }
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those of descriptors, matches, global features and queries."""
         names = self._names
         yield from self.tables.descriptors.files(names)

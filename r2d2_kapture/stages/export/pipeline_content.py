@@ -37,7 +37,7 @@ class PipelineContent:
         return {}
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """The database and the map."""
         yield from (self._database, write_ahead_log(self._database))
         yield from map_files(self.layout.map)

@@ -30,7 +30,7 @@ class Queries:
     localized: Path
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those of the dataset and of the outcomes."""
         yield from self.dataset.files
         for name in self.dataset.image_names:

@@ -56,7 +56,7 @@ class Source:
     warnings: tuple[str, ...]
 
     @property
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path | str]:
         """Those that are read for every format."""
         yield from self.dataset.files
         yield from self.keypoints.files(self.names)

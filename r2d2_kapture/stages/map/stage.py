@@ -173,7 +173,9 @@ def run(
             str(initial),
         ],
         (
-            *(database, write_ahead_log(database), *dataset.files),
+            database,
+            write_ahead_log(database),
+            *dataset.files,
             *of_depth.values(),
             *(() if initial is None else map_files(initial)),
         ),

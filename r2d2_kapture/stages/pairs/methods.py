@@ -24,7 +24,7 @@ from r2d2_kapture.stages.pairs.similarity import (
 )
 
 
-def method_files(config: PairsConfig, inputs: PairInputs) -> Iterator[Path]:
+def method_files(config: PairsConfig, inputs: PairInputs) -> Iterator[Path | str]:
     """The features, or the map, that the method reads.
 
     Raises:

@@ -25,7 +25,7 @@ class DescriptorSource:
 
     read: Callable[[str], FloatArray]
     states: Mapping[str, str]
-    files: tuple[Path, ...]
+    files: tuple[str, ...]
 
 
 def open_descriptors(
