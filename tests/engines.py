@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
+from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.core.runtime import EXTRAS
+
+
+def library(name: str) -> Any:
+    """The library of an engine, imported as the package does: without telemetry."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"needs the extra {EXTRAS[name]}")
+    return import_extra(name, EXTRAS[name], "a test")
 
 
 def _parameter(name: str, extra: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -17,6 +19,7 @@ from r2d2_kapture.config.extract import (
     R2D2Config,
     SelectionConfig,
 )
+from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
@@ -180,3 +183,24 @@ def test_require_and_the_exception_tree() -> None:
         require(False, "--x: wrong")
     with pytest.raises(ValueError):
         require(False, "--x: wrong")
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (None, "which is not installed"),
+        ("import lacking.part", "which needs lacking, which is not installed"),
+        ("from math import cosine", "which cannot be imported: cannot import name .*"),
+        ("import an_extra.lacking", "which is not installed"),
+    ],
+)
+def test_what_an_extra_lacks_is_named(
+    content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    if content is not None:
+        (tmp_path / "an_extra.py").write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        import_extra("an_extra", "more", "--flag")
+    expected = f"--flag: needs the package an_extra, {said}; pip install 'r2d2-kapture"
+    assert re.match(expected, str(refused.value))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from r2d2_kapture.cli.common import resolve_presets
-from r2d2_kapture.cli.repeated_flags import take_flag
+from r2d2_kapture.cli.extraction_flags import (
+    add_preset_flag,
+    resolve_extraction_preset,
+)
 from r2d2_kapture.cli.stage_command import StageCommand
 from r2d2_kapture.config.extract import EngineConfig, R2D2Config
 from r2d2_kapture.config.presets import EXTRACTION, read_preset
@@ -19,16 +21,18 @@ def presets_of_extraction(arguments: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is no such preset or file.
     """
-    found = resolve_presets(arguments, EXTRACTION)
-    count = len(take_flag(arguments, "--config")[0])
-    return [*map(_without_computation, found[:count]), *found[count:]]
+    return [*map(_without_computation, resolve_extraction_preset(arguments))]
 
 
-def _without_computation(config: str) -> str:
-    """``--config`` with the settings themselves, if some are of the computation."""
-    values = read_preset(config.partition("=")[2], EXTRACTION, "--config")
+def _without_computation(word: str) -> str:
+    """Of ``--config`` the settings themselves, if some are of the computation."""
+    flag, _, text = word.partition("=")
+    if flag != "--config":
+        return word
+    given = text.startswith("{")
+    values = json.loads(text) if given else read_preset(text, EXTRACTION, flag)
     kept = {k: v for k, v in values.items() if k not in names_of(EngineConfig)}
-    return config if kept == values else f"--config={json.dumps(kept)}"
+    return word if kept == values else f"{flag}={json.dumps(kept)}"
 
 
 main = StageCommand(
@@ -39,6 +43,7 @@ main = StageCommand(
     settings={"scales and keypoints of the extractor": R2D2Config},
     groups={"outputs": ["to", "form", "size", "pixels", "int8", "half"]},
     presets=presets_of_extraction,
+    flags=add_preset_flag,
     force="redo the export, or replace a file of others",
 )
 

@@ -15,6 +15,7 @@ from r2d2_kapture.cli.common import (
     run_command,
     settings_from,
 )
+from r2d2_kapture.cli.parser import CommandParser
 from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.stage_flags import (
     REDO,
@@ -40,6 +41,7 @@ class StageCommand:
         item: the items that the stage processes; None if it has a single output.
         force, workers, count: see add_stage_flags.
         presets: puts ``--config`` first, see resolve_presets.
+        flags: adds others that ``presets`` reads.
     """
 
     name: str
@@ -52,6 +54,7 @@ class StageCommand:
     workers: str = THREADS
     count: int | None = None
     presets: Callable[[Sequence[str]], list[str]] = resolve_presets
+    flags: Callable[[CommandParser], None] | None = None
 
     def __call__(self, arguments: Sequence[str] | None = None) -> int:
         """Entry point of the command."""
@@ -63,6 +66,8 @@ class StageCommand:
         add_parameters(parser, parameters, self.groups)
         for title, settings in self.settings.items():
             add_settings(parser, settings, group=title)
+        if self.flags is not None:
+            self.flags(parser)
         if self.item is None:
             add_run_flags(parser, self.force)
         else:

@@ -21,16 +21,26 @@ def import_extra(module: str, extra: str, asked_by: str) -> Any:
         asked_by: flag that needs it, for the error.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: it, or a package that it needs, is not installed or is broken.
     """
     try:
         with _hidden("openvino_telemetry"):
             return importlib.import_module(module)
     except ImportError as error:
+        package = module.partition(".")[0]
         raise ConfigError(
-            f"{asked_by}: needs the package {module.partition('.')[0]}, which is not "
-            f"installed; pip install 'r2d2-kapture[{extra}]'"
+            f"{asked_by}: needs the package {package}, {_obstacle(package, error)}; "
+            f"pip install 'r2d2-kapture[{extra}]'"
         ) from error
+
+
+def _obstacle(package: str, error: ImportError) -> str:
+    """Why a package was not imported: it is missing, or one that it needs is."""
+    if not isinstance(error, ModuleNotFoundError):
+        return f"which cannot be imported: {' '.join(str(error).split())}"
+    missing = (error.name or package).partition(".")[0]
+    needed = "" if missing == package else f"which needs {missing}, "
+    return f"{needed}which is not installed"
 
 
 @contextmanager

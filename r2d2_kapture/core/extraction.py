@@ -96,6 +96,11 @@ class Extractor(ABC):
         return self.name if self.weights is None else self.weights.name
 
     @property
+    def engine_version(self) -> str:
+        """The engine, with its version; empty where there is no choice."""
+        return self.runtime.engine_version if len(self.engines) > 1 else ""
+
+    @property
     def file_style(self) -> FileStyle:
         """Of files of one image's features."""
         return FileStyle(suffix=f".{self.name}", mat_suffix=f".{self.name}.mat")

@@ -30,6 +30,8 @@ class OnnxruntimeBackbone(Backbone):
     ) -> None:
         super().__init__(ops, runtime, quantization)
         library = import_engine("onnxruntime")
+        if hasattr(library, "disable_telemetry_events"):
+            library.disable_telemetry_events()
         model = onnx_model(
             folded_layers(ops), quantization=quantization, channels_last=True
         )

@@ -53,7 +53,10 @@ def int8_weights(network: DenseNetwork) -> tuple[Quantization, tuple[str, ...]]:
         with atomic_path(path) as temporary:
             temporary.write_bytes(serialize_quantization(made, made_for))
     except OutputError as error:
-        return made, (f"int8 weights were made for this run only: {error}",)
+        return made, (
+            f"int8 weights were made for this run only: {error}; $XDG_CACHE_HOME names "
+            "the folder to use instead of ~/.cache",
+        )
     return made, ()
 
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from r2d2_kapture.cli.view import main as view
+from r2d2_kapture.core.extraction import Extractor
 from tests.commands import one_error_line
 
 SHIFT = (16, 8)
@@ -73,6 +74,21 @@ def test_a_planar_pair(
     assert f"matches: {found['matches']}\n" in text
     assert f"inliers: {found['inliers']}\n" in text
     assert "geometry: homography" in text
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_warnings_of_the_extractor_are_shown(
+    photos: tuple[Path, Path],
+    flags: list[str],
+    count: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Extractor, "warnings", ("made for this run only",))
+    images = [*map(str, photos)][:count]
+    assert view([*images, *flags, "--output-dir", str(tmp_path / "out")]) == 0
+    assert "  warning: made for this run only\n" in capsys.readouterr().out
 
 
 def test_photographs_turned_apart_by_exif_are_reported(

@@ -17,7 +17,7 @@ from r2d2_kapture.core.backbones import open_backbone
 from r2d2_kapture.core.runtime import EXTRAS, Runtime, resolve_runtime
 from r2d2_kapture.errors import ConfigError
 from tests.core.test_graph import network
-from tests.engines import OTHER_ENGINES
+from tests.engines import OTHER_ENGINES, library
 from tests.processors import as_processor, needs_bf16
 from tests.scenes.networks import NAMES, torch_threads
 
@@ -144,6 +144,19 @@ def test_bfloat16_is_that_of_torch_but_for_rounding(name: str, engine: str) -> N
     for sides in ((1, 1), (10, 7), (20, 300)):
         narrow = noise(1, *(max(side, least(name)) for side in sides))
         torch.testing.assert_close(other(narrow), exact(narrow), rtol=0, atol=1e-4)
+
+
+def test_onnxruntime_computes_without_its_telemetry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[bool] = []
+    runtime = library("onnxruntime")
+    off = "disable_telemetry_events"
+    monkeypatch.setattr(runtime, off, lambda: calls.append(True), raising=False)
+    make_backbone(network("r2d2").ops, "onnxruntime")
+    assert calls
+    monkeypatch.delattr(runtime, off)
+    make_backbone(network("r2d2").ops, "onnxruntime")
 
 
 def absent(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:

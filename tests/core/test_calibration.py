@@ -18,6 +18,7 @@ from r2d2_kapture.core.graph import Convolution, FoldedLayer, folded_layers
 from r2d2_kapture.core.onnx_layers import INPUT, OUTPUT, onnx_model
 from r2d2_kapture.core.pyramid import normalize_rgb
 from r2d2_kapture.models.int8 import WEIGHT_LIMIT, Int8Convolution, Quantization
+from tests.engines import library
 from tests.scenes.networks import NAMES, random_network
 
 Run = Callable[[Any, Tensor], Tensor]
@@ -31,7 +32,7 @@ def few_samples() -> Iterator[None]:
 
 
 def by_onnxruntime(model: Any, images: Tensor) -> Tensor:
-    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    runtime = library("onnxruntime")
     session = runtime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -39,7 +40,7 @@ def by_onnxruntime(model: Any, images: Tensor) -> Tensor:
 
 
 def by_openvino(model: Any, images: Tensor) -> Tensor:
-    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    openvino = library("openvino")
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     read = core.read_model(model.SerializeToString())

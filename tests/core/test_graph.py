@@ -11,6 +11,7 @@ from r2d2_kapture.core.onnx_layers import INPUT, OUTPUT, onnx_model
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.models.d2net import D2Net
 from r2d2_kapture.models.network import FeatureNetwork
+from tests.engines import library
 from tests.scenes.networks import NAMES, random_network
 
 
@@ -23,7 +24,7 @@ def network(name: str) -> FeatureNetwork:
 
 
 def run_onnx(ops: nn.Sequential, images: Tensor) -> Tensor:
-    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    runtime = library("onnxruntime")
     model = onnx_model(folded_layers(ops)).SerializeToString()
     session = runtime.InferenceSession(model, providers=["CPUExecutionProvider"])
     return torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])

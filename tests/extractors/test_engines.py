@@ -82,6 +82,8 @@ def test_what_one_engine_began_another_continues(engine: str) -> None:
         make_manifest(extractor("fast_r2d2_v6", each)) for each in ("torch", engine)
     )
     assert ours.differences(theirs) == []
+    assert ours.versions["engine"] == f"torch {ours.versions['torch'].split('-')[0]}"
+    assert theirs.versions["engine"].startswith(f"{engine} ")
 
 
 @pytest.mark.parametrize("engine", OTHER_ENGINES)

@@ -102,6 +102,7 @@ def test_a_folder_that_cannot_be_written_costs_the_file_alone(cache: Path) -> No
     assert len(made.convolutions) == 9
     assert len(warning.splitlines()) == 1
     assert "made for this run only" in warning and str(cache.parent) in warning
+    assert "$XDG_CACHE_HOME" in warning
 
 
 def test_a_file_of_other_weights_is_refused(tmp_path: Path, cache: Path) -> None:

@@ -29,6 +29,7 @@ from r2d2_kapture.matching.matcher import match_features
 from r2d2_kapture.matching.mutual_nn import MutualNearest
 from r2d2_kapture.models.checkpoints import load_checkpoint
 from r2d2_kapture.types import LocalFeatures
+from tests.engines import library
 from tests.scenes.networks import random_d2net, random_network
 
 ENGINES: tuple[EngineName, ...] = ("openvino", "onnxruntime")
@@ -37,7 +38,7 @@ Pixels = npt.NDArray[np.uint8]
 
 def extractor(engine: EngineName, precision: str) -> Callable[[Pixels], LocalFeatures]:
     if engine != "torch":
-        pytest.importorskip(engine, reason=f"needs the extra of {engine}")
+        library(engine)
         pytest.importorskip("onnx", reason="needs the extra onnx")
     config = ExtractConfig(
         engine=engine, precision=precision, gpu=-1, extractor=R2D2Config(top_k=500)
@@ -133,7 +134,7 @@ def test_without_a_runtime_int8_says_what_to_install(
 
 
 def test_auto_takes_openvino_and_needs_no_gpu() -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
+    library("openvino")
     runtime = resolve_runtime(EngineConfig(precision="int8"))
     assert (runtime.engine, runtime.precision) == ("openvino", "int8")
     assert runtime.device.type == "cpu"
@@ -151,7 +152,7 @@ def test_other_extractors_are_refused() -> None:
 
 
 def test_the_settings_are_those_of_int8(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
+    library("openvino")
     monkeypatch.setattr(
         "r2d2_kapture.extractors.r2d2.int8_weights", lambda network: (None, ("kept",))
     )

@@ -181,12 +181,11 @@ class LocalizationScene:
         output: str = "output",
         **changes: Any,
     ) -> Report:
-        inputs: dict[str, Any] = {"matches": [self.matches]}
+        inputs: dict[str, Any] = {"pairs": self.pairs, "matches": [self.matches]}
         return localize.run(
             config,
             map_path=self.map_path,
             query=self.query,
-            pairs=self.pairs,
             features=[self.features],
             output=self.root / output,
             options=options,

@@ -334,6 +334,7 @@ class _H5Parts:
     ) -> None:
         self._path = path
         self._made_with = manifest.to_text()
+        self._settings = dataclasses.replace(manifest, versions={}).to_text()
         self._folder = path.with_name(f".{path.name}.parts")
         self._finished: set[str] = set()
         if force:
@@ -348,7 +349,7 @@ class _H5Parts:
         self._parts: set[str] = set()
 
     def _part(self, name: str) -> Path:
-        digest = hashlib.sha256(os.fsencode(self._made_with + name)).hexdigest()
+        digest = hashlib.sha256(os.fsencode(self._settings + name)).hexdigest()
         return self._folder / f"{digest[:32]}.r2d2"
 
     def is_complete(self, name: str) -> bool:

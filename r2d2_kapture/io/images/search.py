@@ -71,8 +71,8 @@ def find_images(
         does not exist, so that it is reported as a failed image and the others go on.
 
     Raises:
-        DatasetError: a folder, glob pattern or list gives no image, or a list cannot be
-            read.
+        DatasetError: a folder, glob pattern or list gives no image, a list cannot be
+            read, or there is nothing of a name that is not that of an image.
     """
     search = _Search(exclude, masks)
     paths = [path for pattern in patterns for path in search.paths_of(pattern)]
@@ -129,7 +129,7 @@ class _Search:
         if path.suffix.lower() == ".txt":
             return self.kept(_listed(path))
         if os.path.exists(pattern) or glob.escape(pattern) == pattern:
-            return self.kept([path])
+            return self.kept([_image_or_nothing(path)])
         # the part that exists is literal, whatever characters it holds
         folder = next(filter(os.path.isdir, path.parents), Path())
         return self._below(folder, path.relative_to(folder).parts, pattern)
@@ -241,6 +241,20 @@ class _Search:
 
 def _sentence(reason: str, names: Sequence[str]) -> str:
     return f"{len(names)} {reason}: {some_names(map(shown, sorted(names)))}"
+
+
+def _image_or_nothing(path: Path) -> Path:
+    """A path that may be missing if it is named like an image.
+
+    Raises:
+        DatasetError: it is missing, and probably was a folder.
+    """
+    named_so = path.suffix.lower() in SUFFIXES or kind_of_unread(path) is not None
+    if not (named_so or os.path.lexists(path)):
+        raise DatasetError(
+            f"{path}: found no such file or folder, expected images; check the path"
+        )
+    return path
 
 
 def _is_searched(real: Path, chain: Sequence[Path]) -> bool:

@@ -253,11 +253,8 @@ class SliceRun:
                         move_outputs(_written(folder, part), root, merge)
             if sliced.beside is not None:
                 slices_folder(sliced.beside).unlink(missing_ok=True)
-            if folder.is_dir():
-                os.replace(folder, _trash(folder))
         except OSError as error:
             raise output_error(sliced.output, error) from error
-        _remove_gathered(folder)
 
     def _check(self, every: Sequence[Slice], reports: Sequence[dict[str, Any]]) -> None:
         missing = [part for part, made in zip(every, reports) if not made]
@@ -313,7 +310,20 @@ class SliceRun:
             return self._finish_slice(report)
         if self.gathered:
             report = with_work_of(self.gathered, report, own)
-        return write_report(path, report)
+        write_report(path, report)
+        if self.sliced.gathers:
+            self._remove_slices()
+        return report
+
+    def _remove_slices(self) -> None:
+        """Remove what is left of slices: until they are in the report, it counts."""
+        folder = self.sliced.folder
+        try:
+            if folder.is_dir():
+                os.replace(folder, _trash(folder))
+        except OSError as error:
+            raise output_error(self.sliced.output, error) from error
+        _remove_gathered(folder)
 
     def _finish_slice(self, report: Report) -> Report:
         sliced = self.sliced

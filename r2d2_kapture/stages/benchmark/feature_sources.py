@@ -46,7 +46,7 @@ class FeatureSource(Protocol):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Uncertainties found while reading the features, as sentences."""
+        """Uncertainties found while making or reading the features, as sentences."""
 
     def files(self, image: Path) -> list[Path]:
         """Files that the features are read from, besides the image."""
@@ -85,7 +85,7 @@ class ExtractedFeatures:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return ()
+        return self.extractor.warnings
 
     def files(self, image: Path) -> list[Path]:
         return []

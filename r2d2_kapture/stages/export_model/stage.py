@@ -117,7 +117,7 @@ def run(
             seconds=0,
             outputs=place.files,
             details={
-                "license": described["license"],
+                "licence": described["license"],
                 "megabytes": round(sum(map(len, files.values())) / 1e6, 2),
                 "scales": [round(level.scale, 3) for level in levels],
             },

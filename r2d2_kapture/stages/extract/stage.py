@@ -70,7 +70,7 @@ class Tally:
         return (
             f"images without keypoints: {len(self.without_keypoints)} "
             f"({some_names(map(shown, self.without_keypoints))}); the images are "
-            "uniform, their masks black, or the thresholds too high",
+            "uniform or too small, their masks black, or the thresholds too high",
         )
 
 
@@ -229,8 +229,8 @@ def extract_missing(
         "precision": extractor.runtime.precision,
         **turns.details,
     }
-    if len(extractor.engines) > 1:
-        details["engine"] = extractor.runtime.engine_version
+    if engine := extractor.engine_version:
+        details["engine"] = engine
     if "preprocessing" in extractor.provenance:  # which weights may decide
         details["preprocessing"] = extractor.provenance["preprocessing"]
     return Report(
@@ -347,6 +347,7 @@ def make_manifest(extractor: Extractor, rotations: Rotations = OFF) -> Manifest:
     """The manifest of features: weights, resolved settings, third-party code."""
     weights = extractor.weights
     turning = {} if rotations.is_off else {"rotations": rotations.text}
+    engine = extractor.engine_version
     return Manifest(
         model={"name": extractor.name} if weights is None else weights.record,
         settings={
@@ -356,5 +357,5 @@ def make_manifest(extractor: Extractor, rotations: Rotations = OFF) -> Manifest:
             "precision": extractor.runtime.precision,
             **turning,
         },
-        versions=package_versions(),
+        versions=package_versions() | ({"engine": engine} if engine else {}),
     )

@@ -72,7 +72,7 @@ def run(
         done=len(images) - len(failed),
         skipped=0,
         failed=tuple(failed),
-        warnings=tuple(notes),
+        warnings=(*notes, *extractor.warnings),
         seconds=time.monotonic() - started,
         outputs=tuple(outputs),
     )

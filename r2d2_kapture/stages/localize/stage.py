@@ -144,8 +144,9 @@ def run(
     sliced = Sliced.read(slice, output, CONTENTS)
     require(
         slice == WHOLE or bool(matches),
-        f"--slice {slice}: found no --matches, expected matches of the queries; make "
-        "them with kapture_r2d2_match",
+        f"--slice {slice}: found no {'--matches' if pairs else '--pairs and --matches'}"
+        ", expected pairs of the queries and their matches; make them with "
+        "kapture_r2d2_pairs and kapture_r2d2_match",
     )
     if pairs is not None and matches:
         dataset = open_dataset(query)

@@ -88,9 +88,9 @@ def run(
         known_cameras(config, images, (first, second)),
         made_of,
     )
-    notes: tuple[str, ...] = ()
+    notes = extractor.warnings
     if asked.is_off and extractor.name not in INVARIANT:
-        notes = _turned_apart(pair.names, images) or _maybe_turned(pair)
+        notes += _turned_apart(pair.names, images) or _maybe_turned(pair)
     return report_of(pair, output_dir or images[0].parent, started, notes)
 
 

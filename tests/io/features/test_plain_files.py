@@ -19,8 +19,8 @@ class Killed(Exception):
     """The end of a run."""
 
 
-def made_with(top_k: int) -> Manifest:
-    return Manifest(model={}, settings={"top_k": top_k}, versions={})
+def made_with(top_k: int, engine: str = "torch") -> Manifest:
+    return Manifest(model={}, settings={"top_k": top_k}, versions={"engine": engine})
 
 
 @pytest.mark.parametrize("file_format", ["h5", "colmap-text"])
@@ -55,3 +55,16 @@ def test_features_that_replaced_others_outlast_a_kill(
     assert run(2, replaces=True) == []
     assert run(2, replaces=True) == []
     assert run(2, replaces=False) == []
+
+
+def test_parts_of_one_engine_are_continued_by_another(tmp_path: Path) -> None:
+    targets = {name: tmp_path / name for name in NAMES}
+    for engine in ("torch", "onnxruntime"):
+        made = made_with(1, engine)
+        with (
+            pytest.raises(Killed),
+            open_feature_files("h5", targets, tmp_path, made, force=False) as store,
+        ):
+            assert store.is_complete("a.jpg") == (engine == "onnxruntime")
+            store.write("a.jpg", random_features(3))
+            raise Killed

@@ -77,6 +77,14 @@ def test_a_plain_path_is_kept_even_if_missing(tree):
     assert found(patterns) == [Path(pattern) for pattern in patterns]
 
 
+@pytest.mark.parametrize("missing", ["phots", "phots/", "photos/é 2024.07", "/none"])
+def test_a_folder_that_is_missing_is_named(tree, missing):
+    with pytest.raises(DatasetError) as raised:
+        found(["photos/b.png", missing])
+    named = missing.rstrip("/")
+    assert str(raised.value).startswith(f"{named}: found no such file or folder, exp")
+
+
 def test_a_name_that_exists_is_no_pattern(tree):
     literal = tree / "set [1]" / "a*.png"
     literal.parent.mkdir()

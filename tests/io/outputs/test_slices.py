@@ -12,6 +12,7 @@ import pytest
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import Slice, read_slice
 from r2d2_kapture.errors import ConfigError, DatasetError, OutputError
+from r2d2_kapture.io.outputs import slices
 from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.manifest import Manifest
@@ -111,6 +112,27 @@ def test_slices_in_any_order_are_one_run(tmp_path: Path, order: Sequence[int]) -
     assert (report.done, report.skipped, report.summary) == (7, 0, "37 letters")
     assert report.details["mean"] == 5
     assert report.details["slices"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "one"]
+
+
+def test_a_run_killed_before_its_report_counts_the_same_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "one")
+    for number in (1, 2):
+        make(tmp_path / "cut", f"{number}/2")
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(slices, "write_report", killed)
+        make(tmp_path / "cut", "all")
+    with pytest.raises(DatasetError, match="of which none is missing; run the same"):
+        make(tmp_path / "cut")
+    report = make(tmp_path / "cut", "all")
+    assert content(tmp_path / "cut") == content(tmp_path / "one")
+    assert (report.done, report.skipped, report.summary) == (7, 0, "37 letters")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "one"]
 
 

@@ -56,7 +56,9 @@ def source(checkpoint_path: Path) -> ExtractedFeatures:
 def test_shifted_crops_match_where_they_should(
     root: Path, tmp_path: Path, source: ExtractedFeatures
 ) -> None:
+    source.extractor.warnings = ("made for this run only",)
     report = run(root, tmp_path / "out", source)
+    assert report.warnings == ("made for this run only",)
     results = load_results(report.outputs[0])
     names = [(pair.sequence, pair.kind, pair.image) for pair in results.pairs]
     assert names == [

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 import torch
 
 from r2d2_kapture.config.export_model import ModelForm
+from tests.engines import library
 
 Array = npt.NDArray[Any]
 NAMES: dict[ModelForm, tuple[str, ...]] = {
@@ -26,7 +26,7 @@ def run_model(path: Path, image: Array, form: ModelForm) -> dict[str, Array]:
 
 
 def _run_onnx(path: Path, image: Array, names: tuple[str, ...]) -> dict[str, Array]:
-    runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    runtime = library("onnxruntime")
     providers = ["CPUExecutionProvider"]
     session = runtime.InferenceSession(path, providers=providers)
     assert tuple(output.name for output in session.get_outputs()) == names
@@ -34,7 +34,7 @@ def _run_onnx(path: Path, image: Array, names: tuple[str, ...]) -> dict[str, Arr
 
 
 def _run_openvino(path: Path, image: Array, names: tuple[str, ...]) -> dict[str, Array]:
-    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    openvino = library("openvino")
     exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     result = openvino.compile_model(path, "CPU", exact)({"image": image})
     return {name: np.array(result[name]) for name in names}

@@ -19,6 +19,7 @@ from r2d2_kapture.models.checkpoints import load_checkpoint, serialize_checkpoin
 from r2d2_kapture.stages import export_model
 from r2d2_kapture.stages.export_model.formats import SUFFIXES
 from tests.commands import one_error_line
+from tests.engines import library
 from tests.scenes.images import textured_image
 from tests.stages.export_model.models import run_model
 
@@ -32,7 +33,7 @@ def read_onnx(path: Path) -> dict[str, str]:
 
 
 def read_openvino(path: Path) -> dict[str, str]:
-    openvino = pytest.importorskip("openvino", reason="needs the extra openvino")
+    openvino = library("openvino")
     model = openvino.Core().read_model(path)
     return {
         name: model.get_rt_info(["r2d2_kapture", name]).astype(str)
@@ -95,7 +96,7 @@ def test_exports_of_the_same_are_equal(
 def test_a_second_run_restores_what_is_missing(
     checkpoint_path: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
+    library("openvino")
     values: dict[str, Any] = {"model": str(checkpoint_path), "to": "openvino"}
     first = export_model.run(**values, output=tmp_path / "a b.xml")
     weights = tmp_path / "a b.bin"
@@ -126,7 +127,7 @@ def test_a_file_that_was_changed_stays_without_force(
 def test_half_weights_take_half_the_space(
     checkpoint_path: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("openvino", reason="needs the extra openvino")
+    library("openvino")
     image = textured_image(40, 48)[None]
     found = []
     for half in (False, True):
@@ -196,6 +197,8 @@ def test_published_weights_carry_their_licence(shared: Path) -> None:
         ("--to onnx --model {d2net}", "found weights of D2Net, expected R2D2"),
         ("--to onnx --model none.pt", "--model none.pt: found no such file"),
         ("--to onnx --config none", "--config none: no such file, and no preset"),
+        ("--to onnx --preset turba", "turbo; did you mean turbo?"),
+        ("--to onnx --preset fast", "found for --form dense, expected only for"),
     ],
 )
 def test_wrong_input_is_one_line_and_nothing_is_written(
@@ -245,12 +248,13 @@ def test_a_missing_package_is_one_line(
     assert not output.exists()
 
 
+@pytest.mark.parametrize("flag", ["--config", "--preset"])
 def test_presets_of_extraction_are_taken_without_their_computation(
-    checkpoint_path: Path, tmp_path: Path
+    flag: str, checkpoint_path: Path, tmp_path: Path
 ) -> None:
     command = ["--model", str(checkpoint_path), "--to", "torchscript"]
     output = tmp_path / "model.pt"
-    flags = ["--form", "extractor", "--size", "96x64", "--config", "paper"]
+    flags = ["--form", "extractor", "--size", "96x64", flag, "paper"]
     assert main([*command, *flags, "--output", str(output), "--top-k", "30"]) == 0
     settings = json.loads(read_torch(output)["settings"])
     assert settings["coordinates"] == "published" and not settings["subpixel"]

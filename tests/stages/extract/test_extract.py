@@ -155,6 +155,8 @@ def test_odd_images_yield_features_or_zero_rows(
     config = dataclasses.replace(CONFIG, extractor=settings)
     report = run(kapture_root, checkpoint_path, config=config)
     assert (report.done, report.failed) == (3, ())
+    assert "images without keypoints: 3 " in report.warnings[0]
+    assert "the images are uniform or too small, their masks" in report.warnings[0]
     tables = open_local_features([kapture_root])
     for name in shapes:
         assert tables.keypoints.read(name).shape == (0, 3)

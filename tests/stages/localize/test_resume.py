@@ -179,6 +179,8 @@ def test_slices_are_put_together_without_trying_failures_again(
     assert reasons(exact.run(failing))[name] != "found so by a slice"
 
 
-def test_slices_need_matches(exact: LocalizationScene) -> None:
+def test_slices_need_pairs_and_matches(exact: LocalizationScene) -> None:
     with pytest.raises(ConfigError, match="--slice 1/2: found no --matches, expected"):
         exact.run(matches=[], slice="1/2")
+    with pytest.raises(ConfigError, match="found no --pairs and --matches, expected"):
+        exact.run(pairs=None, matches=[], slice="1/2")
