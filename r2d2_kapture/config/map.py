@@ -7,7 +7,7 @@ from typing import Literal
 
 from r2d2_kapture.config.checks import Checked, bounded, require
 
-MapMethod = Literal["auto", "triangulate", "incremental", "global"]
+MapMethod = Literal["auto", "triangulate", "incremental", "hierarchical", "global"]
 Calibration = Literal["auto", "none", "view_graph"]
 PointsFrom = Literal["triangulation", "depth", "matched_depth"]
 PriorUse = Literal["auto", "align", "off"]
@@ -21,9 +21,13 @@ class MapConfig(Checked):
 
     Attributes:
         method: ``triangulate`` keeps the poses of the dataset fixed, and leaves out
-            images without a pose; ``incremental`` and ``global`` estimate all poses;
-            ``auto`` triangulates if every image with verified matches has a pose, and
-            is incremental if none has one.
+            images without a pose; the others estimate all poses: ``incremental``;
+            ``hierarchical``, incremental in clusters that are then joined, for
+            thousands of images; ``global``. ``auto`` triangulates if every image with
+            verified matches has a pose, and if none has one is incremental up to 5,000
+            images, hierarchical beyond.
+        cluster_images: most images of a cluster of ``hierarchical``, apart from those
+            that it shares with others.
         points_from: with known poses: ``triangulation`` of verified matches, or depth
             maps of the dataset (records_depth.txt) at the keypoints: ``depth`` takes
             all keypoints, and needs no second view of a point; ``matched_depth`` only
@@ -64,6 +68,7 @@ class MapConfig(Checked):
     """
 
     method: MapMethod = "auto"
+    cluster_images: int = bounded(500, at_least=20)
     points_from: PointsFrom = "triangulation"
     refine_intrinsics: Switch = "auto"
     calibration: Calibration = "auto"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.stages.map.adjust import adjust
 from r2d2_kapture.stages.map.calibration import Models
 from r2d2_kapture.stages.map.checks import check_map, drop_implausible
-from r2d2_kapture.stages.map.reconstruct import incremental_options
+from r2d2_kapture.stages.map.colmap_options import incremental_options
 from r2d2_kapture.stages.map.workspace import (
     Workspace,
     colmap_errors,
@@ -72,32 +72,7 @@ def map_again(
             refine_intrinsics=False,
         )
         pipeline.ba_refine_sensor_from_rig = config.refine_rigs
-        _adjust(model, workspace, pipeline)
+        adjust(model, workspace.database, pipeline)
     drop_implausible(model, constant, config.min_angle)
     check_map(model, content, poses_known=True)
     return [model], {"calibration": "that of the initial map"}
-
-
-def _adjust(
-    model: pycolmap.Reconstruction,
-    workspace: Workspace,
-    pipeline: pycolmap.IncrementalPipelineOptions,
-) -> None:
-    """Adjust all, complete tracks and filter them in turn, as COLMAP ends a map."""
-    with closing(pycolmap.Database.open(str(workspace.database))) as database:
-        cache = pycolmap.DatabaseCache.create(
-            database,
-            pycolmap.DatabaseCacheOptions(min_num_matches=pipeline.min_num_matches),
-        )
-    mapper = pycolmap.IncrementalMapper(cache)
-    mapper.begin_reconstruction(model)
-    mapper.iterative_global_refinement(
-        pipeline.ba_global_max_refinements,
-        pipeline.ba_global_max_refinement_change,
-        pipeline.get_mapper(),
-        pipeline.get_global_bundle_adjustment(),
-        pipeline.get_triangulation(),
-        normalize_reconstruction=False,
-    )
-    mapper.end_reconstruction(discard=False)
-    model.update_point_3d_errors()

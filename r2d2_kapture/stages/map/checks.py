@@ -20,6 +20,10 @@ MIN_POINTS = 30
 """Least points of a map: twice the inliers that localization requires, and as many as
 COLMAP's mapper requires to register an image."""
 
+INCREMENTAL_UP_TO = 5000
+"""Images with verified matches that ``auto`` maps incrementally; the time of more grows
+faster than their number."""
+
 TRIANGULATION = (
     "--points-from triangulation (--map.points-from triangulation in a pipeline)"
 )
@@ -226,6 +230,8 @@ def choose_method(
             f"{source}: {posed} of {len(paired)} images have a pose, expected 2 or "
             "more; complete trajectories.txt, or choose --method incremental"
         )
+    if config.method == "auto" and without:
+        return "incremental" if len(paired) <= INCREMENTAL_UP_TO else "hierarchical"
     if config.method == "auto":
-        return "incremental" if without else "triangulate"
+        return "triangulate"
     return config.method

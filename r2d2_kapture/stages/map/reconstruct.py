@@ -1,4 +1,4 @@
-"""Models from a COLMAP database: triangulation, incremental and global mapping."""
+"""Models from a COLMAP database: triangulation, and mapping of unknown poses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.model import (
-    DatabaseContent,
     drop_rigs,
     known_pose_model,
     poses_differ,
@@ -21,7 +20,12 @@ from r2d2_kapture.io.kapture.depth_maps import ReadDepth
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
 from r2d2_kapture.stages.map.checks import check_map, drop_implausible
+from r2d2_kapture.stages.map.colmap_options import (
+    global_options,
+    incremental_options,
+)
 from r2d2_kapture.stages.map.depth_points import add_depth_points, rejected_keypoints
+from r2d2_kapture.stages.map.hierarchical import map_in_clusters
 from r2d2_kapture.stages.map.pure_rotation import refuse_pure_rotation
 from r2d2_kapture.stages.map.workspace import (
     Workspace,
@@ -113,7 +117,7 @@ def _triangulate(
 def map_unknown_poses(
     config: MapConfig, workspace: Workspace, options: RunOptions
 ) -> tuple[Models, dict[str, Any]]:
-    """Estimate poses and points, incrementally or globally.
+    """Estimate poses and points, incrementally, in clusters or globally.
 
     Returns:
         Models with frames of reference of their own, the largest first; each further
@@ -147,40 +151,45 @@ def _map_unknown_poses(
         str(workspace.image_folder),
         str(workspace.scratch),
     )
+    # the trials of hierarchical mapping are of one cluster
+    incremental = config.method not in ("global", "hierarchical") or (
+        config.method == "hierarchical" and names is not None
+    )
     title = ", ".join(["map", config.method, *workspace.phases])
     bar = Progress(
         title,
-        # COLMAP's global mapping does not report its progress
-        "" if config.method == "global" else "photograph",
+        # COLMAP reports the progress of incremental mapping only
+        "photograph" if incremental else "",
         len(content.paired) if names is None else len(names),
         # images that do not fit are tried again and again
         steady=False,
         shown=options.progress,
     )
+    step_by_step = incremental_options(config, content, constant, poses_known=False)
     with bar, quiet_pycolmap(), colmap_errors():
         if config.method == "global":
-            globally = _global_options(config, refine=refine)
+            globally = global_options(config, refine=refine)
             globally.image_names = sorted(names or ())
-            found = pycolmap.global_mapping(*places, options=globally)
+            found = [*pycolmap.global_mapping(*places, options=globally).values()]
+        elif not incremental:
+            found = map_in_clusters(config, workspace, step_by_step)
         else:
-            step_by_step = incremental_options(
-                config, content, constant, poses_known=False
-            )
             step_by_step.image_names = sorted(names or ())
             # a position that is grossly wrong must not bend the map
             step_by_step.use_prior_position = workspace.use_priors
             step_by_step.use_robust_loss_on_prior_position = workspace.use_priors
-            found = pycolmap.incremental_mapping(
+            made = pycolmap.incremental_mapping(
                 *places,
                 options=step_by_step,
                 initial_image_pair_callback=_started(bar, title),
                 next_image_callback=bar.update,
             )
-    for model in found.values():
+            found = [*made.values()]
+    for model in found:
         drop_implausible(model, constant, config.min_angle)
     # smaller databases may be mapped too
     least = min(config.min_model_size, len(content.paired))
-    models = _distinct(found.values(), least)
+    models = _distinct(found, least)
     check_map(models[0] if models else None, content, poses_known=False)
     return models
 
@@ -228,63 +237,3 @@ def _distinct(
 
 def _size(model: pycolmap.Reconstruction) -> tuple[int, int]:
     return model.num_reg_images(), model.num_points3D()
-
-
-def incremental_options(
-    config: MapConfig,
-    content: DatabaseContent,
-    constant: frozenset[int],
-    *,
-    poses_known: bool,
-) -> pycolmap.IncrementalPipelineOptions:
-    """The options of COLMAP for these settings.
-
-    Args:
-        config: the settings.
-        content: of the database.
-        constant: ids of cameras whose intrinsics stay.
-        poses_known: whether poses stay too.
-    """
-    refine = not constant.issuperset(content.cameras)
-    two_view_tracks = config.two_view_tracks
-    two_view_tracks = poses_known if two_view_tracks == "auto" else two_view_tracks
-    options = pycolmap.IncrementalPipelineOptions(
-        num_threads=config.threads,
-        random_seed=config.seed,
-        min_num_matches=config.min_matches,
-        min_model_size=config.min_model_size,
-        ba_refine_focal_length=refine,
-        ba_refine_extra_params=refine,
-        ba_refine_sensor_from_rig=config.refine_rigs and not poses_known,
-        constant_cameras=set(constant),
-    )
-    options.mapper.abs_pose_refine_focal_length = refine
-    options.mapper.abs_pose_refine_extra_params = refine
-    options.mapper.filter_max_reproj_error = config.max_reprojection_error
-    options.mapper.filter_min_tri_angle = config.min_angle
-    options.triangulation.ignore_two_view_tracks = not two_view_tracks
-    options.triangulation.min_angle = config.min_angle
-    options.triangulation.complete_max_reproj_error = config.max_reprojection_error
-    options.triangulation.merge_max_reproj_error = config.max_reprojection_error
-    return options
-
-
-def _global_options(
-    config: MapConfig, *, refine: bool
-) -> pycolmap.GlobalPipelineOptions:
-    options = pycolmap.GlobalPipelineOptions(
-        num_threads=config.threads,
-        random_seed=config.seed,
-        min_num_matches=config.min_matches,
-        min_model_size=config.min_model_size,
-    )
-    mapper = options.mapper
-    mapper.refine_sensor_from_rig = config.refine_rigs
-    mapper.rotation_averaging.refine_sensor_from_rig = config.refine_rigs
-    mapper.global_positioning.refine_sensor_from_rig = config.refine_rigs
-    mapper.bundle_adjustment.refine_sensor_from_rig = config.refine_rigs
-    mapper.bundle_adjustment.refine_focal_length = refine
-    mapper.bundle_adjustment.refine_extra_params = refine
-    mapper.min_tri_angle_deg = config.min_angle
-    mapper.retriangulation.ignore_two_view_tracks = config.two_view_tracks is not True
-    return options

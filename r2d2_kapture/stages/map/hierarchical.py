@@ -1,0 +1,56 @@
+"""Large maps of unknown poses: clusters of images, mapped one by one and joined.
+
+COLMAP cuts the graph of verified pairs into clusters that share images, and maps each
+incrementally (Schoenberger et al., hierarchical_mapper). It joins clusters by the
+positions of the images that they share, which along a street lie on a line and leave
+the rotation about it open; such clusters are joined by their common points.
+"""
+
+from __future__ import annotations
+
+import pycolmap
+
+from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.stages.map.adjust import adjust
+from r2d2_kapture.stages.map.calibration import Models
+from r2d2_kapture.stages.map.join import join_models
+from r2d2_kapture.stages.map.workspace import Workspace
+
+OVERLAP = 0.1
+"""Images that clusters share with others, relative to those of a cluster: COLMAP's."""
+
+
+def map_in_clusters(
+    config: MapConfig,
+    workspace: Workspace,
+    pipeline: pycolmap.IncrementalPipelineOptions,
+) -> Models:
+    """Map clusters of ``config.cluster_images`` images, join and adjust them.
+
+    Args:
+        config: size of clusters, and threads: as many clusters are mapped at a time.
+        workspace: database and folders.
+        pipeline: how each cluster is mapped.
+
+    Returns:
+        Models that have no part in common.
+    """
+    options = pycolmap.HierarchicalPipelineOptions(
+        incremental_options=pipeline,
+        num_threads=config.threads,
+        num_workers=config.threads,
+    )
+    clusters = options.clustering_options
+    clusters.leaf_max_num_images = config.cluster_images
+    clusters.image_overlap = round(OVERLAP * config.cluster_images)
+    pycolmap.set_random_seed(config.seed)  # COLMAP joins clusters by another one
+    found = pycolmap.hierarchical_mapping(
+        str(workspace.database),
+        str(workspace.image_folder),
+        str(workspace.scratch),
+        options=options,
+    )
+    models = join_models(found.values(), config.max_reprojection_error)
+    for model in models:
+        adjust(model, workspace.database, pipeline)
+    return models
