@@ -124,9 +124,7 @@ class Street:
                     if not first < self.gap <= second:
                         self._write_pair(database, first, second)
 
-    def _write_pair(
-        self, database: pycolmap.Database, first: int, second: int
-    ) -> None:
+    def _write_pair(self, database: pycolmap.Database, first: int, second: int) -> None:
         offset = PER_STEP * (second - first)
         rows = np.arange(offset, PER_STEP * STEPS_SEEN)
         matches = np.column_stack([rows, rows - offset]).astype(np.uint32)
