@@ -22,6 +22,8 @@ from r2d2_kapture.models.network import DenseNetwork, repeatability_from_logit
 PLACES = 8192
 """Of a slice, for each thread; their float32 features of 128 channels are 4 MiB."""
 PLACES_ON_CUDA = 1 << 20
+MOST_FUSED = 1 << 31
+"""Values of the features: fused_heads counts them in 32 bits."""
 
 FAR = 0.25
 """Weight of the farther of the two cells that a doubled place lies between."""
@@ -48,7 +50,7 @@ class Heads:
             doubled: whether H and W are twice h and w, features between cells being
                 interpolated bilinearly, borders aligned; else they are h and w.
         """
-        if _fuses(features.device):
+        if features.numel() < MOST_FUSED and _fuses(features.device):
             from r2d2_kapture.core import fused_heads
 
             return fused_heads.confidences(features, self._weight, self._bias, doubled)

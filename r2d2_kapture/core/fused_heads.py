@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from r2d2_kapture.models.kernels import kernels_work
 from r2d2_kapture.models.network import repeatability_from_logit
 
 Confidences = tuple[Tensor, Tensor]
@@ -18,29 +17,23 @@ PIXELS = 16
 
 
 def works_on(device: torch.device) -> bool:
-    """Whether kernels compile and are right there: Triton needs a C compiler, say."""
-    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
+    """Whether the kernel runs there; see kernels_work."""
+    return kernels_work(device, lambda: _is_right(device))
+
+
+def _is_right(device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 5, 7, 16, generator=generator)
     heads = torch.randn(2, 16, generator=generator)
     bias = torch.randn(2, generator=generator)
     on_gpu = features.to(device), heads.to(device), bias.to(device)
-    try:
-        return all(
-            torch.allclose(found.cpu(), expected, atol=1e-5)
-            for doubled in (False, True)
-            for found, expected in zip(
-                confidences(*on_gpu, doubled), _by_torch(features, heads, bias, doubled)
-            )
+    return all(
+        torch.allclose(found.cpu(), expected, atol=1e-5)
+        for doubled in (False, True)
+        for found, expected in zip(
+            confidences(*on_gpu, doubled), _by_torch(features, heads, bias, doubled)
         )
-    except (
-        OSError,
-        RuntimeError,
-        subprocess.CalledProcessError,
-        triton.TritonError,  # of its compiler
-    ):
-        return False
+    )
 
 
 def _by_torch(
@@ -62,7 +55,7 @@ def confidences(
     """Reliability and repeatability, (B, H, W) float32 each; see Heads.
 
     Args:
-        features: (B, h, w, D) contiguous, any float type.
+        features: (B, h, w, D) contiguous, any float type, less than 2^31 values.
         heads: (2, D) float32, of the squared features.
         bias: (2,) float32.
         doubled: whether H and W are twice h and w.

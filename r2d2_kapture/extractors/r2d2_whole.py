@@ -100,7 +100,7 @@ class WholeLevels:
     def __call__(self, upload: Upload) -> list[LocalFeatures]:
         """Extract the images of an upload that it takes."""
         with self._lock:
-            found = self._find(normalize_rgb(upload.wait()))
+            found = self._find_or_release(normalize_rgb(upload.wait()))
             return _to_features(found, upload.image_size)
 
     def _levels(self, height: int, width: int) -> list[Level]:
@@ -111,6 +111,18 @@ class WholeLevels:
             for level in plan_levels(height, width, self._settings)
             if level.searched and min(level.height, level.width) >= stride
         ]
+
+    def _find_or_release(self, images: Tensor) -> Places:
+        """As _find; where memory does not suffice, without that of graphs."""
+        try:
+            return self._find(images)
+        except RuntimeError as error:
+            if not (self._graphs and is_out_of_memory(error)):
+                raise
+            self._graphs.clear()
+            self._seen.clear()
+            self._pool = None
+        return self.places(images)
 
     def _find(self, images: Tensor) -> Places:
         """By a graph from the second time on: to make one takes longer than a batch."""

@@ -9,8 +9,6 @@ scored again in float64. The nearest ones are thus those of exact arithmetic.
 
 from __future__ import annotations
 
-import subprocess
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from r2d2_kapture.models.kernels import kernels_work
 from r2d2_kapture.types import FloatArray
 
 Indices = npt.NDArray[np.int32]
@@ -30,21 +29,15 @@ DEPTH = 32
 
 
 def works_on(device: torch.device) -> bool:
-    """Whether kernels compile and are right there: Triton needs a C compiler, say."""
-    if torch.version.cuda is None or torch.cuda.get_device_capability(device) < (8, 0):
-        return False
+    """Whether the kernels run there; see kernels_work."""
+    return kernels_work(device, lambda: _are_right(device))
+
+
+def _are_right(device: torch.device) -> bool:
     values = torch.randn(300, 128, generator=torch.Generator().manual_seed(0))
     rows = torch.nn.functional.normalize(values, dim=1)
     exact = rows[:130].double() @ rows[130:].double().T
-    try:
-        found = nearest_both_ways(*rows.to(device).split([130, 170]))
-    except (
-        OSError,
-        RuntimeError,
-        subprocess.CalledProcessError,
-        triton.TritonError,  # of its compiler
-    ):
-        return False
+    found = nearest_both_ways(*rows.to(device).split([130, 170]))
     expected = exact.argmax(1), exact.argmax(0)
     return all(np.array_equal(ours, right) for ours, right in zip(found, expected))
 

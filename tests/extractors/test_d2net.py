@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 
 from benchmarks import d2net_baseline
 from r2d2_kapture.config.extract import D2NetConfig
+from r2d2_kapture.coordinates import feature_cell_from_image
 from r2d2_kapture.core.pyramid import shrink
 from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.extractors.d2net import PATCH_SIDE, D2NetExtractor
@@ -97,6 +98,15 @@ def rebuilt_network() -> D2Net:
     return network.eval().requires_grad_(False)
 
 
+def lies_between_cells(rows: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Whether (N, 3) x, y, 1 / scale are half a cell from the next centre, where
+    rounding decides if there is a keypoint; offsets of half a cell and more are none.
+    """
+    cells = feature_cell_from_image(rows[:, :2] / rows[:, 2:])
+    between = np.abs(cells - np.floor(cells) - 0.5) < 1e-4
+    return between.any(axis=1)
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     "stem",
@@ -118,14 +128,19 @@ def test_published_outputs_are_reproduced(shared: Path, stem: str) -> None:
         preprocessing=preprocessing,
         multiscale=scales == "multiscale",
     )(image)
-    assert len(features) == int(reference["total"])
     found = np.column_stack([features.keypoints, features.scales / PATCH_SIDE])
     distance, index = cKDTree(found).query(reference["keypoints"])
-    assert (distance < 0.01).all()
+    same = distance < 0.01
+    lacking = reference["keypoints"][~same]
+    assert lies_between_cells(lacking).all()
+    undecided = len(lacking) + lies_between_cells(found).sum()
+    assert abs(len(features) - int(reference["total"])) <= undecided <= 2
     expected = reference["descriptors"].astype(np.float32)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    assert (features.descriptors[index] * expected).sum(axis=1).min() > 0.9999
-    np.testing.assert_allclose(features.scores[index], reference["scores"], rtol=1e-4)
+    cosines = (features.descriptors[index] * expected).sum(axis=1)
+    assert cosines[same].min() > 0.9999
+    scores = features.scores[index]
+    np.testing.assert_allclose(scores[same], reference["scores"][same], rtol=1e-4)
 
 
 @pytest.mark.parametrize("multiscale", [False, True])

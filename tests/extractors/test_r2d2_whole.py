@@ -90,6 +90,28 @@ def test_masks_and_tiles_are_left_to_the_other_way(monkeypatch: Any) -> None:
     assert not tiled._whole.takes(tiled.upload([textured_image(200, 200)]))
 
 
+def test_graphs_are_let_go_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, levels = whole_and_levels(NAMES[0], "cpu", top_k=50)
+    levels_at_once = whole._whole
+    assert levels_at_once is not None
+    graphs: dict[Any, Any] = levels_at_once._graphs
+    calls = []
+
+    def full(images: torch.Tensor) -> Any:
+        calls.append(len(graphs))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(levels_at_once, "_find", full)
+    graphs[1, 3, 8, 8] = object()
+    image = textured_image(40, 50)
+    assert_same(whole(image), levels(image))
+    with pytest.raises(torch.OutOfMemoryError):  # nothing is left to let go
+        whole(image)
+    assert calls == [1, 0]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
 @pytest.mark.parametrize("name", NAMES)
 def test_tiny_images(name: str, size: tuple[int, int]) -> None:
