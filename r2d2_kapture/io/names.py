@@ -42,6 +42,8 @@ def broken_by(name: str) -> str | None:
     Returns:
         Words to stand after the name.
     """
+    if name.isprintable():  # nearly all are, and that is quickly seen
+        return None
     for character in name:
         if _byte(character) is not None:
             return not_utf8(character)

@@ -6,6 +6,7 @@ The last of several lines of a pair counts.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from r2d2_kapture.io.outputs.json_log import JsonLog, read_log
+from r2d2_kapture.io.outputs.json_log import JsonLog, read_log_lines
 from r2d2_kapture.types import IndexArray
 
 LOG_NAME = "two_view_geometries.jsonl"
 """Of the log beside verified matches."""
 
+Pair = tuple[str, str]
 Rows = list[list[float]]
 
 
@@ -37,7 +39,7 @@ class PairGeometry:
         guided: how many of these were found by guided matching.
     """
 
-    pair: tuple[str, str]
+    pair: Pair
     inputs: str
     config: int
     E: Rows | None
@@ -64,8 +66,11 @@ class PairGeometry:
         return geometry
 
 
+FIELDS = tuple(field.name for field in dataclasses.fields(PairGeometry))
+
+
 def pair_geometry(
-    pair: tuple[str, str],
+    pair: Pair,
     inputs: str,
     geometry: pycolmap.TwoViewGeometry,
     matches: int,
@@ -91,27 +96,62 @@ def pair_geometry(
     )
 
 
-def log_geometry(log: JsonLog, geometry: PairGeometry) -> None:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoggedGeometries(Mapping[Pair, PairGeometry]):
+    """Geometries by pair that stay in their log: there may be millions.
+
+    Attributes:
+        path: of the log.
+        lines: where the last line of each pair begins, in bytes.
+    """
+
+    path: Path
+    lines: dict[Pair, int]
+
+    def __getitem__(self, pair: Pair) -> PairGeometry:
+        _, values = next(read_log_lines(self.path, self.lines[pair]))
+        return _of_values(values)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+def log_geometry(log: JsonLog, geometry: PairGeometry) -> int:
     """Add a geometry, which stays even if the process is killed after it.
+
+    Returns:
+        Where its line begins, in bytes.
 
     Raises:
         OutputError: the file system refused.
     """
-    log.append(dataclasses.asdict(geometry))
+    values = {name: getattr(geometry, name) for name in FIELDS}
+    return log.append(values)
 
 
-def read_geometries(path: Path) -> dict[tuple[str, str], PairGeometry]:
+def read_geometries(path: Path) -> LoggedGeometries:
     """The geometries of a log by pair; lines that are none are left out."""
-    found = map(_parse, read_log(path))
-    return {geometry.pair: geometry for geometry in found if geometry is not None}
+    lines = {
+        geometry.pair: start
+        for start, values in read_log_lines(path)
+        if (geometry := _parse(values)) is not None
+    }
+    return LoggedGeometries(path=path, lines=lines)
+
+
+def _of_values(values: dict[str, Any]) -> PairGeometry:
+    first, second = map(str, values["pair"])
+    counts = {name: int(values[name]) for name in ("matches", "inliers")}
+    counts["guided"] = int(values.get("guided", 0))
+    return PairGeometry(**{**values, **counts, "pair": (first, second)})
 
 
 def _parse(values: dict[str, Any]) -> PairGeometry | None:
     try:
-        first, second = map(str, values["pair"])
-        counts = {name: int(values[name]) for name in ("matches", "inliers")}
-        counts["guided"] = int(values.get("guided", 0))
-        found = PairGeometry(**{**values, **counts, "pair": (first, second)})
+        found = _of_values(values)
         found.two_view_geometry(np.zeros((0, 2), np.int64))  # COLMAP takes its numbers
     except (TypeError, KeyError, ValueError, OverflowError):
         return None

@@ -13,7 +13,7 @@ from r2d2_kapture.io.colmap.geometry_log import (
     PairGeometry,
     read_geometries,
 )
-from r2d2_kapture.io.kapture.match_store import MatchTable, find_matches
+from r2d2_kapture.io.kapture.match_store import MatchTable, find_matches, matches_folder
 
 Pair = tuple[str, str]
 
@@ -69,7 +69,5 @@ def find_verified(root: Path, keypoints_type: str) -> VerifiedMatches:
         DatasetError: an archive is unreadable or unsafe.
     """
     matches = find_matches([root], keypoints_type)
-    geometries: dict[Pair, PairGeometry] = {}
-    for folder, _ in matches.folders:
-        geometries |= read_geometries(folder / LOG_NAME)
-    return VerifiedMatches(matches=matches, geometries=geometries)
+    log = matches_folder(root, keypoints_type) / LOG_NAME
+    return VerifiedMatches(matches=matches, geometries=read_geometries(log))

@@ -15,6 +15,9 @@ from typing import Any, BinaryIO
 
 from r2d2_kapture.io.outputs.atomic import output_error
 
+BLOCK_BYTES = 1 << 16
+"""Of a log that are read at a time to find its last line."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class JsonLog:
@@ -28,21 +31,25 @@ class JsonLog:
     path: Path
     file: BinaryIO
 
-    def append(self, values: dict[str, Any], *, to_disk: bool = False) -> None:
+    def append(self, values: dict[str, Any], *, to_disk: bool = False) -> int:
         """Add a line, which stays even if the process is killed after it.
 
         Args:
             values: of the line.
             to_disk: wait until it also outlives the machine.
 
+        Returns:
+            Where it begins, in bytes.
+
         Raises:
             OutputError: the file system refused.
         """
         try:
-            self.file.write(json_line(values))
+            size = self.file.write(json_line(values))
             self.file.flush()
             if to_disk:
                 os.fsync(self.file.fileno())
+            return self.file.tell() - size
         except OSError as error:
             raise output_error(self.path, error) from error
 
@@ -53,13 +60,28 @@ def json_line(values: dict[str, Any]) -> bytes:
     return text.encode("utf-8", "surrogateescape") + b"\n"
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a log, none where it is missing; broken lines are left out."""
+    return (values for _, values in read_log_lines(path))
+
+
+def read_log_lines(path: Path, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a log, each with where its line begins, in bytes.
+
+    Args:
+        path: of the log.
+        start: where to begin.
+    """
     if not path.is_file():
-        return []
-    # the last is empty, or not whole
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [values for line in lines if (values := _parse(line)) is not None]
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            # the last may not be whole
+            values = _parse(line) if line.endswith(b"\n") else None
+            if values is not None:
+                yield start, values
+            start += len(line)
 
 
 @contextmanager
@@ -79,10 +101,16 @@ def open_log(path: Path) -> Iterator[JsonLog]:
 
 
 def _drop_broken_line(file: BinaryIO) -> None:
-    file.seek(0)
-    content = file.read()
-    if content and not content.endswith(b"\n"):
-        file.truncate(content.rfind(b"\n") + 1)
+    end = size = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(end - BLOCK_BYTES, 0)
+        file.seek(start)
+        place = file.read(end - start).rfind(b"\n")
+        end = start if place < 0 else start + place + 1
+        if place >= 0:
+            break
+    if end < size:
+        file.truncate(end)
 
 
 def _parse(line: bytes) -> dict[str, Any] | None:

@@ -266,7 +266,7 @@ class DatabaseUpdate:
                 write_pose_priors(
                     opened, {n: p for n, p in positions.items() if n not in theirs}
                 )
-                for first, second in verified.geometries:
+                for first, second in verified.pairs:
                     found = matches.read(first, second)
                     if found is not None:
                         replace_pair(
@@ -341,7 +341,7 @@ def _digest(
     """Digest of all inputs of what is written."""
     digest = hashlib.sha256(verified.digest().encode())
     for name in names:
-        digest.update(f"{name} {images.view(name).digest}\n".encode())
+        digest.update(f"{name} {images.digest(name)}\n".encode())
     for name, position in sorted(positions.items()):
         digest.update(f"{name} {position}\n".encode())
     return digest.hexdigest()

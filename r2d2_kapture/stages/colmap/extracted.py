@@ -51,7 +51,7 @@ def write_extracted(
         opened.data,
         read_keypoints=keypoints_or_no_rows(keypoints),
         read_matches=matches.read,
-        pairs=verified.geometries,
+        pairs=verified.pairs,
         read_geometry=verified.geometry,
         overwrite=True,
         before_move=lambda complete: state.expect(complete, inputs),

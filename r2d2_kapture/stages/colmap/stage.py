@@ -239,7 +239,7 @@ def _verification(verified: VerifiedPairs) -> Report:
         stage="verify",
         unit="pair",
         done=verified.done,
-        skipped=len(verified.geometries) - verified.done,
+        skipped=len(verified.pairs) - verified.done,
         failed=tuple(verified.failed),
         seconds=0,
         outputs=(),

@@ -25,6 +25,7 @@ from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.colmap.database import colmap_keypoints, colmap_matches
 from r2d2_kapture.io.colmap.geometry_log import (
     LOG_NAME,
+    LoggedGeometries,
     PairGeometry,
     log_geometry,
     pair_geometry,
@@ -86,12 +87,22 @@ class ImageSource:
             centre of the first pixel.
         poses: cam_from_world by image name; None estimates the geometry of pairs.
         descriptors: for guided matching; None without it.
+        digests: of images that have been read.
     """
 
     cameras: Mapping[str, pycolmap.Camera]
     read_keypoints: Callable[[str], FloatArray]
     poses: Mapping[str, pycolmap.Rigid3d] | None = None
     descriptors: DescriptorSource | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+
+    def digest(self, name: str) -> str:
+        """Digest of the inputs of verification of an image; it is read once.
+
+        Raises:
+            FeatureFormatError: its keypoints cannot be read.
+        """
+        return self.digests.get(name) or self.view(name).digest
 
     def view(self, name: str) -> View:
         """Read the inputs of verification of an image.
@@ -106,11 +117,12 @@ class ImageSource:
         digest.update(repr(_description(camera, pose)).encode())
         if self.descriptors is not None:
             digest.update(self.descriptors.states[name].encode())
+        self.digests[name] = digest.hexdigest()
         return View(
             camera=camera,
             keypoints=keypoints,
             cam_from_world=pose,
-            digest=digest.hexdigest(),
+            digest=self.digests[name],
         )
 
 
@@ -129,53 +141,68 @@ def _description(
 
 @dataclass(kw_only=True)
 class VerifiedPairs:
-    """The result of verification.
+    """The result of verification, of which geometries stay in their log.
 
     Attributes:
         table: of the verified matches.
-        geometries: of the pairs without a failure, in order of names.
+        log: of the geometries.
+        pairs: those without a failure, in order of names.
         failed: the other pairs, with reasons.
         done: number of pairs verified by this run.
+        verified: pairs with inliers.
+        matches, inliers, guided: sums of these counts, see PairGeometry.
         is_empty: whether the folder has no geometry.
     """
 
     table: MatchTable
-    geometries: dict[Pair, PairGeometry] = field(default_factory=dict)
+    log: LoggedGeometries
+    pairs: list[Pair] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     done: int = 0
+    verified: int = 0
+    matches: int = 0
+    inliers: int = 0
+    guided: int = 0
     is_empty: bool = False
 
+    def __post_init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, found: PairGeometry, *, is_new: bool) -> None:
+        """Count a geometry, which is in its log."""
+        self.pairs.append(found.pair)
+        self.done += is_new
+        self.verified += found.inliers > 0
+        self.matches += found.matches
+        self.inliers += found.inliers
+        self.guided += found.guided
+        self._digest.update(f"{json.dumps(found.pair)} {found.inputs}\n".encode())
+
     def geometry(self, image1: str, image2: str) -> pycolmap.TwoViewGeometry | None:
-        """The geometry of a sorted pair with its inliers; None if it failed."""
-        found = self.geometries.get((image1, image2))
-        matches = None if found is None else self.table.read(image1, image2)
-        if found is None or matches is None:
+        """The geometry of one of the pairs with its inliers."""
+        matches = self.table.read(image1, image2)
+        if matches is None:
             return None
-        return found.two_view_geometry(matches.indices)
+        return self.log[image1, image2].two_view_geometry(matches.indices)
 
     def files(self, folder: Path) -> Iterator[Path]:
         """The files of verified matches in their folder, and of their geometries."""
         yield folder / FILE_NAME
         yield folder / LOG_NAME
-        yield from (folder / match_name(pair) for pair in self.geometries)
+        yield from (folder / match_name(pair) for pair in self.pairs)
 
     def digest(self) -> str:
         """Digest of the inputs of all geometries."""
-        digest = hashlib.sha256()
-        for found in self.geometries.values():
-            digest.update(f"{json.dumps(found.pair)} {found.inputs}\n".encode())
-        return digest.hexdigest()
+        return self._digest.hexdigest()
 
     def details(self) -> dict[str, int]:
         """Counts for a report."""
-        found = self.geometries.values()
-        guided = sum(item.guided for item in found)
         return {
-            "pairs": len(found),
-            "verified_pairs": sum(item.inliers > 0 for item in found),
-            "matches": sum(item.matches for item in found),
-            "inliers": sum(item.inliers for item in found),
-            **({"guided_matches": guided} if guided else {}),
+            "pairs": len(self.pairs),
+            "verified_pairs": self.verified,
+            "matches": self.matches,
+            "inliers": self.inliers,
+            **({"guided_matches": self.guided} if self.guided else {}),
         }
 
 
@@ -215,12 +242,13 @@ def verify_pairs(
         if options.force or writer.emptied:
             (folder / LOG_NAME).unlink(missing_ok=True)
         fill()
-        roots, known = [output], read_geometries(folder / LOG_NAME)
+        log = read_geometries(folder / LOG_NAME)
+        roots, known = [output], [log]
         if whole is not None and whole != output and not options.force:
             there = matches_folder(whole, keypoints_type)
             if is_made_with(there, CONTENTS, manifest, options):
                 roots.append(whole)
-                known = read_geometries(there / LOG_NAME) | known
+                known.append(read_geometries(there / LOG_NAME))
         task = _Task(
             config=config,
             images=images,
@@ -229,8 +257,9 @@ def verify_pairs(
             writer=writer,
             written=find_matches(roots, keypoints_type),
         )
-        found = _run(task, pairs, folder / LOG_NAME, options)
-        found.is_empty = not (folder / LOG_NAME).stat().st_size
+        found = VerifiedPairs(table=task.written, log=log)
+        _run(task, pairs, found, options)
+        found.is_empty = not log.path.stat().st_size
         return found
 
 
@@ -244,33 +273,30 @@ def verified_manifest(keypoints_type: str, settings: Mapping[str, object]) -> Ma
 
 
 def _run(
-    task: _Task, pairs: Sequence[Pair], log_path: Path, options: RunOptions
-) -> VerifiedPairs:
-    result = VerifiedPairs(table=task.written)
+    task: _Task, pairs: Sequence[Pair], result: VerifiedPairs, options: RunOptions
+) -> None:
     bar = Progress("verify", "pair", len(pairs), shown=options.progress)
     working = closing(read_ahead(pairs, task, options.workers))
     with ExitStack() as stack:
         stack.enter_context(bar)
         stack.enter_context(quiet_pycolmap())
-        log = stack.enter_context(open_log(log_path))
+        log = stack.enter_context(open_log(result.log.path))
         if task.config.guided:
             stack.enter_context(one_core_a_thread())
         verified = stack.enter_context(working)
         for pair, future in verified:
             bar.update()
             try:
-                found, is_new = future.result()
+                found, known = future.result()
             except FeatureFormatError as error:
                 if options.strict:
                     raise
                 name = f"'{pair[0]}', '{pair[1]}'"
                 result.failed.append(Failure(name=name, reason=str(error)))
                 continue
-            if found != task.known.get(pair):
-                log_geometry(log, found)
-            result.done += is_new
-            result.geometries[pair] = found
-    return result
+            if found != known:
+                result.log.lines[pair] = log_geometry(log, found)
+            result.add(found, is_new=found is not known)
 
 
 class _Task:
@@ -282,7 +308,7 @@ class _Task:
         config: VerifyConfig,
         images: ImageSource,
         matches: MatchTable,
-        known: Mapping[Pair, PairGeometry],
+        known: Sequence[Mapping[Pair, PairGeometry]],
         writer: MatchWriter,
         written: MatchTable,
     ) -> None:
@@ -298,8 +324,8 @@ class _Task:
                 images.descriptors.read, lambda rows: rows.nbytes, CACHED_BYTES
             )
 
-    def __call__(self, pair: Pair) -> tuple[PairGeometry, bool]:
-        """The geometry of a pair, and whether it was computed."""
+    def __call__(self, pair: Pair) -> tuple[PairGeometry, PairGeometry | None]:
+        """The geometry of a pair, and the known one, which it may be."""
         matches = self.matches.read(*pair)
         if matches is None:
             raise FeatureFormatError(
@@ -309,9 +335,9 @@ class _Task:
         view1, view2 = (self.view(name) for name in pair)
         matches.check_counts(pair, (len(view1.keypoints), len(view2.keypoints)))
         inputs = self._digest(view1, view2, matches)
-        known = self.known.get(pair)
+        known = next((log[pair] for log in self.known if pair in log), None)
         if known is not None and known.inputs == inputs and self._is_written(known):
-            return known, False
+            return known, known
         cameras = view1.camera, view2.camera
         keypoints = view1.keypoints, view2.keypoints
         pose = _cam2_from_cam1(view1, view2)
@@ -334,7 +360,7 @@ class _Task:
             *pair, PairMatches(indices=every.indices[rows], scores=every.scores[rows])
         )
         guided = int((rows >= len(matches)).sum())
-        return pair_geometry(pair, inputs, geometry, len(matches), guided), True
+        return pair_geometry(pair, inputs, geometry, len(matches), guided), known
 
     def _digest(self, view1: View, view2: View, matches: PairMatches) -> str:
         digest = hashlib.sha256(f"{view1.digest} {view2.digest}".encode())

@@ -201,7 +201,7 @@ def run(
             unit="pair",
             summary=f"{details['verified_pairs']} with a geometry",
             done=found.done,
-            skipped=len(found.geometries) - found.done,
+            skipped=len(found.pairs) - found.done,
             failed=(*work.failed, *found.failed),
             seconds=time.monotonic() - started,
             outputs=(database, folder),
@@ -228,7 +228,7 @@ def run(
                 dataset.data,
                 read_keypoints=images.read_keypoints,
                 read_matches=table.read,
-                pairs=found.geometries,
+                pairs=found.pairs,
                 read_geometry=found.geometry,
                 positions=positions,
                 camera_origin=origin,
@@ -262,8 +262,8 @@ def run(
 
 def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
     """The warning on a database without any verified pair."""
-    count = len(found.geometries)
-    if count and not any(item.inliers for item in found.geometries.values()):
+    count = len(found.pairs)
+    if count and not found.verified:
         yield (
             f"none of {count} pairs is verified, so that no map can be made; check "
             "that the images overlap, and that they were matched"
@@ -272,7 +272,7 @@ def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
 
 def _remove_others(folder: Path, found: VerifiedPairs) -> None:
     """Remove verified matches of earlier pairs that will not be in the database."""
-    for pair in set(found.table.pairs) - found.geometries.keys():
+    for pair in set(found.table.pairs).difference(found.pairs):
         remove_file(folder / match_name(pair))
 
 
@@ -308,7 +308,7 @@ def _inputs_digest(
     ]
     digest.update(repr(sorted(map(repr, rows))).encode())
     for name in sorted(dataset.image_names):
-        digest.update(f"{name} {images.view(name).digest}\n".encode())
+        digest.update(f"{name} {images.digest(name)}\n".encode())
     for name, position in sorted(positions.items()):
         digest.update(f"{name} {position}\n".encode())
     return digest.hexdigest()
