@@ -39,6 +39,8 @@ ADDED = (
     "lowres_candidates",
 )
 """Settings that outputs of earlier versions do not note."""
+UNNOTED = ("memory_gb",)
+"""Settings that change no output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,9 @@ class PairsConfig(Checked):
             matched with by ``lowres``; 0 matches all with all.
         seed: random seed of the vocabulary, and of ``lowres``'s sampling of matches.
         slice: ``i/n`` writes part i of n of the list, for runs on a cluster.
+        memory_gb: global features and their similarities held at a time, in GB (10^9
+            bytes), beside the images' names and the list itself; the list is the same
+            whatever it is. All pairs of all images are refused where they need more.
     """
 
     method: PairMethod = "exhaustive"
@@ -127,6 +132,9 @@ class PairsConfig(Checked):
     lowres_candidates: int = bounded(50, at_least=0)
     seed: int = bounded(0, at_least=0, below=2**32, note="32 bits")
     slice: str = WHOLE
+    memory_gb: float = bounded(
+        4.0, at_least=0.1, at_most=1e5, note="GB (10^9 bytes), 0.1 to 100000"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,5 +165,6 @@ class PairsConfig(Checked):
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ADDED or getattr(self, field.name) != field.default
+            if field.name not in UNNOTED
+            and (field.name not in ADDED or getattr(self, field.name) != field.default)
         }

@@ -7,7 +7,9 @@ their bytes, as Python has the names of files (PEP 383).
 from __future__ import annotations
 
 import codecs
+import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
@@ -17,6 +19,8 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+BLOCK_CHARACTERS = 1 << 20
+"""Characters of a list read at a time."""
 CAMERA = re.compile(r"\s+[A-Z][A-Z_]+(\s+[-+.\deE]+)+\s*$")
 
 
@@ -30,34 +34,45 @@ def names_in(line: str) -> tuple[str, ...]:
 
 
 def read_list_lines(path: Path, expected: str) -> list[str]:
-    """Lines of a list, without their ends; UTF-8, or UTF-16 with a byte-order mark.
+    """Lines of a list, without their ends; see list_lines."""
+    return list(list_lines(path, expected))
+
+
+def list_lines(path: Path, expected: str) -> Iterator[str]:
+    """Lines of a list that need not fit into memory, without their ends.
 
     Args:
-        path: the file.
+        path: the file, in UTF-8, or UTF-16 with a byte-order mark.
         expected: what it is a list of, for the message.
 
     Raises:
         DatasetError: missing, unreadable, or no text.
     """
+    end = "\n"
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(
-            f"{path}: cannot be read ({error.strerror}), expected {expected}"
-        ) from error
-    encoding = next(
-        (name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark)),
-        "utf-8",
-    )
-    errors = "strict" if encoding == "utf-16" else "surrogateescape"
-    try:
-        text = data.decode(encoding, errors)
+        with path.open("rb") as file:
+            head = file.peek(4)
+            encoding = next(
+                (e for mark, e in BYTE_ORDER_MARKS.items() if head.startswith(mark)),
+                "utf-8",
+            )
+            errors = "strict" if encoding == "utf-16" else "surrogateescape"
+            text = io.TextIOWrapper(file, encoding, errors)
+            while lines := text.readlines(BLOCK_CHARACTERS):
+                if any("\0" in line for line in lines):
+                    raise DatasetError(
+                        f"{path}: not UTF-8 text, found NUL, expected {expected}; "
+                        "convert it"
+                    )
+                end = lines[-1][-1]
+                yield from (line.removesuffix("\n") for line in lines)
     except UnicodeDecodeError as error:
         raise DatasetError(
             f"{path}: not UTF-8 text, expected {expected}; convert it"
         ) from error
-    if "\0" in text:
+    except OSError as error:
         raise DatasetError(
-            f"{path}: not UTF-8 text, found NUL, expected {expected}; convert it"
-        )
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+            f"{path}: cannot be read ({error.strerror}), expected {expected}"
+        ) from error
+    if end == "\n":
+        yield ""

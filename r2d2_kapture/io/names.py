@@ -54,6 +54,8 @@ def broken_by(name: str) -> str | None:
 
 def not_utf8(name: str) -> str | None:
     """Words on the first byte of a name that is not UTF-8; None where all is."""
+    if name.isascii():
+        return None
     found = next((byte for byte in map(_byte, name) if byte is not None), None)
     return (
         None if found is None else f"holds the byte 0x{found:02X}, which is not UTF-8"

@@ -1,26 +1,23 @@
 """Which of many images to match: by order, by score, or all; on indices alone.
 
-Scores are higher for likelier pairs. Where one image may have many partners, scores
-come a few rows at a time, so that a matrix of all images with all need not fit.
+Scores are higher for likelier pairs. There is never a matrix of all images with all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
-from scipy.spatial.distance import cdist
 
 from r2d2_kapture.types import FloatArray, IndexArray
 
 DoubleArray = npt.NDArray[np.float64]
-Scores = npt.NDArray[np.floating]
 
-BLOCK_VALUES = 1 << 24
-"""Scores held at a time."""
+BLOCK_PAIRS = 1 << 20
+"""Pairs held at a time, of which the best are kept."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,7 +39,9 @@ class Selection:
 
 def exhaustive(count: int) -> Selection:
     """Every image with every later one, score 1."""
-    first, second = np.triu_indices(count, k=1)
+    later = np.arange(count - 1, -1, -1)
+    first = np.repeat(np.arange(count), later)
+    second = np.arange(len(first)) - np.repeat(np.cumsum(later) - count, later)
     return Selection(first=first, second=second, scores=np.ones(len(first)))
 
 
@@ -92,80 +91,31 @@ def concatenate(parts: Iterable[Selection]) -> Selection:
     )
 
 
-def best_partners(
-    blocks: Iterable[Scores], *, top_k: int = 0, min_score: float | None = None
-) -> Selection:
-    """The best columns of each row; of equal scores the lower column comes first.
+def best_of(pairs: Selection, top_k: int = 0) -> Selection:
+    """The best pairs of each first image; of equal scores the lower second comes first.
 
     Args:
-        blocks: (B, M) scores of consecutive rows; -inf is no pair.
-        top_k: partners of a row at most; 0 for all.
-        min_score: least score; None takes all that are pairs.
+        pairs: in any order, each once.
+        top_k: pairs of an image at most; 0 for all.
 
     Returns:
-        Pairs of row and column by row, best first.
+        Pairs by first image, best first.
     """
-    parts = []
-    start = 0
-    for block in blocks:
-        part = _best_of_block(block, top_k or block.shape[1], min_score)
-        parts.append(
-            Selection(first=part.first + start, second=part.second, scores=part.scores)
-        )
-        start += len(block)
-    return concatenate(parts)
-
-
-def _best_of_block(block: Scores, top_k: int, min_score: float | None) -> Selection:
-    keep = block > -np.inf
-    if min_score is not None:
-        keep &= block >= min_score
-    if top_k < block.shape[1]:
-        place = block.shape[1] - top_k
-        keep &= block >= np.partition(block, place, axis=1)[:, place, None]
-    rows, columns = np.nonzero(keep)
-    scores = block[rows, columns].astype(np.float64)
-    order = np.lexsort((columns, -scores, rows))
-    rows = rows[order]
-    # more than top_k pass the partition where scores are equal
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-    order = order[rank < top_k]
+    order = np.lexsort((pairs.second, -pairs.scores, pairs.first))
+    first = pairs.first[order]
+    if top_k:
+        kept = np.arange(len(first)) - np.searchsorted(first, first) < top_k
+        first, order = first[kept], order[kept]
     return Selection(
-        first=rows[rank < top_k], second=columns[order], scores=scores[order]
+        first=first, second=pairs.second[order], scores=pairs.scores[order]
     )
 
 
-def row_blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Consecutive rows of a matrix, as many at a time as may be held."""
-    step = max(BLOCK_VALUES // max(columns, 1), 1)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-def without_same(blocks: Iterable[Scores], same_column: IndexArray) -> Iterator[Scores]:
-    """Scores in which no image is its own partner.
-
-    Args:
-        blocks: (B, M) scores of consecutive rows.
-        same_column: (N,) for each row the column of the same image; -1 for none.
-    """
-    start = 0
-    for block in blocks:
-        columns = same_column[start : start + len(block)]
-        rows = np.flatnonzero(columns >= 0)
-        block[rows, columns[rows]] = -np.inf
-        yield block
-        start += len(block)
-
-
-def cosine_blocks(queries: FloatArray, others: FloatArray) -> Iterator[Scores]:
-    """Cosines of all rows of one matrix with all of another; -inf for rows of zeros."""
-    normed1, normed2 = unit_rows(queries), unit_rows(others)
-    for rows in row_blocks(len(queries), len(others)):
-        block = normed1[rows] @ normed2.T
-        block[~np.any(normed1[rows], axis=1)] = -np.inf
-        block[:, ~np.any(normed2, axis=1)] = -np.inf
-        yield block
+def chosen(pairs: Selection, rows: npt.NDArray[np.bool_]) -> Selection:
+    """Some of the pairs."""
+    return Selection(
+        first=pairs.first[rows], second=pairs.second[rows], scores=pairs.scores[rows]
+    )
 
 
 def unit_rows(rows: FloatArray) -> FloatArray:
@@ -174,80 +124,58 @@ def unit_rows(rows: FloatArray) -> FloatArray:
     return np.asarray(rows / np.where(norms > 0, norms, 1), rows.dtype)
 
 
-def pose_blocks(
-    poses: DoubleArray,
-    others: DoubleArray,
+def covisible(
+    points_of_images: Sequence[IndexArray],
     *,
-    min_distance: float = 0.0,
-    max_distance: float | None,
-    max_angle: float,
-) -> Iterator[Scores]:
-    """Scores 1 / (1 + distance) of cameras that look the same way from near by.
+    top_k: int = 0,
+    min_score: float | None = None,
+    over_union: bool = False,
+) -> Selection:
+    """Pairs of images that see points in common, scores the numbers of these points.
 
-    Args:
-        poses, others: (N, 3, 4) and (M, 3, 4) cam_from_world.
-        min_distance, max_distance: see distance_blocks.
-        max_angle: between optical axes, in degrees.
-    """
-    centres1, axes1 = centres_and_axes(poses)
-    centres2, axes2 = centres_and_axes(others)
-    # a hair below, so that equal directions pass at any angle
-    least_cosine = np.cos(np.radians(max_angle)) - 1e-9
-    blocks = distance_blocks(
-        centres1, centres2, min_distance=min_distance, max_distance=max_distance
-    )
-    for rows, block in zip(row_blocks(len(poses), len(others)), blocks):
-        yield np.where(axes1[rows] @ axes2.T >= least_cosine, block, -np.inf)
-
-
-def distance_blocks(
-    centres: DoubleArray,
-    others: DoubleArray,
-    *,
-    min_distance: float = 0.0,
-    max_distance: float | None = None,
-) -> Iterator[Scores]:
-    """Scores 1 / (1 + distance) of positions; -inf for those out of reach.
-
-    Args:
-        centres, others: (N, 3) and (M, 3) positions, in one unit.
-        min_distance, max_distance: between the two, both included; None for any.
-    """
-    for rows in row_blocks(len(centres), len(others)):
-        distances = cdist(centres[rows], others)
-        within = distances >= min_distance
-        if max_distance is not None:
-            within &= distances <= max_distance
-        yield np.where(within, 1 / (1 + distances), -np.inf)
-
-
-def centres_and_axes(poses: DoubleArray) -> tuple[DoubleArray, DoubleArray]:
-    """(N, 3) camera centres and (N, 3) unit viewing directions, in the world."""
-    rotations, translations = poses[:, :, :3], poses[:, :, 3]
-    # x_cam = R x + t: the centre is -R^T t, the optical axis R^T (0, 0, 1)
-    return -np.einsum("nij,ni->nj", rotations, translations), rotations[:, 2]
-
-
-def covisibility_blocks(
-    points_of_images: list[IndexArray], *, over_union: bool = False
-) -> Iterator[Scores]:
-    """Numbers of points that each two images both see; -inf for none.
+    Only such pairs are visited, so the cost is that of the longest tracks.
 
     Args:
         points_of_images: for each image the indices of its points, repeats count once.
+        top_k: pairs of an image at most; 0 for all.
+        min_score: least score; None takes all.
         over_union: divide by the number of points that at least one of the two sees.
     """
     unique = [np.unique(points) for points in points_of_images]
     counts = np.array([len(points) for points in unique], np.int64)
     columns = np.concatenate([np.zeros(0, np.int64), *unique])
     seen = csr_array(
-        (np.ones(len(columns)), columns, np.cumsum([0, *counts])),
+        (np.ones(len(columns), np.int32), columns, np.cumsum([0, *counts])),
         shape=(len(unique), int(columns.max(initial=-1)) + 1),
     )
-    for rows in row_blocks(len(unique), len(unique)):
-        common = (seen[rows] @ seen.T).toarray()
-        scores = common
+    seeing = seen.T.tocsr()
+    # pairs of each image and an image of each of its points, those met often too
+    met = seen @ np.bincount(columns, minlength=seen.shape[1])
+    parts = []
+    for rows in _blocks(met, BLOCK_PAIRS):
+        common = (seen[rows] @ seeing).tocoo()
+        first, second = common.row + rows.start, common.col
+        scores = common.data.astype(np.float64)
         if over_union:
-            union = counts[rows, None] + counts - common
-            scores = common / np.maximum(union, 1)
-        yield np.where(common > 0, scores, -np.inf)
+            scores /= counts[first] + counts[second] - scores
+        kept = first != second
+        if min_score is not None:
+            kept &= scores >= min_score
+        found = Selection(
+            first=first[kept].astype(np.int64),
+            second=second[kept].astype(np.int64),
+            scores=scores[kept],
+        )
+        parts.append(best_of(found, top_k))
+    return concatenate(parts)
+
+
+def _blocks(sizes: IndexArray, most: int) -> Iterator[slice]:
+    """Consecutive items whose sizes sum to no more, or single ones."""
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        before = ends[start] - sizes[start]
+        stop = max(int(np.searchsorted(ends, before + most, "right")), start + 1)
+        yield slice(start, stop)
+        start = stop

@@ -6,49 +6,33 @@ everything else (a, b) and (b, a) are one pair.
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import math
-import re
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
-from r2d2_kapture.io.lists import read_list_lines
+from r2d2_kapture.io.kapture.pair_lines import parse_pair
+from r2d2_kapture.io.kapture.pair_list import (
+    BLOCK_PAIRS,
+    ImagePair,
+    PairCollector,
+    PairList,
+    sorted_pair,
+)
+from r2d2_kapture.io.lists import list_lines
 from r2d2_kapture.io.names import not_utf8, shown
-from r2d2_kapture.io.outputs.atomic import write_bytes_atomic
+from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.io.outputs.image_records import sha256_of
 
-Reading = tuple[str, str, str]
-"""Two names and the text of a score."""
+__all__ = ["ImagePair", "PairList", "sorted_pair"]
 HEADER = "# kapture format: 1.1\n# query_image, map_image, score\n"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ImagePair:
-    """Two images to match.
-
-    Attributes:
-        image1, image2: their names; image 1 is the query where there is one.
-        score: how alike they seem, higher is better.
-    """
-
-    image1: str
-    image2: str
-    score: float = 1.0
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """The names as they are ordered here."""
-        return self.image1, self.image2
-
-
-def sorted_pair(image1: str, image2: str) -> tuple[str, str]:
-    """The names of a pair in order, which is the same for (a, b) and (b, a)."""
-    return (image1, image2) if image1 <= image2 else (image2, image1)
-
-
-def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
+def read_pairs(path: Path, known: Container[str] = ()) -> PairList:
     """Read a list of pairs; a pair that occurs twice counts once, as it came first.
 
     A line is ``image1, image2, score`` or ``image1, image2`` as in kapture, or
@@ -69,49 +53,67 @@ def read_pairs(path: Path, known: Container[str] = ()) -> list[ImagePair]:
     """
     if not path.exists() or path.is_dir():  # a pipe is read too
         raise DatasetError(f"{path}: found no such file, expected a list of pairs")
-    pairs, broken = [], []
-    lines = read_list_lines(path, "a list of pairs of images")
+    collected, broken = PairCollector(), []
+    lines = list_lines(path, "a list of pairs of images")
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         found = not_utf8(line)
         if found is None:
-            pairs.append(_parse_line(line, Path(f"{path}: line {number}"), known))
+            _collect(line, f"{path}: line {number}", known, collected)
         else:
             broken.append(f"line {number} {found}: '{shown(line.strip())[:80]}'")
     if broken:
         text = f"{path}: {broken[0]}; rename the image, or write the list in UTF-8"
-        if not pairs:
+        if not collected.scores:
             raise DatasetError(text)
         logging.warning("%s; such pairs left out: %d", text, len(broken))
-    return unique_pairs(pairs)
+    return collected.pairs().unique()
 
 
 def write_pairs(path: Path, pairs: Iterable[ImagePair]) -> None:
-    """Write a list of pairs, whole or not at all.
+    """Write a list of pairs, whole or not at all; one that is the same stays.
 
     Raises:
         DatasetError: a name holds a comma or begins with #, which the format cannot
             hold.
         OutputError: the file system refused.
     """
-    write_bytes_atomic(path, pairs_to_bytes(path, pairs))
+    listed = PairList.of(pairs)
+    if path.is_file() and sha256_of(path) == pairs_sha256(path, listed):
+        return
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.writelines(pair_blocks(path, listed))
 
 
-def pairs_to_bytes(path: Path, pairs: Iterable[ImagePair]) -> bytes:
+def pairs_sha256(path: Path, pairs: Iterable[ImagePair]) -> str:
+    """Digest of what write_pairs writes; ``path`` is for errors alone."""
+    digest = hashlib.sha256()
+    for block in pair_blocks(path, pairs):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def pair_blocks(path: Path, pairs: Iterable[ImagePair]) -> Iterator[bytes]:
     """What write_pairs writes; ``path`` is only named where it raises DatasetError."""
-    lines = []
-    for pair in pairs:
-        for name in pair.names:
-            if "," in name or name.startswith("#"):
-                found = "a comma" if "," in name else "# in front"
-                raise DatasetError(
-                    f"{path}: image '{name}': found {found}, which kapture's lists "
-                    "cannot hold; rename the image"
-                )
-        lines.append(f"{pair.image1}, {pair.image2}, {pair.score:.6g}\n")
-    # bytes of file names that are not UTF-8 become escapes
-    return (HEADER + "".join(lines)).encode("utf-8", "backslashreplace")
+    listed = PairList.of(pairs)
+    names = listed.names
+    broken = [name for name in names if "," in name or name.startswith("#")]
+    for row in np.flatnonzero(listed.holding(broken))[:1].tolist():
+        name = next(name for name in listed[row].names if name in broken)
+        found = "a comma" if "," in name else "# in front"
+        raise DatasetError(
+            f"{path}: image '{name}': found {found}, which kapture's lists "
+            "cannot hold; rename the image"
+        )
+    yield HEADER.encode()
+    for start in range(0, len(listed), BLOCK_PAIRS):
+        text = "".join(
+            f"{names[i]}, {names[j]}, {score:.6g}\n"
+            for i, j, score in listed[start : start + BLOCK_PAIRS].rows()
+        )
+        # bytes of file names that are not UTF-8 become escapes
+        yield text.encode("utf-8", "backslashreplace")
 
 
 def sorted_pairs(
@@ -144,75 +146,23 @@ def sorted_pairs(
     return sorted(unique)
 
 
-def unique_pairs(pairs: Iterable[ImagePair]) -> list[ImagePair]:
+def unique_pairs(pairs: Iterable[ImagePair]) -> PairList:
     """Each unordered pair once, as it came first."""
-    unique: dict[tuple[str, str], ImagePair] = {}
-    for pair in pairs:
-        unique.setdefault(sorted_pair(*pair.names), pair)
-    return list(unique.values())
+    return PairList.of(pairs).unique()
 
 
-def _parse_line(line: str, place: Path, known: Container[str]) -> ImagePair:
-    readings = _readings(line)
-    if len(readings) != 1 or (len(line.split()) > 2 and not set(",\t") & set(line)):
-        candidates = [*readings, *_cuts(line)]
-        named = [one for one in candidates if one[0] in known and one[1] in known]
-        readings = list(dict.fromkeys(named)) or readings
-    if len(readings) != 1:
-        found = "could be several pairs" if readings else "is not a pair of images"
-        raise DatasetError(
-            f"{place}: '{shown(line.strip())[:80]}' {found}, expected two image names "
-            "and a space between them, or 'name, name, score' where names hold spaces"
-        )
-    image1, image2, text = readings[0]
+def _collect(
+    line: str, place: str, known: Container[str], collected: PairCollector
+) -> None:
+    """Parse a line at some place of a list, and add its pair."""
     try:
-        score = float(text)
-    except ValueError as error:
-        raise DatasetError(f"{place}: score '{text[:40]}', no number") from error
-    if math.isnan(score):
-        raise DatasetError(f"{place}: score NaN, expected a number")
-    for name in (image1, image2):
-        check_relative_name(name, place)
-    if image1 == image2:
-        raise DatasetError(f"{place}: pairs '{image1}' with itself; remove the line")
-    return ImagePair(image1=image1, image2=image2, score=score)
-
-
-def _readings(line: str) -> list[Reading]:
-    """The pairs that a line may hold, split at commas, tabs or spaces."""
-    words = line.split()
-    if "," in line:
-        fields = line.split(",")
-        # COLMAP's lists hold names with commas
-        parts = words if len(words) == 2 else line.strip().split("\t")
-        inside = len(parts) == len(fields) == 2 and not (
-            parts[0].endswith(",") or parts[1].startswith(",")
-        )
-        return _of_fields(fields) + (_of_fields(parts) if inside else [])
-    if "\t" in line:
-        return _of_fields(line.strip().split("\t"))
-    return _of_fields(words) if len(words) == 2 or _is_number(words[-1]) else []
-
-
-def _of_fields(fields: list[str]) -> list[Reading]:
-    names = [field.strip() for field in fields]
-    if len(names) == 2:
-        names.append("1")
-    return [(names[0], names[1], names[2])] if len(names) == 3 else []
-
-
-def _cuts(line: str) -> Iterator[Reading]:
-    """All ways to cut a line at spaces into two names, with a score or without."""
-    head, _, last = line.strip().rpartition(" ")
-    whole = [(line.strip(), "1")] + ([(head, last)] if _is_number(last) else [])
-    for text, score in whole:
-        for gap in re.finditer(r"\s+", text):
-            yield text[: gap.start()], text[gap.end() :], score
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        *names, score = parse_pair(line, known)
+    except DatasetError as error:
+        raise DatasetError(f"{place}: {error}") from error
+    for name in names:
+        if name not in collected.indices:
+            check_relative_name(name, Path(place))
+    first, second = map(collected.index, names)
+    if first == second:
+        raise DatasetError(f"{place}: pairs '{names[0]}' with itself; remove the line")
+    collected.add(first, second, score)

@@ -9,9 +9,7 @@ compare them and round robin for localization.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,8 @@ import numpy.typing as npt
 
 from r2d2_kapture.config.pairs import Fusion, PairsConfig
 from r2d2_kapture.errors import DatasetError
-from r2d2_kapture.io.kapture.pairs import ImagePair, sorted_pair
-from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, best_of_each, swapped
+from r2d2_kapture.io.kapture.pair_list import PairList, ranks
+from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected
 
 ScoreArray = npt.NDArray[np.float64]
 OPERATORS: Mapping[Fusion, Callable[[ScoreArray], ScoreArray]] = {
@@ -49,8 +47,8 @@ def select_by_fusion(config: PairsConfig, inputs: PairInputs) -> Selected:
             check_scores(inputs.lists)
         pairs = fused(lists, OPERATORS[config.fusion])
         if config.partners:
-            mutual = [] if inputs.query else map(swapped, pairs)
-            pairs = best_of_each([*pairs, *mutual], config.partners)
+            mutual = [] if inputs.query else [pairs.swapped()]
+            pairs = PairList.joined([pairs, *mutual]).best_of_each(config.partners)
     return Selected(
         pairs=pairs,
         details={"lists": [len(pairs) for pairs in lists]},
@@ -58,9 +56,7 @@ def select_by_fusion(config: PairsConfig, inputs: PairInputs) -> Selected:
     )
 
 
-def round_robin(
-    lists: Iterable[Sequence[ImagePair]], count: int, *, both: bool
-) -> list[ImagePair]:
+def round_robin(lists: Iterable[PairList], count: int, *, both: bool) -> PairList:
     """The best of each list in turn, then the second best, score 1 / rank.
 
     Args:
@@ -68,56 +64,50 @@ def round_robin(
         count: partners of an image, 0 for all.
         both: a pair is one of its second image too.
     """
-    rankings: dict[str, list[list[str]]] = defaultdict(list)
-    for pairs in lists:
-        for image, partners in ranked(pairs, both=both).items():
-            rankings[image].append(partners)
-    found = []
-    for image, listed in rankings.items():
-        turns = itertools.chain.from_iterable(itertools.zip_longest(*listed))
-        unique = dict.fromkeys(name for name in turns if name is not None)
-        for rank, name in enumerate(itertools.islice(unique, count or None), 1):
-            found.append(ImagePair(image1=image, image2=name, score=1 / rank))
-    return found
+    # the scores of a list are its turns: those of equal rank in order of the lists
+    turns = PairList.joined(ranked(pairs, both=both) for pairs in lists)
+    turns = turns.where(np.lexsort((turns.scores, turns.first)))
+    unique = turns.where(turns.first_of_each())
+    rank = ranks(unique.first)
+    best = dataclasses.replace(unique, scores=1 / (rank + 1.0))
+    return best.where(rank < count) if count else best
 
 
-def ranked(pairs: Iterable[ImagePair], *, both: bool) -> dict[str, list[str]]:
-    """The partners of each image, best first."""
-    partners: dict[str, list[str]] = defaultdict(list)
-    for pair in sorted(pairs, key=lambda pair: -pair.score):
-        partners[pair.image1].append(pair.image2)
-        if both:
-            partners[pair.image2].append(pair.image1)
-    return partners
+def ranked(pairs: PairList, *, both: bool) -> PairList:
+    """The partners of each image with their ranks, from 0, instead of scores."""
+    best_first = pairs.where(np.argsort(-pairs.scores, kind="stable"))
+    every = best_first
+    if both:  # the same pair twice, one after the other
+        rows = np.repeat(np.arange(len(pairs)), 2)
+        every = best_first.where(rows)
+        first, second = every.first.copy(), every.second.copy()
+        first[1::2], second[1::2] = best_first.second, best_first.first
+        every = dataclasses.replace(every, first=first, second=second)
+    every = every.where(np.argsort(every.first, kind="stable"))
+    return dataclasses.replace(every, scores=ranks(every.first).astype(np.float64))
 
 
 def fused(
-    lists: Sequence[Sequence[ImagePair]],
-    operator: Callable[[ScoreArray], ScoreArray],
-) -> list[ImagePair]:
+    lists: Sequence[PairList], operator: Callable[[ScoreArray], ScoreArray]
+) -> PairList:
     """All pairs of several lists, with the operator of their scores.
 
     A pair that a list lacks has the lowest score of the list; empty lists are left out.
     """
-    lists = [pairs for pairs in lists if pairs]
-    first: dict[tuple[str, str], ImagePair] = {}
-    for pair in itertools.chain.from_iterable(lists):
-        first.setdefault(sorted_pair(*pair.names), pair)
-    if not first:
-        return []
-    column = {names: i for i, names in enumerate(first)}
-    scores = np.empty((len(lists), len(first)))
-    for row, pairs in zip(scores, lists):
-        row[:] = min(pair.score for pair in pairs)
-        for pair in pairs:
-            row[column[sorted_pair(*pair.names)]] = pair.score
-    return [
-        dataclasses.replace(pair, score=score)
-        for pair, score in zip(first.values(), operator(scores).tolist())
-    ]
+    lists = [pairs for pairs in lists if len(pairs)]
+    every = PairList.joined(lists)
+    if not len(every):
+        return every
+    rows, unique_row = every.unordered_rows()
+    scores = np.empty((len(lists), len(rows)))
+    ends = np.cumsum([len(pairs) for pairs in lists])
+    for row, pairs, columns in zip(scores, lists, np.split(unique_row, ends[:-1])):
+        row[:] = pairs.scores.min()
+        row[columns] = pairs.scores
+    return dataclasses.replace(every.where(rows), scores=operator(scores))
 
 
-def check_images(path: Path, pairs: Iterable[ImagePair], inputs: PairInputs) -> None:
+def check_images(path: Path, pairs: PairList, inputs: PairInputs) -> None:
     """Refuse pairs of images that are not in the datasets, or of queries alone.
 
     Raises:
@@ -125,32 +115,33 @@ def check_images(path: Path, pairs: Iterable[ImagePair], inputs: PairInputs) -> 
     """
     second = inputs.mapping
     first = inputs.query or second
-    known1, known2 = set(first.image_names), set(second.image_names)
-    for pair in pairs:
-        for name, known, dataset in (
-            (pair.image1, known1, first),
-            (pair.image2, known2, second),
-        ):
-            if name not in known:
-                raise DatasetError(
-                    f"{path}: pair '{pair.image1}', '{pair.image2}': found no image "
-                    f"'{name}' in {dataset.root}; "
-                    + (
-                        "lists of queries need --query, the first image is the query"
-                        if inputs.query is None
-                        else "the first image must be a query, the second of the map"
-                    )
-                )
+    absent1, absent2 = (
+        np.array([name not in known for name in pairs.names], np.bool_)
+        for known in (frozenset(first.image_names), frozenset(second.image_names))
+    )
+    for row in np.flatnonzero(absent1[pairs.first] | absent2[pairs.second])[:1]:
+        pair = pairs[int(row)]
+        other = bool(absent1[pairs.first[row]])
+        name, dataset = (pair.image1, first) if other else (pair.image2, second)
+        raise DatasetError(
+            f"{path}: pair '{pair.image1}', '{pair.image2}': found no image '{name}' "
+            f"in {dataset.root}; "
+            + (
+                "lists of queries need --query, the first image is the query"
+                if inputs.query is None
+                else "the first image must be a query, the second of the map"
+            )
+        )
 
 
-def check_scores(lists: Mapping[Path, Collection[ImagePair]]) -> None:
+def check_scores(lists: Mapping[Path, PairList]) -> None:
     """Refuse negative scores, which have no geometric mean.
 
     Raises:
         DatasetError: naming the list and the score.
     """
     for path, pairs in lists.items():
-        least = min((pair.score for pair in pairs), default=0.0)
+        least = pairs.scores.min(initial=0.0)
         if least < 0:
             raise DatasetError(
                 f"{path}: found a score of {least:g}, expected 0 or more for --fusion "
@@ -158,14 +149,12 @@ def check_scores(lists: Mapping[Path, Collection[ImagePair]]) -> None:
             )
 
 
-def scale_warning(lists: Mapping[Path, Collection[ImagePair]]) -> tuple[str, ...]:
+def scale_warning(lists: Mapping[Path, PairList]) -> tuple[str, ...]:
     """The warning on lists whose scores cannot be of one scale."""
     ranges = {
-        path: (min(scores), max(scores))
-        for path, scores in (
-            (p, [x.score for x in pairs]) for p, pairs in lists.items()
-        )
-        if scores
+        path: (float(pairs.scores.min()), float(pairs.scores.max()))
+        for path, pairs in lists.items()
+        if len(pairs)
     }
     tops = [high for _, high in ranges.values()]
     if len(tops) < 2 or max(tops) <= UNLIKE * max(min(tops), 0):

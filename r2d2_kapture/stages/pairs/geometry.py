@@ -18,12 +18,9 @@ from r2d2_kapture.io.kapture.gnss import (
     read_gnss,
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from r2d2_kapture.matching.pair_selection import (
-    covisibility_blocks,
-    distance_blocks,
-    pose_blocks,
-)
-from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, best_named
+from r2d2_kapture.matching.near_cameras import near_cameras, near_positions
+from r2d2_kapture.matching.pair_selection import covisible
+from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, named, same_places
 from r2d2_kapture.types import Failure
 
 
@@ -34,15 +31,19 @@ def select_by_poses(config: PairsConfig, inputs: PairInputs) -> Selected:
     if inputs.query is not None:
         poses1, failed_queries = known_poses(inputs.query)
         failed = failed | failed_queries
-    blocks = pose_blocks(
+    same = same_places(list(poses1), list(poses2))
+    selection = near_cameras(
         np.stack(list(poses1.values())),
         np.stack(list(poses2.values())),
+        top_k=config.partners,
+        min_score=config.min_score,
         min_distance=config.min_distance,
         max_distance=config.max_distance,
         max_angle=config.max_angle,
+        among=lambda first, second: same[first] != second,
     )
     return Selected(
-        pairs=best_named(config, blocks, list(poses1), list(poses2)),
+        pairs=named(selection, list(poses1), list(poses2)),
         failed=tuple(failed[name] for name in sorted(failed)),
     )
 
@@ -90,14 +91,18 @@ def select_by_gnss(config: PairsConfig, inputs: PairInputs) -> Selected:
         )
     level = {str(i): without_altitude(position) for i, position in enumerate(found)}
     centres, _ = in_metres(level)
-    blocks = distance_blocks(
+    same = same_places(list(positions1), list(positions2))
+    selection = near_positions(
         centres[: len(positions1)],
         centres[len(positions1) :],
+        top_k=config.partners,
+        min_score=config.min_score,
         min_distance=config.min_distance,
         max_distance=config.max_distance,
+        among=lambda first, second: same[first] != second,
     )
     return Selected(
-        pairs=best_named(config, blocks, list(positions1), list(positions2)),
+        pairs=named(selection, list(positions1), list(positions2)),
         failed=tuple(failed[name] for name in sorted(failed)),
     )
 
@@ -142,12 +147,14 @@ def select_by_covisibility(config: PairsConfig, inputs: PairInputs) -> Selected:
             f"{inputs.map_path}: found none of the {len(inputs.mapping_names)} images "
             f"of {inputs.mapping.root}, expected a map of them"
         )
-    blocks = covisibility_blocks(
+    selection = covisible(
         [sparse_map.images[name].point_rows for name in names],
+        top_k=config.partners,
+        min_score=config.min_score,
         over_union=config.covisibility_score == "iou",
     )
     return Selected(
-        pairs=best_named(config, blocks, names, names),
+        pairs=named(selection, names, names),
         failed=tuple(
             Failure(name=name, reason=f"{inputs.map_path}: does not contain '{name}'")
             for name in inputs.mapping_names

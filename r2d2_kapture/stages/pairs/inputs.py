@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.io.kapture.dataset import Dataset
-from r2d2_kapture.io.kapture.pairs import ImagePair
+from r2d2_kapture.io.kapture.pairs import PairList
 from r2d2_kapture.matching.pair_selection import (
-    Scores,
     Selection,
-    best_partners,
     every_with_every,
     exhaustive,
-    without_same,
 )
-from r2d2_kapture.types import Failure
+from r2d2_kapture.types import Failure, IndexArray
+
+PAIR_BYTES = 64
+"""Peak memory of a pair of all with all, until it is written."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class PairInputs:
     query: Dataset | None
     features: tuple[Path, ...]
     map_path: Path | None
-    lists: Mapping[Path, list[ImagePair]]
+    lists: Mapping[Path, PairList]
     keypoints_type: str | None
     descriptors_type: str | None
     global_features_type: str | None
@@ -74,15 +74,29 @@ class Selected:
         details, warnings: for the report.
     """
 
-    pairs: list[ImagePair]
+    pairs: PairList
     failed: tuple[Failure, ...] = ()
     details: dict[str, Any] = dataclasses.field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
-def every_pair(inputs: PairInputs) -> list[ImagePair]:
-    """All pairs, score 1."""
+def every_pair(config: PairsConfig, inputs: PairInputs) -> PairList:
+    """All pairs, score 1.
+
+    Raises:
+        ConfigError: they would need more than --memory-gb.
+    """
     first, second = inputs.first_names, inputs.mapping_names
+    count = len(first) * len(second)
+    if inputs.query is None:
+        count = len(first) * (len(first) - 1) // 2
+    needed = count * PAIR_BYTES / 1e9
+    require(
+        needed <= config.memory_gb,
+        f"--method {config.method}: found {count} pairs of all images with all, which "
+        f"need {needed:.1f} GB, expected at most --memory-gb ({config.memory_gb:g}); "
+        "choose another method, which matches fewer, or raise it",
+    )
     if inputs.query is None:
         selection = exhaustive(len(first))
     else:
@@ -90,58 +104,27 @@ def every_pair(inputs: PairInputs) -> list[ImagePair]:
     return named(selection, first, second)
 
 
-def best_named(
-    config: PairsConfig,
-    blocks: Iterable[Scores],
-    first: Sequence[str],
-    second: Sequence[str],
-) -> list[ImagePair]:
-    """The best partners of each image, except itself."""
-    column = {name: i for i, name in enumerate(second)}
-    same = np.array([column.get(name, -1) for name in first], np.int64)
-    selection = best_partners(
-        without_same(blocks, same), top_k=config.partners, min_score=config.min_score
-    )
-    return named(selection, first, second)
-
-
 def named(
     selection: Selection, first: Sequence[str], second: Sequence[str]
-) -> list[ImagePair]:
+) -> PairList:
     """Pairs of names, without pairs of an image with itself."""
-    return [
-        ImagePair(image1=first[i], image2=second[j], score=score)
-        for i, j, score in zip(
-            selection.first.tolist(),
-            selection.second.tolist(),
-            selection.scores.tolist(),
-        )
-        if first[i] != second[j]
-    ]
+    names = sorted({*first, *second})
+    place = {name: i for i, name in enumerate(names)}
+    place1, place2 = (
+        np.array([place[name] for name in listed], np.int32)
+        for listed in (first, second)
+    )
+    pairs = PairList(
+        names=tuple(names),
+        first=place1[selection.first],
+        second=place2[selection.second],
+        scores=selection.scores,
+    )
+    same = pairs.first == pairs.second
+    return pairs.where(~same) if same.any() else pairs
 
 
-def best_of_each(pairs: Iterable[ImagePair], count: int) -> list[ImagePair]:
-    """The best pairs of each first image, in their original order.
-
-    Of duplicates in the same order of names, the first is kept.
-    """
-    first: dict[tuple[str, str], ImagePair] = {}
-    for pair in pairs:
-        first.setdefault(pair.names, pair)
-    ranked = sorted(first.values(), key=best_first)
-    kept = {
-        pair.names
-        for _, group in itertools.groupby(ranked, key=lambda pair: pair.image1)
-        for pair in itertools.islice(group, count)
-    }
-    return [pair for names, pair in first.items() if names in kept]
-
-
-def best_first(pair: ImagePair) -> tuple[str, float, str]:
-    """Key that orders pairs by their first image, then by descending score."""
-    return pair.image1, -pair.score, pair.image2
-
-
-def swapped(pair: ImagePair) -> ImagePair:
-    """The pair with its images in the other order."""
-    return dataclasses.replace(pair, image1=pair.image2, image2=pair.image1)
+def same_places(first: Sequence[str], second: Sequence[str]) -> IndexArray:
+    """(N,) for each image its index among others; -1 where it is not among them."""
+    place = {name: i for i, name in enumerate(second)}
+    return np.array([place.get(name, -1) for name in first], np.int64)

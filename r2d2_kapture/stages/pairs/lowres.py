@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterable
+from collections.abc import Container
 from typing import ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.extractors.registry import build_extractor, load_weights
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.match_store import find_matches
-from r2d2_kapture.io.kapture.pairs import ImagePair, unique_pairs
+from r2d2_kapture.io.kapture.pairs import PairList
 from r2d2_kapture.matching.matcher import Matcher, MatchInput
 from r2d2_kapture.matching.mutual_nn import match_mutual_nearest
 from r2d2_kapture.stages import extract
@@ -31,9 +31,7 @@ from r2d2_kapture.stages.match import run_matcher
 from r2d2_kapture.stages.pairs.inputs import (
     PairInputs,
     Selected,
-    best_of_each,
     every_pair,
-    swapped,
 )
 from r2d2_kapture.stages.pairs.similarity import (
     aggregate_local_features,
@@ -153,7 +151,7 @@ def select_by_low_resolution(config: PairsConfig, inputs: PairInputs) -> Selecte
         descriptors_type=name,
     )
     found = candidates(config, small)
-    listed = unique_pairs(found.pairs)
+    listed = found.pairs.unique()
     matched = run_matcher(
         VerifiedNearest(
             VerifiedNearestConfig(size=config.lowres_size, seed=config.seed)
@@ -206,23 +204,18 @@ def candidates(config: PairsConfig, inputs: PairInputs) -> Selected:
     """
     count = config.lowres_candidates
     if not count or len(inputs.mapping_names) <= count + 1:
-        return Selected(pairs=every_pair(inputs))
+        return Selected(pairs=every_pair(config, inputs))
     similar = dataclasses.replace(config, method="local", top_k=count, min_score=None)
     described = aggregate_local_features(similar, inputs)
     return similar_images(similar, inputs, described)
 
 
-def best_matched(
-    config: PairsConfig, inputs: PairInputs, pairs: Iterable[ImagePair]
-) -> list[ImagePair]:
+def best_matched(config: PairsConfig, inputs: PairInputs, pairs: PairList) -> PairList:
     """The pairs of each image with the most matches; those without are left out."""
     table = find_matches([inputs.described], str(inputs.keypoints_type))
-    scored = [
-        dataclasses.replace(pair, score=count)
-        for pair in pairs
-        if (count := table.count(*pair.names))
-    ]
+    counts = np.array([table.count(*pair.names) or 0 for pair in pairs], np.float64)
+    scored = dataclasses.replace(pairs, scores=counts).where(counts > 0)
     if not config.partners:
         return scored
-    mutual = () if inputs.query else map(swapped, scored)
-    return best_of_each([*scored, *mutual], config.partners)
+    mutual = [] if inputs.query else [scored.swapped()]
+    return PairList.joined([scored, *mutual]).best_of_each(config.partners)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from r2d2_kapture.config.pairs import PairMethod, PairsConfig
 from r2d2_kapture.io.colmap.sparse_map import map_files
+from r2d2_kapture.io.kapture.pairs import PairList
 from r2d2_kapture.stages.pairs.fusion import select_by_fusion
 from r2d2_kapture.stages.pairs.geometry import (
     select_by_covisibility,
@@ -43,12 +44,12 @@ def method_files(config: PairsConfig, inputs: PairInputs) -> Iterator[Path | str
 
 def select_exhaustive(config: PairsConfig, inputs: PairInputs) -> Selected:
     """All pairs."""
-    return Selected(pairs=every_pair(inputs))
+    return Selected(pairs=every_pair(config, inputs))
 
 
 def select_nothing(config: PairsConfig, inputs: PairInputs) -> Selected:
     """Only the pairs of lists."""
-    return Selected(pairs=[])
+    return Selected(pairs=PairList.of([]))
 
 
 PAIR_METHODS: Mapping[PairMethod, Callable[[PairsConfig, PairInputs], Selected]] = {

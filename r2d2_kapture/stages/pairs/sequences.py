@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.io.kapture.dataset import Dataset
+from r2d2_kapture.io.kapture.pairs import PairList
 from r2d2_kapture.io.kapture.rigs import rigs_above
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.matching.pair_selection import (
-    Scores,
     Selection,
-    best_partners,
     concatenate,
-    cosine_blocks,
     every_with_every,
     sequential,
 )
 from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, named
-from r2d2_kapture.stages.pairs.similarity import image_rows
+from r2d2_kapture.stages.pairs.similarity import image_rows, most_similar_images
 from r2d2_kapture.types import IndexArray
 
 
@@ -66,18 +65,20 @@ class Places:
                 places[:, frame.images] = [[number], [step], [len(frames)]]
         return Places(sequence=places[0], step=places[1], length=places[2])
 
-    def near(self, images: IndexArray, gap: int, *, loop: bool) -> IndexArray:
-        """(B, N) which images are at most some steps in time from some of them.
+    def near(
+        self, images: IndexArray, others: IndexArray, gap: int, *, loop: bool
+    ) -> npt.NDArray[np.bool_]:
+        """(B, M) which images are at most some steps in time from which others.
 
         Args:
-            images: (B,) indices.
+            images, others: (B,) and (M,) indices.
             gap: steps.
             loop: the last frame of a sequence precedes its first.
         """
-        steps = abs(self.step[images, None] - self.step)
+        steps = abs(self.step[images, None] - self.step[others])
         if loop:
-            steps = np.minimum(steps, self.length - steps)
-        same = self.sequence[images, None] == self.sequence
+            steps = np.minimum(steps, self.length[others] - steps)
+        same = self.sequence[images, None] == self.sequence[others]
         return np.asarray(same & (steps <= gap))
 
 
@@ -109,7 +110,7 @@ def select_sequential(config: PairsConfig, inputs: PairInputs) -> Selected:
         return selected
     loops = loop_closures(config, inputs, rigs)
     return Selected(
-        pairs=selected.pairs + loops.pairs,
+        pairs=PairList.joined([selected.pairs, loops.pairs]),
         failed=loops.failed,
         details=selected.details | loops.details,
         warnings=selected.warnings + loops.warnings,
@@ -205,32 +206,25 @@ def loop_closures(
     """
     names = inputs.mapping_names
     described = image_rows(config.loop_by, config, inputs)
-    known = np.array([name in described.rows for name in names])
+    known = np.array([name in described.places for name in names])
     every = [frame for run in frames for frame in run[:: config.loop_every]]
-    asking = sorted(i for frame in every for i in frame.images if known[i])
-    first, second = np.array(asking, np.int64), np.flatnonzero(known)
-    found: Iterable[Scores] = ()
-    if len(first):
-        found = distant(
-            cosine_blocks(
-                described.of([names[i] for i in first]),
-                described.of([names[i] for i in second]),
-            ),
-            Places.of(frames, len(names)),
-            (first, second),
-            gap=config.overlap if config.loop_gap is None else config.loop_gap,
-            loop=config.loop,
-        )
-    pairs = named(
-        best_partners(found, top_k=config.loop_top_k),
+    first = np.array(sorted(i for f in every for i in f.images if known[i]), np.int64)
+    second = np.flatnonzero(known)
+    places = Places.of(frames, len(names))
+    gap = config.overlap if config.loop_gap is None else config.loop_gap
+    pairs = most_similar_images(
+        dataclasses.replace(config, top_k=config.loop_top_k, min_score=None),
+        described,
         [names[i] for i in first],
         [names[i] for i in second],
+        lambda rows, others: places.near(
+            first[rows], second[others], gap, loop=config.loop
+        ),
     )
     return Selected(
         pairs=pairs,
         failed=described.failed,
-        details={"loop_pairs": len({frozenset(pair.names) for pair in pairs})}
-        | dict(described.details),
+        details={"loop_pairs": len(pairs.unique())} | dict(described.details),
         warnings=(*described.warnings, *gap_warning(config, frames)),
     )
 
@@ -253,28 +247,3 @@ def gap_warning(
             f"--loop-gap {config.loop_gap}: no loops are possible, the {count} frames "
             f"of the sequence are at most {farthest} steps apart; choose a smaller one"
         )
-
-
-def distant(
-    blocks: Iterable[Scores],
-    places: Places,
-    images: tuple[IndexArray, IndexArray],
-    *,
-    gap: int,
-    loop: bool,
-) -> Iterator[Scores]:
-    """Scores of images that are far apart in time; -inf for others.
-
-    Args:
-        blocks: (B, M) scores of consecutive rows.
-        places: of all images.
-        images: (R,) and (M,) indices of the rows' and columns' images.
-        gap, loop: see Places.near.
-    """
-    first, second = images
-    start = 0
-    for block in blocks:
-        rows = first[start : start + len(block)]
-        block[places.near(rows, gap, loop=loop)[:, second]] = -np.inf
-        yield block
-        start += len(block)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from r2d2_kapture.config.pairs import PairsConfig, Similarity
 from r2d2_kapture.errors import FeatureFormatError
@@ -19,11 +20,15 @@ from r2d2_kapture.io.kapture.local_features import (
     open_local_features,
 )
 from r2d2_kapture.io.kapture.overlaps import hidden_features
-from r2d2_kapture.io.kapture.pairs import ImagePair
-from r2d2_kapture.matching.pair_selection import cosine_blocks
-from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, best_named
+from r2d2_kapture.io.kapture.pairs import PairList
+from r2d2_kapture.matching.pair_selection import unit_rows
+from r2d2_kapture.matching.similar_rows import Apart, most_similar
+from r2d2_kapture.stages.pairs.inputs import PairInputs, Selected, named, same_places
 from r2d2_kapture.stages.pairs.retrieval import describe_images
 from r2d2_kapture.types import Failure, FloatArray, some_names
+
+GB = 1e9
+"""Bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,24 +36,65 @@ class ImageRows:
     """Global features of images.
 
     Attributes:
-        rows: (D,) of each image that has one, by name in order.
+        places: of each image that has one, by name in order: its row.
+        table: where they are.
+        held: (N, D) all of them, of unit norm; None where they need too much memory.
         failed: images without.
         details, warnings: for the report.
     """
 
-    rows: Mapping[str, FloatArray]
+    places: Mapping[str, int]
+    table: FeatureTable
+    held: FloatArray | None
     failed: tuple[Failure, ...]
     details: Mapping[str, Any]
     warnings: tuple[str, ...]
 
-    def of(self, names: Sequence[str]) -> FloatArray:
-        """(N, D) of images that have one."""
-        return np.stack([self.rows[name] for name in names])
+    def of(self, names: Sequence[str]) -> NamedRows:
+        """Those of images that have one."""
+        return NamedRows(names=names, of_images=self)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NamedRows:
+    """Global features of some images, of unit norm, which are read in blocks.
+
+    Attributes:
+        names: of the images.
+        of_images: these, and others.
+    """
+
+    names: Sequence[str]
+    of_images: ImageRows
+
+    @property
+    def count(self) -> int:
+        """Number of images."""
+        return len(self.names)
+
+    @property
+    def dim(self) -> int:
+        """Values of a feature."""
+        return self.of_images.table.dsize
+
+    def read(self, rows: slice) -> FloatArray:
+        """(B, dim) float32 of consecutive images.
+
+        Raises:
+            FeatureFormatError: see read_row.
+        """
+        names, held = self.names[rows], self.of_images.held
+        if held is not None:
+            return held[[self.of_images.places[name] for name in names]]
+        found = np.empty((len(names), self.dim), np.float32)
+        for row, name in zip(found, names):
+            row[:] = read_row(self.of_images.table, name)
+        return unit_rows(found)
 
 
 def select_by_global_features(config: PairsConfig, inputs: PairInputs) -> Selected:
     """Images with similar global features."""
-    return similar_images(config, inputs, read_global_features(inputs))
+    return similar_images(config, inputs, read_global_features(config, inputs))
 
 
 def select_by_local_features(config: PairsConfig, inputs: PairInputs) -> Selected:
@@ -59,7 +105,7 @@ def select_by_local_features(config: PairsConfig, inputs: PairInputs) -> Selecte
 def image_rows(by: Similarity, config: PairsConfig, inputs: PairInputs) -> ImageRows:
     """What images are compared by."""
     if by == "global":
-        return read_global_features(inputs)
+        return read_global_features(config, inputs)
     return aggregate_local_features(config, inputs)
 
 
@@ -77,7 +123,7 @@ def local_features(inputs: PairInputs) -> LocalFeatureTables:
     )
 
 
-def read_global_features(inputs: PairInputs) -> ImageRows:
+def read_global_features(config: PairsConfig, inputs: PairInputs) -> ImageRows:
     """Existing global features.
 
     Raises:
@@ -87,7 +133,7 @@ def read_global_features(inputs: PairInputs) -> ImageRows:
     table = global_features(inputs)
     for folder in table.folders:
         check_metric(folder.metric, str(folder.path / "global_features.txt"))
-    return read_rows(table, inputs)
+    return read_rows(table, inputs, config.memory_gb)
 
 
 def aggregate_local_features(config: PairsConfig, inputs: PairInputs) -> ImageRows:
@@ -111,7 +157,8 @@ def aggregate_local_features(config: PairsConfig, inputs: PairInputs) -> ImageRo
     table = open_feature_table(
         [inputs.described], "global_features", described.type_name
     )
-    found = read_rows(table, inputs, {failure.name for failure in described.failed})
+    without = {failure.name for failure in described.failed}
+    found = read_rows(table, inputs, config.memory_gb, without)
     return dataclasses.replace(
         found,
         failed=(*described.failed, *found.failed),
@@ -126,27 +173,40 @@ def aggregate_local_features(config: PairsConfig, inputs: PairInputs) -> ImageRo
 
 
 def read_rows(
-    table: FeatureTable, inputs: PairInputs, leave_out: Collection[str] = ()
+    table: FeatureTable,
+    inputs: PairInputs,
+    memory_gb: float,
+    leave_out: Collection[str] = (),
 ) -> ImageRows:
     """The global features of all images.
 
     Args:
         table: of global features.
         inputs: the images.
+        memory_gb: half of it for the features; where they need more, they are read
+            again when they are needed.
         leave_out: images known to have none.
     """
-    rows: dict[str, FloatArray] = {}
-    failed = []
-    for name in sorted(
-        {*inputs.mapping_names, *inputs.first_names}.difference(leave_out)
-    ):
+    names = sorted({*inputs.mapping_names, *inputs.first_names}.difference(leave_out))
+    fits = 4 * len(names) * table.dsize <= memory_gb * GB / 2
+    held = np.empty((len(names), table.dsize), np.float32) if fits else None
+    places: dict[str, int] = {}
+    failed, zeros = [], []
+    for name in names:
         try:
-            rows[name] = read_row(table, name)
+            row = read_row(table, name)
         except FeatureFormatError as error:
             failed.append(Failure(name=name, reason=str(error)))
-    zeros = [name for name, row in rows.items() if not row.any()]
+            continue
+        if not row.any():
+            zeros.append(name)
+        if held is not None:
+            held[len(places)] = unit_rows(row[None])[0]
+        places[name] = len(places)
     return ImageRows(
-        rows=rows,
+        places=places,
+        table=table,
+        held=held,
         failed=tuple(failed),
         details={
             "global_features_type": table.type_name,
@@ -156,18 +216,46 @@ def read_rows(
     )
 
 
+def most_similar_images(
+    config: PairsConfig,
+    described: ImageRows,
+    first: Sequence[str],
+    second: Sequence[str],
+    apart: Apart | None = None,
+) -> PairList:
+    """The most similar others of each image, by the cosine of their global features.
+
+    Args:
+        config: numbers of pairs, and the memory.
+        described: the features.
+        first, second: images that have one, and those that they are paired with.
+        apart: pairs that do not count; None for those of an image with itself.
+    """
+    same = same_places(first, second)
+
+    def themselves(rows: slice, others: slice) -> npt.NDArray[np.bool_]:
+        columns = np.arange(others.start, others.stop)
+        return np.asarray(same[rows, None] == columns)
+
+    selection = most_similar(
+        described.of(first),
+        described.of(second),
+        top_k=config.partners,
+        min_score=config.min_score,
+        apart=apart or themselves,
+        memory=config.memory_gb * GB,
+    )
+    return named(selection, first, second)
+
+
 def similar_images(
     config: PairsConfig, inputs: PairInputs, described: ImageRows
 ) -> Selected:
     """The most similar images by the cosine of their global features."""
-    first = [name for name in inputs.first_names if name in described.rows]
-    second = [name for name in inputs.mapping_names if name in described.rows]
-    pairs: list[ImagePair] = []
-    if first and second:
-        blocks = cosine_blocks(described.of(first), described.of(second))
-        pairs = best_named(config, blocks, first, second)
+    first = [name for name in inputs.first_names if name in described.places]
+    second = [name for name in inputs.mapping_names if name in described.places]
     return Selected(
-        pairs=pairs,
+        pairs=most_similar_images(config, described, first, second),
         failed=described.failed,
         details=dict(described.details),
         warnings=described.warnings,

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import itertools
 import json
-import math
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +16,25 @@ from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_table import SUFFIXES
 from r2d2_kapture.io.kapture.pairs import (
-    ImagePair,
-    pairs_to_bytes,
+    PairList,
+    pairs_sha256,
     read_pairs,
-    unique_pairs,
+    write_pairs,
 )
 from r2d2_kapture.io.outputs.atomic import (
     read_json,
     remove_file,
-    write_bytes_atomic,
     write_json_atomic,
 )
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
+from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import differences
-from r2d2_kapture.stages.pairs.inputs import (
-    PairInputs,
-    best_first,
-    best_of_each,
-    swapped,
-)
+from r2d2_kapture.stages.pairs.inputs import PairInputs
 from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, method_files
 from r2d2_kapture.stages.pairs.retrieval import VOCABULARY_NAME
-from r2d2_kapture.stages.unpaired import REASONS, find_unpaired, unpaired_warning
+from r2d2_kapture.stages.unpaired import REASONS, unpaired_warning
 from r2d2_kapture.types import Failure, Report
 
 LISTS = Contents(what="pairs", files=())
@@ -137,13 +128,13 @@ def run(
         options=options,
     )
     lists = list(inputs.lists.values())
-    merged = list(itertools.chain.from_iterable(lists))
+    merged = PairList.joined(lists)
     finished = Finished.of(
         output.with_name(f".{output.name}{FINISHED_NAME}"),
         [
             settings,
             sorted(only or ()),
-            [list(map(dataclasses.astuple, one)) for one in lists],
+            [pairs.digest for pairs in lists],
         ],
         (
             *(f for dataset in datasets for f in dataset.files),
@@ -153,18 +144,18 @@ def run(
     if not options.force and (earlier := finished.report(started)):
         return earlier
     selected = PAIR_METHODS[config.method](config, inputs)
-    added = [] if config.method == "fuse" else merged
+    added = PairList.of([]) if config.method == "fuse" else merged
     every = arranged(config, selected.pairs, added, with_query=query is not None)
     every, unlisted = _listable(every, inputs)
     first_names = list(inputs.first_names)
     if only is not None:
-        every = [pair for pair in every if all(name in only for name in pair.names)]
+        every = every.where(every.holding(only) == 2)
         first_names = [name for name in first_names if name in only]
-    pairs = read_slice(config.slice).of(every)
+    pairs = PairList.of(read_slice(config.slice).of(every))
     failed = (*unlisted, *selected.failed)
-    unpaired = find_unpaired(first_names, (pair.names for pair in every))
-    data = pairs_to_bytes(output, pairs)
-    unchanged = output.exists() and output.read_bytes() == data
+    unpaired = sorted(set(first_names).difference(every.images))
+    digest = pairs_sha256(output, pairs)
+    unchanged = output.exists() and sha256_of(output) == digest
     report = Report(
         stage="pairs",
         unit="pair",
@@ -175,7 +166,7 @@ def run(
         outputs=(output,),
         details={
             "method": config.method,
-            "images_in_pairs": len({name for pair in pairs for name in pair.names}),
+            "images_in_pairs": len(pairs.images),
             **selected.details,
         },
         warnings=(
@@ -188,15 +179,15 @@ def run(
         ),
     )
     described = report.to_json() | {
-        "unpaired": list(unpaired),
+        "unpaired": unpaired,
         "settings": settings,
-        "sha256": sha256(data),
+        "sha256": digest,
     }
     if not unchanged:
         # remove the list first and write it last: it never exists without its report
         remove_file(output)
         write_json_atomic(report_path, described)
-        write_bytes_atomic(output, data)
+        write_pairs(output, pairs)
     elif report.failed or _says_otherwise(report_path, described):
         write_json_atomic(report_path, described)
     if report.failed:  # these are tried again
@@ -207,15 +198,15 @@ def run(
 
 
 def _listable(
-    pairs: list[ImagePair], inputs: PairInputs
-) -> tuple[list[ImagePair], tuple[Failure, ...]]:
+    pairs: PairList, inputs: PairInputs
+) -> tuple[PairList, tuple[Failure, ...]]:
     """The pairs that can be listed, and failures of images with other names."""
     datasets = [inputs.mapping, *([] if inputs.query is None else [inputs.query])]
     comments = [n for d in datasets for n in d.image_names if n.startswith("#")]
     reason = "starts with #, which kapture's lists do not support; rename the image"
     failed = tuple(Failure(name=name, reason=f"{name}: {reason}") for name in comments)
     left_out = tuple(failure for dataset in datasets for failure in dataset.left_out)
-    kept = [pair for pair in pairs if not set(comments).intersection(pair.names)]
+    kept = pairs.where(pairs.holding(comments) == 0) if comments else pairs
     return kept, left_out + failed
 
 
@@ -260,12 +251,8 @@ def open_with_images(root: DatasetOrPath) -> Dataset:
 
 
 def arranged(
-    config: PairsConfig,
-    pairs: Iterable[ImagePair],
-    merged: Iterable[ImagePair],
-    *,
-    with_query: bool,
-) -> list[ImagePair]:
+    config: PairsConfig, pairs: PairList, merged: PairList, *, with_query: bool
+) -> PairList:
     """The complete list, in order and without duplicates.
 
     Args:
@@ -275,19 +262,16 @@ def arranged(
             ``top_k`` of each first image are kept.
         with_query: the first image is a query; else the pair is in order of names.
     """
-    least = -math.inf if config.min_score is None else config.min_score
-    pairs = [pair for pair in pairs if pair.score >= least]
+    if config.min_score is not None:
+        pairs = pairs.where(pairs.scores >= config.min_score)
     if not with_query:
-        pairs = [name_order(pair) for pair in pairs]
+        pairs = pairs.in_name_order()
     if config.method == "merge" and config.partners:
-        merged = best_of_each(merged, config.partners)
-    unique = unique_pairs([*sorted(pairs, key=best_first), *merged])
-    return sorted((pair for pair in unique if pair.score >= least), key=best_first)
-
-
-def name_order(pair: ImagePair) -> ImagePair:
-    """The pair with its names in order."""
-    return pair if pair.image1 <= pair.image2 else swapped(pair)
+        merged = merged.best_of_each(config.partners)
+    every = PairList.joined([pairs.best_first(), merged]).unique()
+    if config.min_score is not None:
+        every = every.where(every.scores >= config.min_score)
+    return every.best_first() if len(merged) else every
 
 
 def _says_otherwise(report_path: Path, described: dict[str, Any]) -> bool:
@@ -304,7 +288,7 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
         OutputError: naming what differs.
     """
     report = read_json(report_path)
-    if report.get("sha256") != sha256(output.read_bytes()):
+    if report.get("sha256") != sha256_of(output):
         found = "a list that was edited or made by another tool"
         raise LISTS.refusal(output, found)
     # as JSON has them
@@ -312,8 +296,3 @@ def refuse_others(output: Path, report_path: Path, settings: dict[str, Any]) -> 
     unsaid = {name: getattr(PairsConfig, name) for name in ADDED}
     theirs = report.get("settings", {})
     LISTS.refuse(output, differences(unsaid | theirs, unsaid | ours))
-
-
-def sha256(data: bytes) -> str:
-    """Digest of a list."""
-    return hashlib.sha256(data).hexdigest()

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from r2d2_kapture.errors import DatasetError, FeatureFormatError
+from r2d2_kapture.errors import ConfigError, DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
+from r2d2_kapture.stages.pairs import inputs, similarity
 from tests.scenes.kapture_files import write_dataset, write_global_features
 from tests.stages.pair_runs import GALLERY, NAMES, QUERIES, names_in, run
 
@@ -49,6 +50,19 @@ def test_exhaustive(mapping: Path, query: Path, tmp_path: Path) -> None:
     alone = write_dataset(tmp_path / "alone", ["a.jpg"])
     assert run(alone, tmp_path / "none.txt").done == 0
     assert names_in(tmp_path / "none.txt") == []
+
+
+def test_all_with_all_only_where_there_is_memory(
+    mapping: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "PAIR_BYTES", 3e7)
+    with pytest.raises(
+        ConfigError,
+        match="--method exhaustive: found 10 pairs .*need 0.3 GB.*--memory-gb .0.25",
+    ):
+        run(mapping, tmp_path / "pairs.txt", memory_gb=0.25)
+    assert not (tmp_path / "pairs.txt").exists()
+    assert run(mapping, tmp_path / "pairs.txt", memory_gb=0.35).done == 10
 
 
 # global features
@@ -105,6 +119,32 @@ def test_mapping_images_and_their_most_similar(mapping: Path, tmp_path: Path) ->
     run(mapping, tmp_path / "few.txt", method="global", min_score=0.8)
     scores = [pair.score for pair in read_pairs(tmp_path / "few.txt")]
     assert len(scores) == 2 and min(scores) >= 0.8
+
+
+@pytest.mark.parametrize("with_query", [False, True])
+def test_the_same_list_whatever_the_memory(
+    mapping: Path,
+    query: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_query: bool,
+) -> None:
+    """Features that are read in blocks, some equal, and one broken."""
+    angles = dict(zip([*NAMES, *QUERIES], [0, 20, 20, 90, 170, 20, 40]))
+    write_global_features(mapping, global_rows(angles) | {"Z.jpg": around(1, 2)})
+    settings = {"method": "global", "top_k": 2, "query": query if with_query else None}
+    output = tmp_path / "p.txt"
+    first = run(mapping, output, **settings)
+    whole = output.read_bytes()
+    assert first.done >= 4
+    monkeypatch.setattr(similarity, "GB", 100.0)
+    for memory in (0.1, 2.0, 7.0):
+        report = run(mapping, output, memory_gb=memory, **settings)
+        assert output.read_bytes() == whole
+        assert (report.done, report.failed) == (0, first.failed)
+    for silly in (0.0, -1.0, 0.01, float("nan"), 1e9):
+        with pytest.raises(ConfigError, match="--memory-gb: found .*, expected GB"):
+            run(mapping, output, memory_gb=silly, **settings)
 
 
 def test_no_image_with_itself_where_queries_are_mapping_images(

@@ -147,7 +147,7 @@ def test_a_list_half_made_is_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(pairs, "write_bytes_atomic", killed)
+        patch.setattr(pairs, "write_pairs", killed)
         with pytest.raises(KeyboardInterrupt):
             run(mapping, tmp_path / "p.txt")
     assert run(mapping, tmp_path / "p.txt").done == (15 if there else 10)
