@@ -28,6 +28,9 @@ class MapConfig(Checked):
             images, hierarchical beyond.
         cluster_images: most images of a cluster of ``hierarchical``, apart from those
             that it shares with others.
+        block_images: with known poses, images whose points are triangulated at a time;
+            more are triangulated in blocks, unless cameras are refined, which takes
+            all at once. Less memory, the same tracks but for a few at borders.
         points_from: with known poses: ``triangulation`` of verified matches, or depth
             maps of the dataset (records_depth.txt) at the keypoints: ``depth`` takes
             all keypoints, and needs no second view of a point; ``matched_depth`` only
@@ -69,6 +72,7 @@ class MapConfig(Checked):
 
     method: MapMethod = "auto"
     cluster_images: int = bounded(500, at_least=20)
+    block_images: int = bounded(10_000, at_least=2)
     points_from: PointsFrom = "triangulation"
     refine_intrinsics: Switch = "auto"
     calibration: Calibration = "auto"

@@ -20,8 +20,7 @@ def set_keypoints(model: pycolmap.Reconstruction, database: Path) -> None:
         for image_id in model.images:
             rows = opened.read_keypoints(image_id)
             xy = rows[:, :2].astype(np.float64) if len(rows) else np.zeros((0, 2))
-            points = pycolmap.Point2DList([pycolmap.Point2D(p) for p in xy])
-            model.image(image_id).points2D = points
+            model.image(image_id).points2D = pycolmap.Image(keypoints=xy).points2D
 
 
 def add_points(

@@ -19,7 +19,10 @@ from r2d2_kapture.io.kapture.gnss import GNSS_FILE
 from r2d2_kapture.io.outputs.ledger import STAGE
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 
-LATER = ("points_from", "priors", "prior_accuracy", "patches", "cluster_images")
+LATER = (
+    *("points_from", "priors", "prior_accuracy", "patches"),
+    *("cluster_images", "block_images"),
+)
 """Settings that earlier versions did not have; their defaults are what those did."""
 
 

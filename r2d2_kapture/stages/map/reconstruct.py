@@ -18,6 +18,7 @@ from r2d2_kapture.io.colmap.model import (
 )
 from r2d2_kapture.io.kapture.depth_maps import ReadDepth
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.stages.map.blocks import triangulate_in_blocks
 from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
 from r2d2_kapture.stages.map.checks import check_map, drop_implausible
 from r2d2_kapture.stages.map.colmap_options import (
@@ -100,15 +101,27 @@ def _triangulate(
             model.extract_colors_for_all_images(str(workspace.image_folder))
         check_map(model, content, poses_known=True)
         return model
-    with bar, quiet_pycolmap(), colmap_errors():
-        model = pycolmap.triangulate_points(
-            model,
-            str(workspace.database),
-            str(workspace.image_folder),
-            str(workspace.scratch),
-            options=incremental_options(config, content, constant, poses_known=True),
-            refine_intrinsics=not constant.issuperset(content.cameras),
+    pipeline = incremental_options(config, content, constant, poses_known=True)
+    refined = not constant.issuperset(content.cameras)
+    if model.num_reg_images() > config.block_images and not refined:
+        bar = Progress(
+            title, "photograph", model.num_reg_images(), shown=options.progress
         )
+        with bar, quiet_pycolmap(), colmap_errors():
+            triangulate_in_blocks(
+                model, content, workspace.database, pipeline, config.block_images, bar
+            )
+            model.extract_colors_for_all_images(str(workspace.image_folder))
+    else:
+        with bar, quiet_pycolmap(), colmap_errors():
+            model = pycolmap.triangulate_points(
+                model,
+                str(workspace.database),
+                str(workspace.image_folder),
+                str(workspace.scratch),
+                options=pipeline,
+                refine_intrinsics=refined,
+            )
     drop_implausible(model, constant, config.min_angle)
     check_map(model, content, poses_known=True)
     return model
