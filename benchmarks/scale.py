@@ -1,0 +1,166 @@
+"""Time and memory of every stage for more and more images, and of a resume.
+
+    python benchmarks/scale.py --images 1000 10000 --output scale
+
+makes a world of each size, whose geometry is known (scale_world.py), runs the commands
+of the package on it, each in a process of its own, runs each again with nothing to do,
+and compares poses and points with the truth. What was measured stays in scale.json, and
+is measured again with another command or by --again only; scale.png shows it.
+
+Time is that of the processor, which other work on the machine changes little. What a
+command takes for 12 images, which is to start, is subtracted from times of items and of
+resumes. Extraction is all but its network: the extractor knows the world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from measure import Measurement, machine, measure
+from scale_dataset import World, install_extractor
+from scale_plot import plot
+from scale_results import START, Result, Results
+from scale_slices import compare_slices
+from scale_stages import COMMANDS, Settings, Stage, stages
+from scale_truth import compare_with_truth
+
+HERE = Path(__file__).resolve().parent
+SHORT, RUNS = 8.0, 3
+"""Seconds of a run below which the least of several counts, and of how many."""
+MADE_NAME = "made"
+"""Of the file that says that a world is complete."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure what was not measured, compare, print and plot."""
+    options = parse(arguments)
+    settings = Settings(
+        keypoints=options.keypoints, store=options.store, workers=options.workers
+    )
+    output: Path = options.output.resolve()
+    results = Results(output / "scale.json")
+    os.environ["PYTHONPATH"] = install_extractor(output / "plugin")
+    os.environ["OMP_NUM_THREADS"] = "1"  # threads of torch that wait would count
+    sizes = sorted({*options.images})
+    for images in (START, *sizes):
+        world, root = World(images), output / f"{images}"
+        make(world, root)
+        for name, stage in stages(world, settings, root).items():
+            command = [word.replace(str(root), "") for word in stage.command]
+            done = results.has(images, name, command) and name not in options.again
+            if name in options.stages and not done:
+                results.add(measured(stage, images, command))
+                print(f"{images:,} images: {name} measured", flush=True)
+        for what, (found, right) in compare_with_truth(
+            world, options.keypoints, root
+        ).items():
+            print(f"{images:,} images: {what}: {found:,}, expected {right:,}")
+        if options.slices and images > START:
+            for name, files, unlike in compare_slices(
+                world, settings, root, options.slices
+            ):
+                print(
+                    f"{images:,} images: {name} in {options.slices} slices: "
+                    f"{files:,} files, of these other than in one run: {unlike}"
+                )
+    print(machine())
+    print(results.table(sizes, options.stages))
+    for sentence in results.missed(sizes, options.stages):
+        print(f"missed: {sentence}")
+    plot(results, sizes, options.stages, output / "scale.png")
+
+
+def make(world: World, root: Path) -> None:
+    """Make the datasets of a world, in a process whose memory is not that of stages."""
+    if not (root / MADE_NAME).exists():
+        shutil.rmtree(root, ignore_errors=True)
+        script = str(HERE / "scale_dataset.py")
+        measure([script, "--images", str(world.images), "--output", str(root)])
+        (root / MADE_NAME).touch()
+
+
+def measured(stage: Stage, images: int, command: list[str]) -> Result:
+    """Run a stage from the beginning, and again with nothing to do.
+
+    Args:
+        stage: the stage.
+        images: of the world.
+        command: to keep with it.
+    """
+    runs = [first_run(stage)]
+    while len(runs) < RUNS and runs[-1].cpu_seconds < SHORT:
+        runs.append(first_run(stage))
+    files = stage.files()
+    again = [measure(stage.command)]
+    while len(again) < RUNS and again[-1].cpu_seconds < SHORT:
+        again.append(measure(stage.command))
+    return Result(
+        stage=stage.name,
+        images=images,
+        unit=stage.unit,
+        items=stage.items,
+        command=command,
+        run=least(runs),
+        again=least(again),
+        files=files,
+        commit=commit(),
+    )
+
+
+def first_run(stage: Stage) -> Measurement:
+    """Run a stage from the beginning."""
+    stage.clear()
+    return measure(stage.command)
+
+
+def least(runs: list[Measurement]) -> Measurement:
+    """The one that took least."""
+    return min(runs, key=lambda run: run.cpu_seconds)
+
+
+def commit() -> str:
+    """Of the package."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+    )
+    return found.stdout.strip()
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """What was typed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = list(COMMANDS)
+    parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--output", type=Path, default=Path("scale"))
+    parser.add_argument(
+        "--stages", nargs="+", choices=names, default=names, help="to measure"
+    )
+    parser.add_argument(
+        "--again", nargs="+", choices=names, default=[], help="to measure again"
+    )
+    parser.add_argument("--keypoints", type=int, default=64, help="of an image")
+    parser.add_argument("--store", help="of features and matches")
+    parser.add_argument("--workers", type=int, default=2, help="of a command")
+    parser.add_argument(
+        "--slices", type=int, help="compare so many slices with one run, byte by byte"
+    )
+    options = parser.parse_args(arguments)
+    if min(options.images) <= START:
+        parser.error(f"--images: expected more than {START}, which show the start")
+    if options.keypoints % 4 or options.keypoints < 64:
+        parser.error("--keypoints: expected a multiple of 4 from 64 on")
+    return options
+
+
+if __name__ == "__main__":
+    main()
