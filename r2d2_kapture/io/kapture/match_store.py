@@ -2,14 +2,13 @@
 
 kapture 1.1 (kapture_format.adoc): float64 rows without a header, at
 ``reconstruction/matches/<keypoints type>/<image 1>.overlapping/<image 2>.matches`` with
-image 1 before image 2 in order of code points, or as members of ``matches.tar``.
+image 1 before image 2 in order of code points, or as members of ``matches.tar``; or of
+our shards, see io/stores/shards.py.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,22 @@ from pathlib import Path
 import numpy as np
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
-from r2d2_kapture.io.kapture.feature_table import index_archive
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME, following
 from r2d2_kapture.io.kapture.pairs import sorted_pair
-from r2d2_kapture.io.outputs.atomic import output_error, remove_file
-from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
+from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, open_ledger
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.pieces import refuse_pieces
+from r2d2_kapture.io.stores.reading import (
+    StoredItems,
+    found_store,
+    open_items,
+    other_layout,
+)
+from r2d2_kapture.io.stores.shards import SHARD_FILES
+from r2d2_kapture.io.stores.writing import ItemWriter, open_item_writer
 from r2d2_kapture.types import PairMatches
 
 OVERLAPPING = ".overlapping/"
@@ -34,7 +40,10 @@ ARCHIVE_NAME = "matches.tar"
 ROW_BYTES = 3 * np.dtype(np.float64).itemsize
 CONTENTS = Contents(
     what="matches",
-    files=(f"**/*{SUFFIX}", ARCHIVE_NAME, STATES_NAME, "*_report.json", "*.jsonl"),
+    files=(
+        *(f"**/*{SUFFIX}", ARCHIVE_NAME, *SHARD_FILES),
+        *(STATES_NAME, "*_report.json", "*.jsonl"),
+    ),
     by_name=True,
 )
 
@@ -61,35 +70,36 @@ class MatchTable:
 
     Attributes:
         keypoints_type: that the indices count.
-        folders: where they are, with the members of an archive or None; a pair's
-            matches come from the first that has them.
+        folders: where they are, with what is in them; a pair's matches come from the
+            first that has them.
     """
 
     keypoints_type: str
-    folders: tuple[tuple[Path, Mapping[str, tuple[int, int]] | None], ...]
+    folders: tuple[tuple[Path, StoredItems], ...]
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """Sorted pairs that have matches, also empty ones, in order of names."""
-        found = set()
-        for folder, members in self.folders:
-            for name in _files(folder) if members is None else members:
-                pair = _pair_of(name)
-                if pair is not None:
-                    found.add(pair)
+        found = {
+            pair
+            for _, items in self.folders
+            for name in items.names()
+            if (pair := _pair_of(name)) is not None
+        }
         return sorted(found)
 
     def read(self, image1: str, image2: str) -> PairMatches | None:
         """Matches from image 1 to image 2 in that order; None where there are none.
 
         Raises:
-            FeatureFormatError: the file is no whole number of rows, or its rows are
-                no indices.
+            FeatureFormatError: the file is no whole number of rows, its rows are no
+                indices, or it is not what was written.
         """
         pair = sorted_pair(image1, image2)
-        for path, offset, size in self.places(pair):
-            matches = _read_rows(path, offset, size, pair)
-            return matches if pair == (image1, image2) else matches.swapped()
+        for _, items in self.folders:
+            matches = _read_rows(items, pair)
+            if matches is not None:
+                return matches if pair == (image1, image2) else matches.swapped()
         return None
 
     def count(self, image1: str, image2: str) -> int | None:
@@ -100,21 +110,16 @@ class MatchTable:
 
     def files(self, pairs: Collection[tuple[str, str]]) -> Iterator[str]:
         """Where the rows of sorted pairs are, or would be."""
-        for folder, members in self.folders:
-            names = map(match_name, pairs) if members is None else [ARCHIVE_NAME]
-            yield from (os.path.join(folder, name) for name in names)
+        for _, items in self.folders:
+            yield from items.files(map(match_name, pairs))
 
     def places(self, pair: tuple[str, str]) -> Iterator[tuple[Path, int, int]]:
         """File, offset and bytes of a sorted pair's rows, of each folder with some."""
         name = match_name(pair)
-        for folder, members in self.folders:
-            if members is None:
-                path = os.path.join(folder, name)
-                size = _size_of(path)
-                if size is not None:
-                    yield Path(path), 0, size
-            elif name in members:
-                yield folder / ARCHIVE_NAME, *members[name]
+        for _, items in self.folders:
+            found = items.find(name)
+            if found is not None:
+                yield found.path, found.offset, found.size
 
 
 def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
@@ -125,15 +130,15 @@ def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
         keypoints_type: whose matches.
 
     Raises:
-        DatasetError: an archive is unreadable or unsafe.
+        DatasetError: an archive or a shard is unreadable or unsafe.
     """
     folders = [matches_folder(root, keypoints_type) for root in dict.fromkeys(roots)]
-    archives = {folder: folder / ARCHIVE_NAME for folder in folders if folder.is_dir()}
     return MatchTable(
         keypoints_type=keypoints_type,
         folders=tuple(
-            (folder, index_archive(archive) if archive.is_file() else None)
-            for folder, archive in archives.items()
+            (folder, open_items(folder, ARCHIVE_NAME, SUFFIX))
+            for folder in folders
+            if folder.is_dir()
         ),
     )
 
@@ -169,14 +174,16 @@ def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchWriter:
-    """Writes the matches of pairs, one whole file each.
+    """Writes the matches of pairs, each whole or not at all.
 
     Attributes:
         folder: of the type's matches.
+        items: the matches there.
         emptied: see open_ledger.
     """
 
     folder: Path
+    items: ItemWriter
     emptied: bool = False
 
     def follow(self, states: Mapping[str, str]) -> None:
@@ -189,34 +196,44 @@ class MatchWriter:
             OutputError: the file system refused.
         """
         with following(self.folder, states) as changed:
-            if not changed:
-                return
-            try:
-                for name in list(_files(self.folder)):
-                    if not changed.isdisjoint(_pair_of(name) or ()):
-                        (self.folder / name).unlink()
-            except OSError as error:
-                raise output_error(self.folder, error) from error
+            if changed:
+                self.remove(lambda pair: not changed.isdisjoint(pair))
+
+    def remove(self, is_unwanted: Callable[[tuple[str, str]], bool]) -> None:
+        """Remove the matches of pairs, and complete what is on the disk.
+
+        Args:
+            is_unwanted: by sorted pair.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        names = [
+            name
+            for name in self.items.names()
+            if (pair := _pair_of(name)) is not None and is_unwanted(pair)
+        ]
+        self.items.remove(names)
+        self.items.close()
 
     def is_complete(self, image1: str, image2: str) -> bool:
         """Whether the matches of a pair are there, in either order."""
-        size = _size_of(self._path(image1, image2))
+        size = self.items.size(match_name(sorted_pair(image1, image2)))
         return size is not None and size % ROW_BYTES == 0
 
     def write(self, image1: str, image2: str, matches: PairMatches) -> None:
         """Store the matches from image 1 to image 2; none is a result too.
 
         Raises:
+            DatasetError: a name leaves the folder.
             OutputError: the file system refused.
         """
-        if sorted_pair(image1, image2) != (image1, image2):
-            matches = matches.swapped()
-        write_item(self.folder, self._path(image1, image2), match_bytes(matches))
-
-    def _path(self, image1: str, image2: str) -> str:
         for name in (image1, image2):
             check_relative_name(name, self.folder)
-        return os.path.join(self.folder, match_name(sorted_pair(image1, image2)))
+        pair = sorted_pair(image1, image2)
+        if pair != (image1, image2):
+            matches = matches.swapped()
+        self.items.write(match_name(pair), match_bytes(matches))
 
 
 @contextmanager
@@ -225,6 +242,7 @@ def open_match_writer(
     keypoints_type: str,
     manifest: Manifest,
     options: RunOptions = RunOptions(),
+    store: Store = "files",
 ) -> Iterator[MatchWriter]:
     """Open a type's matches in a kapture folder for one set of settings.
 
@@ -233,20 +251,37 @@ def open_match_writer(
         keypoints_type: that the indices will count.
         manifest: what the matches are made with; ``model`` names the features.
         options: see open_ledger.
+        store: layout of the matches.
 
     Raises:
         OutputError, FeatureFormatError: see open_ledger.
-        OutputError: there is an archive, without ``force``.
+        OutputError: there are matches in another layout, without ``force``.
     """
     folder = matches_folder(root, keypoints_type)
-    with open_ledger(folder, CONTENTS, manifest, options) as emptied:
-        archive = folder / ARCHIVE_NAME
-        # it would hide the files next to it
-        if archive.exists() and not options.replaces:
-            found = f"{ARCHIVE_NAME}, to which matches cannot be added"
-            raise CONTENTS.refusal(folder, found)
-        remove_file(archive)
-        yield MatchWriter(folder=folder, emptied=emptied)
+    anew = is_in_other_layout(folder, manifest, options, store)
+    with (
+        open_ledger(folder, CONTENTS, manifest, options, anew=anew) as emptied,
+        open_item_writer(folder, store, ARCHIVE_NAME, SUFFIX) as items,
+    ):
+        yield MatchWriter(folder=folder, items=items, emptied=emptied)
+
+
+def is_in_other_layout(
+    folder: Path, manifest: Manifest, options: RunOptions, store: Store
+) -> bool:
+    """Whether there are matches made with the same settings in another layout.
+
+    Raises:
+        OutputError: there are, and they are not replaced; or as open_ledger.
+    """
+    if not is_made_with(folder, CONTENTS, manifest, options):
+        return False
+    found = found_store(folder, ARCHIVE_NAME, SUFFIX)
+    if found in (None, store):
+        return False
+    if not options.replaces:
+        raise CONTENTS.refusal(folder, other_layout(found))
+    return True
 
 
 def _pair_of(name: str) -> tuple[str, str] | None:
@@ -256,42 +291,28 @@ def _pair_of(name: str) -> tuple[str, str] | None:
     return None
 
 
-def _files(folder: Path) -> Iterator[str]:
-    for path in folder.rglob(f"*{SUFFIX}"):
-        yield path.relative_to(folder).as_posix()
-
-
-def _size_of(path: str) -> int | None:
-    """Bytes of a file; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
+def _read_rows(items: StoredItems, pair: tuple[str, str]) -> PairMatches | None:
+    found = items.find(match_name(pair))
+    if found is None:
         return None
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def _read_rows(
-    path: Path, offset: int, size: int, pair: tuple[str, str]
-) -> PairMatches:
     way_out = f"match '{pair[0]}' and '{pair[1]}' again"
-    if size % ROW_BYTES:
+    if found.size % ROW_BYTES:
         raise FeatureFormatError(
-            f"{path}: found {size} bytes, expected rows of 3 float64; {way_out}"
+            f"{found.path}: found {found.size} bytes, expected rows of 3 float64; "
+            + way_out
         )
     try:
-        with open(path, "rb") as file:
-            file.seek(offset, os.SEEK_SET)
-            rows = np.frombuffer(file.read(size), "<f8").reshape(-1, 3)
+        rows = found.read().view("<f8").reshape(-1, 3)
     except (OSError, ValueError) as error:
         raise FeatureFormatError(
-            f"{path}: cannot be read: {error}; {way_out}"
+            f"{found.path}: cannot be read: {error}; {way_out}"
         ) from error
     indices = rows[:, :2]
     whole = np.isfinite(indices) & (indices >= 0) & (indices == np.floor(indices))
     if not whole.all():
         row = int(np.flatnonzero(~whole.all(axis=1))[0])
         raise FeatureFormatError(
-            f"{path}: found indices {indices[row].tolist()} in row {row}, expected "
+            f"{found.path}: found indices {indices[row].tolist()} in row {row}, expected "
             f"whole numbers from 0; {way_out}"
         )
     return PairMatches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from r2d2_kapture.errors import OutputError
@@ -44,8 +45,8 @@ class GrowingArchive:
         member.size = len(data)
         header = member.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
         self._grows = True
-        self._write(header + data + bytes(_padded(len(data)) - len(data)))
-        self._end += len(header) + _padded(len(data))
+        self._write(header + data + bytes(padded(len(data)) - len(data)))
+        self._end += len(header) + padded(len(data))
         self.sizes[name] = len(data)
 
     def _write(self, data: bytes) -> None:
@@ -86,21 +87,10 @@ def repair_tar(path: Path) -> dict[str, int]:
     if not path.exists() or path.stat().st_size < tarfile.BLOCKSIZE:
         path.write_bytes(bytes(END_BYTES))
         return sizes
-    file_size, end = path.stat().st_size, 0
-    try:
-        with tarfile.open(path, "r:") as archive:
-            while (member := _next_member(archive)) is not None:
-                member_end = member.offset_data + _padded(member.size)
-                if member_end > file_size:
-                    break
-                sizes[check_relative_name(member.name, path)] = member.size
-                end = member_end
-                archive.members.clear()  # type: ignore[attr-defined]
-    except tarfile.ReadError as error:
-        if end == 0:
-            raise OutputError(
-                f"{path}: not a tar archive ({error}); move it away"
-            ) from error
+    end = 0
+    for member in whole_members(path):
+        sizes[check_relative_name(member.name, path)] = member.size
+        end = member.offset_data + padded(member.size)
     with open(path, "r+b") as file:
         file.seek(end)
         if file.read() != bytes(END_BYTES):
@@ -110,7 +100,29 @@ def repair_tar(path: Path) -> dict[str, int]:
     return sizes
 
 
-def _padded(size: int) -> int:
+def whole_members(path: Path) -> Iterator[tarfile.TarInfo]:
+    """The members of an archive up to where it breaks off.
+
+    Raises:
+        OutputError: the file is not a tar archive at all.
+    """
+    file_size, found = path.stat().st_size, False
+    try:
+        with tarfile.open(path, "r:") as archive:
+            while (member := _next_member(archive)) is not None:
+                if member.offset_data + padded(member.size) > file_size:
+                    return
+                yield member
+                found = True
+                archive.members.clear()  # type: ignore[attr-defined]
+    except tarfile.ReadError as error:
+        if not found:
+            raise OutputError(
+                f"{path}: not a tar archive ({error}); move it away"
+            ) from error
+
+
+def padded(size: int) -> int:
     """Bytes that a member of ``size`` takes: whole blocks."""
     return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 

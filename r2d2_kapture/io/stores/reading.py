@@ -1,0 +1,228 @@
+"""Items of a folder by name, read from whatever layout they have."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from r2d2_kapture.config.stores import Store
+from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.kapture.dataset import PARTIAL_FOLDER, check_relative_name
+from r2d2_kapture.io.stores.shard_index import (
+    Members,
+    index_path,
+    load_members,
+    shard_paths,
+)
+from r2d2_kapture.io.stores.shard_members import Bytes, Member
+from r2d2_kapture.io.stores.shards import FOLDER_NAME
+
+LAYOUTS: Mapping[Store, str] = {
+    "files": "a folder of files",
+    "tar": "an archive",
+    "shards": "shards",
+}
+
+
+class StoredItem(Protocol):
+    """Where an item is."""
+
+    @property
+    def path(self) -> Path:
+        """Of the file that has it."""
+
+    @property
+    def offset(self) -> int:
+        """Where in the file its content begins, in bytes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of its content."""
+
+    def read(self) -> Bytes:
+        """Its content, as far as it is there.
+
+        Raises:
+            OSError: it cannot be read.
+            FeatureFormatError: it is not what was written.
+        """
+
+
+class StoredItems(Protocol):
+    """Items of one folder; safe to read from several threads."""
+
+    def find(self, name: str) -> StoredItem | None:
+        """Where an item is; None where there is none."""
+
+    def names(self) -> Iterator[str]:
+        """Names of all items, each once."""
+
+    def files(self, names: Iterable[str]) -> Iterator[str]:
+        """Where items are, or would be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilePart:
+    """An item that is a part of a file, or all of it; see StoredItem."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def read(self) -> Bytes:
+        """See StoredItem."""
+        with open(self.path, "rb") as file:
+            return np.fromfile(file, np.uint8, self.size, offset=self.offset)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileItems:
+    """A file an item.
+
+    Attributes:
+        folder: of the files.
+        suffix: of their names.
+    """
+
+    folder: Path
+    suffix: str
+
+    def find(self, name: str) -> FilePart | None:
+        """See StoredItems."""
+        path = os.path.join(self.folder, name)
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        return FilePart(path=Path(path), offset=0, size=found.st_size)
+
+    def names(self) -> Iterator[str]:
+        """See StoredItems."""
+        for path in self.folder.rglob(f"*{self.suffix}"):
+            inside = path.relative_to(self.folder)
+            if inside.parts[0] != PARTIAL_FOLDER:
+                yield inside.as_posix()
+
+    def files(self, names: Iterable[str]) -> Iterator[str]:
+        """See StoredItems."""
+        return (os.path.join(self.folder, name) for name in names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveItems:
+    """Members of one tar archive, as kapture has it.
+
+    Attributes:
+        path: of the archive.
+        members: offset and bytes of each.
+    """
+
+    path: Path
+    members: Mapping[str, tuple[int, int]]
+
+    def find(self, name: str) -> FilePart | None:
+        """See StoredItems."""
+        if name not in self.members:
+            return None
+        offset, size = self.members[name]
+        return FilePart(path=self.path, offset=offset, size=size)
+
+    def names(self) -> Iterator[str]:
+        """See StoredItems."""
+        return iter(self.members)
+
+    def files(self, names: Iterable[str]) -> Iterator[str]:
+        """See StoredItems."""
+        yield str(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardItems:
+    """Members of shards.
+
+    Attributes:
+        folder: of the shards.
+        members: of them.
+    """
+
+    folder: Path
+    members: Members
+
+    def find(self, name: str) -> Member | None:
+        """See StoredItems."""
+        found = self.members.find(name)
+        return None if found is None or found.removed else found
+
+    def names(self) -> Iterator[str]:
+        """See StoredItems."""
+        return self.members.names()
+
+    def files(self, names: Iterable[str]) -> Iterator[str]:
+        """See StoredItems."""
+        for path in shard_paths(self.folder):
+            yield from (str(path), str(index_path(path)))
+
+
+def found_store(folder: Path, archive: str, suffix: str) -> Store | None:
+    """The layout of the items in a folder; None where there are none.
+
+    Args:
+        folder: may be missing.
+        archive: name of kapture's archive of such items.
+        suffix: of their names.
+    """
+    if shard_paths(folder / FOLDER_NAME):
+        return "shards"
+    if (folder / archive).is_file():
+        return "tar"
+    return "files" if any(folder.rglob(f"*{suffix}")) else None
+
+
+def other_layout(found: Store) -> str:
+    """What is found where items are in another layout than the one asked for."""
+    return f"{LAYOUTS[found]}, which --store {found} adds to"
+
+
+def open_items(folder: Path, archive: str, suffix: str) -> StoredItems:
+    """Open the items of a folder to read; see ``found_store``.
+
+    Raises:
+        DatasetError: an archive or a shard cannot be used.
+    """
+    if shard_paths(folder / FOLDER_NAME):
+        shards = folder / FOLDER_NAME
+        return ShardItems(folder=shards, members=load_members(shards))
+    path = folder / archive
+    if path.is_file():
+        return ArchiveItems(path=path, members=index_archive(path))
+    return FileItems(folder=folder, suffix=suffix)
+
+
+def index_archive(path: Path) -> dict[str, tuple[int, int]]:
+    """Offset and bytes of each member of a tar file; the last of equal names counts.
+
+    Raises:
+        DatasetError: not an archive, broken off, or a name that leaves its folder.
+    """
+    members = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                name = check_relative_name(member.name, path)
+                members[name] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DatasetError(
+            f"{path}: cannot be read as an archive: {error}; extract again"
+        ) from error
+    if any(offset + size > os.path.getsize(path) for offset, size in members.values()):
+        raise DatasetError(f"{path}: the archive is truncated; extract again")
+    return members
