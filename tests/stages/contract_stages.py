@@ -133,6 +133,34 @@ STAGES = (
         replaced=True,
         sliced="matches/reconstruction/matches/points/match_report.json",
     ),
+    *(
+        Stage(
+            command="match",
+            variant=store,
+            flags=f"{FEATURES} --pairs {{pipeline}}/work/pairs/mapping.txt "
+            f"--output {{output}}/matches --gpu -1 --store {store}",
+            other="--ratio 0.9",
+            needs="pipeline",
+            foreign=f"matches/reconstruction/matches/points/{archive}",
+            replaced=True,
+            items=False,  # they are kept, but a shard is opened for many
+            sliced="matches/reconstruction/matches/points/match_report.json",
+        )
+        for store, archive in (("tar", "matches.tar"), ("shards", "shards/000000.tar"))
+    ),
+    Stage(
+        command="verify",
+        variant="shards",
+        flags=f"{MAPPING} {FEATURES} --pairs {{pipeline}}/work/pairs/mapping.txt "
+        "--matches {pipeline}/work/matches --database {output}/map.db "
+        "--output {output}/verified --store shards",
+        other="--max-error 2",
+        needs="pipeline",
+        foreign="map.db",
+        replaced=True,
+        items=False,
+        sliced="verified/reconstruction/matches/points/verify_report.json",
+    ),
     Stage(
         command="verify",
         flags=f"{MAPPING} {FEATURES} --pairs {{pipeline}}/work/pairs/mapping.txt "

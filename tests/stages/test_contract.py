@@ -19,6 +19,8 @@ import torch
 from r2d2_kapture.cli.entry import INTERRUPTED
 from r2d2_kapture.io.outputs.atomic import is_temporary
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME
+from r2d2_kapture.io.stores.shard_index import load_members
+from r2d2_kapture.io.stores.shards import FOLDER_NAME, check_shards
 from tests.http_files import running, zipped
 from tests.stages.contract_runs import Ended, Running, Stop
 from tests.stages.contract_stages import STAGES, Stage, write_inputs
@@ -35,7 +37,7 @@ MISSING = (
     r"error: .+: found \d of \d slices; .+ missing: run the same command with these "
     r"--slice, then with --slice all again"
 )
-OF_RUN = ("seconds", "slices", "seconds_of_slices", "images_read")
+OF_RUN = ("seconds", "slices", "seconds_of_slices", "images_read", "files")
 
 OF_RUNS = (".lock", FINISHED_NAME)
 """Ends of the names of files about runs, which hold times, and not of results."""
@@ -99,14 +101,21 @@ class Runs:
         return self.start(stage, more, stop).end()
 
     def content(self, stage: Stage) -> Content:
-        """All files of a result that must not depend on the time, and no locks."""
-        return {
+        """All files of a result that must not depend on the time, and no locks.
+
+        Shards may be divided otherwise after a kill: what they hold is compared.
+        """
+        content = {
             name: values(path)
             for name, path in files(self.output(stage)).items()
             if not re.fullmatch(f"(.*/)?({stage.timed})", name)
             # left by a kill before it was whole
-            and not is_temporary(path)
+            and not is_temporary(path) and path.parent.name != FOLDER_NAME
         }
+        for folder in self.output(stage).rglob(FOLDER_NAME):
+            name = folder.relative_to(self.output(stage)).as_posix()
+            content[name] = in_shards(folder)
+        return content
 
     def states(self, stage: Stage) -> dict[str, tuple[int, bytes]]:
         """When each file was written, and its content."""
@@ -131,6 +140,18 @@ def files(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not path.name.endswith(OF_RUNS)
     }
+
+
+def in_shards(folder: Path) -> bytes:
+    """What the members of shards are."""
+    check_shards(folder)
+    members = load_members(folder)
+    items = {
+        name: found.read().tobytes()
+        for name in members.names()
+        if (found := members.find(name)) is not None
+    }
+    return repr(sorted(items.items())).encode()
 
 
 def values(path: Path) -> bytes:

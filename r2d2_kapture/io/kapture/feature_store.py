@@ -21,7 +21,6 @@ import numpy as np
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name, is_described
-from r2d2_kapture.io.kapture.feature_table import index_archive
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.names import broken_by, shown
 from r2d2_kapture.io.outputs.atomic import atomic_path, remove_file
@@ -44,6 +43,7 @@ from r2d2_kapture.io.outputs.recorded_features import (
     RowStore,
     StoredFeatures,
 )
+from r2d2_kapture.io.stores.reading import index_archive
 from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize

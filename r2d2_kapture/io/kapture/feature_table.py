@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tarfile
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.dataset import (
     PARTIAL_FOLDER,
     UPGRADE,
-    check_relative_name,
     read_feature_config,
 )
 from r2d2_kapture.io.outputs.image_changes import refuse_clashing_records
 from r2d2_kapture.io.outputs.pieces import outputs_in_pieces, refuse_pieces
+from r2d2_kapture.io.stores.reading import index_archive
 from r2d2_kapture.types import (
     FloatArray,
 )
@@ -353,27 +352,6 @@ def _open_folder(
         metric=None if not fields[metric_field:] else fields[metric_field],
         members=index_archive(archive) if archive.is_file() else None,
     )
-
-
-def index_archive(path: Path) -> dict[str, tuple[int, int]]:
-    """Offset and bytes of each member of a tar file; the last of equal names counts.
-
-    Raises:
-        DatasetError: not an archive, broken off, or a name that leaves its folder.
-    """
-    members = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                name = check_relative_name(member.name, path)
-                members[name] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DatasetError(
-            f"{path}: cannot be read as an archive: {error}; extract again"
-        ) from error
-    if any(offset + size > os.path.getsize(path) for offset, size in members.values()):
-        raise DatasetError(f"{path}: the archive is truncated; extract again")
-    return members
 
 
 def _of_other_keypoints(folder: FeatureFolder, keypoints_type: str) -> str:

@@ -108,6 +108,11 @@ class MatchTable:
             return size // ROW_BYTES
         return None
 
+    def is_complete(self, image1: str, image2: str) -> bool:
+        """Whether a pair has whole rows, by the size of its file."""
+        places = self.places(sorted_pair(image1, image2))
+        return any(size % ROW_BYTES == 0 for _, _, size in places)
+
     def files(self, pairs: Collection[tuple[str, str]]) -> Iterator[str]:
         """Where the rows of sorted pairs are, or would be."""
         for _, items in self.folders:
@@ -216,6 +221,15 @@ class MatchWriter:
         self.items.remove(names)
         self.items.close()
 
+    def details(self) -> dict[str, int]:
+        """What a report says of the files; nothing where each pair has one.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+        count = self.items.count_files()
+        return {} if count is None else {"files": count}
+
     def is_complete(self, image1: str, image2: str) -> bool:
         """Whether the matches of a pair are there, in either order."""
         size = self.items.size(match_name(sorted_pair(image1, image2)))
@@ -312,8 +326,8 @@ def _read_rows(items: StoredItems, pair: tuple[str, str]) -> PairMatches | None:
     if not whole.all():
         row = int(np.flatnonzero(~whole.all(axis=1))[0])
         raise FeatureFormatError(
-            f"{found.path}: found indices {indices[row].tolist()} in row {row}, expected "
-            f"whole numbers from 0; {way_out}"
+            f"{found.path}: found indices {indices[row].tolist()} in row {row}, "
+            f"expected whole numbers from 0; {way_out}"
         )
     return PairMatches(
         indices=indices.astype(np.int64), scores=rows[:, 2].astype(np.float32)

@@ -12,6 +12,8 @@ from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
 from r2d2_kapture.io.outputs.lock import LOCK_NAME
 from r2d2_kapture.io.outputs.manifest import FILE_NAME
+from r2d2_kapture.io.stores.shards import FOLDER_NAME as SHARDS_NAME
+from r2d2_kapture.io.stores.shards import move_shards
 
 Merge = Callable[[Path, Path], None]
 """Adds to a file, the first, what another has, which is removed then."""
@@ -30,7 +32,7 @@ def move_outputs(source: Path, target: Path, merge: Mapping[str, Merge]) -> None
         source: what a run wrote.
         target: where another run writes; it is locked.
         merge: what adds files that both have in a folder with a lock, by name; logs
-            and archives grow, all others are replaced.
+            and archives grow, shards follow those there, all others are replaced.
 
     Raises:
         OSError: the file system refused.
@@ -43,6 +45,9 @@ def move_outputs(source: Path, target: Path, merge: Mapping[str, Merge]) -> None
     for entry in entries:
         here, there = entry.path, os.path.join(target, entry.name)
         if is_ledger and entry.name in OF_RUNS:
+            continue
+        if is_ledger and entry.name == SHARDS_NAME:
+            move_shards(Path(here), Path(there))
             continue
         if entry.is_dir() and os.path.isdir(there):
             move_outputs(Path(here), Path(there), merge)

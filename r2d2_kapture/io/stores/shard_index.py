@@ -181,7 +181,8 @@ class Members:
         for shard, path in enumerate(self._shards):
             first = int(self._ends[shard - 1]) if shard else 0
             wanted = counts[first : int(self._ends[shard])]
-            names = self._scanned.get(shard) or read_names(path)
+            is_scanned = shard in self._scanned
+            names = self._scanned[shard] if is_scanned else read_names(path)
             yield from (name for name, is_in in zip(names, wanted) if is_in)
 
     def superfluous(self) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ BLOCK = tarfile.BLOCKSIZE
 REMOVED = "removed"
 GROUP = slice(297, 329)
 """Of a header, the name of the group."""
+CHECKSUM = re.compile(rb"[0-9a-f]{8}")
 ROW = np.dtype(
     [
         ("hash", "<u8"),
@@ -111,13 +113,13 @@ class Member:
             ) from error
         if count < len(raw) or not _is_named(raw, self.head, self.name):
             raise FeatureFormatError(
-                f"{self.path}: found no '{shown(self.name)}' at byte {self.block * BLOCK}, "
-                f"where its .idx has it; {AGAIN}"
+                f"{self.path}: found no '{shown(self.name)}' at byte "
+                f"{self.block * BLOCK}, where its .idx has it; {AGAIN}"
             )
         if not _is_sound(raw, start, self.size):
             raise FeatureFormatError(
-                f"{self.path}: found other content of '{shown(self.name)}' than was written "
-                f"(CRC-32 differs); {AGAIN}"
+                f"{self.path}: found other content of '{shown(self.name)}' than was "
+                f"written (CRC-32 differs); {AGAIN}"
             )
         return np.frombuffer(raw, np.uint8)[start:]
 
@@ -132,10 +134,13 @@ def _fill(file: Any, buffer: bytearray) -> int:
 def _is_named(raw: bytearray, head: int, name: str) -> bool:
     """Whether a header has a name, also one in extended headers of GNU or POSIX."""
     data = name.encode("utf-8", "surrogateescape")
-    if head == 1:
-        return raw[:100].rstrip(b"\0") == data
     more = raw[BLOCK : (head - 1) * BLOCK]
-    return more.startswith(data + b"\0") or b" path=" + data + b"\n" in more
+    if raw[156:157] == tarfile.GNUTYPE_LONGNAME:
+        return more.startswith(data + b"\0")
+    if b" path=" in more:
+        return b" path=" + data + b"\n" in more
+    last = raw[(head - 1) * BLOCK : head * BLOCK]
+    return last[:100].rstrip(b"\0") == data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +211,7 @@ def recover_shard(path: Path) -> tuple[Scan, bytes]:
 
 
 def _is_sound(raw: bytes | bytearray, start: int, size: int) -> bool:
-    """Whether the content of a member is what its header says; others' say nothing."""
+    """Whether the content of a member is what its header says, if it says that."""
     noted = raw[start - BLOCK : start][GROUP].rstrip(b"\0")
     content = memoryview(raw)[start : start + size]
-    return not noted or noted == b"%08x" % zlib.crc32(content)
+    return not CHECKSUM.fullmatch(noted) or noted == b"%08x" % zlib.crc32(content)

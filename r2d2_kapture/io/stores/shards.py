@@ -148,7 +148,7 @@ class ShardWriter:
     """
 
     def __init__(self, folder: Path, limits: Limits = Limits()) -> None:
-        self._folder = folder
+        self.folder = folder
         self._limits = limits
         self._lock = RLock()
         self._members: list[Members] | None = None
@@ -166,7 +166,7 @@ class ShardWriter:
     def names(self) -> Iterator[str]:
         """Names of the members that count, which are on the disk then."""
         self.close()
-        return load_members(self._folder).names()
+        return load_members(self.folder).names()
 
     def write(self, name: str, data: bytes, *, removed: bool = False) -> None:
         """Add a member that replaces those of its name, or removes them.
@@ -179,11 +179,11 @@ class ShardWriter:
             self._opened()
             try:
                 if self._open is None:
-                    number = next_number(self._folder)
-                    self._open = _OpenShard(shard_path(self._folder, number))
+                    number = next_number(self.folder)
+                    self._open = _OpenShard(shard_path(self.folder, number))
                 self._open.append(name, data, removed=removed)
             except OSError as error:
-                raise output_error(self._folder, error) from error
+                raise output_error(self.folder, error) from error
             full = len(self._open.names) >= self._limits.members
             if full or self._open.end >= self._limits.bytes:
                 self._close_shard()
@@ -211,7 +211,7 @@ class ShardWriter:
                 try:
                     self._open.sync()
                 except OSError as error:
-                    raise output_error(self._folder, error) from error
+                    raise output_error(self.folder, error) from error
 
     def close(self) -> None:
         """Close the shard that is open.
@@ -226,15 +226,15 @@ class ShardWriter:
 
     def _opened(self) -> list[Members]:
         if self._members is None:
-            for path in shard_paths(self._folder):
+            for path in shard_paths(self.folder):
                 if read_header(path) is None:
                     _recover(path)
-            members = load_members(self._folder)
+            members = load_members(self.folder)
             superfluous = members.superfluous()
             for path in superfluous:
                 remove_file(index_path(path))
                 remove_file(path)
-            self._members = [load_members(self._folder) if superfluous else members]
+            self._members = [load_members(self.folder) if superfluous else members]
         return self._members
 
     def _close_shard(self) -> None:
@@ -299,5 +299,3 @@ def check_shards(folder: Path) -> None:
                 f"{found.hex()[:12]}..., expected "
                 f"{header['sha256'].tobytes().hex()[:12]}... as its .idx says); {AGAIN}"
             )
-
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from r2d2_kapture.io.outputs.atomic import atomic_path, output_error, remove_fil
 from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
 from r2d2_kapture.io.outputs.ledger import write_item
 from r2d2_kapture.io.stores.reading import FileItems, index_archive
+from r2d2_kapture.io.stores.shard_index import shard_paths
 from r2d2_kapture.io.stores.shards import FOLDER_NAME, ShardWriter
 
 
@@ -42,6 +42,13 @@ class ItemWriter(Protocol):
 
     def remove(self, names: Collection[str]) -> None:
         """Remove items, some of which may not be there.
+
+        Raises:
+            OutputError: the file system refused.
+        """
+
+    def count_files(self) -> int | None:
+        """How many files hold all items, which are complete then; None for one each.
 
         Raises:
             OutputError: the file system refused.
@@ -81,6 +88,9 @@ class _Files:
     def remove(self, names: Collection[str]) -> None:
         for name in names:
             remove_file(Path(self._path(name)))
+
+    def count_files(self) -> None:
+        """Nothing is counted."""
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -131,8 +141,12 @@ class _Archive:
                     for name in kept:
                         old.seek(members[name][0])
                         new.append(name, old.read(members[name][1]))
-        except (OSError, tarfile.TarError) as error:
+        except OSError as error:
             raise output_error(self._path, error) from error
+
+    def count_files(self) -> int:
+        self.close()
+        return int(self._path.exists())
 
     def close(self) -> None:
         with self._lock:
@@ -164,6 +178,10 @@ class _Shards:
 
     def remove(self, names: Collection[str]) -> None:
         self.writer.remove(names)
+
+    def count_files(self) -> int:
+        self.close()
+        return 2 * len(shard_paths(self.writer.folder))
 
     def close(self) -> None:
         self.writer.close()

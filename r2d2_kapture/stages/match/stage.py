@@ -15,6 +15,7 @@ from r2d2_kapture.config.extract import EngineConfig
 from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import WHOLE
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.core.runtime import resolve_runtime
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.kapture.feature_provenance import (
@@ -30,6 +31,7 @@ from r2d2_kapture.io.kapture.local_features import (
 from r2d2_kapture.io.kapture.match_store import (
     CONTENTS,
     MatchWriter,
+    is_in_other_layout,
     matches_folder,
     open_match_writer,
 )
@@ -109,6 +111,7 @@ def run(
     output: Path,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
+    store: Store = "files",
     slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -126,6 +129,9 @@ def run(
             'name name' (hloc, COLMAP).
         output: folder for ``reconstruction/matches/<keypoints type>``.
         keypoints_type, descriptors_type: by default the only existing one.
+        store: ``files`` writes one file per pair; ``tar`` one archive, matches.tar;
+            ``shards`` archives of up to 10,000 pairs with an index each, for millions
+            of pairs, which kapture's own tools cannot read, see docs/formats.md.
         slice: ``i/n`` does part i of n of the pairs, for runs that share the output;
             ``all`` puts the parts together, see docs/cluster.md.
         options: how to run; ``workers`` pairs are matched in parallel, each on one
@@ -147,6 +153,7 @@ def run(
         device=device,
         cache_gb=config.cache_gb,
         warnings=() if listed else (f"{pairs}: found no pair to match",),
+        store=store,
         slice=slice,
         options=options,
     )
@@ -161,6 +168,7 @@ def run_matcher(
     device: torch.device,
     cache_gb: float = MatchConfig.cache_gb,
     warnings: tuple[str, ...] = (),
+    store: Store = "files",
     slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -174,6 +182,7 @@ def run_matcher(
         device: of the matcher.
         cache_gb: gigabytes of features cached in memory for later pairs.
         warnings: of the pairs, for the report.
+        store: layout of the matches.
         slice: of the pairs.
         options: how to run.
 
@@ -198,22 +207,26 @@ def run_matcher(
     )
     with ExitStack() as stack:
         states = feature_states(tables, images)
+        layout = "" if store == "files" else f" {store}"
         run = stack.enter_context(
             sliced.open(
                 manifest,
                 every,
                 options,
-                lambda pair: f"{pair} {[states[image] for image in pair]}",
+                lambda pair: f"{pair} {[states[image] for image in pair]}{layout}",
             )
         )
         writer = stack.enter_context(
-            open_match_writer(sliced.root(output), keypoints_type, manifest, options)
+            open_match_writer(
+                sliced.root(output), keypoints_type, manifest, options, store
+            )
         )
         writer.follow(states)
         run.gather(output, {STATES_NAME: leave})
         left = wanted
         if sliced.is_part and is_made_with(folder, CONTENTS, manifest, options):
-            left = unmatched(folder, wanted, states, options)
+            is_in_other_layout(folder, manifest, options, store)
+            left = unmatched(output, keypoints_type, wanted, states, options)
             run.is_empty = not left
         todo = [pair for pair in left if options.force or not writer.is_complete(*pair)]
         tally = match_pairs(matcher, todo, cache, writer, options, len(wanted))
@@ -241,6 +254,7 @@ def run_matcher(
                 "matches_per_pair": round(tally.matches / max(tally.done, 1)),
                 "pairs_without_matches": tally.without_matches,
                 "images_read": cache.loads,
+                **writer.details(),
                 "device": str(device),
             },
         )

@@ -10,7 +10,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.kapture.followed_features import read_states
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
-from r2d2_kapture.io.kapture.match_store import MatchWriter
+from r2d2_kapture.io.kapture.match_store import find_matches, matches_folder
 from r2d2_kapture.io.kapture.pairs import ImagePair, sorted_pair
 from r2d2_kapture.types import some_names
 
@@ -31,7 +31,8 @@ def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
 
 
 def unmatched(
-    folder: Path,
+    root: Path,
+    keypoints_type: str,
     pairs: Sequence[Names],
     states: Mapping[str, str],
     options: RunOptions,
@@ -39,15 +40,16 @@ def unmatched(
     """The pairs without up-to-date matches in a folder that another run writes.
 
     Args:
-        folder: of the matches.
+        root: of the matches.
+        keypoints_type: that they count.
         pairs: in question.
         states: of the features of their images.
         options: whether all pairs are matched again.
     """
     if options.force:
         return pairs
-    known = read_states(folder) or {}
-    there = MatchWriter(folder=folder)
+    known = read_states(matches_folder(root, keypoints_type)) or {}
+    there = find_matches([root], keypoints_type)
     return [
         pair
         for pair in pairs

@@ -20,6 +20,7 @@ import numpy as np
 import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.colmap.database import colmap_keypoints, colmap_matches
@@ -37,7 +38,7 @@ from r2d2_kapture.io.kapture.match_store import (
     MatchTable,
     MatchWriter,
     find_matches,
-    match_name,
+    is_in_other_layout,
     matches_folder,
     open_match_writer,
 )
@@ -152,6 +153,7 @@ class VerifiedPairs:
         verified: pairs with inliers.
         matches, inliers, guided: sums of these counts, see PairGeometry.
         is_empty: whether the folder has no geometry.
+        stored: what a report says of the files.
     """
 
     table: MatchTable
@@ -164,6 +166,7 @@ class VerifiedPairs:
     inliers: int = 0
     guided: int = 0
     is_empty: bool = False
+    stored: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._digest = hashlib.sha256()
@@ -185,11 +188,11 @@ class VerifiedPairs:
             return None
         return self.log[image1, image2].two_view_geometry(matches.indices)
 
-    def files(self, folder: Path) -> Iterator[Path]:
+    def files(self, folder: Path) -> Iterator[str]:
         """The files of verified matches in their folder, and of their geometries."""
-        yield folder / FILE_NAME
-        yield folder / LOG_NAME
-        yield from (folder / match_name(pair) for pair in self.pairs)
+        yield str(folder / FILE_NAME)
+        yield str(folder / LOG_NAME)
+        yield from self.table.files(self.pairs)
 
     def digest(self) -> str:
         """Digest of the inputs of all geometries."""
@@ -203,6 +206,7 @@ class VerifiedPairs:
             "matches": self.matches,
             "inliers": self.inliers,
             **({"guided_matches": self.guided} if self.guided else {}),
+            **self.stored,
         }
 
 
@@ -215,6 +219,7 @@ def verify_pairs(
     output: Path,
     manifest: Manifest,
     options: RunOptions,
+    store: Store = "files",
     whole: Path | None = None,
     fill: Callable[[], None] = lambda: None,
 ) -> VerifiedPairs:
@@ -228,6 +233,7 @@ def verify_pairs(
         output: kapture folder for the verified matches.
         manifest: of the folder.
         options: how to run.
+        store: layout of the verified matches.
         whole: that of all slices, whose pairs are not verified again.
         fill: adds pairs that were verified elsewhere, to the folder that is locked.
 
@@ -238,7 +244,7 @@ def verify_pairs(
     """
     keypoints_type = matches.keypoints_type
     folder = matches_folder(output, keypoints_type)
-    with open_match_writer(output, keypoints_type, manifest, options) as writer:
+    with open_match_writer(output, keypoints_type, manifest, options, store) as writer:
         if options.force or writer.emptied:
             (folder / LOG_NAME).unlink(missing_ok=True)
         fill()
@@ -246,6 +252,7 @@ def verify_pairs(
         roots, known = [output], [log]
         if whole is not None and whole != output and not options.force:
             there = matches_folder(whole, keypoints_type)
+            is_in_other_layout(there, manifest, options, store)
             if is_made_with(there, CONTENTS, manifest, options):
                 roots.append(whole)
                 known.append(read_geometries(there / LOG_NAME))
@@ -260,7 +267,13 @@ def verify_pairs(
         found = VerifiedPairs(table=task.written, log=log)
         _run(task, pairs, found, options)
         found.is_empty = not log.path.stat().st_size
-        return found
+        if whole in (None, output):
+            # of earlier pairs, which will not be in the database
+            wanted = set(found.pairs)
+            writer.remove(lambda pair: pair not in wanted)
+        found.stored = writer.details()
+    found.table = find_matches(roots, keypoints_type)
+    return found
 
 
 def verified_manifest(keypoints_type: str, settings: Mapping[str, object]) -> Manifest:

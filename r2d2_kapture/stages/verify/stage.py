@@ -15,6 +15,7 @@ import pycolmap
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import WHOLE
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, ReconstructionError
 from r2d2_kapture.io.colmap.cameras import image_cameras
@@ -33,7 +34,7 @@ from r2d2_kapture.io.kapture.feature_provenance import (
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.gnss import Position, usable_gnss
 from r2d2_kapture.io.kapture.match_store import CONTENTS as MATCHES
-from r2d2_kapture.io.kapture.match_store import match_name, matches_folder, open_matches
+from r2d2_kapture.io.kapture.match_store import matches_folder, open_matches
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pixel_origins import (
     DatabaseOrigins,
@@ -42,7 +43,6 @@ from r2d2_kapture.io.kapture.pixel_origins import (
     place_keypoints,
 )
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
-from r2d2_kapture.io.outputs.atomic import remove_file
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.lock import exclusive
@@ -81,6 +81,7 @@ def run(
     output: Path,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
+    store: Store = "files",
     slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -107,6 +108,9 @@ def run(
         keypoints_type: of features and matches; by default the only existing one.
         descriptors_type: of --guided; by default the only existing one of the
             keypoints.
+        store: layout of the verified matches: ``files`` writes one file per pair;
+            ``tar`` one archive; ``shards`` archives of up to 10,000 pairs with an index
+            each, which kapture's own tools cannot read, see docs/formats.md.
         slice: ``i/n`` does part i of n of the pairs, for runs that share the output;
             ``all`` puts the parts together and writes the database, see
             docs/cluster.md.
@@ -178,7 +182,10 @@ def run(
         keypoints.type_name, config.record() | {"camera_origin": origin}
     )
     with ExitStack() as stack:
-        run = stack.enter_context(sliced.open(manifest, every, options))
+        layout = "" if store == "files" else f" {store}"
+        run = stack.enter_context(
+            sliced.open(manifest, every, options, lambda pair: f"{pair}{layout}")
+        )
         root = sliced.root(output)
         stack.enter_context(exclusive(root))
         state = DatabaseState(path=output / STATE_NAME, database=database)
@@ -192,6 +199,7 @@ def run(
             output=root,
             manifest=manifest,
             options=options,
+            store=store,
             whole=output,
             fill=lambda: run.gather(output),
         )
@@ -216,7 +224,6 @@ def run(
         if sliced.is_part:
             run.is_empty = found.is_empty
             return run.finish(report, folder / REPORT_NAME)
-        _remove_others(folder, found)
         positions, no_positions = usable_gnss(opened)
         inputs = _inputs_digest(dataset, images, found, positions)
         if not state.is_current(inputs):
@@ -268,12 +275,6 @@ def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
             f"none of {count} pairs is verified, so that no map can be made; check "
             "that the images overlap, and that they were matched"
         )
-
-
-def _remove_others(folder: Path, found: VerifiedPairs) -> None:
-    """Remove verified matches of earlier pairs that will not be in the database."""
-    for pair in set(found.table.pairs).difference(found.pairs):
-        remove_file(folder / match_name(pair))
 
 
 def _poses(

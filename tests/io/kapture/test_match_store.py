@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from typing import Literal
 
 import kapture.io.csv as kcsv
 import kapture.io.features as kf
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError, FeatureFormatError, OutputError
 from r2d2_kapture.io.kapture.match_store import (
-    MatchWriter,
     find_matches,
     matches_folder,
     open_match_writer,
@@ -34,8 +35,16 @@ MATCHES = PairMatches(
 NONE = PairMatches(indices=np.zeros((0, 2), np.int64), scores=np.zeros(0, np.float32))
 
 
-def write(root: Path, *pairs: tuple[str, str], manifest: Manifest = MANIFEST) -> None:
-    with open_match_writer(root, TYPE, manifest) as writer:
+STORES: tuple[Store, ...] = ("files", "tar", "shards")
+
+
+def write(
+    root: Path,
+    *pairs: tuple[str, str],
+    manifest: Manifest = MANIFEST,
+    store: Store = "files",
+) -> None:
+    with open_match_writer(root, TYPE, manifest, store=store) as writer:
         for pair in pairs:
             writer.write(*pair, MATCHES)
 
@@ -62,7 +71,7 @@ def pack(root: Path) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize("tar", [False, True])
+@pytest.mark.parametrize("store", [*STORES, "packed"])
 @pytest.mark.parametrize(
     "pair",
     [
@@ -74,10 +83,10 @@ def pack(root: Path) -> None:
     ],
 )
 def test_each_order_reads_as_it_was_written(
-    tmp_path: Path, pair: tuple[str, str], tar: bool
+    tmp_path: Path, pair: tuple[str, str], store: Store | Literal["packed"]
 ) -> None:
-    write(tmp_path, pair)
-    if tar:
+    write(tmp_path, pair, store="files" if store == "packed" else store)
+    if store == "packed":
         pack(tmp_path)
     assert same(read(tmp_path, *pair), MATCHES)
     assert same(read(tmp_path, *pair[::-1]), MATCHES.swapped())
@@ -96,6 +105,62 @@ def test_kapture_reads_our_matches(tmp_path: Path, pair: tuple[str, str]) -> Non
     expected = MATCHES if pair[0] == "a b.jpg" else MATCHES.swapped()
     np.testing.assert_array_equal(rows[:, :2], expected.indices)
     np.testing.assert_array_equal(rows[:, 2], expected.scores)
+
+
+def test_kapture_reads_our_archive(tmp_path: Path) -> None:
+    write(tmp_path, ("a b.jpg", "sub/é.jpg"), store="tar")
+    write(tmp_path, ("c.jpg", "sub/é.jpg"), store="tar")
+    with kcsv.get_all_tar_handlers(str(tmp_path)) as tars:
+        pair = ("c.jpg", "sub/é.jpg")
+        place = kf.get_matches_fullpath(pair, TYPE, str(tmp_path), tars)
+        rows = kf.image_matches_from_file(place)
+    np.testing.assert_array_equal(rows[:, :2], MATCHES.indices)
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_matches_follow_the_features(tmp_path: Path, store: Store) -> None:
+    pairs = [("a", "b"), ("a", "c"), ("b", "c")]
+    states = dict.fromkeys("abc", "1")
+    with open_match_writer(tmp_path, TYPE, MANIFEST, store=store) as writer:
+        writer.follow(states)
+        for pair in pairs:
+            writer.write(*pair, MATCHES)
+    with open_match_writer(tmp_path, TYPE, MANIFEST, store=store) as writer:
+        writer.follow(states)
+        assert all(writer.is_complete(*pair) for pair in pairs)
+        writer.follow(states | {"a": "2"})
+        assert [writer.is_complete(*pair) for pair in pairs] == [False, False, True]
+        writer.write("c", "a", NONE)
+    table = open_matches([tmp_path], TYPE)
+    assert table.pairs == [("a", "c"), ("b", "c")]
+    assert (table.count("a", "c"), table.count("a", "b")) == (0, None)
+
+
+@pytest.mark.parametrize("found", STORES)
+def test_each_layout_is_added_to_or_replaced_as_one(
+    tmp_path: Path, found: Store
+) -> None:
+    for wanted in STORES:
+        root = tmp_path / wanted
+        write(root, ("a", "b"), store=found)
+        if wanted != found:
+            form = f", which --store {found} adds to; choose .*or --force to redo"
+            with pytest.raises(OutputError, match=form):
+                write(root, ("c", "d"), store=wanted)
+            with open_match_writer(root, TYPE, MANIFEST, FORCE, wanted) as writer:
+                assert not writer.is_complete("a", "b")
+        write(root, ("c", "d"), store=wanted)
+        left = [("a", "b")] if wanted == found else []
+        assert open_matches([root], TYPE).pairs == [*left, ("c", "d")]
+
+
+def test_layouts_are_read_together(tmp_path: Path) -> None:
+    names = {"files": "a", "tar": "b", "shards": "c"}
+    for store in STORES:
+        write(tmp_path / store, (names[store], "d"), store=store)
+    table = open_matches([tmp_path / store for store in STORES], TYPE)
+    assert table.pairs == [("a", "d"), ("b", "d"), ("c", "d")]
+    assert [table.count(*pair) for pair in table.pairs] == [len(MATCHES)] * 3
 
 
 def test_we_read_kaptures_matches(tmp_path: Path) -> None:
@@ -241,7 +306,9 @@ def test_nothing_is_added_next_to_an_archive(tmp_path: Path) -> None:
     """A reader would look into the archive alone."""
     write(tmp_path, ("a", "b"))
     pack(tmp_path)
-    with pytest.raises(OutputError, match="found matches.tar"):
+    with pytest.raises(
+        OutputError, match="found an archive, which --store tar adds to; choose"
+    ):
         write(tmp_path, ("c", "d"))
     assert same(read(tmp_path, "a", "b"), MATCHES)
 
@@ -252,12 +319,13 @@ def test_an_interrupted_write_leaves_no_pair(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_match_writer(tmp_path, TYPE, MANIFEST) as writer,
+        monkeypatch.context() as patch,
+    ):
         patch.setattr("os.replace", killed, raising=True)
-        folder = matches_folder(tmp_path, TYPE)
-        folder.mkdir(parents=True)
-        with pytest.raises(KeyboardInterrupt):
-            MatchWriter(folder=folder).write("a", "b", MATCHES)
+        writer.write("a", "b", MATCHES)
     assert find_matches([tmp_path], TYPE).pairs == []
     assert list(kcsv.matches_from_dir(TYPE, str(tmp_path), {"a", "b"})) == []
 
