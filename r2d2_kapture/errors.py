@@ -59,3 +59,7 @@ class OutputError(R2D2KaptureError):
 
 class ReconstructionError(R2D2KaptureError):
     """Mapping or localization cannot proceed on the given input."""
+
+
+class LostWorkersError(R2D2KaptureError):
+    """Workers of a cluster were lost; the same run again goes on."""

@@ -38,7 +38,7 @@ from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.core.allocator import keep_heap
-from r2d2_kapture.errors import R2D2KaptureError
+from r2d2_kapture.errors import LostWorkersError, R2D2KaptureError
 from r2d2_kapture.types import Report
 
 if TYPE_CHECKING:
@@ -225,7 +225,8 @@ def run_command(
         )
         line = " ".join(text.split()) or type(error).__name__
         print(f"error: {line}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+        lost = isinstance(error, LostWorkersError)
+        return EXIT_SOME_FAILED if lost else EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return EXIT_INTERRUPTED

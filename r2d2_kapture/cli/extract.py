@@ -16,7 +16,9 @@ from r2d2_kapture.cli.extraction_flags import (
 )
 from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.stage_flags import (
+    add_executor_flags,
     add_parameters,
+    executor_config,
     parameter_values,
     require_given,
     run_options,
@@ -42,14 +44,17 @@ def _command(arguments: list[str]) -> int:
     add_folder_flags(parser)
     add_extraction_flags(parser)
     add_extraction_run_flags(parser)
+    add_executor_flags(parser)
     namespace = parse_extraction(parser, arguments)
     require_given(namespace, parameters)
-    options = run_options(namespace)
+    options, executor = run_options(namespace), executor_config(namespace)
     extractor = make_extractor(namespace)
     from r2d2_kapture.stages import extract
+    from r2d2_kapture.stages.cluster import open_executor
 
     values = parameter_values(namespace, parameters)
-    report = extract.run(extractor, **values, options=options)
+    with open_executor(executor) as execute:
+        report = execute(extract.run, extractor, **values, options=options)
     if report.outputs[0].is_dir():  # a slice has a report alone
         save_settings(namespace, extractor, report.outputs[0])
     return finish(report)

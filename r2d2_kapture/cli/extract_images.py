@@ -15,7 +15,13 @@ from r2d2_kapture.cli.extraction_flags import (
     save_settings,
 )
 from r2d2_kapture.cli.signatures import read_signature
-from r2d2_kapture.cli.stage_flags import add_parameters, parameter_values, run_options
+from r2d2_kapture.cli.stage_flags import (
+    add_executor_flags,
+    add_parameters,
+    executor_config,
+    parameter_values,
+    run_options,
+)
 from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.io.images.search import find_images
 
@@ -50,12 +56,14 @@ def _command(arguments: list[str]) -> int:
     add_folder_flags(parser)
     add_extraction_flags(parser)
     add_extraction_run_flags(parser)
+    add_executor_flags(parser)
     namespace = parse_extraction(parser, arguments)
     if not namespace.images:
         raise ConfigError("--images: none given, expected files, folders or patterns")
-    options = run_options(namespace)
+    options, executor = run_options(namespace), executor_config(namespace)
     found = find_images(namespace.images, namespace.exclude, namespace.masks)
     extractor = make_extractor(namespace)
+    from r2d2_kapture.stages.cluster import open_executor
     from r2d2_kapture.stages.extract import files, searched_folders
 
     values = parameter_values(namespace, parameters) | {
@@ -63,7 +71,8 @@ def _command(arguments: list[str]) -> int:
         "folders": searched_folders(namespace.images),
         "notes": found.warnings,
     }
-    report = files.run(extractor, **values, options=options)
+    with open_executor(executor) as execute:
+        report = execute(files.run, extractor, **values, options=options)
     if namespace.output_dir in report.outputs:  # a slice has a report alone
         save_settings(namespace, extractor, namespace.output_dir)
     return finish(report)

@@ -35,9 +35,11 @@ from r2d2_kapture.cli.extraction_flags import (
 from r2d2_kapture.cli.parser import INPUTS, CommandParser, value_name
 from r2d2_kapture.cli.signatures import read_signature, setting_parameters
 from r2d2_kapture.cli.stage_flags import (
+    add_executor_flags,
     add_parameters,
     add_refinement,
     add_stage_flags,
+    executor_config,
     parameter_values,
     run_options,
 )
@@ -174,6 +176,7 @@ def pipeline_report(
         R2D2KaptureError: flags contradict each other, or a stage cannot continue.
     """
     config, options = pipeline_config(flags), run_options(flags)
+    executor = executor_config(flags)
     _, parameters = read_signature(STAGE)
     values = parameter_values(flags, parameters) | inputs
     # the features of a model's images are in neither dataset
@@ -186,18 +189,21 @@ def pipeline_report(
             "nothing is extracted; give a --model to extract, or omit the preset"
         )
     from r2d2_kapture.stages import pipeline
+    from r2d2_kapture.stages.cluster import open_executor
     from r2d2_kapture.stages.report import run as write_page
     from r2d2_kapture.stages.report import with_page
 
-    report = pipeline.run(
-        dataclasses.replace(config, extract=extract),
-        queries=queries,
-        weights=weights,
-        earlier=earlier,
-        **values,
-        options=options,
-        announce=print_report,
-    )
+    with open_executor(executor) as execute:
+        report = pipeline.run(
+            dataclasses.replace(config, extract=extract),
+            queries=queries,
+            weights=weights,
+            earlier=earlier,
+            **values,
+            options=options,
+            execute=execute,
+            announce=print_report,
+        )
     name = "r2d2" if extract is None else extract.extractor.extractor
     write_text_atomic(flags.output / SETTINGS_NAME, dump_sections(flags, name))
     return with_page(report, lambda: write_page(pipeline=flags.output))
@@ -235,6 +241,7 @@ def _add_flags(parser: CommandParser, taken: Collection[str]) -> None:
         force="replace outputs of other settings, and all that depend on them; earlier "
         "ones are kept (to start over, choose another --output)",
     )
+    add_executor_flags(parser)
     add_sections(parser)
 
 

@@ -20,12 +20,15 @@ from r2d2_kapture.cli.signatures import read_signature
 from r2d2_kapture.cli.stage_flags import (
     REDO,
     THREADS,
+    add_executor_flags,
     add_parameters,
     add_run_flags,
     add_stage_flags,
+    executor_config,
     parameter_values,
     run_options,
 )
+from r2d2_kapture.config.executor import ExecutorConfig
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,11 +75,18 @@ class StageCommand:
             add_run_flags(parser, self.force)
         else:
             add_stage_flags(parser, self.item, self.force, self.workers, self.count)
+        shared = any(parameter.name == "slice" for parameter in parameters)
+        if shared:
+            add_executor_flags(parser)
         namespace = parser.parse_args(self.presets(arguments))
         values = parameter_values(namespace, parameters)
         config: list[Any] = [
             settings_from(namespace, kind) for kind in self.settings.values()
         ]
         options = run_options(namespace)
+        executor = executor_config(namespace) if shared else ExecutorConfig()
         run = importlib.import_module(self.stage).run
-        return finish(run(*config, **values, options=options))
+        from r2d2_kapture.stages.cluster import open_executor
+
+        with open_executor(executor) as execute:
+            return finish(execute(run, *config, **values, options=options))

@@ -8,11 +8,13 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from r2d2_kapture.cli.common import add_flag, add_settings
+from r2d2_kapture.cli.common import add_flag, add_settings, settings_from
 from r2d2_kapture.cli.parser import INPUTS, OUTPUTS, CommandParser, value_name
 from r2d2_kapture.cli.signatures import Parameter, setting_parameters
+from r2d2_kapture.config.executor import RAY, ExecutorConfig
 from r2d2_kapture.config.pipeline import RefineOnceConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.errors import ConfigError
 
 REDO = "redo finished work, and replace what was made with other settings"
@@ -117,6 +119,22 @@ def add_stage_flags(
         "--strict", action="store_true", help=f"stop at the first {item} that fails"
     )
     add_run_flags(parser, force)
+
+
+def add_executor_flags(parser: CommandParser) -> None:
+    """Add those of who processes the items of a stage that makes slices."""
+    first, *others = names_of(ExecutorConfig)
+    add_settings(parser, ExecutorConfig, others, group="run")
+    add_settings(parser, ExecutorConfig, [first], group=RAY, topic=RAY)
+
+
+def executor_config(namespace: Namespace) -> ExecutorConfig:
+    """Who processes them, from these flags.
+
+    Raises:
+        ConfigError: flags contradict each other.
+    """
+    return settings_from(namespace, ExecutorConfig)
 
 
 def add_workers_flag(parser: CommandParser, text: str, count: int) -> None:

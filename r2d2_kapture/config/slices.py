@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from r2d2_kapture.errors import ConfigError
@@ -39,6 +40,29 @@ class Slice:
             for number in (self.number - 1, self.number)
         )
         return items[first:end]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedWork:
+    """Slices of an output that have to be made.
+
+    Attributes:
+        unit: of the items, in the singular.
+        items: how many there are.
+        lacking: at most how many of them the output lacks.
+        begun: number of slices that earlier runs divided the items into, if any did.
+        unfinished: gives those of so many slices that are not finished.
+        output: that they are of.
+        folder: of the slices; whoever makes one has to see it.
+    """
+
+    unit: str
+    items: int
+    lacking: int
+    begun: int | None
+    unfinished: Callable[[int], Sequence[Slice]]
+    output: Path
+    folder: Path
 
 
 def read_slice(text: str, *, or_all: bool = False) -> Slice:

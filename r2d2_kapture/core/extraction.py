@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -52,6 +52,7 @@ class Extractor(ABC):
         warnings: on how it computes, for reports.
         descriptor_dim: values of a descriptor; they are compared by L2 norm.
         descriptor_type: ``float32``, ``float16`` or ``uint8``.
+        remake: makes another one, in another process on its own device.
     """
 
     settings_class: ClassVar[type]
@@ -62,6 +63,7 @@ class Extractor(ABC):
     warnings: tuple[str, ...] = ()
     descriptor_dim: int
     descriptor_type: str = "float32"
+    remake: Callable[[], Extractor] | None = None
 
     def __init__(self, settings: Any, weights: Weights | None, runtime: Runtime):
         self.settings = settings
@@ -71,6 +73,12 @@ class Extractor(ABC):
         if runtime.engine not in self.engines:
             runtime = dataclasses.replace(runtime, engine="torch")
         self.runtime = runtime
+
+    def __reduce__(self) -> Any:
+        """How it is pickled: by what it was made of."""
+        if self.remake is None:
+            return super().__reduce__()
+        return self.remake, ()
 
     @classmethod
     def open(cls, settings: Any, weights: Any, runtime: Runtime) -> Self:

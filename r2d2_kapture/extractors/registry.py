@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,4 +87,6 @@ def build_extractor(
             f"--engine {config.engine}: found for --extractor {settings.extractor}, "
             f"expected auto or {' or '.join(found.engines)}"
         )
-    return found.open(settings, weights, resolve_runtime(config))
+    made = found.open(settings, weights, resolve_runtime(config))
+    made.remake = partial(build_extractor, config, weights)
+    return made

@@ -31,6 +31,7 @@ class Progress:
         done: how many of them were finished by an earlier run.
         steady: whether the remaining time can be estimated from finished items.
         shown: True shows a bar, False nothing, None a bar on a terminal and else lines.
+        also: called with each number of items that are finished, earlier ones first.
         clock: seconds from any origin on.
         stream: to write to; None is stderr.
 
@@ -47,12 +48,16 @@ class Progress:
         done: int = 0,
         steady: bool = True,
         shown: bool | None = None,
+        also: Callable[[int], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         stream: TextIO | None = None,
     ) -> None:
         self._description, self._unit, self._total = description, unit, total
         self._earlier = self._done = done
         self._steady = steady
+        self._also = also
+        if also is not None:
+            also(done)
         self._stream = sys.stderr if stream is None else stream
         terminal = self._stream.isatty()
         self._bar: tqdm[None] = tqdm(
@@ -94,6 +99,8 @@ class Progress:
         """So many more items are finished."""
         self._done += count
         self._bar.update(count)
+        if self._also is not None:
+            self._also(count)
 
     def describe(self, description: str) -> None:
         """Show from now on what is done under another description."""

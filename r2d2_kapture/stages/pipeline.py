@@ -23,6 +23,7 @@ from r2d2_kapture.io.outputs.ledger import write_report
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.models.files import Weights
 from r2d2_kapture.stages import extract
+from r2d2_kapture.stages.cluster import Executor, here
 from r2d2_kapture.stages.given_model import take_model
 from r2d2_kapture.stages.localize import POSES_NAME, POSITIONS_NAME
 from r2d2_kapture.stages.photographs import MAPPING, Photographs, is_plain
@@ -65,6 +66,7 @@ def run(
     rotations: str = "off",
     earlier: Sequence[Report] = (),
     options: RunOptions = RunOptions(),
+    execute: Executor = here,
     announce: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Build a map and localize queries in it; run again to resume.
@@ -100,6 +102,7 @@ def run(
         options: how the stages run. With ``force`` each stage replaces its outputs of
             other settings or inputs, and keeps the others: outputs that depend on a
             change are made again.
+        execute: runs the stages that make slices.
         announce: called with the report of each stage as it ends.
 
     Raises:
@@ -207,9 +210,12 @@ def run(
             )
             if not options.replaces:
                 refuse_other_features(layout, keypoints_type or extractor.label)
+            compares = read_rotations(rotations).by_matching
+            run_extract = here if compares else execute  # each image with others
             for dataset in datasets:
                 note(
-                    extract.run(
+                    run_extract(
+                        extract.run,
                         extractor,
                         kapture_root=dataset,
                         output=layout.features,
@@ -232,6 +238,7 @@ def run(
             sources=sources,
             layout=layout,
             options=options,
+            execute=execute,
             model_in=model_in,
         )
         for report in steps.build_map():

@@ -14,6 +14,7 @@ from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.refined_features import refined_type
 from r2d2_kapture.stages import evaluate, localize, map, match, pairs, refine, verify
+from r2d2_kapture.stages.cluster import Executor, here
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
 
@@ -61,6 +62,7 @@ class Steps:
         sources: features of all images.
         layout: of the outputs.
         options: how the stages run.
+        execute: runs those that make slices.
         model_in: that the dataset was made of; None without one.
     """
 
@@ -69,13 +71,15 @@ class Steps:
     sources: Sources
     layout: Layout
     options: RunOptions
+    execute: Executor = here
     model_in: Path | None = None
 
     def build_map(self) -> Iterator[Report]:
         """Pairs of mapping images, their matches, the geometry of those, the map."""
         pairs_file = self.layout.pairs("mapping")
         yield from self._match(self.config.mapping_pairs, None, pairs_file)
-        yield verify.run(
+        yield self.execute(
+            verify.run,
             self.config.verify,
             mapping=self.mapping,
             features=self.sources.roots,
@@ -103,7 +107,8 @@ class Steps:
     def _refine(
         self, inputs: MapInputs, output: Path, map_path: Path | None = None
     ) -> Report:
-        return refine.run(
+        return self.execute(
+            refine.run,
             self.config.refine.of_stage,
             mapping=self.mapping,
             database=inputs.database,
@@ -142,7 +147,8 @@ class Steps:
         """Pairs of queries with mapping images, matches, poses, and their errors."""
         pairs_file = self.layout.pairs(name)
         yield from self._match(self.config.query_pairs, query, pairs_file)
-        yield localize.run(
+        yield self.execute(
+            localize.run,
             self.config.localize,
             map_path=self.layout.map,
             query=query,
@@ -200,7 +206,8 @@ class Steps:
             global_features_output=self.layout.retrieval,
             options=self.options,
         )
-        yield match.run(
+        yield self.execute(
+            match.run,
             self.config.match,
             features=self.sources.roots,
             pairs=pairs_file,

@@ -86,7 +86,9 @@ def test_flags_of_a_family_are_shown_with_it(
     plain = help_of("extract", capsys)
     assert "--top-k" in plain and "--max-edge" not in plain
     hidden = ", ".join(f"--help {name}" for name in EXTRACTORS.places if name != "r2d2")
-    assert f"shown by {hidden} or --help all" in " ".join(plain.split())
+    assert f"shown by {hidden}, --help ray or --help all" in " ".join(plain.split())
+    assert "--executor {process,ray}" in plain and "--ray-workers" not in plain
+    assert "--ray-workers" in help_of("extract", capsys, "ray")
     for typed in (["d2net"], ["--extractor", "d2net"], ["--model", "d2_tf.pth"]):
         text = help_of("extract", capsys, *typed)
         assert "--max-edge" in text and "--scale-f" not in text

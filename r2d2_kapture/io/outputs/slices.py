@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.config.slices import ALL, Slice, read_slice
+from r2d2_kapture.config.slices import ALL, SharedWork, Slice, read_slice
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.outputs.atomic import (
     output_error,
@@ -64,6 +64,7 @@ class Sliced:
         part: what the run makes; the only slice of one for everything.
         gathers: whether the run puts slices together.
         beside: another output of the command, whose readers look for slices too.
+        unit: of the items, in the singular.
     """
 
     output: Path
@@ -71,10 +72,16 @@ class Sliced:
     part: Slice
     gathers: bool
     beside: Path | None = None
+    unit: str = "item"
 
     @staticmethod
     def read(
-        text: str, output: Path, contents: Contents, beside: Path | None = None
+        text: str,
+        output: Path,
+        contents: Contents,
+        *,
+        unit: str = "item",
+        beside: Path | None = None,
     ) -> Sliced:
         """What ``--slice`` says.
 
@@ -87,6 +94,7 @@ class Sliced:
             part=read_slice(text, or_all=True),
             gathers=text == ALL,
             beside=beside,
+            unit=unit,
         )
 
     @property
@@ -114,7 +122,11 @@ class Sliced:
 
     def options(self, options: RunOptions) -> RunOptions:
         """How to run: what slices made is not redone as they are put together."""
-        if not self.gathers or not options.force:
+        if not self.gathers:
+            return options
+        if options.make_slices is not None:  # it shows the progress
+            options = dataclasses.replace(options, progress=False)
+        if not options.force:
             return options
         return dataclasses.replace(options, force=False, replace=True)
 
@@ -125,6 +137,7 @@ class Sliced:
         items: Sequence[Item],
         options: RunOptions,
         describe: Callable[[Item], str] = str,
+        lacking: Callable[[], int] | None = None,
     ) -> Iterator[SliceRun]:
         """Check what other runs made or make, and lock the slice.
 
@@ -133,6 +146,7 @@ class Sliced:
             items: all of them, in the order in which they are divided.
             options: of ``options``.
             describe: says of an item what its slice is outdated without.
+            lacking: how many of them the output lacks; by default any may be missing.
 
         Raises:
             OutputError: the output or other slices were made otherwise, another run is
@@ -150,6 +164,9 @@ class Sliced:
                 yield run
             return
         if self.gathers:
+            if options.make_slices is not None:
+                left = len(items) if lacking is None else lacking()
+                run.made = options.make_slices(run.shared_work(len(items), left))
             run.find_slices()
         else:
             refuse_pieces(self.output)
@@ -158,9 +175,7 @@ class Sliced:
     @contextmanager
     def _claimed(self, run: SliceRun) -> Iterator[None]:
         folder, options = self.folder, run.options
-        if self.contents.files:  # else each file says how it was made
-            is_made_with(self.output, self.contents, run.manifest, options)
-        refuse_locked(self.output)
+        self.refuse_others(run.manifest, options)
         self._agree_on_count()
         _agree_on_settings(self, run.manifest, options)
         mine = piece(folder, self.part)
@@ -172,6 +187,16 @@ class Sliced:
             yield
         if run.is_empty:
             shutil.rmtree(mine, ignore_errors=True)
+
+    def refuse_others(self, manifest: Manifest, options: RunOptions) -> None:
+        """Refuse an output that is made otherwise, or written by another run.
+
+        Raises:
+            OutputError: naming it.
+        """
+        if self.contents.files:  # else each file says how it was made
+            is_made_with(self.output, self.contents, manifest, options)
+        refuse_locked(self.output)
 
     def _agree_on_count(self) -> None:
         count = self.part.count
@@ -198,6 +223,7 @@ class SliceRun:
         options: of the run.
         gathered: reports of the slices that the run put together.
         is_empty: whether the slice has nothing that the whole output lacks.
+        made: details of the report on how slices were made for the run.
     """
 
     sliced: Sliced
@@ -206,6 +232,40 @@ class SliceRun:
     options: RunOptions
     gathered: list[dict[str, Any]] = field(default_factory=list)
     is_empty: bool = False
+    made: Mapping[str, Any] = field(default_factory=dict)
+
+    def shared_work(self, items: int, lacking: int) -> SharedWork:
+        """The slices that are to be made.
+
+        Args:
+            items: their number.
+            lacking: how many of them the output lacks, at most.
+
+        Raises:
+            OutputError: the output or slices were made otherwise, or another run is
+                writing it.
+        """
+        sliced, options = self.sliced, self.options
+        begun = slices_in(sliced.folder)
+        sliced.refuse_others(self.manifest, options)
+        first = read_manifest(sliced.folder / FILE_NAME) if begun else None
+        if first is not None and not options.replaces:
+            sliced.contents.refuse(sliced.output, self.manifest.differences(first))
+        return SharedWork(
+            unit=sliced.unit,
+            items=items,
+            lacking=lacking,
+            begun=begun[0].count if begun else None,
+            unfinished=self.unfinished,
+            output=sliced.output,
+            folder=sliced.folder,
+        )
+
+    def unfinished(self, count: int) -> list[Slice]:
+        """Of so many slices those that are not made, or were made otherwise."""
+        every = all_slices(count)
+        made = [read_json(report_of(self.sliced.folder, part)) for part in every]
+        return sorted([*_missing(every, made), *self._outdated(every, made)])
 
     def find_slices(self) -> None:
         """Find the slices to put together; there are none where that is done.
@@ -257,24 +317,28 @@ class SliceRun:
             raise output_error(sliced.output, error) from error
 
     def _check(self, every: Sequence[Slice], reports: Sequence[dict[str, Any]]) -> None:
-        missing = [part for part, made in zip(every, reports) if not made]
-        if missing:
+        if missing := _missing(every, reports):
             raise OutputError(
                 f"{self.sliced.output}: found {len(every) - len(missing)} of "
                 f"{len(every)} slices; {listed(missing)} missing: run the same command "
                 f"with these --slice, then with --slice {ALL} again"
             )
-        other = [
-            part
-            for part, made in zip(every, reports)
-            if made.get(ITEMS) != self._digest(part) or not self._is_same(made)
-        ]
-        if other:
+        if other := self._outdated(every, reports):
             raise OutputError(
                 f"{self.sliced.output}: found slices made with other settings or of "
                 f"other inputs; {listed(other)} outdated: run the same command with "
                 f"these --slice, then with --slice {ALL} again"
             )
+
+    def _outdated(
+        self, every: Sequence[Slice], reports: Sequence[dict[str, Any]]
+    ) -> list[Slice]:
+        return [
+            part
+            for part, made in zip(every, reports)
+            if made
+            and (made.get(ITEMS) != self._digest(part) or not self._is_same(made))
+        ]
 
     def _is_same(self, made: Mapping[str, Any]) -> bool:
         theirs = parse_manifest(
@@ -310,6 +374,7 @@ class SliceRun:
             return self._finish_slice(report)
         if self.gathered:
             report = with_work_of(self.gathered, report, own)
+            report.details.update(self.made)
         write_report(path, report)
         if self.sliced.gathers:
             self._remove_slices()
@@ -343,6 +408,12 @@ class SliceRun:
         if not stopped and (report.done or report.failed or not same):
             write_json_atomic(path, report.to_json() | more)
         return report
+
+
+def _missing(
+    every: Sequence[Slice], reports: Sequence[dict[str, Any]]
+) -> list[Slice]:
+    return [part for part, made in zip(every, reports) if not made]
 
 
 def _agree_on_settings(sliced: Sliced, manifest: Manifest, options: RunOptions) -> None:

@@ -83,14 +83,15 @@ def run(
     """
     started = time.monotonic()
     folder = output_dir or common_folder(images)
-    sliced = Sliced.read(slice, folder, FEATURES)
+    sliced = Sliced.read(slice, folder, FEATURES, unit="photograph")
     require(
         output_dir is not None or slice == WHOLE,
-        f"--slice {slice}: found no --output-dir, expected the folder of the features",
+        f"{options.sharing(slice)}: found no --output-dir, expected the folder of the "
+        "features",
     )
     written = None if output_dir is None else sliced.root(output_dir)
     turning = Turning(rotations=read_rotations(rotations), folder=written)
-    refuse_comparison(turning.rotations, slice)
+    refuse_comparison(turning.rotations, slice, options)
     require(
         output_dir is not None or not turning.rotations.by_matching,
         f"--rotations {rotations}: found no --output-dir, expected the folder of the "
@@ -103,20 +104,32 @@ def run(
     manifest = make_manifest(extractor, turning.rotations)
     mask_folder = open_masks(masks)
     options = sliced.options(options)
+
+    def lacking() -> Outstanding:
+        if options.replaces:
+            return Outstanding(images=paths, replaced=())
+        there = stored_feature_files(
+            file_format,
+            _targets(paths, folder),
+            folder,
+            manifest,
+            extractor.file_style,
+        )
+        return outstanding(paths, there, mask_folder)
+
     with ExitStack() as stack:
         run = stack.enter_context(
-            sliced.open(manifest, names, options, lambda name: f"{name} {file_format}")
+            sliced.open(
+                manifest,
+                names,
+                options,
+                lambda name: f"{name} {file_format}",
+                lambda: len(lacking().images),
+            )
         )
         left = Outstanding(images=paths, replaced=())
         if sliced.is_part and not options.force:
-            there = stored_feature_files(
-                file_format,
-                _targets(paths, folder),
-                folder,
-                manifest,
-                extractor.file_style,
-            )
-            left = outstanding(paths, there, mask_folder)
+            left = lacking()
             run.is_empty = not left.images
         files = stack.enter_context(
             open_feature_files(

@@ -137,7 +137,8 @@ def run(
         tar=tar,
     )
     folder = feature_type.folder("keypoints")
-    sliced = Sliced.read(slice, folder, feature_contents("keypoints"))
+    contents = feature_contents("keypoints")
+    sliced = Sliced.read(slice, folder, contents, unit="photograph")
     options = sliced.options(options)
     mine = sliced.part.of(names)
     paths = {name: dataset.image_path(name) for name in mine}
@@ -154,18 +155,29 @@ def run(
             )
         ),
     )
-    refuse_comparison(turning.rotations, slice)
+    refuse_comparison(turning.rotations, slice, options)
     manifest = make_manifest(extractor, turning.rotations)
+
+    def lacking() -> Outstanding:
+        there = stored_features(feature_type, manifest, options)
+        if there is None:
+            return Outstanding(images=paths, replaced=())
+        return outstanding(paths, there, mask_folder)
+
     with ExitStack() as stack:
         run = stack.enter_context(
-            sliced.open(manifest, names, options, lambda name: f"{name} {tar}")
+            sliced.open(
+                manifest,
+                names,
+                options,
+                lambda name: f"{name} {tar}",
+                lambda: len(lacking().images),
+            )
         )
         left = Outstanding(images=paths, replaced=())
         if sliced.is_part:
-            there = stored_features(feature_type, manifest, options)
-            if there is not None:
-                left = outstanding(paths, there, mask_folder)
-                run.is_empty = not left.images
+            left = lacking()
+            run.is_empty = not left.images
 
         def gather() -> None:
             run.gather(feature_type.root, {ORIENTATIONS_NAME: merge_turns})
@@ -187,7 +199,7 @@ def run(
         return run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
 
 
-def refuse_comparison(rotations: Rotations, slice: str) -> None:
+def refuse_comparison(rotations: Rotations, slice: str, options: RunOptions) -> None:
     """Refuse slices whose images are turned to match those of others.
 
     Raises:
@@ -195,8 +207,8 @@ def refuse_comparison(rotations: Rotations, slice: str) -> None:
     """
     require(
         slice == WHOLE or not rotations.by_matching,
-        f"--slice {slice}: found --rotations {rotations.text}, which compares all "
-        "images; expected off, exif or degrees",
+        f"{options.sharing(slice)}: found --rotations {rotations.text}, which compares "
+        "all images; expected off, exif or degrees",
     )
 
 
@@ -298,6 +310,7 @@ def extract_images(
         already_done + len(paths),
         done=already_done,
         shown=options.progress,
+        also=options.on_progress,
     )
     # a batch must be complete before the next pass begins
     workers = max(options.workers, extractor.runtime.batch_size)

@@ -160,7 +160,13 @@ def localize_frames(
 ) -> Iterator[FrameOutcome]:
     """The outcomes of frames, in order; with ``strict`` up to a failure."""
     total = sum(len(frame.images) for frame in frames)
-    bar = Progress("localize", "query", total, shown=options.progress)
+    bar = Progress(
+        "localize",
+        "query",
+        total,
+        shown=options.progress,
+        also=options.on_progress,
+    )
     # in parallel, pycolmap's poses of rigs are not reproducible
     in_turn = any(len(frame.images) > 1 for frame in frames)
     workers = 1 if in_turn else options.workers

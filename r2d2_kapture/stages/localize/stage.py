@@ -141,12 +141,13 @@ def run(
         pairs is not None or not matches,
         "--matches: found no --pairs, expected the list of pairs that were matched",
     )
-    sliced = Sliced.read(slice, output, CONTENTS)
+    sliced = Sliced.read(slice, output, CONTENTS, unit="query")
     require(
         slice == WHOLE or bool(matches),
-        f"--slice {slice}: found no {'--matches' if pairs else '--pairs and --matches'}"
-        ", expected pairs of the queries and their matches; make them with "
-        "kapture_r2d2_pairs and kapture_r2d2_match",
+        f"{options.sharing(slice)}: found no "
+        f"{'--matches' if pairs else '--pairs and --matches'}, expected pairs of the "
+        "queries and their matches; make them with kapture_r2d2_pairs and "
+        "kapture_r2d2_match",
     )
     if pairs is not None and matches:
         dataset = open_dataset(query)

@@ -192,7 +192,7 @@ def run_matcher(
     started = time.monotonic()
     keypoints_type = tables.keypoints.type_name
     folder = matches_folder(output, keypoints_type)
-    sliced = Sliced.read(slice, folder, CONTENTS)
+    sliced = Sliced.read(slice, folder, CONTENTS, unit="pair")
     options = sliced.options(options)
     every = in_caching_order(pairs)
     wanted = sliced.part.of(every)
@@ -205,8 +205,16 @@ def run_matcher(
         lambda features: features.nbytes,
         int(cache_gb * 1e9),
     )
+    states = feature_states(tables, images)
+
+    def missing() -> Sequence[Names]:
+        """The pairs wanted that the whole output has not."""
+        if not is_made_with(folder, CONTENTS, manifest, options):
+            return wanted
+        is_in_other_layout(folder, manifest, options, store)
+        return unmatched(output, keypoints_type, wanted, states, options)
+
     with ExitStack() as stack:
-        states = feature_states(tables, images)
         layout = "" if store == "files" else f" {store}"
         run = stack.enter_context(
             sliced.open(
@@ -214,6 +222,7 @@ def run_matcher(
                 every,
                 options,
                 lambda pair: f"{pair} {[states[image] for image in pair]}{layout}",
+                lambda: len(missing()),
             )
         )
         writer = stack.enter_context(
@@ -224,9 +233,8 @@ def run_matcher(
         writer.follow(states)
         run.gather(output, {STATES_NAME: leave})
         left = wanted
-        if sliced.is_part and is_made_with(folder, CONTENTS, manifest, options):
-            is_in_other_layout(folder, manifest, options, store)
-            left = unmatched(output, keypoints_type, wanted, states, options)
+        if sliced.is_part:
+            left = missing()
             run.is_empty = not left
         todo = [pair for pair in left if options.force or not writer.is_complete(*pair)]
         tally = match_pairs(matcher, todo, cache, writer, options, len(wanted))
@@ -312,6 +320,7 @@ def match_pairs(
                 total,
                 done=total - len(pairs),
                 shown=options.progress,
+                also=options.on_progress,
             )
         )
         stack.enter_context(one_core_a_thread())

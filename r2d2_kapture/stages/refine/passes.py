@@ -285,6 +285,7 @@ def _find(
         total,
         done=total - len(todo),
         shown=options.progress,
+        also=options.on_progress,
     )
     working = closing(read_ahead(todo, find, options.workers))
     with bar, working as registered:

@@ -134,7 +134,8 @@ def run(
         ],
         (database, write_ahead_log(database), *of_map, *dataset.files),
     )
-    if not options.force and slice == WHOLE:
+    alone = slice == WHOLE or options.make_slices is not None
+    if alone and not options.force:
         if report := finished.report(started):
             return report
     warnings = check_database(database)
@@ -148,7 +149,7 @@ def run(
     )
     manifest = _manifest(config, keypoints, database, sha256, map_path)
     state = DatabaseState(path=output / STATE_NAME, database=target)
-    sliced = Sliced.read(slice, folder, CONTENTS, beside=target)
+    sliced = Sliced.read(slice, folder, CONTENTS, unit="photograph", beside=target)
     options = sliced.options(options)
     with open_stored(database) as stored:
         names = sorted(stored.content.names.values())

@@ -288,7 +288,13 @@ def verified_manifest(keypoints_type: str, settings: Mapping[str, object]) -> Ma
 def _run(
     task: _Task, pairs: Sequence[Pair], result: VerifiedPairs, options: RunOptions
 ) -> None:
-    bar = Progress("verify", "pair", len(pairs), shown=options.progress)
+    bar = Progress(
+        "verify",
+        "pair",
+        len(pairs),
+        shown=options.progress,
+        also=options.on_progress,
+    )
     working = closing(read_ahead(pairs, task, options.workers))
     with ExitStack() as stack:
         stack.enter_context(bar)

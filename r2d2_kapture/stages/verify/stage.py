@@ -132,7 +132,7 @@ def run(
     table = open_matches(matches, keypoints.type_name)
     every = wanted_pairs(dataset, table, pairs)
     folder = matches_folder(output, keypoints.type_name)
-    sliced = Sliced.read(slice, folder, MATCHES, beside=database)
+    sliced = Sliced.read(slice, folder, MATCHES, unit="pair", beside=database)
     options = sliced.options(options)
     wanted = sliced.part.of(every)
     if sliced.is_part:

@@ -1,0 +1,133 @@
+"""What a run, the process that it keeps Ray in, and workers send each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r2d2_kapture.config.executor import ExecutorConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.slices import Slice
+from r2d2_kapture.types import Report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A stage whose slices are made; workers read it once.
+
+    Attributes:
+        run: of the stage.
+        settings: its positional arguments.
+        arguments: its other arguments, without the slice.
+        options: how to run.
+    """
+
+    run: Callable[..., Report]
+    settings: Sequence[Any]
+    arguments: Mapping[str, Any]
+    options: RunOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What a worker has to find where it runs.
+
+    Attributes:
+        version: of this package.
+        folder: that relative paths are relative to.
+        witness: a file in the folder of the slices.
+    """
+
+    version: str
+    folder: str
+    witness: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """The first message of a run: which Ray.
+
+    Attributes:
+        config: address and workers.
+        scratch: folder of a Ray on this machine, which ends with the run.
+    """
+
+    config: ExecutorConfig
+    scratch: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Slices to make.
+
+    Attributes:
+        key: of the task, by which workers know it.
+        task: pickled.
+        parts: the slices.
+        gpus: of a worker.
+        place: of the workers.
+    """
+
+    key: str
+    task: bytes
+    parts: tuple[Slice, ...]
+    gpus: float
+    place: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """Ray is there, with room for so many workers."""
+
+    workers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """Numbers of items that are finished in slices being made."""
+
+    done: Mapping[Slice, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A slice is finished.
+
+    Attributes:
+        part: the slice.
+        outcome: pickled, the report or the error that the stage raised.
+    """
+
+    part: Slice
+    outcome: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """All slices are made.
+
+    Attributes:
+        workers: that made them.
+        retries: slices begun again because a worker was lost.
+    """
+
+    workers: int
+    retries: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """Ray, or a worker, is not as the run needs it: one line."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """The cluster, or workers again and again, were lost: one line."""
+
+    reason: str
+
+
+Event = Ready | Running | Made | Ended | Refused | Lost

@@ -1,0 +1,168 @@
+"""The process that a run keeps Ray in.
+
+Ray ends the process whose cluster is lost, and writes to its terminal: a run starts it
+in a process of its own, which ends with the run, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from r2d2_kapture.config.executor import LOCAL, RAY, ExecutorConfig
+from r2d2_kapture.config.extras import import_extra
+from r2d2_kapture.errors import ConfigError, LostWorkersError
+from r2d2_kapture.stages.cluster.messages import (
+    Ended,
+    Event,
+    Job,
+    Lost,
+    Opening,
+    Ready,
+    Refused,
+)
+
+MODULE = "r2d2_kapture.stages.cluster.pool_process"
+END_SECONDS = 12.0
+"""What Ray gets to end by itself."""
+LONGEST_FOLDER = 40
+"""Of scratch folders: Ray's sockets, which it names at length, lie below."""
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+"""Ray reports to nobody."""
+
+
+class RayPool:
+    """Workers of Ray; nothing starts before they are needed.
+
+    Args:
+        config: which.
+
+    Raises:
+        ConfigError: Ray is not installed.
+    """
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        import_extra("ray", "ray", f"--executor {RAY}")
+        self.config = config
+        self._process: subprocess.Popen[bytes] | None = None
+        self._scratch: Path | None = None
+        self._workers = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> int:
+        """Start or join Ray, unless that is done.
+
+        Returns:
+            The number of workers that there is room for.
+
+        Raises:
+            ConfigError: it cannot be joined, or has no room for a worker.
+            LostWorkersError: it ended.
+        """
+        if self._process is None:
+            scratch = _scratch_folder()
+            self._scratch = scratch
+            self._connection, theirs = Pipe()
+            with theirs, open(scratch / "log.txt", "wb") as log:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", MODULE, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=os.environ | QUIET | {"PYTHONPATH": _module_path()},
+                    start_new_session=True,  # Ctrl-C is for the run, which ends it
+                )
+            self._send(Opening(config=self.config, scratch=str(scratch)))
+            event = self._receive()
+            self._workers = event.workers if isinstance(event, Ready) else 0
+        return self._workers
+
+    def work(self, job: Job) -> Iterator[Event]:
+        """Make slices.
+
+        Yields:
+            What happens, up to the end.
+
+        Raises:
+            ConfigError: a worker cannot work where it is.
+            LostWorkersError: Ray was lost, or a slice lost its worker too often.
+        """
+        self.start()
+        self._send(job)
+        while True:
+            event = self._receive()
+            yield event
+            if isinstance(event, Ended):
+                return
+
+    def close(self) -> None:
+        """End the workers, and a Ray that was started for them."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        self._connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_SECONDS)
+        with suppress(ProcessLookupError, PermissionError):
+            # a Ray of this run is in its group
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _send(self, message: Opening | Job) -> None:
+        try:
+            self._connection.send(message)
+        except OSError as error:
+            raise self._lost("its process ended") from error
+
+    def _receive(self) -> Event:
+        try:
+            event: Event = self._connection.recv()
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            raise self._lost("its process ended") from error
+        if isinstance(event, Refused):
+            raise ConfigError(event.reason)
+        if isinstance(event, Lost):
+            raise self._lost(event.reason)
+        return event
+
+    def _lost(self, reason: str) -> LostWorkersError:
+        place = self.config.address
+        return LostWorkersError(
+            f"--address {place}: lost Ray: {reason}; finished slices are kept: run the "
+            "same command again to resume"
+        )
+
+
+def _scratch_folder() -> Path:
+    folder = tempfile.gettempdir()
+    short = len(folder) <= LONGEST_FOLDER
+    return Path(tempfile.mkdtemp(prefix="r2d2-ray-", dir=folder if short else "/tmp"))
+
+
+def _module_path() -> str:
+    """Where this process finds modules, for one that starts with -m."""
+    return os.pathsep.join(path for path in sys.path if path)

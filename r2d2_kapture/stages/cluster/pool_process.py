@@ -1,0 +1,406 @@
+"""The process that Ray is in: it hands out slices to workers, and replaces lost ones.
+
+    python -m r2d2_kapture.stages.cluster.pool_process FILE_DESCRIPTOR
+
+serves the run at the other end of a connection, see messages.py, and ends with it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import Empty, Queue
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from r2d2_kapture.config.executor import AUTO, LOCAL, ExecutorConfig
+from r2d2_kapture.config.slices import Slice
+from r2d2_kapture.stages.cluster.messages import (
+    Ended,
+    Event,
+    Job,
+    Lost,
+    Made,
+    Opening,
+    Ready,
+    Refused,
+    Running,
+)
+from r2d2_kapture.stages.cluster.worker import StageWorker
+from r2d2_kapture.types import counted
+
+LOOK_SECONDS = 0.5
+"""Between two looks at the workers."""
+HEAD_SECONDS = 20.0
+"""How long the head of a cluster may be away; Ray itself gives up after 60."""
+CONNECT_SECONDS = 5.0
+START_SECONDS = 600.0
+"""How long a cluster that grows may take to have the first worker."""
+END_SECONDS = 8.0
+TRIES = 3
+"""Of a slice, each by another worker."""
+PORT = 6379
+STORE_BYTES = 256 * 2**20
+"""Of objects in memory that workers share: models, until they are loaded."""
+PROGRESS = "progress"
+
+
+class RefusedError(Exception):
+    """Ray cannot be joined, or a worker cannot work where it is."""
+
+
+class LostError(Exception):
+    """The cluster is lost, or a slice has lost too many workers."""
+
+
+def main() -> None:
+    """Serve a run."""
+    connection = Connection(int(sys.argv[1]))
+    opening: Opening = connection.recv()
+    jobs: Queue[Job] = Queue()
+    threading.Thread(target=_listen, args=(connection, jobs, opening)).start()
+    try:
+        join(opening)
+        pool = Pool(opening.config)
+        connection.send(Ready(workers=pool.room))
+        while True:
+            for event in pool.work(jobs.get()):
+                connection.send(event)
+    except RefusedError as error:
+        connection.send(Refused(reason=str(error)))
+    except (LostError, RayError) as error:
+        connection.send(Lost(reason=_line(error)))
+    except OSError:  # the run has ended
+        pass
+
+
+def _listen(connection: Connection, jobs: Queue[Job], opening: Opening) -> None:
+    """Take jobs until the run ends; then end Ray, this process and those it began."""
+    with suppress(EOFError, OSError):
+        while True:
+            jobs.put(connection.recv())
+    threading.Thread(target=_kill_group, args=(opening,), daemon=True).start()
+    with suppress(Exception):  # it may be lost; the other thread ends it then
+        ray.shutdown()
+    _end(opening)
+
+
+def _kill_group(opening: Opening) -> None:
+    time.sleep(END_SECONDS)
+    _end(opening)
+
+
+def _end(opening: Opening) -> None:
+    shutil.rmtree(opening.scratch, ignore_errors=True)
+    os.killpg(0, signal.SIGKILL)
+
+
+def join(opening: Opening) -> None:
+    """Start Ray on this machine, or join a cluster.
+
+    Raises:
+        RefusedError: there is none, or not as it should be.
+    """
+    config = opening.config
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "error",
+        "configure_logging": False,
+    }
+    try:
+        if config.address == LOCAL:
+            workers = config.ray_workers or _local_workers(config)
+            ray.init(
+                address=LOCAL,
+                num_cpus=workers * config.cpus_per_worker,
+                include_dashboard=False,
+                object_store_memory=STORE_BYTES,
+                _temp_dir=opening.scratch,
+                **quiet,
+            )
+        else:
+            ray.init(address=_address(config.address), **quiet)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        raise RefusedError(
+            f"--address {config.address}: {_line(error)}; start a cluster by ray start "
+            "--head, have this machine join it by ray start --address HOST:PORT, or "
+            f"give --address {LOCAL}"
+        ) from error
+
+
+def _address(text: str) -> str:
+    """Of the head, where one listens.
+
+    Raises:
+        RefusedError: none does.
+    """
+    if text == AUTO:
+        return text
+    host, _, port = text.partition(":")
+    try:
+        with socket.create_connection((host, int(port or PORT)), CONNECT_SECONDS):
+            return f"{host}:{port or PORT}"
+    except (OSError, ValueError) as error:
+        raise RefusedError(
+            f"--address {text}: found no Ray there ({error}), expected HOST or "
+            "HOST:PORT of the head of a cluster that was started by ray start --head"
+        ) from error
+
+
+def _local_workers(config: ExecutorConfig) -> int:
+    return max((os.cpu_count() or 1) // config.cpus_per_worker, 1)
+
+
+class Pool:
+    """Workers, and what they do.
+
+    Args:
+        config: how many of which kind.
+
+    Attributes:
+        room: for so many workers.
+    """
+
+    def __init__(self, config: ExecutorConfig) -> None:
+        self._config = config
+        self._gpus = 0.0
+        self._workers: list[Any] = []
+        self._processes: dict[Any, tuple[str, int]] = {}
+        self._head = Head(config.address)
+        self.room = config.ray_workers or max(self._places(), 1)
+
+    def _places(self) -> int:
+        """How many workers the machines of the cluster have room for."""
+        return sum(
+            int(node["Resources"].get("CPU", 0) // self._config.cpus_per_worker)
+            for node in ray.nodes()
+            if node["Alive"]
+        )
+
+    def work(self, job: Job) -> Iterator[Event]:
+        """Make the slices of a job.
+
+        Raises:
+            LostError: the head is lost, or a slice has lost too many workers.
+            RefusedError: a worker cannot work where it is.
+        """
+        self._resize(min(self.room, len(job.parts)), job.gpus)
+        work = _Work(job)
+        for worker in self._workers:
+            work.look(worker)
+        while not work.is_done:
+            work.hand_out(self._config.cpus_per_worker)
+            ready, _ = ray.wait([*work.looking, *work.running], timeout=LOOK_SECONDS)
+            for call in ready:
+                worker = work.worker(call)
+                try:
+                    value = ray.get(call)
+                except RayError as error:
+                    self._replace(worker, work, call, error)
+                    continue
+                made = work.take(call, value)
+                if made is None:
+                    self._processes[worker] = value[1:]
+                else:
+                    yield made
+            yield Running(done=work.progress())
+            work.check_start(self._config)
+            if self._head.is_lost():
+                self._kill_processes()
+                raise LostError("the head of the cluster is gone")
+        yield Ended(workers=len(work.took_part), retries=work.retries)
+
+    def _resize(self, count: int, gpus: float) -> None:
+        if gpus != self._gpus:
+            for worker in self._workers:
+                ray.kill(worker)
+            self._workers, self._gpus = [], gpus
+        while len(self._workers) < count:
+            self._workers.append(self._begin())
+
+    def _begin(self) -> Any:
+        actor: Any = ray.remote(
+            num_cpus=self._config.cpus_per_worker,
+            num_gpus=self._gpus,
+            concurrency_groups={PROGRESS: 1},
+            scheduling_strategy="SPREAD",
+        )(StageWorker)
+        return actor.remote()
+
+    def _replace(self, worker: Any, work: _Work, call: Any, error: RayError) -> None:
+        """Begin another worker for one that is lost, and its slice again."""
+        work.lose(call, error)
+        with suppress(RayError):
+            ray.kill(worker)
+        self._processes.pop(worker, None)
+        self._workers.remove(worker)
+        self._workers.append(self._begin())
+        work.look(self._workers[-1])
+
+    def _kill_processes(self) -> None:
+        """End the workers of this machine, which Ray cannot any more."""
+        for machine, process in self._processes.values():
+            if machine == socket.gethostname():
+                with suppress(OSError):
+                    os.kill(process, signal.SIGKILL)
+
+
+class _Work:
+    """The state of a job.
+
+    Args:
+        job: to do.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._task = ray.put(job.task)
+        self._waiting = deque(job.parts)
+        self._idle: list[Any] = []
+        self._tries: Counter[Slice | None] = Counter()
+        self._began = time.monotonic()
+        self.looking: dict[Any, Any] = {}
+        self.running: dict[Any, tuple[Any, Slice]] = {}
+        self.took_part: set[Any] = set()
+        self.retries = 0
+
+    @property
+    def is_done(self) -> bool:
+        return not (self._waiting or self.running)
+
+    def worker(self, call: Any) -> Any:
+        """That a call is to."""
+        return self.running[call][0] if call in self.running else self.looking[call]
+
+    def look(self, worker: Any) -> None:
+        """Have a worker look around before it gets a slice."""
+        self.looking[worker.look.remote(self._job.place)] = worker
+
+    def hand_out(self, cpus: int) -> None:
+        """Give each idle worker one slice; none waits in the queue of a worker."""
+        while self._idle and self._waiting:
+            worker, part = self._idle.pop(), self._waiting.popleft()
+            call = worker.run.remote(self._job.key, self._task, str(part), cpus)
+            self.running[call] = worker, part
+            self.took_part.add(worker)
+
+    def take(self, call: Any, value: Any) -> Made | None:
+        """What a call gave: a slice, or None for a look around.
+
+        Raises:
+            RefusedError: the worker cannot work where it is.
+        """
+        if call in self.running:
+            worker, part = self.running.pop(call)
+            self._idle.append(worker)
+            return Made(part=part, outcome=value)
+        self._idle.append(self.looking.pop(call))
+        if value[0]:
+            raise RefusedError(f"--executor ray: {value[0]}")
+        return None
+
+    def lose(self, call: Any, error: RayError) -> None:
+        """Put the slice of a lost worker first in the queue.
+
+        Raises:
+            LostError: it was lost too often.
+            RefusedError: workers cannot begin.
+        """
+        text = str(error)
+        if "ModuleNotFoundError" in text:
+            missing = text[text.index("ModuleNotFoundError") :].partition("\n")[0]
+            raise RefusedError(
+                f"--executor ray: {missing}, on a machine of the cluster; install the "
+                "same packages on all"
+            )
+        _, part = self.running.pop(call, (self.looking.pop(call, None), None))
+        self._tries[part] += 1
+        if self._tries[part] >= TRIES:
+            what = "workers could not begin" if part is None else f"slice {part}"
+            raise LostError(
+                f"{what}: {TRIES} workers ended, the last one by {_line(error)}"
+            )
+        if part is not None:
+            self.retries += 1
+            self._waiting.appendleft(part)
+
+    def progress(self) -> dict[Slice, int]:
+        """The finished items of the slices being made, of workers that answer."""
+        asked = {
+            worker.done.options(concurrency_group=PROGRESS).remote(): part
+            for worker, part in self.running.values()
+        }
+        done, _ = (
+            ray.wait([*asked], num_returns=len(asked), timeout=LOOK_SECONDS)
+            if asked
+            else ([], [])
+        )
+        counts = {}
+        for call in done:
+            with suppress(RayError):
+                counts[asked[call]] = ray.get(call)
+        return counts
+
+    def check_start(self, config: ExecutorConfig) -> None:
+        """Refuse to wait for a first worker for ever.
+
+        Raises:
+            RefusedError: none has begun.
+        """
+        late = time.monotonic() > self._began + START_SECONDS
+        if late and not (self._idle or self.running or self.took_part):
+            raise RefusedError(
+                f"--address {config.address}: found no room for a worker of "
+                f"{counted(config.cpus_per_worker, 'processor')} and {self._job.gpus:g} "
+                f"GPUs in {START_SECONDS / 60:.0f} minutes; the cluster has "
+                f"{_listed(ray.cluster_resources())}"
+            )
+
+
+class Head:
+    """Watches the head of the cluster: Ray ends this process if it stays away.
+
+    Args:
+        address: as asked for.
+    """
+
+    def __init__(self, address: str) -> None:
+        gcs = ray.get_runtime_context().gcs_address
+        host, _, port = gcs.rpartition(":")
+        self._at = host.strip("[]"), int(port)
+        self._patience = 0.0 if address == LOCAL else HEAD_SECONDS
+        self._seen = time.monotonic()
+
+    def is_lost(self) -> bool:
+        """Whether it has not answered for long."""
+        try:
+            socket.create_connection(self._at, CONNECT_SECONDS).close()
+            self._seen = time.monotonic()
+            return False
+        except OSError:
+            return time.monotonic() > self._seen + self._patience
+
+
+def _listed(resources: dict[str, float]) -> str:
+    return ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
+
+
+def _line(error: BaseException) -> str:
+    """The first line of a message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+if __name__ == "__main__":
+    main()
