@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,11 @@ class ExecutorConfig(Checked):
             f"--gpus-per-worker: found {self.gpus_per_worker}, expected a part of one "
             "or a whole number",
         )
-        require(bool(self.address), "--address: found '', expected local, auto or HOST")
+        require(
+            bool(re.fullmatch(r"[\w.-]+(:\d{1,5})?", self.address)),
+            f"--address: found '{self.address}', expected local, auto, HOST or "
+            "HOST:PORT",
+        )
         for name in ("address", "ray_workers", "cpus_per_worker", "gpus_per_worker"):
             value = getattr(self, name)
             require(

@@ -65,6 +65,7 @@ class Job:
         key: of the task, by which workers know it.
         task: pickled.
         parts: the slices.
+        workers: how many make them.
         gpus: of a worker.
         place: of the workers.
     """
@@ -72,15 +73,27 @@ class Job:
     key: str
     task: bytes
     parts: tuple[Slice, ...]
+    workers: int
     gpus: float
     place: Place
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """Ray is there, with room for so many workers."""
+    """Ray is there.
 
-    workers: int
+    Attributes:
+        machines: numbers of processor cores and GPUs of each.
+    """
+
+    machines: Sequence[tuple[float, float]]
+
+    def room(self, cpus: float, gpus: float) -> int:
+        """For so many workers of so many cores and GPUs."""
+        return sum(
+            int(min(has_cpus // cpus, has_gpus // gpus if gpus else has_cpus // cpus))
+            for has_cpus, has_gpus in self.machines
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.executor import LOCAL, RAY, ExecutorConfig
 from r2d2_kapture.config.extras import import_extra
 from r2d2_kapture.errors import ConfigError, LostWorkersError
@@ -50,14 +51,17 @@ class RayPool:
 
     Raises:
         ConfigError: Ray is not installed.
+
+    Attributes:
+        scratch: folder of a Ray on this machine, while it runs.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
         import_extra("ray", "ray", f"--executor {RAY}")
         self.config = config
         self._process: subprocess.Popen[bytes] | None = None
-        self._scratch: Path | None = None
-        self._workers = 0
+        self.scratch: Path | None = None
+        self._ready = Ready(machines=())
 
     def __enter__(self) -> Self:
         return self
@@ -70,19 +74,22 @@ class RayPool:
     ) -> None:
         self.close()
 
-    def start(self) -> int:
+    def start(self, gpus: float) -> int:
         """Start or join Ray, unless that is done.
 
+        Args:
+            gpus: of a worker.
+
         Returns:
-            The number of workers that there is room for.
+            The number of workers: as asked for, or as there is room for.
 
         Raises:
-            ConfigError: it cannot be joined, or has no room for a worker.
+            ConfigError: it cannot be joined, or this machine has no such GPU.
             LostWorkersError: it ended.
         """
         if self._process is None:
             scratch = _scratch_folder()
-            self._scratch = scratch
+            self.scratch = scratch
             self._connection, theirs = Pipe()
             with theirs, open(scratch / "log.txt", "wb") as log:
                 self._process = subprocess.Popen(
@@ -96,26 +103,35 @@ class RayPool:
                 )
             self._send(Opening(config=self.config, scratch=str(scratch)))
             event = self._receive()
-            self._workers = event.workers if isinstance(event, Ready) else 0
-        return self._workers
+            if isinstance(event, Ready):
+                self._ready = event
+        config = self.config
+        room = self._ready.room(config.cpus_per_worker, gpus)
+        require(
+            room > 0 or config.address != LOCAL,  # others may grow
+            f"--gpus-per-worker {gpus:g}: found no such GPUs on this machine",
+        )
+        return config.ray_workers or max(room, 1)
 
-    def work(self, job: Job) -> Iterator[Event]:
-        """Make slices.
+    def work(self, job: Job) -> Generator[Event, None, None]:
+        """Make slices, once it is started.
 
         Yields:
-            What happens, up to the end.
+            What happens, up to the end; if it is closed before, workers stop.
 
         Raises:
             ConfigError: a worker cannot work where it is.
             LostWorkersError: Ray was lost, or a slice lost its worker too often.
         """
-        self.start()
-        self._send(job)
-        while True:
-            event = self._receive()
-            yield event
-            if isinstance(event, Ended):
-                return
+        event: Event | None = None
+        try:
+            self._send(job)
+            while not isinstance(event, Ended):
+                event = self._receive()
+                yield event
+        finally:
+            if not isinstance(event, Ended):
+                self.close()
 
     def close(self) -> None:
         """End the workers, and a Ray that was started for them."""
@@ -129,8 +145,8 @@ class RayPool:
             # a Ray of this run is in its group
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        if self.scratch is not None:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def _send(self, message: Opening | Job) -> None:
         try:

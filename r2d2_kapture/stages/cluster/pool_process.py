@@ -18,14 +18,21 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from queue import Empty, Queue
+from queue import Queue
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from r2d2_kapture.config.executor import AUTO, LOCAL, ExecutorConfig
+from r2d2_kapture.config.executor import ExecutorConfig
 from r2d2_kapture.config.slices import Slice
+from r2d2_kapture.stages.cluster.joining import (
+    Head,
+    RefusedError,
+    join,
+    machines,
+    one_line,
+)
 from r2d2_kapture.stages.cluster.messages import (
     Ended,
     Event,
@@ -42,22 +49,12 @@ from r2d2_kapture.types import counted
 
 LOOK_SECONDS = 0.5
 """Between two looks at the workers."""
-HEAD_SECONDS = 20.0
-"""How long the head of a cluster may be away; Ray itself gives up after 60."""
-CONNECT_SECONDS = 5.0
 START_SECONDS = 600.0
 """How long a cluster that grows may take to have the first worker."""
 END_SECONDS = 8.0
 TRIES = 3
 """Of a slice, each by another worker."""
-PORT = 6379
-STORE_BYTES = 256 * 2**20
-"""Of objects in memory that workers share: models, until they are loaded."""
 PROGRESS = "progress"
-
-
-class RefusedError(Exception):
-    """Ray cannot be joined, or a worker cannot work where it is."""
 
 
 class LostError(Exception):
@@ -73,16 +70,17 @@ def main() -> None:
     try:
         join(opening)
         pool = Pool(opening.config)
-        connection.send(Ready(workers=pool.room))
+        connection.send(Ready(machines=machines()))
         while True:
             for event in pool.work(jobs.get()):
                 connection.send(event)
     except RefusedError as error:
         connection.send(Refused(reason=str(error)))
-    except (LostError, RayError) as error:
-        connection.send(Lost(reason=_line(error)))
-    except OSError:  # the run has ended
+    except OSError:  # the run has ended, as the other thread knows
         pass
+    except Exception as error:  # of Ray, which raises what it likes
+        connection.send(Lost(reason=one_line(error)))
+        _end(opening)
 
 
 def _listen(connection: Connection, jobs: Queue[Job], opening: Opening) -> None:
@@ -106,70 +104,11 @@ def _end(opening: Opening) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def join(opening: Opening) -> None:
-    """Start Ray on this machine, or join a cluster.
-
-    Raises:
-        RefusedError: there is none, or not as it should be.
-    """
-    config = opening.config
-    quiet: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "error",
-        "configure_logging": False,
-    }
-    try:
-        if config.address == LOCAL:
-            workers = config.ray_workers or _local_workers(config)
-            ray.init(
-                address=LOCAL,
-                num_cpus=workers * config.cpus_per_worker,
-                include_dashboard=False,
-                object_store_memory=STORE_BYTES,
-                _temp_dir=opening.scratch,
-                **quiet,
-            )
-        else:
-            ray.init(address=_address(config.address), **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise RefusedError(
-            f"--address {config.address}: {_line(error)}; start a cluster by ray start "
-            "--head, have this machine join it by ray start --address HOST:PORT, or "
-            f"give --address {LOCAL}"
-        ) from error
-
-
-def _address(text: str) -> str:
-    """Of the head, where one listens.
-
-    Raises:
-        RefusedError: none does.
-    """
-    if text == AUTO:
-        return text
-    host, _, port = text.partition(":")
-    try:
-        with socket.create_connection((host, int(port or PORT)), CONNECT_SECONDS):
-            return f"{host}:{port or PORT}"
-    except (OSError, ValueError) as error:
-        raise RefusedError(
-            f"--address {text}: found no Ray there ({error}), expected HOST or "
-            "HOST:PORT of the head of a cluster that was started by ray start --head"
-        ) from error
-
-
-def _local_workers(config: ExecutorConfig) -> int:
-    return max((os.cpu_count() or 1) // config.cpus_per_worker, 1)
-
-
 class Pool:
     """Workers, and what they do.
 
     Args:
-        config: how many of which kind.
-
-    Attributes:
-        room: for so many workers.
+        config: of which kind.
     """
 
     def __init__(self, config: ExecutorConfig) -> None:
@@ -178,15 +117,6 @@ class Pool:
         self._workers: list[Any] = []
         self._processes: dict[Any, tuple[str, int]] = {}
         self._head = Head(config.address)
-        self.room = config.ray_workers or max(self._places(), 1)
-
-    def _places(self) -> int:
-        """How many workers the machines of the cluster have room for."""
-        return sum(
-            int(node["Resources"].get("CPU", 0) // self._config.cpus_per_worker)
-            for node in ray.nodes()
-            if node["Alive"]
-        )
 
     def work(self, job: Job) -> Iterator[Event]:
         """Make the slices of a job.
@@ -195,7 +125,7 @@ class Pool:
             LostError: the head is lost, or a slice has lost too many workers.
             RefusedError: a worker cannot work where it is.
         """
-        self._resize(min(self.room, len(job.parts)), job.gpus)
+        self._resize(min(job.workers, len(job.parts)), job.gpus)
         work = _Work(job)
         for worker in self._workers:
             work.look(worker)
@@ -218,7 +148,7 @@ class Pool:
             work.check_start(self._config)
             if self._head.is_lost():
                 self._kill_processes()
-                raise LostError("the head of the cluster is gone")
+                raise LostError("the head of the cluster does not answer")
         yield Ended(workers=len(work.took_part), retries=work.retries)
 
     def _resize(self, count: int, gpus: float) -> None:
@@ -329,7 +259,7 @@ class _Work:
         if self._tries[part] >= TRIES:
             what = "workers could not begin" if part is None else f"slice {part}"
             raise LostError(
-                f"{what}: {TRIES} workers ended, the last one by {_line(error)}"
+                f"{what}: {TRIES} workers ended, the last one by {one_line(error)}"
             )
         if part is not None:
             self.retries += 1
@@ -341,11 +271,9 @@ class _Work:
             worker.done.options(concurrency_group=PROGRESS).remote(): part
             for worker, part in self.running.values()
         }
-        done, _ = (
-            ray.wait([*asked], num_returns=len(asked), timeout=LOOK_SECONDS)
-            if asked
-            else ([], [])
-        )
+        if not asked:
+            return {}
+        done, _ = ray.wait([*asked], num_returns=len(asked), timeout=LOOK_SECONDS)
         counts = {}
         for call in done:
             with suppress(RayError):
@@ -362,44 +290,14 @@ class _Work:
         if late and not (self._idle or self.running or self.took_part):
             raise RefusedError(
                 f"--address {config.address}: found no room for a worker of "
-                f"{counted(config.cpus_per_worker, 'processor')} and {self._job.gpus:g} "
+                f"{counted(config.cpus_per_worker, 'core')} and {self._job.gpus:g} "
                 f"GPUs in {START_SECONDS / 60:.0f} minutes; the cluster has "
                 f"{_listed(ray.cluster_resources())}"
             )
 
 
-class Head:
-    """Watches the head of the cluster: Ray ends this process if it stays away.
-
-    Args:
-        address: as asked for.
-    """
-
-    def __init__(self, address: str) -> None:
-        gcs = ray.get_runtime_context().gcs_address
-        host, _, port = gcs.rpartition(":")
-        self._at = host.strip("[]"), int(port)
-        self._patience = 0.0 if address == LOCAL else HEAD_SECONDS
-        self._seen = time.monotonic()
-
-    def is_lost(self) -> bool:
-        """Whether it has not answered for long."""
-        try:
-            socket.create_connection(self._at, CONNECT_SECONDS).close()
-            self._seen = time.monotonic()
-            return False
-        except OSError:
-            return time.monotonic() > self._seen + self._patience
-
-
 def _listed(resources: dict[str, float]) -> str:
     return ", ".join(f"{resources.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
-
-
-def _line(error: BaseException) -> str:
-    """The first line of a message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
 import r2d2_kapture
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.executor import RAY
-from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import ALL, WHOLE, SharedWork, Slice
 from r2d2_kapture.io.outputs.lock import exclusive
 from r2d2_kapture.io.outputs.pieces import all_slices, slices_in
@@ -98,13 +97,13 @@ class SliceMaking:
 
     def __call__(self, work: SharedWork) -> Mapping[str, Any]:
         """Make those that are missing; see RunOptions.make_slices."""
-        anew = self.task.options.force
-        if not (anew or work.lacking or work.begun):
+        anew, begun = self.task.options.force, work.begun
+        lacking = work.items if anew else work.lacking
+        if not (lacking or begun):
             return {}
         with _claimed(work):
-            begun = work.begun is not None
-            few = not begun and work.lacking < FEW
-            count = work.begun or (2 if few else self._count(work.items))
+            few = not begun and lacking < FEW
+            count = begun or (2 if few else self._count(work.items))
             parts = all_slices(count) if anew else work.unfinished(count)
             if not parts:
                 return {}
@@ -115,7 +114,14 @@ class SliceMaking:
             return self._make_on_ray(work, parts)
 
     def _count(self, items: int) -> int:
-        return max(min(SLICES_PER_WORKER * self.pool.start(), items), 2)
+        return max(min(SLICES_PER_WORKER * self.pool.start(self._gpus), items), 2)
+
+    @property
+    def _gpus(self) -> float:
+        """Of a worker: of a stage that has a setting or an extractor for them."""
+        settings = self.task.settings
+        uses = any(hasattr(one, "gpu") or hasattr(one, "runtime") for one in settings)
+        return self.pool.config.gpus_per_worker if uses else 0.0
 
     def _make_here(self, part: Slice) -> Report:
         task = self.task
@@ -131,12 +137,12 @@ class SliceMaking:
         )
         witness = work.folder / f"{WITNESS}{uuid.uuid4().hex}"
         witness.touch()
-        gpus = self.pool.config.gpus_per_worker
         job = Job(
             key=witness.name,
             task=pickle.dumps(task),
             parts=tuple(parts),
-            gpus=gpus if _uses_gpu(task.settings) else 0.0,
+            workers=self.pool.start(self._gpus),
+            gpus=self._gpus,
             place=Place(
                 version=r2d2_kapture.__version__,
                 folder=os.getcwd(),
@@ -154,8 +160,8 @@ class SliceMaking:
             ),
             sizes=sizes,
         )
-        with bar.bar:
-            for event in self.pool.work(job):
+        with bar.bar, closing(self.pool.work(job)) as events:
+            for event in events:
                 bar.note(event)
                 if isinstance(event, Made):
                     outcome = pickle.loads(event.outcome)
@@ -229,8 +235,3 @@ def _claimed(work: SharedWork) -> Iterator[None]:
             witness.unlink(missing_ok=True)
         if not slices_in(work.folder):
             shutil.rmtree(work.folder, ignore_errors=True)
-
-
-def _uses_gpu(settings: Sequence[Any]) -> bool:
-    """Whether a stage has a setting or an extractor that chooses a GPU."""
-    return any(hasattr(one, "gpu") or hasattr(one, "runtime") for one in settings)

@@ -1,0 +1,361 @@
+"""Stages whose slices are made by workers of Ray."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import sys
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import r2d2_kapture
+from r2d2_kapture.cli import match as match_command
+from r2d2_kapture.config.executor import ExecutorConfig
+from r2d2_kapture.config.extract import ExtractConfig
+from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.errors import ConfigError, DatasetError, LostWorkersError
+from r2d2_kapture.extractors.registry import build_extractor, load_weights
+from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.stages import extract, match
+from r2d2_kapture.stages.cluster import Executor, open_executor
+from r2d2_kapture.stages.cluster.messages import (
+    Ended,
+    Event,
+    Job,
+    Made,
+    Place,
+    Ready,
+    Running,
+)
+from r2d2_kapture.stages.cluster.pool import RayPool
+from r2d2_kapture.stages.cluster.slices_on_ray import RayExecutor
+from r2d2_kapture.stages.cluster.worker import StageWorker
+from tests.commands import one_error_line
+from tests.scenes.contents import files_below
+from tests.scenes.kapture_files import write_features
+from tests.stages.cluster import toy
+
+pytest.importorskip("ray", reason="needs the package ray")
+
+TWO = ExecutorConfig(executor="ray", ray_workers=2)
+QUIET = RunOptions(progress=False)
+OF_RUNS = ("match_report.json", "extract_report.json", "report.json", ".lock")
+
+
+@pytest.fixture(scope="module")
+def execute() -> Iterator[Executor]:
+    """Two workers of a Ray of this machine; none of its processes is left."""
+    with RayPool(TWO) as pool:
+        yield RayExecutor(pool=pool)
+        scratch = str(pool.scratch)
+    assert not toy.running(scratch)
+    assert not os.path.exists(scratch)
+
+
+@pytest.fixture
+def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> Executor:
+    """An executor without a Ray to start."""
+
+    def start(pool: RayPool, gpus: float) -> int:
+        raise AssertionError("Ray is started for nothing")
+
+    monkeypatch.setattr(RayPool, "start", start)
+    return RayExecutor(pool=RayPool(TWO))
+
+
+def say(
+    execute: Executor,
+    output: Path,
+    trouble: Mapping[str, str] = {},
+    options: RunOptions = QUIET,
+    names: tuple[str, ...] = toy.NAMES,
+) -> Any:
+    return execute(toy.run, names, output=output, trouble=trouble, options=options)
+
+
+def words(folder: Path) -> dict[str, bytes]:
+    return files_below(folder, OF_RUNS)
+
+
+def test_matches_and_features_are_those_of_one_process(
+    execute: Executor,
+    kapture_root: Path,
+    checkpoint_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # workers go there too
+    rng = np.random.default_rng(0)
+    names = [f"image é {i}.jpg" for i in range(5)]
+    rows = {name: rng.normal(size=(30, 16)).astype(np.float32) for name in names}
+    write_features(tmp_path / "features", rows)
+    pairs = [ImagePair(image1=a, image2=b) for a, b in itertools.combinations(names, 2)]
+    write_pairs(tmp_path / "pairs.txt", pairs)
+    extractor = build_extractor(
+        ExtractConfig(gpu=-1), load_weights(model=checkpoint_path)[1]
+    )
+    for how, output in ((execute, Path("shared")), (call, Path("alone"))):
+        matched = how(
+            match.run,
+            MatchConfig(gpu=-1),
+            features=[Path("features")],
+            pairs=Path("pairs.txt"),
+            output=output,
+            options=QUIET,
+        )
+        extracted = how(
+            extract.run,
+            extractor,
+            kapture_root=kapture_root,
+            output=output,
+            options=QUIET,
+        )
+        if how is execute:
+            assert matched.details["slices"] == 8
+            assert matched.details["workers"] == 2
+            assert matched.details["retries"] == 0
+            assert str(matched.outputs[0]) == "shared/reconstruction/matches/r2d2"
+        assert matched.done == len(pairs)
+        assert extracted.done == 5
+    made = words(tmp_path / "shared")
+    assert len(made) > len(pairs) + 10
+    assert made == words(tmp_path / "alone")
+
+
+def call(run: Any, *args: Any, **kwargs: Any) -> Any:
+    return run(*args, **kwargs)
+
+
+def test_a_killed_worker_is_replaced(execute: Executor, tmp_path: Path) -> None:
+    output = tmp_path / "words"
+    report = say(execute, output, {"word7": "killed"})
+    assert (tmp_path / "word7 killed").exists()
+    assert report.details["retries"] == 1
+    assert report.done + report.skipped == 20 and not report.failed
+    say(call, tmp_path / "alone")
+    assert words(output) == words(tmp_path / "alone")
+
+
+def test_an_item_that_fails_is_a_failure(execute: Executor, tmp_path: Path) -> None:
+    report = say(execute, tmp_path / "words", {"word3": "failed"})
+    assert [failure.name for failure in report.failed] == ["word3"]
+    assert report.done == 19
+    assert len(words(tmp_path / "words")) == 20  # and the manifest
+
+
+def test_a_finished_run_starts_nothing(
+    nothing_starts: Executor, tmp_path: Path
+) -> None:
+    output = tmp_path / "words"
+    say(call, output)
+    made = words(output)
+    assert say(nothing_starts, output).skipped == 20
+    (output / "word3.word").unlink()
+    assert say(nothing_starts, output).done == 1
+    assert words(output) == made
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_lost_head_ends_the_run_and_the_next_one_resumes(
+    execute: Executor, tmp_path: Path
+) -> None:
+    output = tmp_path / "words"
+    with pytest.raises(LostWorkersError, match="^--address local: lost Ray: .*; "):
+        say(execute, output, {"word19": "head killed"})
+    assert not words(output)
+    finished = stamps(tmp_path)
+    assert finished
+    report = say(execute, output, {"word19": "head killed"})
+    assert report.details["slices"] == 8
+    assert report.done + report.skipped == 20
+    say(call, tmp_path / "alone")
+    assert words(output) == words(tmp_path / "alone")
+
+
+def stamps(folder: Path) -> dict[Path, int]:
+    """When the reports of finished slices were written."""
+    made = folder.glob(".words.slices/*-of-*.json")
+    return {path: path.stat().st_mtime_ns for path in made}
+
+
+class PoolInProcess(RayPool):
+    """A worker without Ray: that of this process.
+
+    Attributes:
+        parts: that it was given.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(TWO)
+        self.parts: list[str] = []
+
+    def start(self, gpus: float) -> int:
+        return 2
+
+    def work(self, job: Job) -> Generator[Event, None, None]:
+        worker = StageWorker()
+        assert not worker.look(job.place)[0]
+        for part in job.parts:
+            self.parts.append(str(part))
+            outcome = worker.run(job.key, job.task, str(part), 1)
+            yield Running(done={part: worker.done()})
+            yield Made(part=part, outcome=outcome)
+        yield Ended(workers=1, retries=0)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> RayExecutor:
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    return RayExecutor(pool=PoolInProcess())
+
+
+def test_a_strict_run_stops_and_goes_on(
+    in_process: RayExecutor, tmp_path: Path
+) -> None:
+    output = tmp_path / "words"
+    strict = dataclasses.replace(QUIET, strict=True)
+    report = say(in_process, output, {"word6": "failed"}, strict)
+    assert [failure.name for failure in report.failed] == ["word6"]
+    assert report.done == 6 and not report.outputs
+    finished = stamps(tmp_path)
+    assert len(finished) == 2
+    in_process.pool.parts.clear()
+    with pytest.raises(DatasetError, match="^words: found trouble, expected none"):
+        say(in_process, output, {"word19": "refused"})
+    assert in_process.pool.parts == [f"{number}/8" for number in range(3, 9)]
+    assert finished.items() <= stamps(tmp_path).items()
+    in_process.pool.parts.clear()
+    report = say(in_process, output)
+    assert in_process.pool.parts == ["8/8"]
+    assert report.done + report.skipped == 20
+    say(call, tmp_path / "alone")
+    assert words(output) == words(tmp_path / "alone")
+
+
+def test_a_defect_of_a_worker_is_one_of_the_run(
+    in_process: RayExecutor, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: as planned"):
+        say(in_process, tmp_path / "words", {"word3": "defect"})
+
+
+def test_slices_of_a_run_by_hand_keep_their_number(
+    in_process: RayExecutor, tmp_path: Path
+) -> None:
+    output = tmp_path / "words"
+    inputs: Any = {"output": output, "trouble": {}, "options": QUIET}
+    toy.run(toy.NAMES, **inputs, slice="2/3")
+    assert say(in_process, output).details["slices"] == 3
+    assert in_process.pool.parts == ["1/3", "3/3"]
+    forced = dataclasses.replace(QUIET, force=True)
+    in_process.pool.parts.clear()
+    assert say(in_process, output, {}, forced).done == 20
+    assert len(in_process.pool.parts) == 8
+
+
+def test_one_bar_shows_all_items(
+    in_process: RayExecutor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = dataclasses.replace(QUIET, progress=True)
+    name = toy.__name__.split(".")[2]  # of the package of stages
+    say(in_process, tmp_path / "words", {}, shown)
+    bars = [bar for bar in capsys.readouterr().err.split("\r") if bar.strip()]
+    assert bars[0].startswith(f"{name}:   0%") and "0/20 " in bars[0]
+    assert "20/20 " in bars[-1]
+    assert all("/20 " in bar for bar in bars)
+
+
+def test_workers_say_what_they_lack(tmp_path: Path) -> None:
+    version, there = r2d2_kapture.__version__, str(tmp_path)
+    worker = StageWorker()
+    old = Place(version="0.0.1", folder=there, witness=there)
+    assert f"found r2d2_kapture {version} on " in worker.look(old)[0]
+    away = Place(version=version, folder=f"{there}/away", witness=there)
+    assert worker.look(away)[0].startswith(f"found no {there}/away on ")
+
+
+def test_workers_fit_the_machines() -> None:
+    ready = Ready(machines=[(8.0, 2.0), (3.0, 0.0)])
+    assert ready.room(1, 0.0) == 11
+    assert ready.room(2, 0.0) == 5
+    assert ready.room(1, 0.5) == 4
+    assert ready.room(4, 0.5) == 2
+
+
+MATCH = "--features features --pairs pairs.txt --output matches --gpu -1"
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--executor ray --slice 1/2", "--slice 1/2: found --executor ray"),
+        ("--ray-workers 2", "--ray-workers 2: found --executor process"),
+        ("--executor ray --ray-workers 0", "--ray-workers: found 0, expected 1"),
+        ("--executor ray --gpus-per-worker 1.5", "--gpus-per-worker: found 1.5"),
+        ("--executor dask", "--executor dask: expected process or ray"),
+        ("--executor ray --address a/b", "--address: found 'a/b', expected"),
+    ],
+)
+def test_wrong_flags_are_said_in_one_line(
+    flags: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "pairs.txt").touch()
+    with pytest.raises(SystemExit) if "dask" in flags else nullcontext():
+        assert match_command.main([*MATCH.split(), *flags.split()]) == 2
+    assert one_error_line(capsys).startswith(f"error: {said}")
+
+
+def test_wrong_input_is_said_as_without_ray(
+    nothing_starts: Executor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "pairs.txt").touch()
+    lines = set()
+    for flags in ("", "--executor ray"):
+        assert match_command.main([*MATCH.split(), *flags.split()]) == 2
+        lines.add(one_error_line(capsys))
+    assert len(lines) == 1
+    assert not list(tmp_path.glob("matches*"))
+
+
+def test_an_address_without_ray_is_said_in_one_line(
+    tmp_path: Path,
+) -> None:
+    nowhere = ExecutorConfig(executor="ray", address="127.0.0.1:1")
+    with open_executor(nowhere) as execute:
+        with pytest.raises(ConfigError, match="^--address 127.0.0.1:1: found no Ray"):
+            say(execute, tmp_path / "words")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_the_extra_the_way_out_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "features").mkdir()
+    (tmp_path / "pairs.txt").touch()
+    assert match_command.main([*MATCH.split(), "--executor", "ray"]) == 2
+    line = one_error_line(capsys)
+    assert line.startswith("error: --executor ray: needs the package ray")
+    assert line.endswith("pip install 'r2d2-kapture[ray]'")
