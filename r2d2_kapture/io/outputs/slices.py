@@ -410,9 +410,7 @@ class SliceRun:
         return report
 
 
-def _missing(
-    every: Sequence[Slice], reports: Sequence[dict[str, Any]]
-) -> list[Slice]:
+def _missing(every: Sequence[Slice], reports: Sequence[dict[str, Any]]) -> list[Slice]:
     return [part for part, made in zip(every, reports) if not made]
 
 
