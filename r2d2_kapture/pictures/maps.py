@@ -33,7 +33,8 @@ _LEFT, _RIGHT, _BELOW, _ABOVE = 0.85, 0.2, 0.65, 0.4
 """Inches around each view for axis labels and title."""
 MARGIN = 0.04
 MOST_POINTS = 400_000
-"""Points drawn at most; more are sampled."""
+MOST_FRUSTUMS = 20_000
+"""Points and frustums drawn at most; more are sampled."""
 FRUSTUM_LENGTH = 0.04
 """Share of the extent of a picture at most."""
 SPACING = 0.8
@@ -164,7 +165,7 @@ def write_map_ply(cloud: MapCloud, path: Path) -> None:
     centers = camera_centers(cloud.cam_from_world)
     low, high = _limits(cloud.points, centers)
     length = frustum_length(centers, float(np.linalg.norm(high - low)))
-    frustums = camera_frustums(cloud.cam_from_world, length)
+    frustums = _some(camera_frustums(cloud.cam_from_world, length))
     starts, ends = (frustums[:, list(side), None] for side in zip(*FRUSTUM_EDGES))
     steps = np.linspace(0, 1, PLY_STEPS, endpoint=False)[:, None]
     cameras = (starts + steps * (ends - starts)).reshape(-1, 3)
@@ -197,6 +198,7 @@ def show_points(axes: Axes, points: Array, colors: ByteArray) -> None:
 
 def show_frustums(axes: Axes, frustums: Array, color: str = CAMERA_COLOR) -> None:
     """Draw (N, 5, 2) projected frustums, thin where there are many."""
+    frustums = _some(frustums)
     edges = frustums[:, np.array(FRUSTUM_EDGES)].reshape(-1, 2, 2)
     width = 0.9 if len(frustums) <= 100 else 0.4
     axes.add_collection(
@@ -204,6 +206,11 @@ def show_frustums(axes: Axes, frustums: Array, color: str = CAMERA_COLOR) -> Non
     )
     size = 3.0 if len(frustums) <= 100 else 1.0
     axes.plot(*frustums[:, 0].T, "o", color=color, markersize=size, zorder=2)
+
+
+def _some(frustums: Array) -> Array:
+    """Frustums, evenly thinned out where there are too many to be told apart."""
+    return frustums[:: math.ceil(len(frustums) / MOST_FRUSTUMS) or 1]
 
 
 def _limits(points: Array, centers: Array) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.colmap.cameras import parameter_count
 
+MODEL_FILES = ("cameras", "images", "points3D")
 COUNT = struct.Struct("<Q")
 CAMERA_BYTES = 24
 """Before a camera's parameters, as many as its model has: id, model, size."""
@@ -35,6 +36,11 @@ DATA_BYTES = 16
 
 Step = Callable[[mmap.mmap, int], int]
 """From where a record begins to where the next one does."""
+
+
+def is_binary(folder: Path) -> bool:
+    """Whether a folder holds a binary model, which pycolmap prefers to text."""
+    return all((folder / f"{name}.bin").is_file() for name in MODEL_FILES)
 
 
 def check_binary_model(folder: Path) -> None:

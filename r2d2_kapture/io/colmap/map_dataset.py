@@ -28,6 +28,8 @@ from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d
 from r2d2_kapture.io.kapture.rigs import RigCameras, rig_cameras
 from r2d2_kapture.io.kapture.tables import CameraRecord, image_records
 
+OBSERVATIONS_NAME = kcsv.CSV_FILENAMES[kapture.Observations]
+OBSERVATIONS_HEADER = "# point3d_id, keypoints_type, [image_path, feature_id]*"
 MAP_DATASET_FILES = (
     *("sensors.txt", "rigs.txt", "records_camera.txt", "trajectories.txt"),
     *(
@@ -102,10 +104,10 @@ def write_map_dataset(
             )
         },
         points3d=_points(model),
-        observations=_observations(model, keypoints.type_name),
     )
     add_gnss(world, {name: positions[name] for name in positions.keys() & images})
     kcsv.kapture_to_dir(str(root), world)
+    _write_observations(root / OBSERVATIONS_NAME, model, keypoints.type_name)
     write_origin(root / "sensors", origin)
     described = get_feature_csv_fullpath(
         kapture.Keypoints, keypoints.type_name, str(root)
@@ -210,21 +212,24 @@ def _trajectories(
 
 def _points(model: pycolmap.Reconstruction) -> kapture.Points3d:
     """(P, 6) position and colour, in order of COLMAP's ids."""
-    points = (model.point3D(point_id) for point_id in sorted(model.points3D))
-    rows = [[*point.xyz.tolist(), *point.color.tolist()] for point in points]
-    return kapture.Points3d(np.array(rows, np.float64).reshape(-1, 6))
+    rows = np.zeros((model.num_points3D(), 6))
+    for row, point_id in zip(rows, sorted(model.points3D)):
+        point = model.point3D(point_id)
+        row[:3], row[3:] = point.xyz, point.color
+    return kapture.Points3d(rows)
 
 
-def _observations(
-    model: pycolmap.Reconstruction, keypoints_type: str
-) -> kapture.Observations:
+def _write_observations(
+    path: Path, model: pycolmap.Reconstruction, keypoints_type: str
+) -> None:
+    """Write kapture's table of observations, a point at a time."""
     names = {image_id: image.name for image_id, image in model.images.items()}
-    made = kapture.Observations()
-    for row, point_id in enumerate(sorted(model.points3D)):
-        seen = [
-            (names[element.image_id], int(element.point2D_idx))
-            for element in model.point3D(point_id).track.elements
-        ]
-        for name, keypoint in sorted(seen):
-            made.add(row, keypoints_type, name, keypoint)
-    return made
+    with path.open("w", encoding="utf-8", errors="surrogateescape") as table:
+        table.write(f"{kcsv.KAPTURE_FORMAT_1}\n{OBSERVATIONS_HEADER}\n")
+        for row, point_id in enumerate(sorted(model.points3D)):
+            seen = sorted(
+                (names[element.image_id], element.point2D_idx)
+                for element in model.point3D(point_id).track.elements
+            )
+            fields = ", ".join(f"{name}, {keypoint}" for name, keypoint in seen)
+            table.write(f"{row}, {keypoints_type}, {fields}\n")

@@ -23,17 +23,22 @@ from scipy.sparse import coo_array, csr_array
 
 from r2d2_kapture.coordinates import CameraOrigin
 from r2d2_kapture.errors import DatasetError, ReconstructionError
-from r2d2_kapture.io.colmap.binary import check_binary_model
+from r2d2_kapture.io.colmap.binary import (
+    MODEL_FILES,
+    check_binary_model,
+    is_binary,
+)
 from r2d2_kapture.io.colmap.cameras import image_cameras
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
+from r2d2_kapture.io.colmap.model_arrays import Keypoints, keypoints_of, points_of
 from r2d2_kapture.io.colmap.text_names import names_with_spaces
 from r2d2_kapture.io.georeference import georeference_files
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME, find_camera_origin
 from r2d2_kapture.io.kapture.points3d import (
+    observed_types,
     read_observations,
     read_points3d,
-    table_rows,
 )
 from r2d2_kapture.io.kapture.refined_features import extracted_type
 from r2d2_kapture.io.kapture.trajectories import read_camera_poses
@@ -45,7 +50,6 @@ DoubleArray = npt.NDArray[np.float64]
 
 UNNAMED_TYPE = "colmap"
 """What kapture_r2d2_map calls keypoints that it only knows from a database."""
-MODEL_FILES = ("cameras", "images", "points3D")
 COLMAP_FILES = (*MODEL_FILES, "rigs", "frames")
 ENDS = ("bin", "txt")
 KAPTURE_FILES = (
@@ -105,6 +109,11 @@ class SparseMap:
     cameras: Mapping[str, pycolmap.Camera]
     image_folder: Path | None = None
     warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the images, in order."""
+        return tuple(self.images)
 
     @cached_property
     def extent(self) -> float:
@@ -225,14 +234,10 @@ def check_keypoints_type(path: Path, keypoints_type: str) -> None:
     if table is None:
         return
     types = set()
-    for _, fields in table_rows(table):
-        if len(fields) > 1:
-            types.add(fields[1])
-            if extracted_type(fields[1]) in (
-                extracted_type(keypoints_type),
-                UNNAMED_TYPE,
-            ):
-                return
+    for found in observed_types(table):
+        types.add(found)
+        if extracted_type(found) in (extracted_type(keypoints_type), UNNAMED_TYPE):
+            return
     if types:
         raise DatasetError(
             f"{table}: found a map of keypoints of type {', '.join(sorted(types))}, "
@@ -248,7 +253,7 @@ def recorded_keypoints_type(path: Path) -> str | None:
         path: see ``read_sparse_map``.
     """
     table = _observations_of(path)
-    types = {row[1] for _, row in table_rows(table) if len(row) > 1} if table else set()
+    types = set(observed_types(table)) if table else set()
     return types.pop() if len(types) == 1 else None
 
 
@@ -267,7 +272,7 @@ def _read(
 ) -> SparseMap:
     model = _colmap_model(path)
     if model is not None:
-        return _map_of_colmap(_read_model(model))
+        return _map_of_colmap(_read_model(model), model)
     for folder in (path, path / "kapture"):
         if (folder / "sensors" / "sensors.txt").is_file():
             return _read_kapture(folder, keypoints_type, camera_origin)
@@ -332,32 +337,34 @@ def _check_model(model: pycolmap.Reconstruction, folder: Path) -> None:
         )
 
 
-def _map_of_colmap(model: pycolmap.Reconstruction) -> SparseMap:
-    point_ids = np.array(sorted(model.points3D), np.uint64).astype(np.int64)
-    points = [model.points3D[int(i)].xyz for i in point_ids]
+def _map_of_colmap(model: pycolmap.Reconstruction, folder: Path) -> SparseMap:
+    keypoints = keypoints_of(model, folder)
+    point_ids, points = points_of(model, folder)
     images = {image.name: image for image in map(model.image, model.reg_image_ids())}
     # copies, which do not keep the model in memory
     cameras = {i: copy.deepcopy(camera) for i, camera in model.cameras.items()}
     return SparseMap(
-        points=np.array(points, np.float64).reshape(-1, 3),
+        points=points,
         point_ids=point_ids,
         images={
-            name: _map_image_of_colmap(image, point_ids)
+            name: _map_image(image, keypoints[image.image_id], point_ids)
             for name, image in sorted(images.items())
         },
         cameras={name: cameras[image.camera_id] for name, image in images.items()},
     )
 
 
-def _map_image_of_colmap(image: pycolmap.Image, point_ids: IndexArray) -> MapImage:
-    observations = image.get_observation_points2D()
-    seen = [point.point3D_id for point in observations]
+def _map_image(
+    image: pycolmap.Image, keypoints: Keypoints, point_ids: IndexArray
+) -> MapImage:
+    seeing = np.flatnonzero(keypoints["point_id"] != -1)
+    seen = keypoints[seeing]
     return MapImage(
         cam_from_world=image.cam_from_world().matrix(),
-        keypoints=np.array(image.get_observation_point2D_idxs(), np.int64),
-        point_rows=np.searchsorted(point_ids, np.array(seen, np.int64)),
-        keypoint_count=image.num_points2D(),
-        xy=np.array([point.xy for point in observations]).reshape(-1, 2),
+        keypoints=seeing,
+        point_rows=np.searchsorted(point_ids, seen["point_id"]),
+        keypoint_count=len(keypoints),
+        xy=np.column_stack([seen["x"], seen["y"]]),
     )
 
 
@@ -367,7 +374,7 @@ def _check_model_files(folder: Path) -> dict[int, str]:
     Returns:
         Names by image id that COLMAP cuts at their first space.
     """
-    if not all((folder / f"{name}.bin").is_file() for name in MODEL_FILES):
+    if not is_binary(folder):
         return names_with_spaces(folder / "images.txt")
     check_binary_model(folder)
     return {}

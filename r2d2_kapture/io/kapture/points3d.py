@@ -90,6 +90,24 @@ def read_observations(
     return seen
 
 
+def observed_types(path: Path) -> Iterator[str]:
+    """The type of the keypoints of each row of observations, without its fields.
+
+    Raises:
+        DatasetError: the table cannot be read.
+    """
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                fields = line.split(b",", 2)
+                if len(fields) > 1 and not line.startswith(b"#"):
+                    yield fields[1].strip().decode()
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 text; convert it") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+
+
 def table_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Place and fields of each row of a kapture table."""
     if not path.is_file():

@@ -72,10 +72,11 @@ def neighbourhood(
 def _seeing_most(
     sparse_map: SparseMap, points: IndexArray, count: int
 ) -> tuple[str, ...]:
-    counts = sparse_map.observers[np.unique(points)].sum(axis=0)
+    seen = sparse_map.observers[np.unique(points)]
+    images, places = np.unique(seen.indices, return_inverse=True)
+    counts = np.bincount(places, weights=seen.data)
     order = np.argsort(-counts, kind="stable")[:count]
-    names = tuple(sparse_map.images)
-    return tuple(names[i] for i in order if counts[i])
+    return tuple(sparse_map.names[i] for i in images[order])
 
 
 def second_matches(

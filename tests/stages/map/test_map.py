@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import kapture
+import kapture.io.csv as kcsv
 import kapture.io.features as kfeatures
 import numpy as np
 import pycolmap
@@ -112,6 +113,14 @@ def assert_observations_reproject(root: Path, tolerance: float) -> int:
             )
             count += 1
     return count
+
+
+def test_the_table_of_observations_is_the_one_that_kapture_writes(root: Path) -> None:
+    run(root)
+    name = kcsv.CSV_FILENAMES[kapture.Observations]
+    ours, theirs = (root / folder / name for folder in ("map/kapture", "again"))
+    kcsv.observations_to_file(str(theirs), load_map(root).observations)
+    assert ours.read_bytes() == theirs.read_bytes()
 
 
 def test_known_poses_stay_and_the_map_is_of_one_pixel_origin(
