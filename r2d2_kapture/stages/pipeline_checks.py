@@ -132,7 +132,7 @@ def refuse_other_map(layout: Layout, mapping: Dataset) -> None:
     pairs_file = layout.pairs("mapping")
     if not pairs_file.is_file():
         return
-    paired = {name for pair in read_pairs(pairs_file) for name in pair.names}
+    paired = frozenset(read_pairs(pairs_file).images)
     if paired and paired.isdisjoint(mapping.image_names):
         found = f"a map of other images than those of {mapping.root}"
         raise Contents(what="map", files=()).refusal(layout.output, found)

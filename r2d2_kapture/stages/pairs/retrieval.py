@@ -76,13 +76,14 @@ def describe_images(
     """Write a VLAD descriptor of every image, resuming an earlier run.
 
     Descriptors are computed again if the local features of their image have changed;
-    all of them if the vocabulary was learned on such an image.
+    all of them if that changes the vocabulary, which is learned again where it was
+    learned on such an image.
 
     Args:
         config: the vocabulary's size, whitening and seed.
         features: local features of all images.
-        mapping: names of the images that the vocabulary is learned on, if there is none
-            yet or some of its images had failed.
+        mapping: names of the images of which a sample teaches the vocabulary, if there
+            is none yet or some of these had failed.
         query: names of further images.
         output: kapture folder for the features, the vocabulary and a manifest.
         options: how to run.
@@ -94,10 +95,11 @@ def describe_images(
     """
     keypoints_type = features.keypoints.type_name
     described = Described(type_name=f"{keypoints_type}_vlad{config.vlad_clusters}")
-    learned_on = sorted(mapping)
-    dim = whitened_dim(config, len(learned_on), features.descriptors.dsize)
+    every = sorted(mapping)
+    learned_on = [every[i] for i in draw(len(every), VOCABULARY_IMAGES, config.seed)]
+    dim = whitened_dim(config, len(every), features.descriptors.dsize)
     dsize = dim or config.vlad_clusters * features.descriptors.dsize
-    manifest = make_manifest(config, features, learned_on)
+    manifest = make_manifest(config, features, every)
     # workers use all cores, and the order of sums is fixed
     with (
         threadpool_limits(1),
@@ -171,30 +173,29 @@ def learn_vocabulary(
     dim: int,
     options: RunOptions,
 ) -> tuple[Vocabulary, list[Failure]]:
-    """Learn visual words from a sample of images, and whitening if there are enough.
+    """Learn visual words, and whitening, from images.
 
     Returns:
-        The vocabulary, and failures of images of the sample.
+        The vocabulary, and failures of images.
 
     Args:
         config: clusters and seed.
         features: local features of the images.
-        names: of images to learn on.
-        dim: of the whitening; 0 for none.
+        names: of images to learn on, a sample of all.
+        dim: of the whitening, for which there are images enough; 0 for none.
         options: how to run.
 
     Raises:
         ConfigError: fewer local features than visual words.
     """
-    chosen = [names[i] for i in draw(len(names), VOCABULARY_IMAGES, config.seed)]
-    quota = max(VOCABULARY_DESCRIPTORS // max(len(chosen), 1), 1)
+    quota = max(VOCABULARY_DESCRIPTORS // max(len(names), 1), 1)
 
     def sample(name: str) -> FloatArray:
         rows = features.read_descriptors(name)
         return rows[draw(len(rows), quota, config.seed)]
 
     failed: list[Failure] = []
-    samples = each_image(chosen, sample, options, failed, "sample")
+    samples = each_image(names, sample, options, failed, "sample")
     descriptors = np.concatenate(
         [np.zeros((0, features.descriptors.dsize), np.float32)]
         + [rows for _, rows in samples]
@@ -202,14 +203,14 @@ def learn_vocabulary(
     if len(descriptors) < config.vlad_clusters:
         raise ConfigError(
             f"--vlad-clusters {config.vlad_clusters}: found {len(descriptors)} local "
-            f"features in {len(chosen)} mapping images, expected at least as many; "
+            f"features in {len(names)} mapping images, expected at least as many; "
             "choose fewer clusters, or extract more features"
         )
     centres = learn_centres(descriptors, config.vlad_clusters, config.seed)
     if not dim:
         return Vocabulary(centres=centres), failed
     vectors = each_image(
-        chosen,
+        names,
         lambda name: vlad(features.read_descriptors(name), centres),
         options,
         failed,

@@ -203,6 +203,31 @@ def test_the_vocabulary_is_learned_on_a_sample(
     assert report.details["images_described"] == 6
 
 
+def test_images_beyond_the_sample_teach_nothing(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their features may change, or be absent, and only their descriptors follow."""
+    monkeypatch.setattr(retrieval, "VOCABULARY_IMAGES", 3)
+    run(scenes, tmp_path / "p.txt", method="local", **WORDS)
+    before = gfeats(tmp_path / "p_features")
+    sample = {sorted(SCENES)[i] for i in retrieval.draw(6, 3, 0)}
+    other = next(name for name in SCENES if name not in sample)
+    (scenes / f"reconstruction/descriptors/r2d2/{other}.desc").unlink()
+    report = run(scenes, tmp_path / "a.txt", method="local", **WORDS)
+    assert [failure.name for failure in report.failed] == [other]
+    found = gfeats(tmp_path / "a_features")
+    assert found.items() < before.items() and len(found) == len(before) - 1
+
+    rows = scene_features(SCENES)
+    write_features(scenes, {other: rows[other][:50]})
+    monkeypatch.setattr(retrieval, "learn_vocabulary", None)
+    report = run(scenes, tmp_path / "p.txt", method="local", **WORDS)
+    assert report.details["images_described"] == 1
+    after = gfeats(tmp_path / "p_features")
+    (changed,) = {name for name in before if before[name] != after[name]}
+    assert changed.endswith(f"{other}.gfeat")
+
+
 def test_a_vocabulary_reads_as_it_was_written(tmp_path: Path) -> None:
     """In whatever order its arrays lie in memory."""
     whitening = Whitening(
