@@ -1,12 +1,13 @@
 """Global features of a kapture dataset: one float32 row an image.
 
 kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): a raw little-endian file an
-image, ``<image>.gfeat``, and global_features.txt that holds type and width.
+image, ``<image>.gfeat``, or a member of its archive, and global_features.txt that holds
+type and width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,43 +17,49 @@ import kapture.io.csv as kcsv
 import numpy as np
 
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.io.kapture.dataset import check_relative_name, is_described
+from r2d2_kapture.config.stores import Store
+from r2d2_kapture.io.kapture.dataset import is_described
 from r2d2_kapture.io.kapture.feature_table import SUFFIXES
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME
-from r2d2_kapture.io.outputs.atomic import atomic_path, remove_file
-from r2d2_kapture.io.outputs.atomic_folder import owned
-from r2d2_kapture.io.outputs.ledger import Contents, open_ledger, write_item
+from r2d2_kapture.io.outputs.atomic import atomic_path
+from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, open_ledger
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.stores.reading import found_store, other_layout
+from r2d2_kapture.io.stores.shards import SHARD_FILES
+from r2d2_kapture.io.stores.writing import ItemWriter, open_item_writer
 from r2d2_kapture.types import FloatArray
 
 SUFFIX = SUFFIXES["global_features"]
+ARCHIVE_NAME = "global_features.tar"
 CONTENTS = Contents(
     what="global features",
-    files=(f"**/*{SUFFIX}", STATES_NAME, "global_features.t*", "*.safetensors"),
+    files=(
+        *(f"**/*{SUFFIX}", "global_features.t*", *SHARD_FILES),
+        *(STATES_NAME, "*.safetensors"),
+    ),
     by_name=True,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class GlobalFeatureWriter:
-    """Writes the row of an image, one whole file each.
+    """Writes the rows of images, each whole or not at all.
 
     Attributes:
         folder: of the type.
+        items: the rows in it.
         dsize: numbers of a row.
         emptied: see open_ledger.
     """
 
     folder: Path
+    items: ItemWriter
     dsize: int
     emptied: bool
 
     def is_complete(self, image: str) -> bool:
         """Whether the row of an image is there."""
-        try:
-            return self._path(image).stat().st_size == 4 * self.dsize
-        except OSError:
-            return False
+        return self.items.size(image + SUFFIX) == 4 * self.dsize
 
     def remove_all(self) -> None:
         """Remove the rows of all images.
@@ -60,16 +67,15 @@ class GlobalFeatureWriter:
         Raises:
             OutputError: the file system refused.
         """
-        for path in owned(self.folder, [f"**/*{SUFFIX}"]):
-            remove_file(path)
+        self.items.remove(frozenset(self.items.names()))
 
-    def remove(self, image: str) -> None:
-        """Remove the row of an image, which may have none.
+    def remove(self, images: Iterable[str]) -> None:
+        """Remove the rows of images, some of which may have none.
 
         Raises:
             OutputError: the file system refused.
         """
-        remove_file(self._path(image))
+        self.items.remove(frozenset(image + SUFFIX for image in images))
 
     def write(self, image: str, row: FloatArray) -> None:
         """Store the (dsize,) row of an image.
@@ -77,10 +83,7 @@ class GlobalFeatureWriter:
         Raises:
             OutputError: the file system refused.
         """
-        write_item(self.folder, self._path(image), row.astype("<f4").tobytes())
-
-    def _path(self, image: str) -> Path:
-        return self.folder / (check_relative_name(image, self.folder) + SUFFIX)
+        self.items.write(image + SUFFIX, row.astype("<f4").tobytes())
 
 
 @contextmanager
@@ -90,6 +93,7 @@ def open_global_feature_writer(
     dsize: int,
     manifest: Manifest,
     options: RunOptions = RunOptions(),
+    store: Store = "files",
 ) -> Iterator[GlobalFeatureWriter]:
     """Open a type of global features in a kapture folder for one set of settings.
 
@@ -98,15 +102,28 @@ def open_global_feature_writer(
         type_name: of the features.
         dsize: numbers of a row.
         manifest, options: see open_ledger.
+        store: layout of the rows.
 
     Raises:
         OutputError, FeatureFormatError: see open_ledger.
+        OutputError: there are rows in another layout, without ``force``.
     """
     folder = root / "reconstruction" / "global_features" / type_name
-    with open_ledger(folder, CONTENTS, manifest, options) as emptied:
+    anew = False
+    if is_made_with(folder, CONTENTS, manifest, options):
+        found = found_store(folder, ARCHIVE_NAME, SUFFIX)
+        anew = found not in (None, store)
+        if found is not None and anew and not options.replaces:
+            raise CONTENTS.refusal(folder, other_layout(found))
+    with (
+        open_ledger(folder, CONTENTS, manifest, options, anew=anew) as emptied,
+        open_item_writer(folder, store, ARCHIVE_NAME, SUFFIX) as items,
+    ):
         config = folder / "global_features.txt"
         if not is_described(config, type_name, "float32", str(dsize), "L2"):
             features = kapture.GlobalFeatures(type_name, np.float32, dsize, "L2")
             with atomic_path(config) as path:
                 kcsv.global_features_to_file(str(path), features)
-        yield GlobalFeatureWriter(folder=folder, dsize=dsize, emptied=emptied)
+        yield GlobalFeatureWriter(
+            folder=folder, items=items, dsize=dsize, emptied=emptied
+        )

@@ -13,6 +13,7 @@ import numpy as np
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.pairs import PairList
 from r2d2_kapture.matching.pair_selection import (
@@ -39,6 +40,7 @@ class PairInputs:
         keypoints_type, descriptors_type, global_features_type: names; None takes the
             only existing one.
         described: kapture folder for computed features.
+        store: layout of computed global features, and of matches.
         options: how to run.
     """
 
@@ -51,6 +53,7 @@ class PairInputs:
     descriptors_type: str | None
     global_features_type: str | None
     described: Path
+    store: Store
     options: RunOptions
 
     @property

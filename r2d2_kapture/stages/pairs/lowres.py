@@ -161,6 +161,7 @@ def select_by_low_resolution(config: PairsConfig, inputs: PairInputs) -> Selecte
         output=inputs.described,
         device=extractor.runtime.device,
         options=inputs.options,
+        store=inputs.store,
     )
     return Selected(
         pairs=best_matched(config, small, listed),

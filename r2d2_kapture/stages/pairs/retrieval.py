@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import ConfigError, FeatureFormatError
 from r2d2_kapture.io.kapture.feature_provenance import (
     OLDER,
@@ -72,6 +73,7 @@ def describe_images(
     query: Sequence[str],
     output: Path,
     options: RunOptions,
+    store: Store = "files",
 ) -> Described:
     """Write a VLAD descriptor of every image, resuming an earlier run.
 
@@ -87,6 +89,7 @@ def describe_images(
         query: names of further images.
         output: kapture folder for the features, the vocabulary and a manifest.
         options: how to run.
+        store: layout of the descriptors.
 
     Raises:
         ConfigError: fewer local features than visual words.
@@ -104,7 +107,7 @@ def describe_images(
     with (
         threadpool_limits(1),
         open_global_feature_writer(
-            output, described.type_name, dsize, manifest, options
+            output, described.type_name, dsize, manifest, options, store
         ) as writer,
     ):
         path = writer.folder / VOCABULARY_NAME
@@ -122,8 +125,7 @@ def describe_images(
                     # existing descriptors belong to another vocabulary
                     writer.remove_all()
                     write_bytes_atomic(path, data)
-            for name in changed:
-                writer.remove(name)
+            writer.remove(changed)
         vocabulary = read_vocabulary(path)
         todo = [n for n in names if options.force or not writer.is_complete(n)]
         described.skipped = len(names) - len(todo)

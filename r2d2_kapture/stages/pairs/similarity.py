@@ -153,6 +153,7 @@ def aggregate_local_features(config: PairsConfig, inputs: PairInputs) -> ImageRo
         query=[] if inputs.query is None else inputs.first_names,
         output=inputs.described,
         options=inputs.options,
+        store=inputs.store,
     )
     table = open_feature_table(
         [inputs.described], "global_features", described.type_name

@@ -12,9 +12,10 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pairs import ADDED, PairMethod, PairsConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import read_slice
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
-from r2d2_kapture.io.kapture.feature_table import SUFFIXES
+from r2d2_kapture.io.kapture.global_features import ARCHIVE_NAME, SUFFIX
 from r2d2_kapture.io.kapture.pairs import (
     PairList,
     pairs_sha256,
@@ -31,6 +32,7 @@ from r2d2_kapture.io.outputs.image_changes import refuse_shared_names
 from r2d2_kapture.io.outputs.image_records import sha256_of
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.manifest import differences
+from r2d2_kapture.io.stores.shards import SHARD_FILES
 from r2d2_kapture.stages.pairs.inputs import PairInputs
 from r2d2_kapture.stages.pairs.methods import PAIR_METHODS, method_files
 from r2d2_kapture.stages.pairs.retrieval import VOCABULARY_NAME
@@ -54,6 +56,7 @@ def run(
     descriptors_type: str | None = None,
     global_features_type: str | None = None,
     global_features_output: Path | None = None,
+    store: Store = "files",
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Choose image pairs to match, and write their list.
@@ -86,6 +89,9 @@ def run(
         global_features_output: kapture folder for the features that --method local,
             --method lowres and the search for loops compute, to share between lists; by
             default <output>_features next to the list.
+        store: ``files`` writes each of these features, and matches, into a file of its
+            own; ``tar`` into one archive of a kind, ``shards`` into archives of bounded
+            size, see docs/formats.md.
         options: how to run.
 
     Raises:
@@ -125,6 +131,7 @@ def run(
         descriptors_type=descriptors_type,
         global_features_type=global_features_type,
         described=global_features_output or output.with_name(f"{output.stem}_features"),
+        store=store,
         options=options,
     )
     lists = list(inputs.lists.values())
@@ -135,6 +142,7 @@ def run(
             settings,
             sorted(only or ()),
             [pairs.digest for pairs in lists],
+            store,
         ],
         (
             *(f for dataset in datasets for f in dataset.files),
@@ -192,8 +200,9 @@ def run(
         write_json_atomic(report_path, described)
     if report.failed:  # these are tried again
         return report
-    described_by = (f"*{SUFFIXES['global_features']}", VOCABULARY_NAME)
-    made = [path for name in described_by for path in inputs.described.rglob(name)]
+    described_by = (f"*{SUFFIX}", ARCHIVE_NAME, *SHARD_FILES, VOCABULARY_NAME)
+    of_types = inputs.described / "reconstruction" / "global_features"
+    made = [path for name in described_by for path in of_types.glob(f"*/**/{name}")]
     return finished.note(report, (output, report_path, *made))
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
@@ -19,6 +20,7 @@ from r2d2_kapture.errors import (
     OutputError,
 )
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
+from r2d2_kapture.io.kapture.global_features import GlobalFeatureWriter
 from r2d2_kapture.io.kapture.pairs import read_pairs
 from r2d2_kapture.matching.vlad import Vocabulary, Whitening
 from r2d2_kapture.stages.pairs import retrieval
@@ -36,6 +38,7 @@ def mapping(tmp_path: Path) -> Path:
 SCENES = {"s0": 0, "s1": 0, "s2": 0, "t0": 1, "t1": 1, "t2": 1}
 """Images of two scenes: three of each."""
 WORDS = {"vlad_clusters": 4}
+STORES: tuple[Store, ...] = ("tar",)
 
 
 def scene_features(names: dict[str, int]) -> dict[str, npt.NDArray[np.float32]]:
@@ -122,6 +125,56 @@ def test_descriptors_are_shared_between_lists_of_one_vocabulary(
     run(scenes, tmp_path / "s.txt", seed=1, options=RunOptions(force=True), **shared)
     assert gfeats(tmp_path / "g").keys() <= before.keys()
     assert gfeats(tmp_path / "g") != before
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_stored_in_archives_they_are_the_same(
+    scenes: Path, tmp_path: Path, store: Store
+) -> None:
+    settings = {"method": "local", "global_features_output": tmp_path / "g", **WORDS}
+    run(scenes, tmp_path / "files.txt", method="local", **WORDS)
+    run(scenes, tmp_path / "p.txt", store=store, **settings)
+    assert (tmp_path / "p.txt").read_bytes() == (tmp_path / "files.txt").read_bytes()
+    assert gfeats(tmp_path / "g").keys() == {
+        f"reconstruction/global_features/r2d2_vlad4/{retrieval.VOCABULARY_NAME}"
+    }
+    again = run(scenes, tmp_path / "again.txt", store=store, **settings)
+    assert again.details["images_described_before"] == 6
+    write_features(scenes, {"t2": scene_features({"t2": 1})["t2"][:40]})
+    changed = run(scenes, tmp_path / "p.txt", store=store, **settings)
+    fresh = run(scenes, tmp_path / "fresh.txt", method="local", **WORDS)
+    # the vocabulary is another, so all are
+    assert changed.details["images_described"] == 6
+    assert fresh.done == len(read_pairs(tmp_path / "p.txt"))
+    assert (tmp_path / "p.txt").read_bytes() == (tmp_path / "fresh.txt").read_bytes()
+    with pytest.raises(OutputError, match=f"--store {store} adds to"):
+        run(scenes, tmp_path / "p2.txt", **settings)
+    run(scenes, tmp_path / "p2.txt", options=RunOptions(replace=True), **settings)
+    assert len(gfeats(tmp_path / "g")) == 7
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_run_killed_in_an_archive_resumes(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    settings = {"method": "local", "store": store, **WORDS}
+    run(scenes, tmp_path / "whole.txt", **settings)
+    written = []
+
+    def write(writer: GlobalFeatureWriter, image: str, row: object) -> None:
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(image)
+        write_row(writer, image, row)  # type: ignore[arg-type]
+
+    write_row = GlobalFeatureWriter.write
+    with monkeypatch.context() as patch:
+        patch.setattr(GlobalFeatureWriter, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            run(scenes, tmp_path / "p.txt", **settings)
+    report = run(scenes, tmp_path / "p.txt", **settings)
+    assert report.details["images_described_before"] == 4
+    assert (tmp_path / "p.txt").read_bytes() == (tmp_path / "whole.txt").read_bytes()
 
 
 def test_images_without_keypoints_have_no_pairs(scenes: Path, tmp_path: Path) -> None:
