@@ -4,9 +4,9 @@
     python benchmarks/pairs_scale.py --methods global --images 100000 --queries 2000 \
         --dim 1024 --memory-gb 0.5
 
-Images have names, poses, positions, points of a map that some twenty neighbours see too,
-and random global features in one archive, but no pixels. ``fuse`` and ``merge`` join the
-lists of ``poses`` and ``sequential``; ``global`` pairs ``--queries`` with all images.
+Images have names, poses, positions, points of a map that some twenty neighbours see
+too, and random global features in one archive, but no pixels. ``fuse`` and ``merge``
+join the lists of ``poses`` and ``sequential``; ``global`` pairs ``--queries`` with all.
 Times are of all cores, of the whole command, less those of a command with ten images.
 """
 
@@ -141,7 +141,7 @@ def write_global_features(folder: Path, names: list[str], rows: np.ndarray) -> N
             member = tarfile.TarInfo(f"{name}.gfeat")
             member.size = row.nbytes
             archive.addfile(member, io.BytesIO(row.tobytes()))
-            archive.members.clear()
+            archive.members.clear()  # type: ignore[attr-defined]
 
 
 def write(path: Path, lines: list[str]) -> None:
