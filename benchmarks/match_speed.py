@@ -111,7 +111,6 @@ def write_dataset(folder: Path, keypoints: int, pair_count: int) -> None:
         keypoints_type=NAME,
         descriptors_type=NAME,
         descriptor_dim=DIM,
-        tar=False,
     )
     manifest = Manifest(model={"name": NAME}, settings={}, versions={})
     with open_feature_writer(feature_type, manifest, RunOptions(force=True)) as writer:

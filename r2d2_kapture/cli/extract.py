@@ -24,7 +24,7 @@ from r2d2_kapture.cli.stage_flags import (
     run_options,
 )
 
-OUTPUTS = ["keypoints_type", "descriptors_type", "tar"]
+OUTPUTS = ["keypoints_type", "descriptors_type", "store", "tar"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

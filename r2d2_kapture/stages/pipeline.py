@@ -12,6 +12,7 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
@@ -64,6 +65,7 @@ def run(
     exclude: Sequence[str] = (),
     masks: Path | None = None,
     rotations: str = "off",
+    store: Store = "files",
     earlier: Sequence[Report] = (),
     options: RunOptions = RunOptions(),
     execute: Executor = here,
@@ -98,6 +100,10 @@ def run(
         rotations: quarter turns in which extraction sees images: ``off``, ``exif``,
             ``auto`` (EXIF's first, else the one in which an image matches others), or
             degrees clockwise; keypoints stay in stored pixels.
+        store: layout of features and matches that are made: ``files`` per image and
+            pair; ``tar`` archives as kapture has them; ``shards`` archives with an
+            index each, for millions of images, which kapture's own tools cannot read,
+            see docs/formats.md.
         earlier: reports of what was done for the inputs before, to be listed as stages.
         options: how the stages run. With ``force`` each stage replaces its outputs of
             other settings or inputs, and keeps the others: outputs that depend on a
@@ -222,6 +228,7 @@ def run(
                         keypoints_type=sources.keypoints_type,
                         masks=masks,
                         rotations=rotations,
+                        store=store,
                         options=options,
                     )
                 )
@@ -239,6 +246,7 @@ def run(
             layout=layout,
             options=options,
             execute=execute,
+            store=store,
             model_in=model_in,
         )
         for report in steps.build_map():

@@ -10,6 +10,7 @@ from pathlib import Path
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.io.kapture.dataset import Dataset
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.refined_features import refined_type
@@ -63,6 +64,7 @@ class Steps:
         layout: of the outputs.
         options: how the stages run.
         execute: runs those that make slices.
+        store: layout of matches.
         model_in: that the dataset was made of; None without one.
     """
 
@@ -72,6 +74,7 @@ class Steps:
     layout: Layout
     options: RunOptions
     execute: Executor = here
+    store: Store = "files"
     model_in: Path | None = None
 
     def build_map(self) -> Iterator[Report]:
@@ -88,6 +91,7 @@ class Steps:
             database=self.layout.database,
             output=self.layout.verified,
             keypoints_type=self.sources.keypoints_type,
+            store=self.store,
             options=self.options,
         )
         inputs = MapInputs(
@@ -214,5 +218,6 @@ class Steps:
             output=self.layout.matches,
             keypoints_type=self.sources.keypoints_type,
             descriptors_type=self.sources.descriptors_type,
+            store=self.store,
             options=self.options,
         )

@@ -46,7 +46,7 @@ def test_kapture_keeps_type_and_width(
         descriptors_type="x",
         descriptor_dim=dim,
         descriptor_dtype=dtype,
-        tar=tar,
+        store="tar" if tar else "files",
     )
     for again in (False, True):
         with open_feature_writer(kind, MANIFEST, RunOptions()) as writer:

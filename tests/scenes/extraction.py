@@ -60,7 +60,6 @@ def patch_extraction(monkeypatch: pytest.MonkeyPatch, scene: Scene) -> None:
             keypoints_type=extractor.label,
             descriptors_type=extractor.label,
             descriptor_dim=DIM,
-            tar=False,
         )
         manifest = Manifest(model={"name": "exact"}, settings={}, versions={})
         names = open_dataset(kapture_root).image_names

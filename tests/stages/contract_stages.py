@@ -86,6 +86,17 @@ STAGES = (
         sliced="features/reconstruction/keypoints/tiny/extract_report.json",
     ),
     Stage(
+        command="extract",
+        variant="shards",
+        flags="--kapture-root {inputs}/noise --output {output}/features "
+        "--store shards " + TINY,
+        other="--top-k 10",
+        foreign="features/reconstruction/keypoints/tiny/shards/000000.tar",
+        replaced=True,
+        items=False,  # they are kept, but a shard is opened for many
+        sliced="features/reconstruction/keypoints/tiny/extract_report.json",
+    ),
+    Stage(
         command="extract_images",
         flags="--images {inputs}/noise/sensors/records_data "
         "--output-dir {output}/features " + TINY,

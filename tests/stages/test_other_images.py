@@ -87,7 +87,6 @@ def extract(dataset: Path, output: Path) -> Path:
         keypoints_type="t",
         descriptors_type="t",
         descriptor_dim=DIM,
-        tar=False,
     )
     manifest = Manifest(model={"sha256": "x"}, settings={}, versions={})
     with open_feature_writer(kind, manifest) as writer:

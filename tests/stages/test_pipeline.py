@@ -27,6 +27,12 @@ from r2d2_kapture.errors import (
 from r2d2_kapture.io.colmap import check
 from r2d2_kapture.io.kapture import dataset
 from r2d2_kapture.io.kapture.feature_table import FeatureTable
+from r2d2_kapture.io.kapture.match_store import (
+    find_matches,
+    match_bytes,
+    match_name,
+    matches_folder,
+)
 from r2d2_kapture.stages import pipeline, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
@@ -180,6 +186,33 @@ def results(output: Path) -> dict[str, bytes]:
         # COLMAP's database keeps its rows in the order in which they came
         and path.suffix not in (".db", ".yaml", ".png")
     }
+
+
+def test_results_do_not_depend_on_how_matches_are_stored(
+    scene: PipelineScene, unbroken: dict[str, bytes], tmp_path: Path
+) -> None:
+    run(scene, tmp_path / "work", store="shards")
+    # the readers of matches below are those of every command
+    layout = Layout(output=tmp_path / "work")
+    assert not [*layout.matches.rglob("*.matches"), *layout.verified.rglob("*.matches")]
+    tables = [find_matches([r], "points") for r in (layout.matches, layout.verified)]
+    found = {
+        name: data
+        for name, data in results(tmp_path / "work").items()
+        if "/shards/" not in name
+    }
+    for root, table in zip((layout.matches, layout.verified), tables):
+        for pair in table.pairs:
+            rows = table.read(*pair)
+            assert rows is not None
+            path = matches_folder(root, "points") / match_name(pair)
+            name = path.relative_to(tmp_path / "work").as_posix()
+            found[name] = match_bytes(rows)
+    assert sorted(found) == sorted(unbroken)
+    assert [name for name in found if found[name] != unbroken[name]] == []
+    before = results(tmp_path / "work")
+    run(scene, tmp_path / "work", store="shards")
+    assert results(tmp_path / "work") == before
 
 
 def test_queries_come_out_where_they_are(scene: PipelineScene, tmp_path: Path) -> None:

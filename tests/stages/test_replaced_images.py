@@ -14,6 +14,7 @@ import pytest
 
 from r2d2_kapture.config.extract import ExtractConfig, R2D2Config
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.features import plain_files
@@ -44,7 +45,8 @@ CONFIG = ExtractConfig(
 )
 NAMES = ("a.png", "b.png", "sub/c.png")
 QUIET = RunOptions(progress=False, workers=1)
-FORMATS = ("folder", "tar", "npz", "mat", "h5", "colmap-text")
+FORMATS = ("folder", "tar", "shards", "npz", "mat", "h5", "colmap-text")
+STORES: dict[str, Store] = {"folder": "files", "tar": "tar", "shards": "shards"}
 
 
 # pictures are not compressed: any two of one size have one length
@@ -94,12 +96,12 @@ def extract_into(dataset: Path, wide_checkpoint_path: Path) -> Extract:
         output: Path, file_format: str, root: Path = dataset, **changes: Any
     ) -> Report:
         settings = {"options": QUIET} | changes
-        if file_format in ("folder", "tar"):
+        if file_format in STORES:
             return extract.run(
                 extractor,
                 kapture_root=root,
                 output=output,
-                tar=file_format == "tar",
+                store=STORES[file_format],
                 **settings,
             )
         images = root / "sensors" / "records_data"
@@ -116,7 +118,7 @@ def extract_into(dataset: Path, wide_checkpoint_path: Path) -> Extract:
 
 def content(output: Path, file_format: str) -> dict[str, str]:
     """Digests of the features of each image, and of their records."""
-    if file_format == "tar":
+    if file_format in ("tar", "shards"):
         tables = open_local_features([output])
         found = {
             name: tables.keypoints.read(name).tobytes()
@@ -180,13 +182,15 @@ def test_touched_and_copied_pictures_keep_their_features(
         os.utime(path)
     report = extract_into(tmp_path / "out", file_format)
     assert (report.done, report.skipped, report.warnings) == (0, 3, ())
-    if file_format in ("folder", "tar"):
+    if file_format in STORES:
         shutil.copytree(dataset, tmp_path / "copy")
         report = extract_into(tmp_path / "out", file_format, root=tmp_path / "copy")
         assert (report.done, report.skipped) == (0, 3)
 
 
-@pytest.mark.parametrize("file_format", ["folder", "tar", "h5", "colmap-text"])
+@pytest.mark.parametrize(
+    "file_format", ["folder", "tar", "shards", "h5", "colmap-text"]
+)
 def test_finished_pictures_are_not_read(
     extract_into: Extract,
     data: Path,
@@ -201,11 +205,10 @@ def test_finished_pictures_are_not_read(
     assert extract_into(tmp_path / "out", file_format).skipped == 3
 
 
-@pytest.mark.parametrize("tar", [False, True])
+@pytest.mark.parametrize("file_format", ["folder", "tar", "shards"])
 def test_two_datasets_of_the_same_names_are_refused(
-    extract_into: Extract, dataset: Path, tmp_path: Path, tar: bool
+    extract_into: Extract, dataset: Path, tmp_path: Path, file_format: str
 ) -> None:
-    file_format = "tar" if tar else "folder"
     extract_into(tmp_path / "out", file_format)
     before = content(tmp_path / "out", file_format)
     query = write_pictures(tmp_path / "query", first_seed=20)
@@ -254,7 +257,7 @@ STEPS: dict[str, list[tuple[Any, str, int]]] = {
     "h5": [RECORDS[0], (plain_files, "write_h5", 1), ENDS[0]],
     "colmap-text": [RECORDS[0], (plain_files, "write_colmap_text", 1), ENDS[0]],
 }
-STEPS["tar"] = STEPS["folder"]
+STEPS["tar"] = STEPS["shards"] = STEPS["folder"]
 
 
 def interrupt(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:

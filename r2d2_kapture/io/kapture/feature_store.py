@@ -1,4 +1,4 @@
-"""Keypoints and descriptors of a kapture dataset: folders or tar archives.
+"""Keypoints and descriptors of a kapture dataset: files, tar archives or shards.
 
 kapture 1.1 (github.com/naver/kapture, kapture_format.adoc): ``.kpt`` and ``.desc`` are
 raw little-endian rows without a header; keypoints.txt and descriptors.txt next to them
@@ -8,8 +8,8 @@ hold type and width. An image is complete when both files exist and agree on the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ import kapture.io.csv as kcsv
 import numpy as np
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError
 from r2d2_kapture.io.kapture.dataset import check_relative_name, is_described
 from r2d2_kapture.io.kapture.pixel_origins import ORIGIN_NAME
 from r2d2_kapture.io.names import broken_by, shown
-from r2d2_kapture.io.outputs.atomic import atomic_path, remove_file
-from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
+from r2d2_kapture.io.outputs.atomic import atomic_path
 from r2d2_kapture.io.outputs.image_records import (
     RECORDS_NAME,
     open_records,
@@ -34,16 +34,21 @@ from r2d2_kapture.io.outputs.ledger import (
     Contents,
     is_made_with,
     open_ledger,
-    write_item,
 )
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME
 from r2d2_kapture.io.outputs.recorded_features import (
     FeatureWriter,
-    RowStore,
     StoredFeatures,
 )
-from r2d2_kapture.io.stores.reading import index_archive
+from r2d2_kapture.io.stores.reading import (
+    StoredItems,
+    file_count,
+    open_items,
+    other_layout,
+)
+from r2d2_kapture.io.stores.shards import SHARD_FILES
+from r2d2_kapture.io.stores.writing import ItemWriter, open_item_writer
 from r2d2_kapture.types import LocalFeatures
 
 KEYPOINT_BYTES = 3 * np.dtype(np.float32).itemsize
@@ -61,15 +66,15 @@ class FeatureType:
         descriptor_dim: values of a descriptor.
         descriptor_dtype: of each value; float16, which kapture does not have, is
             stored as float32.
-        tar: whether rows go to keypoints.tar and descriptors.tar.
+        store: layout of the rows: files, keypoints.tar and descriptors.tar, or shards.
     """
 
     root: Path
     keypoints_type: str
     descriptors_type: str
     descriptor_dim: int
-    tar: bool
     descriptor_dtype: str = "float32"
+    store: Store = "files"
 
     def __post_init__(self) -> None:
         for name in (self.keypoints_type, self.descriptors_type):
@@ -93,6 +98,17 @@ class FeatureType:
         }
         return self.root / "reconstruction" / kind / types[kind]
 
+    def other_layout(self, kind: str) -> str | None:
+        """What is there instead of rows in the layout; None where nothing is."""
+        return other_layout(
+            self.folder(kind), self.store, f"{kind}.tar", SUFFIXES[kind]
+        )
+
+    def file_count(self) -> dict[str, int]:
+        """How many files hold all rows, for a report; nothing where it is two each."""
+        folders = {f"{kind}.tar": folder for kind, folder in self.folders.items()}
+        return file_count(self.store, folders)
+
     @property
     def dtype(self) -> np.dtype[Any]:
         """Of the values in the files."""
@@ -113,7 +129,7 @@ def feature_contents(kind: str) -> Contents:
     return Contents(
         what=kind,
         files=(
-            *(f"**/*{SUFFIXES[kind]}", f"{kind}.txt", f"{kind}.tar"),
+            *(f"**/*{SUFFIXES[kind]}", f"{kind}.txt", f"{kind}.tar", *SHARD_FILES),
             *(RECORDS_NAME, ORIENTATIONS_NAME, ORIGIN_NAME),
             *("extract_report.json", "extract_config.yaml"),
         ),
@@ -146,7 +162,7 @@ def open_feature_writer(
         for kind, folder in folders.items():
             made = _manifest_of(kind, feature_type, manifest)
             contents, anew = feature_contents(kind), options.force
-            found = _other_layout(folder, kind, feature_type.tar)
+            found = feature_type.other_layout(kind)
             if is_made_with(folder, contents, made, options) and found is not None:
                 if not options.replaces:
                     raise contents.refusal(folder, found)
@@ -155,11 +171,15 @@ def open_feature_writer(
         _write_configs(feature_type)
         fill()
         records = tuple(stack.enter_context(open_records(f)) for f in folders.values())
-        rows = stack.enter_context(
-            _open_tar_rows(feature_type)
-            if feature_type.tar
-            else nullcontext(_FolderRows(feature_type))
-        )
+        items = {
+            kind: stack.enter_context(
+                open_item_writer(
+                    folder, feature_type.store, f"{kind}.tar", SUFFIXES[kind]
+                )
+            )
+            for kind, folder in folders.items()
+        }
+        rows = _Rows(feature_type=feature_type, items=items)
         yield FeatureWriter(rows=rows, records=records)
 
 
@@ -177,16 +197,14 @@ def stored_features(
         contents = feature_contents(kind)
         if options.force or not is_made_with(folder, contents, made, options):
             return None
-        found = _other_layout(folder, kind, feature_type.tar)
+        found = feature_type.other_layout(kind)
         if found is not None:
             raise contents.refusal(folder, found)
-    archives = {kind: folder / f"{kind}.tar" for kind, folder in folders.items()}
-    rows: RowStore = _FolderRows(feature_type)
-    if feature_type.tar:
-        if not all(path.is_file() for path in archives.values()):
-            return None
-        stored = {kind: _StoredArchive.of(path) for kind, path in archives.items()}
-        rows = _TarRows(feature_type, stored)
+    items = {
+        kind: _Stored(items=open_items(folder, f"{kind}.tar", SUFFIXES[kind]))
+        for kind, folder in folders.items()
+    }
+    rows = _Rows(feature_type=feature_type, items=items)
     records = tuple(map(stored_records, folders.values()))
     return StoredFeatures(store=FeatureWriter(rows=rows, records=records))
 
@@ -197,17 +215,6 @@ def _manifest_of(kind: str, feature_type: FeatureType, manifest: Manifest) -> Ma
         return manifest
     settings = {**manifest.settings, "keypoints_type": feature_type.keypoints_type}
     return dataclasses.replace(manifest, settings=settings)
-
-
-def _other_layout(folder: Path, kind: str, tar: bool) -> str | None:
-    """What is there instead of an archive, or of a folder of files; None if nothing."""
-    archive = (folder / f"{kind}.tar").exists()
-    if archive and not tar:
-        return "an archive, which --tar adds to"
-    # without rows it is what a run that was stopped before its first archive left
-    if tar and not archive and any(folder.rglob(f"*{SUFFIXES[kind]}")):
-        return "a folder of files, expected an archive because of --tar"
-    return None
 
 
 def _write_configs(feature_type: FeatureType) -> None:
@@ -247,89 +254,61 @@ def _agree(keypoint_bytes: int, descriptor_bytes: int, row_bytes: int) -> bool:
     return rest == 0 and descriptor_bytes == count * row_bytes
 
 
-class _FolderRows:
-    """One file per image and kind, moved into place when whole."""
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """Items that are only looked at, as an ItemWriter."""
 
-    def __init__(self, feature_type: FeatureType) -> None:
-        self._type = feature_type
+    items: StoredItems
 
-    def _path(self, kind: str, image: str) -> Path:
-        folder = self._type.folder(kind)
-        return folder / (check_relative_name(image, folder) + SUFFIXES[kind])
+    def size(self, name: str) -> int | None:
+        found = self.items.find(name)
+        return None if found is None else found.size
 
-    def is_complete(self, image: str) -> bool:
-        try:
-            sizes = [self._path(kind, image).stat().st_size for kind in SUFFIXES]
-        except OSError:
-            return False
-        return _agree(sizes[0], sizes[1], self._type.row_bytes)
+    def written_ns(self, name: str) -> int:
+        found = self.items.find(name)
+        return 0 if found is None else found.path.stat().st_mtime_ns
 
-    def written_ns(self, image: str) -> int:
-        return min(self._path(kind, image).stat().st_mtime_ns for kind in SUFFIXES)
+    def write(self, name: str, data: bytes) -> None:
+        raise NotImplementedError(name)
 
-    def remove(self, image: str) -> None:
-        for kind in SUFFIXES:
-            remove_file(self._path(kind, image))
+    def names(self) -> Iterator[str]:
+        return self.items.names()
 
-    def write(self, image: str, features: LocalFeatures) -> None:
-        for kind, data in _rows(features, self._type.dtype).items():
-            write_item(self._type.folder(kind), self._path(kind, image), data)
+    def remove(self, names: Collection[str]) -> None:
+        """Leave them."""
 
-
-@contextmanager
-def _open_tar_rows(feature_type: FeatureType) -> Iterator[RowStore]:
-    with ExitStack() as stack:
-        archives = {
-            kind: stack.enter_context(GrowingArchive(folder / f"{kind}.tar"))
-            for kind, folder in feature_type.folders.items()
-        }
-        yield _TarRows(feature_type, archives)
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _StoredArchive:
-    """What is known of an archive without opening it to write, as GrowingArchive."""
+class _Rows:
+    """The rows of images; an image counts once its last byte is in both folders."""
 
-    sizes: Mapping[str, int]
-    written_ns: int
+    feature_type: FeatureType
+    items: Mapping[str, ItemWriter]
 
-    @staticmethod
-    def of(path: Path) -> _StoredArchive:
-        sizes = {name: size for name, (_, size) in index_archive(path).items()}
-        return _StoredArchive(sizes=sizes, written_ns=path.stat().st_mtime_ns)
-
-    def append(self, name: str, data: bytes) -> None:
-        """Refuse, as it is only looked at."""
-        raise NotImplementedError(name)
-
-
-class _TarRows:
-    """One archive a kind; an image counts once its last byte is in both."""
-
-    def __init__(
-        self,
-        feature_type: FeatureType,
-        archives: Mapping[str, GrowingArchive | _StoredArchive],
-    ) -> None:
-        self._type = feature_type
-        self._archives = archives
+    def _names(self, image: str) -> Iterator[tuple[ItemWriter, str]]:
+        for kind, suffix in SUFFIXES.items():
+            yield self.items[kind], image + suffix
 
     def is_complete(self, image: str) -> bool:
-        keypoints, descriptors = (
-            self._archives[kind].sizes.get(image + suffix)
-            for kind, suffix in SUFFIXES.items()
-        )
+        keypoints, descriptors = (i.size(name) for i, name in self._names(image))
         if keypoints is None or descriptors is None:
             return False
-        return _agree(keypoints, descriptors, self._type.row_bytes)
+        return _agree(keypoints, descriptors, self.feature_type.row_bytes)
 
     def written_ns(self, image: str) -> int:
-        return min(archive.written_ns for archive in self._archives.values())
+        return min(items.written_ns(name) for items, name in self._names(image))
 
     def remove(self, image: str) -> None:
-        """Leave the members, of which the last of a name will count."""
+        """Of an archive leave the members, of which the last of a name will count."""
+        if self.feature_type.store != "tar":
+            for items, name in self._names(image):
+                items.remove([name])
 
     def write(self, image: str, features: LocalFeatures) -> None:
-        for kind, data in _rows(features, self._type.dtype).items():
-            name = check_relative_name(image, self._type.folder(kind)) + SUFFIXES[kind]
-            self._archives[kind].append(name, data)
+        rows = _rows(features, self.feature_type.dtype)
+        for kind, suffix in SUFFIXES.items():
+            check_relative_name(image, self.feature_type.folder(kind))
+            self.items[kind].write(image + suffix, rows[kind])

@@ -9,9 +9,8 @@ looked up in a table, never evaluated, and names stay inside their folder.
 from __future__ import annotations
 
 import dataclasses
-import os
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +21,12 @@ import numpy.typing as npt
 from r2d2_kapture.coordinates import PixelOrigin, kapture_from_colmap
 from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.dataset import (
-    PARTIAL_FOLDER,
     UPGRADE,
     read_feature_config,
 )
 from r2d2_kapture.io.outputs.image_changes import refuse_clashing_records
 from r2d2_kapture.io.outputs.pieces import outputs_in_pieces, refuse_pieces
-from r2d2_kapture.io.stores.reading import index_archive
+from r2d2_kapture.io.stores.reading import StoredItem, StoredItems, open_items
 from r2d2_kapture.types import (
     FloatArray,
 )
@@ -68,7 +66,7 @@ class FeatureFolder:
         dsize: values of a row.
         keypoints_type: that descriptors belong to; None for other kinds.
         metric: that descriptors and global features name; None where none is named.
-        members: offset and bytes of each archive member; None without an archive.
+        items: the rows of each image.
         origin: where keypoints count from in the files, see pixel_origins.py.
     """
 
@@ -80,37 +78,23 @@ class FeatureFolder:
     dsize: int
     keypoints_type: str | None
     metric: str | None
-    members: Mapping[str, tuple[int, int]] | None
+    items: StoredItems
     origin: PixelOrigin = "center"
 
-    @property
-    def archive(self) -> Path:
-        return self.path / f"{self.kind}.tar"
+    def find(self, image: str) -> StoredItem | None:
+        """Where an image's rows are; None where it has none."""
+        return self.items.find(image + SUFFIXES[self.kind])
 
     def location(self, image: str) -> tuple[Path, int, int] | None:
         """File, offset and bytes of an image's rows; None where it has none."""
-        name = image + SUFFIXES[self.kind]
-        if self.members is not None:
-            found = self.members.get(name)
-            return None if found is None else (self.archive, *found)
-        path = os.path.join(self.path, name)
-        try:
-            return Path(path), 0, os.stat(path).st_size
-        except OSError:
-            return None
+        found = self.find(image)
+        return None if found is None else (found.path, found.offset, found.size)
 
     @property
     def image_names(self) -> set[str]:
         """Images that have rows here."""
         suffix = SUFFIXES[self.kind]
-        if self.members is not None:
-            names: Iterable[str] = self.members
-        else:
-            names = (
-                path.relative_to(self.path).as_posix()
-                for path in self.path.rglob(f"*{suffix}")
-                if path.relative_to(self.path).parts[0] != PARTIAL_FOLDER
-            )
+        names = self.items.names()
         return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
 
 
@@ -144,10 +128,7 @@ class FeatureTable:
             described = sorted(folder.path.glob("*.json*"))
             yield from (str(path) for path in described if "_report" not in path.name)
             yield str(folder.path / f"{self.kind}.txt")
-            if folder.members:
-                yield str(folder.archive)
-            else:
-                yield from (os.path.join(folder.path, f"{i}{suffix}") for i in images)
+            yield from folder.items.files(f"{image}{suffix}" for image in images)
 
     def count(self, image: str) -> int:
         """Rows of an image, without reading them.
@@ -155,7 +136,7 @@ class FeatureTable:
         Raises:
             FeatureFormatError: absent, or no whole number of rows.
         """
-        return self._found(image)[3]
+        return self._found(image)[2]
 
     def read(self, image: str) -> FloatArray:
         """(N, dsize) float32 rows of an image; keypoints count from pixel centres.
@@ -172,20 +153,20 @@ class FeatureTable:
         """(N, dsize) rows of an image as they are in the file, of its dtype.
 
         Raises:
-            FeatureFormatError: absent, no whole number of rows, or not finite.
+            FeatureFormatError: absent, no whole number of rows, not finite, or not what
+                was written.
         """
-        folder, path, offset, rows = self._found(image)
+        folder, found, rows = self._found(image)
+        path = found.path
         try:
-            with open(path, "rb") as file:
-                values = np.fromfile(
-                    file, folder.dtype, rows * folder.dsize, offset=offset
-                )
+            content = found.read()
         except OSError as error:
             raise FeatureFormatError(
                 f"{path}: cannot be read: {error.strerror}; extract '{image}' again"
             ) from error
-        if len(values) != rows * folder.dsize:
+        if len(content) != found.size:
             raise FeatureFormatError(f"{path}: breaks off; extract '{image}' again")
+        values = content.view(folder.dtype)
         if not np.isfinite(values).all():
             raise FeatureFormatError(
                 f"{path}: found NaN or infinity in the {self.kind} of '{image}'; "
@@ -234,22 +215,23 @@ class FeatureTable:
             f"{ascii(image)}: rename one"
         )
 
-    def _found(self, image: str) -> tuple[FeatureFolder, Path, int, int]:
-        located = self.locate(image)
-        if located is None:
-            places = ", ".join(str(folder.path) for folder in self.folders)
-            raise FeatureFormatError(
-                f"'{image}': found no {self.kind} of type '{self.type_name}' in "
-                f"{places}; {self._way_out(image)}"
-            )
-        folder, path, offset, size = located
-        rows, rest = divmod(size, folder.dsize * folder.dtype.itemsize)
-        if rest:
-            raise FeatureFormatError(
-                f"{path}: found {size} bytes for '{image}', expected rows of "
-                f"{folder.dsize} {folder.dtype.name}; extract it again"
-            )
-        return folder, path, offset, rows
+    def _found(self, image: str) -> tuple[FeatureFolder, StoredItem, int]:
+        for folder in self.folders:
+            found = folder.find(image)
+            if found is None:
+                continue
+            rows, rest = divmod(found.size, folder.dsize * folder.dtype.itemsize)
+            if rest:
+                raise FeatureFormatError(
+                    f"{found.path}: found {found.size} bytes for '{image}', expected "
+                    f"rows of {folder.dsize} {folder.dtype.name}; extract it again"
+                )
+            return folder, found, rows
+        places = ", ".join(str(folder.path) for folder in self.folders)
+        raise FeatureFormatError(
+            f"'{image}': found no {self.kind} of type '{self.type_name}' in "
+            f"{places}; {self._way_out(image)}"
+        )
 
 
 def open_feature_table(
@@ -340,7 +322,6 @@ def _open_folder(
 ) -> FeatureFolder:
     fields = read_feature_config(path / f"{kind}.txt")
     metric_field = 4 if kind == "descriptors" else 3
-    archive = path / f"{kind}.tar"
     return FeatureFolder(
         root=root,
         path=path,
@@ -350,7 +331,7 @@ def _open_folder(
         dsize=int(fields[2]),
         keypoints_type=fields[3] if kind == "descriptors" and len(fields) > 3 else None,
         metric=None if not fields[metric_field:] else fields[metric_field],
-        members=index_archive(archive) if archive.is_file() else None,
+        items=open_items(path, f"{kind}.tar", SUFFIXES[kind]),
     )
 
 

@@ -26,7 +26,6 @@ from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.pieces import refuse_pieces
 from r2d2_kapture.io.stores.reading import (
     StoredItems,
-    found_store,
     open_items,
     other_layout,
 )
@@ -221,15 +220,6 @@ class MatchWriter:
         self.items.remove(names)
         self.items.close()
 
-    def details(self) -> dict[str, int]:
-        """What a report says of the files; nothing where each pair has one.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-        count = self.items.count_files()
-        return {} if count is None else {"files": count}
-
     def is_complete(self, image1: str, image2: str) -> bool:
         """Whether the matches of a pair are there, in either order."""
         size = self.items.size(match_name(sorted_pair(image1, image2)))
@@ -290,12 +280,10 @@ def is_in_other_layout(
     """
     if not is_made_with(folder, CONTENTS, manifest, options):
         return False
-    found = found_store(folder, ARCHIVE_NAME, SUFFIX)
-    if found in (None, store):
-        return False
-    if not options.replaces:
-        raise CONTENTS.refusal(folder, other_layout(found))
-    return True
+    found = other_layout(folder, store, ARCHIVE_NAME, SUFFIX)
+    if found is not None and not options.replaces:
+        raise CONTENTS.refusal(folder, found)
+    return found is not None
 
 
 def _pair_of(name: str) -> tuple[str, str] | None:

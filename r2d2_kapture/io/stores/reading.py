@@ -29,6 +29,7 @@ LAYOUTS: Mapping[Store, str] = {
     "tar": "an archive",
     "shards": "shards",
 }
+"""How messages name them."""
 
 
 class StoredItem(Protocol):
@@ -172,28 +173,49 @@ class ShardItems:
             yield from (str(path), str(index_path(path)))
 
 
-def found_store(folder: Path, archive: str, suffix: str) -> Store | None:
-    """The layout of the items in a folder; None where there are none.
+def other_layout(folder: Path, store: Store, archive: str, suffix: str) -> str | None:
+    """What is found instead of items in a layout; None where nothing is.
 
     Args:
-        folder: may be missing.
+        folder: of the items; may be missing.
+        store: the layout wanted.
         archive: name of kapture's archive of such items.
         suffix: of their names.
     """
+    found: Store | None = None
     if shard_paths(folder / FOLDER_NAME):
-        return "shards"
-    if (folder / archive).is_file():
-        return "tar"
-    return "files" if any(folder.rglob(f"*{suffix}")) else None
-
-
-def other_layout(found: Store) -> str:
-    """What is found where items are in another layout than the one asked for."""
+        found = "shards"
+    elif (folder / archive).exists():
+        found = "tar"
+    elif store != "files" and any(folder.rglob(f"*{suffix}")):
+        found = "files"
+    if found in (None, store):
+        return None
     return f"{LAYOUTS[found]}, which --store {found} adds to"
 
 
+def file_count(store: Store, folders: Mapping[str, Path]) -> dict[str, int]:
+    """How many files hold all items, for a report; nothing where each has its own.
+
+    Args:
+        store: layout of the items.
+        folders: of items by the name of kapture's archive.
+    """
+    if store == "files":
+        return {}
+    if store == "tar":
+        return {"files": sum((folders[name] / name).exists() for name in folders)}
+    shards = [shard_paths(folder / FOLDER_NAME) for folder in folders.values()]
+    return {"files": 2 * sum(map(len, shards))}
+
+
 def open_items(folder: Path, archive: str, suffix: str) -> StoredItems:
-    """Open the items of a folder to read; see ``found_store``.
+    """Open the items of a folder to read; shards come before an archive.
+
+    Args:
+        folder: of the items.
+        archive: name of kapture's archive of such items.
+        suffix: of their names.
 
     Raises:
         DatasetError: an archive or a shard cannot be used.

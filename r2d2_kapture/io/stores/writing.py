@@ -17,7 +17,6 @@ from r2d2_kapture.io.outputs.atomic import atomic_path, output_error, remove_fil
 from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
 from r2d2_kapture.io.outputs.ledger import write_item
 from r2d2_kapture.io.stores.reading import FileItems, index_archive
-from r2d2_kapture.io.stores.shard_index import shard_paths
 from r2d2_kapture.io.stores.shards import FOLDER_NAME, ShardWriter
 
 
@@ -42,13 +41,6 @@ class ItemWriter(Protocol):
 
     def remove(self, names: Collection[str]) -> None:
         """Remove items, some of which may not be there.
-
-        Raises:
-            OutputError: the file system refused.
-        """
-
-    def count_files(self) -> int | None:
-        """How many files hold all items, which are complete then; None for one each.
 
         Raises:
             OutputError: the file system refused.
@@ -88,9 +80,6 @@ class _Files:
     def remove(self, names: Collection[str]) -> None:
         for name in names:
             remove_file(Path(self._path(name)))
-
-    def count_files(self) -> None:
-        """Nothing is counted."""
 
     def close(self) -> None:
         """Nothing is left to do."""
@@ -144,10 +133,6 @@ class _Archive:
         except OSError as error:
             raise output_error(self._path, error) from error
 
-    def count_files(self) -> int:
-        self.close()
-        return int(self._path.exists())
-
     def close(self) -> None:
         with self._lock:
             archive, self._archive = self._archive, None
@@ -178,10 +163,6 @@ class _Shards:
 
     def remove(self, names: Collection[str]) -> None:
         self.writer.remove(names)
-
-    def count_files(self) -> int:
-        self.close()
-        return 2 * len(shard_paths(self.writer.folder))
 
     def close(self) -> None:
         self.writer.close()

@@ -15,6 +15,7 @@ from r2d2_kapture.config.extract import EXTRACTORS
 from r2d2_kapture.config.rotations import OFF, Rotations, read_rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import WHOLE
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.coordinates import Turn
 from r2d2_kapture.core.extraction import Extractor, Image
 from r2d2_kapture.core.quarter_turns import NO_TURNS, in_stored_pixels, turned
@@ -81,6 +82,7 @@ def run(
     output: Path | None = None,
     keypoints_type: str | None = None,
     descriptors_type: str | None = None,
+    store: Store = "files",
     tar: bool = False,
     exclude: Sequence[str] = (),
     masks: Path | None = None,
@@ -101,7 +103,11 @@ def run(
         keypoints_type: name of the feature type; by default that of the model.
         descriptors_type: name of the descriptors' type; by default that of the
             keypoints.
-        tar: write keypoints.tar and descriptors.tar instead of one file per image.
+        store: ``files`` writes two files per image; ``tar`` two archives, keypoints.tar
+            and descriptors.tar; ``shards`` archives of about 1 GiB with an index each,
+            for millions of images, which kapture's own tools cannot read, see
+            docs/formats.md.
+        tar: the same as --store tar.
         exclude: patterns of names that are left out, see is_excluded.
         masks: folder of masks, see MaskFolder.
         rotations: quarter turns in which the network sees images; keypoints stay in
@@ -119,6 +125,10 @@ def run(
         DatasetError, OutputError, ConfigError: see the functions called.
     """
     started = time.monotonic()
+    require(
+        not tar or store in ("files", "tar"),
+        f"--tar: found --store {store}, expected one of both",
+    )
     dataset = open_dataset(kapture_root)
     if not dataset.image_names:
         raise DatasetError(
@@ -134,7 +144,7 @@ def run(
         descriptors_type=descriptors_type or keypoints_type or extractor.label,
         descriptor_dim=extractor.descriptor_dim,
         descriptor_dtype=extractor.descriptor_type,
-        tar=tar,
+        store="tar" if tar else store,
     )
     folder = feature_type.folder("keypoints")
     contents = feature_contents("keypoints")
@@ -170,7 +180,7 @@ def run(
                 manifest,
                 names,
                 options,
-                lambda name: f"{name} {tar}",
+                lambda name: f"{name} {feature_type.store}",
                 lambda: len(lacking().images),
             )
         )
@@ -195,6 +205,7 @@ def run(
             warnings=(*notes, *left.warnings, *report.warnings, *sizes.warnings()),
             seconds=time.monotonic() - started,
             outputs=tuple(feature_type.folders.values()),
+            details=report.details | written.file_count(),
         )
         return run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
 

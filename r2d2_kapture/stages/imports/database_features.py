@@ -79,7 +79,6 @@ def import_descriptors(
                 keypoints_type=features.type_name,
                 descriptors_type=features.type_name,
                 descriptor_dim=features.descriptor_columns,
-                tar=False,
             ),
         )
         total = len(stored.content.names)

@@ -268,7 +268,6 @@ class _Import:
             keypoints_type=self.name,
             descriptors_type=self.name,
             descriptor_dim=width,
-            tar=False,
         )
         return DatasetFiles(root=self.output, features=features)
 

@@ -104,7 +104,6 @@ def dataset_files(
             keypoints_type=keypoints_type,
             descriptors_type=keypoints_type,
             descriptor_dim=descriptor_columns,
-            tar=False,
         ),
     )
 

@@ -29,6 +29,7 @@ from r2d2_kapture.io.kapture.local_features import (
     open_local_features,
 )
 from r2d2_kapture.io.kapture.match_store import (
+    ARCHIVE_NAME,
     CONTENTS,
     MatchWriter,
     is_in_other_layout,
@@ -43,6 +44,7 @@ from r2d2_kapture.io.outputs.moving import leave
 from r2d2_kapture.io.outputs.slice_reports import OwnWork
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.io.stores.reading import file_count
 from r2d2_kapture.matching.matcher import (
     Matcher,
     MatchInput,
@@ -262,7 +264,7 @@ def run_matcher(
                 "matches_per_pair": round(tally.matches / max(tally.done, 1)),
                 "pairs_without_matches": tally.without_matches,
                 "images_read": cache.loads,
-                **writer.details(),
+                **file_count(store, {ARCHIVE_NAME: writer.folder}),
                 "device": str(device),
             },
         )

@@ -34,6 +34,7 @@ from r2d2_kapture.io.colmap.geometry_log import (
 )
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.kapture.match_store import (
+    ARCHIVE_NAME,
     CONTENTS,
     MatchTable,
     MatchWriter,
@@ -46,6 +47,7 @@ from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.outputs.ledger import is_made_with
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
+from r2d2_kapture.io.stores.reading import file_count
 from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
 from r2d2_kapture.stages.match import LoadingCache
 from r2d2_kapture.stages.verify.descriptors import DescriptorSource
@@ -271,7 +273,7 @@ def verify_pairs(
             # of earlier pairs, which will not be in the database
             wanted = set(found.pairs)
             writer.remove(lambda pair: pair not in wanted)
-        found.stored = writer.details()
+        found.stored = file_count(store, {ARCHIVE_NAME: folder})
     found.table = find_matches(roots, keypoints_type)
     return found
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.kapture.feature_store import FeatureType, open_feature_writer
 from r2d2_kapture.io.kapture.local_features import open_local_features
@@ -44,28 +45,37 @@ def features(count: int, seed: int = 0) -> LocalFeatures:
     )
 
 
-def feature_type(root: Path, *, tar: bool = False, name: str = "r2d2") -> FeatureType:
+STORES: tuple[Store, ...] = ("files", "tar", "shards")
+
+
+def feature_type(
+    root: Path, *, store: Store = "files", name: str = "r2d2"
+) -> FeatureType:
     return FeatureType(
         root=root,
         keypoints_type=name,
         descriptors_type=name,
         descriptor_dim=DIM,
-        tar=tar,
+        store=store,
     )
 
 
-@pytest.mark.parametrize("tar", [False, True])
-def test_kapture_reads_back_what_was_written(kapture_root: Path, tar: bool) -> None:
+@pytest.mark.parametrize("store", STORES)
+def test_what_was_written_is_read_back_by_kapture_too(
+    kapture_root: Path, store: Store
+) -> None:
     written = {"a.png": features(7), "sub/é à.png": features(0)}
-    with open_feature_writer(feature_type(kapture_root, tar=tar), manifest()) as writer:
+    kind = feature_type(kapture_root, store=store)
+    with open_feature_writer(kind, manifest()) as writer:
         for name, item in written.items():
             assert not writer.is_complete(name)
             writer.write(name, item)
             assert writer.is_complete(name)
-    with kcsv.get_all_tar_handlers(str(kapture_root)) as tars:
-        data = kcsv.kapture_from_dir(str(kapture_root), tar_handlers=tars)
-        assert data.keypoints["r2d2"] == set(written)
-        assert data.descriptors["r2d2"] == set(written)
+    if store != "shards":
+        with kcsv.get_all_tar_handlers(str(kapture_root)) as tars:
+            data = kcsv.kapture_from_dir(str(kapture_root), tar_handlers=tars)
+            assert data.keypoints["r2d2"] == set(written)
+            assert data.descriptors["r2d2"] == set(written)
     tables = open_local_features([kapture_root])
     for name, item in written.items():
         found = tables.read(name, (64, 48))
@@ -75,14 +85,14 @@ def test_kapture_reads_back_what_was_written(kapture_root: Path, tar: bool) -> N
 
 
 def test_types_lie_side_by_side(kapture_root: Path) -> None:
-    for name, tar in (("one", False), ("two", True)):
-        with open_feature_writer(
-            feature_type(kapture_root, tar=tar, name=name), manifest()
-        ) as writer:
+    for store in STORES:
+        kind = feature_type(kapture_root, store=store, name=store)
+        with open_feature_writer(kind, manifest()) as writer:
             writer.write("a.png", features(3))
-    tables = open_local_features([kapture_root], "two")
-    assert len(tables.keypoints.read("a.png")) == 3
-    with pytest.raises(DatasetError, match="one, two; choose one"):
+    for store in STORES:
+        tables = open_local_features([kapture_root], store)
+        assert len(tables.keypoints.read("a.png")) == 3
+    with pytest.raises(DatasetError, match="files, shards, tar; choose one"):
         open_local_features([kapture_root])
 
 
@@ -99,19 +109,27 @@ def test_features_of_another_tool_are_left_alone(kapture_root: Path) -> None:
     assert (folder / "a.png.kpt").read_bytes() == bytes(12)
 
 
-@pytest.mark.parametrize(("first", "second"), [(False, True), (True, False)])
-def test_folder_and_archive_are_not_mixed(
-    kapture_root: Path, first: bool, second: bool
-) -> None:
-    with open_feature_writer(
-        feature_type(kapture_root, tar=first), manifest()
-    ) as writer:
-        writer.write("a.png", features(3))
-    with (
-        pytest.raises(OutputError, match="--tar"),
-        open_feature_writer(feature_type(kapture_root, tar=second), manifest()),
-    ):
-        pass
+@pytest.mark.parametrize("found", STORES)
+def test_layouts_are_not_mixed(kapture_root: Path, found: Store) -> None:
+    for wanted in STORES:
+        name = f"{found} {wanted}"
+        first = feature_type(kapture_root, store=found, name=name)
+        with open_feature_writer(first, manifest()) as writer:
+            writer.write("a.png", features(3))
+        second = feature_type(kapture_root, store=wanted, name=name)
+        if found != wanted:
+            form = f", which --store {found} adds to; choose another .*, or --force"
+            with (
+                pytest.raises(OutputError, match=form),
+                open_feature_writer(second, manifest()),
+            ):
+                pass
+            with open_feature_writer(second, manifest(), FORCE) as writer:
+                assert not writer.is_complete("a.png")
+                writer.write("b.png", features(3))
+        with open_feature_writer(second, manifest()) as writer:
+            assert writer.is_complete("a.png") == (found == wanted)
+            assert writer.is_complete("b.png") != (found == wanted)
 
 
 @pytest.mark.parametrize("suffix", [".kpt", ".desc"])
@@ -135,9 +153,9 @@ def test_a_damaged_file_is_not_complete(
 def test_a_run_stopped_before_its_archives_resumes(
     kapture_root: Path, missing: str
 ) -> None:
-    kind = feature_type(kapture_root, tar=True)
-    with open_feature_writer(kind, manifest()):
-        pass
+    kind = feature_type(kapture_root, store="tar")
+    with open_feature_writer(kind, manifest()) as writer:
+        assert not writer.is_complete("a.png")
     (kind.folder(missing) / f"{missing}.tar").unlink()
     with open_feature_writer(kind, manifest()) as writer:
         assert not writer.is_complete("a.png")
@@ -146,7 +164,7 @@ def test_a_run_stopped_before_its_archives_resumes(
 
 
 def test_an_archive_cut_anywhere_resumes(kapture_root: Path) -> None:
-    kind = feature_type(kapture_root, tar=True)
+    kind = feature_type(kapture_root, store="tar")
     names = ["a.png", "b c.png", "sub/é à.png"]
     with open_feature_writer(kind, manifest()) as writer:
         for i, name in enumerate(names):
@@ -220,7 +238,7 @@ def test_links_that_lead_out_are_not_followed(
 
 
 def test_descriptors_belong_to_one_type_of_keypoints(kapture_root: Path) -> None:
-    shared_type = {"root": kapture_root, "descriptors_type": "d", "tar": False}
+    shared_type = {"root": kapture_root, "descriptors_type": "d"}
     for name, refused in (("one", False), ("two", True)):
         kind = FeatureType(keypoints_type=name, descriptor_dim=DIM, **shared_type)
         if refused:

@@ -21,12 +21,12 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.feature_provenance import UNKNOWN, feature_provenance
 from r2d2_kapture.io.kapture.feature_table import (
     FeatureTable,
-    index_archive,
     open_feature_table,
 )
 from r2d2_kapture.io.kapture.local_features import open_local_features
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.stores.reading import ArchiveItems, index_archive
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_features, write_global_features, write_rows
 
@@ -73,7 +73,7 @@ def test_we_read_what_kapture_writes(tmp_path: Path, tar: bool) -> None:
         kf.image_global_features_to_file(place, row)
     table = open_feature_table([tmp_path], "global_features")
     assert table.image_names == ["x/y.jpg"]
-    assert (table.folders[0].members is not None) == tar
+    assert isinstance(table.folders[0].items, ArchiveItems) == tar
     np.testing.assert_array_equal(table.read("x/y.jpg"), row[None].astype(np.float32))
 
 
