@@ -64,7 +64,7 @@ class Steps:
         layout: of the outputs.
         options: how the stages run.
         execute: runs those that make slices.
-        store: layout of matches.
+        store: layout of matches and global features.
         model_in: that the dataset was made of; None without one.
     """
 
@@ -208,6 +208,7 @@ class Steps:
             descriptors_type=self.sources.descriptors_type,
             global_features_type=self.sources.global_features_type,
             global_features_output=self.layout.retrieval,
+            store=self.store,
             options=self.options,
         )
         yield self.execute(

@@ -24,7 +24,7 @@ from r2d2_kapture.io.kapture.followed_features import STATES_NAME
 from r2d2_kapture.io.outputs.atomic import atomic_path
 from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, open_ledger
 from r2d2_kapture.io.outputs.manifest import Manifest
-from r2d2_kapture.io.stores.reading import found_store, other_layout
+from r2d2_kapture.io.stores.reading import other_layout
 from r2d2_kapture.io.stores.shards import SHARD_FILES
 from r2d2_kapture.io.stores.writing import ItemWriter, open_item_writer
 from r2d2_kapture.types import FloatArray
@@ -111,10 +111,10 @@ def open_global_feature_writer(
     folder = root / "reconstruction" / "global_features" / type_name
     anew = False
     if is_made_with(folder, CONTENTS, manifest, options):
-        found = found_store(folder, ARCHIVE_NAME, SUFFIX)
-        anew = found not in (None, store)
-        if found is not None and anew and not options.replaces:
-            raise CONTENTS.refusal(folder, other_layout(found))
+        found = other_layout(folder, store, ARCHIVE_NAME, SUFFIX)
+        anew = found is not None
+        if found is not None and not options.replaces:
+            raise CONTENTS.refusal(folder, found)
     with (
         open_ledger(folder, CONTENTS, manifest, options, anew=anew) as emptied,
         open_item_writer(folder, store, ARCHIVE_NAME, SUFFIX) as items,
