@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import shutil
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import nullcontext
@@ -20,12 +21,14 @@ from r2d2_kapture.cli import match as match_command
 from r2d2_kapture.config.executor import ExecutorConfig
 from r2d2_kapture.config.extract import ExtractConfig
 from r2d2_kapture.config.match import MatchConfig
+from r2d2_kapture.config.pairs import PairsConfig
+from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import ConfigError, DatasetError, LostWorkersError
 from r2d2_kapture.extractors.registry import build_extractor, load_weights
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
-from r2d2_kapture.stages import extract, match
-from r2d2_kapture.stages.cluster import Executor, open_executor
+from r2d2_kapture.stages import extract, match, pipeline
+from r2d2_kapture.stages.cluster import Executor, here, open_executor
 from r2d2_kapture.stages.cluster.messages import (
     Ended,
     Event,
@@ -41,13 +44,14 @@ from r2d2_kapture.stages.cluster.worker import StageWorker
 from tests.commands import one_error_line
 from tests.scenes.contents import files_below
 from tests.scenes.kapture_files import write_features
+from tests.scenes.pipeline import PipelineScene
 from tests.stages.cluster import toy
 
 pytest.importorskip("ray", reason="needs the package ray")
 
 TWO = ExecutorConfig(executor="ray", ray_workers=2)
 QUIET = RunOptions(progress=False)
-OF_RUNS = ("match_report.json", "extract_report.json", "report.json", ".lock")
+OF_RUNS = ("report.json", ".finished.json")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,12 @@ def say(
 
 
 def words(folder: Path) -> dict[str, bytes]:
-    return files_below(folder, OF_RUNS)
+    """The files of an output that do not tell of the run."""
+    return {
+        name: content
+        for name, content in files_below(folder, (".lock",)).items()
+        if not name.endswith(OF_RUNS)
+    }
 
 
 def test_matches_and_features_are_those_of_one_process(
@@ -132,6 +141,34 @@ def test_matches_and_features_are_those_of_one_process(
 
 def call(run: Any, *args: Any, **kwargs: Any) -> Any:
     return run(*args, **kwargs)
+
+
+def test_a_pipeline_makes_the_same_map_and_poses(
+    execute: Executor, tmp_path: Path
+) -> None:
+    scene = PipelineScene(tmp_path)
+    pairing = PairsConfig(method="exhaustive")
+    output, made = tmp_path / "work", []  # manifests name their inputs
+    for how in (execute, here):
+        report = pipeline.run(
+            PipelineConfig(
+                query_pairs=pairing, mapping_pairs=pairing, match=MatchConfig(gpu=-1)
+            ),
+            mapping=scene.mapping,
+            queries={"queries": scene.query},
+            features=[scene.features],
+            output=output,
+            execute=how,
+            options=QUIET,
+        )
+        assert not report.failed
+        if how is execute:
+            shared = {one.stage: one.details.get("workers") for one in report.stages}
+            assert shared["verify"] == shared["refine"] == 2
+            assert shared["map"] is None
+        made.append(words(output))
+        shutil.rmtree(output)
+    assert made[0] == made[1] and len(made[0]) > 100
 
 
 def test_a_killed_worker_is_replaced(execute: Executor, tmp_path: Path) -> None:
