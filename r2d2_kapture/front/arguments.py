@@ -67,6 +67,11 @@ def sort_arguments(
     return inputs, settings
 
 
+def makes_slices(run: Run) -> bool:
+    """Whether a stage can be divided into slices."""
+    return "slice" in inspect.signature(run).parameters
+
+
 def take_settings(kind: type, settings: dict[str, Any]) -> dict[str, Any]:
     """Remove the fields of a dataclass from settings, and return them."""
     names = flat_names(kind, settings)

@@ -3,19 +3,22 @@
 Every function takes the inputs of its stage, with paths as ``str`` or ``Path``; the
 settings of the stage, by the names of the command's flags with ``_`` for ``-``;
 ``preset``, the name of a preset or the path of a YAML file of such settings; and
-``workers``, ``force``, ``strict`` and ``progress`` of RunOptions. It returns the
-stage's Report, and raises R2D2KaptureError.
+``workers``, ``force``, ``strict`` and ``progress`` of RunOptions. Those of stages that
+make slices take the settings of ExecutorConfig, such as ``executor="ray"``. It returns
+the stage's Report, and raises R2D2KaptureError.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.evaluate import EvaluateConfig
+from r2d2_kapture.config.executor import ExecutorConfig
 from r2d2_kapture.config.extract import AUTO, ExtractConfig, R2D2Config
 from r2d2_kapture.config.hpatches import HomographyConfig
 from r2d2_kapture.config.localize import LocalizeConfig
@@ -41,6 +44,7 @@ from r2d2_kapture.front.arguments import (
     Run,
     extraction,
     make_extractor,
+    makes_slices,
     sort_arguments,
     take_settings,
 )
@@ -60,6 +64,7 @@ from r2d2_kapture.stages import pipeline
 from r2d2_kapture.stages import refine as refine_stage
 from r2d2_kapture.stages import verify as verify_stage
 from r2d2_kapture.stages.benchmark import ExtractedFeatures, hpatches, pair_poses
+from r2d2_kapture.stages.cluster import Executor, open_executor
 from r2d2_kapture.stages.extract import files as extract_files
 from r2d2_kapture.stages.extract import searched_folders
 from r2d2_kapture.stages.report import run as write_page
@@ -77,11 +82,13 @@ def extract(
 ) -> Report:
     """Extract every image of a kapture dataset, as kapture_r2d2_extract does."""
     inputs, settings = sort_arguments(extract_stage.run, arguments)
-    return extract_stage.run(
-        make_extractor(extractor, model, preset, settings),
-        kapture_root=Path(kapture_root),
-        **inputs,
-    )
+    with _executor(settings) as execute:
+        return execute(
+            extract_stage.run,
+            make_extractor(extractor, model, preset, settings),
+            kapture_root=Path(kapture_root),
+            **inputs,
+        )
 
 
 def extract_images(
@@ -110,14 +117,16 @@ def extract_images(
     mask_folder = None if masks is None else Path(masks)
     found = find_images(patterns, exclude, mask_folder)
     inputs, settings = sort_arguments(extract_files.run, arguments)
-    return extract_files.run(
-        make_extractor(extractor, model, preset, settings),
-        images=found.paths,
-        folders=searched_folders(patterns),
-        masks=mask_folder,
-        notes=found.warnings,
-        **inputs,
-    )
+    with _executor(settings) as execute:
+        return execute(
+            extract_files.run,
+            make_extractor(extractor, model, preset, settings),
+            images=found.paths,
+            folders=searched_folders(patterns),
+            masks=mask_folder,
+            notes=found.warnings,
+            **inputs,
+        )
 
 
 def export(**arguments: Any) -> Report:
@@ -195,6 +204,7 @@ def run_pipeline(
             ``match={"ratio": 0.95}``; ``refine=False`` leaves refinement out.
     """
     inputs, settings = sort_arguments(pipeline.run, arguments)
+    executor = _executor(settings)
     if "refine" in settings:
         settings["refine"] = _refinement(settings["refine"])
     datasets = {name: Path(path) for name, path in (queries or {}).items()}
@@ -213,12 +223,11 @@ def run_pipeline(
     exists = any(find_feature_folders(root, "keypoints") for root in roots if root)
     if model is None and extractor == AUTO and exists:
         extract, weights = None, None
-    report = pipeline.run(
-        dataclasses.replace(pipeline_config(sections), extract=extract),
-        queries=datasets,
-        weights=weights,
-        **inputs,
-    )
+    settled = dataclasses.replace(pipeline_config(sections), extract=extract)
+    with executor as execute:
+        report = pipeline.run(
+            settled, queries=datasets, weights=weights, execute=execute, **inputs
+        )
     return with_page(report, lambda: write_page(pipeline=inputs["output"]))
 
 
@@ -330,7 +339,14 @@ def evaluate_pairs(
 def _run(run: Run, settings: type, arguments: dict[str, Any]) -> Report:
     """Call a stage that takes the settings of one dataclass."""
     inputs, values = sort_arguments(run, arguments)
-    return run(make_settings(settings, values), **inputs)
+    with _executor(values if makes_slices(run) else {}) as execute:
+        return execute(run, make_settings(settings, values), **inputs)
+
+
+def _executor(settings: dict[str, Any]) -> AbstractContextManager[Executor]:
+    """Who runs a stage that makes slices; its settings are removed from the others."""
+    own = take_settings(ExecutorConfig, settings)
+    return open_executor(make_settings(ExecutorConfig, own))
 
 
 def _source(

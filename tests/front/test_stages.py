@@ -117,6 +117,8 @@ def test_keypoints_are_refined_as_by_the_command(tmp_path: Path) -> None:
     [
         ({"ratoi": 0.9}, "did you mean ratio"),
         ({"ratio": 7}, "expected above 0"),
+        ({"executor": "rya"}, "expected one of process, ray"),
+        ({"ray_workers": 2}, "--ray-workers 2: found --executor process"),
     ],
 )
 def test_settings_that_cannot_be(
@@ -134,6 +136,10 @@ def test_settings_that_cannot_be(
 def test_sections_that_cannot_be(scene: PipelineScene, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean match"):
         rk.run_pipeline(mapping=scene.mapping, output=tmp_path, mtach={"ratio": 1})
+    with pytest.raises(ConfigError, match="--ray-workers 2: found --executor process"):
+        rk.run_pipeline(mapping=scene.mapping, output=tmp_path, ray_workers=2)
+    with pytest.raises(ConfigError, match="executor"):  # it makes no slices
+        rk.build_map(database="map.db", output=tmp_path, executor="ray")
 
 
 class StoredFeatures:
