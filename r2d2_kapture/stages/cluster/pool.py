@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -37,6 +38,7 @@ from r2d2_kapture.stages.cluster.messages import (
 MODULE = "r2d2_kapture.stages.cluster.pool_process"
 END_SECONDS = 12.0
 """What Ray gets to end by itself."""
+REMOVE_SECONDS = 3.0
 LONGEST_FOLDER = 40
 """Of scratch folders: Ray's sockets, which it names at length, lie below."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
@@ -146,7 +148,7 @@ class RayPool:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if self.scratch is not None:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+            _remove(self.scratch)
 
     def _send(self, message: Opening | Job) -> None:
         try:
@@ -177,6 +179,14 @@ def _scratch_folder() -> Path:
     folder = tempfile.gettempdir()
     short = len(folder) <= LONGEST_FOLDER
     return Path(tempfile.mkdtemp(prefix="r2d2-ray-", dir=folder if short else "/tmp"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, in which workers that end may still write."""
+    end = time.monotonic() + REMOVE_SECONDS
+    while folder.exists() and time.monotonic() < end:
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.05)
 
 
 def _module_path() -> str:
