@@ -24,6 +24,10 @@ class RefusedError(Exception):
     """Ray cannot be joined, or a worker cannot work where it is."""
 
 
+class TokenRefusedError(RefusedError):
+    """A cluster asks for its token."""
+
+
 def join(opening: Opening) -> None:
     """Start Ray on this machine, or join a cluster.
 
@@ -50,6 +54,11 @@ def join(opening: Opening) -> None:
         else:
             ray.init(address=_address(config.address), **quiet)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        if "AuthenticationError" in str(error.__cause__):
+            raise TokenRefusedError(
+                f"--address {config.address}: found no token of that cluster, or "
+                "another one; copy ~/.ray/auth_token of its head to all machines"
+            ) from error
         raise RefusedError(
             f"--address {config.address}: {one_line(error)}; start a cluster by ray "
             "start --head, have this machine join it by ray start --address HOST:PORT, "

@@ -131,9 +131,15 @@ class Ended:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """Ray, or a worker, is not as the run needs it: one line."""
+    """Ray, or a worker, is not as the run needs it.
+
+    Attributes:
+        reason: one line.
+        by_token: whether the cluster asks for a token.
+    """
 
     reason: str
+    by_token: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,14 @@ LONGEST_FOLDER = 40
 """Of scratch folders: Ray's sockets, which it names at length, lie below."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 """Ray reports to nobody."""
+AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+WITH_TOKEN = {AUTH_MODE: "token"}
+JOINING = {"RAY_NUM_REDIS_GET_RETRIES": "5"}
+"""Seconds in which a head that is there lets others join."""
+
+
+class TokenError(ConfigError):
+    """A cluster has a token, which has to be given."""
 
 
 class RayPool:
@@ -90,23 +99,11 @@ class RayPool:
             LostWorkersError: it ended.
         """
         if self._process is None:
-            scratch = _scratch_folder()
-            self.scratch = scratch
-            self._connection, theirs = Pipe()
-            with theirs, open(scratch / "log.txt", "wb") as log:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", MODULE, str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=os.environ | QUIET | {"PYTHONPATH": _module_path()},
-                    start_new_session=True,  # Ctrl-C is for the run, which ends it
-                )
-            self._send(Opening(config=self.config, scratch=str(scratch)))
-            event = self._receive()
-            if isinstance(event, Ready):
-                self._ready = event
+            try:
+                self._ready = self._open()
+            except BaseException:
+                self.close()
+                raise
         config = self.config
         room = self._ready.room(config.cpus_per_worker, gpus)
         require(
@@ -114,6 +111,37 @@ class RayPool:
             f"--gpus-per-worker {gpus:g}: found no such GPUs on this machine",
         )
         return config.ray_workers or max(room, 1)
+
+    def _open(self) -> Ready:
+        local = self.config.address == LOCAL
+        try:
+            # a Ray of a run has its own, or it would leave one in the home folder
+            token = {AUTH_TOKEN: secrets.token_hex(32)} if local else {}
+            return self._begin(WITH_TOKEN | token if local else JOINING)
+        except TokenError:
+            if AUTH_MODE in os.environ:
+                raise
+        self.close()
+        return self._begin(WITH_TOKEN)  # that of clusters in the home folder
+
+    def _begin(self, environment: dict[str, str]) -> Ready:
+        """Start the process that joins Ray."""
+        self.scratch = scratch = _scratch_folder()
+        self._connection, theirs = Pipe()
+        modules = os.pathsep.join(path for path in sys.path if path)
+        with theirs, open(scratch / "log.txt", "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment | os.environ | QUIET | {"PYTHONPATH": modules},
+                start_new_session=True,  # Ctrl-C is for the run, which ends it
+            )
+        self._send(Opening(config=self.config, scratch=str(scratch)))
+        event = self._receive()
+        return event if isinstance(event, Ready) else Ready(machines=())
 
     def work(self, job: Job) -> Generator[Event, None, None]:
         """Make slices, once it is started.
@@ -162,7 +190,7 @@ class RayPool:
         except (EOFError, OSError, pickle.UnpicklingError) as error:
             raise self._lost("its process ended") from error
         if isinstance(event, Refused):
-            raise ConfigError(event.reason)
+            raise (TokenError if event.by_token else ConfigError)(event.reason)
         if isinstance(event, Lost):
             raise self._lost(event.reason)
         return event
@@ -187,8 +215,3 @@ def _remove(folder: Path) -> None:
     while folder.exists() and time.monotonic() < end:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.05)
-
-
-def _module_path() -> str:
-    """Where this process finds modules, for one that starts with -m."""
-    return os.pathsep.join(path for path in sys.path if path)

@@ -29,6 +29,7 @@ from r2d2_kapture.config.slices import Slice
 from r2d2_kapture.stages.cluster.joining import (
     Head,
     RefusedError,
+    TokenRefusedError,
     join,
     machines,
     one_line,
@@ -75,7 +76,8 @@ def main() -> None:
             for event in pool.work(jobs.get()):
                 connection.send(event)
     except RefusedError as error:
-        connection.send(Refused(reason=str(error)))
+        by_token = isinstance(error, TokenRefusedError)
+        connection.send(Refused(reason=str(error), by_token=by_token))
     except OSError:  # the run has ended, as the other thread knows
         pass
     except Exception as error:  # of Ray, which raises what it likes
