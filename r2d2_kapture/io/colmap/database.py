@@ -42,6 +42,7 @@ from r2d2_kapture.io.colmap.cameras import (
     colmap_camera,
     resolve_camera_origin,
 )
+from r2d2_kapture.io.colmap.database_rows import adding_rows
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
 from r2d2_kapture.io.colmap.pose_priors import write_pose_priors
 from r2d2_kapture.io.colmap.rigs import colmap_frames, colmap_rigs
@@ -126,19 +127,19 @@ def write_database(
             f"{path}: found a file, expected none; delete it or ask to overwrite it"
         )
     with building(path, before_move) as local:
-        # no DatabaseTransaction: on a full disk its commit aborts the process
-        with closing(pycolmap.Database.open(str(local))) as database:
-            summary = _fill_database(
-                database,
-                dataset,
-                read_keypoints=read_keypoints,
-                read_matches=read_matches,
-                read_geometry=read_geometry,
-                pairs=pairs,
-                camera_origin=camera_origin,
-            )
-            write_pose_priors(database, positions or {})
-            return summary
+        summary = _fill_database(
+            local,
+            dataset,
+            read_keypoints=read_keypoints,
+            read_matches=read_matches,
+            read_geometry=read_geometry,
+            pairs=pairs,
+            camera_origin=camera_origin,
+        )
+        if positions:
+            with closing(pycolmap.Database.open(str(local))) as database:
+                write_pose_priors(database, positions)
+        return summary
 
 
 @contextmanager
@@ -166,7 +167,7 @@ def building(
 
 
 def _fill_database(
-    database: pycolmap.Database,
+    path: Path,
     dataset: kapture.Kapture,
     *,
     read_keypoints: ReadKeypoints,
@@ -181,35 +182,40 @@ def _fill_database(
     camera_ids = {sensor_id: i for i, sensor_id in enumerate(sensors, start=1)}
     image_ids = {record.name: i for i, record in enumerate(records, start=1)}
 
-    for sensor_id, sensor in sensors.items():
-        camera = colmap_camera(sensor, camera_ids[sensor_id], origin)
-        database.write_camera(camera, use_camera_id=True)
-    for record in records:
-        image = pycolmap.Image(
-            name=record.name,
-            camera_id=camera_ids[record.sensor_id],
-            image_id=image_ids[record.name],
-        )
-        database.write_image(image, use_image_id=True)
-
     # a rig is based on its first camera, which COLMAP must find among the images
     used = {record.sensor_id for record in records}
     rigs = colmap_rigs(rig_cameras(dataset, used), camera_ids)
-    for rig in rigs:
-        database.write_rig(rig, use_rig_id=True)
+    with closing(pycolmap.Database.open(str(path))) as database:
+        for sensor_id, sensor in sensors.items():
+            camera = colmap_camera(sensor, camera_ids[sensor_id], origin)
+            database.write_camera(camera, use_camera_id=True)
+        for rig in rigs:
+            database.write_rig(rig, use_rig_id=True)
     frames = colmap_frames(records, rigs, camera_ids, image_ids)
-    for frame in frames:
-        database.write_frame(frame, use_frame_id=True)
-
-    counts = {
-        name: write_keypoints(database, image_id, name, read_keypoints(name))
-        for name, image_id in image_ids.items()
-    }
-    match_counts = [
-        _write_pair(database, pair, image_ids, counts, matches, read_geometry)
-        for pair in sorted_pairs(pairs, image_ids)
-        if (matches := read_matches(*pair)) is not None
-    ]
+    counts: dict[str, int] = {}
+    match_counts: list[int] = []
+    with adding_rows(path) as rows:
+        for record in records:
+            image_id, camera_id = image_ids[record.name], camera_ids[record.sensor_id]
+            rows.image(image_id, record, camera_id)
+        for frame in frames:
+            rows.frame(frame)
+        for name, image_id in image_ids.items():
+            keypoints = keypoint_rows(name, read_keypoints(name))
+            rows.keypoints(image_id, keypoints)
+            counts[name] = len(keypoints)
+        for pair in sorted_pairs(pairs, image_ids):
+            matches = read_matches(*pair)
+            if matches is None:
+                continue
+            # COLMAP does not check, and reads out of bounds
+            matches.check_counts(pair, (counts[pair[0]], counts[pair[1]]))
+            pair_id = pycolmap.image_pair_to_pair_id(*(image_ids[n] for n in pair))
+            rows.matches(pair_id, colmap_matches(matches))
+            geometry = None if read_geometry is None else read_geometry(*pair)
+            if geometry is not None:
+                rows.geometry(pair_id, geometry)
+            match_counts.append(len(matches))
     return DatabaseSummary(
         cameras=len(sensors),
         rigs=len(rigs),
@@ -267,41 +273,17 @@ def colmap_matches(matches: PairMatches) -> npt.NDArray[np.uint32]:
     return matches.indices.astype(np.uint32)
 
 
-def write_keypoints(
-    database: pycolmap.Database, image_id: int, name: str, keypoints: FloatArray
-) -> int:
-    """Write the keypoints of an image; see ``colmap_keypoints``.
+def keypoint_rows(name: str, keypoints: FloatArray) -> FloatArray:
+    """The keypoints of an image as a database holds them; see ``colmap_keypoints``.
 
     Scale and orientation, or the affine shape, are kept where rows have them.
-
-    Returns:
-        Their number.
     """
     rows = colmap_keypoints(name, keypoints)
     columns = keypoints.shape[1]
     # COLMAP aborts the process on other numbers of columns and on a negative scale
     if columns == 6 or (columns == 4 and (keypoints[:, 2] >= 0).all()):
         rows = np.column_stack([rows, keypoints[:, 2:]]).astype(np.float32)
-    database.write_keypoints(image_id, rows)
-    return len(keypoints)
-
-
-def _write_pair(
-    database: pycolmap.Database,
-    pair: tuple[str, str],
-    image_ids: Mapping[str, int],
-    counts: Mapping[str, int],
-    matches: PairMatches,
-    read_geometry: ReadGeometry | None,
-) -> int:
-    # COLMAP does not check, and reads out of bounds
-    matches.check_counts(pair, (counts[pair[0]], counts[pair[1]]))
-    first, second = (image_ids[name] for name in pair)
-    database.write_matches(first, second, colmap_matches(matches))
-    geometry = None if read_geometry is None else read_geometry(*pair)
-    if geometry is not None:
-        database.write_two_view_geometry(first, second, geometry)
-    return len(matches)
+    return rows
 
 
 def _make_single_file(path: Path) -> None:

@@ -214,7 +214,7 @@ def test_file_that_exists_is_kept_unless_asked(tmp_path: Path, scene: Scene) -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits files as on Linux")
-@pytest.mark.parametrize("limit", [0, 300_000])
+@pytest.mark.parametrize("limit", [0, 150_000])
 def test_full_disk_is_an_error_not_a_crash(tmp_path: Path, limit: int) -> None:
     code = """
 import resource, sys
