@@ -1,7 +1,7 @@
 """Rows of a COLMAP 4 database that there are many of, written in chunks.
 
-Tables and bytes are those of ``pycolmap.Database``, whose writes are a transaction each,
-and whose own transactions abort the process where a disk is full.
+Tables and bytes are those of ``pycolmap.Database``, each of whose writes is a
+transaction, and whose own transactions abort the process where a disk is full.
 """
 
 from __future__ import annotations

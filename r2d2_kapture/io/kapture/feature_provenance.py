@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from r2d2_kapture.errors import DatasetError
@@ -15,7 +15,12 @@ from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.kapture.match_store import MatchTable
 from r2d2_kapture.io.names import shown
 from r2d2_kapture.io.outputs.image_changes import is_another
-from r2d2_kapture.io.outputs.image_records import ImageRecord, read_records
+from r2d2_kapture.io.outputs.image_records import (
+    RECORDS_NAME,
+    ImageRecord,
+    read_records,
+)
+from r2d2_kapture.io.outputs.json_log import read_log
 from r2d2_kapture.io.outputs.manifest import FILE_NAME, read_manifest
 from r2d2_kapture.types import some_names
 
@@ -136,6 +141,14 @@ def refuse_stale_matches(
                 f"extracted again, of {len(stale)} images: "
                 f"{some_names(map(shown, stale))}; run kapture_r2d2_match again"
             )
+
+
+def recorded_files(table: FeatureTable) -> Iterator[str]:
+    """The image files that features of a table were made of, where that is known."""
+    for folder in table.folders:
+        for line in read_log(folder.path / RECORDS_NAME):
+            if "path" in line:
+                yield str(line["path"])
 
 
 class FeatureRecords:

@@ -24,6 +24,13 @@ class OwnWork:
     averages: Mapping[str, str] = field(default_factory=dict)
     noun: str = ""
 
+    def without(self, report: Report) -> Report:
+        """A report of the same items by a run that finds them done."""
+        none = dict.fromkeys((*self.sums, *self.averages), 0)
+        return dataclasses.replace(
+            report, summary="", details={**report.details, **none}
+        )
+
 
 def with_work_of(
     slices: Sequence[Mapping[str, Any]], report: Report, own: OwnWork

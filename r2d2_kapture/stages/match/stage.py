@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.kapture.feature_provenance import (
     feature_provenance,
     feature_states,
+    recorded_files,
     refuse_replaced_images,
 )
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME
@@ -32,14 +34,16 @@ from r2d2_kapture.io.kapture.match_store import (
     ARCHIVE_NAME,
     CONTENTS,
     MatchWriter,
+    find_matches,
     is_in_other_layout,
     matches_folder,
     open_match_writer,
 )
 from r2d2_kapture.io.kapture.overlaps import hidden_features
-from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs
+from r2d2_kapture.io.kapture.pairs import ImagePair, read_pairs, sorted_pair
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import is_made_with
-from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
 from r2d2_kapture.io.outputs.moving import leave
 from r2d2_kapture.io.outputs.slice_reports import OwnWork
 from r2d2_kapture.io.outputs.slices import Sliced
@@ -196,12 +200,22 @@ def run_matcher(
     folder = matches_folder(output, keypoints_type)
     sliced = Sliced.read(slice, folder, CONTENTS, unit="pair")
     options = sliced.options(options)
-    every = in_caching_order(pairs)
+    manifest = make_manifest(matcher, tables)
+    names = [sorted_pair(*pair.names) for pair in pairs]
+    finished = Finished.of(
+        folder / FINISHED_NAME,
+        [manifest.model, manifest.settings, store, names],
+        input_files(tables, {image: None for pair in names for image in pair}),
+    )
+    if not (options.force or sliced.is_part or sliced.is_waiting):
+        made = find_matches([output], keypoints_type).files(names)
+        if report := finished.report(started, items=made):
+            return report
+    every = in_caching_order(names)
     wanted = sliced.part.of(every)
     require_usable(tables, every)
     images = sorted({image for pair in wanted for image in pair})
     refuse_replaced_images(tables.keypoints, images)
-    manifest = make_manifest(matcher, tables)
     cache: LoadingCache[str, MatchInput] = LoadingCache(
         InputReader(tables, device, with_keypoints=matcher.needs_keypoints),
         lambda features: features.nbytes,
@@ -255,7 +269,6 @@ def run_matcher(
                 *warnings,
                 *hidden_features(tables.keypoints),
                 *empty_warning(tables, wanted),
-                *tally.warnings(),
             ),
             details={
                 "keypoints_type": keypoints_type,
@@ -268,7 +281,27 @@ def run_matcher(
                 "device": str(device),
             },
         )
-        return run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
+        again = OF_ITS_OWN.without(report)
+        report = dataclasses.replace(
+            report, warnings=(*report.warnings, *tally.warnings())
+        )
+        report = run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
+    if not (sliced.is_part or report.failed):  # these are tried again
+        whole = (folder / name for name in (REPORT_NAME, FILE_NAME, STATES_NAME))
+        made = find_matches([output], keypoints_type).files(names)
+        finished.note(again, whole, made)
+    return report
+
+
+def input_files(
+    tables: LocalFeatureTables, images: Collection[str]
+) -> Iterator[Path | str]:
+    """The files of features, and the images that they were made of."""
+    yield from tables.keypoints.files(images)
+    if tables.extracted is not None:
+        yield from tables.extracted.files(images)
+    yield from tables.descriptors.files(images)
+    yield from recorded_files(tables.keypoints)
 
 
 def make_manifest(matcher: Matcher, tables: LocalFeatureTables) -> Manifest:

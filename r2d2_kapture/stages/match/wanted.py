@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,19 +11,18 @@ from r2d2_kapture.errors import FeatureFormatError
 from r2d2_kapture.io.kapture.followed_features import read_states
 from r2d2_kapture.io.kapture.local_features import LocalFeatureTables
 from r2d2_kapture.io.kapture.match_store import find_matches, matches_folder
-from r2d2_kapture.io.kapture.pairs import ImagePair, sorted_pair
 from r2d2_kapture.types import some_names
 
 Names = tuple[str, str]
 
 
-def in_caching_order(pairs: Sequence[ImagePair]) -> list[Names]:
-    """Sort pairs so that images recur soon.
+def in_caching_order(pairs: Iterable[Names]) -> list[Names]:
+    """Sort sorted pairs so that images recur soon.
 
     Pairs follow the Z-order curve (Morton, 1966) through the matrix of images sorted by
     name: a cache of any number of images serves a square of that side.
     """
-    names = {sorted_pair(*pair.names) for pair in pairs}
+    names = set(pairs)
     images = sorted({image for pair in names for image in pair})
     # the binary digits of an index, interleaved with zeros
     spread = {image: int(f"{index:b}", base=4) for index, image in enumerate(images)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -45,7 +45,7 @@ from r2d2_kapture.io.kapture.match_store import (
 )
 from r2d2_kapture.io.outputs.json_log import open_log
 from r2d2_kapture.io.outputs.ledger import is_made_with
-from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest, package_versions
+from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.io.stores.reading import file_count
 from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
@@ -189,12 +189,6 @@ class VerifiedPairs:
         if matches is None:
             return None
         return self.log[image1, image2].two_view_geometry(matches.indices)
-
-    def files(self, folder: Path) -> Iterator[str]:
-        """The files of verified matches in their folder, and of their geometries."""
-        yield str(folder / FILE_NAME)
-        yield str(folder / LOG_NAME)
-        yield from self.table.files(self.pairs)
 
     def digest(self) -> str:
         """Digest of the inputs of all geometries."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import kapture
@@ -24,6 +25,7 @@ from r2d2_kapture.io.colmap.database import (
     keypoints_or_no_rows,
     write_database,
 )
+from r2d2_kapture.io.colmap.geometry_log import LOG_NAME
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.kapture.camera_mode import single_camera_hint, with_camera_mode
 from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
@@ -34,7 +36,11 @@ from r2d2_kapture.io.kapture.feature_provenance import (
 from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.gnss import Position, usable_gnss
 from r2d2_kapture.io.kapture.match_store import CONTENTS as MATCHES
-from r2d2_kapture.io.kapture.match_store import matches_folder, open_matches
+from r2d2_kapture.io.kapture.match_store import (
+    find_matches,
+    matches_folder,
+    open_matches,
+)
 from r2d2_kapture.io.kapture.overlaps import hidden_matches
 from r2d2_kapture.io.kapture.pixel_origins import (
     DatabaseOrigins,
@@ -46,6 +52,7 @@ from r2d2_kapture.io.kapture.trajectories import read_camera_poses
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import Contents
 from r2d2_kapture.io.outputs.lock import exclusive
+from r2d2_kapture.io.outputs.manifest import FILE_NAME
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.stages.unpaired import unpaired_warning
 from r2d2_kapture.stages.verify.descriptors import open_descriptors
@@ -143,16 +150,17 @@ def run(
     )
     finished = Finished.of(
         folder / FINISHED_NAME,
-        [config.record(), str(database), wanted],
-        (
-            *dataset.files,
-            *keypoints.files(dataset.image_names),
-            *(descriptors.files if descriptors else ()),
-            *table.files(wanted),
+        [config.record(), str(database), store, wanted],
+        chain(
+            dataset.files,
+            keypoints.files(dataset.image_names),
+            descriptors.files if descriptors else (),
+            table.files(wanted),
         ),
     )
     if not (options.force or sliced.is_part or sliced.is_waiting):
-        if report := finished.report(started):
+        made = find_matches([output], keypoints.type_name)
+        if report := finished.report(started, items=made.files(wanted)):
             return report
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
@@ -262,8 +270,9 @@ def run(
         report = run.finish(report, folder / REPORT_NAME)
         if report.failed:  # these are tried again
             return report
+        whole = (folder / name for name in (FILE_NAME, LOG_NAME, REPORT_NAME))
         return finished.note(
-            report, (folder / REPORT_NAME, *state.files, *found.files(folder))
+            report, (*whole, *state.files), found.table.files(found.pairs)
         )
 
 

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,33 @@ except OutputError as error:
     )
     assert done.returncode == 7
     assert os.listdir(tmp_path) == []
+
+
+def test_missing_folder_of_temporary_files_is_one_line(
+    tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(OutputError, match="a.db: cannot write a temporary.*TMPDIR"):
+        scene.write(tmp_path / "a.db")
+    assert os.listdir(tmp_path) == []
+
+
+def test_database_is_built_in_the_folder_of_temporary_files(
+    tmp_path: Path, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "local").mkdir()
+    (tmp_path / "remote").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "local"))
+    found = []
+
+    def matches(one: str, other: str) -> None:
+        found.append(len(list((tmp_path / "local").rglob("*.db"))))
+        found.append(len(list((tmp_path / "remote").iterdir())))
+
+    scene.write(tmp_path / "remote" / "a.db", read_matches=matches)
+    assert (set(found[::2]), set(found[1::2])) == ({1}, {0})
+    assert os.listdir(tmp_path / "local") == []
+    assert os.listdir(tmp_path / "remote") == ["a.db"]
 
 
 @pytest.mark.shared

@@ -75,7 +75,7 @@ def grid(count: int) -> list[ImagePair]:
 
 def test_caching_order_keeps_pairs_and_reads_images_seldom() -> None:
     pairs = grid(40)
-    ordered = match.in_caching_order(pairs)
+    ordered = match.in_caching_order(pair.names for pair in pairs)
     assert sorted(ordered) == sorted(pair.names for pair in pairs)
 
     def reads(order: list[tuple[str, str]]) -> int:
