@@ -15,6 +15,7 @@ import yaml
 
 from r2d2_kapture.cli import match
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from tests.commands import CHECKOUT
 from tests.scenes.contents import files_below
 from tests.scenes.kapture_files import write_features
@@ -79,7 +80,7 @@ def test_a_job_array_makes_what_one_run_makes(
     monkeypatch.chdir(tmp_path)
     inputs = "--features features --pairs pairs.txt --quiet --gpu -1".split()
     assert match.main([*inputs, "--output", "one"]) == 0
-    volatile = ("match_report.json", ".lock")
+    volatile = ("match_report.json", FINISHED_NAME, ".lock")
     made = files_below(tmp_path / "matches", volatile)
     assert len(made) > len(pairs)
     assert made == files_below(tmp_path / "one", volatile)

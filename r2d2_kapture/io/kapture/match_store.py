@@ -147,6 +147,17 @@ def find_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
     )
 
 
+def match_files(
+    root: Path, keypoints_type: str, pairs: Collection[tuple[str, str]]
+) -> Iterator[str]:
+    """Where the matches of sorted pairs are below a root, found when it is asked for.
+
+    Raises:
+        DatasetError: see find_matches.
+    """
+    yield from find_matches([root], keypoints_type).files(pairs)
+
+
 def open_matches(roots: Sequence[Path], keypoints_type: str) -> MatchTable:
     """The matches of a keypoints type, which must be there in each of the folders.
 

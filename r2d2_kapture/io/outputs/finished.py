@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import stat
@@ -25,6 +26,8 @@ from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.types import Failure, Report
 
 FINISHED_NAME = ".finished.json"
+BLOCK_FILES = 1000
+"""Whose stamps are digested at once."""
 
 Files = Iterable[Path | str]
 
@@ -114,8 +117,9 @@ class Finished:
 def _digest(files: Files, text: str = "") -> str:
     """Digest of a text, and of names and stamps of files."""
     digest = hashlib.sha256(text.encode())
-    for file in files:
-        digest.update(os.fsencode(file) + _stamp(file).encode() + b"\n")
+    stamped = (f"{file} {_stamp(file)}\n" for file in files)
+    while lines := "".join(itertools.islice(stamped, BLOCK_FILES)):
+        digest.update(lines.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

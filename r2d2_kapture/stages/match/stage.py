@@ -34,8 +34,8 @@ from r2d2_kapture.io.kapture.match_store import (
     ARCHIVE_NAME,
     CONTENTS,
     MatchWriter,
-    find_matches,
     is_in_other_layout,
+    match_files,
     matches_folder,
     open_match_writer,
 )
@@ -208,7 +208,7 @@ def run_matcher(
         input_files(tables, {image: None for pair in names for image in pair}),
     )
     if not (options.force or sliced.is_part or sliced.is_waiting):
-        made = find_matches([output], keypoints_type).files(names)
+        made = match_files(output, keypoints_type, names)
         if report := finished.report(started, items=made):
             return report
     every = in_caching_order(names)
@@ -288,7 +288,7 @@ def run_matcher(
         report = run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
     if not (sliced.is_part or report.failed):  # these are tried again
         whole = (folder / name for name in (REPORT_NAME, FILE_NAME, STATES_NAME))
-        made = find_matches([output], keypoints_type).files(names)
+        made = match_files(output, keypoints_type, names)
         finished.note(again, whole, made)
     return report
 

@@ -37,7 +37,7 @@ from r2d2_kapture.io.kapture.feature_table import open_feature_table
 from r2d2_kapture.io.kapture.gnss import Position, usable_gnss
 from r2d2_kapture.io.kapture.match_store import CONTENTS as MATCHES
 from r2d2_kapture.io.kapture.match_store import (
-    find_matches,
+    match_files,
     matches_folder,
     open_matches,
 )
@@ -159,8 +159,8 @@ def run(
         ),
     )
     if not (options.force or sliced.is_part or sliced.is_waiting):
-        made = find_matches([output], keypoints.type_name)
-        if report := finished.report(started, items=made.files(wanted)):
+        made = match_files(output, keypoints.type_name, wanted)
+        if report := finished.report(started, items=made):
             return report
     counted_from = find_camera_origin(dataset, config.camera_origin)
     origin = counted_from.origin
@@ -271,9 +271,8 @@ def run(
         if report.failed:  # these are tried again
             return report
         whole = (folder / name for name in (FILE_NAME, LOG_NAME, REPORT_NAME))
-        return finished.note(
-            report, (*whole, *state.files), found.table.files(found.pairs)
-        )
+        made = match_files(output, keypoints.type_name, found.pairs)
+        return finished.note(report, (*whole, *state.files), made)
 
 
 def _nothing_verified(found: VerifiedPairs) -> Iterator[str]:
