@@ -93,8 +93,8 @@ class Dataset:
     def files(self) -> Iterator[str]:
         """Its tables and image files; the latter may be missing."""
         yield from sorted(map(str, (self.root / "sensors").glob("*.*")))
-        root = get_record_fullpath(str(self.root))
-        yield from (os.path.join(root, name) for name in self.image_names)
+        prefix = os.path.join(get_record_fullpath(str(self.root)), "")
+        yield from (prefix + name for name in self.image_names)
 
     def image_path(self, name: str) -> Path:
         """Where the pixels of an image are."""

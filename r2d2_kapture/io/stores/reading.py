@@ -115,7 +115,8 @@ class FileItems:
 
     def files(self, names: Iterable[str]) -> Iterator[str]:
         """See StoredItems."""
-        return (os.path.join(self.folder, name) for name in names)
+        prefix = os.path.join(self.folder, "")
+        return (prefix + name for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)
