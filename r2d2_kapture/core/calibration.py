@@ -6,6 +6,9 @@ et al., "Data-Free Quantization", ICCV 2019); the step by least squared error; w
 fitted again to the float32 results (least squares) and rounded one column after
 another, the error of each spread over those that follow (Frantar et al., "GPTQ", ICLR
 2023); and the mean error taken off the bias (Nagel et al.).
+
+Sums are of float64. Those of float32 depend on the processor in their last bits, which
+decide a rounding here and there, and with it a good part of those that follow.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,8 +34,8 @@ FLOAT_CONVOLUTIONS = 2
 """First convolutions that stay in float32: 2 % of the products of R2D2, 7 % of those of
 Fast-R2D2, and a third of the error."""
 
-SAMPLES = 20_000
-"""Places of each layer that its weights are fitted to."""
+SAMPLES, PART = 20_000, 2000
+"""Places of each layer that its weights are fitted to, and how many at a time."""
 
 RIDGE, DAMPING = 0.01, 0.003
 """Of the mean square of an input value: keeps the fit near the float32 weights, and
@@ -42,7 +46,8 @@ the rounding solvable."""
 def calibrate(layers: Sequence[FoldedLayer], images: Tensor) -> Quantization:
     """Quantize all convolutions but the first two.
 
-    The same layers and images give the same integers on the same processor.
+    The same layers and images give the same integers, on other processors too but for
+    what rounding in float64 may change.
 
     Args:
         layers: from folded_layers.
@@ -89,13 +94,13 @@ def _run(layer: FoldedLayer, values: Tensor, int8: Int8Convolution | None) -> Te
     if isinstance(layer, Convolution):
         if int8 is None:
             result = F.conv2d(
-                values,
-                layer.weight,
-                layer.bias,
+                values.double(),
+                layer.weight.double(),
+                layer.bias.double(),
                 padding=layer.padding,
                 dilation=layer.dilation,
-            )
-        else:  # whole numbers below 2^24: their sums are exact
+            ).float()
+        else:  # whole numbers below 2^24: float32 is exact
             result = F.conv2d(
                 levels_of(values, int8.input_scale, int8.zero),
                 int8.weight.float(),
@@ -122,10 +127,11 @@ def _channel_factors(values: Tensor, generator: torch.Generator) -> Tensor:
     """What to divide channels by, (C, 1, 1), so that one step suits all of them."""
     zero = _zero_of(values)
     steps = torch.tensor(
-        [_input_scale(channel, zero, generator) for channel in values.unbind(1)]
+        [_input_scale(channel, zero, generator) for channel in values.unbind(1)],
+        dtype=torch.float64,
     )
     factors = (steps / steps.mean()).clamp(min=1e-2)
-    return factors[:, None, None]
+    return factors.float()[:, None, None]
 
 
 def _divided(int8: Int8Convolution, factors: Tensor) -> Int8Convolution:
@@ -155,23 +161,36 @@ def _quantized(
     places = _places(layer, exact, generator)
     before = _patches(layer, exact, places)
     after = levels_of(_patches(layer, rounded, places), scale, zero) * scale
-    weight = layer.weight.flatten(1).t()
-    wanted = before @ weight
-    centred = after - after.mean(0)
-    moments = (centred.t() @ centred).double() / SAMPLES
-    products = (centred.t() @ (wanted - wanted.mean(0))).double() / SAMPLES
+    weight = layer.weight.flatten(1).t().double()
+    wanted = torch.cat([part.double() @ weight for part in torch.split(before, PART)])
+    mean = _mean(after)
+    after -= mean.float()
+    moments = _product(after, after) / SAMPLES
+    products = _product(after, wanted - _mean(wanted)) / SAMPLES
     ridge = RIDGE * moments.diagonal().mean().clamp(min=1e-12) * _identity(moments)
-    fitted = torch.linalg.solve(moments + ridge, products + ridge @ weight.double()).t()
+    fitted = torch.linalg.solve(moments + ridge, products + ridge @ weight).t()
     steps = _weight_scales(fitted)
     levels = _round_columns(fitted, steps, moments)
-    bias = layer.bias + wanted.mean(0)
-    bias -= after.mean(0) @ (levels * steps[:, None]).float().t()
+    bias = layer.bias + _mean(wanted) - mean @ (levels * steps[:, None]).t()
     return Int8Convolution(
         input_scale=scale,
         zero=zero,
         weight=levels.to(torch.int8).view_as(layer.weight),
         weight_scale=steps.float(),
-        bias=bias,
+        bias=bias.float(),
+    )
+
+
+def _mean(rows: Tensor) -> Tensor:
+    return rows.mean(0, dtype=torch.float64)
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    """The product of the transposed first with the second in float64, by parts to save
+    memory."""
+    parts = zip(torch.split(first, PART), torch.split(second, PART))
+    return torch.stack([one.double().t() @ other.double() for one, other in parts]).sum(
+        0
     )
 
 
@@ -179,10 +198,11 @@ def _input_scale(values: Tensor, zero: int, generator: torch.Generator) -> float
     """The step whose levels have the least squared error, clipping included."""
     flat = values.flatten()
     some = flat[torch.randint(len(flat), (SAMPLES,), generator=generator)]
-    widest = flat.abs().max().clamp(min=1e-6) / (INPUT_LEVELS - zero)
-    steps: list[float] = (widest * torch.linspace(0.25, 1, 31)).tolist()
+    widest = max(float(flat.abs().max()), 1e-6) / (INPUT_LEVELS - zero)
+    # in float32, as it is stored
+    steps: list[float] = (widest * np.linspace(0.25, 1, 31)).astype(np.float32).tolist()
     errors = [
-        float((levels_of(some, step, zero) * step - some).square().mean())
+        float(_mean((levels_of(some, step, zero) * step - some).square()))
         for step in steps
     ]
     return steps[errors.index(min(errors))]
@@ -224,7 +244,7 @@ def _patches(
 def _weight_scales(weight: Tensor) -> Tensor:
     """The step of each row whose levels have the least squared error."""
     widest = weight.abs().amax(dim=1).clamp(min=1e-12) / WEIGHT_LIMIT
-    steps = widest[:, None] * torch.linspace(0.6, 1, 21).double()
+    steps = widest[:, None] * torch.from_numpy(np.linspace(0.6, 1, 21))
     levels = (weight[:, None] / steps[..., None]).round()
     levels = levels.clamp_(-WEIGHT_LIMIT, WEIGHT_LIMIT)
     errors = (levels * steps[..., None] - weight[:, None]).square().sum(dim=2)

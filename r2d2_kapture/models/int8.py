@@ -17,7 +17,7 @@ from r2d2_kapture.models.files import bundled_files
 SUFFIX = ".int8"
 """Ending of a file of quantized weights; inside it is one of safetensors."""
 
-RECIPE = "1"
+RECIPE = "2"
 """Of core.calibration; another one makes new files."""
 
 INPUT_LEVELS = 255

@@ -55,6 +55,8 @@ def test_weights_are_made_once_and_kept_by_their_checksum(
     monkeypatch.setattr(int8, "calibrated", never)
     read, warnings = int8_weights(random_network())
     assert not warnings and data_of(network, read) == data_of(network, made)
+    for one, other in zip(read.convolutions, made.convolutions, strict=True):
+        assert (one and one.input_scale) == (other and other.input_scale)
     assert file.read_bytes() == data_of(network, made)
 
 
