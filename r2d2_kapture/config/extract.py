@@ -15,7 +15,7 @@ Preprocessing = Literal["caffe", "torch"]
 FileFormat = Literal["npz", "mat", "h5", "colmap-text"]
 """Formats of the features of image files."""
 ExportFormat = Literal[
-    "colmap", "colmap3", "colmap-db", "bundler", "hloc", "h5", "colmap-text"
+    "colmap", "colmap3", "colmap-db", "bundler", "hloc", "h5", "colmap-text", "kapture"
 ]
 DEFAULT_MODEL = "fast_r2d2_v6"
 """The default bundled model."""

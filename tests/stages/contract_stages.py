@@ -292,6 +292,13 @@ STAGES = (
     ),
     Stage(
         command="export",
+        variant="kapture",
+        flags="--kapture-root {inputs}/colmap --to kapture --output {output}/plain",
+        other="--keypoints-type r2d2",
+        foreign="plain/reconstruction/keypoints/points/mine.txt",
+    ),
+    Stage(
+        command="export",
         flags="--kapture-root {inputs}/colmap --to colmap-db "
         "--output {output}/colmap.db",
         other="--camera-mode per-image",

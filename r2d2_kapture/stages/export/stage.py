@@ -36,6 +36,7 @@ from r2d2_kapture.stages.export.hloc import HLOC_FILES, open_hloc
 from r2d2_kapture.stages.export.inputs import Inputs, find_inputs
 from r2d2_kapture.stages.export.outputs import REPORT_NAME, Export
 from r2d2_kapture.stages.export.pipeline_content import PipelineContent
+from r2d2_kapture.stages.export.plain_kapture import export_plain
 from r2d2_kapture.stages.export.source import Source, open_source
 from r2d2_kapture.types import Report
 
@@ -104,13 +105,15 @@ def run(
             ``bundler``: bundle.out and its list of images; ``hloc``: features.h5,
             matches.h5, global-feats.h5 and pairs.txt, of a pipeline also pairs and
             cameras of queries; ``h5``: features.h5 alone; ``colmap-text``: one file per
-            image.
+            image; ``kapture``: a kapture dataset of plain files, of features and
+            matches in archives or shards, with or without a dataset around them.
         output: file for colmap-db and h5, else folder; by default in the dataset or
             --pipeline, and named colmap.db, features.h5 or as the format.
         verified: output of kapture_r2d2_verify, for two-view geometries; by default the
-            folder verified in --kapture-root, if any.
+            folder verified in --kapture-root, if any. With --to kapture, its matches
+            are exported instead of others.
         keypoints_type, descriptors_type, global_features_type: by default the only
-            existing one.
+            existing one; with --to kapture, all.
         camera_mode: for COLMAP's formats, which images of unknown cameras
             (UNKNOWN_CAMERA) share one: ``auto`` those of the same sensor of the
             dataset; ``single`` all of the same size; ``per-folder`` those of the same
@@ -131,6 +134,19 @@ def run(
         f"--text: found --to {to}, expected one of {', '.join(WITH_TEXT)}",
     )
     inputs = find_inputs(kapture_root, pipeline)
+    if to == "kapture":
+        return export_plain(
+            inputs,
+            output=output or inputs.root / to,
+            types={
+                "keypoints": keypoints_type,
+                "descriptors": descriptors_type,
+                "global_features": global_features_type,
+            },
+            verified=verified,
+            started=started,
+            options=options,
+        )
     source = open_source(
         inputs.mapping,
         roots=inputs.roots,
