@@ -61,8 +61,7 @@ def read_observations(
         DatasetError: the table is missing or broken, or has several types.
     """
     path = root / OBSERVATIONS_NAME
-    rows = list(table_rows(path))
-    types = {fields[1] for _, fields in rows if len(fields) > 1}
+    types = set(observed_types(path))
     if keypoints_type is None and len(types) > 1:
         raise DatasetError(
             f"{path}: found observations of keypoints types {', '.join(sorted(types))};"
@@ -71,7 +70,7 @@ def read_observations(
     if keypoints_type is not None and keypoints_type not in types:
         keypoints_type = refined_type(keypoints_type)
     seen: defaultdict[str, dict[int, int]] = defaultdict(dict)
-    for place, fields in rows:
+    for place, fields in table_rows(path):
         try:
             point, indices = int(fields[0]), [int(field) for field in fields[3::2]]
         except ValueError:
@@ -94,8 +93,9 @@ def observed_types(path: Path) -> Iterator[str]:
     """The type of the keypoints of each row of observations, without its fields.
 
     Raises:
-        DatasetError: the table cannot be read.
+        DatasetError: the table is missing, or cannot be read.
     """
+    _refuse_missing(path)
     try:
         with path.open("rb") as lines:
             for line in lines:
@@ -110,12 +110,16 @@ def observed_types(path: Path) -> Iterator[str]:
 
 def table_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Place and fields of each row of a kapture table."""
+    _refuse_missing(path)
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip() and not line.startswith("#"):
+            place = f"{path}, line {number}"
+            yield place, [field.strip() for field in line.split(",")]
+
+
+def _refuse_missing(path: Path) -> None:
     if not path.is_file():
         raise DatasetError(
             f"{path}: missing, expected a kapture dataset that holds a map; run "
             "kapture_r2d2_map first"
         )
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip() and not line.startswith("#"):
-            place = f"{path}, line {number}"
-            yield place, [field.strip() for field in line.split(",")]

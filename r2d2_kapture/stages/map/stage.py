@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pycolmap
 
@@ -21,18 +20,21 @@ from r2d2_kapture.io.colmap.check import (
 )
 from r2d2_kapture.io.colmap.database_keypoints import database_keypoints
 from r2d2_kapture.io.colmap.map_dataset import MAP_DATASET_FILES, write_map_dataset
-from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.colmap.sparse_map import map_files, recorded_keypoints_type
 from r2d2_kapture.io.colmap.update import remove_features_of
 from r2d2_kapture.io.georeference import (
     GEOREFERENCE_NAME,
     Georeference,
-    read_georeference,
     write_georeference,
 )
 from r2d2_kapture.io.kapture.camera_mode import regrouped
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
-from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
+from r2d2_kapture.io.kapture.dataset import (
+    Dataset,
+    DatasetOrPath,
+    open_dataset,
+)
+from r2d2_kapture.io.kapture.dataset_stamps import stamped_files
 from r2d2_kapture.io.kapture.depth_maps import (
     depth_map_files,
     depth_maps,
@@ -46,7 +48,6 @@ from r2d2_kapture.io.map_unit import (
     REPORT_NAME,
     has_metric_poses,
     map_unit,
-    read_map_unit,
 )
 from r2d2_kapture.io.outputs.atomic import read_json
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
@@ -69,6 +70,14 @@ from r2d2_kapture.stages.map.metric import align, georeference, map_with_priors
 from r2d2_kapture.stages.map.patches import write_patches
 from r2d2_kapture.stages.map.priors import find_priors
 from r2d2_kapture.stages.map.reconstruct import model_numbers, triangulate
+from r2d2_kapture.stages.map.report import (
+    images_without_pose,
+    initial_without_use,
+    left_out_warnings,
+    map_summary,
+    not_in_database,
+    report_of_earlier,
+)
 from r2d2_kapture.stages.map.sources import (
     cameras_of_sensors,
     known_cameras,
@@ -76,7 +85,7 @@ from r2d2_kapture.stages.map.sources import (
 )
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 from r2d2_kapture.stages.turned_images import seen_as_stored
-from r2d2_kapture.types import MAP_UNIT, METRES, Failure, Report, counted, some_names
+from r2d2_kapture.types import MAP_UNIT, Report
 
 CONTENTS = Contents(
     what="maps",
@@ -87,24 +96,6 @@ CONTENTS = Contents(
         "report.html",
     ),
 )
-DETAILS = (
-    "method",
-    "images",
-    "registered_images",
-    "points",
-    "observations",
-    "mean_track_length",
-    "mean_reprojection_error",
-    "images_of_further_models",
-    "calibration",
-    "calibrations",
-    "points_from",
-    "depth_rejected",
-    "priors",
-    "camera_origin",
-    "keypoint_origin",
-)
-"""Numbers of a map in a report, in order."""
 
 
 def run(
@@ -162,8 +153,10 @@ def run(
         f"--initial {initial}: found it to be --output, expected an earlier map, which "
         "stays; choose another output",
     )
-    dataset = open_dataset(mapping)
-    of_depth = depth_map_files(dataset) if config.points_from != "triangulation" else {}
+    of_depth: Iterable[Path] = ()
+    if config.points_from != "triangulation":
+        mapping = open_dataset(mapping)
+        of_depth = depth_map_files(mapping).values()
     finished = Finished.of(
         output / FINISHED_NAME,
         [
@@ -175,13 +168,14 @@ def run(
         (
             database,
             write_ahead_log(database),
-            *dataset.files,
-            *of_depth.values(),
+            *stamped_files(mapping),
+            *of_depth,
             *(() if initial is None else map_files(initial)),
         ),
     )
     if not options.force and (report := finished.report(started)):
         return report
+    dataset = open_dataset(mapping)
     warnings = check_database(database)
     poses = read_camera_poses(dataset)
     unlike = unlike_sensors(dataset)
@@ -191,7 +185,7 @@ def run(
     older = older_manifest(earlier)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
     if is_done and earlier and not options.force:
-        report = _report_of_earlier(earlier, output, started)
+        report = report_of_earlier(earlier, output, started)
         unread = _cut_patches(config, output, dataset, options)
         report = dataclasses.replace(report, warnings=(*report.warnings, *unread))
         return _noted(finished, report, output)
@@ -264,19 +258,19 @@ def run(
         report = Report(
             stage="map",
             unit="",
-            summary=_summary(numbers | metric.details(), len(content.images)),
+            summary=map_summary(numbers | metric.details(), len(content.images)),
             done=1,
             skipped=0,
             failed=(*failed, *absent),
             warnings=(
                 *warnings,
-                *_not_in_database(dataset, content, database),
-                *_left_out_warnings(without_pose),
+                *not_in_database(dataset, content, database),
+                *left_out_warnings(without_pose),
                 *no_positions,
                 *too_few,
                 *metric.warnings,
                 *(maybe_turned(models[0], content) if as_stored else ()),
-                *_initial_without_use(initial if known else None),
+                *initial_without_use(initial if known else None),
                 *drawn,
                 *unread,
             ),
@@ -294,7 +288,7 @@ def run(
         )
         more = {
             MAP_UNIT: map_unit(metric.georeference, metric_poses),
-            "not_registered": _without_pose(models[0], content),
+            "not_registered": images_without_pose(models[0], content),
         }
         write_report(folder / REPORT_NAME, report, more)
     return _noted(finished, report, output)
@@ -337,68 +331,3 @@ def _cut_patches(
     if config.patches == "off" or (config.patches == "auto" and not refined):
         return ()
     return write_patches(folder, dataset.image_paths, options.workers)
-
-
-def _initial_without_use(initial: Path | None) -> Iterator[str]:
-    if initial is not None:
-        yield f"--initial {initial} is not used, since known poses stay as they are"
-
-
-def _not_in_database(
-    dataset: Dataset, content: DatabaseContent, database: Path
-) -> Iterator[str]:
-    names = set(dataset.image_names) - {image.name for image in content.images}
-    if names:
-        yield (
-            f"{len(names)} of {len(dataset.image_names)} images of {dataset.root} are "
-            f"not in {database}, and thus not in the map: {some_names(sorted(names))}"
-        )
-
-
-def _left_out_warnings(without_pose: Collection[str]) -> Iterator[str]:
-    if without_pose:
-        yield (
-            f"{len(without_pose)} images without a pose in trajectories.txt are left "
-            f"out of the map, such as '{min(without_pose)}'; --method incremental "
-            "estimates all poses"
-        )
-
-
-def _summary(numbers: Mapping[str, Any], images: int) -> str:
-    """Summary of a map from the numbers of its report."""
-    priors = numbers.get("priors", {})
-    # known poses keep their unit
-    metres = ", in metres" if priors and "metres_per_unit" not in priors else ""
-    return (
-        f"{numbers.get('registered_images', 0)} of {counted(images, 'photograph')} in "
-        f"the map, {counted(numbers.get('points', 0), 'point')}{metres}"
-    )
-
-
-def _without_pose(
-    model: pycolmap.Reconstruction, content: DatabaseContent
-) -> list[str]:
-    posed = {image.name for image in model.images.values() if image.has_pose}
-    return sorted({image.name for image in content.images} - posed)
-
-
-def _report_of_earlier(earlier: dict[str, Any], output: Path, started: float) -> Report:
-    drawn = draw_model(
-        output,
-        output / "sparse",
-        metric_poses=read_map_unit(output) == METRES,
-        georeference=read_georeference(output),
-    )
-    return Report(
-        stage="map",
-        unit="",
-        summary=_summary(earlier, earlier.get("images", 0)),
-        done=0,
-        skipped=1,
-        # a finished map of some images is not a map of all
-        failed=tuple(Failure(**failure) for failure in earlier.get("failed", ())),
-        warnings=(*earlier.get("warnings", ()), *drawn),
-        seconds=time.monotonic() - started,
-        outputs=(output,),
-        details={name: earlier[name] for name in DETAILS if name in earlier},
-    )

@@ -28,7 +28,12 @@ from r2d2_kapture.io.colmap.sparse_map import map_files, model_digest
 from r2d2_kapture.io.colmap.state import DatabaseState
 from r2d2_kapture.io.colmap.stored_database import open_stored
 from r2d2_kapture.io.images.decoding import read_rgb
-from r2d2_kapture.io.kapture.dataset import Dataset, DatasetOrPath, open_dataset
+from r2d2_kapture.io.kapture.dataset import (
+    Dataset,
+    DatasetOrPath,
+    open_dataset,
+)
+from r2d2_kapture.io.kapture.dataset_stamps import stamped_files
 from r2d2_kapture.io.kapture.pixel_origins import (
     DatabaseOrigins,
     read_database_origins,
@@ -121,7 +126,6 @@ def run(
         target.resolve() != database.resolve(),
         f"--output {output}: found the database to refine there; choose another folder",
     )
-    dataset = open_dataset(mapping)
     of_map = () if map_path is None else tuple(map_files(map_path))
     finished = Finished.of(
         output / FINISHED_NAME,
@@ -132,12 +136,13 @@ def run(
             str(map_path),
             *map(str, features),
         ],
-        (database, write_ahead_log(database), *of_map, *dataset.files),
+        (database, write_ahead_log(database), *of_map, *stamped_files(mapping)),
     )
     alone = slice == WHOLE or options.make_slices is not None
     if alone and not options.force:
         if report := finished.report(started):
             return report
+    dataset = open_dataset(mapping)
     warnings = check_database(database)
     sha256 = database_sha256(database)
     origins = read_database_origins(database, sha256)
