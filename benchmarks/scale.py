@@ -24,14 +24,15 @@ from pathlib import Path
 from measure import Measurement, machine, measure
 from scale_dataset import World, install_extractor
 from scale_plot import plot
+from scale_ray import compare_workers, machine_allows
 from scale_results import START, Result, Results
 from scale_slices import compare_slices
 from scale_stages import COMMANDS, Settings, Stage, stages
 from scale_truth import compare_with_truth
 
 HERE = Path(__file__).resolve().parent
-SHORT, RUNS = 8.0, 3
-"""Seconds of a run below which the least of several counts, and of how many."""
+SHORT = 8.0
+"""Seconds of a run below which the least of several counts."""
 MADE_NAME = "made"
 """Of the file that says that a world is complete."""
 
@@ -54,25 +55,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
             command = [word.replace(str(root), "") for word in stage.command]
             done = results.has(images, name, command) and name not in options.again
             if name in options.stages and not done:
-                results.add(measured(stage, images, command))
+                results.add(measured(stage, images, command, options.runs))
                 print(f"{images:,} images: {name} measured", flush=True)
-        for what, (found, right) in compare_with_truth(
-            world, options.keypoints, root
-        ).items():
+        numbers = compare_with_truth(world, options.keypoints, root)
+        for what, (found, right) in numbers.items():
             print(f"{images:,} images: {what}: {found:,}, expected {right:,}")
         if options.slices and images > START:
-            for name, files, unlike in compare_slices(
-                world, settings, root, options.slices
-            ):
-                print(
-                    f"{images:,} images: {name} in {options.slices} slices: "
-                    f"{files:,} files, of these other than in one run: {unlike}"
-                )
+            print_slices(world, settings, root, options.slices)
+        if options.ray_workers and images > START:
+            start = World(START), output / f"{START}"
+            print_workers([start, (world, root)], settings, options.ray_workers)
     print(machine())
     print(results.table(sizes, options.stages))
     for sentence in results.missed(sizes, options.stages):
         print(f"missed: {sentence}")
     plot(results, sizes, options.stages, output / "scale.png")
+
+
+def print_slices(world: World, settings: Settings, root: Path, count: int) -> None:
+    """Run slices, and print what differs from one run."""
+    for name, files, unlike in compare_slices(world, settings, root, count):
+        print(
+            f"{world.images:,} images: {name} in {count} slices: {files:,} files, of "
+            f"these other than in one run: {unlike}",
+            flush=True,
+        )
+
+
+def print_workers(
+    worlds: Sequence[tuple[World, Path]], settings: Settings, workers: Sequence[int]
+) -> None:
+    """Run stages by workers of Ray, and print how much sooner the last one ends."""
+    allowed = machine_allows(max(workers))
+    print(f"{max(workers)} processes that compute alone: {allowed:.2f} times one")
+    for name, seconds in compare_workers(worlds, settings, workers):
+        times = ", ".join(
+            f"{count} workers {wall:.1f} s ({seconds[0] / wall:.2f} times)"
+            for count, wall in zip(workers, seconds, strict=True)
+        )
+        print(f"{worlds[-1][0].images:,} images: {name}: {times}", flush=True)
 
 
 def make(world: World, root: Path) -> None:
@@ -84,20 +105,21 @@ def make(world: World, root: Path) -> None:
         (root / MADE_NAME).touch()
 
 
-def measured(stage: Stage, images: int, command: list[str]) -> Result:
+def measured(stage: Stage, images: int, command: list[str], most: int) -> Result:
     """Run a stage from the beginning, and again with nothing to do.
 
     Args:
         stage: the stage.
         images: of the world.
         command: to keep with it.
+        most: short runs are repeated so often.
     """
     runs = [first_run(stage)]
-    while len(runs) < RUNS and runs[-1].cpu_seconds < SHORT:
+    while len(runs) < most and runs[-1].cpu_seconds < SHORT:
         runs.append(first_run(stage))
     files = stage.files()
     again = [measure(stage.command)]
-    while len(again) < RUNS and again[-1].cpu_seconds < SHORT:
+    while len(again) < most and again[-1].cpu_seconds < SHORT:
         again.append(measure(stage.command))
     return Result(
         stage=stage.name,
@@ -152,7 +174,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", help="of features and matches")
     parser.add_argument("--workers", type=int, default=2, help="of a command")
     parser.add_argument(
+        "--runs", type=int, default=3, help="of short ones the least counts"
+    )
+    parser.add_argument(
         "--slices", type=int, help="compare so many slices with one run, byte by byte"
+    )
+    parser.add_argument(
+        "--ray-workers", type=int, nargs="+", help="compare so many workers of Ray"
     )
     options = parser.parse_args(arguments)
     if min(options.images) <= START:
