@@ -38,7 +38,7 @@ COMMANDS = {
     "verify": (
         "pair",
         "verify --mapping {root}/mapping --features {root}/extract --matches "
-        "{root}/match --pairs {root}/pairs/pairs.txt --database {out}/map.db "
+        "{root}/match --pairs {root}/pairs/pairs.txt --database {out}/map.db {store} "
         "--output {out}",
     ),
     "map": (
