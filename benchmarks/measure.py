@@ -46,12 +46,14 @@ INSTRUCTIONS = {
 class Measurement:
     """Wall time in seconds and peak resident memory in GiB of one command.
 
-    On a busy machine, the processor time of all cores is more reliable.
+    On a busy machine, the processor time of all cores is more reliable; of this,
+    system_seconds are the kernel's.
     """
 
     seconds: float
     cpu_seconds: float
     peak_gib: float
+    system_seconds: float = 0.0
 
 
 def measure(command: Sequence[str]) -> Measurement:
@@ -74,6 +76,7 @@ def measure(command: Sequence[str]) -> Measurement:
         seconds=seconds,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_gib=usage.ru_maxrss / 2**20,
+        system_seconds=usage.ru_stime,
     )
 
 

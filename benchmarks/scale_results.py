@@ -20,7 +20,16 @@ GROWTH, SHARE, GIB = 1.2, 0.01, 4.0
 """The most that the largest size may cost: an item relative to the smallest size, a
 resume relative to the run, and memory."""
 HEADS = [
-    *("stage", "images", "items", "CPU s", "wall s", "CPU ms an item", "ratio"),
+    *(
+        "stage",
+        "images",
+        "items",
+        "CPU s",
+        "of the kernel",
+        "wall s",
+        "ms an item",
+        "ratio",
+    ),
     *("MiB", "files", "resume, CPU s", "%", "MiB"),
 ]
 
@@ -116,8 +125,9 @@ class Results:
             f"{images:,}",
             f"{one.items:,} {one.unit}",
             f"{one.run.cpu_seconds:.1f}",
+            f"{one.run.system_seconds:.1f}",
             f"{one.run.seconds:.1f}",
-            f"{cost:.2f}",
+            f"{cost:.3g}",
             f"{cost / first:.2f}",
             f"{1024 * one.run.peak_gib:.0f}",
             f"{one.files:,}",
