@@ -49,7 +49,7 @@ COMMANDS = {
     "pairs_local": (
         "image",
         "pairs --mapping {root}/mapping --query {root}/query --features "
-        "{root}/extract {root}/extract_query --method local --top-k 3 "
+        "{root}/extract {root}/extract_query --method local --top-k 3 {store} "
         "--output {out}/pairs.txt",
     ),
     "match_query": (
