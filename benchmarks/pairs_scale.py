@@ -5,8 +5,9 @@
         --dim 1024 --memory-gb 0.5
 
 Images have names, poses, positions, points of a map that some twenty neighbours see
-too, and random global features in one archive, but no pixels. ``fuse`` and ``merge``
-join the lists of ``poses`` and ``sequential``; ``global`` pairs ``--queries`` with all.
+too, and random features in archives, but no pixels. ``fuse`` and ``merge``
+join the lists of ``poses`` and ``sequential``; ``global`` and ``local`` pair
+``--queries`` with all.
 Times are of all cores, of the whole command, less those of a command with ten images.
 """
 
@@ -23,10 +24,14 @@ from measure import Measurement, machine, measure
 
 from r2d2_kapture.io.kapture.pairs import read_pairs
 
-METHODS = "sequential", "poses", "gnss", "covisibility", "fuse", "merge", "global"
+METHODS = (
+    *("sequential", "poses", "gnss", "covisibility"),
+    *("fuse", "merge", "global", "local"),
+)
 COMMAND = Path(__file__).parents[1] / "bin" / "kapture_r2d2_pairs"
 HEAD = "# kapture format: 1.1\n"
 POINTS_SEEN, STEP = 60, 6
+KEYPOINTS, DIM = 64, 32
 SPACING = 3.0
 """Metres between neighbouring images, whatever their number."""
 SMALL = 10
@@ -44,10 +49,13 @@ def main() -> None:
     print(machine())
     print("| method | images | pairs | ms an image | peak GiB |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
+        chosen = set(options.methods)
+        if chosen & {"fuse", "merge"}:
+            chosen |= {"sequential", "poses"}
         least = {
             method: once(Path(folder) / "small", method, SMALL, options)[0]
             for method in METHODS
-            if method in options.methods or method in ("sequential", "poses")
+            if method in chosen
         }
         for count in options.images:
             root = Path(folder) / str(count)
@@ -70,8 +78,9 @@ def once(
         write_dataset(root / "query", min(options.queries, count), "q", options)
     output = root / f"{method}.txt"
     command = ["--mapping", root / "mapping", "--method", method, "--output", output]
-    if method == "global":
+    if method in ("global", "local"):
         command += ["--query", root / "query", "--memory-gb", options.memory_gb]
+        command += ["--store", "tar"]
     if method == "covisibility":
         command += ["--map", root / "mapping"]
     if method in ("fuse", "merge"):
@@ -112,11 +121,14 @@ def write_dataset(
         [f"{i}, GPS_cam, {x}, {y}, 10, 0, 1" for i, (x, y) in enumerate(degrees)],
     )
     write_map(root / "reconstruction", names)
+    kinds = {}
     if "global" in options.methods:
-        rows = rng.normal(size=(count, options.dim)).astype("<f4")
-        write_global_features(
-            root / "reconstruction" / "global_features" / "g", names, rows
-        )
+        kinds["global_features"] = ("gfeat", 1, options.dim, "L2")
+    if "local" in options.methods:
+        kinds["keypoints"] = ("kpt", KEYPOINTS, 2, "")
+        kinds["descriptors"] = ("desc", KEYPOINTS, DIM, "k, L2")
+    for kind, described in kinds.items():
+        write_features(root / "reconstruction" / kind / "k", kind, names, *described)
 
 
 def write_map(folder: Path, names: list[str]) -> None:
@@ -132,15 +144,26 @@ def write_map(folder: Path, names: list[str]) -> None:
     write(folder / "observations.txt", lines)
 
 
-def write_global_features(folder: Path, names: list[str], rows: np.ndarray) -> None:
-    """Rows of all images in kapture's archive."""
+def write_features(
+    folder: Path,
+    kind: str,
+    names: list[str],
+    suffix: str,
+    count: int,
+    dim: int,
+    ending: str,
+) -> None:
+    """Random rows of all images in kapture's archive."""
+    rng = np.random.default_rng(dim)
     folder.mkdir(parents=True)
-    write(folder / "global_features.txt", [f"g, float32, {rows.shape[1]}, L2"])
-    with tarfile.open(folder / "global_features.tar", "w") as archive:
-        for name, row in zip(names, rows):
-            member = tarfile.TarInfo(f"{name}.gfeat")
-            member.size = row.nbytes
-            archive.addfile(member, io.BytesIO(row.tobytes()))
+    write(folder / f"{kind}.txt", [f"k, float32, {dim}, {ending}".rstrip(", ")])
+    with tarfile.open(folder / f"{kind}.tar", "w") as archive:
+        for name in names:
+            rows = rng.uniform(1, 60, (count, dim)) - 30 * (kind != "keypoints")
+            data = rows.astype("<f4").tobytes()
+            member = tarfile.TarInfo(f"{name}.{suffix}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
             archive.members.clear()  # type: ignore[attr-defined]
 
 

@@ -24,6 +24,8 @@ def hidden_features(table: FeatureTable) -> tuple[str, ...]:
     Rows that are the same in all folders, such as those of a copy, are no matter.
     """
     table = table.of_type(table.type_name)
+    if len(table.folders) < 2:
+        return ()
     times = Counter(name for folder in table.folders for name in folder.image_names)
     hidden = [
         name
