@@ -40,7 +40,7 @@ class PairInputs:
         keypoints_type, descriptors_type, global_features_type: names; None takes the
             only existing one.
         described: kapture folder for computed features.
-        store: layout of computed global features, and of matches.
+        store: layout of computed features, and of matches.
         options: how to run.
     """
 

@@ -136,6 +136,7 @@ def select_by_low_resolution(config: PairsConfig, inputs: PairInputs) -> Selecte
             kapture_root=dataset,
             output=inputs.described,
             keypoints_type=name,
+            store=inputs.store,
             options=inputs.options,
         )
         for dataset in (inputs.mapping, inputs.query)

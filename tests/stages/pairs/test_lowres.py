@@ -114,7 +114,7 @@ def test_candidates_bound_the_cost(
 def test_killed_while_matching_then_resumed(
     mapping: Path, described: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {**SMALL, "global_features_output": tmp_path / "d"}
+    settings = {**SMALL, "global_features_output": tmp_path / "d", "store": "shards"}
     calls = itertools.count()
     nearest = VerifiedNearest.__call__
 

@@ -38,7 +38,7 @@ def mapping(tmp_path: Path) -> Path:
 SCENES = {"s0": 0, "s1": 0, "s2": 0, "t0": 1, "t1": 1, "t2": 1}
 """Images of two scenes: three of each."""
 WORDS = {"vlad_clusters": 4}
-STORES: tuple[Store, ...] = ("tar",)
+STORES: tuple[Store, ...] = ("tar", "shards")
 
 
 def scene_features(names: dict[str, int]) -> dict[str, npt.NDArray[np.float32]]:
