@@ -72,6 +72,7 @@ class RayExecutor:
         )
         stage: Callable[..., Report] = run
         task = Task(run=stage, settings=args, arguments=arguments, options=options)
+        self._refuse_other_devices(args)
         making = SliceMaking(pool=self.pool, task=task)
         options = dataclasses.replace(options, make_slices=making)
         started = time.monotonic()
@@ -79,6 +80,22 @@ class RayExecutor:
             return stage(*args, **arguments, slice=ALL, options=options)
         except StoppedError:
             return making.stopped_report(time.monotonic() - started)
+
+    def _refuse_other_devices(self, settings: Sequence[Any]) -> None:
+        """Refuse features computed on GPUs, and said to be computed on this CPU."""
+        gpus = self.pool.config.gpus_per_worker
+        on_cpu = any(
+            one.runtime.device.type == "cpu"
+            for one in settings
+            if hasattr(one, "runtime")
+        )
+        require(
+            not (gpus and on_cpu),
+            f"--gpus-per-worker {gpus:g}: found an extractor on the CPU of this "
+            "machine, expected one on a GPU as those of the workers, whose precision "
+            "is recorded; omit it, or run on a machine of the cluster that has one: "
+            "ray job submit --entrypoint-num-gpus 0.1 -- ...",
+        )
 
 
 @dataclass(kw_only=True)

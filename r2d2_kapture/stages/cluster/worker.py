@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import os
 import pickle
@@ -116,6 +117,8 @@ def _load(pickled: bytes) -> Task:
     for name, parameter in inspect.signature(task.run).parameters.items():
         if parameter.annotation == "DatasetOrPath":
             opened[name] = open_dataset(opened[name])
+        elif parameter.annotation == "BuildMatcher":
+            opened[name] = functools.cache(parameter.default)
     return dataclasses.replace(task, arguments=opened)
 
 

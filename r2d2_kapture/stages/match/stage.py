@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -82,6 +83,7 @@ OF_ITS_OWN = OwnWork(
     noun="match",
 )
 Inputs = tuple[MatchInput, MatchInput]
+BuildMatcher = Callable[[Any, torch.device], Matcher]
 
 
 @dataclass
@@ -119,6 +121,7 @@ def run(
     descriptors_type: str | None = None,
     store: Store = "files",
     slice: str = WHOLE,
+    build: BuildMatcher = build_matcher,
     options: RunOptions = RunOptions(),
 ) -> Report:
     """Match local features of image pairs into kapture matches with scores.
@@ -140,6 +143,7 @@ def run(
             of pairs, which kapture's own tools cannot read, see docs/formats.md.
         slice: ``i/n`` does part i of n of the pairs, for runs that share the output;
             ``all`` puts the parts together, see docs/cluster.md.
+        build: makes the matcher on a device; one that keeps it serves further slices.
         options: how to run; ``workers`` pairs are matched in parallel, each on one
             core. Matches do not depend on it.
 
@@ -152,7 +156,7 @@ def run(
     tables = open_local_features(features, keypoints_type, descriptors_type)
     listed = read_pairs(pairs, tables.keypoints)
     return run_matcher(
-        build_matcher(config.matcher, device),
+        build(config.matcher, device),
         tables=tables,
         pairs=listed,
         output=output,
