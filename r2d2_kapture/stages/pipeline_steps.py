@@ -64,7 +64,7 @@ class Steps:
         layout: of the outputs.
         options: how the stages run.
         execute: runs those that make slices.
-        store: layout of matches and global features.
+        store: layout of matches, global features and refined keypoints.
         model_in: that the dataset was made of; None without one.
     """
 
@@ -120,6 +120,7 @@ class Steps:
             features=inputs.features,
             keypoints_type=inputs.keypoints_type,
             map_path=map_path,
+            store=self.store,
             options=self.options,
         )
 

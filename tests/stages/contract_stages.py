@@ -194,6 +194,18 @@ STAGES = (
         sliced="refined/reconstruction/keypoints/points_refined/refine_report.json",
     ),
     Stage(
+        command="refine",
+        variant="shards",
+        flags=f"{MAPPING} {FEATURES} --database {{pipeline}}/work/database.db "
+        "--output {output}/refined --store shards",
+        other="--max-step 1",
+        needs="pipeline",
+        foreign="refined/database.db",
+        replaced=True,
+        items=False,
+        sliced="refined/reconstruction/keypoints/points_refined/refine_report.json",
+    ),
+    Stage(
         command="map",
         flags="--mapping {inputs}/scene/mapping --database {pipeline}/work/database.db "
         "--output {output}/map --features {inputs}/scene/features",

@@ -197,7 +197,7 @@ def test_descriptors_stopped_in_the_middle_follow_too(
         def stop(*_: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr("r2d2_kapture.io.kapture.global_features.write_item", stop)
+        patch.setattr("r2d2_kapture.io.stores.writing.write_item", stop)
         with pytest.raises(KeyboardInterrupt):
             walk.pair()
     walk.all()

@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -69,17 +69,21 @@ class StoredItems(Protocol):
         """Where items are, or would be."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FilePart:
+class FilePart(NamedTuple):
     """An item that is a part of a file, or all of it; see StoredItem."""
 
-    path: Path
+    file: str
     offset: int
     size: int
 
+    @property
+    def path(self) -> Path:
+        """See StoredItem."""
+        return Path(self.file)
+
     def read(self) -> Bytes:
         """See StoredItem."""
-        with open(self.path, "rb") as file:
+        with open(self.file, "rb") as file:
             return np.fromfile(file, np.uint8, self.size, offset=self.offset)
 
 
@@ -104,7 +108,7 @@ class FileItems:
             return None
         if not stat.S_ISREG(found.st_mode):
             return None
-        return FilePart(path=Path(path), offset=0, size=found.st_size)
+        return FilePart(path, 0, found.st_size)
 
     def names(self) -> Iterator[str]:
         """See StoredItems."""
@@ -136,7 +140,7 @@ class ArchiveItems:
         if name not in self.members:
             return None
         offset, size = self.members[name]
-        return FilePart(path=self.path, offset=offset, size=size)
+        return FilePart(str(self.path), offset, size)
 
     def names(self) -> Iterator[str]:
         """See StoredItems."""

@@ -13,6 +13,7 @@ import numpy as np
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import Slice
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
 from r2d2_kapture.errors import ImageError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
@@ -25,7 +26,12 @@ from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.refinement.registration import MOVED
 from r2d2_kapture.stages.background_io import one_core_a_thread, read_ahead
 from r2d2_kapture.stages.refine.map_tracks import tracks_of_map
-from r2d2_kapture.stages.refine.output import is_written, open_writer, turns_of
+from r2d2_kapture.stages.refine.output import (
+    is_written,
+    open_refined,
+    open_writer,
+    turns_of,
+)
 from r2d2_kapture.stages.refine.photographs import Photographs, check_header
 from r2d2_kapture.stages.refine.results import ImageResult, read_results
 from r2d2_kapture.stages.refine.scratch import Found, Scratch
@@ -41,6 +47,7 @@ def refine(
     sparse_map: SparseMap | None,
     folder: Path,
     options: RunOptions,
+    store: Store = "files",
 ) -> int:
     """Refine the keypoints of a database, unless they are; give the images done."""
     if is_refined(stored, keypoints, folder):
@@ -48,7 +55,7 @@ def refine(
     scratch = Scratch(output=folder)
     work = _prepare(config, stored, dataset, keypoints, sparse_map, scratch)
     done = _register(work, range(len(work.photographs.images)), options)
-    _write(work.photographs, image_names(stored), keypoints, folder)
+    _write(work.photographs, image_names(stored), keypoints, folder, store)
     return done
 
 
@@ -90,10 +97,10 @@ def image_names(stored: StoredDatabase) -> list[str]:
 
 def is_refined(stored: StoredDatabase, keypoints: MapKeypoints, folder: Path) -> bool:
     """Whether a folder has the refined keypoints of all images of a database."""
-    known = read_results(folder)
+    known, items = read_results(folder), open_refined(folder)
     counts = stored.content.keypoint_counts
     return all(
-        name in known and is_written(folder, name, counts[image_id], keypoints)
+        name in known and is_written(items, name, counts[image_id], keypoints)
         for image_id, name in stored.content.names.items()
     )
 
@@ -302,6 +309,7 @@ def _write(
     names: Sequence[str],
     source: MapKeypoints,
     folder: Path,
+    store: Store,
 ) -> None:
     """Add up the steps that were found along tracks, and write the keypoints."""
     keypoints, tracks = photographs.keypoints, photographs.tracks
@@ -312,7 +320,7 @@ def _write(
         steps[found.numbers] = found.steps
         moved[found.numbers] = found.outcomes == MOVED
     total = tracks.settle(steps, moved)
-    with open_writer(folder, source) as writer:
+    with open_writer(folder, source, store) as writer:
         for image, name in enumerate(names):
             here = keypoints.of(image)
             found = photographs.scratch.read_found(image)

@@ -16,6 +16,7 @@ from r2d2_kapture.config.checks import require
 from r2d2_kapture.config.refine import RefineConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import WHOLE
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.check import (
     check_database,
@@ -51,12 +52,15 @@ from r2d2_kapture.io.outputs.manifest import (
     read_manifest,
 )
 from r2d2_kapture.io.outputs.slices import Sliced, SliceRun
+from r2d2_kapture.io.stores.reading import file_count, other_layout
 from r2d2_kapture.stages.refine.map_tracks import open_map
 from r2d2_kapture.stages.refine.output import (
+    ARCHIVE_NAME,
     CONTENTS,
     REPORT_NAME,
+    SUFFIX,
     digest_of,
-    path_of,
+    open_refined,
     write_refined_database,
 )
 from r2d2_kapture.stages.refine.passes import (
@@ -84,6 +88,7 @@ def run(
     features: Sequence[Path] = (),
     keypoints_type: str | None = None,
     map_path: Path | None = None,
+    store: Store = "files",
     slice: str = WHOLE,
     options: RunOptions = RunOptions(),
 ) -> Report:
@@ -108,6 +113,9 @@ def run(
         map_path: map by kapture_r2d2_map of this database, for a second refinement with
             the surfaces and poses that it gives; give the result to kapture_r2d2_map
             with --initial.
+        store: layout of the refined keypoints: ``files`` writes one file per image;
+            ``tar`` one archive; ``shards`` archives of up to 10,000 images with an
+            index each, which kapture's own tools cannot read, see docs/formats.md.
         slice: ``i/n`` does part i of n of the photographs, for runs that share the
             output; ``all`` puts the parts together and writes the keypoints, see
             docs/cluster.md.
@@ -135,6 +143,7 @@ def run(
             str(database),
             str(map_path),
             *map(str, features),
+            *([] if store == "files" else [store]),
         ],
         (database, write_ahead_log(database), *of_map, *stamped_files(mapping)),
     )
@@ -170,7 +179,11 @@ def run(
         )
         root = sliced.root(output)
         stack.enter_context(exclusive(root))
-        anew = options.force or _is_outdated(folder, dataset)
+        anew = (
+            options.force
+            or _is_outdated(folder, dataset)
+            or _replaces_layout(folder, manifest, options, store)
+        )
         with open_stored(database) as stored:
             if sliced.is_part:
                 done, unread = 0, tuple[Failure, ...]()
@@ -207,12 +220,20 @@ def run(
             with open_ledger(folder, CONTENTS, manifest, options, anew=anew):
                 run.gather(output)
                 done = refine(
-                    config, stored, dataset, keypoints, sparse_map, folder, options
+                    config,
+                    stored,
+                    dataset,
+                    keypoints,
+                    sparse_map,
+                    folder,
+                    options,
+                    store,
                 )
                 Scratch(output=folder).remove()
-        inputs = f"{sha256} {digest_of(folder, names)}"
+        items = open_refined(folder)
+        inputs = f"{sha256} {digest_of(items, names)}"
         if not state.is_current(inputs):
-            write_refined_database(database, state, inputs, folder, keypoints)
+            write_refined_database(database, state, inputs, items, keypoints)
         if origins is not None:
             here = {str(folder.resolve()): keypoints.origin}
             DatabaseOrigins(
@@ -234,16 +255,36 @@ def run(
             failed=(*dataset.left_out, *failed),
             seconds=time.monotonic() - started,
             outputs=(folder, target),
-            details={"keypoints_type": folder.name, **details},
+            details={
+                "keypoints_type": folder.name,
+                **details,
+                **file_count(store, {ARCHIVE_NAME: folder}),
+            },
             warnings=(*warnings, *_nothing_verified(details, database)),
         )
         report = run.finish(report, folder / REPORT_NAME)
         if report.failed:  # these are tried again
             return report
-        written = (path_of(folder, name) for name in names)
+        written = items.files(name + SUFFIX for name in names)
         return finished.note(
             report, (folder / REPORT_NAME, folder / FILE_NAME, *state.files, *written)
         )
+
+
+def _replaces_layout(
+    folder: Path, manifest: Manifest, options: RunOptions, store: Store
+) -> bool:
+    """Whether keypoints made with the same settings are in another layout.
+
+    Raises:
+        OutputError: they are, and are not replaced.
+    """
+    if not is_made_with(folder, CONTENTS, manifest, options):
+        return False
+    found = other_layout(folder, store, ARCHIVE_NAME, SUFFIX)
+    if found is not None and not options.replaces:
+        raise CONTENTS.refusal(folder, found)
+    return found is not None
 
 
 def _shared(run: SliceRun, photographs: str) -> Path:
