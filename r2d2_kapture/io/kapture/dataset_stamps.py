@@ -25,5 +25,5 @@ def stamped_files(dataset: DatasetOrPath) -> Iterator[str]:
         return
     for line in records.splitlines():
         fields = line.split(b",", 2)
-        if len(fields) == 3 and b"\0" not in line:
+        if len(fields) == 3 and not line.startswith(b"#") and b"\0" not in line:
             yield os.fsdecode(root + fields[2].strip())
