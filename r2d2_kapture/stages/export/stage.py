@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,7 @@ from r2d2_kapture.stages.export.outputs import REPORT_NAME, Export
 from r2d2_kapture.stages.export.pipeline_content import PipelineContent
 from r2d2_kapture.stages.export.plain_kapture import export_plain
 from r2d2_kapture.stages.export.source import Source, open_source
+from r2d2_kapture.stages.export.unchanged import early_note, note_end
 from r2d2_kapture.types import Report
 
 MODEL_FILES = (
@@ -147,6 +149,21 @@ def run(
             started=started,
             options=options,
         )
+    name, files = FOLDERS.get(to) or (FILES[to], ())
+    place = output or inputs.root / name
+    note = early_note(
+        inputs,
+        verified or inputs.mapping / VERIFIED_NAME,
+        place,
+        is_file=not files,
+        settings=[
+            *(to, dataclasses.asdict(config), camera_mode, text, str(verified)),
+            *(keypoints_type, descriptors_type, global_features_type),
+        ],
+    )
+    if note is not None and not options.force:
+        if earlier := note.report(started):
+            return earlier
     source = open_source(
         inputs.mapping,
         roots=inputs.roots,
@@ -178,22 +195,20 @@ def run(
     else:
         tables = source_features(source, descriptors_type)
         form = FEATURE_FORMATS[to](source=source, tables=tables)
-    name, files = FOLDERS.get(to) or (FILES[to], ())
     export = Export(
         source=source,
         form=form,
         inputs=inputs,
         settings={"to": to},
-        output=output or inputs.root / name,
+        output=place,
         started=started,
         options=options,
     )
     if not files:
-        return export.to_file()
+        return note_end(note, export.to_file(), place)
     texts = to == "colmap-text"
-    return export.to_folder(
-        Contents(what="export", files=(*files, REPORT_NAME), by_name=texts)
-    )
+    contents = Contents(what="export", files=(*files, REPORT_NAME), by_name=texts)
+    return note_end(note, export.to_folder(contents), place)
 
 
 def _content(
