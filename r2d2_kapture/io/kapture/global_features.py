@@ -22,11 +22,14 @@ from r2d2_kapture.io.kapture.dataset import is_described
 from r2d2_kapture.io.kapture.feature_table import SUFFIXES
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME
 from r2d2_kapture.io.outputs.atomic import atomic_path
-from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, open_ledger
+from r2d2_kapture.io.outputs.ledger import Contents, open_ledger
 from r2d2_kapture.io.outputs.manifest import Manifest
-from r2d2_kapture.io.stores.reading import other_layout
 from r2d2_kapture.io.stores.shards import SHARD_FILES
-from r2d2_kapture.io.stores.writing import ItemWriter, open_item_writer
+from r2d2_kapture.io.stores.writing import (
+    ItemWriter,
+    open_item_writer,
+    replaces_layout,
+)
 from r2d2_kapture.types import FloatArray
 
 SUFFIX = SUFFIXES["global_features"]
@@ -109,12 +112,9 @@ def open_global_feature_writer(
         OutputError: there are rows in another layout, without ``force``.
     """
     folder = root / "reconstruction" / "global_features" / type_name
-    anew = False
-    if is_made_with(folder, CONTENTS, manifest, options):
-        found = other_layout(folder, store, ARCHIVE_NAME, SUFFIX)
-        anew = found is not None
-        if found is not None and not options.replaces:
-            raise CONTENTS.refusal(folder, found)
+    anew = replaces_layout(
+        folder, store, ARCHIVE_NAME, SUFFIX, CONTENTS, manifest, options
+    )
     with (
         open_ledger(folder, CONTENTS, manifest, options, anew=anew) as emptied,
         open_item_writer(folder, store, ARCHIVE_NAME, SUFFIX) as items,

@@ -21,16 +21,19 @@ from r2d2_kapture.errors import DatasetError, FeatureFormatError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.kapture.followed_features import STATES_NAME, following
 from r2d2_kapture.io.kapture.pairs import sorted_pair
-from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, open_ledger
+from r2d2_kapture.io.outputs.ledger import Contents, open_ledger
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.io.outputs.pieces import refuse_pieces
 from r2d2_kapture.io.stores.reading import (
     StoredItems,
     open_items,
-    other_layout,
 )
 from r2d2_kapture.io.stores.shards import SHARD_FILES
-from r2d2_kapture.io.stores.writing import ItemWriter, open_item_writer
+from r2d2_kapture.io.stores.writing import (
+    ItemWriter,
+    open_item_writer,
+    replaces_layout,
+)
 from r2d2_kapture.types import PairMatches
 
 OVERLAPPING = ".overlapping/"
@@ -289,12 +292,9 @@ def is_in_other_layout(
     Raises:
         OutputError: there are, and they are not replaced; or as open_ledger.
     """
-    if not is_made_with(folder, CONTENTS, manifest, options):
-        return False
-    found = other_layout(folder, store, ARCHIVE_NAME, SUFFIX)
-    if found is not None and not options.replaces:
-        raise CONTENTS.refusal(folder, found)
-    return found is not None
+    return replaces_layout(
+        folder, store, ARCHIVE_NAME, SUFFIX, CONTENTS, manifest, options
+    )
 
 
 def _pair_of(name: str) -> tuple[str, str] | None:

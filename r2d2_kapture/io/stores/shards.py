@@ -79,6 +79,8 @@ class _OpenShard:
         self._digest = hashlib.sha256()
         self._synced = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
+        # of a shard that was removed without it
+        index_path(path).unlink(missing_ok=True)
         # unbuffered: what a killed run has written stays
         self._file = FileIO(path, "xb")
 

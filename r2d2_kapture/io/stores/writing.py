@@ -10,13 +10,15 @@ from pathlib import Path
 from threading import RLock
 from typing import Protocol
 
+from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import OutputError
 from r2d2_kapture.io.kapture.dataset import check_relative_name
 from r2d2_kapture.io.outputs.atomic import atomic_path, output_error, remove_file
 from r2d2_kapture.io.outputs.growing_archive import GrowingArchive
-from r2d2_kapture.io.outputs.ledger import write_item
-from r2d2_kapture.io.stores.reading import FileItems, index_archive
+from r2d2_kapture.io.outputs.ledger import Contents, is_made_with, write_item
+from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.stores.reading import FileItems, index_archive, other_layout
 from r2d2_kapture.io.stores.shards import FOLDER_NAME, ShardWriter
 
 
@@ -166,6 +168,32 @@ class _Shards:
 
     def close(self) -> None:
         self.writer.close()
+
+
+def replaces_layout(
+    folder: Path,
+    store: Store,
+    archive: str,
+    suffix: str,
+    contents: Contents,
+    manifest: Manifest,
+    options: RunOptions,
+) -> bool:
+    """Whether items made with the same settings are in another layout.
+
+    Args:
+        folder, store, archive, suffix: see ``other_layout``.
+        contents, manifest, options: see ``is_made_with``.
+
+    Raises:
+        OutputError: they are, and are not replaced; or as ``is_made_with``.
+    """
+    if not is_made_with(folder, contents, manifest, options):
+        return False
+    found = other_layout(folder, store, archive, suffix)
+    if found is not None and not options.replaces:
+        raise contents.refusal(folder, found)
+    return found is not None
 
 
 @contextmanager

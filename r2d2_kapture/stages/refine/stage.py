@@ -52,7 +52,8 @@ from r2d2_kapture.io.outputs.manifest import (
     read_manifest,
 )
 from r2d2_kapture.io.outputs.slices import Sliced, SliceRun
-from r2d2_kapture.io.stores.reading import file_count, other_layout
+from r2d2_kapture.io.stores.reading import file_count
+from r2d2_kapture.io.stores.writing import replaces_layout
 from r2d2_kapture.stages.refine.map_tracks import open_map
 from r2d2_kapture.stages.refine.output import (
     ARCHIVE_NAME,
@@ -182,7 +183,9 @@ def run(
         anew = (
             options.force
             or _is_outdated(folder, dataset)
-            or _replaces_layout(folder, manifest, options, store)
+            or replaces_layout(
+                folder, store, ARCHIVE_NAME, SUFFIX, CONTENTS, manifest, options
+            )
         )
         with open_stored(database) as stored:
             if sliced.is_part:
@@ -269,22 +272,6 @@ def run(
         return finished.note(
             report, (folder / REPORT_NAME, folder / FILE_NAME, *state.files, *written)
         )
-
-
-def _replaces_layout(
-    folder: Path, manifest: Manifest, options: RunOptions, store: Store
-) -> bool:
-    """Whether keypoints made with the same settings are in another layout.
-
-    Raises:
-        OutputError: they are, and are not replaced.
-    """
-    if not is_made_with(folder, CONTENTS, manifest, options):
-        return False
-    found = other_layout(folder, store, ARCHIVE_NAME, SUFFIX)
-    if found is not None and not options.replaces:
-        raise CONTENTS.refusal(folder, found)
-    return found is not None
 
 
 def _shared(run: SliceRun, photographs: str) -> Path:

@@ -215,6 +215,18 @@ def test_a_shard_of_another_size_is_named(tmp_path: Path) -> None:
             use(tmp_path)
 
 
+def test_a_shard_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    """Also if its index was left, and the run that makes it again is killed."""
+    write(tmp_path, numbered(9))
+    (tmp_path / "000001.tar").unlink()
+    assert read(tmp_path) == numbered(5)
+    writer = ShardWriter(tmp_path, FIVE)
+    writer.write("5.kpt", numbered(9)["5.kpt"])
+    assert read(tmp_path) == numbered(6)  # while it is open
+    write(tmp_path, numbered(3, first=6))
+    assert read(tmp_path) == numbered(9)
+
+
 @pytest.mark.parametrize("part", ["content", "name"])
 def test_a_flipped_byte_is_found(tmp_path: Path, part: str) -> None:
     write(tmp_path, {"first.kpt": b"1" * 600, "second.kpt": b"2" * 600})
