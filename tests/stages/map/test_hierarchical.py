@@ -10,6 +10,7 @@ import pycolmap
 import pytest
 
 from r2d2_kapture.config.map import MapConfig
+from r2d2_kapture.errors import ConfigError
 from r2d2_kapture.stages.map import checks
 from r2d2_kapture.stages.map.join import join_models
 from tests.scenes.street import FOCAL, Street
@@ -84,6 +85,22 @@ def test_a_guessed_camera_is_refined_in_all_clusters(tmp_path: Path) -> None:
     assert report.details["registered_images"] == 60
     (camera,) = model_of(tmp_path).cameras.values()
     assert camera.mean_focal_length() == pytest.approx(FOCAL, rel=0.01)
+
+
+def test_depth_maps_give_no_poses_to_map_in_clusters() -> None:
+    with pytest.raises(ConfigError, match="--points-from depth: found --method hier"):
+        MapConfig(method="hierarchical", points_from="depth")
+
+
+def test_clusters_that_are_too_small_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cluster-images|cluster_images"):
+        MapConfig(method="hierarchical", cluster_images=19)
+
+
+def test_an_initial_map_is_mapped_again_as_one(street: Path) -> None:
+    report = run(street, IN_CLUSTERS, output=street / "again", initial=street / "map")
+    assert report.details["registered_images"] == STREET.images
+    assert report.details["points"] == model_of(street).num_points3D()
 
 
 def _part(street: Path, images: range) -> pycolmap.Reconstruction:
