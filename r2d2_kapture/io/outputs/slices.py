@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ from r2d2_kapture.io.outputs.pieces import (
     slices_in,
 )
 from r2d2_kapture.io.outputs.slice_reports import OwnWork, with_work_of
+from r2d2_kapture.io.outputs.slice_settings import agree_on_count, agree_on_settings
 from r2d2_kapture.types import Report
 
 Item = TypeVar("Item")
@@ -176,8 +176,8 @@ class Sliced:
     def _claimed(self, run: SliceRun) -> Iterator[None]:
         folder, options = self.folder, run.options
         self.refuse_others(run.manifest, options)
-        self._agree_on_count()
-        _agree_on_settings(self, run.manifest, options)
+        agree_on_count(folder, self.output, self.part.count)
+        agree_on_settings(folder, self.output, self.contents, run.manifest, options)
         mine = piece(folder, self.part)
         with exclusive(mine, self.named(self.part)):
             if options.force:
@@ -197,19 +197,6 @@ class Sliced:
         if self.contents.files:  # else each file says how it was made
             is_made_with(self.output, self.contents, manifest, options)
         refuse_locked(self.output)
-
-    def _agree_on_count(self) -> None:
-        count = self.part.count
-        others = [part for part in slices_in(self.folder) if part.count != count]
-        if others:
-            raise OutputError(
-                f"{self.output}: found slice {others[0]} of it in {self.folder}, "
-                f"expected n = {count}; go on with n = {others[0].count} and put the "
-                f"slices together with --slice {ALL}, or remove that folder"
-            )
-        for other in slices_in(self.folder, ".json"):
-            if other.count != count:  # of slices that have been put together
-                report_of(self.folder, other).unlink(missing_ok=True)
 
 
 @dataclass(kw_only=True)
@@ -248,8 +235,8 @@ class SliceRun:
         sliced, options = self.sliced, self.options
         begun = slices_in(sliced.folder)
         sliced.refuse_others(self.manifest, options)
-        first = read_manifest(sliced.folder / FILE_NAME) if begun else None
-        if first is not None and not options.replaces:
+        if begun and not options.replaces:
+            first = read_manifest(sliced.folder / FILE_NAME) or self.manifest
             sliced.contents.refuse(sliced.output, self.manifest.differences(first))
         return SharedWork(
             unit=sliced.unit,
@@ -412,33 +399,6 @@ class SliceRun:
 
 def _missing(every: Sequence[Slice], reports: Sequence[dict[str, Any]]) -> list[Slice]:
     return [part for part, made in zip(every, reports) if not made]
-
-
-def _agree_on_settings(sliced: Sliced, manifest: Manifest, options: RunOptions) -> None:
-    """Compare with the settings of the first slice; of two at once one is the first."""
-    path = sliced.folder / FILE_NAME
-    begun = slices_in(sliced.folder)
-    there = read_manifest(path)
-    first = there or _noted(path, manifest)
-    differences = manifest.differences(first)
-    # runs that found everything done leave the settings of the output as it was
-    if not options.replaces and (begun or there is None):
-        sliced.contents.refuse(sliced.output, differences)
-    if differences or not manifest.has_inputs_of(first):
-        write_json_atomic(path, manifest.to_json())
-
-
-def _noted(path: Path, manifest: Manifest) -> Manifest:
-    """Note a manifest, and give the one that is noted then."""
-    own = path.with_name(f".{FILE_NAME}.{uuid.uuid4().hex}")
-    write_json_atomic(own, manifest.to_json())
-    with suppress(OSError):  # it exists, or the file system has no links
-        os.link(own, path)
-    own.unlink(missing_ok=True)
-    noted = read_manifest(path)
-    if noted is None:
-        write_json_atomic(path, manifest.to_json())
-    return noted or manifest
 
 
 def _link(link: Path, folder: Path) -> None:

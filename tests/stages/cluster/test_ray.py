@@ -373,6 +373,22 @@ def test_wrong_input_is_said_as_without_ray(
     assert not list(tmp_path.glob("matches*"))
 
 
+def test_features_of_other_devices_are_refused(
+    kapture_root: Path, checkpoint_path: Path, tmp_path: Path
+) -> None:
+    weights = load_weights(model=checkpoint_path)[1]
+    with pytest.raises(ConfigError, match="^--gpus-per-worker 0.5: found an extractor"):
+        with open_executor(dataclasses.replace(TWO, gpus_per_worker=0.5)) as execute:
+            execute(
+                extract.run,
+                build_extractor(ExtractConfig(gpu=-1), weights),
+                kapture_root=kapture_root,
+                output=tmp_path / "features",
+                options=QUIET,
+            )
+    assert not (tmp_path / "features").exists()
+
+
 def test_an_address_without_ray_is_said_in_one_line(
     tmp_path: Path,
 ) -> None:
