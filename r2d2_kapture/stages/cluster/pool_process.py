@@ -151,7 +151,8 @@ class Pool:
             if self._head.is_lost():
                 self._kill_processes()
                 raise LostError("the head of the cluster does not answer")
-        yield Ended(workers=len(work.took_part), retries=work.retries)
+        lasting = len(work.took_part) - work.retries  # others took their places
+        yield Ended(workers=lasting, retries=work.retries)
 
     def _resize(self, count: int, gpus: float) -> None:
         if gpus != self._gpus:
