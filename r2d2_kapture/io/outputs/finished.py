@@ -38,10 +38,12 @@ class Finished:
 
     Attributes:
         path: of the note.
-        inputs: digest, taken before the inputs are read.
+        settings: digest of what is done with the inputs.
+        inputs: digest of all, taken before the inputs are read.
     """
 
     path: Path
+    settings: str
     inputs: str
 
     @staticmethod
@@ -54,9 +56,13 @@ class Finished:
             files: inputs, which need not exist.
         """
         # with the path: a copy of outputs is not what the note is about
-        values = [r2d2_kapture.__version__, os.fsdecode(path.resolve()), settings]
+        values = [os.fsdecode(path.resolve()), settings]
         text = json.dumps(values, default=str)
-        return Finished(path=path, inputs=_digest(files, text))
+        return Finished(
+            path=path,
+            settings=_digest((), text),
+            inputs=_digest(files, r2d2_kapture.__version__ + text),
+        )
 
     def report(
         self, started: float, *, checked: bool = False, items: Files = ()
@@ -101,6 +107,7 @@ class Finished:
         )
         values = dataclasses.asdict(again)
         note = {
+            "settings": self.settings,
             "inputs": self.inputs,
             "outputs": {str(path): _stamp(path) for path in outputs},
             "items": _digest(items),
@@ -112,6 +119,10 @@ class Finished:
             if report.done:
                 raise
         return report
+
+    def is_another(self) -> bool:
+        """Whether the note is about other settings, such as another list of pairs."""
+        return read_json(self.path).get("settings", self.settings) != self.settings
 
 
 def _digest(files: Files, text: str = "") -> str:

@@ -290,7 +290,8 @@ def run_matcher(
             report, warnings=(*report.warnings, *tally.warnings())
         )
         report = run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
-    if not (sliced.is_part or report.failed):  # these are tried again
+    is_known = not tally.done and finished.is_another()  # both are in the output
+    if not (sliced.is_part or report.failed or is_known):  # failures are tried again
         whole = (folder / name for name in (REPORT_NAME, FILE_NAME, STATES_NAME))
         made = match_files(output, keypoints_type, names)
         finished.note(again, whole, made)
