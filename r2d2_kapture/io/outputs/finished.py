@@ -122,7 +122,8 @@ class Finished:
 
     def is_another(self) -> bool:
         """Whether the note is about other settings, such as another list of pairs."""
-        return read_json(self.path).get("settings", self.settings) != self.settings
+        noted = read_json(self.path).get("settings")
+        return noted is not None and noted != self.settings
 
 
 def _digest(files: Files, text: str = "") -> str:
