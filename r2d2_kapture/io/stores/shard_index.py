@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +115,30 @@ def read_header(shard: Path) -> np.void | None:
     return header
 
 
+def strike(members: Iterable[Member]) -> None:
+    """Note in the indexes of their shards that members count no more.
+
+    Lest they count again where the later shard that removes them is lost.
+
+    Args:
+        members: of shards; those of one that is being written are passed over.
+
+    Raises:
+        OutputError: the file system refused.
+        DatasetError: a shard cannot be used.
+    """
+    blocks: dict[Path, list[int]] = {}
+    for member in members:
+        blocks.setdefault(member.path, []).append(member.block)
+    for shard, struck in blocks.items():
+        header = read_header(shard)
+        if header is not None:
+            rows = _read_rows(shard, int(header["members"]))
+            rows["removed"][np.isin(rows["block"], struck)] = 1
+            size, sha256 = int(header["tar_bytes"]), header["sha256"].tobytes()
+            write_index(shard, rows, read_names(shard), size, sha256)
+
+
 class Members:
     """The members of shards, found by name; safe to use from several threads.
 
@@ -211,6 +235,10 @@ def read_names(shard: Path) -> list[str]:
     return [check_relative_name(name, shard) for name in text.split("\0")[:-1]]
 
 
+def _read_rows(shard: Path, count: int) -> Rows:
+    return np.fromfile(index_path(shard), ROW, count, offset=HEADER.itemsize)
+
+
 def load_members(folder: Path) -> Members:
     """The members of the shards in a folder, by their indexes.
 
@@ -238,10 +266,7 @@ def members_of(shards: Sequence[Path]) -> Members:
             parts.append(scan.rows)
             scanned[number] = scan.names
         else:
-            count = int(header["members"])
-            parts.append(
-                np.fromfile(index_path(path), ROW, count, offset=HEADER.itemsize)
-            )
+            parts.append(_read_rows(path, int(header["members"])))
     rows = np.concatenate(parts) if parts else np.empty(0, ROW)
     ends = np.cumsum([len(part) for part in parts])
     parts.clear()

@@ -30,6 +30,7 @@ from r2d2_kapture.io.stores.shard_index import (
     read_header,
     shard_path,
     shard_paths,
+    strike,
     write_index,
 )
 from r2d2_kapture.io.stores.shard_members import (
@@ -197,10 +198,12 @@ class ShardWriter:
             OutputError, DatasetError: see ``write``.
         """
         with self._lock:
-            for name in names:
-                if self.find(name) is not None:
-                    self.write(name, b"", removed=True)
+            found = [self.find(name) for name in names]
+            struck = [member for member in found if member is not None]
+            for member in struck:
+                self.write(member.name, b"", removed=True)
             self.sync()
+            strike(struck)
 
     def sync(self) -> None:
         """Wait until what was written outlives the machine.

@@ -117,6 +117,26 @@ def test_what_was_removed_is_gone_until_it_is_written_again(tmp_path: Path) -> N
     assert read(tmp_path).keys() == numbered(12).keys() - {"11.kpt"}
 
 
+def test_what_was_replaced_is_not_back_where_later_shards_are_lost(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path, numbered(5))
+    writer = ShardWriter(tmp_path, FIVE)
+    writer.remove(["1.kpt", "3.kpt", "none"])
+    writer.write("3.kpt", b"of another image")
+    writer.close()
+    assert read(tmp_path)["3.kpt"] == b"of another image"
+    check_shards(tmp_path)
+    first, second = shard_paths(tmp_path)
+    second.unlink()
+    second.with_suffix(".idx").unlink()
+    kept = {name: numbered(5)[name] for name in ("0.kpt", "2.kpt", "4.kpt")}
+    assert read(tmp_path) == kept
+    assert ShardWriter(tmp_path).find("3.kpt") is None
+    assert load_members(tmp_path).superfluous() == []
+    check_shards(tmp_path)
+
+
 def test_shards_of_which_nothing_counts_are_removed(tmp_path: Path) -> None:
     write(tmp_path, numbered(10))
     write(tmp_path, numbered(10))
