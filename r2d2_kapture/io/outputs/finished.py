@@ -26,6 +26,7 @@ from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.types import Failure, Report
 
 FINISHED_NAME = ".finished.json"
+NO_FILE = "-"
 BLOCK_FILES = 1000
 """Whose stamps are digested at once."""
 
@@ -120,6 +121,15 @@ class Finished:
                 raise
         return report
 
+    def missing(self) -> set[Path]:
+        """Outputs of a run of the same settings that are gone since."""
+        note = read_json(self.path)
+        if note.get("settings") != self.settings:
+            return set()
+        stamps: dict[str, str] = note["outputs"]
+        gone = (path for path in stamps if stamps[path] != _stamp(path) == NO_FILE)
+        return set(map(Path, gone))
+
     def is_another(self) -> bool:
         """Whether the note is about other settings, such as another list of pairs."""
         noted = read_json(self.path).get("settings")
@@ -140,7 +150,7 @@ def _stamp(path: Path | str) -> str:
     try:
         found = os.stat(path)
     except OSError:
-        return "-"
+        return NO_FILE
     if not stat.S_ISREG(found.st_mode):
         return f"read at {time.time_ns()}"
     return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"

@@ -184,7 +184,8 @@ def export_plain(
         if report.failed:  # these are tried again
             return report
         places = _places(output, folders)
-        return finished.note(report, (output / REPORT_NAME,), places)
+        tables = [output / inside for inside in copies.values()]
+        return finished.note(report, [output / REPORT_NAME, *tables], places)
 
 
 def _type_folders(

@@ -96,6 +96,8 @@ CONTENTS = Contents(
         "report.html",
     ),
 )
+BESIDE_THE_MODEL = (REPORT_NAME, FILE_NAME, PICTURE_NAME, CLOUD_NAME, PATCHES_NAME)
+"""Without these files a map is whole, or they are looked for by themselves."""
 
 
 def run(
@@ -184,7 +186,8 @@ def run(
     earlier = read_json(output / REPORT_NAME)
     older = older_manifest(earlier)
     is_done = is_made_with(output, CONTENTS, manifest, options, older=older)
-    if is_done and earlier and not options.force:
+    is_whole = finished.missing() <= {output / name for name in BESIDE_THE_MODEL}
+    if is_done and is_whole and earlier and not options.force:
         report = report_of_earlier(earlier, output, started)
         unread = _cut_patches(config, output, dataset, options)
         report = dataclasses.replace(report, warnings=(*report.warnings, *unread))
@@ -296,9 +299,10 @@ def run(
 
 def _noted(finished: Finished, report: Report, output: Path) -> Report:
     """Note the end of a run, unless pictures of the map have yet to be drawn."""
-    files = [output / name for name in (REPORT_NAME, FILE_NAME)]
     pictures = [output / name for name in (PICTURE_NAME, CLOUD_NAME)]
-    files += [*pictures, output / PATCHES_NAME, *(output / "sparse").iterdir()]
+    files = [output / name for name in BESIDE_THE_MODEL]
+    for pattern in ("sparse/*", "models/*/*", "kapture/*/*.*"):
+        files += sorted(output.glob(pattern))
     drawn = all(path.is_file() for path in pictures)
     return finished.note(report, files) if drawn else report
 

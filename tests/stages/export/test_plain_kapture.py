@@ -97,6 +97,19 @@ def test_kapture_reads_the_dataset(tmp_path: Path) -> None:
     assert images.is_symlink() and (images / "a.png").is_file()
 
 
+@pytest.mark.parametrize("lost", ["sensors.txt", "keypoints.txt"])
+def test_tables_that_were_lost_are_exported_again(tmp_path: Path, lost: str) -> None:
+    root = tmp_path / "dataset é"
+    write_noise_dataset(root)
+    write(root, "shards", ("a.png", "b c.png"))
+    assert export("--kapture-root", root) == 0
+    (table,) = (root / "kapture").rglob(lost)
+    content = table.read_bytes()
+    table.unlink()
+    assert export("--kapture-root", root) == 0
+    assert table.read_bytes() == content
+
+
 def test_a_change_of_the_source_is_exported(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(tmp_path / "root", "shards", NAMES[:2])

@@ -28,6 +28,18 @@ def test_only_missing_pictures_of_a_finished_map_are_drawn(root: Path) -> None:
     assert (picture.read_bytes(), points.read_bytes()) == (drawn, b"mine")
 
 
+@pytest.mark.parametrize(
+    "lost", ["sparse/points3D.bin", "kapture/reconstruction/points3d.txt", "kapture"]
+)
+def test_a_map_of_which_files_were_lost_is_made_again(root: Path, lost: str) -> None:
+    run(root)
+    before = outputs(root / "map")
+    shutil.move(root / "map" / lost, root / "lost")
+    assert run(root).done == 1
+    assert outputs(root / "map") == before
+    assert run(root).skipped == 1
+
+
 @pytest.mark.parametrize("error", [OutputError("disk full"), ValueError("singular")])
 def test_a_map_that_cannot_be_drawn_is_made(
     root: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
