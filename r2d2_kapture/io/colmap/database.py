@@ -314,7 +314,7 @@ def _output_errors(path: Path, folder: Path) -> Iterator[None]:
         from_sqlite = any(words in str(error) for words in SQLITE_FAILURES)
         if isinstance(error, RuntimeError) and not from_sqlite:
             raise
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise OutputError(
             f"{path}: cannot write it in {folder}: {reason}; free space there or set "
             "TMPDIR to another folder"

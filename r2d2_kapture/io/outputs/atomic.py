@@ -16,6 +16,7 @@ from r2d2_kapture.errors import OutputError
 
 TEMPORARY = re.compile(r"\..*\.(\d{1,9})-[0-9a-f]{8}(\.[^.]*)?")
 """Names of what is written here before it is moved into place."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -82,7 +83,7 @@ def output_error(path: Path, error: OSError) -> OutputError:
         )
     way_out = (
         "free space and run again: finished work is kept"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.errno in FULL
         else "make it writable, or choose another place"
     )
     return OutputError(f"{path}: cannot write: {reason}; {way_out}")

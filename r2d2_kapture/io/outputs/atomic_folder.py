@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r2d2_kapture.io.outputs.atomic import output_error
+from r2d2_kapture.io.outputs.atomic import FULL, output_error
 from r2d2_kapture.io.outputs.lock import exclusive
 
 
@@ -25,8 +25,9 @@ def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
         ours: glob patterns of the files that are replaced; all others stay.
 
     Raises:
-        OutputError: another run is building the same folder, or the file system
-            refused; other exceptions of the block pass, and ``path`` is as it was.
+        OutputError: another run is building the same folder, the file system refused,
+            or is full, which the block need not say; other exceptions of the block
+            pass, and ``path`` is as it was.
     """
     path = path.resolve()  # a link is the user's choice of a disk, and stays
     workplace = path.with_name(f".{path.name[:200]}.partial")
@@ -39,7 +40,12 @@ def building_folder(path: Path, ours: Iterable[str]) -> Iterator[Path]:
                 new.mkdir()
             except OSError as error:
                 raise output_error(path, error) from error
-            yield new
+            try:
+                yield new
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                raise output_error(path, error) from error
             try:
                 if path.exists():
                     os.replace(path, old)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,15 @@ def test_failure_leaves_what_was_there(
             raise error
     assert content(path) == {"deep/file": "old"}
     assert os.listdir(tmp_path) == ["map"]
+
+
+def test_a_full_disk_is_named_with_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "map"
+    said = re.escape(f"{path}: cannot write: {os.strerror(errno.ENOSPC)}; free space")
+    with pytest.raises(OutputError, match=said), building_folder(path, OURS) as folder:
+        (folder / "file").write_text("a", encoding="utf-8")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
