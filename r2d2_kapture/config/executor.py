@@ -11,6 +11,7 @@ from r2d2_kapture.config.checks import Checked, bounded, require
 HERE, RAY = "process", "ray"
 LOCAL, AUTO = "local", "auto"
 """Addresses that are no host."""
+LAST_PORT = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +39,15 @@ class ExecutorConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole = self.gpus_per_worker == int(self.gpus_per_worker)
+        whole = float(self.gpus_per_worker).is_integer()
         require(
             self.gpus_per_worker < 1 or whole,
             f"--gpus-per-worker: found {self.gpus_per_worker}, expected a part of one "
             "or a whole number",
         )
         require(
-            bool(re.fullmatch(r"[\w.-]+(:\d{1,5})?", self.address)),
+            bool(re.fullmatch(r"[\w.-]+(:\d{1,5})?", self.address))
+            and int(self.address.partition(":")[2] or 0) <= LAST_PORT,
             f"--address: found '{self.address}', expected local, auto, HOST or "
             "HOST:PORT",
         )

@@ -13,6 +13,8 @@ PointsFrom = Literal["triangulation", "depth", "matched_depth"]
 PriorUse = Literal["auto", "align", "off"]
 PatchUse = Literal["auto", "on", "off"]
 Switch = bool | Literal["auto"]
+LIMIT = 2**31
+"""Of numbers that COLMAP takes: 32 bits, of which one is the sign."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ class MapConfig(Checked):
     """
 
     method: MapMethod = "auto"
-    cluster_images: int = bounded(500, at_least=20)
+    cluster_images: int = bounded(500, at_least=20, below=LIMIT)
     block_images: int = bounded(10_000, at_least=2)
     points_from: PointsFrom = "triangulation"
     refine_intrinsics: Switch = "auto"
@@ -80,13 +82,13 @@ class MapConfig(Checked):
     prior_accuracy: float = bounded(5.0, above=0)
     refine_rigs: bool = False
     two_view_tracks: Switch = "auto"
-    min_matches: int = bounded(15, at_least=1)
+    min_matches: int = bounded(15, at_least=1, below=LIMIT)
     max_reprojection_error: float = bounded(4.0, above=0)
     min_angle: float = bounded(1.5, above=0)
-    min_model_size: int = bounded(3, at_least=2)
+    min_model_size: int = bounded(3, at_least=2, below=LIMIT)
     patches: PatchUse = "auto"
-    seed: int = bounded(0, at_least=0)
-    threads: int = bounded(1, at_least=1)
+    seed: int = bounded(0, at_least=0, below=LIMIT)
+    threads: int = bounded(1, at_least=1, below=LIMIT)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,12 +9,9 @@ from __future__ import annotations
 import os
 import pickle
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Generator
 from contextlib import suppress
 from multiprocessing import Pipe
@@ -35,13 +32,11 @@ from r2d2_kapture.stages.cluster.messages import (
     Ready,
     Refused,
 )
+from r2d2_kapture.stages.cluster.scratch import make_scratch, remove_scratch
 
 MODULE = "r2d2_kapture.stages.cluster.pool_process"
 END_SECONDS = 12.0
 """What Ray gets to end by itself."""
-REMOVE_SECONDS = 3.0
-LONGEST_FOLDER = 40
-"""Of scratch folders: Ray's sockets, which it names at length, lie below."""
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 """Ray reports to nobody."""
 AUTH_MODE, AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
@@ -126,7 +121,7 @@ class RayPool:
 
     def _begin(self, environment: dict[str, str]) -> Ready:
         """Start the process that joins Ray."""
-        self.scratch = scratch = _scratch_folder()
+        self.scratch = scratch = make_scratch()
         self._connection, theirs = Pipe()
         modules = os.pathsep.join(path for path in sys.path if path)
         with theirs, open(scratch / "log.txt", "wb") as log:
@@ -176,7 +171,7 @@ class RayPool:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if self.scratch is not None:
-            _remove(self.scratch)
+            remove_scratch(self.scratch)
 
     def _send(self, message: Opening | Job) -> None:
         try:
@@ -201,17 +196,3 @@ class RayPool:
             f"--address {place}: lost Ray: {reason}; finished slices are kept: run the "
             "same command again to resume"
         )
-
-
-def _scratch_folder() -> Path:
-    folder = tempfile.gettempdir()
-    short = len(folder) <= LONGEST_FOLDER
-    return Path(tempfile.mkdtemp(prefix="r2d2-ray-", dir=folder if short else "/tmp"))
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, in which workers that end may still write."""
-    end = time.monotonic() + REMOVE_SECONDS
-    while folder.exists() and time.monotonic() < end:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.05)

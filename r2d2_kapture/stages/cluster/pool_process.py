@@ -8,7 +8,6 @@ serves the run at the other end of a connection, see messages.py, and ends with 
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -18,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import Queue
 from typing import Any
 
@@ -45,6 +45,7 @@ from r2d2_kapture.stages.cluster.messages import (
     Refused,
     Running,
 )
+from r2d2_kapture.stages.cluster.scratch import remove_scratch
 from r2d2_kapture.stages.cluster.worker import StageWorker
 from r2d2_kapture.types import counted
 
@@ -63,46 +64,62 @@ class LostError(Exception):
 
 
 def main() -> None:
-    """Serve a run."""
+    """Serve a run, then end Ray, this process and those it began."""
     connection = Connection(int(sys.argv[1]))
     opening: Opening = connection.recv()
-    jobs: Queue[Job] = Queue()
-    threading.Thread(target=_listen, args=(connection, jobs, opening)).start()
+    jobs: Queue[Job | None] = Queue()
+    listening = threading.Thread(
+        target=_listen, args=(connection, jobs, opening), daemon=True
+    )
+    listening.start()
+    with suppress(OSError):  # the run has ended
+        _serve(connection, jobs, opening)
+        listening.join()
+    with suppress(Exception):  # of a Ray that is lost
+        # Ray would end a process of which another thread uses it, and leave its folder
+        ray.shutdown()
+    _end(opening)
+
+
+def _serve(connection: Connection, jobs: Queue[Job | None], opening: Opening) -> None:
+    """Do jobs until the run ends.
+
+    Raises:
+        OSError: it has ended.
+    """
     try:
         join(opening)
         pool = Pool(opening.config)
         connection.send(Ready(machines=machines()))
-        while True:
-            for event in pool.work(jobs.get()):
+        while job := jobs.get():
+            for event in pool.work(job):
                 connection.send(event)
     except RefusedError as error:
         by_token = isinstance(error, TokenRefusedError)
         connection.send(Refused(reason=str(error), by_token=by_token))
-    except OSError:  # the run has ended, as the other thread knows
-        pass
+    except OSError:
+        raise
     except Exception as error:  # of Ray, which raises what it likes
         connection.send(Lost(reason=one_line(error)))
         _end(opening)
 
 
-def _listen(connection: Connection, jobs: Queue[Job], opening: Opening) -> None:
-    """Take jobs until the run ends; then end Ray, this process and those it began."""
+def _listen(connection: Connection, jobs: Queue[Job | None], opening: Opening) -> None:
+    """Take jobs until the run ends, and see to it that this process ends then."""
     with suppress(EOFError, OSError):
         while True:
             jobs.put(connection.recv())
-    threading.Thread(target=_kill_group, args=(opening,), daemon=True).start()
-    with suppress(Exception):  # it may be lost; the other thread ends it then
-        ray.shutdown()
-    _end(opening)
+    jobs.put(None)
+    threading.Thread(target=_end_late, args=(opening,), daemon=True).start()
 
 
-def _kill_group(opening: Opening) -> None:
+def _end_late(opening: Opening) -> None:
     time.sleep(END_SECONDS)
     _end(opening)
 
 
 def _end(opening: Opening) -> None:
-    shutil.rmtree(opening.scratch, ignore_errors=True)
+    remove_scratch(Path(opening.scratch))
     os.killpg(0, signal.SIGKILL)
 
 

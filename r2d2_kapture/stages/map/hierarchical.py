@@ -14,7 +14,7 @@ from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.stages.map.adjust import adjust
 from r2d2_kapture.stages.map.calibration import Models
 from r2d2_kapture.stages.map.join import join_models
-from r2d2_kapture.stages.map.workspace import Workspace
+from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 
 OVERLAP = 0.1
 """Images that clusters share with others, relative to those of a cluster: COLMAP's."""
@@ -33,8 +33,11 @@ def map_in_clusters(
         pipeline: how each cluster is mapped.
 
     Returns:
-        Models that have no part in common.
+        Models that have no part in common; none if no pair has ``min_matches``.
     """
+    content = read_verified(workspace.database)
+    if max(content.most_inliers.values()) < config.min_matches:
+        return []  # COLMAP raises an error without a reason
     options = pycolmap.HierarchicalPipelineOptions(
         incremental_options=pipeline,
         num_threads=config.threads,

@@ -268,7 +268,7 @@ def _zeros_warning(names: Sequence[str]) -> tuple[str, ...]:
         return ()
     return (
         f"{len(names)} images have global features of zeros, as images without "
-        f"keypoints: {some_names(names)}; their pairs are arbitrary",
+        f"keypoints: {some_names(names)}; they are similar to none",
     )
 
 

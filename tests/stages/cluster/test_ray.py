@@ -6,8 +6,11 @@ import dataclasses
 import itertools
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -218,6 +221,40 @@ def test_a_lost_head_ends_the_run_and_the_next_one_resumes(
     assert words(output) == words(tmp_path / "alone")
 
 
+RUN = """
+import sys
+from pathlib import Path
+from tests.stages.cluster import test_ray as ray
+with ray.RayPool(ray.TWO) as pool:
+    ray.say(ray.RayExecutor(pool=pool), Path(sys.argv[1]), {"word0": "slow"})
+"""
+
+
+def test_a_killed_run_leaves_no_process_and_no_folder(tmp_path: Path) -> None:
+    output = tmp_path / "words"
+    with tempfile.TemporaryDirectory(prefix="r2d2-killed-", dir="/tmp") as folder:
+        run = subprocess.Popen(
+            [sys.executable, "-c", RUN, str(output)],
+            env=os.environ | {"TMPDIR": folder},
+        )
+        try:
+            wait_until((tmp_path / "word0 slow").exists, 120)
+            (scratch,) = Path(folder).glob("r2d2-ray-*")
+            assert toy.running(str(scratch))
+        finally:
+            run.kill()
+            run.wait()
+        wait_until(lambda: not toy.running(str(scratch)), 30)
+        wait_until(lambda: not list(Path(folder).glob("r2d2-ray-*")), 10)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
 def stamps(folder: Path) -> dict[Path, int]:
     """When the reports of finished slices were written."""
     made = folder.glob(".words.slices/*-of-*.json")
@@ -338,6 +375,7 @@ MATCH = "--features features --pairs pairs.txt --output matches --gpu -1"
         ("--ray-workers 2", "--ray-workers 2: found --executor process"),
         ("--executor ray --ray-workers 0", "--ray-workers: found 0, expected 1"),
         ("--executor ray --gpus-per-worker 1.5", "--gpus-per-worker: found 1.5"),
+        ("--executor ray --address localhost:65536", "--address: found 'localhost:"),
         ("--executor dask", "--executor dask: expected process or ray"),
         ("--executor ray --address a/b", "--address: found 'a/b', expected"),
     ],

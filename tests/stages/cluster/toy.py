@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def run(
         output: their folder; beside it, files say which trouble there was.
         trouble: what happens to the slice with an item, before it is written:
             ``killed`` once, ``always killed``, ``refused``, ``defect``, ``head killed``
-            once, or ``failed``, which the item does alone.
+            once, ``slow``, or ``failed``, which the item does alone.
         slice: of the names.
         options: how to run.
     """
@@ -103,6 +104,8 @@ def get_into(trouble: str, told: Path) -> None:
     if trouble == "head killed" and once:
         os.kill(own_head(), signal.SIGKILL)
         signal.pause()
+    if trouble == "slow":
+        time.sleep(60)
     if trouble == "refused":
         raise DatasetError("words: found trouble, expected none; as planned")
     if trouble == "defect":

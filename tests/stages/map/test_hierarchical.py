@@ -9,8 +9,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from r2d2_kapture.config.map import MapConfig
-from r2d2_kapture.errors import ConfigError
+from r2d2_kapture.config.map import MapConfig, MapMethod
+from r2d2_kapture.errors import ConfigError, ReconstructionError
 from r2d2_kapture.stages.map import checks
 from r2d2_kapture.stages.map.join import join_models
 from tests.scenes.street import FOCAL, Street
@@ -95,6 +95,20 @@ def test_depth_maps_give_no_poses_to_map_in_clusters() -> None:
 def test_clusters_that_are_too_small_are_refused() -> None:
     with pytest.raises(ConfigError, match="cluster-images|cluster_images"):
         MapConfig(method="hierarchical", cluster_images=19)
+
+
+@pytest.mark.parametrize("name", ["cluster_images", "seed", "threads", "min_matches"])
+def test_numbers_that_colmap_cannot_take_are_refused(name: str) -> None:
+    flag = name.replace("_", "-")
+    with pytest.raises(ConfigError, match=f"^--{flag}: found 2147483648, expected"):
+        MapConfig(**{"method": "hierarchical", name: 2**31})
+
+
+@pytest.mark.parametrize("method", ["incremental", "hierarchical", "global"])
+def test_pairs_of_too_few_matches_are_no_map(method: MapMethod, tmp_path: Path) -> None:
+    Street(images=3).write(tmp_path, poses=False)
+    with pytest.raises(ReconstructionError, match="^no image could be registered from"):
+        run(tmp_path, MapConfig(method=method, min_matches=1000))
 
 
 def test_an_initial_map_is_mapped_again_as_one(street: Path) -> None:
