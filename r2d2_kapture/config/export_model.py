@@ -103,4 +103,5 @@ class ModelTarget(Checked):
     def file_name(self, model: str) -> str:
         """Of a model of this name, without its ending."""
         size = "" if self.size is None else f"_{self.size.text}"
-        return f"{model}_{self.form}{size}{'_int8' * self.int8}"
+        kind = "_int8" * self.int8 + "_half" * self.half
+        return f"{model}_{self.form}{size}{kind}"

@@ -135,7 +135,7 @@ def test_half_weights_take_half_the_space(
             model=str(checkpoint_path),
             to="openvino",
             half=half,
-            output=tmp_path / f"{half}.xml",
+            output=tmp_path,
         )
         size = report.outputs[1].stat().st_size
         found.append((size, run_model(report.outputs[0], image, "dense")))
