@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import r2d2_kapture
-from r2d2_kapture.errors import OutputError
+from r2d2_kapture.errors import DatasetError, OutputError
 from r2d2_kapture.io.outputs.atomic import read_json, write_json_atomic
 from r2d2_kapture.types import Failure, Report
 
@@ -57,12 +57,10 @@ class Finished:
             files: inputs, which need not exist.
         """
         # with the path: a copy of outputs is not what the note is about
-        values = [os.fsdecode(path.resolve()), settings]
-        text = json.dumps(values, default=str)
+        text = json.dumps(settings, default=str)
+        made_by = f"{r2d2_kapture.__version__} {os.fsdecode(path.resolve())} "
         return Finished(
-            path=path,
-            settings=_digest((), text),
-            inputs=_digest(files, r2d2_kapture.__version__ + text),
+            path=path, settings=_digest((), text), inputs=_digest(files, made_by + text)
         )
 
     def report(
@@ -89,8 +87,8 @@ class Finished:
             ):
                 return None
             return _to_report(note["report"], started)
-        except (TypeError, KeyError, AttributeError):
-            return None
+        except (TypeError, KeyError, AttributeError, DatasetError):
+            return None  # also of outputs that cannot be read
 
     def note(self, report: Report, outputs: Files, items: Files = ()) -> Report:
         """Note the end of a run.
@@ -122,13 +120,14 @@ class Finished:
         return report
 
     def missing(self) -> set[Path]:
-        """Outputs of a run of the same settings that are gone since."""
+        """Outputs beside the note, of the same settings, that are gone since."""
         note = read_json(self.path)
         if note.get("settings") != self.settings:
             return set()
         stamps: dict[str, str] = note["outputs"]
         gone = (path for path in stamps if stamps[path] != _stamp(path) == NO_FILE)
-        return set(map(Path, gone))
+        beside = self.path.parent
+        return {path for path in map(Path, gone) if path.is_relative_to(beside)}
 
     def is_another(self) -> bool:
         """Whether the note is about other settings, such as another list of pairs."""

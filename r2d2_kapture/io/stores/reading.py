@@ -30,6 +30,7 @@ LAYOUTS: Mapping[Store, str] = {
     "shards": "shards",
 }
 """How messages name them."""
+ARCHIVE_AGAIN = "extract again, or run the command again that made it"
 
 
 class StoredItem(Protocol):
@@ -248,8 +249,8 @@ def index_archive(path: Path) -> dict[str, tuple[int, int]]:
                 members[name] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DatasetError(
-            f"{path}: cannot be read as an archive: {error}; extract again"
+            f"{path}: cannot be read as an archive: {error}; {ARCHIVE_AGAIN}"
         ) from error
     if any(offset + size > os.path.getsize(path) for offset, size in members.values()):
-        raise DatasetError(f"{path}: the archive is truncated; extract again")
+        raise DatasetError(f"{path}: the archive is truncated; {ARCHIVE_AGAIN}")
     return members

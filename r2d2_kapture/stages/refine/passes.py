@@ -15,7 +15,7 @@ from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.slices import Slice
 from r2d2_kapture.config.stores import Store
 from r2d2_kapture.coordinates import kapture_from_colmap, stored_from_turned
-from r2d2_kapture.errors import ImageError
+from r2d2_kapture.errors import DatasetError, ImageError
 from r2d2_kapture.io.colmap.map_dataset import MapKeypoints
 from r2d2_kapture.io.colmap.sparse_map import SparseMap
 from r2d2_kapture.io.colmap.stored_database import StoredDatabase
@@ -97,7 +97,11 @@ def image_names(stored: StoredDatabase) -> list[str]:
 
 def is_refined(stored: StoredDatabase, keypoints: MapKeypoints, folder: Path) -> bool:
     """Whether a folder has the refined keypoints of all images of a database."""
-    known, items = read_results(folder), open_refined(folder)
+    known = read_results(folder)
+    try:
+        items = open_refined(folder)
+    except DatasetError:  # a killed run leaves an archive that the writer repairs
+        return False
     counts = stored.content.keypoint_counts
     return all(
         name in known and is_written(items, name, counts[image_id], keypoints)

@@ -37,6 +37,11 @@ def test_a_copy_of_outputs_is_not_what_the_note_is_about(tmp_path: Path) -> None
     (tmp_path / "copy" / "item").unlink()
     copied = Finished.of(tmp_path / "copy" / "note.json", {}, [tmp_path / "input"])
     assert copied.report(0) is None
+    assert not copied.is_another() and copied.missing() == set()
+    (made / "item").unlink()
+    assert note.missing() == {made / "item"} and copied.missing() == set()
+    other = Finished.of(made / "note.json", {"pairs": 2}, [tmp_path / "input"])
+    assert other.is_another() and other.missing() == set()
 
 
 def test_a_run_without_work_needs_no_note(tmp_path: Path) -> None:

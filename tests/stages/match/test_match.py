@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from r2d2_kapture.config.match import MatchConfig, MutualNearestConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.settings import make_settings
+from r2d2_kapture.config.stores import Store
 from r2d2_kapture.errors import (
     ConfigError,
     DatasetError,
@@ -51,6 +53,7 @@ def run(
     output: Path,
     pairs: list[tuple[str, str]] = EVERY_PAIR,
     config: MatchConfig = CONFIG,
+    store: Store = "files",
     **options: object,
 ) -> Report:
     listed = output.parent / f"{output.name}_pairs.txt"
@@ -60,6 +63,7 @@ def run(
         features=features if isinstance(features, list) else [features],
         pairs=listed,
         output=output,
+        store=store,
         options=RunOptions(**options),  # type: ignore[arg-type]
     )
 
@@ -281,6 +285,19 @@ def test_a_pair_cut_short_is_matched_again(features: Path, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:-5])
     assert run(features, tmp_path / "out").done == 1
     assert matches_in(tmp_path / "out") == before
+
+
+def test_an_archive_that_breaks_off_after_a_finished_run_is_completed(
+    features: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    run(features, output, store="tar")
+    (archive,) = output.rglob("matches.tar")
+    before = archive.read_bytes()
+    os.truncate(archive, len(before) // 2)
+    assert 0 < run(features, output, store="tar").done < len(EVERY_PAIR)
+    assert archive.read_bytes() == before
+    assert run(features, output, store="tar").skipped == len(EVERY_PAIR)
 
 
 def test_force_matches_again(features: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -299,3 +300,18 @@ def test_slices_are_what_one_run_makes(moving: Moving, broken: bool) -> None:
     assert report.details["moved"] == one.details["moved"] > 0
     # patches are cut once, and gone in the end
     assert list(moving.output.rglob(".*slices*")) == []
+
+
+def test_an_archive_that_a_killed_run_left_is_completed(moving: Moving) -> None:
+    moving.refine(store="tar")
+    before = rows_in(moving.output)
+    archive = moving.folder / "keypoints.tar"
+    os.truncate(archive, archive.stat().st_size // 2)
+    assert moving.refine(store="tar").done
+    assert rows_in(moving.output) == before
+    assert moving.refine(store="tar").done == 0
+
+
+def rows_in(output: Path) -> dict[str, bytes]:
+    table = open_feature_table([output], "keypoints")
+    return {name: table.read(name).tobytes() for name in table.image_names}
