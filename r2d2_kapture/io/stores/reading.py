@@ -30,7 +30,7 @@ LAYOUTS: Mapping[Store, str] = {
     "shards": "shards",
 }
 """How messages name them."""
-ARCHIVE_AGAIN = "extract again, or run the command again that made it"
+ARCHIVE_AGAIN = "remove it, and extract again, or run the command that made it again"
 
 
 class StoredItem(Protocol):

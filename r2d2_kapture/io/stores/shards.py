@@ -156,6 +156,7 @@ class ShardWriter:
         self._lock = RLock()
         self._members: list[Members] | None = None
         self._open: _OpenShard | None = None
+        self._struck: list[Member] = []
 
     def find(self, name: str) -> Member | None:
         """Where the member of a name is; None where none counts."""
@@ -203,7 +204,7 @@ class ShardWriter:
             for member in struck:
                 self.write(member.name, b"", removed=True)
             self.sync()
-            strike(struck)
+            self._struck += struck
 
     def sync(self) -> None:
         """Wait until what was written outlives the machine.
@@ -219,7 +220,7 @@ class ShardWriter:
                     raise output_error(self.folder, error) from error
 
     def close(self) -> None:
-        """Close the shard that is open.
+        """Close the shard that is open, and note in earlier ones what was removed.
 
         Raises:
             OutputError: the file system refused.
@@ -228,6 +229,8 @@ class ShardWriter:
             if self._open is not None:
                 self._close_shard()
             self._members = None
+            struck, self._struck = self._struck, []
+            strike(struck)
 
     def _opened(self) -> list[Members]:
         if self._members is None:

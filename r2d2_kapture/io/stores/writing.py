@@ -94,6 +94,8 @@ class _Archive:
         self._path = path
         self._lock = RLock()
         self._archive: GrowingArchive | None = None
+        if path.exists():
+            self._opened()  # readers need one that a killed run left to be repaired
 
     def _opened(self) -> GrowingArchive:
         if self._archive is None:
@@ -123,7 +125,8 @@ class _Archive:
         if not self._path.exists():
             return
         members = index_archive(self._path)
-        kept = [name for name in members if name not in names]
+        unwanted = frozenset(names)
+        kept = [name for name in members if name not in unwanted]
         if len(kept) == len(members):
             return
         try:
