@@ -63,3 +63,7 @@ class ReconstructionError(R2D2KaptureError):
 
 class LostWorkersError(R2D2KaptureError):
     """Workers of a cluster were lost; the same run again goes on."""
+
+
+class StoppedRunError(R2D2KaptureError):
+    """A strict run stopped at an item that failed; the same run again goes on."""

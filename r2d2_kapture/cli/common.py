@@ -38,7 +38,11 @@ from r2d2_kapture.config.match import MATCHERS, MutualNearestConfig
 from r2d2_kapture.config.presets import preset_path
 from r2d2_kapture.config.settings import names_of
 from r2d2_kapture.core.allocator import keep_heap
-from r2d2_kapture.errors import LostWorkersError, R2D2KaptureError
+from r2d2_kapture.errors import (
+    LostWorkersError,
+    R2D2KaptureError,
+    StoppedRunError,
+)
 from r2d2_kapture.types import Report
 
 if TYPE_CHECKING:
@@ -225,7 +229,7 @@ def run_command(
         )
         line = " ".join(text.split()) or type(error).__name__
         print(f"error: {line}", file=sys.stderr)
-        lost = isinstance(error, LostWorkersError)
+        lost = isinstance(error, (LostWorkersError, StoppedRunError))
         return EXIT_SOME_FAILED if lost else EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)

@@ -55,8 +55,9 @@ def _command(arguments: list[str]) -> int:
     values = parameter_values(namespace, parameters)
     with open_executor(executor) as execute:
         report = execute(extract.run, extractor, **values, options=options)
-    if report.outputs[0].is_dir():  # a slice has a report alone
-        save_settings(namespace, extractor, report.outputs[0])
+    for output in report.outputs[:1]:  # none of a strict run that workers stopped
+        if output.is_dir():  # a slice has a report alone
+            save_settings(namespace, extractor, output)
     return finish(report)
 
 

@@ -13,7 +13,7 @@ from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.rotations import read_rotations
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.config.stores import Store
-from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.errors import DatasetError, StoppedRunError
 from r2d2_kapture.extractors.registry import build_extractor
 from r2d2_kapture.io.kapture.camera_sizes import unlike_sensors
 from r2d2_kapture.io.kapture.dataset import open_dataset
@@ -132,6 +132,12 @@ def run(
     def note(report: Report) -> None:
         reports.append(report)
         announce(report)
+        if report.failed and not report.outputs:
+            raise StoppedRunError(
+                f"{report.stage}: stopped at '{report.failed[0].name}', which failed "
+                "(--strict): the stages after it were not run; run the same command "
+                "again to resume, or without --strict to go on without it"
+            )
 
     with ExitStack() as held:
         makes_datasets = images is not None or any(is_plain(path) for path in given)

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import r2d2_kapture
+from r2d2_kapture.cli import extract as extract_command
 from r2d2_kapture.cli import match as match_command
 from r2d2_kapture.config.executor import ExecutorConfig
 from r2d2_kapture.config.extract import ExtractConfig
@@ -27,11 +28,21 @@ from r2d2_kapture.config.match import MatchConfig
 from r2d2_kapture.config.pairs import PairsConfig
 from r2d2_kapture.config.pipeline import PipelineConfig
 from r2d2_kapture.config.run import RunOptions
-from r2d2_kapture.errors import ConfigError, DatasetError, LostWorkersError
+from r2d2_kapture.errors import (
+    ConfigError,
+    DatasetError,
+    LostWorkersError,
+    StoppedRunError,
+)
 from r2d2_kapture.extractors.registry import build_extractor, load_weights
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
 from r2d2_kapture.stages import extract, match, pipeline
-from r2d2_kapture.stages.cluster import Executor, here, open_executor
+from r2d2_kapture.stages.cluster import (
+    Executor,
+    here,
+    open_executor,
+    slices_on_ray,
+)
 from r2d2_kapture.stages.cluster.messages import (
     Ended,
     Event,
@@ -44,6 +55,7 @@ from r2d2_kapture.stages.cluster.messages import (
 from r2d2_kapture.stages.cluster.pool import RayPool
 from r2d2_kapture.stages.cluster.slices_on_ray import RayExecutor
 from r2d2_kapture.stages.cluster.worker import StageWorker
+from r2d2_kapture.types import Failure, Report
 from tests.commands import one_error_line
 from tests.scenes.contents import files_below
 from tests.scenes.kapture_files import write_features
@@ -313,6 +325,51 @@ def test_a_strict_run_stops_and_goes_on(
     assert report.done + report.skipped == 20
     say(call, tmp_path / "alone")
     assert words(output) == words(tmp_path / "alone")
+
+
+def test_a_strict_run_of_a_command_ends_with_exit_code_1(
+    kapture_root: Path,
+    checkpoint_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(slices_on_ray, "FEW", 6)  # that this process makes
+    images = kapture_root / "sensors" / "records_data"
+    broken = next(path for path in sorted(images.rglob("*")) if path.is_file())
+    broken.write_bytes(b"no image")
+    flags = [f"--kapture-root={kapture_root}", f"--model={checkpoint_path}", "--gpu=-1"]
+    strict = [*flags, "--executor=ray", "--strict", "--quiet"]
+    assert extract_command.main(strict) == 1
+    said = capsys.readouterr().out
+    assert f"failed: {broken.relative_to(images)}" in said
+    assert "finished slices are kept" in said
+
+
+def test_a_strict_pipeline_ends_with_the_stage_that_stopped(tmp_path: Path) -> None:
+    scene = PipelineScene(tmp_path)
+    failed = Failure(name="one.jpg and two.jpg", reason="as planned")
+
+    def stopped(run: Any, *args: Any, **kwargs: Any) -> Report:
+        return Report(
+            stage="match",
+            unit="pair",
+            done=0,
+            skipped=0,
+            failed=(failed,),
+            seconds=1.0,
+            outputs=(),
+        )
+
+    with pytest.raises(StoppedRunError, match="^match: stopped at 'one.jpg and two.j"):
+        pipeline.run(
+            PipelineConfig(mapping_pairs=PairsConfig(), match=MatchConfig(gpu=-1)),
+            mapping=scene.mapping,
+            queries={},
+            features=[scene.features],
+            output=tmp_path / "work",
+            execute=stopped,
+            options=dataclasses.replace(QUIET, strict=True),
+        )
 
 
 def test_a_defect_of_a_worker_is_one_of_the_run(
