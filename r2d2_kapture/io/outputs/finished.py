@@ -124,7 +124,7 @@ class Finished:
         note = read_json(self.path)
         if note.get("settings") != self.settings:
             return set()
-        stamps: dict[str, str] = note["outputs"]
+        stamps: dict[str, str] = note.get("outputs", {})
         gone = (path for path in stamps if stamps[path] != _stamp(path) == NO_FILE)
         beside = self.path.parent
         return {path for path in map(Path, gone) if path.is_relative_to(beside)}
