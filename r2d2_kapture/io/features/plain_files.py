@@ -152,6 +152,24 @@ def _settings_inside(
     return _SettingsInside(paths, *formats, style.scale_unit, manifest, force)
 
 
+def feature_file_paths(
+    file_format: FileFormat,
+    targets: dict[str, Path],
+    output_dir: Path,
+    style: FileStyle = R2D2_FILES,
+) -> Iterator[Path]:
+    """Where the features of images are, or would be; see ``open_feature_files``."""
+    suffixes = {
+        "npz": style.suffix,
+        "mat": style.mat_suffix,
+        "colmap-text": ".txt",
+    }
+    if file_format == "h5":
+        yield output_dir / H5_NAME
+    else:
+        yield from _with_suffix(targets, suffixes[file_format]).values()
+
+
 def _with_suffix(targets: dict[str, Path], suffix: str) -> dict[str, Path]:
     return {
         name: target.with_name(target.name + suffix) for name, target in targets.items()

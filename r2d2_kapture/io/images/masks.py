@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,13 @@ class MaskFolder:
         if os.path.realpath(place.parent) != os.path.realpath(image.parent):
             paths.append(place.with_suffix(SUFFIX))
         return next(filter(Path.is_file, paths), None)
+
+    def files(self, names: Iterable[str]) -> Iterator[str]:
+        """Where the masks of images are, or would be."""
+        for name in names:
+            place = os.path.join(self.folder, name)
+            yield place + SUFFIX
+            yield os.path.splitext(place)[0] + SUFFIX
 
     def digest(self, name: str, image: Path) -> str:
         """SHA-256 of the mask of an image; empty where there is none.

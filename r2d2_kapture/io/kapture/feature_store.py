@@ -8,7 +8,7 @@ hold type and width. An image is complete when both files exist and agree on the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,7 @@ from r2d2_kapture.io.outputs.ledger import (
     is_made_with,
     open_ledger,
 )
-from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.io.outputs.manifest import FILE_NAME, Manifest
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME
 from r2d2_kapture.io.outputs.recorded_features import (
     FeatureWriter,
@@ -119,6 +119,12 @@ class FeatureType:
         """Bytes of a descriptor."""
         return self.descriptor_dim * self.dtype.itemsize
 
+    def descriptions(self) -> Iterator[Path]:
+        """What is beside the rows of images: how they were made, and of what."""
+        for kind, folder in self.folders.items():
+            names = (FILE_NAME, RECORDS_NAME, f"{kind}.txt")
+            yield from (folder / name for name in names)
+
     @property
     def folders(self) -> dict[str, Path]:
         return {kind: self.folder(kind) for kind in SUFFIXES}
@@ -136,6 +142,17 @@ def feature_contents(kind: str) -> Contents:
         flag=f"--{kind}-type or --output",
         by_name=True,
     )
+
+
+def feature_files(feature_type: FeatureType, images: Iterable[str]) -> Iterator[str]:
+    """Where the rows of images are, or would be, found when it is asked for.
+
+    Raises:
+        DatasetError: an archive or a shard is unreadable or unsafe.
+    """
+    for kind, folder in feature_type.folders.items():
+        items = open_items(folder, f"{kind}.tar", SUFFIXES[kind])
+        yield from items.files(f"{image}{SUFFIXES[kind]}" for image in images)
 
 
 @contextmanager

@@ -41,26 +41,32 @@ class Finished:
         path: of the note.
         settings: digest of what is done with the inputs.
         inputs: digest of all, taken before the inputs are read.
+        source: one of several whose notes are in one file; empty for a note alone.
     """
 
     path: Path
     settings: str
     inputs: str
+    source: str = ""
 
     @staticmethod
-    def of(path: Path, settings: object, files: Files) -> Finished:
+    def of(path: Path, settings: object, files: Files, source: str = "") -> Finished:
         """The inputs of a run that begins.
 
         Args:
             path: of the note.
             settings: plain values that change outputs or the report.
             files: inputs, which need not exist.
+            source: see Finished.
         """
         # with the path: a copy of outputs is not what the note is about
         text = json.dumps(settings, default=str)
         made_by = f"{r2d2_kapture.__version__} {os.fsdecode(path.resolve())} "
         return Finished(
-            path=path, settings=_digest((), text), inputs=_digest(files, made_by + text)
+            path=path,
+            settings=_digest((), text),
+            inputs=_digest(files, made_by + text),
+            source=source,
         )
 
     def report(
@@ -76,10 +82,10 @@ class Finished:
         Returns:
             Everything counts as done before; None if anything has changed.
         """
-        note = read_json(self.path)
-        if note.get("inputs") != self.inputs:
-            return None
+        note = self._noted
         try:
+            if note["inputs"] != self.inputs:
+                return None
             stamps = {Path(path): stamp for path, stamp in note["outputs"].items()}
             if not checked and (
                 any(_stamp(path) != stamp for path, stamp in stamps.items())
@@ -112,16 +118,26 @@ class Finished:
             "items": _digest(items),
             "report": values | {"outputs": list(map(str, report.outputs))},
         }
+        others = read_json(self.path) if self.source else {}
         try:
-            write_json_atomic(self.path, note)
+            write_json_atomic(
+                self.path, others | {self.source: note} if self.source else note
+            )
         except OutputError:  # finished work may be where nothing can be written
             if report.done:
                 raise
         return report
 
+    @property
+    def _noted(self) -> dict[str, Any]:
+        """The note that is there; empty without one."""
+        content = read_json(self.path)
+        note = content.get(self.source) if self.source else content
+        return note if isinstance(note, dict) else {}
+
     def missing(self) -> set[Path]:
         """Outputs beside the note, of the same settings, that are gone since."""
-        note = read_json(self.path)
+        note = self._noted
         if note.get("settings") != self.settings:
             return set()
         stamps: dict[str, str] = note.get("outputs", {})
@@ -131,7 +147,7 @@ class Finished:
 
     def is_another(self) -> bool:
         """Whether the note is about other settings, such as another list of pairs."""
-        noted = read_json(self.path).get("settings")
+        noted = self._noted.get("settings")
         return noted is not None and noted != self.settings
 
 

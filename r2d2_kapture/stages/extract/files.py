@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from r2d2_kapture.config.checks import require
@@ -16,17 +17,24 @@ from r2d2_kapture.config.slices import WHOLE
 from r2d2_kapture.core.extraction import Extractor
 from r2d2_kapture.io.features.plain_files import (
     FEATURES,
+    feature_file_paths,
     open_feature_files,
     stored_feature_files,
 )
 from r2d2_kapture.io.images.masks import open_masks
 from r2d2_kapture.io.names import not_utf8, shown
 from r2d2_kapture.io.outputs.image_changes import Outstanding, outstanding
+from r2d2_kapture.io.outputs.image_records import RECORDS_NAME
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME, merge_turns
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.stages.extract.image_names import common_folder, name_images
-from r2d2_kapture.stages.extract.stage import (
+from r2d2_kapture.stages.extract.repeated import (
     OF_ITS_OWN,
+    extraction_of,
+    is_repeatable,
+    note_extraction,
+)
+from r2d2_kapture.stages.extract.stage import (
     REPORT_NAME,
     extract_missing,
     make_manifest,
@@ -104,6 +112,24 @@ def run(
     manifest = make_manifest(extractor, turning.rotations)
     mask_folder = open_masks(masks)
     options = sliced.options(options)
+    finished = extraction_of(
+        folder,
+        manifest,
+        [file_format, list(nameless), [*names], notes],
+        every.values(),
+        mask_folder,
+        names,
+    )
+    made = partial(
+        feature_file_paths,
+        file_format,
+        _targets(paths, folder),
+        folder,
+        extractor.file_style,
+    )
+    if output_dir is not None and is_repeatable(sliced, options):
+        if report := finished.report(started, items=made()):
+            return report
 
     def lacking() -> Outstanding:
         if options.replaces:
@@ -159,7 +185,17 @@ def run(
     )
     if output_dir is None:
         return report
-    return run.finish(report, output_dir / REPORT_NAME, OF_ITS_OWN)
+    report = run.finish(report, output_dir / REPORT_NAME, OF_ITS_OWN)
+    if not sliced.is_part:
+        lasting = () if mask_folder is None else mask_folder.warnings(paths)
+        note_extraction(
+            finished,
+            report,
+            (*notes, *lasting, *extractor.warnings),
+            map(folder.joinpath, (REPORT_NAME, ORIENTATIONS_NAME, RECORDS_NAME)),
+            made(),
+        )
+    return report
 
 
 def _targets(paths: Mapping[str, Path], folder: Path | None) -> dict[str, Path]:

@@ -29,6 +29,7 @@ from r2d2_kapture.io.kapture.dataset import DatasetOrPath, open_dataset
 from r2d2_kapture.io.kapture.feature_store import (
     FeatureType,
     feature_contents,
+    feature_files,
     open_feature_writer,
     stored_features,
 )
@@ -38,19 +39,19 @@ from r2d2_kapture.io.outputs.image_records import ImageRecord, record_image, sta
 from r2d2_kapture.io.outputs.manifest import Manifest, package_versions
 from r2d2_kapture.io.outputs.orientations import ORIENTATIONS_NAME, merge_turns
 from r2d2_kapture.io.outputs.recorded_features import FeatureStore
-from r2d2_kapture.io.outputs.slice_reports import OwnWork
 from r2d2_kapture.io.outputs.slices import Sliced
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.background_io import WriteBehind, read_ahead
+from r2d2_kapture.stages.extract.repeated import (
+    OF_ITS_OWN,
+    extraction_of,
+    is_repeatable,
+    note_extraction,
+)
 from r2d2_kapture.stages.extract.turns import Turning
 from r2d2_kapture.types import Failure, LocalFeatures, Report, counted, some_names
 
 REPORT_NAME = "extract_report.json"
-OF_ITS_OWN = OwnWork(
-    sums=("keypoints",),
-    averages={"keypoints_per_image": "keypoints"},
-    noun="keypoint",
-)
 Loading = tuple[str, Future[Loaded]]
 
 
@@ -152,7 +153,6 @@ def run(
     options = sliced.options(options)
     mine = sliced.part.of(names)
     paths = {name: dataset.image_path(name) for name in mine}
-    sizes = compare_sizes(dataset_images(dataset, mine if sliced.is_part else None))
     written = dataclasses.replace(feature_type, root=sliced.root(feature_type.root))
     turning = Turning(
         rotations=read_rotations(rotations),
@@ -167,6 +167,20 @@ def run(
     )
     refuse_comparison(turning.rotations, slice, options)
     manifest = make_manifest(extractor, turning.rotations)
+    finished = extraction_of(
+        folder,
+        manifest,
+        [feature_type.store, feature_type.descriptors_type, rotations_like, names],
+        dataset.files,
+        mask_folder,
+        names,
+        source=str(dataset.root.resolve()),
+    )
+    if is_repeatable(sliced, options):
+        made = feature_files(feature_type, names)
+        if report := finished.report(started, items=made):
+            return report
+    sizes = compare_sizes(dataset_images(dataset, mine if sliced.is_part else None))
 
     def lacking() -> Outstanding:
         there = stored_features(feature_type, manifest, options)
@@ -207,7 +221,21 @@ def run(
             outputs=tuple(feature_type.folders.values()),
             details=report.details | written.file_count(),
         )
-        return run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
+        report = run.finish(report, folder / REPORT_NAME, OF_ITS_OWN)
+    if not sliced.is_part:
+        lasting = () if mask_folder is None else mask_folder.warnings(paths)
+        note_extraction(
+            finished,
+            report,
+            (*notes, *lasting, *extractor.warnings, *sizes.warnings()),
+            (
+                folder / REPORT_NAME,
+                folder / ORIENTATIONS_NAME,
+                *feature_type.descriptions(),
+            ),
+            feature_files(feature_type, names),
+        )
+    return report
 
 
 def refuse_comparison(rotations: Rotations, slice: str, options: RunOptions) -> None:

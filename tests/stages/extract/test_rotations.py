@@ -18,6 +18,7 @@ from r2d2_kapture.coordinates import Turn, stored_from_turned
 from r2d2_kapture.core.quarter_turns import turned
 from r2d2_kapture.io.features.npz import read_npz
 from r2d2_kapture.io.kapture.local_features import open_local_features
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.matching.turn_graph import quarter
 from r2d2_kapture.stages.extract.orientation import agreement
 from r2d2_kapture.types import FloatArray, LocalFeatures
@@ -134,7 +135,7 @@ def test_a_dataset_records_turns_and_resumes_with_them(
     assert run_dataset(root, output, "--rotations", "auto") == 0
     keypoints = output / "reconstruction" / "keypoints" / DEFAULT_MODEL
     assert recorded(keypoints) == {n: quarter(-t) for n, t in STORED.items()}
-    times = ("images.jsonl", "extract_report.json")
+    times = ("images.jsonl", "extract_report.json", FINISHED_NAME)
     first = tree(output, times)
     # what a run that was killed leaves: turns, but not all features
     (keypoints / "d" / "é.png.kpt").unlink()

@@ -27,11 +27,13 @@ from r2d2_kapture.errors import (
 from r2d2_kapture.io.kapture import followed_features
 from r2d2_kapture.io.kapture.match_store import matches_folder, open_matches
 from r2d2_kapture.io.kapture.pairs import ImagePair, write_pairs
+from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.stages.match import stage as match
 from r2d2_kapture.types import PairMatches, Report
 from tests.scenes.contents import files_below
 from tests.scenes.features import unit_rows
 from tests.scenes.kapture_files import write_features, write_rows
+from tests.scenes.opened import opened_files
 
 IMAGES = {
     name: unit_rows(20 + seed, seed=seed)
@@ -276,6 +278,42 @@ def test_a_second_run_skips_and_a_wider_list_adds(
     written = report.outputs[0] / "match_report.json"
     assert json.loads(written.read_text("utf-8"))["done"] == 9
     assert before.items() <= matches_in(tmp_path / "out").items()
+
+
+def test_a_finished_run_reads_no_features_and_no_matches(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(features, tmp_path / "out")
+    opened = opened_files(monkeypatch)
+    again = run(features, tmp_path / "out")
+    assert (again.done, again.skipped) == (0, first.done)
+    assert not [p for p in opened if p.endswith((".kpt", ".desc", ".matches"))]
+
+
+def test_a_resume_reports_as_one_that_compares_contents(
+    features: Path, tmp_path: Path
+) -> None:
+    run(features, tmp_path / "out")
+    noted = run(features, tmp_path / "out")
+    (matches_folder(tmp_path / "out", "r2d2") / FINISHED_NAME).unlink()
+    compared = run(features, tmp_path / "out")
+    details = {**compared.details, "images_read": 0}
+    assert dataclasses.replace(noted, seconds=0) == dataclasses.replace(
+        compared, seconds=0, details=details
+    )
+
+
+@pytest.mark.parametrize("name", ["features.json", "manifest.json"])
+def test_lost_notes_of_how_matches_were_made_are_not_passed_over(
+    features: Path, tmp_path: Path, name: str
+) -> None:
+    run(features, tmp_path / "out")
+    (matches_folder(tmp_path / "out", "r2d2") / name).unlink()
+    if name == "manifest.json":
+        with pytest.raises(OutputError, match="without manifest.json"):
+            run(features, tmp_path / "out")
+    else:
+        assert run(features, tmp_path / "out").done == len(EVERY_PAIR)
 
 
 def test_a_pair_cut_short_is_matched_again(features: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError, OutputError
+from tests.scenes.opened import opened_files
 from tests.scenes.world import Scene, write_array
 from tests.stages.verify_runs import (
     TYPE,
@@ -42,6 +44,26 @@ def test_lost_and_broken_results_are_made_again(mapping: Path) -> None:
     odd.write_bytes(odd.read_bytes()[:-5])
     assert run(mapping).done == 3
     assert outputs(mapping) == before
+
+
+def test_a_finished_run_reads_no_keypoints_and_no_matches(
+    mapping: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(mapping)
+    opened = opened_files(monkeypatch)
+    assert run(mapping).skipped == 15
+    assert not [p for p in opened if p.endswith((".kpt", ".matches", ".jsonl", ".db"))]
+
+
+def test_keypoints_are_read_once_within_the_window(
+    mapping: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pairs an image has."""
+    opened = opened_files(monkeypatch)
+    run(mapping)
+    reads = Counter(path for path in opened if path.endswith(".kpt"))
+    assert len(reads) == 6
+    assert max(reads.values()) == 1
 
 
 def test_changed_keypoints_are_verified_again(mapping: Path, scene: Scene) -> None:
