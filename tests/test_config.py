@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,11 @@ from r2d2_kapture.config.extract import (
     SelectionConfig,
 )
 from r2d2_kapture.config.extras import import_extra
+from r2d2_kapture.config.localize import LocalizeConfig
+from r2d2_kapture.config.pair_poses import PairPosesConfig
 from r2d2_kapture.config.photographs import FolderConfig
 from r2d2_kapture.config.refine import RefineConfig
+from r2d2_kapture.config.verify import VerifyConfig
 from r2d2_kapture.errors import ConfigError, R2D2KaptureError
 
 NAN = math.nan
@@ -204,3 +208,10 @@ def test_what_an_extra_lacks_is_named(
         import_extra("an_extra", "more", "--flag")
     expected = f"--flag: needs the package an_extra, {said}; pip install 'r2d2-kapture"
     assert re.match(expected, str(refused.value))
+
+
+@pytest.mark.parametrize("config", [VerifyConfig, PairPosesConfig, LocalizeConfig])
+def test_seeds_that_colmap_cannot_take_are_refused(config: Callable[..., Any]) -> None:
+    assert config(seed=2**31 - 1).seed == 2**31 - 1
+    with pytest.raises(ConfigError, match="^--seed: found 2147483648, expected 0 to"):
+        config(seed=2**31)

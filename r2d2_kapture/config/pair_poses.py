@@ -28,7 +28,7 @@ class PairPosesConfig(Checked):
 
     matcher: Any = MutualNearestConfig()
     ransac_error: float = bounded(1.0, above=0)
-    seed: int = bounded(0, at_least=0)
+    seed: int = bounded(0, at_least=0, below=2**31, note="0 to 2^31 - 1")
     max_pairs: int = bounded(1000, at_least=0)
     refine: bool = False
     worst_pairs: int = bounded(5, at_least=0)

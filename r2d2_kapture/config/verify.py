@@ -42,7 +42,7 @@ class VerifyConfig(OriginConfig):
     max_error: float = bounded(4.0, above=0)
     min_inliers: int = bounded(15, at_least=1)
     max_trials: int = bounded(10_000, at_least=1)
-    seed: int = bounded(0, at_least=0)
+    seed: int = bounded(0, at_least=0, below=2**31, note="0 to 2^31 - 1")
     camera_mode: CameraMode = "auto"
     guided: bool = False
     guided_error: float = bounded(1.0, above=0)
