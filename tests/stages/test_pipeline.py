@@ -33,6 +33,7 @@ from r2d2_kapture.io.kapture.match_store import (
     match_name,
     matches_folder,
 )
+from r2d2_kapture.io.stores.reading import open_items
 from r2d2_kapture.stages import pipeline, verify
 from r2d2_kapture.stages.pipeline_layout import Layout
 from r2d2_kapture.types import Report
@@ -208,6 +209,13 @@ def test_results_do_not_depend_on_how_matches_are_stored(
             path = matches_folder(root, "points") / match_name(pair)
             name = path.relative_to(tmp_path / "work").as_posix()
             found[name] = match_bytes(rows)
+    refined = layout.refined / "reconstruction/keypoints/points_refined"
+    keypoints = open_items(refined, "keypoints.tar", ".kpt")
+    for name in keypoints.names():
+        item = keypoints.find(name)
+        assert item is not None
+        path = (refined / name).relative_to(tmp_path / "work")
+        found[path.as_posix()] = bytes(item.read())
     assert sorted(found) == sorted(unbroken)
     assert [name for name in found if found[name] != unbroken[name]] == []
     before = results(tmp_path / "work")
