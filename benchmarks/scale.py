@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what was not measured, compare, print and plot."""
     options = parse(arguments)
     settings = Settings(
-        keypoints=options.keypoints, store=options.store, workers=options.workers
+        keypoints=options.keypoints,
+        dim=options.dim,
+        store=options.store,
+        workers=options.workers,
     )
     output: Path = options.output.resolve()
     results = Results(output / "scale.json")
@@ -176,6 +179,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--again", nargs="+", choices=names, default=[], help="to measure again"
     )
     parser.add_argument("--keypoints", type=int, default=64, help="of an image")
+    parser.add_argument("--dim", type=int, default=32, help="values of a descriptor")
     parser.add_argument("--store", help="of features and matches")
     parser.add_argument("--workers", type=int, default=2, help="of a command")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from dataclasses import dataclass
@@ -13,12 +14,12 @@ COMMANDS = {
     "extract": (
         "image",
         "extract --kapture-root {root}/mapping --extractor exact --gpu -1 "
-        "--exact-keypoints {keypoints} {store} --output {out}",
+        "--exact-keypoints {keypoints} --exact-dim {dim} {store} --output {out}",
     ),
     "extract_query": (
         "query",
         "extract --kapture-root {root}/query --extractor exact --gpu -1 "
-        "--exact-keypoints {keypoints} {store} --output {out}",
+        "--exact-keypoints {keypoints} --exact-dim {dim} {store} --output {out}",
     ),
     "pairs": (
         "image",
@@ -84,11 +85,13 @@ class Settings:
 
     Attributes:
         keypoints: of an image, a multiple of 4.
+        dim: values of a descriptor.
         store: of features and matches; None is the default of the commands.
         workers: of each command.
     """
 
     keypoints: int = 64
+    dim: int = 32
     store: str | None = None
     workers: int = 2
 
@@ -153,7 +156,7 @@ def stages(
     found = {}
     for name, (unit, command) in COMMANDS.items():
         folder = (out or root) / name
-        values = {"root": root, "out": folder, "keypoints": settings.keypoints}
+        values = dataclasses.asdict(settings) | {"root": root, "out": folder}
         if name not in ALONE:
             command += f" --workers {settings.workers}"
         module, *words = command.replace("{store}", store).split()

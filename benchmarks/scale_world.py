@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from r2d2_kapture.core.extraction import Extractor, Image, Mask, WeightsKind
+from r2d2_kapture.core.runtime import Runtime
 from r2d2_kapture.types import LocalFeatures
 
 Array = npt.NDArray[np.float64]
@@ -28,8 +29,6 @@ SHARED = 3
 """Images after an image that share points with it."""
 SIZE, FOCAL = (320, 240), 250.0
 """Of images: width and height, and focal length in pixels."""
-DIM = 32
-"""Values of a descriptor."""
 BITS = 32
 """Pixels of the first row that say where an image was taken."""
 
@@ -101,19 +100,22 @@ class Place:
 
 
 @functools.lru_cache(64)
-def points(street: int, block: int, count: int) -> tuple[Array, npt.NDArray[Any]]:
+def points(
+    street: int, block: int, count: int, dim: int
+) -> tuple[Array, npt.NDArray[Any]]:
     """(N, 3) points of a block in metres, and their (N, D) float32 descriptors."""
     rng = np.random.default_rng([street, block])
     xyz = rng.uniform([-0.5, -2, 6], [0.5, 2, 12], (count, 3))
     xyz += [block - SHARED / 2, 0, APART * street]
-    descriptors = rng.normal(size=(count, DIM)).astype(np.float32)
+    descriptors = rng.normal(size=(count, dim)).astype(np.float32)
     descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
     return xyz, descriptors
 
 
-def features(place: Place, keypoints: int) -> LocalFeatures:
+def features(place: Place, keypoints: int, dim: int) -> LocalFeatures:
     """Projections of the points that an image shows, without error."""
-    shown = [points(*b, keypoints // (SHARED + 1)) for b in place.blocks()]
+    count = keypoints // (SHARED + 1)
+    shown = [points(*block, count, dim) for block in place.blocks()]
     xyz = np.concatenate([xyz for xyz, _ in shown])
     seen = (xyz - place.centre) @ place.rotation.T
     xy = FOCAL * seen[:, :2] / seen[:, 2:] + (np.array(SIZE) - 1) / 2
@@ -132,11 +134,13 @@ class ExactConfig:
 
     Attributes:
         keypoints: of an image, a multiple of 4.
+        dim: values of a descriptor.
     """
 
     extractor: ClassVar[str] = "exact"
 
     keypoints: int = 64
+    dim: int = 32
 
 
 class ExactExtractor(Extractor):
@@ -144,8 +148,11 @@ class ExactExtractor(Extractor):
 
     settings_class: ClassVar[type] = ExactConfig
     needs: ClassVar[WeightsKind] = "none"
-    descriptor_dim = DIM
+
+    def __init__(self, settings: ExactConfig, weights: None, runtime: Runtime) -> None:
+        super().__init__(settings, weights, runtime)
+        self.descriptor_dim = settings.dim
 
     def __call__(self, image: Image, mask: Mask | None = None) -> LocalFeatures:
         """The features of where the image was taken."""
-        return features(Place.read(image), self.settings.keypoints)
+        return features(Place.read(image), self.settings.keypoints, self.settings.dim)

@@ -110,9 +110,9 @@ def test_images_say_where_they_were_taken_and_show_all_their_points(
         place = world.Place(half)
         image = np.repeat(place.pixels()[..., None], 3, axis=2)
         assert world.Place.read(image) == place
-        features = world.features(place, 64)
+        features = world.features(place, 64, 8)
         limits = np.array(features.image_size) - 1
-        assert len(features) == 64
+        assert features.descriptors.shape == (64, 8)
         assert ((features.keypoints >= 0) & (features.keypoints <= limits)).all()
 
 
