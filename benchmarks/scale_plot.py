@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,16 +24,15 @@ def plot(
         path: of the picture.
     """
     figure = Figure(figsize=(15, 5), layout="constrained")
-    panels: dict[str, Callable[[str, int], float]] = {
+    panels: dict[str, Callable[[str, int], float | None]] = {
         "CPU time of an item, ms": results.milliseconds,
-        "of a resume with nothing to do, ms": results.milliseconds_again,
+        "CPU time of a resume with nothing to do, s": results.seconds_again,
         "peak memory, GiB": results.gibibytes,
     }
     axes = figure.subplots(1, len(panels))
     for axis, (title, value) in zip(axes, panels.items(), strict=True):
         for number, name in enumerate(names):
-            # of a short resume, the start is all, and the rest may be less than nothing
-            values = [max(value(name, images), 1e-3) for images in sizes]
+            values = [value(name, images) or math.nan for images in sizes]
             marker = MARKERS[number % len(MARKERS)]
             axis.loglog(sizes, values, f"{marker}-", label=name, alpha=0.8)
         axis.set_title(title)

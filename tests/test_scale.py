@@ -129,6 +129,8 @@ def test_what_costs_more_than_it_may_is_named(
         ("match", 12): (2, 1, 1),
         ("match", 112): (3, 1, 1),
         ("match", 1012): (15, 1.2, 5),
+        ("start", 12): (2, 1, 1),
+        ("start", 24): (2.1, 1.2, 1),
         ("pairs", 12): (2, 1, 1),
         ("pairs", 112): (3, 1, 1),
         ("pairs", 1012): (15, 1.1, 1),
@@ -148,7 +150,10 @@ def test_what_costs_more_than_it_may_is_named(
         found.add(one)
     found = results.Results(tmp_path / "scale.json")
     assert found.missed([112, 1012], ["match", "pairs"]) == [
-        "match: an item costs 1.30 times as much",
-        "match: a resume costs 1.5 % of the run",
-        "match: 5.0 GiB",
+        "match: an item of 1,012 images costs 1.30 times one of 112, goal: 1.2",
+        "match: a resume of 1,012 images costs 1.5 % of the run, goal: 1 %",
+        "match: 5.0 GiB, goal: 4 GiB",
     ]
+    (row,) = found.table([24], ["start"]).splitlines()[2:]
+    assert [cell.strip() for cell in row.split("|")][7:9] == ["-", "-"]
+    assert not found.missed([24], ["start"])
