@@ -29,10 +29,11 @@ class MapConfig(Checked):
             verified matches has a pose, and if none has one is incremental up to 5,000
             images, hierarchical beyond.
         cluster_images: most images of a cluster of ``hierarchical``, apart from those
-            that it shares with others.
-        block_images: with known poses, images whose points are triangulated at a time;
-            more are triangulated in blocks, unless cameras are refined, which takes
-            all at once. Less memory, the same tracks but for a few at borders.
+            that it shares with others; 20 or more.
+        block_images: with known poses, images whose points are triangulated at a time,
+            2 or more; more are triangulated in blocks, unless cameras are refined,
+            which takes all at once. Less memory, the same tracks but for a few at
+            borders.
         points_from: with known poses: ``triangulation`` of verified matches, or depth
             maps of the dataset (records_depth.txt) at the keypoints: ``depth`` takes
             all keypoints, and needs no second view of a point; ``matched_depth`` only

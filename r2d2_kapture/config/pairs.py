@@ -102,8 +102,9 @@ class PairsConfig(Checked):
         seed: random seed of the vocabulary, and of ``lowres``'s sampling of matches.
         slice: ``i/n`` writes part i of n of the list, for runs on a cluster.
         memory_gb: global features and their similarities held at a time, in GB (10^9
-            bytes), beside the images' names and the list itself; the list is the same
-            whatever it is. All pairs of all images are refused where they need more.
+            bytes), 0.1 or more, beside the images' names and the list itself; the list
+            is the same whatever it is. All pairs of all images are refused where they
+            need more.
     """
 
     method: PairMethod = "exhaustive"

@@ -56,7 +56,7 @@ class Manifest:
                 _weights, (self.model, other.model)
             )
         for name, (path, digest) in self.inputs.items():
-            their_path, their_digest = other.inputs.get(name, ("", ""))
+            their_path, their_digest = other.inputs.get(name, ("none", ""))
             if their_digest != digest:
                 ours[name], theirs[name] = path, their_path
         return differences(theirs, ours)

@@ -39,6 +39,11 @@ class Inputs:
     keypoints_type: str | None = None
     layout: Layout | None = None
 
+    @property
+    def flag(self) -> str:
+        """The one that named the root."""
+        return "--pipeline" if self.layout else "--kapture-root"
+
     def query_datasets(self) -> dict[str, Dataset]:
         """The queries that are still there, by name.
 
@@ -62,7 +67,7 @@ def find_inputs(kapture_root: Path | None, pipeline: Path | None) -> Inputs:
 
     Raises:
         ConfigError: neither or both are given.
-        DatasetError: see ``_read_pipeline``.
+        DatasetError: the dataset is a pipeline's folder; see ``_read_pipeline``.
     """
     if pipeline is not None and kapture_root is None:
         return _read_pipeline(pipeline)
@@ -71,6 +76,12 @@ def find_inputs(kapture_root: Path | None, pipeline: Path | None) -> Inputs:
         raise ConfigError(
             f"--kapture-root, --pipeline: found {found}, expected one of them"
         )
+    own = (kapture_root / name for name in ("sensors", "reconstruction"))
+    if (kapture_root / REPORT_NAME).is_file() and not any(map(Path.is_dir, own)):
+        raise DatasetError(
+            f"{kapture_root}: found the output of kapture_r2d2_pipeline, expected a "
+            f"kapture dataset; give --pipeline {kapture_root} instead of --kapture-root"
+        )
     return Inputs(
         root=kapture_root,
         mapping=kapture_root,
@@ -78,6 +89,12 @@ def find_inputs(kapture_root: Path | None, pipeline: Path | None) -> Inputs:
         roots=(kapture_root,),
         matches=kapture_root,
     )
+
+
+def pipeline_around(folder: Path) -> Path | None:
+    """The output of a pipeline that a folder is, or lies in."""
+    around = (folder, *folder.parents)[:3]
+    return next((path for path in around if (path / REPORT_NAME).is_file()), None)
 
 
 def _read_pipeline(work: Path) -> Inputs:

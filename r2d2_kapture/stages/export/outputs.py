@@ -139,7 +139,6 @@ class Export:
         return digests if isinstance(digests, dict) else {}
 
     def _digests(self, notes: Path) -> tuple[Finished, Manifest]:
-        name = "pipeline" if self.inputs.layout else "kapture_root"
         settings = {
             STAGE: "export",
             **self.settings,
@@ -152,7 +151,9 @@ class Export:
             model={},
             settings=settings,
             versions=package_versions(),
-            inputs={name: (str(self.inputs.root.resolve()), finished.inputs)},
+            inputs={
+                self.inputs.flag: (str(self.inputs.root.resolve()), finished.inputs)
+            },
         )
         return finished, manifest
 

@@ -40,7 +40,7 @@ from r2d2_kapture.io.stores.reading import (
     open_items,
 )
 from r2d2_kapture.io.stores.shards import check_shards
-from r2d2_kapture.stages.export.inputs import Inputs
+from r2d2_kapture.stages.export.inputs import Inputs, pipeline_around
 from r2d2_kapture.types import Failure, Report
 
 REPORT_NAME = "export_report.json"
@@ -156,7 +156,7 @@ def export_plain(
         model={},
         settings=settings,
         versions=package_versions(),
-        inputs={"kapture_root": (str(inputs.root.resolve()), finished.inputs)},
+        inputs={inputs.flag: (str(inputs.root.resolve()), finished.inputs)},
     )
     if not options.force:
         if earlier := finished.report(started, items=_places(output, folders)):
@@ -212,9 +212,16 @@ def _type_folders(
     for path, *_ in found:
         refuse_pieces(path)
     if not found:
+        pipeline = None if inputs.layout else pipeline_around(inputs.root)
+        way_out = (
+            "expected outputs of kapture_r2d2_extract or kapture_r2d2_match"
+            if pipeline is None
+            else "which a pipeline keeps in folders of their own; give "
+            f"--pipeline {pipeline} instead of --kapture-root"
+        )
         raise DatasetError(
             f"{inputs.root}: found neither features nor matches of the types wanted, "
-            "expected outputs of kapture_r2d2_extract or kapture_r2d2_match"
+            f"{way_out}"
         )
     places = [inside for _, inside, _, _ in found]
     return [

@@ -97,8 +97,9 @@ def run(
     Args:
         config: of cameras and keypoints.
         kapture_root: folder of a kapture dataset; or
-        pipeline: output folder of kapture_r2d2_pipeline: its database with verified
-            geometries and its map, as they are.
+        pipeline: output folder of kapture_r2d2_pipeline: colmap, colmap3, colmap-db and
+            bundler hold its database with verified geometries and its map, as they are;
+            the other formats its features and matches.
         to: ``colmap``: a folder with database.db (cameras, rigs, frames, images,
             keypoints in COLMAP's pixel origin, descriptors, matches, two-view
             geometries, pose priors) and sparse, the binary model of images with poses,
@@ -107,8 +108,11 @@ def run(
             ``bundler``: bundle.out and its list of images; ``hloc``: features.h5,
             matches.h5, global-feats.h5 and pairs.txt, of a pipeline also pairs and
             cameras of queries; ``h5``: features.h5 alone; ``colmap-text``: one file per
-            image; ``kapture``: a kapture dataset of plain files, of features and
-            matches in archives or shards, with or without a dataset around them.
+            image; ``kapture``: a kapture dataset of plain files: features and matches
+            (also from archives or shards) and the tables of a dataset around them, if
+            any. Of a pipeline these are the tables of its mapping images: no records of
+            queries, no verified matches (see --verified), and no map, which is kapture
+            already in map/kapture.
         output: file for colmap-db and h5, else folder; by default in the dataset or
             --pipeline, and named colmap.db, features.h5 or as the format.
         verified: output of kapture_r2d2_verify, for two-view geometries; by default the

@@ -148,6 +148,32 @@ def test_a_folder_without_features_is_one_line(
     assert "found neither features nor matches" in one_error_line(capsys)
 
 
+@pytest.mark.parametrize("inside", [".", "datasets", "datasets/mapping"])
+def test_a_dataset_inside_a_pipeline_names_its_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: str
+) -> None:
+    work = tmp_path / "work é"
+    root = work / inside
+    root.mkdir(parents=True)
+    (work / "pipeline_report.json").write_text("{}")
+    assert export("--kapture-root", root) == 2
+    line = one_error_line(capsys)
+    assert f"{root}: found" in line
+    assert line.rstrip().endswith(f"give --pipeline {work} instead of --kapture-root")
+
+
+def test_another_source_is_refused_by_its_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("one", "two"):
+        write(tmp_path / name, "files")
+    out = tmp_path / "out"
+    assert export("--kapture-root", tmp_path / "one", "--output", out) == 0
+    assert export("--kapture-root", tmp_path / "two", "--output", out) == 2
+    one, two = ((tmp_path / name).resolve() for name in ("one", "two"))
+    assert f"made with --kapture-root: {one}, not {two};" in one_error_line(capsys)
+
+
 def test_a_type_alone(tmp_path: Path) -> None:
     write(tmp_path / "root", "shards")
     out = tmp_path / "out"

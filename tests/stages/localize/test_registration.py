@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -63,6 +64,8 @@ def test_registered_keypoints_give_poses_nearer_to_the_truth(room: PatchedRoom) 
     assert (
         0 < report.details["keypoints_moved"] < report.details["keypoints_registered"]
     )
+    for line in ("median step", "median error before", "median error after"):
+        assert re.search(rf"  {line}: [0-9.]+ px\n", report.to_text())
     for name in QUERIES:
         result = read_localized(room.root / "localized", name)
         assert result is not None and result.refined is not None
