@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterable
@@ -15,10 +17,12 @@ import pytest
 from r2d2_kapture.cli.map import main
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
+from r2d2_kapture.io.colmap.model import read_database
 from r2d2_kapture.io.kapture.dataset import open_dataset
 from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest
+from r2d2_kapture.stages.map import left_out
 from tests.stages.map_runs import remove_poses, run
 
 CONFIG = MapConfig(refine_intrinsics=False)
@@ -84,6 +88,32 @@ def test_every_image_left_out_is_named_with_its_reason(root: Path) -> None:
     again = run(root, CONFIG)
     assert (again.done, again.skipped) == (0, 1)
     assert again.failed == report.failed
+
+
+def test_images_that_match_each_other_alone_name_each_other(root: Path) -> None:
+    with closing(pycolmap.Database.open(str(root / "map.db"))) as database:
+        first, second = sorted(i.name for i in database.read_all_images())[:2]
+    separate(root, [first, second])
+    reasons = {failure.name: failure.reason for failure in run(root, CONFIG).failed}
+    for name, other in ((first, second), (second, first)):
+        expected = rf"not registered, with \d+ verified matches with '{other}', which "
+        assert re.match(expected + "is not in the map either; ", reasons[name])
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_one_camera_for_all_is_advised_where_there_are_several(
+    root: Path, single: bool
+) -> None:
+    content = read_database(root / "map.db")
+    if single:
+        first, *_ = content.cameras.values()
+        for image in content.images:
+            image.camera_id = first.camera_id
+        content = dataclasses.replace(content, cameras={first.camera_id: first})
+    failed = left_out([pycolmap.Reconstruction()], content, CONFIG)
+    assert len(failed) == len(content.images)
+    end = "known cameras" if single else "--camera-mode single if one camera took all"
+    assert all(failure.reason.endswith(f", or {end}") for failure in failed)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +191,4 @@ def test_an_image_left_out_for_its_own_wrong_pose_is_reported(
     (failure,) = run(root, CONFIG).failed
     assert failure.name == name
     assert "its pose may be wrong: correct trajectories.txt" in failure.reason
+    assert re.search(r"with up to \d+ verified matches with 'seq", failure.reason)

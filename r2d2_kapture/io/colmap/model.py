@@ -25,6 +25,7 @@ class DatabaseContent:
         matched: ids of images that have matches.
         paired: ids of images that have inlier matches.
         most_inliers: of a pair of each of these images.
+        best_partner: id of the other image of that pair.
         verified_pairs: how many pairs have them.
         counts: inliers and matches of each pair that has matches.
     """
@@ -36,6 +37,7 @@ class DatabaseContent:
     matched: frozenset[int]
     paired: frozenset[int]
     most_inliers: dict[int, int]
+    best_partner: dict[int, int]
     verified_pairs: int
     counts: dict[tuple[int, int], tuple[int, int]]
 
@@ -46,6 +48,7 @@ def read_database(path: Path) -> DatabaseContent:
         inliers = _images_of_pairs(*database.read_two_view_geometry_num_inliers())
         matches = _images_of_pairs(*database.read_num_matches())
         inliers_of = dict(inliers)
+        ascending = sorted(inliers, key=lambda item: item[1])
         return DatabaseContent(
             cameras={
                 camera.camera_id: camera for camera in database.read_all_cameras()
@@ -56,9 +59,12 @@ def read_database(path: Path) -> DatabaseContent:
             matched=frozenset(image_id for pair, _ in matches for image_id in pair),
             paired=frozenset(image_id for pair, _ in inliers for image_id in pair),
             most_inliers={
-                image_id: number
-                for pair, number in sorted(inliers, key=lambda item: item[1])
-                for image_id in pair
+                image_id: number for pair, number in ascending for image_id in pair
+            },
+            best_partner={
+                image_id: other
+                for pair, _ in ascending
+                for image_id, other in (pair, pair[::-1])
             },
             verified_pairs=len(inliers),
             counts={pair: (inliers_of.get(pair, 0), count) for pair, count in matches},

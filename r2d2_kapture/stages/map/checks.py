@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
@@ -120,11 +121,19 @@ def left_out(
         for images in map(_seeing, reversed(models[1:]))
         for image_id in images
     }
+    names = {image.image_id: image.name for image in content.images}
+    sizes = Counter((one.width, one.height) for one in content.cameras.values())
     failed = []
     for image in content.images:
         if image.image_id in seeing or image.name in named:
             continue
         inliers = content.most_inliers.get(image.image_id, 0)
+        partner = content.best_partner.get(image.image_id, image.image_id)
+        verified = f"{inliers} verified matches with '{names[partner]}'"
+        if partner in seeing:
+            verified = f"up to {verified}"
+        else:
+            verified = f"{verified}, which is not in the map either"
         if image.image_id not in content.matched:
             reason = (
                 "no matches with any image; check that it has keypoints and is paired "
@@ -148,21 +157,24 @@ def left_out(
             )
         elif config.points_from != "triangulation":
             reason = (
-                f"observes no 3D point, with up to {inliers} verified matches with an "
-                f"image; points come from depth ({config.points_from}), so that its "
-                f"depth map or its pose may be wrong: correct it, or {TRIANGULATION}"
+                f"observes no 3D point, with {verified}; points come from depth "
+                f"({config.points_from}), so that its depth map or its pose may be "
+                f"wrong: correct it, or {TRIANGULATION}"
             )
         elif config.method == "triangulate":
             reason = (
-                f"observes no 3D point, with up to {inliers} verified matches with an "
-                "image; its pose may be wrong: correct trajectories.txt or rigs.txt, "
-                "or estimate all poses with --method incremental"
+                f"observes no 3D point, with {verified}; its pose may be wrong: "
+                "correct trajectories.txt or rigs.txt, or estimate all poses with "
+                "--method incremental"
             )
         else:
+            camera = content.cameras[image.camera_id]
+            tries = ["more images around it", "more keypoints", "known cameras"]
+            if sizes[camera.width, camera.height] > 1:  # others that may be one
+                tries.append("--camera-mode single if one camera took all")
             reason = (
-                f"not registered, with up to {inliers} verified matches with an image; "
-                "try more images around it, more keypoints, known cameras, or "
-                "--camera-mode single if one camera took all"
+                f"not registered, with {verified}; try {', '.join(tries[:-1])}, or "
+                f"{tries[-1]}"
             )
         failed.append(Failure(name=image.name, reason=reason))
     return tuple(sorted(failed, key=lambda failure: failure.name))
