@@ -21,6 +21,7 @@ from r2d2_kapture.io.outputs.atomic import is_temporary
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME
 from r2d2_kapture.io.stores.shard_index import load_members
 from r2d2_kapture.io.stores.shards import FOLDER_NAME, check_shards
+from r2d2_kapture.stages.export.unchanged import NOTE_NAME
 from tests.http_files import running, zipped
 from tests.stages.contract_runs import Ended, Running, Stop
 from tests.stages.contract_stages import STAGES, Stage, write_inputs
@@ -39,7 +40,7 @@ MISSING = (
 )
 OF_RUN = ("seconds", "slices", "seconds_of_slices", "images_read", "files")
 
-OF_RUNS = (".lock", FINISHED_NAME)
+OF_RUNS = (".lock", FINISHED_NAME, NOTE_NAME)
 """Ends of the names of files about runs, which hold times, and not of results."""
 
 Content = dict[str, bytes]
