@@ -23,7 +23,7 @@ from r2d2_kapture.io.kapture.tables import image_records
 from r2d2_kapture.io.outputs.atomic import write_json_atomic
 from r2d2_kapture.io.outputs.manifest import Manifest
 from r2d2_kapture.stages.map import left_out
-from tests.stages.map_runs import remove_poses, run
+from tests.stages.map_runs import load_map, model_of, remove_poses, run
 
 CONFIG = MapConfig(refine_intrinsics=False)
 
@@ -188,7 +188,14 @@ def test_an_image_left_out_for_its_own_wrong_pose_is_reported(
     timestamp, camera, name = next(iter(image_records(dataset.data).values()))
     with open(root / "mapping/sensors/trajectories.txt", "a", encoding="utf-8") as file:
         file.write(f"{timestamp}, {camera}, 1, 0, 0, 0, 900, 900, 900\n")
-    (failure,) = run(root, CONFIG).failed
+    report = run(root, CONFIG)
+    (failure,) = report.failed
     assert failure.name == name
+    assert report.details["registered_images"] == len(dataset.image_names) - 1
+    saved = json.loads((root / "map" / "report.json").read_text(encoding="utf-8"))
+    assert saved["not_registered"] == [name]
+    posed = {i.name for i in model_of(root).images.values() if i.has_pose}
+    assert posed == {*dataset.image_names} - {name}
+    assert camera not in load_map(root).trajectories.get(timestamp, {})
     assert "its pose may be wrong: correct trajectories.txt" in failure.reason
     assert re.search(r"with up to \d+ verified matches with 'seq", failure.reason)

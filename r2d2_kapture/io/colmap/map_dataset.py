@@ -191,8 +191,11 @@ def _trajectories(
     for record in records:
         devices = (dataset.trajectories or {}).get(record.timestamp, {})
         if record.name in known_poses:
+            taken = dataset.records_camera[record.timestamp]
             for device_id, pose in devices.items():
-                made[record.timestamp, device_id] = pose
+                # a camera whose image the map lacks has no pose in it
+                if device_id not in taken or taken[device_id] in images:
+                    made[record.timestamp, device_id] = pose
     rig_of_camera = {
         sensor_id: (rig_id, cam_from_rig)
         for rig_id, members in rigs.items()

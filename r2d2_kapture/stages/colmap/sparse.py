@@ -33,6 +33,7 @@ from r2d2_kapture.stages.map import (
     maybe_turned,
     model_numbers,
     read_verified,
+    sizes_without_use,
 )
 from r2d2_kapture.types import Failure, Report
 
@@ -124,7 +125,11 @@ def write_sparse_models(
         models, calibration, metric = map_with_priors(
             config, workspace, options, priors
         )
-        found = [*too_few, *metric.warnings]
+        found = [
+            *too_few,
+            *metric.warnings,
+            *sizes_without_use(config, calibration),
+        ]
         if as_stored:
             found += maybe_turned(models[0], content)
         warnings = list(found)

@@ -6,6 +6,7 @@ from r2d2_kapture.stages.map.manifest import map_settings
 from r2d2_kapture.stages.map.metric import map_with_priors
 from r2d2_kapture.stages.map.priors import find_priors
 from r2d2_kapture.stages.map.reconstruct import model_numbers
+from r2d2_kapture.stages.map.report import sizes_without_use
 from r2d2_kapture.stages.map.stage import CONTENTS, run
 from r2d2_kapture.stages.map.workspace import Workspace, read_verified
 
@@ -21,4 +22,5 @@ __all__ = [
     "model_numbers",
     "read_verified",
     "run",
+    "sizes_without_use",
 ]

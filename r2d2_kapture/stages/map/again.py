@@ -15,7 +15,12 @@ from r2d2_kapture.io.colmap.sparse_map import read_colmap_model
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.map.adjust import adjust
 from r2d2_kapture.stages.map.calibration import Models
-from r2d2_kapture.stages.map.checks import check_map, drop_implausible
+from r2d2_kapture.stages.map.checks import (
+    MIN_SEEN,
+    check_map,
+    drop_implausible,
+    drop_unseen,
+)
 from r2d2_kapture.stages.map.colmap_options import incremental_options
 from r2d2_kapture.stages.map.workspace import (
     Workspace,
@@ -74,5 +79,6 @@ def map_again(
         pipeline.ba_refine_sensor_from_rig = config.refine_rigs
         adjust(model, workspace.database, pipeline)
     drop_implausible(model, constant, config.min_angle)
+    drop_unseen(model, config.min_angle, MIN_SEEN)
     check_map(model, content, poses_known=True)
     return [model], {"calibration": "that of the initial map"}

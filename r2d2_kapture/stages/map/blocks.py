@@ -118,7 +118,7 @@ def triangulate_in_blocks(
     pipeline: pycolmap.IncrementalPipelineOptions,
     block_images: int,
     bar: Progress,
-) -> None:
+) -> int:
     """Triangulate the points of a model whose poses and cameras stay.
 
     Args:
@@ -128,7 +128,11 @@ def triangulate_in_blocks(
         pipeline: how to triangulate.
         block_images: of a block.
         bar: of images.
+
+    Returns:
+        The number of blocks.
     """
+    blocks = 0
     set_keypoints(model, database)
     neighbours = Neighbours.of(content, model, pipeline.min_num_matches)
     poses = {
@@ -151,7 +155,9 @@ def triangulate_in_blocks(
             part_of_database.unlink()
             _replace_points(model, known, part)
             bar.update(len(core))
+            blocks += 1
     model.update_point_3d_errors()
+    return blocks
 
 
 def _points_seen(model: pycolmap.Reconstruction, image_ids: list[int]) -> list[int]:

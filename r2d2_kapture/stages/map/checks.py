@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from pathlib import Path
 
 import pycolmap
@@ -24,6 +24,9 @@ COLMAP's mapper requires to register an image."""
 INCREMENTAL_UP_TO = 5000
 """Images with verified matches that ``auto`` maps incrementally; the time of more grows
 faster than their number."""
+
+MIN_SEEN = 4
+"""Points that an estimated pose rests on at least: three leave up to four poses."""
 
 TRIANGULATION = (
     "--points-from triangulation (--map.points-from triangulation in a pipeline)"
@@ -51,6 +54,34 @@ def drop_implausible(
         and image.camera_id not in constant
         and image.camera.has_bogus_params(*CREDIBLE)
     }
+    _drop_frames(model, frames, min_angle)
+
+
+def drop_unseen(
+    model: pycolmap.Reconstruction, min_angle: float, least: int = 1
+) -> None:
+    """Remove frames (an image, or those of a rig at a time) that see too few points.
+
+    Where an image sees no points, COLMAP registers it by its matches alone, and keeps
+    it there if no point comes of them. A pose that only points would confirm is wrong
+    as often as not.
+
+    Args:
+        model: changed in place.
+        min_angle: see ``drop_implausible``.
+        least: points that a frame must see.
+    """
+    seen: Counter[int] = Counter()
+    for image in model.images.values():
+        if image.has_pose:
+            seen[image.frame_id] += image.num_points3D
+    few = {frame_id for frame_id, points in seen.items() if points < least}
+    _drop_frames(model, few, min_angle)
+
+
+def _drop_frames(
+    model: pycolmap.Reconstruction, frames: Collection[int], min_angle: float
+) -> None:
     if not frames:
         return
     manager = pycolmap.ObservationManager(model)
@@ -116,6 +147,7 @@ def left_out(
         named: names of images that are reported elsewhere.
     """
     seeing = _seeing(models[0])
+    posed = set(models[0].reg_image_ids())
     further = {
         image_id: len(images)
         for images in map(_seeing, reversed(models[1:]))
@@ -166,6 +198,11 @@ def left_out(
                 f"observes no 3D point, with {verified}; its pose may be wrong: "
                 "correct trajectories.txt or rigs.txt, or estimate all poses with "
                 "--method incremental"
+            )
+        elif image.image_id in posed:
+            reason = (
+                f"posed by its rig, but observes no 3D point, with {verified}; more "
+                "keypoints may help"
             )
         else:
             camera = content.cameras[image.camera_id]

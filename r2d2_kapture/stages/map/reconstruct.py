@@ -20,7 +20,12 @@ from r2d2_kapture.io.kapture.depth_maps import ReadDepth
 from r2d2_kapture.io.progress import Progress
 from r2d2_kapture.stages.map.blocks import triangulate_in_blocks
 from r2d2_kapture.stages.map.calibration import Models, map_calibrated, verified_pairs
-from r2d2_kapture.stages.map.checks import check_map, drop_implausible
+from r2d2_kapture.stages.map.checks import (
+    MIN_SEEN,
+    check_map,
+    drop_implausible,
+    drop_unseen,
+)
 from r2d2_kapture.stages.map.colmap_options import (
     global_options,
     incremental_options,
@@ -64,15 +69,21 @@ def triangulate(
         DatasetError: a depth map cannot be used.
     """
 
+    blocks = 1
+
     def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
+        nonlocal blocks
         chosen = {
             name: pose
             for name, pose in cam_from_world.items()
             if names is None or name in names
         }
-        return [_triangulate(config, place, chosen, options, depth_of)]
+        model, blocks = _triangulate(config, place, chosen, options, depth_of)
+        return [model]
 
     models, details = map_calibrated(config, workspace, attempt)
+    if blocks > 1:
+        details |= {"blocks": blocks}
     if config.points_from != "triangulation":
         rejected = rejected_keypoints(config, models[0], workspace.database)
         details |= {"points_from": config.points_from, "depth_rejected": rejected}
@@ -85,7 +96,8 @@ def _triangulate(
     cam_from_world: Mapping[str, pycolmap.Rigid3d],
     options: RunOptions,
     depth_of: Mapping[str, ReadDepth],
-) -> pycolmap.Reconstruction:
+) -> tuple[pycolmap.Reconstruction, int]:
+    """The model, and in how many blocks its points were found."""
     content = read_verified(workspace.database)
     constant = constant_cameras(config, workspace, content)
     model = known_pose_model(content, cam_from_world)
@@ -99,16 +111,18 @@ def _triangulate(
         with bar, quiet_pycolmap():
             add_depth_points(config, model, workspace.database, depth_of)
             model.extract_colors_for_all_images(str(workspace.image_folder))
+        drop_unseen(model, config.min_angle)
         check_map(model, content, poses_known=True)
-        return model
+        return model, 1
     pipeline = incremental_options(config, content, constant, poses_known=True)
     refined = not constant.issuperset(content.cameras)
+    blocks = 1
     if model.num_reg_images() > config.block_images and not refined:
         bar = Progress(
             title, "photograph", model.num_reg_images(), shown=options.progress
         )
         with bar, quiet_pycolmap(), colmap_errors():
-            triangulate_in_blocks(
+            blocks = triangulate_in_blocks(
                 model, content, workspace.database, pipeline, config.block_images, bar
             )
             model.extract_colors_for_all_images(str(workspace.image_folder))
@@ -123,8 +137,9 @@ def _triangulate(
                 refine_intrinsics=refined,
             )
     drop_implausible(model, constant, config.min_angle)
+    drop_unseen(model, config.min_angle)
     check_map(model, content, poses_known=True)
-    return model
+    return model, blocks
 
 
 def map_unknown_poses(
@@ -140,11 +155,16 @@ def map_unknown_poses(
     Raises:
         ReconstructionError: no model, or too few points for a map.
     """
+    made: list[tuple[Models, int]] = []
 
     def attempt(place: Workspace, names: frozenset[str] | None) -> Models:
-        return _map_unknown_poses(config, place, names, options)
+        made.append(_map_unknown_poses(config, place, names, options))
+        return made[-1][0]
 
     models, details = map_calibrated(config, workspace, attempt)
+    clusters = next(number for found, number in made if found is models)
+    if clusters:
+        details |= {"clusters": clusters}
     if guessed_cameras(config, workspace, read_verified(workspace.database)):
         refuse_pure_rotation(models[0], verified_pairs(workspace.database))
     return models, details
@@ -155,7 +175,8 @@ def _map_unknown_poses(
     workspace: Workspace,
     names: frozenset[str] | None,
     options: RunOptions,
-) -> Models:
+) -> tuple[Models, int]:
+    """The models, and of how many clusters they are; 0 if that is not known."""
     content = read_verified(workspace.database)
     constant = constant_cameras(config, workspace, content)
     refine = not constant.issuperset(content.cameras)
@@ -165,9 +186,11 @@ def _map_unknown_poses(
         str(workspace.scratch),
     )
     # the trials of hierarchical mapping are of one cluster
+    one_cluster = names is not None or len(content.paired) <= config.cluster_images
     incremental = config.method not in ("global", "hierarchical") or (
-        config.method == "hierarchical" and names is not None
+        config.method == "hierarchical" and one_cluster
     )
+    clusters = int(incremental and config.method == "hierarchical")
     title = ", ".join(["map", config.method, *workspace.phases])
     bar = Progress(
         title,
@@ -185,7 +208,7 @@ def _map_unknown_poses(
             globally.image_names = sorted(names or ())
             found = [*pycolmap.global_mapping(*places, options=globally).values()]
         elif not incremental:
-            found = map_in_clusters(config, workspace, step_by_step)
+            found, clusters = map_in_clusters(config, workspace, step_by_step)
         else:
             step_by_step.image_names = sorted(names or ())
             # a position that is grossly wrong must not bend the map
@@ -200,11 +223,12 @@ def _map_unknown_poses(
             found = [*made.values()]
     for model in found:
         drop_implausible(model, constant, config.min_angle)
+        drop_unseen(model, config.min_angle, MIN_SEEN)
     # smaller databases may be mapped too
     least = min(config.min_model_size, len(content.paired))
     models = _distinct(found, least)
     check_map(models[0] if models else None, content, poses_known=False)
-    return models
+    return models, clusters
 
 
 def _started(bar: Progress, title: str) -> Callable[[], None]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pycolmap
 
+from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.io.colmap.model import DatabaseContent
 from r2d2_kapture.io.georeference import read_georeference
 from r2d2_kapture.io.kapture.dataset import Dataset
@@ -27,6 +28,8 @@ DETAILS = (
     "images_of_further_models",
     "calibration",
     "calibrations",
+    "blocks",
+    "clusters",
     "points_from",
     "depth_rejected",
     "priors",
@@ -40,6 +43,35 @@ def initial_without_use(initial: Path | None) -> Iterator[str]:
     """The warning on an initial map where poses are known."""
     if initial is not None:
         yield f"--initial {initial} is not used, since known poses stay as they are"
+
+
+def sizes_without_use(config: MapConfig, numbers: Mapping[str, Any]) -> Iterator[str]:
+    """The warnings on sizes of blocks and clusters that were set and not used.
+
+    Args:
+        config: settings of a map, its method chosen.
+        numbers: of its report.
+    """
+    default = MapConfig()
+    in_blocks = config.method == "triangulate" and config.points_from == "triangulation"
+    if not in_blocks and config.block_images != default.block_images:
+        yield (
+            f"--block-images {config.block_images} is not used, since only the "
+            "triangulation of known poses is divided into blocks; --method "
+            "hierarchical divides the mapping of unknown poses"
+        )
+    whole = in_blocks and "blocks" not in numbers
+    if whole and numbers["registered_images"] > config.block_images:
+        yield (
+            f"--block-images {config.block_images} is not used, since cameras that are "
+            "refined take all images at once; --refine-intrinsics false keeps them"
+        )
+    unused = config.method != "hierarchical"
+    if unused and config.cluster_images != default.cluster_images:
+        yield (
+            f"--cluster-images {config.cluster_images} is not used, since only "
+            f"--method hierarchical maps in clusters, found {config.method}"
+        )
 
 
 def not_in_database(

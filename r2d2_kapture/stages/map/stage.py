@@ -77,6 +77,7 @@ from r2d2_kapture.stages.map.report import (
     map_summary,
     not_in_database,
     report_of_earlier,
+    sizes_without_use,
 )
 from r2d2_kapture.stages.map.sources import (
     cameras_of_sensors,
@@ -274,6 +275,7 @@ def run(
                 *metric.warnings,
                 *(maybe_turned(models[0], content) if as_stored else ()),
                 *initial_without_use(initial if known else None),
+                *sizes_without_use(config, numbers | calibration),
                 *drawn,
                 *unread,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,9 @@ def test_blocks_give_the_tracks_of_one_block(street: Path, block_images: int) ->
     output = street / f"blocks of {block_images}"
     report = run(street, MapConfig(block_images=block_images), output=output)
     assert report.failed == ()
+    blocks = -(-STREET.images // block_images)
+    assert report.details["blocks"] == blocks
+    assert json.loads((output / "report.json").read_text())["blocks"] == blocks
     whole, joined = _points(street / "map" / "sparse"), _points(output / "sparse")
     assert joined.keys() == whole.keys()
     distances = [np.linalg.norm(joined[track] - whole[track]) for track in whole]
@@ -96,11 +100,13 @@ def test_parts_that_no_pair_connects_are_in_one_map(tmp_path: Path) -> None:
 
 def test_cameras_that_are_refined_take_one_block(street: Path) -> None:
     for block_images in (7, STREET.images):
-        run(
+        report = run(
             street,
             MapConfig(block_images=block_images, refine_intrinsics=True),
             output=street / f"refined {block_images}",
         )
+        unused = [text for text in report.warnings if "are refined take all" in text]
+        assert len(unused) == (block_images < STREET.images)
     folders = [street / f"refined {n}" / "sparse" for n in (7, STREET.images)]
     assert outputs(folders[0]) == outputs(folders[1])
 

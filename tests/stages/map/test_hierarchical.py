@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -14,7 +16,7 @@ from r2d2_kapture.errors import ConfigError, ReconstructionError
 from r2d2_kapture.stages.map import checks
 from r2d2_kapture.stages.map.join import join_models
 from tests.scenes.street import FOCAL, Street
-from tests.stages.map_runs import model_of, outputs, run
+from tests.stages.map_runs import load_map, model_of, outputs, run
 
 STREET = Street(images=60, noise=0.1)
 IN_CLUSTERS = MapConfig(method="hierarchical", cluster_images=20)
@@ -68,6 +70,66 @@ def test_what_no_pair_connects_is_a_further_model(tmp_path: Path) -> None:
     assert report.details["images_of_further_models"] == [25]
     assert len(report.failed) == 25
     assert "in a further model of 25 images" in report.failed[0].reason
+
+
+def test_the_report_counts_clusters(street: Path) -> None:
+    report = run(street, IN_CLUSTERS)
+    assert (report.done, report.skipped) == (0, 1)
+    assert report.details["clusters"] == 4
+    assert json.loads((street / "map" / "report.json").read_text())["clusters"] == 4
+
+
+def test_one_cluster_is_what_incremental_mapping_gives(tmp_path: Path) -> None:
+    Street(images=20, noise=0.3).write(tmp_path, poses=False)
+    report = run(tmp_path, IN_CLUSTERS)
+    assert (report.details["method"], report.details["clusters"]) == ("hierarchical", 1)
+    incremental = run(tmp_path, MapConfig(), output=tmp_path / "incremental")
+    assert "clusters" not in incremental.details
+    for folder in ("sparse", "kapture"):
+        one, other = (tmp_path / name / folder for name in ("map", "incremental"))
+        assert outputs(one) == outputs(other)
+
+
+@pytest.mark.parametrize("config", [MapConfig(), IN_CLUSTERS])
+def test_an_image_that_points_do_not_confirm_is_not_registered(
+    config: MapConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As COLMAP registers it by matches alone, with fewer points than a pose needs."""
+    scene = Street(images=12)
+    scene.write(tmp_path, poses=False)
+    lost = scene.names[0]
+    colmap = pycolmap.incremental_mapping
+
+    def without_points(*places: str, **options: Any) -> dict[int, Any]:
+        models: dict[int, pycolmap.Reconstruction] = colmap(*places, **options)
+        seen = models[0].image(1).get_observation_point2D_idxs()
+        for row in seen[3:]:
+            models[0].delete_observation(1, row)
+        assert models[0].image(1).has_pose and models[0].image(1).num_points3D == 3
+        return models
+
+    monkeypatch.setattr(pycolmap, "incremental_mapping", without_points)
+    report = run(tmp_path, config)
+    assert report.details["registered_images"] == 11
+    assert report.summary.startswith("11 of 12 photographs in the map")
+    (failure,) = report.failed
+    assert failure.name == lost and failure.reason.startswith("not registered")
+    saved = json.loads((tmp_path / "map" / "report.json").read_text())
+    assert saved["not_registered"] == [lost]
+    assert {i.name for i in model_of(tmp_path).images.values()} == {*scene.names[1:]}
+    model = model_of(tmp_path)
+    assert model.num_frames() == model.num_reg_frames() == 11
+    data = load_map(tmp_path)
+    assert len(data.trajectories) == len(data.records_camera) == 11
+
+
+def test_sizes_that_a_method_does_not_use_are_named(tmp_path: Path) -> None:
+    Street(images=6).write(tmp_path, poses=False)
+    report = run(tmp_path, MapConfig(block_images=3, cluster_images=20))
+    blocks, clusters = report.warnings
+    assert blocks.startswith("--block-images 3 is not used, since only the triang")
+    assert clusters.startswith("--cluster-images 20 is not used, since only --method")
+    assert run(tmp_path, MapConfig(), output=tmp_path / "default").warnings == ()
 
 
 def test_auto_is_hierarchical_for_many_images(
