@@ -235,6 +235,7 @@ def test_h5_grows_by_what_is_new(
         assert file["a.png/descriptors"].shape == (16, 20)
         assert file["a.png/keypoints"].dtype == np.float32
     assert sorted(p.name for p in path.parent.iterdir()) == [
+        ".finished.json",
         ".lock",
         "extract_config.yaml",
         "extract_report.json",
