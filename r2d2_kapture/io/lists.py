@@ -76,3 +76,12 @@ def list_lines(path: Path, expected: str) -> Iterator[str]:
         ) from error
     if end == "\n":
         yield ""
+
+
+def is_number(text: str) -> bool:
+    """Whether a field of a line is one."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

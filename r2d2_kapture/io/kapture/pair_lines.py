@@ -7,6 +7,7 @@ import re
 from collections.abc import Container, Iterator
 
 from r2d2_kapture.errors import DatasetError
+from r2d2_kapture.io.lists import is_number
 from r2d2_kapture.io.names import shown
 
 Reading = tuple[str, str, str]
@@ -66,7 +67,7 @@ def _readings(line: str) -> list[Reading]:
         return _of_fields(fields) + (_of_fields(parts) if inside else [])
     if "\t" in line:
         return _of_fields(line.strip().split("\t"))
-    return _of_fields(words) if len(words) == 2 or _is_number(words[-1]) else []
+    return _of_fields(words) if len(words) == 2 or is_number(words[-1]) else []
 
 
 def _of_fields(fields: list[str]) -> list[Reading]:
@@ -79,15 +80,7 @@ def _of_fields(fields: list[str]) -> list[Reading]:
 def _cuts(line: str) -> Iterator[Reading]:
     """All ways to cut a line at spaces into two names, with a score or without."""
     head, _, last = line.strip().rpartition(" ")
-    whole = [(line.strip(), "1")] + ([(head, last)] if _is_number(last) else [])
+    whole = [(line.strip(), "1")] + ([(head, last)] if is_number(last) else [])
     for text, score in whole:
         for gap in re.finditer(r"\s+", text):
             yield text[: gap.start()], text[gap.end() :], score
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -32,6 +32,7 @@ from r2d2_kapture.io.kapture.dataset import check_table_name, quiet_kapture
 from r2d2_kapture.io.kapture.dataset_files import DatasetFiles
 from r2d2_kapture.io.kapture.feature_table import FeatureTable, open_feature_table
 from r2d2_kapture.io.kapture.poses import kapture_from_rigid3d, rigid3d_from_kapture
+from r2d2_kapture.io.lists import is_number
 from r2d2_kapture.io.outputs.atomic_folder import owned
 from r2d2_kapture.io.outputs.finished import FINISHED_NAME, Finished
 from r2d2_kapture.io.outputs.ledger import (
@@ -293,19 +294,11 @@ def _checked(names: Iterable[str], source: Path) -> list[str]:
 
 def _nvm(model: Path, images: Path | None, scratch: Path) -> Collection[str]:
     fields = (line.split() for line in model.read_text("utf-8").splitlines()[1:])
-    names = [line[0] for line in fields if line and not _is_number(line[0])]
+    names = [line[0] for line in fields if line and not is_number(line[0])]
     tool = importlib.import_module("tools.kapture_import_nvm")
     listed = _checked(names, model)
     tool.import_nvm(str(model), str(images), str(scratch), None, False, True)
     return listed
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _lists_of_names(model: Path) -> tuple[Path, Path]:

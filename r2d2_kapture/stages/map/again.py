@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pycolmap
-
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.config.run import RunOptions
 from r2d2_kapture.errors import DatasetError
@@ -68,14 +66,7 @@ def map_again(
     pipeline = incremental_options(config, content, constant, poses_known=False)
     pipeline.ba_refine_sensor_from_rig = False  # as the poses, while points are found
     with bar, quiet_pycolmap(), colmap_errors():
-        model = pycolmap.triangulate_points(
-            model,
-            str(workspace.database),
-            str(workspace.image_folder),
-            str(workspace.scratch),
-            options=pipeline,
-            refine_intrinsics=False,
-        )
+        model = workspace.triangulate(model, pipeline, refine_intrinsics=False)
         pipeline.ba_refine_sensor_from_rig = config.refine_rigs
         adjust(model, workspace.database, pipeline)
     drop_implausible(model, constant, config.min_angle)

@@ -128,14 +128,7 @@ def _triangulate(
             model.extract_colors_for_all_images(str(workspace.image_folder))
     else:
         with bar, quiet_pycolmap(), colmap_errors():
-            model = pycolmap.triangulate_points(
-                model,
-                str(workspace.database),
-                str(workspace.image_folder),
-                str(workspace.scratch),
-                options=pipeline,
-                refine_intrinsics=refined,
-            )
+            model = workspace.triangulate(model, pipeline, refine_intrinsics=refined)
     drop_implausible(model, constant, config.min_angle)
     drop_unseen(model, config.min_angle)
     check_map(model, content, poses_known=True)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pycolmap
+
 from r2d2_kapture.config.map import MapConfig
 from r2d2_kapture.errors import ReconstructionError
 from r2d2_kapture.io.colmap.log import quiet_pycolmap
@@ -53,6 +55,29 @@ class Workspace:
         database = folder / "database.db"
         shutil.copyfile(self.database, database)
         return dataclasses.replace(self, database=database, scratch=scratch)
+
+    def triangulate(
+        self,
+        model: pycolmap.Reconstruction,
+        options: pycolmap.IncrementalPipelineOptions,
+        *,
+        refine_intrinsics: bool,
+    ) -> pycolmap.Reconstruction:
+        """Points of the database's matches, at the poses of a model, which stay.
+
+        Args:
+            model: whose points are found anew.
+            options: of COLMAP.
+            refine_intrinsics: whether bundle adjustment moves cameras' parameters.
+        """
+        return pycolmap.triangulate_points(
+            model,
+            str(self.database),
+            str(self.image_folder),
+            str(self.scratch),
+            options=options,
+            refine_intrinsics=refine_intrinsics,
+        )
 
 
 def constant_cameras(
